@@ -1,0 +1,218 @@
+//! The forward pass of a BERT-like encoder over packed sequences.
+//!
+//! Tensors are 2-dimensional, `(tokens of all sequences, width)`. Only attention knows where a sequence begins and ends.
+//!
+//! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
+
+use candle_core::{Device, Result, Tensor};
+use embedgate_core::{EncoderConfig, TokenBatch, encoder::Activation};
+
+use crate::{
+    attention::attend,
+    ops::{AddBias, AddNorm, BiasActivation},
+    weights::{Weights, WeightsError},
+};
+
+pub(crate) struct Encoder {
+    config: EncoderConfig,
+    word: Tensor,
+    position: Tensor,
+    segment: Tensor,
+    norm: Tensor,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    /// Query, key and value in one product; the query is already divided by the square root of the head size.
+    qkv: Linear,
+    attention_out: Linear,
+    /// Rows: bias of `attention_out`, then weight and bias of the normalization.
+    attention_norm: Tensor,
+    up: Linear,
+    down: Linear,
+    /// Rows: bias of `down`, then weight and bias of the normalization.
+    output_norm: Tensor,
+}
+
+struct Linear {
+    /// Shape `(outputs, inputs)`, as PyTorch stores it.
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn load(
+        weights: &Weights,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> std::result::Result<Self, WeightsError> {
+        Ok(Self {
+            weight: weights.tensor(&format!("{name}.weight"), &[outputs, inputs])?,
+            bias: weights.tensor(&format!("{name}.bias"), &[outputs])?,
+        })
+    }
+
+    /// The product without the bias, which is added together with what follows.
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        x.matmul(&self.weight.t()?)
+    }
+}
+
+impl Encoder {
+    pub(crate) fn load(
+        config: &EncoderConfig,
+        weights: &Weights,
+    ) -> std::result::Result<Self, WeightsError> {
+        let width = config.hidden_size;
+        let table = |name: &str, rows| {
+            weights.tensor(
+                &format!("embeddings.{name}_embeddings.weight"),
+                &[rows, width],
+            )
+        };
+        let layers = (0..config.n_layers)
+            .map(|i| Layer::load(config, weights, i))
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(Self {
+            word: table("word", config.vocabulary_size)?,
+            position: table("position", config.max_position_embeddings)?,
+            segment: table("token_type", config.type_vocabulary_size)?,
+            norm: norm_rows(weights, "embeddings.LayerNorm", width, None)?,
+            layers,
+            config: config.clone(),
+        })
+    }
+
+    /// Returns the last hidden states of all tokens, shape `(tokens, hidden_size)`.
+    pub(crate) fn forward(&self, batch: &TokenBatch) -> Result<Tensor> {
+        let mut hidden = self.embed_tokens(batch)?;
+        for layer in &self.layers {
+            hidden = layer.forward(&hidden, batch.offsets(), &self.config)?;
+        }
+        Ok(hidden)
+    }
+
+    fn embed_tokens(&self, batch: &TokenBatch) -> Result<Tensor> {
+        let ids = Tensor::new(batch.ids(), &Device::Cpu)?;
+        let positions: Vec<u32> = batch
+            .iter()
+            .flat_map(|s| self.config.position_ids(s.ids))
+            .collect();
+        let positions = Tensor::new(positions, &Device::Cpu)?;
+        let segments = Tensor::new(batch.type_ids(), &Device::Cpu)?;
+        let sum = self.word.index_select(&ids, 0)?;
+        let rest = (self.position.index_select(&positions, 0)?
+            + self.segment.index_select(&segments, 0)?)?;
+        sum.inplace_op3(
+            &rest,
+            &self.norm,
+            &AddNorm {
+                eps: self.config.layer_norm_eps as f32,
+            },
+        )?;
+        Ok(sum)
+    }
+}
+
+impl Layer {
+    fn load(
+        config: &EncoderConfig,
+        weights: &Weights,
+        i: usize,
+    ) -> std::result::Result<Self, WeightsError> {
+        let (width, ffn) = (config.hidden_size, config.intermediate_size);
+        let at = |name: &str| format!("encoder.layer.{i}.{name}");
+        let attention_out = Linear::load(weights, &at("attention.output.dense"), width, width)?;
+        let down = Linear::load(weights, &at("output.dense"), width, ffn)?;
+        Ok(Self {
+            qkv: fused_qkv(config, weights, i)?,
+            attention_norm: norm_rows(
+                weights,
+                &at("attention.output.LayerNorm"),
+                width,
+                Some(&attention_out.bias),
+            )?,
+            output_norm: norm_rows(weights, &at("output.LayerNorm"), width, Some(&down.bias))?,
+            up: Linear::load(weights, &at("intermediate.dense"), ffn, width)?,
+            attention_out,
+            down,
+        })
+    }
+
+    fn forward(
+        &self,
+        hidden: &Tensor,
+        offsets: &[usize],
+        config: &EncoderConfig,
+    ) -> Result<Tensor> {
+        let eps = config.layer_norm_eps as f32;
+        let qkv = self.qkv.product(hidden)?;
+        qkv.inplace_op2(&self.qkv.bias, &AddBias)?;
+        let attended = self
+            .attention_out
+            .product(&attend(&qkv, offsets, config.n_heads)?)?;
+        attended.inplace_op3(hidden, &self.attention_norm, &AddNorm { eps })?;
+
+        let wide = self.up.product(&attended)?;
+        wide.inplace_op2(&self.up.bias, &BiasActivation(config.activation))?;
+        let out = self.down.product(&wide)?;
+        out.inplace_op3(&attended, &self.output_norm, &AddNorm { eps })?;
+        Ok(out)
+    }
+}
+
+fn fused_qkv(
+    config: &EncoderConfig,
+    weights: &Weights,
+    i: usize,
+) -> std::result::Result<Linear, WeightsError> {
+    let width = config.hidden_size;
+    let part = |name: &str| {
+        Linear::load(
+            weights,
+            &format!("encoder.layer.{i}.attention.self.{name}"),
+            width,
+            width,
+        )
+    };
+    let (query, key, value) = (part("query")?, part("key")?, part("value")?);
+    let fuse = || -> Result<Linear> {
+        let scale = 1.0 / (config.head_size() as f64).sqrt();
+        let weight = Tensor::cat(&[&(query.weight * scale)?, &key.weight, &value.weight], 0)?;
+        let bias = Tensor::cat(&[&(query.bias * scale)?, &key.bias, &value.bias], 0)?;
+        Ok(Linear { weight, bias })
+    };
+    fuse().map_err(|e| WeightsError::Damaged {
+        path: format!("encoder.layer.{i}").into(),
+        problem: e.to_string(),
+    })
+}
+
+/// Stacks what [`AddNorm`] needs: a bias (or zeros), the normalization's weight, its bias. Shape `(3, width)`.
+fn norm_rows(
+    weights: &Weights,
+    name: &str,
+    width: usize,
+    bias: Option<&Tensor>,
+) -> std::result::Result<Tensor, WeightsError> {
+    let gamma = weights.tensor(&format!("{name}.weight"), &[width])?;
+    let beta = weights.tensor(&format!("{name}.bias"), &[width])?;
+    let stack = || match bias {
+        Some(bias) => Tensor::stack(&[bias, &gamma, &beta], 0),
+        None => Tensor::stack(&[&gamma.zeros_like()?, &gamma, &beta], 0),
+    };
+    stack().map_err(|e| WeightsError::Damaged {
+        path: name.into(),
+        problem: e.to_string(),
+    })
+}
+
+/// Kept here so that the encoder's file says which activations it has.
+pub(crate) fn activate(activation: Activation, x: f32) -> f32 {
+    match activation {
+        Activation::Gelu => crate::ops::gelu(x),
+        Activation::GeluTanh => crate::ops::gelu_tanh(x),
+        Activation::Relu => x.max(0.0),
+    }
+}

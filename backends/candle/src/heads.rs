@@ -1,0 +1,106 @@
+//! The sparse and ColBERT heads of bge-m3, which lie beside the encoder's weights.
+
+use candle_core::{Result, Tensor};
+use embedgate_core::{Matrix, Outputs, SparseVector, TokenBatch};
+
+use crate::weights::{Weights, WeightsError};
+
+pub(crate) struct Heads {
+    sparse: Option<Head>,
+    multi_vector: Option<Head>,
+}
+
+struct Head {
+    /// Shape `(outputs, width)`.
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Head {
+    /// Reads a head of `{"weight": (outputs, width), "bias": (outputs,)}`; none where the folder has no such file.
+    fn load(
+        weights: &Weights,
+        name: &str,
+        outputs: usize,
+        width: usize,
+    ) -> std::result::Result<Option<Self>, WeightsError> {
+        let weight = format!("{name}.weight");
+        if !weights.has(&weight) {
+            return Ok(None);
+        }
+        let bias = weights.tensor(&format!("{name}.bias"), &[outputs])?;
+        Ok(Some(Self {
+            weight: weights.tensor(&weight, &[outputs, width])?,
+            bias,
+        }))
+    }
+
+    fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+        hidden.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+    }
+}
+
+impl Heads {
+    /// Loads the heads that the weights have.
+    pub(crate) fn load(weights: &Weights, width: usize) -> std::result::Result<Self, WeightsError> {
+        Ok(Self {
+            sparse: Head::load(weights, "sparse_linear", 1, width)?,
+            multi_vector: Head::load(weights, "colbert_linear", width, width)?,
+        })
+    }
+
+    pub(crate) fn outputs(&self) -> Outputs {
+        Outputs {
+            dense: true,
+            sparse: self.sparse.is_some(),
+            multi_vector: self.multi_vector.is_some(),
+            score: false,
+        }
+    }
+
+    /// Lexical weights: ReLU of the sparse head, the largest of each token id.
+    ///
+    /// `hidden` has shape `(tokens of all sequences, width)`.
+    ///
+    /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_sparse_embedding`.
+    pub(crate) fn sparse(
+        &self,
+        hidden: &Tensor,
+        batch: &TokenBatch,
+        skip: &[u32],
+    ) -> Result<Vec<SparseVector>> {
+        let Some(head) = &self.sparse else {
+            candle_core::bail!("the model has no sparse head")
+        };
+        let weights: Vec<f32> = head.forward(hidden)?.relu()?.flatten_all()?.to_vec1()?;
+        let ends = batch.offsets().windows(2);
+        Ok(ends
+            .map(|e| {
+                SparseVector::from_token_weights(
+                    &batch.ids()[e[0]..e[1]],
+                    &weights[e[0]..e[1]],
+                    skip,
+                )
+            })
+            .collect())
+    }
+
+    /// Token vectors of each sequence without its first token, shape `(tokens - 1, width)`, not normalized.
+    ///
+    /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_colbert_embedding`.
+    pub(crate) fn multi_vector(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Vec<Matrix>> {
+        let Some(head) = &self.multi_vector else {
+            candle_core::bail!("the model has no ColBERT head")
+        };
+        let all = head.forward(hidden)?;
+        let width = all.dim(1)?;
+        let data: Vec<f32> = all.flatten_all()?.to_vec1()?;
+        let ends = batch.offsets().windows(2);
+        Ok(ends
+            .map(|e| Matrix {
+                data: data[(e[0] + 1) * width..e[1] * width].to_vec(),
+                width,
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,139 @@
+//! Runs BERT, RoBERTa and XLM-RoBERTa encoders with candle, straight from their own weights, on the CPU in f32.
+//!
+//! [`CandleBackend`] is the backend; [`weights`] reads the tensors of a model folder and serves whoever else needs them,
+//! such as the writer of ONNX models. Sequences are packed: tokens lie back to back, there is no padding anywhere.
+
+mod attention;
+mod encoder;
+mod heads;
+mod ops;
+pub mod weights;
+
+use candle_core::Tensor;
+use embedgate_core::{
+    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
+    Pooling, Precision, TokenBatch,
+};
+
+use crate::{encoder::Encoder, heads::Heads, weights::Weights};
+
+/// What is chosen when a model is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How token vectors become the dense vector.
+    pub pooling: Pooling,
+    /// Longest sequence in tokens, special tokens included.
+    pub max_sequence_tokens: usize,
+    /// Token ids that never get a sparse weight, sorted: the tokenizer's cls, eos, pad and unk.
+    pub special_token_ids: Vec<u32>,
+    /// Threads of a matrix product.
+    pub threads: usize,
+}
+
+/// An encoder with its heads, loaded on the CPU.
+pub struct CandleBackend {
+    info: BackendInfo,
+    pooling: Pooling,
+    special_token_ids: Vec<u32>,
+    encoder: Encoder,
+    heads: Heads,
+    /// candle's products run on the rayon pool that they are called in: this bounds their threads.
+    pool: rayon::ThreadPool,
+}
+
+impl CandleBackend {
+    /// Loads the encoder and, where the folder has them, the heads of bge-m3. Progress goes to the log.
+    ///
+    /// # Errors
+    /// [`BackendError::Load`] names the file and what is wrong with it.
+    pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
+        let weights = Weights::open(&folder.path).map_err(load_error)?;
+        let encoder = Encoder::load(&folder.encoder, &weights).map_err(load_error)?;
+        let heads = Heads::load(&weights, folder.encoder.hidden_size).map_err(load_error)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|i| format!("candle-{i}"))
+            .build()
+            .map_err(|e| {
+                BackendError::Load(format!("cannot start {} threads: {e}", options.threads))
+            })?;
+        let info = BackendInfo {
+            backend: "candle",
+            device: "cpu".into(),
+            precision: Precision::F32,
+            dimensions: folder.encoder.hidden_size,
+            outputs: heads.outputs(),
+            max_sequence_tokens: options
+                .max_sequence_tokens
+                .min(folder.encoder.max_sequence_tokens()),
+            vocabulary_size: folder.encoder.vocabulary_size,
+            layout: Layout::Packed,
+        };
+        let Options {
+            pooling,
+            special_token_ids,
+            ..
+        } = options;
+        Ok(Self {
+            info,
+            pooling,
+            special_token_ids,
+            encoder,
+            heads,
+            pool,
+        })
+    }
+
+    /// Pools each sequence of `hidden`, which holds the rows of all sequences back to back.
+    fn dense(&self, hidden: &[f32], batch: &TokenBatch) -> Matrix {
+        let width = self.info.dimensions;
+        let mut dense = Matrix::zeros(batch.len(), width);
+        for (i, ends) in batch.offsets().windows(2).enumerate() {
+            self.pooling
+                .pool(&hidden[ends[0] * width..ends[1] * width], dense.row_mut(i));
+        }
+        dense
+    }
+
+    fn results(
+        &self,
+        hidden: &Tensor,
+        batch: &TokenBatch,
+        outputs: Outputs,
+    ) -> candle_core::Result<EmbeddingBatch> {
+        let mut results = EmbeddingBatch::default();
+        if outputs.dense {
+            results.dense = Some(self.dense(&hidden.flatten_all()?.to_vec1()?, batch));
+        }
+        if outputs.sparse {
+            results.sparse = Some(self.heads.sparse(hidden, batch, &self.special_token_ids)?);
+        }
+        if outputs.multi_vector {
+            results.multi_vector = Some(self.heads.multi_vector(hidden, batch)?);
+        }
+        Ok(results)
+    }
+}
+
+impl Backend for CandleBackend {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn embed(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        self.info.check(batch, outputs)?;
+        let result = self.pool.install(|| {
+            let hidden = self.encoder.forward(batch)?;
+            self.results(&hidden, batch, outputs)
+        });
+        result.map_err(|e| BackendError::inference("the candle forward pass failed", e))
+    }
+}
+
+fn load_error(error: weights::WeightsError) -> BackendError {
+    BackendError::Load(error.to_string())
+}

@@ -1,0 +1,292 @@
+//! Reads the tensors of a model folder: safetensors, sharded safetensors, or PyTorch's zip of pickles.
+//!
+//! Each tensor is read from its file straight into the memory it stays in, as f32: nothing is mapped, nothing is held
+//! twice. Sizes are checked against the file before memory is asked for.
+
+mod pth;
+mod safetensors;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use thiserror::Error;
+
+use self::{pth::PthFile, safetensors::SafetensorsFile};
+
+/// Why weights cannot be read.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// None of the known files is in the folder.
+    #[error(
+        "{} has no weights: expected model.safetensors, model.safetensors.index.json or pytorch_model.bin",
+        .0.display()
+    )]
+    NoWeights(PathBuf),
+    /// A file is damaged, or not what its name says.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The architecture needs a tensor that the files lack.
+    #[error("{}: tensor \"{name}\" is missing", path.display())]
+    MissingTensor {
+        /// The model folder.
+        path: PathBuf,
+        /// The tensor's name, without the model's prefix.
+        name: String,
+    },
+    /// A tensor's shape is not the one that `config.json` implies.
+    #[error("{}: tensor \"{name}\" has shape {found:?}, config.json implies {expected:?}", path.display())]
+    WrongShape {
+        /// The model folder.
+        path: PathBuf,
+        /// The tensor's name, without the model's prefix.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape that the configuration implies.
+        expected: Vec<usize>,
+    },
+}
+
+impl WeightsError {
+    fn damaged(path: &Path, problem: impl std::fmt::Display) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+enum File {
+    Safetensors(SafetensorsFile),
+    Pth(PthFile),
+}
+
+impl File {
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Safetensors(file) => Box::new(file.names()),
+            Self::Pth(file) => Box::new(file.names()),
+        }
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Safetensors(file) => file.shape(name),
+            Self::Pth(file) => file.shape(name),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
+        match self {
+            Self::Safetensors(file) => file.read(name),
+            Self::Pth(file) => file.read(name),
+        }
+    }
+}
+
+/// Heads that lie beside the encoder in files of their own, as FlagEmbedding saves them: file, and what its tensors are
+/// called here.
+const HEADS: [(&str, &str); 2] = [
+    ("sparse_linear.pt", "sparse_linear."),
+    ("colbert_linear.pt", "colbert_linear."),
+];
+
+/// The weights of one model folder, read tensor by tensor.
+///
+/// The encoder's tensors go by their names in transformers without the model's prefix, such as
+/// `encoder.layer.0.output.dense.weight`; those of the heads by their file's name, such as `sparse_linear.weight`.
+pub struct Weights {
+    folder: PathBuf,
+    files: Vec<File>,
+    /// The heads' files, each with what stands before its tensors' names.
+    heads: Vec<(&'static str, File)>,
+    /// What stands before `embeddings.` and `encoder.` in the files, such as `roberta.`.
+    prefix: String,
+    progress: Progress,
+}
+
+impl Weights {
+    /// Opens the weights of a model folder; reads the files' directories, no tensor yet.
+    ///
+    /// # Errors
+    /// [`WeightsError`] when there are none, or a file is damaged.
+    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+        let files = open_files(folder)?;
+        let names: BTreeSet<&str> = files.iter().flat_map(File::names).collect();
+        let anchor = "embeddings.word_embeddings.weight";
+        let found = names.iter().find_map(|name| name.strip_suffix(anchor));
+        let prefix = found
+            .map(str::to_owned)
+            .ok_or_else(|| WeightsError::MissingTensor {
+                path: folder.to_owned(),
+                name: anchor.into(),
+            })?;
+        let total = files
+            .iter()
+            .flat_map(|file| file.names().filter_map(|name| file.shape(name)));
+        let total_bytes: usize = total
+            .map(|shape| shape.iter().product::<usize>().saturating_mul(4))
+            .sum();
+        let progress = Progress::new(folder, total_bytes as u64);
+        let heads = HEADS
+            .iter()
+            .map(|(name, label)| (folder.join(name), *label))
+            .filter(|(path, _)| path.exists());
+        let heads = heads
+            .map(|(path, label)| Ok((label, File::Pth(PthFile::open(&path)?))))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            files,
+            heads,
+            prefix,
+            progress,
+        })
+    }
+
+    /// Whether there is a tensor of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_ok()
+    }
+
+    /// Reads one tensor as f32, contiguous, on the CPU; `name` goes without the model's prefix.
+    ///
+    /// # Errors
+    /// [`WeightsError`] when it is missing, has another shape, or cannot be read whole.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        let (file, full) = self.find(name)?;
+        let found = file.shape(&full).unwrap_or_default();
+        if found != shape {
+            return Err(WeightsError::WrongShape {
+                path: self.folder.clone(),
+                name: name.into(),
+                found,
+                expected: shape.to_vec(),
+            });
+        }
+        let tensor = file.read(&full)?;
+        self.progress.add(tensor.elem_count() as u64 * 4);
+        Ok(tensor)
+    }
+
+    /// Lends one tensor's numbers in row-major order to `use_them`.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn with_values<T>(
+        &self,
+        name: &str,
+        shape: &[usize],
+        use_them: impl FnOnce(&[f32]) -> T,
+    ) -> Result<T, WeightsError> {
+        let tensor = self.tensor(name, shape)?;
+        let (storage, layout) = tensor.storage_and_layout();
+        match (&*storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => {
+                Ok(use_them(&values[start..end]))
+            }
+            _ => Err(WeightsError::damaged(
+                &self.folder,
+                format!("tensor \"{name}\" is not contiguous f32"),
+            )),
+        }
+    }
+
+    /// Old checkpoints call the normalization's weight and bias `gamma` and `beta`.
+    fn find(&self, name: &str) -> Result<(&File, String), WeightsError> {
+        let old = name
+            .replace("LayerNorm.weight", "LayerNorm.gamma")
+            .replace("LayerNorm.bias", "LayerNorm.beta");
+        if let Some((label, file)) = self.heads.iter().find(|(label, _)| name.starts_with(label)) {
+            let inner = name[label.len()..].to_owned();
+            if file.shape(&inner).is_some() {
+                return Ok((file, inner));
+            }
+        }
+        for candidate in [name, &old] {
+            let full = format!("{}{candidate}", self.prefix);
+            if let Some(file) = self.files.iter().find(|file| file.shape(&full).is_some()) {
+                return Ok((file, full));
+            }
+        }
+        Err(WeightsError::MissingTensor {
+            path: self.folder.clone(),
+            name: name.into(),
+        })
+    }
+}
+
+fn open_files(folder: &Path) -> Result<Vec<File>, WeightsError> {
+    let single = folder.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![File::Safetensors(SafetensorsFile::open(&single)?)]);
+    }
+    let index = folder.join("model.safetensors.index.json");
+    if index.exists() {
+        let shards = safetensors::shards(&index)?;
+        return shards
+            .iter()
+            .map(|shard| SafetensorsFile::open(shard).map(File::Safetensors))
+            .collect();
+    }
+    let pickled = folder.join("pytorch_model.bin");
+    if pickled.exists() {
+        return Ok(vec![File::Pth(PthFile::open(&pickled)?)]);
+    }
+    Err(WeightsError::NoWeights(folder.to_owned()))
+}
+
+/// Number formats that weights come in; they are turned into f32 when they are read.
+fn is_supported(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64)
+}
+
+fn to_f32(tensor: &Tensor, path: &Path) -> Result<Tensor, WeightsError> {
+    let converted = tensor
+        .to_dtype(DType::F32)
+        .and_then(|t| t.to_device(&Device::Cpu))
+        .and_then(|t| t.contiguous());
+    converted.map_err(|e| WeightsError::damaged(path, e))
+}
+
+/// Says how far loading is, at most ten times, and only for files that take a while.
+struct Progress {
+    folder: PathBuf,
+    total: u64,
+    read: AtomicU64,
+}
+
+/// Below this a model loads at once, and its progress is noise.
+const WORTH_REPORTING: u64 = 256 << 20;
+
+impl Progress {
+    fn new(folder: &Path, total: u64) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            total,
+            read: AtomicU64::new(0),
+        }
+    }
+
+    fn add(&self, bytes: u64) {
+        let before = self.read.fetch_add(bytes, Ordering::Relaxed);
+        let tenth = |n: u64| n * 10 / self.total.max(1);
+        if self.total >= WORTH_REPORTING && tenth(before) != tenth(before + bytes) {
+            let percent = (before + bytes) * 100 / self.total;
+            tracing::info!(
+                path = %self.folder.display(), percent, total_mib = self.total >> 20,
+                "reading weights of {}: {percent} % of {} MiB", self.folder.display(), self.total >> 20
+            );
+        }
+    }
+}

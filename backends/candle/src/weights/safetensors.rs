@@ -1,0 +1,191 @@
+//! Safetensors files: a JSON header of names, formats, shapes and byte ranges, then the bytes.
+//!
+//! Format: <https://github.com/huggingface/safetensors>. Read tensor by tensor with plain reads, since a mapped file
+//! stays in the process's resident memory beside the copy that candle makes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Read, Seek, SeekFrom},
+    path::{Component, Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+
+use super::{WeightsError, is_supported};
+
+/// The format's own limit on the length of its header.
+const MAX_HEADER: u64 = 100_000_000;
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+struct Info {
+    dtype: DType,
+    shape: Vec<usize>,
+    start: u64,
+}
+
+pub(super) struct SafetensorsFile {
+    path: PathBuf,
+    tensors: BTreeMap<String, Info>,
+}
+
+impl SafetensorsFile {
+    pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
+        let damaged = |problem: String| WeightsError::damaged(path, problem);
+        let mut file = std::fs::File::open(path).map_err(|e| damaged(e.to_string()))?;
+        let file_length = file.metadata().map_err(|e| damaged(e.to_string()))?.len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length)
+            .map_err(|_| damaged("shorter than a safetensors header".into()))?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER || length + 8 > file_length {
+            return Err(damaged(format!(
+                "header length {length} does not fit the file of {file_length} bytes"
+            )));
+        }
+        let mut header = Vec::new();
+        file.take(length)
+            .read_to_end(&mut header)
+            .map_err(|e| damaged(e.to_string()))?;
+        let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&header)
+            .map_err(|e| damaged(format!("header is not the expected JSON: {e}")))?;
+
+        let mut tensors = BTreeMap::new();
+        for (name, entry) in header
+            .into_iter()
+            .filter(|(name, _)| name != "__metadata__")
+        {
+            let entry: Entry = serde_json::from_value(entry)
+                .map_err(|e| damaged(format!("tensor \"{name}\" in the header: {e}")))?;
+            if let Some(info) = info(&name, entry, 8 + length, file_length).map_err(damaged)? {
+                tensors.insert(name, info);
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            tensors,
+        })
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|info| info.shape.clone())
+    }
+
+    pub(super) fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
+        let damaged =
+            |e: String| WeightsError::damaged(&self.path, format!("tensor \"{name}\": {e}"));
+        let info = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| damaged("is not in the file".into()))?;
+        let mut file = std::fs::File::open(&self.path).map_err(|e| damaged(e.to_string()))?;
+        file.seek(SeekFrom::Start(info.start))
+            .map_err(|e| damaged(e.to_string()))?;
+        let values = read_f32(&mut file, info.dtype, info.shape.iter().product())
+            .map_err(|e| damaged(e.to_string()))?;
+        Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)
+            .map_err(|e| damaged(e.to_string()))
+    }
+}
+
+/// Reads `n` numbers through a buffer of 1 MiB: beside the result nothing large is held.
+fn read_f32(reader: &mut impl Read, dtype: DType, n: usize) -> io::Result<Vec<f32>> {
+    let size = dtype.size_in_bytes();
+    let mut values = Vec::with_capacity(n);
+    let mut buffer = vec![0; 1 << 20];
+    while values.len() < n {
+        let bytes = &mut buffer[..((n - values.len()) * size).min(1 << 20)];
+        reader.read_exact(bytes)?;
+        match dtype {
+            DType::F16 => {
+                values.extend(chunks(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()))
+            }
+            DType::BF16 => {
+                values.extend(chunks(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()))
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "the model computes in f32")]
+            DType::F64 => values.extend(chunks(bytes).map(|b| f64::from_le_bytes(b) as f32)),
+            _ => values.extend(chunks(bytes).map(f32::from_le_bytes)),
+        }
+    }
+    Ok(values)
+}
+
+fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks::<N>().0.iter().copied()
+}
+
+/// Checks an entry against the file. None for formats that no weight of ours has, such as integer buffers.
+fn info(
+    name: &str,
+    entry: Entry,
+    data_start: u64,
+    file_length: u64,
+) -> Result<Option<Info>, String> {
+    let dtype = match entry.dtype.as_str() {
+        "F32" => DType::F32,
+        "F16" => DType::F16,
+        "BF16" => DType::BF16,
+        "F64" => DType::F64,
+        _ => return Ok(None),
+    };
+    debug_assert!(is_supported(dtype));
+    let (start, end) = entry.data_offsets;
+    let elements = entry
+        .shape
+        .iter()
+        .try_fold(1_u64, |n, &dim| n.checked_mul(dim as u64));
+    let bytes = elements.and_then(|n| n.checked_mul(dtype.size_in_bytes() as u64));
+    if end < start || bytes != Some(end - start) {
+        return Err(format!(
+            "tensor \"{name}\" has shape {:?} but {start}..{end} as its bytes",
+            entry.shape
+        ));
+    }
+    if data_start
+        .checked_add(end)
+        .is_none_or(|last| last > file_length)
+    {
+        return Err(format!(
+            "tensor \"{name}\" ends beyond the file of {file_length} bytes: the file is cut off"
+        ));
+    }
+    Ok(Some(Info {
+        dtype,
+        shape: entry.shape,
+        start: data_start + start,
+    }))
+}
+
+/// The shard files that an index names, which must lie beside it.
+pub(super) fn shards(index: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read_to_string(index).map_err(|e| WeightsError::damaged(index, e))?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|e| WeightsError::damaged(index, e))?;
+    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    let folder = index.parent().unwrap_or(Path::new("."));
+    let beside = |name: &String| {
+        let mut parts = Path::new(name).components();
+        match (parts.next(), parts.next()) {
+            (Some(Component::Normal(_)), None) => Ok(folder.join(name)),
+            _ => Err(WeightsError::damaged(
+                index,
+                format!("shard \"{name}\" is not a file beside the index"),
+            )),
+        }
+    };
+    names.iter().map(beside).collect()
+}

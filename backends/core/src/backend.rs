@@ -1,0 +1,118 @@
+//! The trait that every local backend implements, and the facts that it states of itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BackendError, EmbeddingBatch, Outputs, TokenBatch};
+
+/// A model loaded on one device, owned by one worker thread.
+pub trait Backend: Send {
+    /// Facts fixed at load time.
+    fn info(&self) -> &BackendInfo;
+
+    /// Runs one forward pass for all of `outputs`.
+    ///
+    /// Row `i` of every result belongs to sequence `i` of `batch`. Dense vectors are pooled and multi-vectors projected,
+    /// neither is normalized: that is the caller's, who may cut dimensions first. Exactly the results asked for are set.
+    ///
+    /// # Errors
+    /// [`BackendError::InvalidBatch`] when the batch is empty, holds an empty sequence, one longer than
+    /// [`BackendInfo::max_sequence_tokens`], or an id outside the vocabulary. [`BackendError::UnsupportedOutput`] when
+    /// the model cannot give what is asked. [`BackendError::Inference`] when the library underneath fails.
+    fn embed(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+    ) -> Result<EmbeddingBatch, BackendError>;
+}
+
+/// Facts of a loaded model that never change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendInfo {
+    /// The library that runs the model, such as `candle`.
+    pub backend: &'static str,
+    /// Where it runs, such as `cpu`.
+    pub device: String,
+    /// The number format of the arithmetic.
+    pub precision: Precision,
+    /// Width of a dense vector.
+    pub dimensions: usize,
+    /// What the model can be asked for.
+    pub outputs: Outputs,
+    /// Longest sequence in tokens, special tokens included.
+    pub max_sequence_tokens: usize,
+    /// Valid token ids are below this.
+    pub vocabulary_size: usize,
+    /// How a batch lies in memory, and therefore what it costs.
+    pub layout: Layout,
+}
+
+impl BackendInfo {
+    /// Checks a batch and the outputs asked for against the facts of the model, before any work.
+    ///
+    /// # Errors
+    /// As for [`Backend::embed`].
+    pub fn check(&self, batch: &TokenBatch, outputs: Outputs) -> Result<(), BackendError> {
+        if batch.is_empty() {
+            return Err(BackendError::InvalidBatch(
+                "the batch holds no sequence".into(),
+            ));
+        }
+        if !self.outputs.contains(outputs) {
+            return Err(BackendError::UnsupportedOutput {
+                asked: outputs,
+                available: self.outputs,
+            });
+        }
+        for (i, sequence) in batch.iter().enumerate() {
+            self.check_sequence(i, sequence.ids)?;
+        }
+        Ok(())
+    }
+
+    fn check_sequence(&self, i: usize, ids: &[u32]) -> Result<(), BackendError> {
+        if ids.is_empty() {
+            return Err(BackendError::InvalidBatch(format!("sequence {i} is empty")));
+        }
+        if ids.len() > self.max_sequence_tokens {
+            return Err(BackendError::InvalidBatch(format!(
+                "sequence {i} has {} tokens, the model takes at most {}",
+                ids.len(),
+                self.max_sequence_tokens
+            )));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocabulary_size) {
+            return Err(BackendError::InvalidBatch(format!(
+                "sequence {i} holds token id {id}, the vocabulary has {} ids",
+                self.vocabulary_size
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Number format of weights and arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::F32 => f.write_str("f32"),
+        }
+    }
+}
+
+/// How a batch lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Every sequence takes the length of the longest: the cost of a batch is its longest sequence times its count.
+    Padded,
+    /// Sequences lie back to back: the cost of a batch is its number of tokens.
+    Packed,
+}

@@ -1,0 +1,26 @@
+//! The contract of an embedgate backend: token ids in, rows out.
+//!
+//! A backend is a model loaded on one device. It is owned by one worker thread, sees [`TokenBatch`]es and answers with
+//! [`EmbeddingBatch`]es. It never sees text, HTTP, async code, files outside its model folder, or who asked.
+//!
+//! The modules in reading order: [`backend`] is the trait, [`batch`] what goes in, [`output`] what comes out; [`folder`]
+//! reads what a model folder says of its model, [`encoder`] what its `config.json` says of the architecture;
+//! [`pooling`] and [`classes`] are arithmetic that backends share; [`conformance`] is the test that each must pass.
+
+pub mod backend;
+pub mod batch;
+pub mod classes;
+pub mod conformance;
+pub mod encoder;
+pub mod error;
+pub mod folder;
+pub mod output;
+pub mod pooling;
+
+pub use backend::{Backend, BackendInfo, Layout, Precision};
+pub use batch::TokenBatch;
+pub use encoder::EncoderConfig;
+pub use error::BackendError;
+pub use folder::{FolderError, ModelFolder};
+pub use output::{EmbeddingBatch, Matrix, Outputs, SparseVector};
+pub use pooling::Pooling;

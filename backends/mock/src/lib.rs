@@ -1,0 +1,172 @@
+//! A backend without a model, for tests of embedgate: vectors are a function of the token ids, and what a real model does
+//! only on a bad day (fail, panic, give NaN, take its time) happens on demand.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use embedgate_core::{
+    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, Outputs, Precision,
+    TokenBatch,
+};
+
+/// A sequence that holds this token gets NaN for a vector.
+pub const NAN_TOKEN: u32 = 90_001;
+/// A sequence that holds this token gets NaN in the company of others, and a good vector alone.
+pub const NAN_IN_COMPANY_TOKEN: u32 = 90_002;
+/// A batch that holds this token fails.
+pub const FAIL_TOKEN: u32 = 90_003;
+/// A batch that holds this token panics.
+pub const PANIC_TOKEN: u32 = 90_004;
+
+/// What the test sees and steers while the backend's worker owns the backend.
+#[derive(Clone, Default)]
+pub struct Control {
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+#[derive(Default)]
+struct State {
+    closed: bool,
+    waiting: usize,
+    batches: Vec<Vec<Vec<u32>>>,
+}
+
+impl Control {
+    /// Makes every batch wait until [`Control::open`].
+    pub fn close(&self) {
+        self.with(|state| state.closed = true);
+    }
+
+    /// Lets batches through.
+    pub fn open(&self) {
+        self.with(|state| state.closed = false);
+        self.state.1.notify_all();
+    }
+
+    /// Blocks until a batch waits at the closed gate.
+    pub fn wait_for_batch(&self) {
+        let guard = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(
+            self.state
+                .1
+                .wait_while(guard, |state| state.waiting == 0)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    /// The batches so far, each a list of sequences, those at the gate included.
+    #[must_use]
+    pub fn batches(&self) -> Vec<Vec<Vec<u32>>> {
+        self.with(|state| state.batches.clone())
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn enter(&self, batch: &TokenBatch) {
+        let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state
+            .batches
+            .push(batch.iter().map(|sequence| sequence.ids.to_vec()).collect());
+        state.waiting += 1;
+        self.state.1.notify_all();
+        state = self
+            .state
+            .1
+            .wait_while(state, |state| state.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+    }
+}
+
+/// The backend. Dense vectors only.
+pub struct MockBackend {
+    info: BackendInfo,
+    control: Control,
+}
+
+impl MockBackend {
+    /// Makes a backend of so many dimensions, and the handle that steers it.
+    #[must_use]
+    pub fn new(dimensions: usize) -> (Self, Control) {
+        let control = Control::default();
+        let info = BackendInfo {
+            backend: "mock",
+            device: "cpu".into(),
+            precision: Precision::F32,
+            dimensions,
+            outputs: Outputs::DENSE,
+            max_sequence_tokens: 512,
+            vocabulary_size: 100_000,
+            layout: Layout::Packed,
+        };
+        (
+            Self {
+                info,
+                control: control.clone(),
+            },
+            control,
+        )
+    }
+
+    /// The vector of a sequence: each token adds to one dimension, so that order does not matter but every token does.
+    #[must_use]
+    pub fn vector(ids: &[u32], dimensions: usize) -> Vec<f32> {
+        let mut vector = vec![1.0; dimensions];
+        for (at, id) in ids.iter().enumerate() {
+            vector[*id as usize % dimensions] += (at + 1) as f32 * (*id % 97) as f32;
+        }
+        vector
+    }
+}
+
+impl Backend for MockBackend {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn embed(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        self.info.check(batch, outputs)?;
+        self.control.enter(batch);
+        if batch.ids().contains(&FAIL_TOKEN) {
+            return Err(BackendError::inference(
+                "the mock was told to fail",
+                "told so",
+            ));
+        }
+        assert!(
+            !batch.ids().contains(&PANIC_TOKEN),
+            "the mock was told to panic"
+        );
+        let mut dense = Matrix::zeros(batch.len(), self.info.dimensions);
+        for (i, sequence) in batch.iter().enumerate() {
+            let bad = sequence.ids.contains(&NAN_TOKEN)
+                || (sequence.ids.contains(&NAN_IN_COMPANY_TOKEN) && batch.len() > 1);
+            dense
+                .row_mut(i)
+                .copy_from_slice(&Self::vector(sequence.ids, self.info.dimensions));
+            if bad {
+                dense.row_mut(i).fill(f32::NAN);
+            }
+        }
+        Ok(EmbeddingBatch {
+            dense: Some(dense),
+            ..EmbeddingBatch::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mock_keeps_the_contract() {
+        let (mut backend, _) = MockBackend::new(8);
+        embedgate_core::conformance::check(&mut backend).unwrap();
+    }
+}

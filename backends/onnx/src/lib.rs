@@ -1,0 +1,14 @@
+//! Runs ONNX models of encoders with ONNX Runtime, and writes such models from an encoder's own weights.
+//!
+//! ONNX Runtime is loaded at run time by [`runtime::load`], once a process. [`OnnxBackend`] is the backend: it finds out
+//! by name and shape what a model takes and gives, pads sequences of like length together, and pools what the model
+//! leaves unpooled. [`convert`] is the writer; it needs no library.
+
+pub mod convert;
+mod external;
+mod proto;
+pub mod runtime;
+mod session;
+mod wiring;
+
+pub use session::{OnnxBackend, Options, find_model};

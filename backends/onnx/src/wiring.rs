@@ -1,0 +1,246 @@
+//! Finds out from names and shapes which tensor of a model is what.
+
+/// An input or output of a model.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    /// Dimensions, with -1 where they vary.
+    pub(crate) shape: Vec<i64>,
+    pub(crate) element: Element,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    F32,
+    I64,
+    I32,
+    Other,
+}
+
+/// Which tensor is what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wiring {
+    /// In the order of the model's inputs.
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) dense: Dense,
+    /// Shape `(batch, length, 1)` or `(batch, length)`: a weight a token.
+    pub(crate) sparse: Option<String>,
+    /// Shape `(batch, length, width)` or without the first token.
+    pub(crate) multi_vector: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Input {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// Whether the model takes 32-bit integers where most take 64.
+    pub(crate) narrow: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Ids,
+    Mask,
+    Segments,
+    Positions,
+}
+
+/// Where dense vectors come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Dense {
+    /// Token vectors, shape `(batch, length, width)`, which the backend pools.
+    Tokens(String),
+    /// Vectors that the model has pooled, shape `(batch, width)`.
+    Pooled(String),
+}
+
+/// Names of token vectors, the likeliest first: transformers, sentence-transformers and optimum exports.
+const TOKENS: [&str; 4] = [
+    "last_hidden_state",
+    "token_embeddings",
+    "hidden_states",
+    "encoder_output",
+];
+/// Names of pooled vectors: bge-m3 exports, sentence-transformers, others.
+const POOLED: [&str; 5] = [
+    "dense_vecs",
+    "sentence_embedding",
+    "sentence_embeddings",
+    "embeddings",
+    "text_embeds",
+];
+const SPARSE: [&str; 2] = ["sparse_weights", "sparse_vecs"];
+const MULTI_VECTOR: [&str; 2] = ["colbert_vecs", "colbert_embeddings"];
+
+impl Wiring {
+    /// Reads it off a model's inputs and outputs.
+    ///
+    /// # Errors
+    /// A sentence that names the tensor that is not understood, and what is expected.
+    pub(crate) fn find(inputs: &[Port], outputs: &[Port]) -> Result<Self, String> {
+        let inputs: Vec<Input> = inputs.iter().map(input).collect::<Result<_, _>>()?;
+        if !inputs.iter().any(|input| input.role == Role::Ids) {
+            return Err("the model has no input \"input_ids\"".into());
+        }
+        let named = |names: &[&str], rank: &[usize]| {
+            let port = |name: &&str| {
+                outputs
+                    .iter()
+                    .find(|port| port.name == *name && fits(port, rank))
+            };
+            names.iter().find_map(port).map(|port| port.name.clone())
+        };
+        let only = |rank: usize| {
+            let mut fitting = outputs
+                .iter()
+                .filter(|port| fits(port, &[rank]) && !is_head(&port.name));
+            let first = fitting.next().map(|port| port.name.clone());
+            first.filter(|_| fitting.next().is_none())
+        };
+        let dense = named(&POOLED[..1], &[2])
+            .map(Dense::Pooled)
+            .or_else(|| named(&TOKENS, &[3]).map(Dense::Tokens))
+            .or_else(|| named(&POOLED, &[2]).map(Dense::Pooled))
+            .or_else(|| only(3).map(Dense::Tokens))
+            .or_else(|| only(2).map(Dense::Pooled));
+        let dense = dense.ok_or_else(|| {
+            let have: Vec<_> = outputs
+                .iter()
+                .map(|port| format!("{} {:?}", port.name, port.shape))
+                .collect();
+            let (tokens, pooled) = (TOKENS.join(", "), POOLED.join(", "));
+            format!(
+                "no output is understood: expected f32 {tokens} or {pooled}, the model has {}",
+                have.join(", ")
+            )
+        })?;
+        Ok(Self {
+            inputs,
+            dense,
+            sparse: named(&SPARSE, &[2, 3]),
+            multi_vector: named(&MULTI_VECTOR, &[3]),
+        })
+    }
+}
+
+fn input(port: &Port) -> Result<Input, String> {
+    let role = match port.name.as_str() {
+        "input_ids" | "input.1" | "input" => Role::Ids,
+        "attention_mask" => Role::Mask,
+        "token_type_ids" => Role::Segments,
+        "position_ids" => Role::Positions,
+        other => {
+            let known = "input_ids, attention_mask, token_type_ids and position_ids";
+            return Err(format!(
+                "input \"{other}\" is not understood, supported are {known}"
+            ));
+        }
+    };
+    let narrow = match port.element {
+        Element::I64 => false,
+        Element::I32 => true,
+        _ => return Err(format!("input \"{}\" is not of int64 or int32", port.name)),
+    };
+    Ok(Input {
+        name: port.name.clone(),
+        role,
+        narrow,
+    })
+}
+
+fn fits(port: &Port, ranks: &[usize]) -> bool {
+    port.element == Element::F32 && ranks.contains(&port.shape.len())
+}
+
+fn is_head(name: &str) -> bool {
+    SPARSE.contains(&name) || MULTI_VECTOR.contains(&name) || name == "pooler_output"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str, shape: &[i64], element: Element) -> Port {
+        Port {
+            name: name.into(),
+            shape: shape.into(),
+            element,
+        }
+    }
+
+    fn ids() -> Vec<Port> {
+        vec![
+            port("input_ids", &[-1, -1], Element::I64),
+            port("attention_mask", &[-1, -1], Element::I64),
+        ]
+    }
+
+    fn dense_of(outputs: &[(&str, &[i64])]) -> Result<Dense, String> {
+        let outputs: Vec<_> = outputs
+            .iter()
+            .map(|(name, shape)| port(name, shape, Element::F32))
+            .collect();
+        Wiring::find(&ids(), &outputs).map(|wiring| wiring.dense)
+    }
+
+    #[test]
+    fn outputs_of_the_known_exporters_are_found() {
+        let tokens = |name: &str| Ok(Dense::Tokens(name.into()));
+        let pooled = |name: &str| Ok(Dense::Pooled(name.into()));
+        let hidden: &[i64] = &[-1, -1, 8];
+        let flat: &[i64] = &[-1, 8];
+        // transformers: the pooler's output is another thing than an embedding.
+        let transformers: [(&str, &[i64]); 2] =
+            [("pooler_output", flat), ("last_hidden_state", hidden)];
+        assert_eq!(dense_of(&transformers), tokens("last_hidden_state"));
+        let optimum: [(&str, &[i64]); 2] =
+            [("token_embeddings", hidden), ("sentence_embedding", flat)];
+        assert_eq!(dense_of(&optimum), tokens("token_embeddings"));
+        let bge_m3: [(&str, &[i64]); 3] = [
+            ("dense_vecs", flat),
+            ("sparse_vecs", &[-1, -1, 1]),
+            ("colbert_vecs", hidden),
+        ];
+        assert_eq!(dense_of(&bge_m3), pooled("dense_vecs"));
+        assert_eq!(
+            dense_of(&[("sentence_embedding", flat)]),
+            pooled("sentence_embedding")
+        );
+        assert_eq!(dense_of(&[("some_output", hidden)]), tokens("some_output"));
+        assert!(
+            dense_of(&[("a", hidden), ("b", hidden)])
+                .unwrap_err()
+                .contains("a [-1, -1, 8]")
+        );
+        assert!(dense_of(&[("pooler_output", flat)]).is_err());
+    }
+
+    #[test]
+    fn unknown_inputs_and_number_formats_are_named() {
+        let output = [port("last_hidden_state", &[-1, -1, 8], Element::F32)];
+        let find = |inputs: &[Port]| Wiring::find(inputs, &output);
+        assert!(
+            find(&[port("pixel_values", &[], Element::F32)])
+                .unwrap_err()
+                .contains("pixel_values")
+        );
+        assert!(
+            find(&[port("input_ids", &[], Element::F32)])
+                .unwrap_err()
+                .contains("int64")
+        );
+        assert!(
+            find(&[port("attention_mask", &[], Element::I64)])
+                .unwrap_err()
+                .contains("input_ids")
+        );
+        assert!(
+            find(&[port("input_ids", &[], Element::I32)])
+                .unwrap()
+                .inputs[0]
+                .narrow
+        );
+        let half = [port("last_hidden_state", &[-1, -1, 8], Element::Other)];
+        assert!(Wiring::find(&ids(), &half).unwrap_err().contains("f32"));
+    }
+}

@@ -1,0 +1,192 @@
+//! Composes everything and serves it: the only place that knows all parts.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, bail};
+use tokio::{net::TcpListener, runtime::Handle};
+
+use crate::{
+    auth::Authenticator,
+    cache::EmbeddingCache,
+    config::{Config, Environment},
+    embed::Embedder,
+    http::{
+        self, Gateway,
+        connection::{self, End},
+    },
+    model::{Entry, ModelRegistry, load, load::Surroundings},
+    shutdown::{Shutdown, Stage},
+};
+
+/// A configured server, not yet listening.
+pub struct App {
+    config: Config,
+    surroundings: Surroundings,
+}
+
+impl App {
+    /// Checks what can be checked without reading weights: the configuration against the models' folders.
+    ///
+    /// # Errors
+    /// Every problem, in one message.
+    pub fn build(config: Config, environment: &Environment) -> anyhow::Result<Self> {
+        let problems: Vec<String> = folder_problems(&config);
+        if !problems.is_empty()
+            && (problems.len() == config.models.len() || config.server.require_all_models)
+        {
+            bail!("no model can be served:\n  {}", problems.join("\n  "));
+        }
+        let surroundings = Surroundings::new(&config.onnxruntime, environment);
+        Ok(Self {
+            config,
+            surroundings,
+        })
+    }
+
+    /// Listens at once, loads the models, serves until the shutdown begins, and cleans up.
+    ///
+    /// Until the models are loaded, requests get 503 with Retry-After.
+    ///
+    /// # Errors
+    /// When no model can be loaded (or not all, where all are required), or requests had to be cut off at the end.
+    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+        let gateway = Arc::new(Gateway {
+            config: self.config.server.clone(),
+            authenticator: Authenticator::new(&self.config.auth),
+            embedder: OnceLock::new(),
+            shutdown: shutdown.clone(),
+            started: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        });
+        self.announce(&listener, &gateway)?;
+        let router = http::router(Arc::clone(&gateway));
+        let serving = connection::serve(listener, router, &self.config.server, &shutdown);
+        let loading = async {
+            let embedder = self.load().await?;
+            // Never set before: there is one load.
+            drop(gateway.embedder.set(embedder));
+            tracing::info!("ready");
+            std::future::pending::<anyhow::Result<()>>().await
+        };
+        let end = tokio::select! {
+            end = serving => end,
+            failed = loading => return failed,
+        };
+        stop(gateway).await;
+        match end {
+            End::Drained => Ok(tracing::info!("stopped")),
+            End::Forced { connections } => bail!("stopped with {connections} connections cut off"),
+        }
+    }
+
+    /// Loads every model, one after another: two at once would peak in memory.
+    async fn load(&self) -> anyhow::Result<Embedder> {
+        let mut entries = Vec::new();
+        for (name, config) in &self.config.models {
+            let (owned, settings, surroundings) =
+                (name.clone(), config.clone(), self.surroundings.clone());
+            let runtime = Handle::current();
+            let loaded = tokio::task::spawn_blocking(move || {
+                let _runtime = runtime.enter();
+                load::load(&owned, &settings, &surroundings)
+            });
+            let loaded = loaded
+                .await
+                .unwrap_or_else(|panic| Err(anyhow::Error::new(panic).context("loading panicked")));
+            let entry = match loaded {
+                Ok(model) => Entry::Loaded(Arc::new(model)),
+                Err(error) if self.config.server.require_all_models => {
+                    return Err(error.context(format!("model {name}")));
+                }
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    tracing::error!(model.name = name, "model {name} cannot be loaded: {reason}");
+                    Entry::Failed {
+                        name: name.clone(),
+                        reason,
+                    }
+                }
+            };
+            entries.push((entry, config.aliases.clone()));
+        }
+        let registry = ModelRegistry::new(entries, self.config.default_model());
+        if registry.loaded().next().is_none() {
+            bail!("no model could be loaded: see the errors above");
+        }
+        Ok(Embedder::new(
+            registry,
+            EmbeddingCache::new(&self.config.cache),
+            self.config.server.max_inputs,
+        ))
+    }
+
+    fn announce(&self, listener: &TcpListener, gateway: &Gateway) -> anyhow::Result<()> {
+        let address = listener
+            .local_addr()
+            .context("the listener has no address")?;
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(%address, version, "embedgate {version} listens on http://{address}/v1");
+        if address.ip().is_loopback() {
+            tracing::info!(
+                "containers and other machines cannot reach {address}: for those set server.listen = \"0.0.0.0:{}\"",
+                address.port()
+            );
+        } else {
+            tracing::info!(
+                "from Docker on this machine: http://host.docker.internal:{}/v1",
+                address.port()
+            );
+            if gateway.authenticator.is_open() {
+                tracing::warn!(
+                    "anybody who reaches {address} may use this server: auth.mode is \"none\""
+                );
+            }
+        }
+        for name in self
+            .config
+            .models
+            .iter()
+            .flat_map(|(name, model)| model.aliases.iter().chain([name]))
+        {
+            if name.contains("___") || name.contains('@') {
+                tracing::warn!(
+                    model.name = name,
+                    "RAGFlow cuts model names at ___ and @: it cannot use \"{name}\""
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with the models' folders, as `models.NAME: problem`.
+#[must_use]
+pub fn folder_problems(config: &Config) -> Vec<String> {
+    let problem = |(name, model): (&String, &_)| {
+        load::plan(model)
+            .err()
+            .map(|error| format!("models.{name}: {error:#}"))
+    };
+    config.models.iter().filter_map(problem).collect()
+}
+
+/// Ends the models' queues and joins their workers; a batch in flight is waited for.
+async fn stop(gateway: Arc<Gateway>) {
+    if gateway.shutdown.stage() == Stage::Forced {
+        return;
+    }
+    let Some(gateway) = Arc::into_inner(gateway) else {
+        return;
+    };
+    let Some(embedder) = gateway.embedder.into_inner() else {
+        return;
+    };
+    let stopped = tokio::task::spawn_blocking(move || embedder.stop()).await;
+    if let Err(error) = stopped {
+        tracing::error!(error = %error, "the models did not stop cleanly");
+    }
+}

@@ -1,0 +1,137 @@
+//! What the program does for each command, and the exit code it ends with.
+
+mod convert;
+mod embed;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use crate::{
+    app::{App, folder_problems},
+    args::{CheckArgs, Cli, Command, ServeArgs},
+    config::{Config, ConfigError, Environment, LogConfig},
+    shutdown::Shutdown,
+    telemetry,
+};
+
+/// Exit code for a bad command line (`EX_USAGE` of sysexits.h).
+pub const BAD_USAGE: u8 = 64;
+/// Exit code for a bad configuration (`EX_CONFIG` of sysexits.h).
+pub const BAD_CONFIG: u8 = 78;
+
+/// Why a command failed: the exit code depends on it.
+enum Failure {
+    Config(anyhow::Error),
+    Running(anyhow::Error),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error.into())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Running(error)
+    }
+}
+
+/// Runs the command and returns the exit code.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let environment = Environment::current();
+    let config = cli.config.as_deref();
+    let result = match cli.command {
+        None => serve(config, ServeArgs { listen: cli.listen }, &environment),
+        Some(Command::Serve(args)) => serve(
+            config,
+            ServeArgs {
+                listen: args.listen.or(cli.listen),
+            },
+            &environment,
+        ),
+        Some(Command::Check(args)) => check(config, &args, &environment),
+        Some(Command::Embed(args)) => embed::run(config, &args, &environment),
+        Some(Command::Convert(args)) => convert::run(&args, &environment),
+    };
+    let (code, error) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Config(error)) => (BAD_CONFIG, error),
+        Err(Failure::Running(error)) => (1, error),
+    };
+    // The last words go to standard error as they are; an error means that nobody reads.
+    drop(writeln!(io::stderr(), "embedgate: {error:#}"));
+    code.into()
+}
+
+fn serve(config: Option<&Path>, args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
+    let mut config = Config::load(config, environment)?;
+    if let Some(listen) = args.listen {
+        config.server.listen = listen;
+    }
+    telemetry::init(&config.log);
+    let listen = config.server.listen;
+    let app = App::build(config, environment).map_err(Failure::Config)?;
+    let served: anyhow::Result<()> = runtime()?.block_on(async {
+        let shutdown = Shutdown::on_signals().context("no signal handler")?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|e| listen_error(listen, &e))?;
+        app.serve(listener, shutdown).await
+    });
+    Ok(served?)
+}
+
+fn listen_error(address: std::net::SocketAddr, error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{address} is in use: another process listens there; stop it, or choose another address with --listen"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!(
+                "{address} may not be used: ports below 1024 need a privilege, choose a higher one with --listen"
+            )
+        }
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
+    }
+}
+
+fn check(
+    config: Option<&Path>,
+    args: &CheckArgs,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let config = Config::load(args.file.as_deref().or(config), environment)?;
+    let problems = folder_problems(&config);
+    if !problems.is_empty() {
+        return Err(Failure::Config(anyhow::anyhow!(
+            "the models' folders:\n  {}",
+            problems.join("\n  ")
+        )));
+    }
+    Ok(io::stdout()
+        .write_all(config.to_toml().as_bytes())
+        .context("standard output")?)
+}
+
+/// Commands without a server log warnings only, so that what they print stands alone.
+fn quiet_log(level: crate::config::LogLevel) {
+    telemetry::init(&LogConfig {
+        level,
+        ..LogConfig::default()
+    });
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}

@@ -1,0 +1,128 @@
+//! `embedgate embed`: lines of text in, lines of JSON out, without a server.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, BufWriter, Write},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::{Failure, quiet_log, runtime};
+use crate::{
+    args::EmbedArgs,
+    cache::EmbeddingCache,
+    config::{CacheConfig, Config, Environment, LogLevel},
+    embed::Embedder,
+    model::{Entry, ModelRegistry, load, load::Surroundings},
+    request::{EmbedRequest, Input, Principal, RequestContext, TokenIds},
+};
+
+/// Lines that are embedded together: enough to fill batches of like length.
+const LINES: usize = 256;
+/// Nobody waits at the other end of a pipe with a clock.
+const NO_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+pub(super) fn run(
+    config: Option<&Path>,
+    args: &EmbedArgs,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let config = Config::load(config, environment)?;
+    quiet_log(LogLevel::Warn);
+    let runtime = runtime()?;
+    let _entered = runtime.enter();
+    let embedder = embedder(&config, args, environment)?;
+    let lines: Box<dyn BufRead> = if args.file.as_os_str() == "-" {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        let file = File::open(&args.file).with_context(|| args.file.display().to_string())?;
+        Box::new(BufReader::new(file))
+    };
+    let mut out = BufWriter::new(io::stdout());
+    let mut lines = lines.lines().enumerate();
+    loop {
+        let mut texts = Vec::new();
+        for (i, line) in lines.by_ref().take(LINES) {
+            texts.push(line.with_context(|| format!("line {}", i + 1))?);
+        }
+        if texts.is_empty() {
+            break;
+        }
+        let written = runtime.block_on(embed_lines(&embedder, args, texts))?;
+        out.write_all(&written)
+            .and_then(|()| out.flush())
+            .context("standard output")?;
+    }
+    embedder.stop();
+    Ok(())
+}
+
+/// Loads just the model that is asked for.
+fn embedder(
+    config: &Config,
+    args: &EmbedArgs,
+    environment: &Environment,
+) -> Result<Embedder, Failure> {
+    let surroundings = Surroundings::new(&config.onnxruntime, environment);
+    let asked = args.model.as_deref().or(config.default_model());
+    let has_name = |(name, model): &(&String, &crate::config::ModelConfig)| {
+        asked
+            .is_some_and(|asked| *name == asked || model.aliases.iter().any(|alias| alias == asked))
+    };
+    let (name, model) = config.models.iter().find(has_name).ok_or_else(|| {
+        let names: Vec<_> = config.models.keys().map(String::as_str).collect();
+        let asked = asked
+            .map(|name| format!("there is no model \"{name}\""))
+            .unwrap_or("no model is named".into());
+        Failure::Config(anyhow::anyhow!(
+            "{asked}: choose one with --model: {}",
+            names.join(", ")
+        ))
+    })?;
+    let model = load::load(name, model, &surroundings).with_context(|| format!("model {name}"))?;
+    let registry = ModelRegistry::new(
+        vec![(Entry::Loaded(Arc::new(model)), Vec::new())],
+        Some(name),
+    );
+    Ok(Embedder::new(
+        registry,
+        EmbeddingCache::new(&CacheConfig::default()),
+        LINES,
+    ))
+}
+
+async fn embed_lines(
+    embedder: &Embedder,
+    args: &EmbedArgs,
+    texts: Vec<String>,
+) -> anyhow::Result<Vec<u8>> {
+    let request = EmbedRequest {
+        model: None,
+        inputs: texts.into_iter().map(Input::Text).collect(),
+        token_ids: TokenIds::Reject,
+        dimensions: args.dimensions,
+        truncate: None,
+    };
+    let deadline = Instant::now() + NO_DEADLINE;
+    let ctx = RequestContext {
+        id: "embed".into(),
+        principal: Principal::Anonymous,
+        deadline,
+    };
+    let answer = embedder.embed(&ctx, request).await?;
+    let mut out = Vec::new();
+    for embedding in answer.embeddings {
+        let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
+        let mut line = json!({"embedding": embedding.vector, "tokens": n_tokens});
+        if full > n_tokens {
+            line["truncated_from"] = full.into();
+        }
+        serde_json::to_writer(&mut out, &line)?;
+        out.push(b'\n');
+    }
+    Ok(out)
+}

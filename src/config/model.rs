@@ -1,0 +1,167 @@
+//! `[models.NAME]`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use embedgate_core::{Pooling, Precision};
+use serde::{Deserialize, Serialize};
+
+use super::{Problem, ServerConfig};
+use crate::request::TokenIds;
+
+/// One model. What is not said is read from the model's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The model's folder, with `config.json`, `tokenizer.json` and the weights.
+    pub path: PathBuf,
+    /// Other names that clients may use.
+    pub aliases: Vec<String>,
+    /// What runs the model, and where.
+    pub backend: BackendConfig,
+    /// How token vectors become one: `cls`, `mean`, `last` or `max`. None means as the folder says, else `mean`.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors get length 1. None means as the folder's `modules.json` says, and yes where there is none.
+    pub normalize: Option<bool>,
+    /// Longest input in tokens, special tokens included. None means as the folder says.
+    pub max_length: Option<usize>,
+    /// Whether longer inputs are cut (the answer's header `x-truncated` says so) or refused with 400.
+    pub truncate: bool,
+    /// Texts that can be put in front of inputs, by name, beside those of the folder.
+    pub prompts: BTreeMap<String, String>,
+    /// The prompt that is put in front of every text. None means as the folder says.
+    pub default_prompt: Option<String>,
+    /// What arrays of token ids mean: `cl100k` (OpenAI's, as LangChain sends), `native` (the model's own) or `reject`.
+    /// None means what the route's dialect means by them.
+    pub token_ids: Option<TokenIds>,
+    /// What `dimensions` below the model's own does: `cut` (and renormalize) or `refuse`.
+    pub dimensions: DimensionsPolicy,
+    /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429.
+    pub queue_capacity: usize,
+    /// Most tokens in one forward pass; a longer input goes alone.
+    pub max_batch_tokens: usize,
+    /// Threads that turn text into tokens.
+    pub tokenizer_threads: usize,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            aliases: Vec::new(),
+            backend: BackendConfig::default(),
+            pooling: None,
+            normalize: None,
+            max_length: None,
+            truncate: true,
+            prompts: BTreeMap::new(),
+            default_prompt: None,
+            token_ids: None,
+            dimensions: DimensionsPolicy::Cut,
+            queue_capacity: 8192,
+            max_batch_tokens: 1024,
+            tokenizer_threads: 1,
+        }
+    }
+}
+
+/// What runs a model, and where.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendConfig {
+    /// `candle` runs the model's own weights, `onnx` its ONNX variant (see `embedgate convert`).
+    #[serde(rename = "type")]
+    pub kind: BackendType,
+    /// Where it runs: `cpu`.
+    pub device: Device,
+    /// Number format: `f32`.
+    pub precision: Precision,
+    /// Threads of a matrix product. None means one a core.
+    pub threads: Option<usize>,
+    /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder.
+    pub file: Option<PathBuf>,
+}
+
+/// The backends of this program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendType {
+    /// The model's own weights, with candle.
+    #[default]
+    Candle,
+    /// An ONNX model, with ONNX Runtime.
+    Onnx,
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+}
+
+/// What to do with `dimensions` below the model's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DimensionsPolicy {
+    /// Cut the vector and renormalize.
+    #[default]
+    Cut,
+    /// Refuse with 400, for models that were not trained for it.
+    Refuse,
+}
+
+impl ModelConfig {
+    pub(super) fn check(&self, name: &str, server: &ServerConfig, problems: &mut Vec<Problem>) {
+        let mut problem = |key: &str, message: String| {
+            problems.push(Problem::new(format!("models.{name}.{key}"), message))
+        };
+        if self.path.as_os_str().is_empty() {
+            problem("path", "is missing: the folder of the model".into());
+        } else if !self.path.is_dir() {
+            problem(
+                "path",
+                format!(
+                    "{} is not a folder: expected the folder of the model",
+                    self.path.display()
+                ),
+            );
+        }
+        for text in self.aliases.iter().map(String::as_str).chain([name]) {
+            if text.is_empty() || text.chars().any(char::is_control) {
+                problem(
+                    "aliases",
+                    format!(
+                        "{text:?} is no name: names are not empty and hold no control characters"
+                    ),
+                );
+            }
+        }
+        for (key, value, least) in [
+            ("max_length", self.max_length.unwrap_or(usize::MAX), 2),
+            ("max_batch_tokens", self.max_batch_tokens, 1),
+            ("tokenizer_threads", self.tokenizer_threads, 1),
+            ("backend.threads", self.backend.threads.unwrap_or(1), 1),
+        ] {
+            if value < least {
+                problem(key, format!("must be at least {least}, got {value}"));
+            }
+        }
+        if self.queue_capacity < server.max_inputs {
+            problem(
+                "queue_capacity",
+                format!(
+                    "{} is below server.max_inputs {}: the largest request would never fit",
+                    self.queue_capacity, server.max_inputs
+                ),
+            );
+        }
+        if self.backend.file.is_some() && self.backend.kind != BackendType::Onnx {
+            problem(
+                "backend.file",
+                "is for type = \"onnx\"; candle reads the weights of the model's folder".into(),
+            );
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! From TOML to [`Config`], with every problem and not only the first.
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::{Config, Problem};
+
+/// Parses the syntax.
+pub(super) fn table(text: &str) -> Result<Table, Problem> {
+    text.parse::<Table>()
+        .map_err(|e| Problem::new("", format!("not valid TOML: {}", e.to_string().trim_end())))
+}
+
+/// Reads each table on its own; what cannot be read becomes a problem and its default.
+pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
+    let mut config = Config {
+        default_model: section(&mut table, "default_model", problems),
+        server: section(&mut table, "server", problems),
+        log: section(&mut table, "log", problems),
+        auth: section(&mut table, "auth", problems),
+        cache: section(&mut table, "cache", problems),
+        onnxruntime: section(&mut table, "onnxruntime", problems),
+        ..Config::default()
+    };
+    match table.remove("models") {
+        None => {}
+        Some(Value::Table(models)) => {
+            for (name, value) in models {
+                let model = read(&format!("models.{name}"), value, problems);
+                config.models.insert(name, model);
+            }
+        }
+        Some(_) => problems.push(Problem::new("models", "must be tables: [models.NAME]")),
+    }
+    for key in table.keys() {
+        let known =
+            "default_model, [server], [log], [auth], [cache], [onnxruntime] and [models.NAME]";
+        problems.push(Problem::new(
+            key,
+            format!("is not known, expected one of {known}"),
+        ));
+    }
+    config
+}
+
+fn section<T: DeserializeOwned + Default>(
+    table: &mut Table,
+    key: &str,
+    problems: &mut Vec<Problem>,
+) -> T {
+    table
+        .remove(key)
+        .map(|value| read(key, value, problems))
+        .unwrap_or_default()
+}
+
+/// Reads a value; each key that is wrong is reported, taken out, and the rest read again, until nothing is wrong.
+fn read<T: DeserializeOwned + Default>(
+    at: &str,
+    mut value: Value,
+    problems: &mut Vec<Problem>,
+) -> T {
+    loop {
+        let error = match serde_path_to_error::deserialize(value.clone()) {
+            Ok(read) => return read,
+            Err(error) => error,
+        };
+        let message = error.inner().message().trim_end().to_owned();
+        let mut path: Vec<String> = error
+            .path()
+            .iter()
+            .map(|segment| segment.to_string())
+            .collect();
+        if let Some(unknown) = message
+            .strip_prefix("unknown field `")
+            .and_then(|rest| rest.split('`').next())
+        {
+            if path.last().is_none_or(|last| last != unknown) {
+                path.push(unknown.to_owned());
+            }
+        }
+        let key = path
+            .iter()
+            .fold(at.to_owned(), |key, part| format!("{key}.{part}"))
+            .replace(".[", "[");
+        problems.push(Problem::new(key, message));
+        if !remove(&mut value, &path) {
+            return T::default();
+        }
+    }
+}
+
+/// Takes out the key that the path leads to; an item of an array takes the whole array with it.
+fn remove(value: &mut Value, path: &[String]) -> bool {
+    let ([first, rest @ ..], Value::Table(table)) = (path, value) else {
+        return false;
+    };
+    let deeper = rest.first().is_some_and(|next| !next.starts_with('['));
+    match table.get_mut(first) {
+        Some(inner) if deeper && inner.is_table() => remove(inner, rest),
+        _ => table.remove(first).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{super::Environment, *};
+
+    fn problems(text: &str) -> Vec<(String, String)> {
+        let problems =
+            Config::parse(text, Path::new("/nowhere"), &Environment::default()).unwrap_err();
+        problems
+            .into_iter()
+            .map(|problem| (problem.key, problem.message))
+            .collect()
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_key() {
+        let text = r#"
+            colour = "red"
+            default_model = "gone"
+            [server]
+            listen = "localhost"
+            max_body = "lots"
+            max_inputs = -1
+            lisen = "127.0.0.1:9100"
+            [auth]
+            mode = "maybe"
+            [models.a]
+            path = "x"
+            backend = { type = "tensorflow", device = "cpu", threads = "two" }
+            [models.b]
+            aliases = ["a", 5]
+        "#;
+        let problems = problems(text);
+        let keys: Vec<_> = problems.iter().map(|(key, _)| key.as_str()).collect();
+        let mut expected = [
+            "colour",
+            "default_model",
+            "server.listen",
+            "server.max_body",
+            "server.max_inputs",
+            "server.lisen",
+            "auth.mode",
+            "auth",
+            "models.a.backend.type",
+            "models.a.backend.threads",
+            "models.a.path",
+            "models.b.aliases[1]",
+            "models.b.path",
+        ];
+        let mut sorted = keys.clone();
+        sorted.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(sorted, expected, "{problems:#?}");
+        let message = |key: &str| problems.iter().find(|(k, _)| k == key).unwrap().1.clone();
+        assert!(
+            message("server.max_body").contains("512MiB"),
+            "{}",
+            message("server.max_body")
+        );
+        assert!(message("models.a.backend.type").contains("`candle` or `onnx`"));
+        assert!(message("server.lisen").contains("`listen`"));
+    }
+
+    #[test]
+    fn broken_toml_says_where() {
+        let problems = problems("[server\nlisten = 1");
+        assert!(problems[0].1.contains("line 1"), "{problems:?}");
+    }
+}

@@ -1,0 +1,149 @@
+//! `[server]`, `[log]` and `[onnxruntime]`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Period, Problem};
+
+/// The HTTP server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port. Use `0.0.0.0:9100` to be reached from other machines and from containers.
+    pub listen: SocketAddr,
+    /// Connections served at once; more wait until one closes.
+    pub max_connections: usize,
+    /// A client must send the whole header of a request within this time of its first byte.
+    pub header_timeout: Period,
+    /// A connection without a request is closed after this time.
+    pub idle_timeout: Period,
+    /// A request must be answered within this time, the reading of its body included.
+    pub request_timeout: Period,
+    /// After the first SIGTERM, requests in flight have this time to finish.
+    pub drain_timeout: Period,
+    /// Largest body of a request.
+    pub max_body: ByteSize,
+    /// Most inputs in one request.
+    pub max_inputs: usize,
+    /// Origins whose pages may call this server from a browser, or `["*"]`; none means no page may.
+    pub cors_origins: Vec<String>,
+    /// Whether one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
+    pub require_all_models: bool,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9100)),
+            max_connections: 4096,
+            header_timeout: Period::seconds(10),
+            idle_timeout: Period::seconds(120),
+            request_timeout: Period::seconds(120),
+            drain_timeout: Period::seconds(30),
+            max_body: ByteSize::mib(32),
+            max_inputs: 2048,
+            cors_origins: Vec::new(),
+            require_all_models: false,
+        }
+    }
+}
+
+impl ServerConfig {
+    pub(super) fn check(&self, problems: &mut Vec<Problem>) {
+        let periods = [
+            ("server.header_timeout", self.header_timeout),
+            ("server.idle_timeout", self.idle_timeout),
+            ("server.request_timeout", self.request_timeout),
+        ];
+        for (key, _) in periods.into_iter().filter(|(_, period)| period.0.is_zero()) {
+            problems.push(Problem::new(
+                key,
+                "must be longer than nothing, such as \"30s\"",
+            ));
+        }
+        for (key, _) in [
+            ("server.max_connections", self.max_connections),
+            ("server.max_inputs", self.max_inputs),
+        ]
+        .into_iter()
+        .filter(|(_, n)| *n == 0)
+        {
+            problems.push(Problem::new(key, "must be at least 1"));
+        }
+        if self.max_body.0 < 1024 {
+            problems.push(Problem::new(
+                "server.max_body",
+                format!("{} is too small, use at least 1KiB", self.max_body),
+            ));
+        }
+        for origin in self
+            .cors_origins
+            .iter()
+            .filter(|origin| *origin != "*" && !is_origin(origin))
+        {
+            let message =
+                format!("\"{origin}\" is no origin, write it as \"https://example.com\" or \"*\"");
+            problems.push(Problem::new("server.cors_origins", message));
+        }
+    }
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+    })
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// The least important lines that are shown: `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: LogLevel,
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// How important a line must be to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The shape of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// ONNX Runtime's library.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnnxRuntimeConfig {
+    /// The library's file, or the folder it is in. None means `ORT_DYLIB_PATH`, else beside the program, else where
+    /// `scripts/setup` put it.
+    pub library: Option<PathBuf>,
+}

@@ -1,0 +1,168 @@
+//! Values with a unit, and values that must not be shown.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// A length of time, written as `"30s"`, `"5m"` or `"200ms"`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Period(pub Duration);
+
+impl Period {
+    /// So many seconds.
+    #[must_use]
+    pub const fn seconds(n: u64) -> Self {
+        Self(Duration::from_secs(n))
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let expected = |_| {
+            D::Error::custom(format!(
+                "\"{text}\" is no length of time, write it as \"30s\" or \"200ms\""
+            ))
+        };
+        humantime::parse_duration(&text).map(Self).map_err(expected)
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A number of bytes, written as `"512MiB"` or `"2GB"`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl ByteSize {
+    /// So many times 1024 x 1024 bytes.
+    #[must_use]
+    pub const fn mib(n: u64) -> Self {
+        Self(n << 20)
+    }
+
+    /// As an amount of memory.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, bits) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+            if self.0 >= 1 << bits && self.0.is_multiple_of(1 << bits) {
+                return write!(f, "{}{unit}", self.0 >> bits);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+impl fmt::Debug for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let expected = |_| {
+            D::Error::custom(format!(
+                "\"{text}\" is no size, write it as \"512MiB\" or \"2GB\""
+            ))
+        };
+        text.parse::<bytesize::ByteSize>()
+            .map(|size| Self(size.as_u64()))
+            .map_err(expected)
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A text that is never shown: `***` in logs and in the resolved configuration.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_read_what_they_write() {
+        for text in ["30s", "200ms", "1m 30s", "0s"] {
+            let period: Period = serde_json::from_value(text.into()).unwrap();
+            assert_eq!(period.to_string(), text);
+        }
+        for (text, bytes, shown) in [
+            ("512MiB", 512 << 20, "512MiB"),
+            ("2GB", 2_000_000_000, "2000000000B"),
+            ("0B", 0, "0B"),
+        ] {
+            let size: ByteSize = serde_json::from_value(text.into()).unwrap();
+            assert_eq!((size.0, size.to_string().as_str()), (bytes, shown));
+        }
+    }
+
+    #[test]
+    fn what_has_no_unit_is_refused_with_an_example() {
+        let error = serde_json::from_value::<Period>("30".into())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("\"30s\""), "{error}");
+        let error = serde_json::from_value::<ByteSize>("lots".into())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("\"512MiB\""), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secret: Secret = serde_json::from_value("hunter2".into()).unwrap();
+        assert_eq!(
+            format!("{secret:?} {}", serde_json::to_string(&secret).unwrap()),
+            "*** \"***\""
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! What a caller can be told: a kind, a code, a message; and what only the log is told: the source.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+/// An error that leaves the service. Cheap to clone: coalesced requests share one.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// What sort of problem it is; the dialect makes a status of it.
+    pub kind: ErrorKind,
+    /// Machine-readable, such as `model_not_found`.
+    pub code: Option<&'static str>,
+    /// The request's field that is wrong.
+    pub param: Option<&'static str>,
+    /// For the client: what is wrong, with the value, and what would be right.
+    pub message: String,
+    /// When it makes sense to try again.
+    pub retry_after: Option<Duration>,
+    /// For the log.
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The sorts of problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request is wrong; the same request fails again.
+    InvalidRequest,
+    /// No or an unknown credential.
+    Unauthenticated,
+    /// The credential does not allow this.
+    Forbidden,
+    /// No such model.
+    ModelNotFound,
+    /// No such route.
+    RouteNotFound,
+    /// The route has other methods.
+    MethodNotAllowed,
+    /// The client was too slow in sending its request.
+    RequestTimeout,
+    /// The body or its parts are too large.
+    PayloadTooLarge,
+    /// The queue is full.
+    Overloaded,
+    /// A bug or a broken model; the message is not shown.
+    Internal,
+    /// Not now: loading, draining, or the model is down.
+    Unavailable,
+    /// The request's time is over.
+    DeadlineExceeded,
+}
+
+impl Error {
+    /// Makes an error of a kind with a message for the client.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            code: None,
+            param: None,
+            message: message.into(),
+            retry_after: None,
+            source: None,
+        }
+    }
+
+    /// Makes an error about one field of the request.
+    pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            param: Some(param),
+            ..Self::new(ErrorKind::InvalidRequest, message)
+        }
+    }
+
+    /// Makes an error that the client cannot mend and need not understand.
+    pub fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self {
+            source: Some(Arc::new(source)),
+            ..Self::new(ErrorKind::Internal, "internal error")
+        }
+    }
+
+    /// Makes an error that passes with time.
+    pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(ErrorKind::Unavailable, message)
+        }
+    }
+
+    /// Adds the machine-readable code.
+    #[must_use]
+    pub fn with_code(self, code: &'static str) -> Self {
+        Self {
+            code: Some(code),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_ref()
+            .map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}

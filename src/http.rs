@@ -1,0 +1,152 @@
+//! The route table and the order of the layers. Nowhere else is `.route(` said.
+//!
+//! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
+
+mod body;
+pub mod connection;
+mod context;
+mod error;
+mod health;
+mod models;
+mod openai;
+mod trace;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, Method, Uri},
+    routing::{get, post},
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowHeaders, AllowOrigin, CorsLayer},
+};
+
+use crate::{
+    auth::Authenticator, config::ServerConfig, embed::Embedder, error::Error, shutdown::Shutdown,
+};
+
+/// What handlers share.
+pub struct Gateway {
+    /// `[server]`.
+    pub config: ServerConfig,
+    /// Asked before anything of a request is read.
+    pub authenticator: Authenticator,
+    /// Set when the models are loaded.
+    pub embedder: OnceLock<Embedder>,
+    /// Tells whether the process is on its way out.
+    pub shutdown: Shutdown,
+    /// When the process started, in seconds since 1970.
+    pub started: u64,
+}
+
+impl Gateway {
+    /// The service, once the models are loaded.
+    ///
+    /// # Errors
+    /// Unavailable before that, and while draining.
+    pub fn embedder(&self) -> Result<&Embedder, Error> {
+        use crate::shutdown::Stage;
+        let second = std::time::Duration::from_secs(1);
+        if self.shutdown.stage() != Stage::Running {
+            return Err(
+                Error::unavailable("embedgate is shutting down", second).with_code("shutting_down")
+            );
+        }
+        self.embedder.get().ok_or_else(|| {
+            Error::unavailable(
+                "embedgate is loading its models, try again in a few seconds",
+                second * 5,
+            )
+            .with_code("loading")
+        })
+    }
+}
+
+type State = axum::extract::State<Arc<Gateway>>;
+
+/// All routes.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    let cors = cors(&gateway.config.cors_origins);
+    let routes = Router::new()
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/embeddings", post(openai::embeddings))
+        .route("/v1/v1/embeddings", post(openai::embeddings))
+        .route("/v1-openai/embeddings", post(openai::embeddings))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
+        .route("/models", get(models::list))
+        .route("/", get(health::root))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/health", get(health::readyz))
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::no_method)
+        .with_state(gateway);
+    // From the inside out: a panic becomes an answer, which the log and the request's id see like any other.
+    let routes = routes.layer(CatchPanicLayer::custom(error::panicked));
+    let routes = routes.layer(axum::middleware::from_fn(trace::trace));
+    match cors {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
+}
+
+/// Clients glue base URLs and paths together in every way: `//` counts as `/`, and one at the end as none.
+pub(crate) fn tidy_path<B>(mut request: Request<B>) -> Request<B> {
+    let path = request.uri().path();
+    if !(path.contains("//") || (path.len() > 1 && path.ends_with('/'))) {
+        return request;
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let query = request
+        .uri()
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    if let Ok(uri) = format!("/{}{query}", parts.join("/")).parse::<Uri>() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(
+            origins
+                .iter()
+                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        )
+    };
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request());
+    Some(layer.allow_origin(allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_tidied_and_queries_kept() {
+        let cases = [
+            ("/v1/embeddings", "/v1/embeddings"),
+            ("/v1/embeddings/", "/v1/embeddings"),
+            ("//v1///embeddings//?a=//", "/v1/embeddings?a=//"),
+            ("/", "/"),
+            ("//", "/"),
+        ];
+        for (given, expected) in cases {
+            let request = Request::builder().uri(given).body(()).unwrap();
+            assert_eq!(tidy_path(request).uri().to_string(), expected, "{given}");
+        }
+    }
+}

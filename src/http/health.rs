@@ -1,0 +1,62 @@
+//! Is the process alive, is it ready, what is it.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{State, error::OpenAiError};
+use crate::model::{Entry, ModelRegistry};
+
+/// `GET /livez`: 200 as long as the process answers.
+pub(super) async fn livez() -> Json<Value> {
+    Json(json!({"status": "alive"}))
+}
+
+/// `GET /readyz` and `GET /health`: 200 when requests are served, with the state of each model; else 503.
+pub(super) async fn readyz(gateway: State) -> Response {
+    let embedder = match gateway.embedder() {
+        Ok(embedder) => embedder,
+        Err(error) => return OpenAiError::from(error).into_response(),
+    };
+    let states = states(embedder.registry());
+    let serving = embedder
+        .registry()
+        .loaded()
+        .any(|model| model.batcher().is_healthy());
+    let status = if serving {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let word = if serving { "ready" } else { "down" };
+    (status, Json(json!({"status": word, "models": states}))).into_response()
+}
+
+/// `GET /`: what this is, for people who paste the base URL into a browser.
+pub(super) async fn root(gateway: State) -> Json<Value> {
+    let models = gateway
+        .embedder()
+        .map(|embedder| states(embedder.registry()))
+        .unwrap_or_default();
+    Json(json!({
+        "name": "embedgate",
+        "version": env!("CARGO_PKG_VERSION"),
+        "models": models,
+        "links": {"embeddings": "/v1/embeddings", "models": "/v1/models", "live": "/livez", "ready": "/readyz"},
+    }))
+}
+
+fn states(registry: &ModelRegistry) -> Vec<Value> {
+    let state = |entry: &Entry| match entry {
+        Entry::Loaded(model) if model.batcher().is_healthy() => {
+            json!({"id": model.name, "status": "ready"})
+        }
+        Entry::Loaded(model) => json!({"id": model.name, "status": "down"}),
+        // Why is the log's and that of callers who name the model: this route asks for no key.
+        Entry::Failed { name, .. } => json!({"id": name, "status": "failed"}),
+    };
+    registry.entries().iter().map(state).collect()
+}

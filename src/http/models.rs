@@ -1,0 +1,44 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use axum::{Json, extract::Path};
+use serde_json::{Value, json};
+
+use super::{Gateway, State, context::Context, error::OpenAiError};
+use crate::model::Model;
+
+/// Every model that serves.
+pub(super) async fn list(gateway: State, _: Context) -> Result<Json<Value>, OpenAiError> {
+    let embedder = gateway.embedder()?;
+    let data: Vec<Value> = embedder
+        .registry()
+        .loaded()
+        .map(|model| describe(&gateway, model))
+        .collect();
+    Ok(Json(json!({"object": "list", "data": data})))
+}
+
+/// One model by name or alias; names may hold slashes.
+pub(super) async fn one(
+    gateway: State,
+    _: Context,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, OpenAiError> {
+    let model = gateway.embedder()?.registry().resolve(Some(&id))?;
+    Ok(Json(describe(&gateway, model)))
+}
+
+fn describe(gateway: &Gateway, model: &Model) -> Value {
+    json!({
+        "id": model.name,
+        "object": "model",
+        "created": gateway.started,
+        "owned_by": "embedgate",
+        "model_type": "embedding",
+        "max_model_len": model.info.max_sequence_tokens,
+        "dimensions": model.info.dimensions,
+        "aliases": model.config.aliases,
+        "backend": model.info.backend,
+        "device": model.info.device,
+        "precision": model.info.precision,
+    })
+}

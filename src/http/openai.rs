@@ -1,0 +1,83 @@
+//! `POST /v1/embeddings` as `OpenAI` speaks it.
+
+mod input;
+mod parse;
+mod render;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{State, body, context::Context, error::OpenAiError, trace::Work};
+use crate::{error::Error, request::EmbedResponse};
+
+/// Answers with at least this many numbers are rendered off the threads that serve connections: about 5 ms of work.
+const RENDER_ELSEWHERE: usize = 200_000;
+/// The header that says which inputs were cut lists so many at most.
+const MAX_TRUNCATED: usize = 32;
+
+pub(super) async fn embeddings(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, OpenAiError> {
+    let embedder = gateway.embedder()?;
+    let bytes = body::read(
+        &headers,
+        body,
+        gateway.config.max_body.bytes(),
+        ctx.deadline,
+    )
+    .await?;
+    let (request, encoding) = parse::request(&bytes)?;
+    drop(bytes);
+    let answer = embedder.embed(&ctx, request).await?;
+    let work = Work {
+        model: answer.model.clone(),
+        n_inputs: answer.embeddings.len(),
+        n_tokens: answer.n_tokens(),
+        n_cached: answer.n_cached,
+    };
+    let truncated = truncated(&answer);
+    let numbers: usize = answer
+        .embeddings
+        .iter()
+        .map(|embedding| embedding.vector.len())
+        .sum();
+    let json = if numbers >= RENDER_ELSEWHERE {
+        tokio::task::spawn_blocking(move || render::response(&answer, encoding))
+            .await
+            .map_err(Error::internal)?
+    } else {
+        render::response(&answer, encoding)
+    };
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    if let Some(value) = truncated {
+        response.headers_mut().insert("x-truncated", value);
+    }
+    response.extensions_mut().insert(work);
+    Ok(response)
+}
+
+/// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more.
+fn truncated(answer: &EmbedResponse) -> Option<HeaderValue> {
+    let cut = answer
+        .embeddings
+        .iter()
+        .enumerate()
+        .filter(|(_, e)| e.n_tokens_full > e.n_tokens);
+    let mut all: Vec<String> = cut
+        .map(|(i, e)| format!("{i}:{}>{}", e.n_tokens_full, e.n_tokens))
+        .take(MAX_TRUNCATED + 1)
+        .collect();
+    if all.is_empty() {
+        return None;
+    }
+    if let Some(one_too_many) = all.get_mut(MAX_TRUNCATED) {
+        *one_too_many = "...".into();
+    }
+    HeaderValue::from_str(&all.join(",")).ok()
+}

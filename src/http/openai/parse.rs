@@ -1,0 +1,183 @@
+//! From the bytes of a body to a request. Every error names the field.
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use super::input::Inputs;
+use crate::{
+    error::Error,
+    request::{EmbedRequest, TokenIds},
+};
+
+/// How vectors are written in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// JSON numbers.
+    Float,
+    /// Little-endian f32 in padded standard base64.
+    Base64,
+}
+
+/// The fields that mean something here; all others are ignored. Each stays text until its own type is asked of it, so
+/// that an error can say which field is wrong.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    input: Option<&'a RawValue>,
+    encoding_format: Option<&'a RawValue>,
+    dimensions: Option<&'a RawValue>,
+    truncate: Option<&'a RawValue>,
+}
+
+pub(super) fn request(bytes: &[u8]) -> Result<(EmbedRequest, Encoding), Error> {
+    let fields = fields(bytes)?;
+    let Some(input) = fields.input else {
+        return Err(Error::invalid(
+            "input",
+            "input is missing: a string, a list of strings, or lists of token ids",
+        ));
+    };
+    let request = EmbedRequest {
+        model: typed("model", fields.model, "a string")?,
+        inputs: read::<Inputs>(
+            "input",
+            input,
+            "a string, a list of strings, a list of token ids, or a list of such lists",
+        )?
+        .0,
+        token_ids: TokenIds::Cl100k,
+        dimensions: typed::<usize>(
+            "dimensions",
+            fields.dimensions,
+            "a whole number, at least 1",
+        )?
+        .filter(|n| *n > 0),
+        truncate: typed("truncate", fields.truncate, "true or false")?,
+    };
+    Ok((request, encoding(fields.encoding_format)?))
+}
+
+fn fields(bytes: &[u8]) -> Result<Fields<'_>, Error> {
+    let bad = |message: String| Error::new(crate::error::ErrorKind::InvalidRequest, message);
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        bad(format!(
+            "the body is not valid UTF-8 at byte {}",
+            e.valid_up_to()
+        ))
+    })?;
+    match text.trim_start().chars().next() {
+        Some('{') => {}
+        None => {
+            return Err(bad(
+                "the body is empty: expected a JSON object with model and input".into(),
+            ));
+        }
+        Some(_) => {
+            return Err(bad(
+                "the body is not a JSON object: expected one with model and input".into(),
+            ));
+        }
+    }
+    serde_json::from_str(text).map_err(|e| bad(format!("the body is not valid JSON: {e}")))
+}
+
+fn encoding(raw: Option<&RawValue>) -> Result<Encoding, Error> {
+    let expected = "\"float\" or \"base64\"";
+    match typed::<String>("encoding_format", raw, expected)?.as_deref() {
+        None | Some("float") => Ok(Encoding::Float),
+        Some("base64") => Ok(Encoding::Base64),
+        Some(other) => Err(wrong("encoding_format", expected, &format!("{other:?}"))),
+    }
+}
+
+fn typed<T: DeserializeOwned>(
+    name: &'static str,
+    raw: Option<&RawValue>,
+    expected: &str,
+) -> Result<Option<T>, Error> {
+    raw.map(|raw| read(name, raw, expected)).transpose()
+}
+
+fn read<T: DeserializeOwned>(
+    name: &'static str,
+    raw: &RawValue,
+    expected: &str,
+) -> Result<T, Error> {
+    serde_json::from_str(raw.get()).map_err(|e| match (name, e.classify()) {
+        // The inputs' own errors say which entry is wrong.
+        ("input", serde_json::error::Category::Data) => Error::invalid(name, without_place(&e)),
+        (_, serde_json::error::Category::Data) => wrong(name, expected, raw.get()),
+        // Syntax within a string, such as a lone surrogate.
+        _ => Error::invalid(
+            name,
+            format!("{name} is not valid JSON: {}", without_place(&e)),
+        ),
+    })
+}
+
+fn wrong(name: &'static str, expected: &str, got: &str) -> Error {
+    let mut shown: String = got.chars().take(40).collect();
+    if shown.len() < got.len() {
+        shown.push_str("...");
+    }
+    Error::invalid(name, format!("{name} must be {expected}, got {shown}"))
+}
+
+/// Line and column count from the field's own start, which would mislead.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Input;
+
+    fn inputs(json: &str) -> Result<Vec<Input>, String> {
+        let parsed = request(json.as_bytes());
+        parsed
+            .map(|(request, _)| request.inputs)
+            .map_err(|error| error.message)
+    }
+
+    #[test]
+    fn every_form_of_input_is_read() {
+        let text = |text: &str| Input::Text(text.into());
+        let cases = [
+            (r#"{"input":"a"}"#, vec![text("a")]),
+            (
+                r#"{"input":["a",""," "]}"#,
+                vec![text("a"), text(""), text(" ")],
+            ),
+            (r#"{"input":[1,2]}"#, vec![Input::Tokens(vec![1, 2])]),
+            (
+                r#"{"input":[[1],[2,3]]}"#,
+                vec![Input::Tokens(vec![1]), Input::Tokens(vec![2, 3])],
+            ),
+            (
+                "  {\"user\":5,\"nested\":[[[[{}]]]],\"input\":\"\\ud83d\\ude00\"}\n",
+                vec![text("😀")],
+            ),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(inputs(json).unwrap(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn null_counts_as_absent_and_zero_dimensions_too() {
+        let json =
+            r#"{"model":null,"input":"a","encoding_format":null,"dimensions":0,"truncate":null}"#;
+        let (request, encoding) = request(json.as_bytes()).unwrap();
+        assert_eq!(
+            (request.model, request.dimensions, request.truncate),
+            (None, None, None)
+        );
+        assert_eq!(encoding, Encoding::Float);
+    }
+}

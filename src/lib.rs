@@ -1,0 +1,24 @@
+//! embedgate serves embeddings by model name from local backends over the dialects that clients speak.
+//!
+//! The life of a request, which is also the order to read the modules in: [`http`] accepts it, gives it an id, asks
+//! [`auth`] who is there and parses the dialect into one [`request::EmbedRequest`]; [`embed`] resolves the model in the
+//! [`model`] registry, validates, looks every input up in the [`cache`], admits the misses and hands them to the model's
+//! tokenizer and to its [`batch`]er, whose worker thread runs the backend; the rows come back, fill the cache, are cut
+//! and normalized, and [`http`] renders them. [`config`] is read once, by [`app`], which composes all of it.
+//!
+//! ARCHITECTURE.md has the map and the invariants.
+
+pub mod app;
+pub mod args;
+pub mod auth;
+pub mod batch;
+pub mod cache;
+pub mod commands;
+pub mod config;
+pub mod embed;
+pub mod error;
+pub mod http;
+pub mod model;
+pub mod request;
+pub mod shutdown;
+pub mod telemetry;

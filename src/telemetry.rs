@@ -1,0 +1,78 @@
+//! Sets the log up: one subscriber, text or JSON lines on standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    fmt::format::debug_fn,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::config::{LogConfig, LogFormat, LogLevel};
+
+/// Starts logging. Does nothing when logging has been started already.
+pub fn init(config: &LogConfig) {
+    let level = match config.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    // What libraries say below a warning helps nobody who did not ask for it.
+    let others = if level > LevelFilter::INFO {
+        level
+    } else {
+        level.min(LevelFilter::WARN)
+    };
+    let filter = Targets::new().with_default(others).with_targets(
+        ["embedgate", "embedgate_candle", "embedgate_onnx"].map(|target| (target, level)),
+    );
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    let layer = match config.format {
+        // For people the message says it all; the fields are for machines. A request's id is what binds lines together.
+        LogFormat::Text => {
+            let fields = debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                "id" => write!(writer, "id={value:?}"),
+                _ => Ok(()),
+            });
+            lines
+                .with_ansi(std::io::stderr().is_terminal())
+                .fmt_fields(fields)
+                .boxed()
+        }
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // An error means that a test in this process has set one up.
+    drop(
+        tracing_subscriber::registry()
+            .with(layer.with_filter(filter))
+            .try_init(),
+    );
+    log_panics();
+}
+
+/// A panic becomes a log line like any other. Its message is ours or a library's, never a client's text.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("without a message");
+        let thread = std::thread::current()
+            .name()
+            .unwrap_or("unnamed")
+            .to_owned();
+        tracing::error!(
+            place,
+            thread,
+            "panic in thread {thread} at {place}: {message}"
+        );
+    }));
+}
