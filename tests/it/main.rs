@@ -1,1 +1,13 @@
-fn main() {}
+//! The integration tests: a module a subject, all against the real program or the real backends.
+
+mod bad_files;
+mod bad_input;
+mod cli;
+mod clients;
+mod config_file;
+mod contract;
+mod convert;
+mod invariants;
+mod life;
+mod reference;
+mod support;

@@ -8,11 +8,12 @@ mod safetensors;
 
 use std::{
     collections::BTreeSet,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Storage, Tensor};
 use thiserror::Error;
 
 use self::{pth::PthFile, safetensors::SafetensorsFile};
@@ -251,12 +252,31 @@ fn is_supported(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64)
 }
 
-fn to_f32(tensor: &Tensor, path: &Path) -> Result<Tensor, WeightsError> {
-    let converted = tensor
-        .to_dtype(DType::F32)
-        .and_then(|t| t.to_device(&Device::Cpu))
-        .and_then(|t| t.contiguous());
-    converted.map_err(|e| WeightsError::damaged(path, e))
+/// Reads `n` numbers through a buffer of 1 MiB: beside the result nothing large is held.
+fn read_f32(reader: &mut impl Read, dtype: DType, n: usize) -> io::Result<Vec<f32>> {
+    let size = dtype.size_in_bytes();
+    let mut values = Vec::with_capacity(n);
+    let mut buffer = vec![0; 1 << 20];
+    while values.len() < n {
+        let bytes = &mut buffer[..((n - values.len()) * size).min(1 << 20)];
+        reader.read_exact(bytes)?;
+        match dtype {
+            DType::F16 => {
+                values.extend(chunks(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()))
+            }
+            DType::BF16 => {
+                values.extend(chunks(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()))
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "the model computes in f32")]
+            DType::F64 => values.extend(chunks(bytes).map(|b| f64::from_le_bytes(b) as f32)),
+            _ => values.extend(chunks(bytes).map(f32::from_le_bytes)),
+        }
+    }
+    Ok(values)
+}
+
+fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks::<N>().0.iter().copied()
 }
 
 /// Says how far loading is, at most ten times, and only for files that take a while.

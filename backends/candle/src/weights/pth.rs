@@ -1,19 +1,31 @@
 //! PyTorch checkpoints: a zip of one pickle, which describes the tensors, and of their bytes.
 //!
-//! candle's restricted unpickler reads them: it makes tensors and runs no code. The zip's checksums catch flipped bits.
+//! candle's restricted unpickler reads the pickle: it describes tensors and runs no code. Their bytes are read here, to
+//! the end of each entry, which is where the zip's checksum catches flipped bits; candle's own reader stops before it.
 
 use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufReader, Read},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use candle_core::{Tensor, pickle::PthTensors};
+use candle_core::{
+    Device, Tensor,
+    pickle::{TensorInfo, read_pth_tensor_info},
+};
+use zip::ZipArchive;
 
-use super::{WeightsError, is_supported, to_f32};
+use super::{WeightsError, is_supported, read_f32};
 
 pub(super) struct PthFile {
     path: PathBuf,
-    tensors: PthTensors,
+    /// By name; only those of a number format that weights come in. Checkpoints of older transformers also hold integer
+    /// buffers, such as `position_ids`.
+    tensors: BTreeMap<String, TensorInfo>,
+    archive: Mutex<ZipArchive<BufReader<File>>>,
 }
 
 impl PthFile {
@@ -21,8 +33,9 @@ impl PthFile {
         let file_length = std::fs::metadata(path)
             .map_err(|e| WeightsError::damaged(path, e))?
             .len();
-        let tensors = guarded(path, || PthTensors::new(path, None))?;
-        for (name, info) in tensors.tensor_infos() {
+        let infos = guarded(path, || read_pth_tensor_info(path, false, None))?;
+        let mut tensors = BTreeMap::new();
+        for info in infos.into_iter().filter(|info| is_supported(info.dtype)) {
             let elements = info
                 .layout
                 .dims()
@@ -32,42 +45,76 @@ impl PthFile {
             // Tensors are stored uncompressed, so none is larger than the file.
             if bytes.is_none_or(|bytes| bytes > file_length) {
                 let problem = format!(
-                    "tensor \"{name}\" of shape {:?} is larger than the file",
+                    "tensor \"{}\" of shape {:?} is larger than the file",
+                    info.name,
                     info.layout.dims()
                 );
                 return Err(WeightsError::damaged(path, problem));
             }
+            tensors.insert(info.name.clone(), info);
         }
+        let file = File::open(path).map_err(|e| WeightsError::damaged(path, e))?;
+        let archive =
+            ZipArchive::new(BufReader::new(file)).map_err(|e| WeightsError::damaged(path, e))?;
         Ok(Self {
             path: path.to_owned(),
             tensors,
+            archive: Mutex::new(archive),
         })
     }
 
-    /// Checkpoints of older transformers also hold integer buffers, such as `position_ids`, which are left out.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors
-            .tensor_infos()
-            .iter()
-            .filter(|(_, info)| is_supported(info.dtype))
-            .map(|(name, _)| name.as_str())
+        self.tensors.keys().map(String::as_str)
     }
 
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let info = self
-            .tensors
-            .tensor_infos()
+        self.tensors
             .get(name)
-            .filter(|info| is_supported(info.dtype))?;
-        Some(info.layout.dims().to_vec())
+            .map(|info| info.layout.dims().to_vec())
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
-        let tensor = guarded(&self.path, || self.tensors.get(name))?;
-        let missing =
-            || WeightsError::damaged(&self.path, format!("tensor \"{name}\" is not in the file"));
-        to_f32(&tensor.ok_or_else(missing)?, &self.path)
+        let damaged =
+            |e: String| WeightsError::damaged(&self.path, format!("tensor \"{name}\": {e}"));
+        let info = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| damaged("is not in the file".into()))?;
+        let values = self.values(info).map_err(|e| damaged(e.to_string()))?;
+        tensor(values, info).map_err(|e| damaged(e.to_string()))
     }
+
+    /// Reads a tensor's numbers as they lie in the file, and the rest of their entry for its checksum.
+    fn values(&self, info: &TensorInfo) -> io::Result<Vec<f32>> {
+        let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entry = archive.by_name(&info.path)?;
+        io::copy(
+            &mut entry.by_ref().take(info.layout.start_offset() as u64),
+            &mut io::sink(),
+        )?;
+        let values = read_f32(&mut entry, info.dtype, info.layout.shape().elem_count())?;
+        io::copy(&mut entry, &mut io::sink())?;
+        Ok(values)
+    }
+}
+
+/// Weights are stored row by row, or column by column where a transposed one was saved.
+fn tensor(values: Vec<f32>, info: &TensorInfo) -> candle_core::Result<Tensor> {
+    let dims = info.layout.dims();
+    if info.layout.is_contiguous() {
+        return Tensor::from_vec(values, dims, &Device::Cpu);
+    }
+    if info.layout.is_fortran_contiguous() {
+        let reversed: Vec<usize> = dims.iter().rev().copied().collect();
+        let axes: Vec<usize> = (0..dims.len()).rev().collect();
+        return Tensor::from_vec(values, reversed, &Device::Cpu)?
+            .permute(axes)?
+            .contiguous();
+    }
+    candle_core::bail!(
+        "has strides {:?}, supported are whole tensors",
+        info.layout.stride()
+    )
 }
 
 /// candle's unpickler panics on some damaged files: that is an error of the file, not of the program.

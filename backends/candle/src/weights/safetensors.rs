@@ -5,14 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Read, Seek, SeekFrom},
+    io::{Read, Seek, SeekFrom},
     path::{Component, Path, PathBuf},
 };
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
-use super::{WeightsError, is_supported};
+use super::{WeightsError, is_supported, read_f32};
 
 /// The format's own limit on the length of its header.
 const MAX_HEADER: u64 = 100_000_000;
@@ -96,33 +96,6 @@ impl SafetensorsFile {
         Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)
             .map_err(|e| damaged(e.to_string()))
     }
-}
-
-/// Reads `n` numbers through a buffer of 1 MiB: beside the result nothing large is held.
-fn read_f32(reader: &mut impl Read, dtype: DType, n: usize) -> io::Result<Vec<f32>> {
-    let size = dtype.size_in_bytes();
-    let mut values = Vec::with_capacity(n);
-    let mut buffer = vec![0; 1 << 20];
-    while values.len() < n {
-        let bytes = &mut buffer[..((n - values.len()) * size).min(1 << 20)];
-        reader.read_exact(bytes)?;
-        match dtype {
-            DType::F16 => {
-                values.extend(chunks(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()))
-            }
-            DType::BF16 => {
-                values.extend(chunks(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()))
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "the model computes in f32")]
-            DType::F64 => values.extend(chunks(bytes).map(|b| f64::from_le_bytes(b) as f32)),
-            _ => values.extend(chunks(bytes).map(f32::from_le_bytes)),
-        }
-    }
-    Ok(values)
-}
-
-fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.as_chunks::<N>().0.iter().copied()
 }
 
 /// Checks an entry against the file. None for formats that no weight of ours has, such as integer buffers.

@@ -1,0 +1,138 @@
+//! The files in `config/` are true.
+
+use std::path::Path;
+
+use embedgate::config::{Config, Environment, ModelConfig, Problem};
+use toml::{Table, Value};
+
+use crate::support::root;
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(root().join("config").join(name)).unwrap()
+}
+
+/// The reference with its commented keys put in: `#key = ...` and `#[table]`, while sentences begin with `# `.
+fn with_all_keys() -> Table {
+    let is_key = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line.len() > 1;
+    let uncomment = |line: &str| {
+        if is_key(line) {
+            line[1..].to_owned()
+        } else {
+            line.to_owned()
+        }
+    };
+    text("embedgate.toml")
+        .lines()
+        .map(uncomment)
+        .collect::<Vec<_>>()
+        .join("\n")
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn the_reference_states_the_defaults() {
+    let mut reference: Table = text("embedgate.toml").parse().unwrap();
+    reference.insert(
+        "auth".into(),
+        Value::Table("mode = \"none\"".parse().unwrap()),
+    );
+    reference.insert(
+        "models".into(),
+        Value::Table(format!("[m]\npath = {:?}", root()).parse().unwrap()),
+    );
+    let got = Config::parse(
+        &reference.to_string(),
+        Path::new("/"),
+        &Environment::default(),
+    )
+    .unwrap();
+    let least = format!("[auth]\nmode = \"none\"\n[models.m]\npath = {:?}", root());
+    let expected = Config::parse(&least, Path::new("/"), &Environment::default()).unwrap();
+    assert_eq!(got, expected);
+    assert_eq!(got.server, Config::default().server);
+}
+
+#[test]
+fn the_reference_names_every_key_and_no_other() {
+    let reference = with_all_keys();
+    // All optional keys are set, so that serialization shows them.
+    let environment = Environment::from([("EMBEDGATE_KEY", "long-enough")]);
+    let problems = match Config::parse(&reference.to_string(), Path::new("/nowhere"), &environment)
+    {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems,
+    };
+    // The example names a folder that is not here, a candle model with an ONNX file, and both ways of authentication.
+    let expected = [
+        "auth.keys",
+        "models.bge-m3-local.backend.file",
+        "models.bge-m3-local.path",
+    ];
+    let mut keys: Vec<_> = problems
+        .iter()
+        .map(|Problem { key, .. }| key.as_str())
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(keys, expected, "{problems:#?}");
+
+    let full: ModelConfig = reference["models"]["bge-m3-local"]
+        .clone()
+        .try_into()
+        .unwrap();
+    let shown = Table::try_from(&full).unwrap();
+    let documented = reference["models"]["bge-m3-local"].as_table().unwrap();
+    let names = |table: &Table| {
+        let mut names: Vec<String> = table.keys().cloned().collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&shown), names(documented));
+    assert_eq!(
+        names(shown["backend"].as_table().unwrap()),
+        names(documented["backend"].as_table().unwrap())
+    );
+    let whole = Table::try_from(Config::default()).unwrap();
+    for section in ["server", "log"] {
+        let documented = reference[section].as_table().unwrap();
+        assert_eq!(
+            names(whole[section].as_table().unwrap()),
+            names(documented),
+            "[{section}]"
+        );
+    }
+}
+
+#[test]
+fn model_keys_of_the_reference_that_have_defaults_state_them() {
+    let documented = with_all_keys()["models"]["bge-m3-local"]
+        .as_table()
+        .unwrap()
+        .clone();
+    let defaults = Table::try_from(ModelConfig::default()).unwrap();
+    for (key, default) in defaults
+        .iter()
+        .filter(|(key, _)| !matches!(key.as_str(), "path" | "backend"))
+    {
+        assert_eq!(&documented[key], default, "{key}");
+    }
+    let backend = defaults["backend"].as_table().unwrap();
+    for (key, default) in backend {
+        assert_eq!(&documented["backend"][key], default, "backend.{key}");
+    }
+}
+
+#[test]
+fn the_ready_made_files_are_valid() {
+    for name in ["demo.toml", "bge-m3.toml"] {
+        let parsed = Config::parse(&text(name), &root().join("config"), &Environment::default());
+        let problems = parsed.err().unwrap_or_default();
+        // The folder of a model that is not downloaded yet is all that may be missing.
+        assert!(
+            problems
+                .iter()
+                .all(|problem| problem.key.ends_with(".path")),
+            "{name}: {problems:#?}"
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! The life of the process: loading, ready, draining, the end; and what each does to clients.
+
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{Gateway, embedgate, minilm, root, run, tiny_bge_m3, tiny_config};
+
+#[tokio::test]
+async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
+    let gateway = Gateway::start(&tiny_config("[cache]\nmax_size = \"0B\""));
+    let texts: Vec<String> = (0..512)
+        .map(|i| format!("{i} {}", "words and words ".repeat(60)))
+        .collect();
+    let body = json!({"model": "tiny", "input": texts}).to_string();
+    let client = reqwest::Client::new();
+    let url = format!("{}/v1/embeddings", gateway.url);
+    // The head is answered only at the end, so the body's arrival at the server shows in nothing but its work.
+    let in_flight = tokio::spawn(client.post(&url).body(body).send());
+    let idle = TcpStream::connect(gateway.address()).await.unwrap();
+    while gateway.get("/livez").await.status != 200 {}
+    gateway.signal(libc::SIGTERM);
+    gateway.wait_for_log("draining");
+    let answer = in_flight.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    let (status, log) = gateway.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(
+        log.contains("\"message\":\"stopped\"") && !log.contains("panic"),
+        "{log}"
+    );
+    drop(idle);
+}
+
+#[tokio::test]
+async fn new_connections_are_refused_while_draining_and_a_second_signal_ends_at_once() {
+    let gateway = Gateway::start(&tiny_config("[server]\ndrain_timeout = \"1h\""));
+    // A request whose body never ends keeps the drain waiting.
+    let mut stuck = TcpStream::connect(gateway.address()).await.unwrap();
+    stuck.write_all(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n").await.unwrap();
+    let mut continued = [0; 25];
+    stuck.read_exact(&mut continued).await.unwrap();
+    gateway.signal(libc::SIGTERM);
+    gateway.wait_for_log("draining");
+    while TcpStream::connect(gateway.address()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    gateway.signal(libc::SIGINT);
+    let (status, log) = gateway.wait();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("1 connections cut off"), "{log}");
+}
+
+#[tokio::test]
+async fn until_models_are_loaded_requests_get_503_with_retry_after() {
+    // The library is a pipe that nobody writes to: loading waits for ever.
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for entry in tiny_bge_m3().read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() && path.extension().is_some_and(|e| e == "json") {
+            std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    std::fs::create_dir(model.join("1_Pooling")).unwrap();
+    std::fs::copy(
+        tiny_bge_m3().join("1_Pooling/config.json"),
+        model.join("1_Pooling/config.json"),
+    )
+    .unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(model.join("pytorch_model.bin"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let config = tiny_config("").replace(&format!("{:?}", tiny_bge_m3()), &format!("{model:?}"));
+    let gateway = Gateway::start_loading(&config, &[]);
+    assert_eq!(gateway.get("/livez").await.status, 200);
+    for path in ["/readyz", "/health", "/v1/models"] {
+        let answer = gateway.get(path).await;
+        assert_eq!(
+            (answer.status, answer.header("retry-after")),
+            (503, Some("5")),
+            "{path}"
+        );
+        assert_eq!(answer.body["error"]["code"], "loading");
+    }
+    let answer = gateway.embed(&json!({"model": "tiny", "input": "a"})).await;
+    assert_eq!(
+        (answer.status, answer.body["error"]["type"].as_str()),
+        (503, Some("server_error"))
+    );
+    gateway.signal(libc::SIGTERM);
+    gateway.wait_for_log("draining");
+    gateway.signal(libc::SIGTERM);
+}
+
+#[test]
+fn a_port_in_use_is_said_with_the_way_out() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, tiny_config("").as_bytes()).unwrap();
+    let (code, _, errors) = run(embedgate()
+        .arg("--config")
+        .arg(file.path())
+        .args(["--listen", &address]));
+    assert_eq!(code, Some(1));
+    assert!(
+        errors.contains(&address) && errors.contains("in use") && errors.contains("--listen"),
+        "{errors}"
+    );
+}
+
+#[tokio::test]
+async fn without_onnx_runtime_candle_models_still_serve() {
+    let more = format!(
+        "[models.onnx]\npath = {:?}\nbackend = {{ type = \"onnx\" }}\n",
+        minilm()
+    );
+    let config = tiny_config(&more);
+    let gateway = Gateway::start_loading(&config, &[("ORT_DYLIB_PATH", "/no/such/library.so")]);
+    gateway.wait_for_log("\"message\":\"ready\"");
+    let log = gateway.log();
+    assert!(
+        log.contains("/no/such/library.so") && log.contains("scripts/setup"),
+        "{log}"
+    );
+    assert_eq!(
+        gateway
+            .embed(&json!({"model": "tiny", "input": "a"}))
+            .await
+            .status,
+        200
+    );
+    let answer = gateway.embed(&json!({"model": "onnx", "input": "a"})).await;
+    assert_eq!(
+        (answer.status, answer.body["error"]["code"].as_str()),
+        (503, Some("model_unavailable"))
+    );
+    assert!(
+        answer.message().contains("scripts/setup"),
+        "{}",
+        answer.message()
+    );
+    let ready = gateway.get("/readyz").await;
+    assert_eq!(ready.status, 200);
+    assert_eq!(
+        ready.body["models"],
+        json!([{"id": "onnx", "status": "failed"}, {"id": "tiny", "status": "ready"}])
+    );
+}
+
+#[test]
+fn an_old_or_broken_library_is_said_to_be_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let garbage = folder.path().join("libonnxruntime.so");
+    std::fs::write(&garbage, "not a library").unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let config = format!(
+        "[auth]\nmode = \"none\"\n[models.m]\npath = {:?}\nbackend = {{ type = \"onnx\" }}\n[onnxruntime]\nlibrary = {garbage:?}\n",
+        minilm()
+    );
+    std::io::Write::write_all(&mut file, config.as_bytes()).unwrap();
+    let (code, _, errors) = run(embedgate()
+        .args(["--listen", "127.0.0.1:0", "--config"])
+        .arg(file.path()));
+    assert_eq!(code, Some(1));
+    assert!(
+        errors.contains("libonnxruntime.so") && errors.contains("scripts/setup"),
+        "{errors}"
+    );
+}
+
+#[tokio::test]
+async fn kill_9_leaves_nothing_that_stops_the_next_start() {
+    for _ in 0..3 {
+        let gateway = Gateway::start(&tiny_config(""));
+        assert_eq!(
+            gateway
+                .embed(&json!({"model": "tiny", "input": "a"}))
+                .await
+                .status,
+            200
+        );
+        gateway.signal(libc::SIGKILL);
+        let (status, _) = gateway.wait();
+        assert_eq!(status.code(), None);
+    }
+}
+
+#[tokio::test]
+async fn the_demo_of_the_readme_serves_both_backends() {
+    let model = minilm();
+    if !model.join("onnx/model.onnx").exists() {
+        let (code, _, log) = run(embedgate().arg("convert").arg(&model));
+        assert_eq!(code, Some(0), "{log}");
+    }
+    let demo = std::fs::read_to_string(root().join("config/demo.toml")).unwrap();
+    let config = format!(
+        "{}\n[log]\nformat = \"json\"\n",
+        demo.replace("../models", root().join("models").to_str().unwrap())
+    );
+    let gateway = Gateway::start(&config);
+    let a = gateway.vectors("all-MiniLM-L6-v2", &json!("hello")).await;
+    let b = gateway
+        .vectors("all-MiniLM-L6-v2-onnx", &json!("hello"))
+        .await;
+    assert!(crate::support::max_difference(&a[0], &b[0]) < 1e-5);
+    assert_eq!(
+        gateway
+            .embed(&json!({"input": "the default model"}))
+            .await
+            .body["model"],
+        "all-MiniLM-L6-v2"
+    );
+}
