@@ -89,7 +89,6 @@ pub fn write(
             key: "precision".into(),
             value: "f32".into(),
         }],
-        functions: Vec::new(),
     };
     let path = folder.join(MODEL_FILE);
     let written = File::create(&path).and_then(|mut file| {

@@ -10,7 +10,10 @@ use std::{
 
 use prost::Message;
 
-use crate::proto::{Attribute, EXTERNAL, Entry, Graph, Model, Node, SparseTensor, Tensor};
+use crate::proto::{EXTERNAL, Entry};
+
+/// The format's own limit.
+const MAX_FILE: u64 = 2 << 30;
 
 /// Reads the model file and checks every reference in it.
 ///
@@ -18,13 +21,23 @@ use crate::proto::{Attribute, EXTERNAL, Entry, Graph, Model, Node, SparseTensor,
 /// A sentence that names the file, the tensor and what is wrong.
 pub(crate) fn check(model: &Path) -> Result<(), String> {
     let shown = model.display();
+    let length = model.metadata().map_err(|e| format!("{shown}: {e}"))?.len();
+    if length > MAX_FILE {
+        return Err(format!(
+            "{shown} has {length} bytes, an ONNX model has at most {MAX_FILE}"
+        ));
+    }
     let bytes = std::fs::read(model).map_err(|e| format!("{shown}: {e}"))?;
     let parsed = Model::decode(bytes.as_slice())
         .map_err(|e| format!("{shown} is not an ONNX model: {e}"))?;
+    drop(bytes);
     let Some(graph) = &parsed.graph else {
         return Err(format!("{shown} is not an ONNX model: it has no graph"));
     };
-    let folder = model.parent().unwrap_or(Path::new("."));
+    let folder = model
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let folder = folder
         .canonicalize()
         .map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -32,11 +45,11 @@ pub(crate) fn check(model: &Path) -> Result<(), String> {
         folder,
         lengths: BTreeMap::new(),
     };
-    let functions = parsed.functions.iter().flat_map(|function| &function.node);
     let checked = checker.graph(graph).and_then(|()| {
-        functions
-            .into_iter()
-            .try_for_each(|node| checker.node(node))
+        parsed
+            .functions
+            .iter()
+            .try_for_each(|f| checker.function(f))
     });
     checked.map_err(|problem| format!("{shown}: {problem}"))
 }
@@ -58,6 +71,14 @@ impl Checker {
             .iter()
             .try_for_each(|sparse| self.sparse(sparse))?;
         graph.node.iter().try_for_each(|node| self.node(node))
+    }
+
+    fn function(&mut self, function: &Function) -> Result<(), String> {
+        function
+            .attribute_proto
+            .iter()
+            .try_for_each(|attribute| self.attribute(attribute))?;
+        function.node.iter().try_for_each(|node| self.node(node))
     }
 
     fn node(&mut self, node: &Node) -> Result<(), String> {
@@ -97,6 +118,17 @@ impl Checker {
             return Ok(());
         }
         let entry = |key: &str| find(&tensor.external_data, key);
+        for key in ["location", "offset", "length"] {
+            if tensor
+                .external_data
+                .iter()
+                .filter(|entry| entry.key == key)
+                .count()
+                > 1
+            {
+                return Err(format!("tensor \"{}\" names its {key} twice", tensor.name));
+            }
+        }
         let location = entry("location")
             .ok_or_else(|| format!("tensor \"{}\" names no location", tensor.name))?;
         let file_length = self.file_length(location, &tensor.name)?;
@@ -126,7 +158,9 @@ impl Checker {
         let plain = relative
             .components()
             .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        if !plain || relative.components().next().is_none() || location.contains('\\') {
+        // The marker makes ONNX Runtime read memory at the offset.
+        let odd = location.contains('\\') || location.contains("_ORT_MEM_ADDR_");
+        if !plain || odd || relative.components().next().is_none() {
             return Err(refuse("is not a plain path within the model's folder"));
         }
         let path = self.folder.join(relative);
@@ -154,6 +188,74 @@ fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a str> {
         .iter()
         .find(|entry| entry.key == key)
         .map(|entry| entry.value.as_str())
+}
+
+/// The part of ONNX's schema that can refer to other files. What is left out, tensors' own data above all, is skipped and
+/// takes no memory.
+#[derive(Clone, PartialEq, Message)]
+struct Model {
+    #[prost(message, optional, tag = "7")]
+    graph: Option<Graph>,
+    #[prost(message, repeated, tag = "25")]
+    functions: Vec<Function>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Function {
+    #[prost(message, repeated, tag = "7")]
+    node: Vec<Node>,
+    #[prost(message, repeated, tag = "11")]
+    attribute_proto: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Graph {
+    #[prost(message, repeated, tag = "1")]
+    node: Vec<Node>,
+    #[prost(message, repeated, tag = "5")]
+    initializer: Vec<Tensor>,
+    #[prost(message, repeated, tag = "15")]
+    sparse_initializer: Vec<SparseTensor>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Node {
+    #[prost(message, repeated, tag = "5")]
+    attribute: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Attribute {
+    #[prost(message, optional, tag = "5")]
+    t: Option<Tensor>,
+    #[prost(message, optional, tag = "6")]
+    g: Option<Graph>,
+    #[prost(message, repeated, tag = "10")]
+    tensors: Vec<Tensor>,
+    #[prost(message, repeated, tag = "11")]
+    graphs: Vec<Graph>,
+    #[prost(message, optional, tag = "22")]
+    sparse_tensor: Option<SparseTensor>,
+    #[prost(message, repeated, tag = "23")]
+    sparse_tensors: Vec<SparseTensor>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Tensor {
+    #[prost(string, tag = "8")]
+    name: String,
+    #[prost(message, repeated, tag = "13")]
+    external_data: Vec<Entry>,
+    #[prost(int32, tag = "14")]
+    data_location: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SparseTensor {
+    #[prost(message, optional, tag = "1")]
+    values: Option<Tensor>,
+    #[prost(message, optional, tag = "2")]
+    indices: Option<Tensor>,
 }
 
 #[cfg(test)]
@@ -184,12 +286,8 @@ mod tests {
     }
 
     /// A folder with `model.onnx` holding the tensor, 100 bytes of `data`, and a link out of it.
-    fn folder(graph: Graph) -> tempfile::TempDir {
+    fn folder(model: &Model) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let model = Model {
-            graph: Some(graph),
-            ..Model::default()
-        };
         std::fs::write(folder.path().join("model.onnx"), model.encode_to_vec()).unwrap();
         std::fs::write(folder.path().join("data"), [0; 100]).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", folder.path().join("link")).unwrap();
@@ -197,7 +295,14 @@ mod tests {
     }
 
     fn checked(graph: Graph) -> Result<(), String> {
-        let folder = folder(graph);
+        checked_model(&Model {
+            graph: Some(graph),
+            ..Model::default()
+        })
+    }
+
+    fn checked_model(model: &Model) -> Result<(), String> {
+        let folder = folder(model);
         check(&folder.path().join("model.onnx"))
     }
 
@@ -218,6 +323,7 @@ mod tests {
             (external("link", "0", "1"), "link out of the model's folder"),
             (external("missing", "0", "1"), "cannot be opened"),
             (external(".", "0", "1"), "is not a file"),
+            (external("*/_ORT_MEM_ADDR_/*", "0", "1"), "not a plain path"),
             (external("data", "51", "50"), "cut off"),
             (external("data", "18446744073709551615", "50"), "cut off"),
             (external("data", "-1", "50"), "offset \"-1\""),
@@ -226,6 +332,20 @@ mod tests {
             let error = checked(initializer(tensor)).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_said_twice_is_refused() {
+        let mut tensor = external("data", "0", "1");
+        tensor
+            .external_data
+            .extend(entries("/etc/passwd", "0", "1"));
+        let error = checked(Graph {
+            initializer: vec![tensor],
+            ..Graph::default()
+        })
+        .unwrap_err();
+        assert!(error.contains("location twice"), "{error}");
     }
 
     #[test]
@@ -277,6 +397,20 @@ mod tests {
             .unwrap_err();
             assert!(error.contains("/etc/passwd"), "{error}");
         }
+        let attribute_proto = vec![Attribute {
+            t: Some(external("/etc/passwd", "0", "1")),
+            ..Attribute::default()
+        }];
+        let functions = vec![Function {
+            attribute_proto,
+            ..Function::default()
+        }];
+        let error = checked_model(&Model {
+            graph: Some(Graph::default()),
+            functions,
+        })
+        .unwrap_err();
+        assert!(error.contains("/etc/passwd"), "{error}");
         let error = checked(Graph {
             sparse_initializer: vec![sparse],
             ..Graph::default()

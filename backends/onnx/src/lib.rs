@@ -6,6 +6,7 @@
 
 pub mod convert;
 mod external;
+mod padded;
 mod proto;
 pub mod runtime;
 mod session;

@@ -1,6 +1,6 @@
-//! The part of ONNX's protobuf schema that is written and checked here.
+//! The part of ONNX's protobuf schema that is written here.
 //!
-//! Source: `onnx/onnx.proto3` of ONNX 1.23. Fields left out are skipped when a file is read.
+//! Source: `onnx/onnx.proto3` of ONNX 1.23.
 
 use prost::Message;
 
@@ -18,8 +18,6 @@ pub(crate) struct Model {
     pub(crate) opset_import: Vec<OperatorSet>,
     #[prost(message, repeated, tag = "14")]
     pub(crate) metadata_props: Vec<Entry>,
-    #[prost(message, repeated, tag = "25")]
-    pub(crate) functions: Vec<Function>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -28,12 +26,6 @@ pub(crate) struct OperatorSet {
     pub(crate) domain: String,
     #[prost(int64, tag = "2")]
     pub(crate) version: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Function {
-    #[prost(message, repeated, tag = "7")]
-    pub(crate) node: Vec<Node>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -48,8 +40,6 @@ pub(crate) struct Graph {
     pub(crate) input: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) output: Vec<ValueInfo>,
-    #[prost(message, repeated, tag = "15")]
-    pub(crate) sparse_initializer: Vec<SparseTensor>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,22 +64,12 @@ pub(crate) struct Attribute {
     pub(crate) f: f32,
     #[prost(int64, tag = "3")]
     pub(crate) i: i64,
-    #[prost(message, optional, tag = "5")]
-    pub(crate) t: Option<Tensor>,
     #[prost(message, optional, tag = "6")]
     pub(crate) g: Option<Graph>,
     #[prost(int64, repeated, tag = "8")]
     pub(crate) ints: Vec<i64>,
-    #[prost(message, repeated, tag = "10")]
-    pub(crate) tensors: Vec<Tensor>,
-    #[prost(message, repeated, tag = "11")]
-    pub(crate) graphs: Vec<Graph>,
     #[prost(int32, tag = "20")]
     pub(crate) kind: i32,
-    #[prost(message, optional, tag = "22")]
-    pub(crate) sparse_tensor: Option<SparseTensor>,
-    #[prost(message, repeated, tag = "23")]
-    pub(crate) sparse_tensors: Vec<SparseTensor>,
 }
 
 /// Values of [`Attribute::kind`].
@@ -123,14 +103,6 @@ pub(crate) mod element {
 
 /// The value of [`Tensor::data_location`] for data in another file.
 pub(crate) const EXTERNAL: i32 = 1;
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct SparseTensor {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) values: Option<Tensor>,
-    #[prost(message, optional, tag = "2")]
-    pub(crate) indices: Option<Tensor>,
-}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Entry {

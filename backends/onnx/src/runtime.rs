@@ -43,19 +43,31 @@ pub(crate) fn environment(candidates: &Candidates) -> Result<&'static Environmen
     if let Some(environment) = ENVIRONMENT.get() {
         return Ok(environment);
     }
-    let path = find(candidates)?;
-    let environment = open(&path)?;
-    tracing::info!(path = %path.display(), "ONNX Runtime loaded from {}", path.display());
-    Ok(ENVIRONMENT.get_or_init(|| environment))
+    let mut problems = Vec::new();
+    for path in find(candidates)? {
+        match open(&path) {
+            Ok(environment) => {
+                tracing::info!(path = %path.display(), "ONNX Runtime loaded from {}", path.display());
+                return Ok(ENVIRONMENT.get_or_init(|| environment));
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    Err(BackendError::MissingLibrary(format!(
+        "{}: {HOW_TO_GET_IT}",
+        problems.join("; ")
+    )))
 }
 
-fn open(path: &Path) -> Result<Environment, BackendError> {
+fn open(path: &Path) -> Result<Environment, String> {
     let builder = ort::init_from(path).map_err(|e| match e {
-        ort::LoadDynamicError::BadVersion { version_str, .. } => BackendError::MissingLibrary(format!(
-            "ONNX Runtime at {} is version {version_str}, needed is {OLDEST} or newer: {HOW_TO_GET_IT}",
-            path.display()
-        )),
-        other => BackendError::MissingLibrary(format!("ONNX Runtime cannot be loaded: {other}: {HOW_TO_GET_IT}")),
+        ort::LoadDynamicError::BadVersion { version_str, .. } => {
+            format!(
+                "ONNX Runtime at {} is version {version_str}, needed is {OLDEST} or newer",
+                path.display()
+            )
+        }
+        other => format!("ONNX Runtime cannot be loaded: {other}"),
     })?;
     let log = |level: LogLevel, _: &str, _: &str, _: &str, message: &str| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!("ONNX Runtime: {message}"),
@@ -67,54 +79,67 @@ fn open(path: &Path) -> Result<Environment, BackendError> {
         .with_telemetry(false)
         .with_logger(Arc::new(log))
         .build();
-    let environment = built.map_err(|e| {
-        BackendError::MissingLibrary(format!("ONNX Runtime cannot be started: {e}"))
-    })?;
+    let environment =
+        built.map_err(|e| format!("ONNX Runtime at {} cannot be started: {e}", path.display()))?;
     environment.set_log_level(LogLevel::Warning);
     Ok(environment)
 }
 
-fn find(candidates: &Candidates) -> Result<PathBuf, BackendError> {
-    if let Some(named) = &candidates.named {
-        let found = if named.is_dir() {
-            in_folder(named)
-        } else {
-            named.is_file().then(|| named.clone())
-        };
-        return found.ok_or_else(|| {
-            let where_ = named.display();
-            BackendError::MissingLibrary(format!(
-                "ONNX Runtime's library is not at {where_}: {HOW_TO_GET_IT}"
-            ))
-        });
-    }
-    candidates
-        .folders
-        .iter()
-        .find_map(|folder| in_folder(folder))
-        .ok_or_else(|| {
+/// Every library that may be loaded, the likeliest first; at least one.
+fn find(candidates: &Candidates) -> Result<Vec<PathBuf>, BackendError> {
+    let (found, looked) = match &candidates.named {
+        Some(named) if named.is_dir() => (in_folder(named), named.display().to_string()),
+        Some(named) => (
+            Vec::from_iter(named.is_file().then(|| named.clone())),
+            named.display().to_string(),
+        ),
+        None => {
             let looked: Vec<_> = candidates
                 .folders
                 .iter()
                 .map(|folder| folder.display().to_string())
                 .collect();
-            let looked = looked.join(", ");
-            BackendError::MissingLibrary(format!(
-                "ONNX Runtime's library is not in {looked}: {HOW_TO_GET_IT}"
-            ))
-        })
+            (
+                candidates
+                    .folders
+                    .iter()
+                    .flat_map(|folder| in_folder(folder))
+                    .collect(),
+                looked.join(", "),
+            )
+        }
+    };
+    if found.is_empty() {
+        let message = format!("ONNX Runtime's library is not in {looked}: {HOW_TO_GET_IT}");
+        return Err(BackendError::MissingLibrary(message));
+    }
+    Ok(found)
 }
 
-/// The library in a folder: `libonnxruntime.so`, `libonnxruntime.so.1.32.0`, `libonnxruntime.dylib`, `onnxruntime.dll`.
-fn in_folder(folder: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(folder).ok()?;
+/// The libraries in a folder, the newest first: `libonnxruntime.so`, `libonnxruntime.so.1.32.0`,
+/// `libonnxruntime.1.32.0.dylib`, `onnxruntime.dll`.
+fn in_folder(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
-        .filter(|p| is_library(p))
+        .filter(|path| is_library(path))
         .collect();
-    found.sort();
-    found.pop()
+    found.sort_by_cached_key(|path| std::cmp::Reverse(version(path)));
+    found
+}
+
+/// The numbers in a library's name.
+fn version(path: &Path) -> Vec<u32> {
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect()
 }
 
 fn is_library(path: &Path) -> bool {
@@ -162,6 +187,9 @@ mod tests {
         let library = b.path().join("libonnxruntime.so.1.32.0");
         std::fs::write(&library, "").unwrap();
         std::fs::write(b.path().join("libonnxruntime_providers_shared.so"), "").unwrap();
-        assert_eq!(find(&candidates).unwrap(), library);
+        assert_eq!(find(&candidates).unwrap(), [library.clone()]);
+        let older = b.path().join("libonnxruntime.so.1.9.0");
+        std::fs::write(&older, "").unwrap();
+        assert_eq!(find(&candidates).unwrap(), [library, older], "newest first");
     }
 }

@@ -8,13 +8,14 @@ use embedgate_core::{
 };
 use ort::{
     session::{Session, SessionInputValue, SessionOutputs, builder::GraphOptimizationLevel},
-    value::{Outlet, Tensor, TensorElementType},
+    value::{Outlet, TensorElementType},
 };
 
 use crate::{
     external,
+    padded::{Expected, Padded, Rows},
     runtime::{self, Candidates},
-    wiring::{Dense, Element, Input, Port, Role, Wiring},
+    wiring::{Dense, Element, Port, Wiring},
 };
 
 /// What is chosen when a model is loaded.
@@ -36,12 +37,17 @@ pub struct Options {
 
 /// An ONNX model loaded on the CPU.
 pub struct OnnxBackend {
+    model: Model,
+    session: Session,
+}
+
+/// What is known of the model beside its session.
+struct Model {
     info: BackendInfo,
     pooling: Pooling,
     special_token_ids: Vec<u32>,
     encoder: EncoderConfig,
     wiring: Wiring,
-    session: Session,
 }
 
 /// The ONNX file of a model folder: `onnx/model.onnx` as the hubs lay it out, or `model.onnx`.
@@ -94,14 +100,15 @@ impl OnnxBackend {
             special_token_ids,
             ..
         } = options;
-        Ok(Self {
+        let encoder = folder.encoder.clone();
+        let model = Model {
             info,
             pooling,
             special_token_ids,
-            encoder: folder.encoder.clone(),
+            encoder,
             wiring,
-            session,
-        })
+        };
+        Ok(Self { model, session })
     }
 
     /// Runs sequences of like length in one padded call and writes their rows into `results`.
@@ -109,10 +116,11 @@ impl OnnxBackend {
         &mut self,
         class: &[usize],
         batch: &TokenBatch,
-        results: &mut Results,
+        results: &mut EmbeddingBatch,
     ) -> Result<(), BackendError> {
-        let padded = Padded::new(batch, class, &self.encoder);
+        let padded = Padded::new(batch, class, &self.model.encoder);
         let inputs = self
+            .model
             .wiring
             .inputs
             .iter()
@@ -124,30 +132,42 @@ impl OnnxBackend {
             .session
             .run(inputs)
             .map_err(|e| BackendError::inference("ONNX Runtime failed", e))?;
-        if let Some(dense) = &mut results.dense {
-            let name = match &self.wiring.dense {
-                Dense::Tokens(name) | Dense::Pooled(name) => name,
-            };
-            let rows = Rows::of(&outputs, name)?;
-            for (at, &i) in class.iter().enumerate() {
-                match &self.wiring.dense {
-                    Dense::Pooled(_) => dense.row_mut(i).copy_from_slice(rows.get(
-                        at,
-                        0,
-                        1,
-                        self.info.dimensions,
-                    )?),
-                    Dense::Tokens(_) => {
-                        let hidden = rows.get(at, 0, padded.lengths[at], self.info.dimensions)?;
-                        self.pooling.pool(hidden, dense.row_mut(i));
-                    }
+        self.model.read(&outputs, class, batch, &padded, results)
+    }
+}
+
+impl Model {
+    /// Copies the rows of each sequence to its place.
+    fn read(
+        &self,
+        outputs: &SessionOutputs<'_>,
+        class: &[usize],
+        batch: &TokenBatch,
+        padded: &Padded,
+        results: &mut EmbeddingBatch,
+    ) -> Result<(), BackendError> {
+        let (length, width) = (padded.length, self.info.dimensions);
+        let places = || class.iter().copied().enumerate();
+        match (&mut results.dense, &self.wiring.dense) {
+            (Some(dense), Dense::Pooled(name)) => {
+                let rows = Rows::of(outputs, name, Expected::Pooled { width })?;
+                for (at, i) in places() {
+                    dense.row_mut(i).copy_from_slice(rows.get(at, 0, 1)?);
                 }
             }
+            (Some(dense), Dense::Tokens(name)) => {
+                let rows = Rows::of(outputs, name, Expected::Tokens { length, width })?;
+                for (at, i) in places() {
+                    self.pooling
+                        .pool(rows.get(at, 0, padded.lengths[at])?, dense.row_mut(i));
+                }
+            }
+            (None, _) => {}
         }
         if let (Some(sparse), Some(name)) = (&mut results.sparse, &self.wiring.sparse) {
-            let rows = Rows::of(&outputs, name)?;
-            for (at, &i) in class.iter().enumerate() {
-                let weights = rows.get(at, 0, padded.lengths[at], 1)?;
+            let rows = Rows::of(outputs, name, Expected::Weights { length })?;
+            for (at, i) in places() {
+                let weights = rows.get(at, 0, padded.lengths[at])?;
                 sparse[i] = SparseVector::from_token_weights(
                     batch.sequence(i).ids,
                     weights,
@@ -156,16 +176,13 @@ impl OnnxBackend {
             }
         }
         if let (Some(multi), Some(name)) = (&mut results.multi_vector, &self.wiring.multi_vector) {
-            let rows = Rows::of(&outputs, name)?;
+            let rows = Rows::of(outputs, name, Expected::Tokens { length, width })?;
             // Some exports leave the first token out, as the reference does; others leave that to the caller.
-            let first = usize::from(rows.length == padded.length);
-            for (at, &i) in class.iter().enumerate() {
-                let data = rows
-                    .get(at, first, padded.lengths[at] - 1, self.info.dimensions)?
-                    .to_vec();
+            let first = usize::from(rows.length == length);
+            for (at, i) in places() {
                 multi[i] = Matrix {
-                    data,
-                    width: self.info.dimensions,
+                    data: rows.get(at, first, padded.lengths[at] - 1)?.to_vec(),
+                    width,
                 };
             }
         }
@@ -175,7 +192,7 @@ impl OnnxBackend {
 
 impl Backend for OnnxBackend {
     fn info(&self) -> &BackendInfo {
-        &self.info
+        &self.model.info
     }
 
     fn embed(
@@ -183,12 +200,12 @@ impl Backend for OnnxBackend {
         batch: &TokenBatch,
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError> {
-        self.info.check(batch, outputs)?;
+        self.model.info.check(batch, outputs)?;
         let n = batch.len();
         let mut results = EmbeddingBatch {
             dense: outputs
                 .dense
-                .then(|| Matrix::zeros(n, self.info.dimensions)),
+                .then(|| Matrix::zeros(n, self.model.info.dimensions)),
             sparse: outputs.sparse.then(|| vec![SparseVector::default(); n]),
             multi_vector: outputs.multi_vector.then(|| vec![Matrix::default(); n]),
             scores: None,
@@ -200,8 +217,6 @@ impl Backend for OnnxBackend {
         Ok(results)
     }
 }
-
-type Results = EmbeddingBatch;
 
 fn open_session(
     environment: &ort::environment::Environment,
@@ -248,127 +263,4 @@ fn dimensions(session: &Session, wiring: &Wiring, folder: &ModelFolder) -> usize
     last.and_then(|width| usize::try_from(width).ok())
         .filter(|width| *width > 0)
         .unwrap_or(folder.encoder.hidden_size)
-}
-
-/// Sequences of one class, each padded to the longest, shape `(batch, length)`.
-struct Padded {
-    lengths: Vec<usize>,
-    length: usize,
-    ids: Vec<u32>,
-    segments: Vec<u32>,
-    positions: Vec<u32>,
-}
-
-impl Padded {
-    fn new(batch: &TokenBatch, class: &[usize], encoder: &EncoderConfig) -> Self {
-        let lengths: Vec<usize> = class.iter().map(|&i| batch.sequence(i).ids.len()).collect();
-        let length = lengths.iter().copied().max().unwrap_or(0);
-        let cells = class.len() * length;
-        let mut padded = Self {
-            length,
-            ids: Vec::with_capacity(cells),
-            segments: Vec::with_capacity(cells),
-            positions: Vec::with_capacity(cells),
-            lengths,
-        };
-        for (at, &i) in class.iter().enumerate() {
-            let sequence = batch.sequence(i);
-            padded.ids.extend_from_slice(sequence.ids);
-            padded.segments.extend_from_slice(sequence.type_ids);
-            padded.positions.extend(encoder.position_ids(sequence.ids));
-            let end = (at + 1) * length;
-            padded.ids.resize(end, encoder.pad_token_id);
-            padded.segments.resize(end, 0);
-            padded.positions.resize(end, 0);
-        }
-        padded
-    }
-
-    fn input(&self, input: &Input) -> ort::Result<SessionInputValue<'static>> {
-        match input.role {
-            Role::Ids => self.tensor(&self.ids, input.narrow),
-            Role::Segments => self.tensor(&self.segments, input.narrow),
-            Role::Positions => self.tensor(&self.positions, input.narrow),
-            Role::Mask => {
-                let row = |n: &usize| {
-                    (0..self.length)
-                        .map(|at| u32::from(at < *n))
-                        .collect::<Vec<_>>()
-                };
-                let mask: Vec<u32> = self.lengths.iter().flat_map(row).collect();
-                self.tensor(&mask, input.narrow)
-            }
-        }
-    }
-
-    fn tensor(&self, values: &[u32], narrow: bool) -> ort::Result<SessionInputValue<'static>> {
-        let shape = [self.lengths.len(), self.length];
-        if narrow {
-            let values: Vec<i32> = values.iter().map(|v| v.cast_signed()).collect();
-            return Ok(Tensor::from_array((shape, values))?.into());
-        }
-        let values: Vec<i64> = values.iter().map(|v| i64::from(*v)).collect();
-        Ok(Tensor::from_array((shape, values))?.into())
-    }
-}
-
-/// An output as rows of tokens of sequences, shape `(batch, length, width)`; `length` is 1 for pooled ones.
-struct Rows<'a> {
-    data: &'a [f32],
-    length: usize,
-    width: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn of(outputs: &'a SessionOutputs<'_>, name: &str) -> Result<Self, BackendError> {
-        let missing = || {
-            BackendError::inference(
-                "the model gave too few outputs",
-                format!("\"{name}\" is missing"),
-            )
-        };
-        let value = outputs.get(name).ok_or_else(missing)?;
-        let (shape, data) = value
-            .try_extract_tensor::<f32>()
-            .map_err(|e| BackendError::inference("an output cannot be read", e))?;
-        let dims: Vec<usize> = shape
-            .iter()
-            .map(|dim| usize::try_from(*dim).unwrap_or(0))
-            .collect();
-        // (batch, length, width), or (batch, width) of pooled vectors, or (batch, length) of weights: the two flat ones
-        // read the same, since `get` takes a run of rows by its own width.
-        let (length, width) = match dims[..] {
-            [_, length, width] => (length, width),
-            [_, width] => (1, width),
-            _ => (0, 0),
-        };
-        Ok(Self {
-            data,
-            length,
-            width,
-        })
-    }
-
-    /// `n` rows of `width` of one sequence, from row `first` on.
-    fn get(
-        &self,
-        sequence: usize,
-        first: usize,
-        n: usize,
-        width: usize,
-    ) -> Result<&'a [f32], BackendError> {
-        let per_sequence = self.length * self.width;
-        let start = sequence * per_sequence + first * width;
-        let within = (first + n) * width <= per_sequence;
-        self.data
-            .get(start..start + n * width)
-            .filter(|_| within)
-            .ok_or_else(|| {
-                let shape = format!("(batch, {}, {})", self.length, self.width);
-                BackendError::inference(
-                    "an output has another shape than expected",
-                    format!("{shape} instead of {n} x {width}"),
-                )
-            })
-    }
 }

@@ -54,6 +54,8 @@ pub(crate) enum Dense {
     Pooled(String),
 }
 
+/// Names of pooled vectors in exports that also have bge-m3's heads, whose token vectors are not the dense embedding's.
+const DENSE: [&str; 4] = ["dense_vecs", "dense", "dense_embeddings", "dense_embedding"];
 /// Names of token vectors, the likeliest first: transformers, sentence-transformers and optimum exports.
 const TOKENS: [&str; 4] = [
     "last_hidden_state",
@@ -61,16 +63,23 @@ const TOKENS: [&str; 4] = [
     "hidden_states",
     "encoder_output",
 ];
-/// Names of pooled vectors: bge-m3 exports, sentence-transformers, others.
-const POOLED: [&str; 5] = [
-    "dense_vecs",
+/// Names of pooled vectors: sentence-transformers, others.
+const POOLED: [&str; 4] = [
     "sentence_embedding",
     "sentence_embeddings",
     "embeddings",
     "text_embeds",
 ];
-const SPARSE: [&str; 2] = ["sparse_weights", "sparse_vecs"];
-const MULTI_VECTOR: [&str; 2] = ["colbert_vecs", "colbert_embeddings"];
+const SPARSE: [&str; 3] = ["sparse_weights", "sparse_vecs", "sparse"];
+const MULTI_VECTOR: [&str; 5] = [
+    "colbert_vecs",
+    "colbert",
+    "colbert_vectors",
+    "colbert_embeddings",
+    "multi_vector",
+];
+/// Transformers' pooler is trained for another task: its output is no embedding.
+const POOLER: &str = "pooler_output";
 
 impl Wiring {
     /// Reads it off a model's inputs and outputs.
@@ -90,25 +99,17 @@ impl Wiring {
             };
             names.iter().find_map(port).map(|port| port.name.clone())
         };
-        let only = |rank: usize| {
-            let mut fitting = outputs
-                .iter()
-                .filter(|port| fits(port, &[rank]) && !is_head(&port.name));
-            let first = fitting.next().map(|port| port.name.clone());
-            first.filter(|_| fitting.next().is_none())
-        };
-        let dense = named(&POOLED[..1], &[2])
+        let dense = named(&DENSE, &[2])
             .map(Dense::Pooled)
             .or_else(|| named(&TOKENS, &[3]).map(Dense::Tokens))
             .or_else(|| named(&POOLED, &[2]).map(Dense::Pooled))
-            .or_else(|| only(3).map(Dense::Tokens))
-            .or_else(|| only(2).map(Dense::Pooled));
+            .or_else(|| only_output(outputs));
         let dense = dense.ok_or_else(|| {
             let have: Vec<_> = outputs
                 .iter()
                 .map(|port| format!("{} {:?}", port.name, port.shape))
                 .collect();
-            let (tokens, pooled) = (TOKENS.join(", "), POOLED.join(", "));
+            let (tokens, pooled) = (TOKENS.join(", "), [&DENSE[..], &POOLED].concat().join(", "));
             format!(
                 "no output is understood: expected f32 {tokens} or {pooled}, the model has {}",
                 have.join(", ")
@@ -152,8 +153,17 @@ fn fits(port: &Port, ranks: &[usize]) -> bool {
     port.element == Element::F32 && ranks.contains(&port.shape.len())
 }
 
-fn is_head(name: &str) -> bool {
-    SPARSE.contains(&name) || MULTI_VECTOR.contains(&name) || name == "pooler_output"
+/// A model with a single output (beside the pooler's) leaves no doubt what it is, whatever its name.
+fn only_output(outputs: &[Port]) -> Option<Dense> {
+    let mut candidates = outputs.iter().filter(|port| port.name != POOLER);
+    let (Some(port), None) = (candidates.next(), candidates.next()) else {
+        return None;
+    };
+    match port.shape.len() {
+        3 if fits(port, &[3]) => Some(Dense::Tokens(port.name.clone())),
+        2 if fits(port, &[2]) => Some(Dense::Pooled(port.name.clone())),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
