@@ -2,9 +2,11 @@
 
 use candle_core::{D, Result, Tensor};
 
-/// Scores held at once, over all heads: 8 Mi numbers are 32 MiB. A sequence of 8192 tokens and 16 heads goes in chunks
-/// of 64 rows, where its whole score matrix would take 4 GiB.
-const MAX_SCORES: usize = 8 << 20;
+use crate::ops::Softmax;
+
+/// Scores held at once, over all heads: 16 Mi numbers are 64 MiB. A sequence of 8192 tokens and 16 heads goes in chunks
+/// of 128 rows, where its whole score matrix would take 4 GiB.
+const MAX_SCORES: usize = 16 << 20;
 /// Chunks below this many rows waste the matrix product.
 const MIN_ROWS: usize = 16;
 
@@ -35,7 +37,8 @@ fn attend_sequence(qkv: &Tensor, n_heads: usize, contexts: &mut Vec<Tensor>) -> 
     for start in (0..length).step_by(rows) {
         let chunk = query.narrow(1, start, rows.min(length - start))?;
         let scores = chunk.matmul(&key)?;
-        let context = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&value)?;
+        scores.inplace_op1(&Softmax)?;
+        let context = scores.matmul(&value)?;
         contexts.push(context.transpose(0, 1)?.flatten_from(D::Minus2)?);
     }
     Ok(())

@@ -5,11 +5,11 @@
 //! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
 
 use candle_core::{Device, Result, Tensor};
-use embedgate_core::{EncoderConfig, TokenBatch, encoder::Activation};
+use embedgate_core::{EncoderConfig, TokenBatch};
 
 use crate::{
     attention::attend,
-    ops::{AddBias, AddNorm, BiasActivation},
+    ops::{Add, AddBias, AddNorm, BiasActivation},
     weights::{Weights, WeightsError},
 };
 
@@ -102,10 +102,10 @@ impl Encoder {
         let positions = Tensor::new(positions, &Device::Cpu)?;
         let segments = Tensor::new(batch.type_ids(), &Device::Cpu)?;
         let sum = self.word.index_select(&ids, 0)?;
-        let rest = (self.position.index_select(&positions, 0)?
-            + self.segment.index_select(&segments, 0)?)?;
+        sum.inplace_op2(&self.position.index_select(&positions, 0)?, &Add)?;
+        let segments = self.segment.index_select(&segments, 0)?;
         sum.inplace_op3(
-            &rest,
+            &segments,
             &self.norm,
             &AddNorm {
                 eps: self.config.layer_norm_eps as f32,
@@ -168,20 +168,27 @@ fn fused_qkv(
     i: usize,
 ) -> std::result::Result<Linear, WeightsError> {
     let width = config.hidden_size;
-    let part = |name: &str| {
-        Linear::load(
-            weights,
-            &format!("encoder.layer.{i}.attention.self.{name}"),
-            width,
-            width,
-        )
-    };
-    let (query, key, value) = (part("query")?, part("key")?, part("value")?);
+    let (mut weight, mut bias) = (
+        Vec::with_capacity(3 * width * width),
+        Vec::with_capacity(3 * width),
+    );
+    let query_scale = 1.0 / (config.head_size() as f32).sqrt();
+    for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
+        let name = format!("encoder.layer.{i}.attention.self.{part}");
+        let scaled =
+            |to: &mut Vec<f32>, values: &[f32]| to.extend(values.iter().map(|x| x * scale));
+        weights.with_values(&format!("{name}.weight"), &[width, width], |values| {
+            scaled(&mut weight, values)
+        })?;
+        weights.with_values(&format!("{name}.bias"), &[width], |values| {
+            scaled(&mut bias, values)
+        })?;
+    }
     let fuse = || -> Result<Linear> {
-        let scale = 1.0 / (config.head_size() as f64).sqrt();
-        let weight = Tensor::cat(&[&(query.weight * scale)?, &key.weight, &value.weight], 0)?;
-        let bias = Tensor::cat(&[&(query.bias * scale)?, &key.bias, &value.bias], 0)?;
-        Ok(Linear { weight, bias })
+        Ok(Linear {
+            weight: Tensor::from_vec(weight, (3 * width, width), &Device::Cpu)?,
+            bias: Tensor::from_vec(bias, 3 * width, &Device::Cpu)?,
+        })
     };
     fuse().map_err(|e| WeightsError::Damaged {
         path: format!("encoder.layer.{i}").into(),
@@ -206,13 +213,4 @@ fn norm_rows(
         path: name.into(),
         problem: e.to_string(),
     })
-}
-
-/// Kept here so that the encoder's file says which activations it has.
-pub(crate) fn activate(activation: Activation, x: f32) -> f32 {
-    match activation {
-        Activation::Gelu => crate::ops::gelu(x),
-        Activation::GeluTanh => crate::ops::gelu_tanh(x),
-        Activation::Relu => x.max(0.0),
-    }
 }

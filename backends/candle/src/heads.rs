@@ -3,7 +3,10 @@
 use candle_core::{Result, Tensor};
 use embedgate_core::{Matrix, Outputs, SparseVector, TokenBatch};
 
-use crate::weights::{Weights, WeightsError};
+use crate::{
+    ops::AddBias,
+    weights::{Weights, WeightsError},
+};
 
 pub(crate) struct Heads {
     sparse: Option<Head>,
@@ -36,7 +39,9 @@ impl Head {
     }
 
     fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        hidden.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+        let product = hidden.matmul(&self.weight.t()?)?;
+        product.inplace_op2(&self.bias, &AddBias)?;
+        Ok(product)
     }
 }
 

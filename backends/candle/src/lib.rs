@@ -37,7 +37,7 @@ pub struct CandleBackend {
     special_token_ids: Vec<u32>,
     encoder: Encoder,
     heads: Heads,
-    /// candle's products run on the rayon pool that they are called in: this bounds their threads.
+    /// Matrix products and row-wise arithmetic run on the rayon pool that they are called in: this bounds their threads.
     pool: rayon::ThreadPool,
 }
 
@@ -50,6 +50,15 @@ impl CandleBackend {
         let weights = Weights::open(&folder.path).map_err(load_error)?;
         let encoder = Encoder::load(&folder.encoder, &weights).map_err(load_error)?;
         let heads = Heads::load(&weights, folder.encoder.hidden_size).map_err(load_error)?;
+        let at_most = candle_core::utils::get_num_threads();
+        if options.threads > at_most {
+            let threads = options.threads;
+            tracing::warn!(
+                threads,
+                at_most,
+                "candle splits a product over {at_most} threads at most, not {threads}"
+            );
+        }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|i| format!("candle-{i}"))

@@ -1,16 +1,23 @@
 //! The encoder's row-wise arithmetic, in place and in one pass each, over all rows in parallel.
 //!
 //! candle's own operations would make a tensor for every bias, sum and activation; at 1024 x 4096 numbers a layer the
-//! memory traffic costs as much as a matrix product.
+//! memory traffic costs as much as a matrix product. They would also run on threads of candle's own, which spin.
+//!
+//! The loops are plain; `pulp` compiles them for each instruction set and picks one at run time.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, bail};
+use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, bail};
 use embedgate_core::encoder::Activation;
-use rayon::{iter::ParallelIterator, slice::ParallelSliceMut};
-
-use crate::encoder::activate;
+use pulp::Arch;
+use rayon::{
+    iter::{IndexedParallelIterator, ParallelIterator},
+    slice::ParallelSliceMut,
+};
 
 /// Rows go to the threads in blocks of at least this many numbers: about 10 microseconds of work.
 const BLOCK: usize = 1 << 14;
+
+/// `x += y`, of the same shape.
+pub(crate) struct Add;
 
 /// `x += bias`, row by row.
 pub(crate) struct AddBias;
@@ -18,12 +25,39 @@ pub(crate) struct AddBias;
 /// `x = activation(x + bias)`, row by row.
 pub(crate) struct BiasActivation(pub(crate) Activation);
 
+/// `x = softmax(x)` over the last axis.
+pub(crate) struct Softmax;
+
 /// `x = LayerNorm(x + bias + residual)`, row by row; the third operand stacks bias, weight and bias of the norm.
 ///
 /// Mean and variance are taken in two passes over the row, as PyTorch's are: the difference of squares would lose
 /// digits where the mean is large.
 pub(crate) struct AddNorm {
     pub(crate) eps: f32,
+}
+
+impl InplaceOp2 for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &mut CpuStorage,
+        x_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+    ) -> Result<()> {
+        let y = slice(y, y_layout)?;
+        let width = x_layout.dims().last().copied().unwrap_or(1);
+        for_each_row(
+            slice_mut(x, x_layout)?,
+            width,
+            #[inline(always)]
+            |i, row| add(row, &y[i * width..(i + 1) * width]),
+        );
+        Ok(())
+    }
 }
 
 impl InplaceOp2 for AddBias {
@@ -39,11 +73,12 @@ impl InplaceOp2 for AddBias {
         bias_layout: &Layout,
     ) -> Result<()> {
         let bias = slice(bias, bias_layout)?;
-        for_each_row(slice_mut(x, x_layout)?, bias.len(), |_, row| {
-            for (x, b) in row.iter_mut().zip(bias) {
-                *x += b;
-            }
-        });
+        for_each_row(
+            slice_mut(x, x_layout)?,
+            bias.len(),
+            #[inline(always)]
+            |_, row| add(row, bias),
+        );
         Ok(())
     }
 }
@@ -60,12 +95,29 @@ impl InplaceOp2 for BiasActivation {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<()> {
-        let bias = slice(bias, bias_layout)?;
-        for_each_row(slice_mut(x, x_layout)?, bias.len(), |_, row| {
-            for (x, b) in row.iter_mut().zip(bias) {
-                *x = activate(self.0, *x + b);
-            }
-        });
+        let (x, bias) = (slice_mut(x, x_layout)?, slice(bias, bias_layout)?);
+        match self.0 {
+            Activation::Gelu => activate(x, bias, gelu),
+            Activation::GeluTanh => activate(x, bias, gelu_tanh),
+            Activation::Relu => activate(x, bias, |x| x.max(0.0)),
+        }
+        Ok(())
+    }
+}
+
+impl InplaceOp1 for Softmax {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let width = layout.dims().last().copied().unwrap_or(1);
+        for_each_row(
+            slice_mut(x, layout)?,
+            width,
+            #[inline(always)]
+            |_, row| softmax_row(row),
+        );
         Ok(())
     }
 }
@@ -89,17 +141,59 @@ impl InplaceOp3 for AddNorm {
         let width = parameters.len() / 3;
         let (bias, norm) = parameters.split_at(width);
         let (gamma, beta) = norm.split_at(width);
-        for_each_row(slice_mut(x, x_layout)?, width, |i, row| {
-            let residual = &residual[i * width..(i + 1) * width];
-            for ((x, b), r) in row.iter_mut().zip(bias).zip(residual) {
-                *x += b + r;
-            }
-            normalize_row(row, gamma, beta, self.eps);
-        });
+        for_each_row(
+            slice_mut(x, x_layout)?,
+            width,
+            #[inline(always)]
+            |i, row| {
+                let residual = &residual[i * width..(i + 1) * width];
+                for ((x, b), r) in row.iter_mut().zip(bias).zip(residual) {
+                    *x += b + r;
+                }
+                normalize_row(row, gamma, beta, self.eps);
+            },
+        );
         Ok(())
     }
 }
 
+#[inline(always)]
+fn add(row: &mut [f32], other: &[f32]) {
+    for (x, y) in row.iter_mut().zip(other) {
+        *x += y;
+    }
+}
+
+fn activate(x: &mut [f32], bias: &[f32], f: impl Fn(f32) -> f32 + Sync) {
+    for_each_row(
+        x,
+        bias.len(),
+        #[inline(always)]
+        |_, row| {
+            for (x, b) in row.iter_mut().zip(bias) {
+                *x = f(*x + b);
+            }
+        },
+    );
+}
+
+/// Takes the largest number off first, so that no exponential overflows.
+#[inline(always)]
+fn softmax_row(row: &mut [f32]) {
+    let largest = row.iter().fold(
+        f32::NEG_INFINITY,
+        |largest, x| if *x > largest { *x } else { largest },
+    );
+    for x in row.iter_mut() {
+        *x = exp(*x - largest);
+    }
+    let scale = 1.0 / sum(row, |x| x);
+    for x in row {
+        *x *= scale;
+    }
+}
+
+#[inline(always)]
 fn normalize_row(row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
     let n = row.len() as f32;
     let mean = sum(row, |x| x) / n;
@@ -110,10 +204,11 @@ fn normalize_row(row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
     }
 }
 
-/// Sums `f` of each number in eight lanes, which is both quicker and more exact than one after another.
+/// Sums `f` of each number in 16 lanes, which is both quicker and more exact than one after another.
+#[inline(always)]
 fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0_f32; 8];
-    let chunks = row.chunks_exact(8);
+    let mut lanes = [0.0_f32; 16];
+    let chunks = row.chunks_exact(16);
     let rest: f32 = chunks.remainder().iter().map(|x| f(*x)).sum();
     for chunk in chunks {
         for (lane, x) in lanes.iter_mut().zip(chunk) {
@@ -123,18 +218,25 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// Calls `f` with the index and the numbers of each row.
+/// Calls `f`, which must be marked to be inlined, with the index and the numbers of each row.
 fn for_each_row(x: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let arch = Arch::new();
     let rows = (BLOCK / width).max(1);
     let in_block = |(block, chunk): (usize, &mut [f32])| {
-        for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
-            f(block * rows + i, row);
-        }
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
+                    f(block * rows + i, row);
+                }
+            },
+        );
     };
     if x.len() <= BLOCK {
         in_block((0, x));
     } else {
-        rayon::iter::IndexedParallelIterator::enumerate(x.par_chunks_mut(rows * width))
+        x.par_chunks_mut(rows * width)
+            .enumerate()
             .for_each(in_block);
     }
 }
@@ -154,16 +256,16 @@ fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut
 }
 
 /// `x / 2 (1 + erf(x / sqrt 2))`.
-#[inline]
-pub(crate) fn gelu(x: f32) -> f32 {
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
 /// The tanh approximation of GELU.
 ///
 /// Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.
-#[inline]
-pub(crate) fn gelu_tanh(x: f32) -> f32 {
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
     let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
     0.5 * x * (1.0 + inner.tanh())
 }
@@ -193,7 +295,7 @@ const ERF: [f32; 15] = [
 ];
 
 /// The error function to 3e-7. Without branches or calls, so that the compiler makes vectors of it; NaN stays NaN.
-#[inline]
+#[inline(always)]
 fn erf(x: f32) -> f32 {
     let clamped = x.clamp(-ERF_END, ERF_END);
     let u = clamped * clamped * (2.0 / (ERF_END * ERF_END)) - 1.0;
@@ -202,6 +304,35 @@ fn erf(x: f32) -> f32 {
         (b1, b2) = (2.0 * u * b1 - b2 + c, b1);
     }
     (clamped * (u * b1 - b2 + ERF[0])).clamp(-1.0, 1.0)
+}
+
+/// Below this, e^x is a denormal number: it is 0 here, as in a softmax it might as well be.
+const EXP_LEAST: f32 = -87.0;
+/// Adding it leaves the nearest integer in the low bits of an f32 (1.5 x 2^23).
+const ROUND: f32 = 12_582_912.0;
+
+/// e^x to 2e-7 of its value for x <= 88: 2^n times the Taylor polynomial of degree 7 of what is left. Without branches or
+/// calls, so that the compiler makes vectors of it; NaN stays NaN.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
+    // ln 2 in two parts, so that n times the first is exact.
+    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
+    let mut p = 1.0 / 5040.0;
+    for c in [
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        p = p * r + c;
+    }
+    let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
+    if x < EXP_LEAST { 0.0 } else { p * power }
 }
 
 #[cfg(test)]
@@ -224,6 +355,34 @@ mod tests {
         assert_eq!(erf(f32::INFINITY), 1.0);
         assert_eq!(erf(f32::NEG_INFINITY), -1.0);
         assert!(erf(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp_is_within_its_bound_everywhere() {
+        for i in -86_999..=80_000 {
+            let x = i as f32 * 1e-3;
+            let exact = f64::from(x).exp();
+            assert!(
+                (f64::from(exp(x)) / exact - 1.0).abs() < 2e-7,
+                "exp({x}) = {}, exact {exact}",
+                exp(x)
+            );
+        }
+        assert_eq!(
+            (exp(-100.0), exp(f32::NEG_INFINITY), exp(0.0)),
+            (0.0, 0.0, 1.0)
+        );
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn softmax_equals_candles_own() -> Result<()> {
+        let x = Tensor::randn(0.0_f32, 20.0, (7, 300), &Device::Cpu)?;
+        let expected = candle_nn::ops::softmax_last_dim(&x)?;
+        x.inplace_op1(&Softmax)?;
+        let far = (x - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(far < 1e-6, "differs by {far}");
+        Ok(())
     }
 
     #[test]

@@ -33,6 +33,10 @@ impl PthFile {
         let file_length = std::fs::metadata(path)
             .map_err(|e| WeightsError::damaged(path, e))?
             .len();
+        let file = File::open(path).map_err(|e| WeightsError::damaged(path, e))?;
+        let mut archive =
+            ZipArchive::new(BufReader::new(file)).map_err(|e| WeightsError::damaged(path, e))?;
+        check_pickles(&mut archive).map_err(|e| WeightsError::damaged(path, e))?;
         let infos = guarded(path, || read_pth_tensor_info(path, false, None))?;
         let mut tensors = BTreeMap::new();
         for info in infos.into_iter().filter(|info| is_supported(info.dtype)) {
@@ -53,9 +57,6 @@ impl PthFile {
             }
             tensors.insert(info.name.clone(), info);
         }
-        let file = File::open(path).map_err(|e| WeightsError::damaged(path, e))?;
-        let archive =
-            ZipArchive::new(BufReader::new(file)).map_err(|e| WeightsError::damaged(path, e))?;
         Ok(Self {
             path: path.to_owned(),
             tensors,
@@ -117,18 +118,53 @@ fn tensor(values: Vec<f32>, info: &TensorInfo) -> candle_core::Result<Tensor> {
     )
 }
 
-/// candle's unpickler panics on some damaged files: that is an error of the file, not of the program.
-fn guarded<T>(
-    path: &Path,
-    read: impl FnOnce() -> candle_core::Result<T>,
-) -> Result<T, WeightsError> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(result) => result.map_err(|e| {
-            WeightsError::damaged(path, format!("not a readable PyTorch checkpoint: {e}"))
-        }),
-        Err(_) => Err(WeightsError::damaged(
-            path,
-            "not a readable PyTorch checkpoint: its pickle is damaged",
-        )),
+/// The pickle of a checkpoint describes tensors in about 100 bytes each: even thousands stay far below.
+const MAX_PICKLE: u64 = 1 << 20;
+/// candle's unpickler recurses into nested values, at most one level a byte.
+const STACK: usize = 512 << 20;
+
+/// Reads each pickle to its end, where its checksum is, which candle does not.
+fn check_pickles(archive: &mut ZipArchive<BufReader<File>>) -> Result<(), String> {
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).map_err(|e| e.to_string())?;
+        let name = entry.name().map_err(|e| e.to_string())?.into_owned();
+        if !name.ends_with(".pkl") {
+            continue;
+        }
+        if entry.size() > MAX_PICKLE {
+            return Err(format!(
+                "{name} has {} bytes, a checkpoint's has at most {MAX_PICKLE}",
+                entry.size()
+            ));
+        }
+        io::copy(&mut entry.by_ref().take(MAX_PICKLE + 1), &mut io::sink())
+            .map_err(|e| format!("{name}: {e}"))?;
     }
+    Ok(())
+}
+
+/// candle's unpickler panics on some damaged files: that is an error of the file, not of the program. It runs on a thread
+/// with room for deeply nested values.
+fn guarded<T: Send>(
+    path: &Path,
+    read: impl FnOnce() -> candle_core::Result<T> + Send,
+) -> Result<T, WeightsError> {
+    let damaged = |problem: String| {
+        WeightsError::damaged(
+            path,
+            format!("not a readable PyTorch checkpoint: {problem}"),
+        )
+    };
+    let caught = std::thread::scope(|scope| {
+        let reading = std::thread::Builder::new()
+            .name("unpickle".into())
+            .stack_size(STACK)
+            .spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(read)))
+            .map_err(|e| damaged(e.to_string()))?;
+        reading
+            .join()
+            .and_then(|caught| caught)
+            .map_err(|_| damaged("its pickle is damaged".into()))
+    })?;
+    caught.map_err(|e| damaged(e.to_string()))
 }
