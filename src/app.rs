@@ -2,11 +2,11 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, bail};
-use tokio::{net::TcpListener, runtime::Handle};
+use tokio::net::TcpListener;
 
 use crate::{
     auth::Authenticator,
@@ -15,6 +15,7 @@ use crate::{
     embed::Embedder,
     http::{
         self, Gateway,
+        body::BodyMemory,
         connection::{self, End},
     },
     model::{Entry, ModelRegistry, load, load::Surroundings},
@@ -37,7 +38,7 @@ impl App {
         if !problems.is_empty()
             && (problems.len() == config.models.len() || config.server.require_all_models)
         {
-            bail!("no model can be served:\n  {}", problems.join("\n  "));
+            bail!("models that cannot be served:\n  {}", problems.join("\n  "));
         }
         let surroundings = Surroundings::new(&config.onnxruntime, environment);
         Ok(Self {
@@ -56,6 +57,7 @@ impl App {
         let gateway = Arc::new(Gateway {
             config: self.config.server.clone(),
             authenticator: Authenticator::new(&self.config.auth),
+            body_memory: BodyMemory::new(&self.config.server),
             embedder: OnceLock::new(),
             shutdown: shutdown.clone(),
             started: SystemTime::now()
@@ -76,11 +78,12 @@ impl App {
             end = serving => end,
             failed = loading => return failed,
         };
-        stop(gateway).await;
         match end {
-            End::Drained => Ok(tracing::info!("stopped")),
+            End::Drained => stop(gateway, self.config.server.drain_timeout.0).await?,
             End::Forced { connections } => bail!("stopped with {connections} connections cut off"),
         }
+        tracing::info!("stopped");
+        Ok(())
     }
 
     /// Loads every model, one after another: two at once would peak in memory.
@@ -89,14 +92,12 @@ impl App {
         for (name, config) in &self.config.models {
             let (owned, settings, surroundings) =
                 (name.clone(), config.clone(), self.surroundings.clone());
-            let runtime = Handle::current();
-            let loaded = tokio::task::spawn_blocking(move || {
-                let _runtime = runtime.enter();
-                load::load(&owned, &settings, &surroundings)
-            });
+            let loaded =
+                tokio::task::spawn_blocking(move || load::load(&owned, &settings, &surroundings));
             let loaded = loaded
                 .await
-                .unwrap_or_else(|panic| Err(anyhow::Error::new(panic).context("loading panicked")));
+                .context("loading panicked")
+                .and_then(|loaded| Ok(loaded?));
             let entry = match loaded {
                 Ok(model) => Entry::Loaded(Arc::new(model)),
                 Err(error) if self.config.server.require_all_models => {
@@ -174,19 +175,18 @@ pub fn folder_problems(config: &Config) -> Vec<String> {
     config.models.iter().filter_map(problem).collect()
 }
 
-/// Ends the models' queues and joins their workers; a batch in flight is waited for.
-async fn stop(gateway: Arc<Gateway>) {
-    if gateway.shutdown.stage() == Stage::Forced {
-        return;
-    }
-    let Some(gateway) = Arc::into_inner(gateway) else {
-        return;
+/// Ends the models' queues and joins their workers. A batch in flight is waited for, but not for ever.
+async fn stop(gateway: Arc<Gateway>, timeout: Duration) -> anyhow::Result<()> {
+    let shutdown = gateway.shutdown.clone();
+    // Every connection has ended, so nobody else holds the gateway.
+    let Some(embedder) = Arc::into_inner(gateway).and_then(|gateway| gateway.embedder.into_inner())
+    else {
+        return Ok(());
     };
-    let Some(embedder) = gateway.embedder.into_inner() else {
-        return;
-    };
-    let stopped = tokio::task::spawn_blocking(move || embedder.stop()).await;
-    if let Err(error) = stopped {
-        tracing::error!(error = %error, "the models did not stop cleanly");
+    let stopping = tokio::task::spawn_blocking(move || embedder.stop());
+    tokio::select! {
+        stopped = stopping => stopped.context("the models did not stop cleanly"),
+        () = tokio::time::sleep(timeout) => bail!("stopped with a batch still running"),
+        () = shutdown.reached(Stage::Forced) => bail!("stopped with a batch still running"),
     }
 }

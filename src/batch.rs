@@ -9,7 +9,7 @@ pub mod worker;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -56,7 +56,7 @@ pub struct Batcher {
     permits: Arc<Semaphore>,
     capacity: usize,
     healthy: Arc<AtomicBool>,
-    worker: Mutex<Option<JoinHandle<()>>>,
+    worker: JoinHandle<()>,
 }
 
 impl Batcher {
@@ -84,7 +84,7 @@ impl Batcher {
             permits,
             capacity,
             healthy,
-            worker: Mutex::new(Some(worker)),
+            worker,
         })
     }
 
@@ -93,7 +93,7 @@ impl Batcher {
     /// # Errors
     /// `Overloaded` when they do not fit; `Unavailable` when the worker has died.
     pub fn admit(&self, n: usize) -> Result<Admission, Error> {
-        if !self.is_healthy() {
+        if n > 0 && !self.is_healthy() {
             return Err(self.down());
         }
         let permits = u32::try_from(n).unwrap_or(u32::MAX);
@@ -152,8 +152,7 @@ impl Batcher {
             entries, worker, ..
         } = self;
         drop(entries);
-        let worker = worker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if worker.is_some_and(|worker| worker.join().is_err()) {
+        if worker.join().is_err() {
             tracing::error!("a worker thread panicked outside of its backend");
         }
     }

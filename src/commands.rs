@@ -37,6 +37,12 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<crate::model::load::LoadError> for Failure {
+    fn from(error: crate::model::load::LoadError) -> Self {
+        Self::Running(error.into())
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Running(error)
@@ -79,13 +85,16 @@ fn serve(config: Option<&Path>, args: ServeArgs, environment: &Environment) -> R
     telemetry::init(&config.log);
     let listen = config.server.listen;
     let app = App::build(config, environment).map_err(Failure::Config)?;
-    let served: anyhow::Result<()> = runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let served: anyhow::Result<()> = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("no signal handler")?;
         let listener = TcpListener::bind(listen)
             .await
             .map_err(|e| listen_error(listen, &e))?;
         app.serve(listener, shutdown).await
     });
+    // What still loads or runs ends with the process: dropping the runtime would wait for it.
+    runtime.shutdown_background();
     Ok(served?)
 }
 
@@ -121,8 +130,8 @@ fn check(
         .context("standard output")?)
 }
 
-/// Commands without a server log warnings only, so that what they print stands alone.
-fn quiet_log(level: crate::config::LogLevel) {
+/// Logs for a command without a server, from this level on.
+fn start_log(level: crate::config::LogLevel) {
     telemetry::init(&LogConfig {
         level,
         ..LogConfig::default()

@@ -211,17 +211,18 @@ impl Config {
         toml::to_string_pretty(self).unwrap_or_else(|e| format!("# cannot be shown: {e}\n"))
     }
 
-    /// Relative paths are relative to the file.
+    /// Relative paths are relative to the file; one that is missing stays so.
     fn resolve_paths(&mut self, base: &Path) {
-        for model in self.models.values_mut() {
-            model.path = base.join(&model.path);
-            if let Some(file) = &mut model.backend.file {
-                *file = base.join(&*file);
+        let resolve = |path: &mut PathBuf| {
+            if !path.as_os_str().is_empty() {
+                *path = base.join(&*path);
             }
+        };
+        for model in self.models.values_mut() {
+            resolve(&mut model.path);
+            model.backend.file.as_mut().map(resolve);
         }
-        if let Some(library) = &mut self.onnxruntime.library {
-            *library = base.join(&*library);
-        }
+        self.onnxruntime.library.as_mut().map(resolve);
     }
 
     /// What no single table can know.

@@ -1,17 +1,27 @@
 //! The pipeline: one request in, one answer out, in one straight function.
 
+mod inputs;
+mod vector;
+
 use std::sync::Arc;
 
 use embedgate_core::Outputs;
 use futures_util::future::try_join_all;
 
+use self::inputs::Prepared;
 use crate::{
     batch::Admission,
     cache::{CacheKey, CachedEmbedding, EmbeddingCache},
     error::{Error, ErrorKind},
     model::{Model, ModelRegistry},
-    request::{EmbedRequest, EmbedResponse, Embedding, Input, RequestContext, TokenIds},
+    offload,
+    request::{EmbedRequest, EmbedResponse, Input, RequestContext},
 };
+
+/// Requests with at least so many bytes of input are prepared off the threads that serve connections: about 1 ms.
+const PREPARE_ELSEWHERE: usize = 512 << 10;
+/// Vectors of at least so many numbers are cut and normalized there too: about 1 ms.
+const FINISH_ELSEWHERE: usize = 500_000;
 
 /// The service behind every dialect.
 pub struct Embedder {
@@ -51,166 +61,106 @@ impl Embedder {
         ctx: &RequestContext,
         request: EmbedRequest,
     ) -> Result<EmbedResponse, Error> {
-        match tokio::time::timeout_at(ctx.deadline.into(), self.embed_in_time(request)).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(
+        let over = |_| {
+            Error::new(
                 ErrorKind::DeadlineExceeded,
                 "the request took longer than server.request_timeout",
-            )),
-        }
+            )
+        };
+        tokio::time::timeout_at(ctx.deadline.into(), self.embed_in_time(request))
+            .await
+            .map_err(over)?
     }
 
     async fn embed_in_time(&self, request: EmbedRequest) -> Result<EmbedResponse, Error> {
         let model = self.registry.resolve(request.model.as_deref())?;
-        let name = request
-            .model
-            .clone()
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| model.name.clone());
-        let truncate = request.truncate.unwrap_or(model.config.truncate);
+        let name = request.model.clone().filter(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| model.name.clone());
         model.check_dimensions(request.dimensions)?;
+        inputs::check_count(request.inputs.len(), self.max_inputs)?;
         let dimensions = request.dimensions.unwrap_or(model.info.dimensions);
-        let inputs = self.readable_inputs(model, request)?;
+        let truncate = request.truncate.unwrap_or(model.config.truncate);
 
-        let keys: Vec<CacheKey> = inputs
-            .iter()
-            .map(|input| CacheKey::dense(model, input, truncate))
-            .collect();
-        let mut found = Vec::with_capacity(keys.len());
-        for key in &keys {
+        let prepared = prepare(model, request, truncate).await?;
+        let mut found = Vec::with_capacity(prepared.len());
+        for Prepared { key, .. } in &prepared {
             found.push(self.cache.get(key).await);
         }
         let n_cached = found.iter().flatten().count();
-        let mut admission = model.batcher().admit(keys.len() - n_cached)?;
-        let pending =
-            found
-                .into_iter()
-                .zip(keys)
-                .zip(inputs)
-                .enumerate()
-                .map(|(i, ((hit, key), input))| {
-                    let leave = if hit.is_none() {
-                        admission.take_one()
-                    } else {
-                        None
-                    };
-                    async move {
-                        match (hit, leave) {
-                            (Some(hit), _) => Ok(hit),
-                            (None, Some(leave)) => {
-                                let computed = compute(model, input, truncate, leave);
-                                self.cache
-                                    .get_or_compute(key, computed)
-                                    .await
-                                    .map_err(|error| at_input(error, i))
-                            }
-                            (None, None) => {
-                                Err(Error::new(ErrorKind::Internal, "an input was not admitted"))
-                            }
+        let mut admission = model.batcher().admit(prepared.len() - n_cached)?;
+        let pending = prepared.into_iter().zip(found).enumerate().map(
+            |(i, (Prepared { input, key }, hit))| {
+                // One leave for each miss: they were counted just now.
+                let leave = if hit.is_none() {
+                    admission.take_one()
+                } else {
+                    None
+                };
+                async move {
+                    match (hit, leave) {
+                        (Some(hit), _) => Ok(hit),
+                        (None, Some(leave)) => self
+                            .miss(model, key, input, truncate, leave)
+                            .await
+                            .map_err(|error| inputs::at(error, i)),
+                        (None, None) => {
+                            Err(Error::new(ErrorKind::Internal, "an input was not admitted"))
                         }
                     }
-                });
+                }
+            },
+        );
         let computed = try_join_all(pending).await?;
-        let embeddings = computed
-            .iter()
-            .map(|cached| finish(cached, dimensions, model.normalize))
-            .collect();
+
+        let (normalize, heavy) = (
+            model.normalize,
+            computed.len() * dimensions >= FINISH_ELSEWHERE,
+        );
+        let finish = move || {
+            computed
+                .iter()
+                .map(|one| vector::finish(one, dimensions, normalize))
+                .collect()
+        };
         Ok(EmbedResponse {
             model: name,
-            embeddings,
+            embeddings: offload::run_if(heavy, finish).await?,
             n_cached,
         })
     }
 
-    /// Checks the inputs by arithmetic alone, and decodes token ids that stand for text.
-    fn readable_inputs(&self, model: &Model, request: EmbedRequest) -> Result<Vec<Input>, Error> {
-        let n = request.inputs.len();
-        if n == 0 {
-            return Err(Error::invalid("input", "input must hold at least one text"));
-        }
-        if n > self.max_inputs {
-            let message = format!(
-                "input must hold at most {} entries, got {n}: split the request",
-                self.max_inputs
-            );
-            return Err(Error::invalid("input", message));
-        }
-        let policy = model.config.token_ids.unwrap_or(request.token_ids);
-        let readable = |(i, input)| match input {
-            Input::Text(text) => Ok(Input::Text(text)),
-            Input::Tokens(ids) => {
-                readable_tokens(model, policy, ids).map_err(|error| at_input(error, i))
-            }
-        };
-        request
-            .inputs
-            .into_iter()
-            .enumerate()
-            .map(readable)
-            .collect()
+    /// Computes one input, or waits for another request that does.
+    async fn miss(
+        &self,
+        model: &Arc<Model>,
+        key: CacheKey,
+        input: Input,
+        truncate: bool,
+        leave: Admission,
+    ) -> Result<Arc<CachedEmbedding>, Error> {
+        self.cache
+            .get_or_compute(key, compute(model, input, truncate, leave))
+            .await
     }
 }
 
-fn readable_tokens(model: &Model, policy: TokenIds, ids: Vec<u32>) -> Result<Input, Error> {
-    if ids.is_empty() {
-        return Err(Error::invalid(
-            "input",
-            "a list of token ids must not be empty",
-        ));
-    }
-    match policy {
-        TokenIds::Reject => Err(Error::invalid(
-            "input",
-            format!(
-                "model \"{}\" takes no token ids: send strings; LangChain: check_embedding_ctx_length=False",
-                model.name
-            ),
-        )),
-        TokenIds::Native => match ids
-            .iter()
-            .find(|id| **id as usize >= model.info.vocabulary_size)
-        {
-            None => Ok(Input::Tokens(ids)),
-            Some(id) => {
-                let n = model.info.vocabulary_size;
-                Err(Error::invalid(
-                    "input",
-                    format!("token id {id} is outside of the model's vocabulary of {n} ids"),
-                ))
-            }
-        },
-        TokenIds::Cl100k => {
-            let decoded = tiktoken_rs::cl100k_base_singleton().decode_bytes(&ids);
-            // A text that was split into chunks of tokens may be cut within a character.
-            let text = decoded.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-            text.map(Input::Text).map_err(|_| {
-                let known = |id: &&u32| {
-                    tiktoken_rs::cl100k_base_singleton()
-                        .decode_bytes(&[**id])
-                        .is_ok()
-                };
-                let unknown = ids
-                    .iter()
-                    .find(|id| !known(id))
-                    .copied()
-                    .unwrap_or_default();
-                Error::invalid(
-                    "input",
-                    format!(
-                        "token id {unknown} is not in cl100k_base, which this model's token_ids are"
-                    ),
-                )
-            })
-        }
-    }
+async fn prepare(
+    model: &Arc<Model>,
+    request: EmbedRequest,
+    truncate: bool,
+) -> Result<Vec<Prepared>, Error> {
+    let bytes: usize = request.inputs.iter().map(Input::bytes).sum();
+    let model = Arc::clone(model);
+    let work = move || inputs::prepare(&model, request.inputs, request.token_ids, truncate);
+    offload::run_if(bytes >= PREPARE_ELSEWHERE, work).await?
 }
 
-/// Tokenizes and runs one input. Holds the admission until the backend has answered.
+/// Tokenizes and runs one input. Holds the leave until the backend has answered.
 async fn compute(
     model: &Arc<Model>,
     input: Input,
     truncate: bool,
-    admission: Admission,
+    leave: Admission,
 ) -> Result<CachedEmbedding, Error> {
     let tokens = model.tokenize(&input).await?;
     if tokens.n_tokens_full > tokens.ids.len() && !truncate {
@@ -223,55 +173,11 @@ async fn compute(
     let n_tokens = tokens.ids.len();
     let vector = model
         .batcher()
-        .embed(tokens.ids, Outputs::DENSE, admission)
+        .embed(tokens.ids, Outputs::DENSE, leave)
         .await?;
     Ok(CachedEmbedding {
         vector: vector.into(),
         n_tokens,
         n_tokens_full: tokens.n_tokens_full,
     })
-}
-
-/// Says which input an error is about.
-fn at_input(error: Error, i: usize) -> Error {
-    match error.kind {
-        ErrorKind::InvalidRequest => Error {
-            message: format!("input[{i}]: {}", error.message),
-            ..error
-        },
-        ErrorKind::Internal => Error {
-            message: format!("{} at input[{i}]", error.message),
-            ..error
-        },
-        _ => error,
-    }
-}
-
-/// Cuts and normalizes a vector, and copies it out of the cache.
-fn finish(cached: &CachedEmbedding, dimensions: usize, normalize: bool) -> Embedding {
-    let mut vector = cached.vector[..dimensions.min(cached.vector.len())].to_vec();
-    if normalize || vector.len() < cached.vector.len() {
-        normalize_to_one(&mut vector);
-    }
-    Embedding {
-        vector,
-        n_tokens: cached.n_tokens,
-        n_tokens_full: cached.n_tokens_full,
-    }
-}
-
-/// Gives a vector length 1; the zero vector stays as it is.
-///
-/// Source: PyTorch 2.15, `torch.nn.functional.normalize`: the length is at least 1e-12. Summed in f64.
-#[expect(clippy::cast_possible_truncation, reason = "the result is f32")]
-fn normalize_to_one(vector: &mut [f32]) {
-    let length = vector
-        .iter()
-        .map(|x| f64::from(*x) * f64::from(*x))
-        .sum::<f64>()
-        .sqrt()
-        .max(1e-12);
-    for x in vector {
-        *x = (f64::from(*x) / length) as f32;
-    }
 }

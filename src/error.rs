@@ -40,7 +40,7 @@ pub enum ErrorKind {
     PayloadTooLarge,
     /// The queue is full.
     Overloaded,
-    /// A bug or a broken model; the message is not shown.
+    /// A bug or a broken model; what went wrong is the log's.
     Internal,
     /// Not now: loading, draining, or the model is down.
     Unavailable,
@@ -67,6 +67,15 @@ impl Error {
             param: Some(param),
             ..Self::new(ErrorKind::InvalidRequest, message)
         }
+    }
+
+    /// Makes the error of a request with too many inputs.
+    #[must_use]
+    pub fn too_many_inputs(n: usize, max: usize) -> Self {
+        Self::invalid(
+            "input",
+            format!("input must hold at most {max} entries, got {n}: split the request"),
+        )
     }
 
     /// Makes an error that the client cannot mend and need not understand.

@@ -2,13 +2,15 @@
 //!
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
-mod body;
+pub mod body;
 pub mod connection;
 mod context;
 mod error;
 mod health;
+mod linger;
 mod models;
 mod openai;
+mod stream;
 mod trace;
 
 use std::sync::{Arc, OnceLock};
@@ -34,6 +36,8 @@ pub struct Gateway {
     pub config: ServerConfig,
     /// Asked before anything of a request is read.
     pub authenticator: Authenticator,
+    /// What the bodies of all requests together may take.
+    pub body_memory: body::BodyMemory,
     /// Set when the models are loaded.
     pub embedder: OnceLock<Embedder>,
     /// Tells whether the process is on its way out.
@@ -85,8 +89,10 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .with_state(gateway);
-    // From the inside out: a panic becomes an answer, which the log and the request's id see like any other.
+    // From the inside out: a panic becomes an answer; a refused body is taken to its end; the log and the request's id
+    // see every answer.
     let routes = routes.layer(CatchPanicLayer::custom(error::panicked));
+    let routes = routes.layer(axum::middleware::from_fn(linger::linger));
     let routes = routes.layer(axum::middleware::from_fn(trace::trace));
     match cors {
         Some(cors) => routes.layer(cors),

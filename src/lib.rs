@@ -19,6 +19,7 @@ pub mod embed;
 pub mod error;
 pub mod http;
 pub mod model;
+pub mod offload;
 pub mod request;
 pub mod shutdown;
 pub mod telemetry;

@@ -35,31 +35,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// Puts a model together. `prompt` goes in front of every text.
-    #[must_use]
-    pub fn new(parts: ModelParts) -> Self {
-        let ModelParts {
-            name,
-            info,
-            fingerprint,
-            normalize,
-            prompt,
-            config,
-            tokenizer,
-            batcher,
-        } = parts;
-        Self {
-            name,
-            info,
-            fingerprint,
-            normalize,
-            prompt,
-            config,
-            tokenizer,
-            batcher,
-        }
-    }
-
     /// The model's queue.
     #[must_use]
     pub fn batcher(&self) -> &Batcher {
@@ -105,19 +80,6 @@ impl Model {
             _ => Ok(()),
         }
     }
-}
-
-/// What a model is made of.
-#[expect(missing_docs, reason = "the fields of `Model`")]
-pub struct ModelParts {
-    pub name: String,
-    pub info: BackendInfo,
-    pub fingerprint: blake3::Hash,
-    pub normalize: bool,
-    pub prompt: String,
-    pub config: ModelConfig,
-    pub tokenizer: TokenizerPool,
-    pub batcher: Batcher,
 }
 
 /// A configured model.

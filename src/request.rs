@@ -26,6 +26,17 @@ pub enum Input {
     Tokens(Vec<u32>),
 }
 
+impl Input {
+    /// How much there is to read.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Tokens(ids) => size_of_val(ids.as_slice()),
+        }
+    }
+}
+
 /// What token ids from a client mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

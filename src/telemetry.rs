@@ -57,7 +57,8 @@ pub fn init(config: &LogConfig) {
     log_panics();
 }
 
-/// A panic becomes a log line like any other. Its message is ours or a library's, never a client's text.
+/// A panic becomes a log line like any other. Its message is ours or a library's, up to the first backtick: what the
+/// standard library quotes in those may be a client's text.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic
@@ -65,6 +66,7 @@ fn log_panics() {
             .map(ToString::to_string)
             .unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or("without a message");
+        let message = message.split('`').next().unwrap_or_default();
         let thread = std::thread::current()
             .name()
             .unwrap_or("unnamed")

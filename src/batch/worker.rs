@@ -53,6 +53,7 @@ impl Worker {
             healthy,
         };
         let work = move || {
+            let _mark_down = DownWhenGone(Arc::clone(&worker.healthy));
             while idle.blocking_send(()).is_ok() {
                 let Some(batch) = incoming.blocking_recv() else {
                     return;
@@ -102,6 +103,9 @@ impl Worker {
     }
 
     fn run_alone(&mut self, entry: Entry) -> Result<(), Panicked> {
+        if entry.reply.is_closed() {
+            return Ok(());
+        }
         let batch: TokenBatch = std::iter::once(entry.ids.as_slice()).collect();
         let result = match self.embed(&batch, entry.outputs)? {
             Ok(rows) if is_finite(rows.row(0)) => Ok(rows.data),
@@ -129,6 +133,15 @@ impl Worker {
                 .filter(|rows| rows.rows() == batch.len())
                 .ok_or_else(missing)
         }))
+    }
+}
+
+/// However the thread ends, callers must not wait for it.
+struct DownWhenGone(Arc<AtomicBool>);
+
+impl Drop for DownWhenGone {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

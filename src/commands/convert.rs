@@ -24,16 +24,13 @@ mod supported {
     use embedgate_core::{Backend, EmbeddingBatch, TokenBatch};
     use embedgate_onnx::convert::{self, ConvertError, DATA_FILE, Heads, MODEL_FILE};
 
-    use super::super::{Failure, quiet_log};
+    use super::super::{Failure, start_log};
     use crate::{
         args::ConvertArgs,
         config::{
             BackendConfig, BackendType, Environment, LogLevel, ModelConfig, OnnxRuntimeConfig,
         },
-        model::{
-            load::{self, Plan, Surroundings},
-            tokenizer::TextTokenizer,
-        },
+        model::load::{self, Plan, Surroundings},
     };
 
     /// What the written model is tried on: scripts, code, an empty text, and lengths that make padding.
@@ -52,7 +49,7 @@ mod supported {
         args: &ConvertArgs,
         environment: &Environment,
     ) -> Result<(), Failure> {
-        quiet_log(LogLevel::Info);
+        start_log(LogLevel::Info);
         let started = Instant::now();
         let config = ModelConfig {
             path: args.folder.clone(),
@@ -72,6 +69,8 @@ mod supported {
             .into());
         }
         let surroundings = Surroundings::new(&OnnxRuntimeConfig::default(), environment);
+        // Without it the result could not be checked: better said now than after gigabytes.
+        embedgate_onnx::runtime::load(&surroundings.library()).map_err(anyhow::Error::new)?;
         let partial = Partial::create(&output)?;
         write(&plan, &partial.0)?;
         verify(&plan, &config, &partial.0, &surroundings)?;
@@ -116,7 +115,7 @@ mod supported {
         surroundings: &Surroundings,
     ) -> anyhow::Result<()> {
         tracing::info!("checking the ONNX model against candle");
-        let tokenizer = TextTokenizer::load(&plan.folder.path, plan.max_tokens)?;
+        let tokenizer = load::tokenizer(plan)?;
         let mut batch = TokenBatch::new();
         for text in TEXTS {
             batch.push(&tokenizer.encode(text).map_err(anyhow::Error::msg)?.ids);

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use serde_json::json;
 
-use super::{Failure, quiet_log, runtime};
+use super::{Failure, runtime, start_log};
 use crate::{
     args::EmbedArgs,
     cache::EmbeddingCache,
@@ -32,10 +32,10 @@ pub(super) fn run(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let config = Config::load(config, environment)?;
-    quiet_log(LogLevel::Warn);
+    start_log(LogLevel::Warn);
     let runtime = runtime()?;
     let _entered = runtime.enter();
-    let embedder = embedder(&config, args, environment)?;
+    let (embedder, lines_at_once) = embedder(&config, args, environment)?;
     let lines: Box<dyn BufRead> = if args.file.as_os_str() == "-" {
         Box::new(BufReader::new(io::stdin()))
     } else {
@@ -46,7 +46,7 @@ pub(super) fn run(
     let mut lines = lines.lines().enumerate();
     loop {
         let mut texts = Vec::new();
-        for (i, line) in lines.by_ref().take(LINES) {
+        for (i, line) in lines.by_ref().take(lines_at_once) {
             texts.push(line.with_context(|| format!("line {}", i + 1))?);
         }
         if texts.is_empty() {
@@ -61,12 +61,12 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Loads just the model that is asked for.
+/// Loads just the model that is asked for; also tells how many lines fit into its queue.
 fn embedder(
     config: &Config,
     args: &EmbedArgs,
     environment: &Environment,
-) -> Result<Embedder, Failure> {
+) -> Result<(Embedder, usize), Failure> {
     let surroundings = Surroundings::new(&config.onnxruntime, environment);
     let asked = args.model.as_deref().or(config.default_model());
     let has_name = |(name, model): &(&String, &crate::config::ModelConfig)| {
@@ -83,15 +83,18 @@ fn embedder(
             names.join(", ")
         ))
     })?;
-    let model = load::load(name, model, &surroundings).with_context(|| format!("model {name}"))?;
-    let registry = ModelRegistry::new(
-        vec![(Entry::Loaded(Arc::new(model)), Vec::new())],
-        Some(name),
-    );
-    Ok(Embedder::new(
-        registry,
-        EmbeddingCache::new(&CacheConfig::default()),
-        LINES,
+    let lines_at_once = model.queue_capacity.min(LINES);
+    let model =
+        load::load(name, model, &surroundings).map_err(|e| anyhow::anyhow!("model {name}: {e}"))?;
+    let entries = vec![(Entry::Loaded(Arc::new(model)), Vec::new())];
+    let registry = ModelRegistry::new(entries, Some(name));
+    Ok((
+        Embedder::new(
+            registry,
+            EmbeddingCache::new(&CacheConfig::default()),
+            LINES,
+        ),
+        lines_at_once,
     ))
 }
 

@@ -25,11 +25,8 @@ impl Default for CacheConfig {
 
 impl CacheConfig {
     pub(super) fn check(&self, problems: &mut Vec<Problem>) {
-        if self.ttl.is_some_and(|ttl| ttl.0.is_zero()) {
-            problems.push(Problem::new(
-                "cache.ttl",
-                "must be longer than nothing; max_size = \"0B\" turns the cache off",
-            ));
+        if let Some(ttl) = self.ttl {
+            ttl.check("cache.ttl", problems);
         }
     }
 }

@@ -46,7 +46,9 @@ fn expanded(text: &str, environment: &Environment) -> Result<String, String> {
             .split_once('}')
             .ok_or("${ without }: write ${NAME}, or $${ for a plain ${")?;
         let value = environment.get(name);
-        out.push_str(value.ok_or_else(|| format!("the environment variable {name} is not set"))?);
+        out.push_str(
+            value.ok_or_else(|| format!("the environment variable {name} is not set, or empty"))?,
+        );
         rest = after;
     }
     out.push_str(rest);
@@ -54,13 +56,20 @@ fn expanded(text: &str, environment: &Environment) -> Result<String, String> {
 }
 
 /// Sets keys from the environment: `EMBEDGATE_SERVER__MAX_BODY=64MiB` is `server.max_body = "64MiB"`; `__` stands for
-/// the dot. `EMBEDGATE_LISTEN` is short for `EMBEDGATE_SERVER__LISTEN`. Other variables, such as keys, are left alone.
+/// the dot. `EMBEDGATE_LISTEN` is short for `EMBEDGATE_SERVER__LISTEN`. Empty variables and others, such as keys, are left
+/// alone.
 pub(super) fn overrides(table: &mut Table, environment: &Environment, problems: &mut Vec<Problem>) {
-    if let Some(listen) = environment.get("EMBEDGATE_LISTEN") {
-        set(table, &["server", "listen"], Value::String(listen.into()))
-            .unwrap_or_else(|problem| problems.push(problem));
+    let short = [
+        ("EMBEDGATE_LISTEN", &["server", "listen"][..]),
+        ("EMBEDGATE_DEFAULT_MODEL", &["default_model"]),
+    ];
+    for (name, path) in short {
+        if let Some(text) = environment.get(name) {
+            set(table, path, Value::String(text.into()))
+                .unwrap_or_else(|problem| problems.push(problem));
+        }
     }
-    for (name, text) in environment.iter() {
+    for (name, text) in environment.iter().filter(|(_, text)| !text.is_empty()) {
         let Some(path) = name
             .strip_prefix("EMBEDGATE_")
             .filter(|path| path.contains("__"))
@@ -85,8 +94,8 @@ fn set(table: &mut Table, path: &[&str], value: Value) -> Result<(), Problem> {
     let [first, rest @ ..] = path else {
         return Ok(());
     };
-    // Names of models may have capitals and dashes, which variables lack: an existing key that differs only so is meant.
-    let same = |key: &&String| key.to_lowercase().replace('-', "_") == *first;
+    // Names of models may have capitals, dashes and dots, which variables lack: an existing key that differs only so is meant.
+    let same = |key: &&String| key.to_lowercase().replace(['-', '.', '/'], "_") == *first;
     let key = table
         .keys()
         .find(same)
@@ -136,7 +145,7 @@ mod tests {
         let expected = [
             Problem::new(
                 "auth.keys[1]",
-                "the environment variable NO_SUCH is not set",
+                "the environment variable NO_SUCH is not set, or empty",
             ),
             Problem::new(
                 "auth.keys[2]",
@@ -152,6 +161,8 @@ mod tests {
         let environment = Environment::from([
             ("EMBEDGATE_LISTEN", "0.0.0.0:1"),
             ("EMBEDGATE_KEY", "secret"),
+            ("EMBEDGATE_SERVER__MAX_INPUTS", ""),
+            ("EMBEDGATE_DEFAULT_MODEL", "2024"),
             ("EMBEDGATE_SERVER__MAX_BODY", "64MiB"),
             ("EMBEDGATE_MODELS__BGE_M3_LOCAL__BACKEND__THREADS", "2"),
         ]);
@@ -164,6 +175,8 @@ mod tests {
             table["models"]["bge-m3-Local"]["backend"]["threads"].as_integer(),
             Some(2)
         );
-        assert_eq!(table.len(), 2);
+        assert_eq!(table["default_model"].as_str(), Some("2024"));
+        assert!(table["server"].get("max_inputs").is_none());
+        assert_eq!(table.len(), 3);
     }
 }

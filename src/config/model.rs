@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{Problem, ServerConfig};
 use crate::request::TokenIds;
 
+/// More inputs than memory could hold.
+const MAX_QUEUE: usize = 10_000_000;
+
 /// One model. What is not said is read from the model's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,7 +31,7 @@ pub struct ModelConfig {
     pub truncate: bool,
     /// Texts that can be put in front of inputs, by name, beside those of the folder.
     pub prompts: BTreeMap<String, String>,
-    /// The prompt that is put in front of every text. None means as the folder says.
+    /// The prompt that is put in front of every text; `""` for none. None means as the folder says.
     pub default_prompt: Option<String>,
     /// What arrays of token ids mean: `cl100k` (OpenAI's, as LangChain sends), `native` (the model's own) or `reject`.
     /// None means what the route's dialect means by them.
@@ -59,7 +62,7 @@ impl Default for ModelConfig {
             dimensions: DimensionsPolicy::Cut,
             queue_capacity: 8192,
             max_batch_tokens: 1024,
-            tokenizer_threads: 1,
+            tokenizer_threads: 2,
         }
     }
 }
@@ -147,6 +150,12 @@ impl ModelConfig {
             if value < least {
                 problem(key, format!("must be at least {least}, got {value}"));
             }
+        }
+        if self.queue_capacity > MAX_QUEUE {
+            problem(
+                "queue_capacity",
+                format!("must be at most {MAX_QUEUE}, got {}", self.queue_capacity),
+            );
         }
         if self.queue_capacity < server.max_inputs {
             problem(

@@ -83,6 +83,13 @@ fn read<T: DeserializeOwned + Default>(
             .iter()
             .fold(at.to_owned(), |key, part| format!("{key}.{part}"))
             .replace(".[", "[");
+        // What was found in place of a list of keys may be a key.
+        let is_secret = key == "auth.keys" || key.starts_with("auth.keys[");
+        let message = if is_secret {
+            "must be a list of strings: keys = [\"${EMBEDGATE_KEY}\"]".into()
+        } else {
+            message
+        };
         problems.push(Problem::new(key, message));
         if !remove(&mut value, &path) {
             return T::default();
@@ -164,6 +171,24 @@ mod tests {
         );
         assert!(message("models.a.backend.type").contains("`candle` or `onnx`"));
         assert!(message("server.lisen").contains("`listen`"));
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_not_shown() {
+        for text in [
+            "[auth]\nkeys = \"the-secret-key\"",
+            "[auth]\nkeys = [[\"the-secret-key\"]]",
+        ] {
+            let problems = problems(text);
+            assert!(
+                problems.iter().any(|(key, _)| key.starts_with("auth.keys")),
+                "{problems:?}"
+            );
+            assert!(
+                !format!("{problems:?}").contains("the-secret"),
+                "{problems:?}"
+            );
+        }
     }
 
     #[test]

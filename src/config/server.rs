@@ -4,13 +4,19 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Period, Problem};
+use super::{ByteSize, Period, Problem, units};
+
+/// More connections than a process can have files.
+const MAX_CONNECTIONS: usize = 1_000_000;
+/// More inputs than the largest body holds.
+const MAX_INPUTS: usize = 1_000_000;
 
 /// The HTTP server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Address and port. Use `0.0.0.0:9100` to be reached from other machines and from containers.
+    #[serde(deserialize_with = "units::socket_address")]
     pub listen: SocketAddr,
     /// Connections served at once; more wait until one closes.
     pub max_connections: usize,
@@ -24,6 +30,8 @@ pub struct ServerConfig {
     pub drain_timeout: Period,
     /// Largest body of a request.
     pub max_body: ByteSize,
+    /// Largest sum of the bodies of all requests at once; a request beyond it gets 429.
+    pub max_bodies: ByteSize,
     /// Most inputs in one request.
     pub max_inputs: usize,
     /// Origins whose pages may call this server from a browser, or `["*"]`; none means no page may.
@@ -42,6 +50,7 @@ impl Default for ServerConfig {
             request_timeout: Period::seconds(120),
             drain_timeout: Period::seconds(30),
             max_body: ByteSize::mib(32),
+            max_bodies: ByteSize::mib(256),
             max_inputs: 2048,
             cors_origins: Vec::new(),
             require_all_models: false,
@@ -55,27 +64,37 @@ impl ServerConfig {
             ("server.header_timeout", self.header_timeout),
             ("server.idle_timeout", self.idle_timeout),
             ("server.request_timeout", self.request_timeout),
+            ("server.drain_timeout", self.drain_timeout),
         ];
-        for (key, _) in periods.into_iter().filter(|(_, period)| period.0.is_zero()) {
-            problems.push(Problem::new(
-                key,
-                "must be longer than nothing, such as \"30s\"",
-            ));
+        for (key, period) in periods {
+            period.check(key, problems);
         }
-        for (key, _) in [
-            ("server.max_connections", self.max_connections),
-            ("server.max_inputs", self.max_inputs),
-        ]
-        .into_iter()
-        .filter(|(_, n)| *n == 0)
+        let counts = [
+            (
+                "server.max_connections",
+                self.max_connections,
+                MAX_CONNECTIONS,
+            ),
+            ("server.max_inputs", self.max_inputs, MAX_INPUTS),
+        ];
+        for (key, n, most) in counts
+            .into_iter()
+            .filter(|(_, n, most)| !(1..=*most).contains(n))
         {
-            problems.push(Problem::new(key, "must be at least 1"));
+            problems.push(Problem::new(key, format!("must be 1 to {most}, got {n}")));
         }
         if self.max_body.0 < 1024 {
             problems.push(Problem::new(
                 "server.max_body",
                 format!("{} is too small, use at least 1KiB", self.max_body),
             ));
+        }
+        if self.max_bodies < self.max_body {
+            let message = format!(
+                "{} is below server.max_body {}: the largest body would never fit",
+                self.max_bodies, self.max_body
+            );
+            problems.push(Problem::new("server.max_bodies", message));
         }
         for origin in self
             .cors_origins

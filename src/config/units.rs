@@ -1,8 +1,10 @@
 //! Values with a unit, and values that must not be shown.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::Problem;
 
 /// A length of time, written as `"30s"`, `"5m"` or `"200ms"`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +15,21 @@ impl Period {
     #[must_use]
     pub const fn seconds(n: u64) -> Self {
         Self(Duration::from_secs(n))
+    }
+}
+
+/// Longer times are a mistake, and sums with them would overflow the clock.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl Period {
+    /// Refuses no time at all, and more than a year.
+    pub(super) fn check(self, key: &str, problems: &mut Vec<Problem>) {
+        if self.0.is_zero() || self.0 > LONGEST {
+            let message = format!(
+                "{self} is out of range: more than nothing and at most a year, such as \"30s\""
+            );
+            problems.push(Problem::new(key, message));
+        }
     }
 }
 
@@ -44,6 +61,16 @@ impl Serialize for Period {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
+}
+
+/// Reads an address and port.
+pub(super) fn socket_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!("\"{text}\" is no address with a port, write it as \"127.0.0.1:9100\" or \"0.0.0.0:9100\""))
+    })
 }
 
 /// A number of bytes, written as `"512MiB"` or `"2GB"`.
@@ -137,7 +164,7 @@ mod tests {
         }
         for (text, bytes, shown) in [
             ("512MiB", 512 << 20, "512MiB"),
-            ("2GB", 2_000_000_000, "2000000000B"),
+            ("2GB", 2_000_000_000, "1953125KiB"),
             ("0B", 0, "0B"),
         ] {
             let size: ByteSize = serde_json::from_value(text.into()).unwrap();

@@ -1,39 +1,71 @@
-//! Reads a request's body within its limits of size and time.
+//! Reads a request's body within its limits of size, time and the memory of all bodies.
 
-use std::time::{Duration, Instant};
+use std::{sync::Arc, time::Duration, time::Instant};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, header},
 };
 use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    config::ServerConfig,
+    error::{Error, ErrorKind},
+};
 
-/// A body that is too large is still read for so long, and thrown away: a client that is cut off while it sends would
-/// see a broken connection instead of the answer that says why.
-const LINGER: Duration = Duration::from_secs(5);
-/// More than this is not read even to be thrown away.
-const LINGER_BYTES: usize = 512 << 20;
+/// When the memory for bodies is all taken, requests in flight give some back within about this time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The memory that all bodies together may take, in KiB.
+pub struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    /// Makes the whole amount available.
+    #[must_use]
+    pub fn new(config: &ServerConfig) -> Self {
+        let kib = config.max_bodies.bytes() >> 10;
+        Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Takes memory for one more piece.
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        Arc::clone(&self.0)
+            .try_acquire_many_owned(kib)
+            .map_err(|_| Error {
+                retry_after: Some(RETRY_AFTER),
+                ..Error::new(
+                    ErrorKind::Overloaded,
+                    "the bodies of all requests exceed server.max_bodies: try again later",
+                )
+            })
+    }
+}
+
+/// A body, read whole, and the memory that it holds.
+pub(super) struct WholeBody {
+    pub(super) bytes: Bytes,
+    /// Given back when the request is done: what is parsed takes about as much as the body.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
+}
 
 /// Reads the whole body.
 ///
 /// # Errors
-/// `PayloadTooLarge`, `RequestTimeout`, or `InvalidRequest` when the client breaks off.
+/// `PayloadTooLarge`, `Overloaded`, `RequestTimeout`, or `InvalidRequest` when the client breaks off.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
-    max_bytes: usize,
+    config: &ServerConfig,
+    memory: &BodyMemory,
     deadline: Instant,
-) -> Result<Bytes, Error> {
+) -> Result<WholeBody, Error> {
+    let max_bytes = config.max_body.bytes();
     if stated_length(headers).is_some_and(|length| length > max_bytes as u64) {
-        // A client that waits for "100 Continue" has not sent anything yet.
-        if !headers.contains_key(header::EXPECT) {
-            drain(body).await;
-        }
         return Err(too_large(max_bytes));
     }
-    match tokio::time::timeout_at(deadline.into(), collect(body, max_bytes)).await {
+    match tokio::time::timeout_at(deadline.into(), collect(body, max_bytes, memory)).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(
             ErrorKind::RequestTimeout,
@@ -42,12 +74,17 @@ pub(super) async fn read(
     }
 }
 
-async fn collect(mut body: Body, max_bytes: usize) -> Result<Bytes, Error> {
+async fn collect(
+    mut body: Body,
+    max_bytes: usize,
+    memory: &BodyMemory,
+) -> Result<WholeBody, Error> {
+    let mut held: Option<OwnedSemaphorePermit> = None;
     let mut first: Option<Bytes> = None;
     let mut all = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| Error {
-            source: Some(std::sync::Arc::new(e)),
+            source: Some(Arc::new(e)),
             ..Error::new(ErrorKind::InvalidRequest, "the body broke off")
         })?;
         let Ok(data) = frame.into_data() else {
@@ -55,8 +92,12 @@ async fn collect(mut body: Body, max_bytes: usize) -> Result<Bytes, Error> {
         };
         let so_far = first.as_ref().map_or(all.len(), Bytes::len);
         if so_far + data.len() > max_bytes {
-            drain(body).await;
             return Err(too_large(max_bytes));
+        }
+        let piece = memory.take(data.len())?;
+        match &mut held {
+            Some(held) => held.merge(piece),
+            None => held = Some(piece),
         }
         // Most bodies are one piece, which needs no copy.
         match first.take() {
@@ -68,22 +109,10 @@ async fn collect(mut body: Body, max_bytes: usize) -> Result<Bytes, Error> {
             }
         }
     }
-    Ok(first.unwrap_or_else(|| all.into()))
-}
-
-async fn drain(mut body: Body) {
-    let mut left = LINGER_BYTES;
-    let thrown_away = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let n = frame.data_ref().map_or(0, Bytes::len);
-            if n > left {
-                return;
-            }
-            left -= n;
-        }
-    };
-    // Either end is fine: all was read, or enough.
-    drop(tokio::time::timeout(LINGER, thrown_away).await);
+    Ok(WholeBody {
+        bytes: first.unwrap_or_else(|| all.into()),
+        memory: held,
+    })
 }
 
 fn stated_length(headers: &HeaderMap) -> Option<u64> {

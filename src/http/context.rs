@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::{header::AUTHORIZATION, request::Parts},
+};
 
 use super::{Gateway, error::OpenAiError, trace::RequestId};
 use crate::request::RequestContext;
@@ -17,7 +20,11 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         parts: &mut Parts,
         gateway: &Arc<Gateway>,
     ) -> Result<Self, OpenAiError> {
-        let principal = gateway.authenticator.authenticate(&parts.headers)?;
+        let authorization = parts
+            .headers
+            .get(AUTHORIZATION)
+            .map(|value| value.as_bytes());
+        let principal = gateway.authenticator.authenticate(authorization)?;
         let id = RequestId::of(&parts.extensions);
         let deadline = Instant::now() + gateway.config.request_timeout.0;
         Ok(Self(RequestContext {

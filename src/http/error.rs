@@ -15,6 +15,9 @@ use crate::error::{Error, ErrorKind};
 /// Retry-After is at most this many seconds: clients wait no longer anyway.
 const MAX_RETRY_AFTER: u64 = 60;
 
+/// Longer messages are cut: clients show them to people.
+const MAX_MESSAGE: usize = 500;
+
 /// An error in the envelope of `OpenAI`.
 pub(super) struct OpenAiError(Error);
 
@@ -38,6 +41,7 @@ impl IntoResponse for OpenAiError {
             ),
             _ => error.message,
         };
+        let message = short(message);
         let body = json!({"error": {"message": message, "type": kind, "param": error.param, "code": code}});
         let mut response = (status, Json(body)).into_response();
         response
@@ -107,13 +111,33 @@ fn log(error: &Error, status: StatusCode) {
                 .map(ToString::to_string)
                 .collect();
         let causes = causes.join(": ");
-        tracing::error!(
-            status = status.as_u16(),
-            causes,
-            "request failed: {}: {causes}",
-            error.message
-        );
+        let (status, is_ours) = (status.as_u16(), status.is_server_error());
+        let message = &error.message;
+        if is_ours {
+            tracing::error!(status, causes, "request failed: {message}: {causes}");
+        } else {
+            tracing::debug!(status, causes, "request refused: {message}: {causes}");
+        }
     }
+}
+
+/// Messages quote what the client sent, which may be long.
+fn short(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+        message.truncate(end);
+        message.push_str("...");
+    }
+    message
+}
+
+/// The answer of a probe: 200, or 503 where nothing serves.
+pub(super) fn probe(serving: bool, body: serde_json::Value) -> Response {
+    let status = if serving {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(body)).into_response()
 }
 
 pub(super) async fn no_route(method: Method, uri: Uri) -> OpenAiError {

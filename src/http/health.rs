@@ -2,12 +2,14 @@
 
 use axum::{
     Json,
-    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
-use super::{State, error::OpenAiError};
+use super::{
+    State,
+    error::{OpenAiError, probe},
+};
 use crate::model::{Entry, ModelRegistry};
 
 /// `GET /livez`: 200 as long as the process answers.
@@ -26,13 +28,8 @@ pub(super) async fn readyz(gateway: State) -> Response {
         .registry()
         .loaded()
         .any(|model| model.batcher().is_healthy());
-    let status = if serving {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
     let word = if serving { "ready" } else { "down" };
-    (status, Json(json!({"status": word, "models": states}))).into_response()
+    probe(serving, json!({"status": word, "models": states}))
 }
 
 /// `GET /`: what this is, for people who paste the base URL into a browser.

@@ -1,10 +1,13 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
-use axum::{Json, extract::Path};
+use axum::{
+    Json,
+    extract::{Path, rejection::PathRejection},
+};
 use serde_json::{Value, json};
 
 use super::{Gateway, State, context::Context, error::OpenAiError};
-use crate::model::Model;
+use crate::{error::Error, model::Model};
 
 /// Every model that serves.
 pub(super) async fn list(gateway: State, _: Context) -> Result<Json<Value>, OpenAiError> {
@@ -21,8 +24,9 @@ pub(super) async fn list(gateway: State, _: Context) -> Result<Json<Value>, Open
 pub(super) async fn one(
     gateway: State,
     _: Context,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, OpenAiError> {
+    let Path(id) = id.map_err(|_| Error::invalid("id", "the model's id is not valid UTF-8"))?;
     let model = gateway.embedder()?.registry().resolve(Some(&id))?;
     Ok(Json(describe(&gateway, model)))
 }

@@ -11,8 +11,10 @@ use axum::{
 };
 
 use super::{State, body, context::Context, error::OpenAiError, trace::Work};
-use crate::{error::Error, request::EmbedResponse};
+use crate::{offload, request::EmbedResponse};
 
+/// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
+const PARSE_ELSEWHERE: usize = 256 << 10;
 /// Answers with at least this many numbers are rendered off the threads that serve connections: about 5 ms of work.
 const RENDER_ELSEWHERE: usize = 200_000;
 /// The header that says which inputs were cut lists so many at most.
@@ -25,15 +27,19 @@ pub(super) async fn embeddings(
     body: Body,
 ) -> Result<Response, OpenAiError> {
     let embedder = gateway.embedder()?;
-    let bytes = body::read(
+    let body = body::read(
         &headers,
         body,
-        gateway.config.max_body.bytes(),
+        &gateway.config,
+        &gateway.body_memory,
         ctx.deadline,
     )
     .await?;
-    let (request, encoding) = parse::request(&bytes)?;
-    drop(bytes);
+    let max_inputs = gateway.config.max_inputs;
+    let bytes = body.bytes;
+    let body_is_large = bytes.len() >= PARSE_ELSEWHERE;
+    let parse = move || parse::request(&bytes, max_inputs);
+    let (request, encoding) = offload::run_if(body_is_large, parse).await??;
     let answer = embedder.embed(&ctx, request).await?;
     let work = Work {
         model: answer.model.clone(),
@@ -47,13 +53,11 @@ pub(super) async fn embeddings(
         .iter()
         .map(|embedding| embedding.vector.len())
         .sum();
-    let json = if numbers >= RENDER_ELSEWHERE {
-        tokio::task::spawn_blocking(move || render::response(&answer, encoding))
-            .await
-            .map_err(Error::internal)?
-    } else {
+    let json = offload::run_if(numbers >= RENDER_ELSEWHERE, move || {
         render::response(&answer, encoding)
-    };
+    })
+    .await?;
+    drop(body.memory);
     let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
     if let Some(value) = truncated {
         response.headers_mut().insert("x-truncated", value);

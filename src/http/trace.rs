@@ -48,13 +48,44 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path: String = request.uri().path().chars().take(100).collect();
     let span = tracing::info_span!("request", id = %id);
+    let left = LogIfDropped {
+        span: &span,
+        method: method.as_str(),
+        path: &path,
+        started,
+    };
     let mut response = next.run(request).instrument(span.clone()).await;
+    std::mem::forget(left);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HEADER, value);
     }
     let _in_span = span.enter();
     log(&response, method.as_str(), &path, started);
     response
+}
+
+/// Writes the log line of a request whose client left before the answer: then the request's future is dropped.
+struct LogIfDropped<'a> {
+    span: &'a tracing::Span,
+    method: &'a str,
+    path: &'a str,
+    started: Instant,
+}
+
+impl Drop for LogIfDropped<'_> {
+    fn drop(&mut self) {
+        let _in_span = self.span.enter();
+        let (method, path, ms) = (
+            self.method,
+            self.path,
+            self.started.elapsed().as_secs_f64() * 1e3,
+        );
+        tracing::info!(
+            ms,
+            error.code = "client_left",
+            "{method} {path} the client left after {ms:.1} ms"
+        );
+    }
 }
 
 fn request_id(request: &Request) -> Arc<str> {

@@ -4,12 +4,15 @@ use std::{io, path::Path, time::UNIX_EPOCH};
 
 use embedgate_core::{BackendInfo, Pooling};
 
-/// Files up to this size are hashed whole; of larger ones the name, length and time of change stand for the content,
-/// since reading gigabytes again would double the time to load.
+/// Files up to this size are hashed whole; of larger ones the length and the time of change stand for the content, since
+/// reading gigabytes again would double the time to load.
 const HASHED_WHOLE: u64 = 16 << 20;
 
-/// Hashes what a model's vectors depend on: the files of its folder (tokenizer, configuration, weights), the backend and
-/// its precision, the pooling, the longest sequence.
+/// Hashes what a model's vectors depend on: its folder and the files in it (tokenizer, configuration, weights), the
+/// backend and its precision, the pooling, the longest sequence.
+///
+/// The folder's own path is hashed too: two folders may hold large files of one name, length and time. So a fingerprint
+/// identifies vectors within one process, which is how long the cache lives; it is no name for use beyond that.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -27,6 +30,12 @@ pub fn fingerprint(
         &mut hasher,
         &(info.max_sequence_tokens as u64).to_le_bytes(),
     );
+    for path in std::iter::once(folder).chain(file) {
+        field(
+            &mut hasher,
+            path.canonicalize()?.as_os_str().as_encoded_bytes(),
+        );
+    }
     let mut files = Vec::new();
     for sub in ["", "1_Pooling", "onnx"] {
         let Ok(entries) = folder.join(sub).read_dir() else {

@@ -1,19 +1,50 @@
-//! Loads a configured model: folder, tokenizer, backend, warm-up. The one match that names backends is here.
+//! Loads a configured model: folder, tokenizer, backend, warm-up. The match that names the backends of the server is here.
 
-use std::{path::PathBuf, time::Instant};
+use std::{io, path::PathBuf, time::Instant};
 
-use anyhow::{Context, bail};
-use embedgate_core::{Backend, BackendInfo, ModelFolder, Outputs, Pooling, TokenBatch};
+use embedgate_core::{
+    Backend, BackendError, BackendInfo, FolderError, ModelFolder, Outputs, Pooling, TokenBatch,
+};
+use thiserror::Error;
 
 use super::{
-    Model, ModelParts,
+    Model,
     fingerprint::fingerprint,
-    tokenizer::{TextTokenizer, TokenizerPool},
+    tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
 use crate::{
     batch::{self, Batcher},
     config::{BackendType, Environment, ModelConfig, OnnxRuntimeConfig},
 };
+
+/// Why a model cannot be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// A file of the folder is missing, broken or not supported.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The backend cannot run the model.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The configuration asks for what the model does not have.
+    #[error("{0}")]
+    Setting(String),
+    /// The first batch failed.
+    #[error("the warm-up batch failed: {0}")]
+    WarmUp(#[source] BackendError),
+    /// The system gave no thread, or the folder changed while it was read.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
 
 /// What loading needs to know beyond the model's own configuration.
 #[derive(Clone, Debug, Default)]
@@ -43,17 +74,28 @@ impl Surroundings {
                 beside.join("../../.embedgate/lib"),
             ]);
         }
-        folders.extend([
-            PathBuf::from(".embedgate/lib"),
-            "/usr/local/lib/embedgate".into(),
-            "/usr/lib/embedgate".into(),
-        ]);
+        let system = [
+            ".embedgate/lib",
+            "/usr/local/lib/embedgate",
+            "/usr/lib/embedgate",
+        ];
+        folders.extend(system.map(PathBuf::from));
         let default_threads =
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             onnxruntime: named,
             library_folders: folders,
             default_threads,
+        }
+    }
+
+    /// Where ONNX Runtime's library may be.
+    #[cfg(feature = "onnx")]
+    #[must_use]
+    pub fn library(&self) -> embedgate_onnx::runtime::Candidates {
+        embedgate_onnx::runtime::Candidates {
+            named: self.onnxruntime.clone(),
+            folders: self.library_folders.clone(),
         }
     }
 }
@@ -75,81 +117,141 @@ pub struct Plan {
 /// Reads a model's folder and checks it against the configuration. Quick: no weights, no tokenizer.
 ///
 /// # Errors
-/// A sentence that names the file or the key, and what would be right.
-pub fn plan(config: &ModelConfig) -> anyhow::Result<Plan> {
+/// [`LoadError`] names the file or the key, and what would be right.
+pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     let folder = ModelFolder::open(&config.path)?;
     let limit = folder.encoder.max_sequence_tokens();
     if let Some(n) = config.max_length.filter(|n| *n > limit) {
-        bail!("max_length is {n}, the model's position embedding allows at most {limit}");
+        let message =
+            format!("max_length is {n}, the model's position embedding allows at most {limit}");
+        return Err(LoadError::Setting(message));
     }
-    let max_tokens = config.max_length.unwrap_or(folder.max_sequence_tokens);
-    let mut prompts = folder.prompts.clone();
-    prompts.extend(config.prompts.clone());
-    let prompt = match config
+    Ok(Plan {
+        pooling: config
+            .pooling
+            .or(folder.pooling)
+            .unwrap_or_else(|| usual_pooling(&folder)),
+        normalize: config
+            .normalize
+            .unwrap_or(folder.normalize || !folder.is_stated),
+        max_tokens: config.max_length.unwrap_or(folder.max_sequence_tokens),
+        prompt: prompt(config, &folder)?,
+        folder,
+    })
+}
+
+/// What the libraries do where a folder does not say: FlagEmbedding, which saves bge-m3's heads and no pooling, takes the
+/// first token; sentence-transformers takes the mean.
+fn usual_pooling(folder: &ModelFolder) -> Pooling {
+    let pooling = if folder.has_m3_heads {
+        Pooling::Cls
+    } else {
+        Pooling::Mean
+    };
+    let path = folder.path.display();
+    tracing::warn!(
+        "{path} does not say how to pool: taking {pooling:?}; say it with the model's key \"pooling\""
+    );
+    pooling
+}
+
+/// The text of the default prompt; an empty name in the configuration turns the folder's off.
+fn prompt(config: &ModelConfig, folder: &ModelFolder) -> Result<String, LoadError> {
+    let name = config
         .default_prompt
         .as_ref()
-        .or(folder.default_prompt.as_ref())
-    {
-        None => String::new(),
-        Some(name) => prompts.get(name).cloned().with_context(|| {
-            let names: Vec<_> = prompts.keys().map(String::as_str).collect();
-            format!(
-                "default_prompt is \"{name}\", the prompts are: {}",
-                names.join(", ")
-            )
-        })?,
+        .or(folder.default_prompt.as_ref());
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Ok(String::new());
     };
-    let has_modules = folder.path.join("modules.json").exists();
-    Ok(Plan {
-        pooling: config.pooling.or(folder.pooling).unwrap_or(Pooling::Mean),
-        normalize: config.normalize.unwrap_or(folder.normalize || !has_modules),
-        max_tokens,
-        prompt,
-        folder,
+    let text = config
+        .prompts
+        .get(name)
+        .or_else(|| folder.prompts.get(name));
+    if text.is_some_and(|text| !text.is_empty()) && !folder.prompt_is_pooled {
+        let message = "the pooling module says include_prompt = false, which is not supported: set default_prompt = \"\"";
+        return Err(LoadError::Setting(message.into()));
+    }
+    text.cloned().ok_or_else(|| {
+        let names: Vec<_> = folder
+            .prompts
+            .keys()
+            .chain(config.prompts.keys())
+            .map(String::as_str)
+            .collect();
+        LoadError::Setting(format!(
+            "default_prompt is \"{name}\", the prompts are: {}",
+            names.join(", ")
+        ))
     })
 }
 
 /// Loads a model and runs a warm-up batch. Blocks; must be called within a tokio runtime.
 ///
 /// # Errors
-/// A sentence that names the file and what is wrong with it.
+/// [`LoadError`] names the file and what is wrong with it.
 pub fn load(
     name: &str,
     config: &ModelConfig,
     surroundings: &Surroundings,
-) -> anyhow::Result<Model> {
+) -> Result<Model, LoadError> {
     let started = Instant::now();
-    tracing::info!(model.name = name, path = %config.path.display(), "loading model {name} from {}", config.path.display());
+    let path = config.path.display();
+    tracing::info!(model.name = name, %path, "loading model {name} from {path}");
     let plan = plan(config)?;
-    let tokenizer = TextTokenizer::load(&plan.folder.path, plan.max_tokens)?;
+    let tokenizer = tokenizer(&plan)?;
+    check_vocabulary(&tokenizer, &plan)?;
     let mut backend = backend(&plan, config, &tokenizer, surroundings)?;
-    warm_up(backend.as_mut(), &tokenizer).context("the warm-up batch failed")?;
+    warm_up(backend.as_mut(), &tokenizer)?;
     let info = backend.info().clone();
-    let hash = fingerprint(
+    let system = |what| move |source| LoadError::System { what, source };
+    let fingerprint = fingerprint(
         &config.path,
         config.backend.file.as_deref(),
         &info,
         plan.pooling,
     )
-    .with_context(|| format!("{} cannot be read", config.path.display()))?;
+    .map_err(system("the model's folder cannot be read"))?;
     announce(name, &info, started);
-    Ok(Model::new(ModelParts {
+    Ok(Model {
         name: name.into(),
         tokenizer: TokenizerPool::start(name, &tokenizer, config.tokenizer_threads)
-            .context("no tokenizer thread")?,
+            .map_err(system("no tokenizer thread"))?,
         batcher: Batcher::start(
             name,
             backend,
             config.queue_capacity,
             config.max_batch_tokens,
         )
-        .context("no worker thread")?,
-        fingerprint: hash,
+        .map_err(system("no worker thread"))?,
+        fingerprint,
         normalize: plan.normalize,
         prompt: plan.prompt,
         config: config.clone(),
         info,
-    }))
+    })
+}
+
+/// Loads the tokenizer of a planned model.
+///
+/// # Errors
+/// [`TokenizerError`] names the file and what is wrong with it.
+pub fn tokenizer(plan: &Plan) -> Result<TextTokenizer, TokenizerError> {
+    TextTokenizer::load(&plan.folder.path, plan.max_tokens, plan.folder.lower_case)
+}
+
+/// A tokenizer of another model would give ids that the weights do not have.
+fn check_vocabulary(tokenizer: &TextTokenizer, plan: &Plan) -> Result<(), LoadError> {
+    let (max_id, size) = (tokenizer.max_id(), plan.folder.encoder.vocabulary_size);
+    if (max_id as usize) < size {
+        return Ok(());
+    }
+    let path = plan.folder.path.join("tokenizer.json");
+    let message = format!(
+        "{} has the token id {max_id}, the model's vocabulary has {size} ids",
+        path.display()
+    );
+    Err(LoadError::Setting(message))
 }
 
 /// Opens the configured backend.
@@ -161,7 +263,7 @@ pub fn backend(
     config: &ModelConfig,
     tokenizer: &TextTokenizer,
     surroundings: &Surroundings,
-) -> anyhow::Result<Box<dyn Backend>> {
+) -> Result<Box<dyn Backend>, LoadError> {
     let threads = config
         .backend
         .threads
@@ -182,13 +284,9 @@ pub fn backend(
         }
         #[cfg(feature = "onnx")]
         BackendType::Onnx => {
-            let library = embedgate_onnx::runtime::Candidates {
-                named: surroundings.onnxruntime.clone(),
-                folders: surroundings.library_folders.clone(),
-            };
             let options = embedgate_onnx::Options {
                 file: config.backend.file.clone(),
-                library,
+                library: surroundings.library(),
                 pooling: plan.pooling,
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
@@ -200,17 +298,19 @@ pub fn backend(
             )?))
         }
         #[cfg(not(all(feature = "candle", feature = "onnx")))]
-        missing => bail!(
+        missing => Err(LoadError::Setting(format!(
             "this embedgate was built without the {missing:?} backend: build it with that cargo feature"
-        ),
+        ))),
     }
 }
 
 /// The first run of a model allocates, reads weights from the disk and plans: no request should pay for that.
-fn warm_up(backend: &mut dyn Backend, tokenizer: &TextTokenizer) -> anyhow::Result<()> {
-    let tokens = tokenizer.encode("warm-up").map_err(anyhow::Error::msg)?;
+fn warm_up(backend: &mut dyn Backend, tokenizer: &TextTokenizer) -> Result<(), LoadError> {
+    let tokens = tokenizer.encode("warm-up").map_err(LoadError::Setting)?;
     let batch: TokenBatch = std::iter::once(tokens.ids.as_slice()).collect();
-    backend.embed(&batch, Outputs::DENSE)?;
+    backend
+        .embed(&batch, Outputs::DENSE)
+        .map_err(LoadError::WarmUp)?;
     Ok(())
 }
 

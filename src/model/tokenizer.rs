@@ -1,11 +1,18 @@
 //! Turns texts into the model's tokens, on threads of their own.
 
-use std::path::Path;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
 
-use tokenizers::Tokenizer;
+use tokenizers::{
+    NormalizerWrapper, Tokenizer, TruncationDirection,
+    normalizers::{Lowercase, Sequence},
+};
 use tokio::sync::oneshot;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Texts waiting for a tokenizer thread. Admission bounds how many there can be; this bounds what lies in the channel.
 const CHANNEL: usize = 1024;
@@ -33,7 +40,7 @@ impl Tokenized {
 /// The tokenizer of one model.
 #[derive(Clone)]
 pub struct TextTokenizer {
-    inner: Tokenizer,
+    inner: Arc<Tokenizer>,
     max_tokens: usize,
     /// Special tokens that the post-processor puts around a text.
     n_added: usize,
@@ -53,7 +60,11 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// [`TokenizerError`] names the file and what is wrong with it.
-    pub fn load(folder: &Path, max_tokens: usize) -> Result<Self, TokenizerError> {
+    pub fn load(
+        folder: &Path,
+        max_tokens: usize,
+        lower_case: bool,
+    ) -> Result<Self, TokenizerError> {
         let path = folder.join("tokenizer.json");
         let error = |problem: String| TokenizerError {
             path: path.display().to_string(),
@@ -64,15 +75,20 @@ impl TextTokenizer {
                 "is missing: expected the tokenizer in the format of the tokenizers library".into(),
             ));
         }
-        let mut inner = Tokenizer::from_file(&path).map_err(|e| error(e.to_string()))?;
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|e| error(e.to_string()))?;
-        let n_added = inner
-            .encode_fast("", true)
-            .map_err(|e| error(e.to_string()))?
-            .len();
+        let load = || -> Result<(Tokenizer, usize), String> {
+            let mut inner = Tokenizer::from_file(&path).map_err(|e| e.to_string())?;
+            inner.with_padding(None);
+            inner.with_truncation(None).map_err(|e| e.to_string())?;
+            if lower_case {
+                put_in_lower_case(&mut inner)?;
+            }
+            let n_added = inner
+                .encode_fast("", true)
+                .map_err(|e| e.to_string())?
+                .len();
+            Ok((inner, n_added))
+        };
+        let (inner, n_added) = unpanicked(load).and_then(|loaded| loaded).map_err(error)?;
         if n_added >= max_tokens {
             let problem = format!(
                 "adds {n_added} special tokens, which leaves no room within {max_tokens} tokens"
@@ -85,7 +101,7 @@ impl TextTokenizer {
             ));
         }
         Ok(Self {
-            inner,
+            inner: Arc::new(inner),
             max_tokens,
             n_added,
         })
@@ -96,26 +112,34 @@ impl TextTokenizer {
     /// # Errors
     /// The tokenizer's own sentence.
     pub fn encode(&self, text: &str) -> Result<Tokenized, String> {
-        let mut encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| e.to_string())?;
-        let n_tokens_full = encoding.len() + self.n_added;
-        if n_tokens_full > self.max_tokens {
-            encoding.truncate(
-                self.max_tokens - self.n_added,
-                0,
-                tokenizers::TruncationDirection::Right,
-            );
-        }
-        let encoding = self
-            .inner
-            .post_process(encoding, None, true)
-            .map_err(|e| e.to_string())?;
-        Ok(Tokenized {
-            ids: encoding.get_ids().to_vec(),
-            n_tokens_full,
-        })
+        unpanicked(|| {
+            let mut encoding = self
+                .inner
+                .encode_fast(text, false)
+                .map_err(|e| e.to_string())?;
+            let n_tokens_full = encoding.len() + self.n_added;
+            if n_tokens_full > self.max_tokens {
+                encoding.truncate(
+                    self.max_tokens - self.n_added,
+                    0,
+                    TruncationDirection::Right,
+                );
+            }
+            let encoding = self
+                .inner
+                .post_process(encoding, None, true)
+                .map_err(|e| e.to_string())?;
+            Ok(Tokenized {
+                ids: encoding.get_ids().to_vec(),
+                n_tokens_full,
+            })
+        })?
+    }
+
+    /// The largest id that the tokenizer can give.
+    #[must_use]
+    pub fn max_id(&self) -> u32 {
+        self.inner.get_vocab(true).into_values().max().unwrap_or(0)
     }
 
     /// Ids of the tokens that never get a sparse weight, sorted: begin, end, padding and unknown.
@@ -131,6 +155,22 @@ impl TextTokenizer {
         ids.sort_unstable();
         ids
     }
+}
+
+/// What `do_lower_case` of sentence-transformers does.
+fn put_in_lower_case(tokenizer: &mut Tokenizer) -> Result<(), String> {
+    let mut steps = vec![NormalizerWrapper::from(Lowercase)];
+    steps.extend(tokenizer.get_normalizer().cloned());
+    tokenizer
+        .with_normalizer(Some(Sequence::new(steps)))
+        .map_err(|e| e.to_string())?;
+    Ok(())
+}
+
+/// The library panics on some damaged files and on texts that meet them.
+fn unpanicked<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f))
+        .map_err(|_| "the tokenizer cannot handle it: its file is damaged".to_owned())
 }
 
 struct Job {
@@ -184,9 +224,6 @@ impl TokenizerPool {
             .await
             .map_err(|_| gone())?;
         let result = answer.await.map_err(|_| gone())?;
-        result.map_err(|e| Error {
-            param: Some("input"),
-            ..Error::new(ErrorKind::InvalidRequest, e)
-        })
+        result.map_err(|e| Error::invalid("input", e))
     }
 }

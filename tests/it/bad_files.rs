@@ -6,7 +6,7 @@ use std::{
 };
 
 use embedgate_candle::{CandleBackend, Options};
-use embedgate_core::{BackendError, ModelFolder, Pooling};
+use embedgate_core::{Backend, BackendError, ModelFolder, Outputs, Pooling, TokenBatch};
 
 use crate::support::{converted, embedgate, minilm, run, tiny_bge_m3, tiny_config};
 
@@ -191,8 +191,8 @@ fn settings_that_do_not_fit_the_weights_are_named() {
         (
             "1_Pooling/config.json",
             "\"pooling_mode_cls_token\": true",
-            "\"pooling_mode_cls_token\": false",
-            "pooling is",
+            "\"pooling_mode\": \"attention\"",
+            "pooling is \"attention\"",
         ),
         (
             "1_Pooling/config.json",
@@ -222,7 +222,8 @@ fn settings_that_do_not_fit_the_weights_are_named() {
     }
 }
 
-fn load(folder: &Path) -> Result<(), BackendError> {
+/// Loads the model and embeds one sequence.
+fn load(folder: &Path) -> Result<Vec<f32>, BackendError> {
     let folder = ModelFolder::open(folder).map_err(|e| BackendError::Load(e.to_string()))?;
     let options = Options {
         pooling: Pooling::Cls,
@@ -230,7 +231,9 @@ fn load(folder: &Path) -> Result<(), BackendError> {
         special_token_ids: vec![],
         threads: 1,
     };
-    CandleBackend::load(&folder, options).map(|_| ())
+    let mut backend = CandleBackend::load(&folder, options)?;
+    let batch: TokenBatch = std::iter::once(&[0, 7, 100, 400, 2][..]).collect();
+    Ok(backend.embed(&batch, Outputs::DENSE)?.dense.unwrap().data)
 }
 
 /// Places spread over a file: its beginning and its end densely, where its directory is, the rest thinly.
@@ -248,6 +251,7 @@ fn flipped_bits_in_a_checkpoint_are_an_error_or_harmless() {
     let model = Copy::new();
     let path = model.path("pytorch_model.bin");
     let whole = fs::read(&path).unwrap();
+    let expected = load(model.0.path()).unwrap();
     let (mut refused, mut tried) = (0, 0);
     for at in places(whole.len() as u64) {
         let mut bytes = whole.clone();
@@ -255,7 +259,10 @@ fn flipped_bits_in_a_checkpoint_are_an_error_or_harmless() {
         fs::write(&path, bytes).unwrap();
         tried += 1;
         match load(model.0.path()) {
-            Ok(()) => {}
+            Ok(vector) => assert_eq!(
+                vector, expected,
+                "the bit at {at} changes vectors unnoticed"
+            ),
             Err(BackendError::Load(message)) => {
                 refused += 1;
                 assert!(
@@ -284,6 +291,35 @@ fn flipped_bits_in_the_tensors_of_a_checkpoint_are_always_noticed() {
         bytes[whole.len() * part / 10] ^= 4;
         fs::write(&path, bytes).unwrap();
         assert!(load(model.0.path()).is_err(), "at {part}/10");
+    }
+}
+
+#[test]
+fn hostile_pickles_are_refused() {
+    let model = Copy::new();
+    let path = model.path("pytorch_model.bin");
+    // A zip of one stored entry, `archive/data.pkl`.
+    let zip = |pickle: &[u8]| {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let stored = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        writer.start_file("archive/data.pkl", stored).unwrap();
+        std::io::Write::write_all(&mut writer, pickle).unwrap();
+        writer.finish().unwrap().into_inner()
+    };
+    let nested = [&[0x80, 2, b')'][..], &vec![0x85; 900_000], b"."].concat();
+    for (pickle, expected) in [
+        (&b""[..], "not a readable PyTorch checkpoint"),
+        (b"garbage", "not a readable PyTorch checkpoint"),
+        (&nested, "pytorch_model.bin"),
+        (&[0x80; 2 << 20], "at most 1048576"),
+    ] {
+        fs::write(&path, zip(pickle)).unwrap();
+        let error = load(model.0.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(expected) || error.contains("word_embeddings"),
+            "{error}"
+        );
     }
 }
 

@@ -236,7 +236,7 @@ async fn cl100k_tokens_give_the_vector_of_their_text() {
 async fn native_tokens_go_to_the_model_as_they_are() {
     let gateway = Gateway::start(&tiny_config("token_ids = \"native\""));
     let folder = tiny_bge_m3();
-    let tokenizer = embedgate::model::tokenizer::TextTokenizer::load(&folder, 8192).unwrap();
+    let tokenizer = embedgate::model::tokenizer::TextTokenizer::load(&folder, 8192, false).unwrap();
     let ids = tokenizer.encode("hello world").unwrap().ids;
     let expected = gateway.vectors("tiny", &json!("hello world")).await;
     let got = gateway.vectors("tiny", &json!(ids)).await;
@@ -552,4 +552,10 @@ async fn a_prompt_goes_in_front_of_every_text() {
             &plain.vectors("tiny", &json!("cats")).await[0]
         ) > 1e-3
     );
+}
+
+#[tokio::test]
+async fn a_config_can_turn_the_prompt_of_a_folder_off() {
+    let gateway = Gateway::start(&tiny_config("default_prompt = \"\""));
+    assert_eq!(gateway.vectors("tiny", &json!("cats")).await.len(), 1);
 }

@@ -19,7 +19,7 @@ const COSINE: f64 = 0.99999;
 const DIFFERENCE: f32 = 1e-4;
 
 fn tokenizer(folder: &ModelFolder) -> TextTokenizer {
-    TextTokenizer::load(&folder.path, folder.max_sequence_tokens).unwrap()
+    TextTokenizer::load(&folder.path, folder.max_sequence_tokens, folder.lower_case).unwrap()
 }
 
 fn candle(path: &Path) -> (Box<dyn Backend>, ModelFolder) {

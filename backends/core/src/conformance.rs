@@ -1,6 +1,6 @@
 //! The test that every backend must pass, whatever its model.
 
-use crate::{Backend, BackendError, EmbeddingBatch, Outputs, TokenBatch};
+use crate::{Backend, BackendError, EmbeddingBatch, Outputs, SparseVector, TokenBatch};
 
 /// Largest difference of a number, relative to the largest of its vector, between two ways of running one sequence.
 ///
@@ -98,16 +98,7 @@ fn rows(result: &EmbeddingBatch, i: usize) -> Result<Rows, String> {
         });
     }
     if let Some(sparse) = &result.sparse {
-        let vector = sparse.get(i).ok_or_else(missing)?;
-        // Ids in front of the weights, so that a swapped id is a difference too.
-        rows.push(
-            vector
-                .indices
-                .iter()
-                .map(|id| *id as f32)
-                .chain(vector.values.iter().copied())
-                .collect(),
-        );
+        rows.push(sparse_row(sparse.get(i).ok_or_else(missing)?)?);
     }
     if let Some(multi) = &result.multi_vector {
         rows.push(multi.get(i).ok_or_else(missing)?.data.clone());
@@ -116,6 +107,22 @@ fn rows(result: &EmbeddingBatch, i: usize) -> Result<Rows, String> {
         rows.push(vec![*scores.get(i).ok_or_else(missing)?]);
     }
     Ok(rows)
+}
+
+/// The weights spread over their token ids, so that a row compares like any other and a swapped id is a difference.
+fn sparse_row(vector: &SparseVector) -> Result<Vec<f32>, String> {
+    let SparseVector { indices, values } = vector;
+    if indices.len() != values.len() || !indices.is_sorted_by(|a, b| a < b) {
+        return Err("sparse ids are not ascending, or are not as many as weights".into());
+    }
+    if values.iter().any(|weight| *weight <= 0.0) {
+        return Err("a sparse weight is not above 0".into());
+    }
+    let mut row = vec![0.0; indices.last().map_or(0, |last| *last as usize + 1)];
+    for (id, weight) in indices.iter().zip(values) {
+        row[*id as usize] = *weight;
+    }
+    Ok(row)
 }
 
 fn shapes(
@@ -153,9 +160,8 @@ fn same(expected: &[Rows], got: &[Rows], how: &str) -> Result<(), String> {
             let scale = expected
                 .iter()
                 .fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-            let far = |(a, b): (&f32, &f32)| {
-                (a - b).abs() > TOLERANCE * scale || a.is_nan() != b.is_nan()
-            };
+            let far =
+                |(a, b): (&f32, &f32)| !a.is_finite() || !((a - b).abs() <= TOLERANCE * scale);
             if expected.len() != got.len() || expected.iter().zip(got).any(far) {
                 return Err(format!("sequence {i} differs {how}"));
             }
@@ -215,6 +221,24 @@ fn refusals(backend: &mut dyn Backend) -> Result<(), String> {
         ("an id beyond the vocabulary", vec![&[0], &beyond]),
         ("a sequence beyond the longest", vec![&too_long]),
     ];
+    let all = Outputs {
+        dense: true,
+        sparse: true,
+        multi_vector: true,
+        score: true,
+    };
+    let one: TokenBatch = std::iter::once(&[0_u32][..]).collect();
+    if !info.outputs.contains(all) {
+        match backend.embed(&one, all) {
+            Err(BackendError::UnsupportedOutput { .. }) => {}
+            other => {
+                return Err(format!(
+                    "asking for too much gives {:?}",
+                    other.map(|_| "rows")
+                ));
+            }
+        }
+    }
     for (what, sequences) in cases {
         let batch: TokenBatch = sequences.into_iter().collect();
         match backend.embed(&batch, Outputs::DENSE) {

@@ -2,6 +2,9 @@
 //!
 //! Weights and tokenizer are not opened here: the backends and the gateway's tokenizer do that.
 
+mod modules;
+mod texts;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -10,6 +13,8 @@ use std::{
 
 use serde::Deserialize;
 use thiserror::Error;
+
+use self::{modules::Modules, texts::PromptsFile};
 
 use crate::{EncoderConfig, Pooling};
 
@@ -24,8 +29,16 @@ pub struct ModelFolder {
     pub pooling: Option<Pooling>,
     /// Whether `modules.json` ends with a normalizing module.
     pub normalize: bool,
+    /// Whether there is a `modules.json`: without it, pooling and normalization are not said.
+    pub is_stated: bool,
+    /// Whether the tokens of a prompt are pooled with the text's.
+    pub prompt_is_pooled: bool,
     /// Longest sequence in tokens, special tokens included: the least of what the files say.
     pub max_sequence_tokens: usize,
+    /// Whether texts are put in lower case before the tokenizer sees them.
+    pub lower_case: bool,
+    /// Whether the heads of bge-m3 lie in the folder.
+    pub has_m3_heads: bool,
     /// From `config_sentence_transformers.json`: text put in front of inputs, by name.
     pub prompts: BTreeMap<String, String>,
     /// Which of the prompts is used when none is named.
@@ -73,194 +86,55 @@ impl ModelFolder {
                 problem,
             })?;
         let modules = Modules::read(path)?;
+        refuse_classifiers(path, &modules)?;
+        let (sentence_path, sentence) = texts::sentence_file(path)?;
         let prompts: PromptsFile =
             read_json(&path.join("config_sentence_transformers.json"))?.unwrap_or_default();
         Ok(Self {
             path: path.to_owned(),
             pooling: modules.pooling,
             normalize: modules.normalize,
-            max_sequence_tokens: max_sequence_tokens(path, &encoder)?,
-            prompts: prompts
-                .prompts
-                .into_iter()
-                .filter_map(|(name, text)| Some((name, text?)))
-                .collect(),
-            default_prompt: prompts.default_prompt_name,
+            is_stated: modules.stated,
+            prompt_is_pooled: !modules.without_prompt,
+            max_sequence_tokens: texts::max_sequence_tokens(
+                path,
+                sentence_path,
+                &sentence,
+                &encoder,
+            )?,
+            lower_case: sentence.do_lower_case,
+            has_m3_heads: ["sparse_linear.pt", "colbert_linear.pt"]
+                .iter()
+                .any(|name| path.join(name).exists()),
+            default_prompt: prompts.default_prompt_name.clone(),
+            prompts: prompts.texts(),
             encoder,
         })
     }
 }
 
-/// The modules that follow the encoder.
-#[derive(Default)]
-struct Modules {
-    pooling: Option<Pooling>,
-    normalize: bool,
-}
-
-impl Modules {
-    fn read(folder: &Path) -> Result<Self, FolderError> {
-        let path = folder.join("modules.json");
-        let Some(entries) = read_json::<Vec<ModuleEntry>>(&path)? else {
-            let pooling = pooling(&folder.join("1_Pooling/config.json"))?;
-            return Ok(Self {
-                pooling,
-                normalize: false,
-            });
-        };
-        let mut modules = Self::default();
-        for entry in entries {
-            let kind = entry.kind.rsplit('.').next().unwrap_or_default();
-            match kind {
-                "Transformer" => {}
-                "Pooling" => {
-                    modules.pooling =
-                        pooling(&inside(folder, &entry.path, &path)?.join("config.json"))?
-                }
-                "Normalize" => modules.normalize = true,
-                other => {
-                    let problem = format!(
-                        "module \"{other}\" is not supported, supported are Transformer, Pooling and Normalize"
-                    );
-                    return Err(FolderError::Invalid { path, problem });
-                }
-            }
+/// A cross-encoder scores pairs: pooled as an embedder it would give vectors that mean nothing.
+fn refuse_classifiers(folder: &Path, modules: &Modules) -> Result<(), FolderError> {
+    #[derive(Default, Deserialize)]
+    struct Architectures {
+        architectures: Option<Vec<String>>,
+    }
+    let path = folder.join("config.json");
+    let names = read_json::<Architectures>(&path)?
+        .unwrap_or_default()
+        .architectures
+        .unwrap_or_default();
+    match names
+        .iter()
+        .find(|name| name.ends_with("ForSequenceClassification"))
+    {
+        Some(name) if !modules.stated => {
+            let problem =
+                format!("architectures is {name}: a cross-encoder gives scores, not embeddings");
+            Err(FolderError::Invalid { path, problem })
         }
-        Ok(modules)
+        _ => Ok(()),
     }
-}
-
-/// A module's folder must lie within the model's.
-fn inside(folder: &Path, relative: &str, file: &Path) -> Result<PathBuf, FolderError> {
-    let plain = Path::new(relative)
-        .components()
-        .all(|c| matches!(c, std::path::Component::Normal(_)));
-    if plain {
-        return Ok(folder.join(relative));
-    }
-    let problem = format!(
-        "module path \"{relative}\" leaves the model folder, expected a plain relative path"
-    );
-    Err(FolderError::Invalid {
-        path: file.to_owned(),
-        problem,
-    })
-}
-
-#[derive(Deserialize)]
-struct ModuleEntry {
-    #[serde(default)]
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct PoolingFile {
-    #[serde(default)]
-    pooling_mode_cls_token: bool,
-    #[serde(default)]
-    pooling_mode_mean_tokens: bool,
-    #[serde(default)]
-    pooling_mode_max_tokens: bool,
-    #[serde(default)]
-    pooling_mode_lasttoken: bool,
-    #[serde(default)]
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    #[serde(default)]
-    pooling_mode_weightedmean_tokens: bool,
-    /// The form that newer releases of sentence-transformers write.
-    pooling_mode: Option<String>,
-}
-
-impl PoolingFile {
-    fn modes(&self) -> Vec<&str> {
-        let flags = [
-            (self.pooling_mode_cls_token, "cls"),
-            (self.pooling_mode_mean_tokens, "mean"),
-            (self.pooling_mode_max_tokens, "max"),
-            (self.pooling_mode_lasttoken, "lasttoken"),
-            (
-                self.pooling_mode_mean_sqrt_len_tokens,
-                "mean_sqrt_len_tokens",
-            ),
-            (self.pooling_mode_weightedmean_tokens, "weightedmean"),
-        ];
-        let mut modes: Vec<_> = flags
-            .iter()
-            .filter(|(set, _)| *set)
-            .map(|(_, name)| *name)
-            .collect();
-        modes.extend(self.pooling_mode.as_deref());
-        modes
-    }
-}
-
-fn pooling(path: &Path) -> Result<Option<Pooling>, FolderError> {
-    let Some(file) = read_json::<PoolingFile>(path)? else {
-        return Ok(None);
-    };
-    match file.modes()[..] {
-        ["cls"] => Ok(Some(Pooling::Cls)),
-        ["mean"] => Ok(Some(Pooling::Mean)),
-        ["max"] => Ok(Some(Pooling::Max)),
-        ["lasttoken"] => Ok(Some(Pooling::Last)),
-        ref modes => {
-            let problem = format!(
-                "pooling is \"{}\", supported is one of cls, mean, max and lasttoken",
-                modes.join(" + ")
-            );
-            Err(FolderError::Invalid {
-                path: path.to_owned(),
-                problem,
-            })
-        }
-    }
-}
-
-#[derive(Default, Deserialize)]
-struct PromptsFile {
-    #[serde(default)]
-    prompts: BTreeMap<String, Option<String>>,
-    default_prompt_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct SentenceBertFile {
-    max_seq_length: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct TokenizerConfigFile {
-    /// A float in some files: `1e30` stands for "no limit".
-    model_max_length: Option<f64>,
-}
-
-/// `sentence_bert_config.json` decides where it says something, else `tokenizer_config.json`; both within what the
-/// position embedding allows.
-fn max_sequence_tokens(folder: &Path, encoder: &EncoderConfig) -> Result<usize, FolderError> {
-    let path = folder.join("sentence_bert_config.json");
-    let stated = match read_json::<SentenceBertFile>(&path)?.and_then(|file| file.max_seq_length) {
-        Some(0 | 1) => {
-            let problem = "max_seq_length must be at least 2".into();
-            return Err(FolderError::Invalid { path, problem });
-        }
-        Some(n) => Some(n),
-        None => read_json::<TokenizerConfigFile>(&folder.join("tokenizer_config.json"))?
-            .and_then(|file| file.model_max_length)
-            .filter(|n| (2.0..1e9).contains(n))
-            .map(|n| {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "checked to be 2 to 1e9"
-                )]
-                let n = n as usize;
-                n
-            }),
-    };
-    let limit = encoder.max_sequence_tokens();
-    Ok(stated.unwrap_or(limit).min(limit))
 }
 
 fn read(path: &Path) -> Result<String, FolderError> {

@@ -4,23 +4,28 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, SeqAccess, Visitor},
+    de::{self, DeserializeSeed, IgnoredAny, SeqAccess, Visitor},
 };
 
-use crate::request::Input;
+use crate::{error::Error, request::Input};
 
-/// What the request's `input` holds: one input for a string or a list of ids, several for a list of those.
-pub(super) struct Inputs(pub(super) Vec<Input>);
+/// Reads the request's `input`: one input for a string or a list of ids, several for a list of those.
+///
+/// Of a list with more than `max` entries the rest is counted and not kept, so that a small body cannot become a large
+/// amount of memory.
+pub(super) struct Inputs {
+    pub(super) max: usize,
+}
 
-impl<'de> Deserialize<'de> for Inputs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(WholeVisitor).map(Self)
+impl<'de> DeserializeSeed<'de> for Inputs {
+    type Value = Vec<Input>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Input>, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct WholeVisitor;
-
-impl<'de> Visitor<'de> for WholeVisitor {
+impl<'de> Visitor<'de> for Inputs {
     type Value = Vec<Input>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,66 +34,89 @@ impl<'de> Visitor<'de> for WholeVisitor {
         )
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+    fn visit_str<E>(self, text: &str) -> Result<Vec<Input>, E> {
         Ok(vec![Input::Text(text.into())])
     }
 
-    fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+    fn visit_string<E>(self, text: String) -> Result<Vec<Input>, E> {
         Ok(vec![Input::Text(text)])
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut inputs = Vec::new();
-        let mut ids = Vec::new();
-        let mut i = 0;
-        while let Some(entry) = list.next_element().map_err(|e| at(i, e))? {
-            match entry {
-                Entry::Text(text) if ids.is_empty() && inputs.iter().all(is_text) => {
-                    inputs.push(Input::Text(text))
-                }
-                Entry::Ids(list) if ids.is_empty() && !inputs.first().is_some_and(is_text) => {
-                    inputs.push(Input::Tokens(list));
-                }
-                Entry::Id(id) if inputs.is_empty() => ids.push(id),
-                other => {
-                    let first = if !ids.is_empty() {
-                        "a token id"
-                    } else if inputs.iter().all(is_text) {
-                        "a string"
-                    } else {
-                        "a list"
-                    };
-                    return Err(at(
-                        i,
-                        de::Error::custom(format!(
-                            "{}, while the first entry is {first}",
-                            other.kind()
-                        )),
-                    ));
-                }
-            }
-            i += 1;
-        }
-        if i == 0 {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Input>, A::Error> {
+        let Some(first) = next(&mut list, 0)? else {
             return Err(de::Error::custom(
                 "input must hold at least one entry, got an empty list",
             ));
+        };
+        match first {
+            Entry::Id(id) => Ok(vec![Input::Tokens(ids(id, list)?)]),
+            first => several(first, list, self.max),
         }
-        if !ids.is_empty() {
-            inputs.push(Input::Tokens(ids));
-        }
-        Ok(inputs)
     }
 }
 
-fn is_text(input: &Input) -> bool {
-    matches!(input, Input::Text(_))
+/// The rest of a list that began with a token id.
+fn ids<'de, A: SeqAccess<'de>>(first: u32, mut list: A) -> Result<Vec<u32>, A::Error> {
+    let mut ids = vec![first];
+    while let Some(entry) = next(&mut list, ids.len())? {
+        match entry {
+            Entry::Id(id) => ids.push(id),
+            other => return Err(mixed(ids.len(), &other, "a token id")),
+        }
+    }
+    Ok(ids)
 }
 
-fn at<E: de::Error>(i: usize, error: E) -> E {
-    let message = error.to_string();
-    let message = message.split(" at line ").next().unwrap_or_default();
-    E::custom(format!("input[{i}]: {message}"))
+/// The rest of a list that began with a string or a list.
+fn several<'de, A: SeqAccess<'de>>(
+    first: Entry,
+    mut list: A,
+    max: usize,
+) -> Result<Vec<Input>, A::Error> {
+    let of_texts = matches!(first, Entry::Text(_));
+    let mut inputs = Vec::from_iter(first.into_input());
+    while inputs.len() < max {
+        let Some(entry) = next(&mut list, inputs.len())? else {
+            return Ok(inputs);
+        };
+        match entry {
+            Entry::Text(text) if of_texts => inputs.push(Input::Text(text)),
+            Entry::Ids(ids) if !of_texts => inputs.push(Input::Tokens(ids)),
+            other => {
+                return Err(mixed(
+                    inputs.len(),
+                    &other,
+                    if of_texts { "a string" } else { "a list" },
+                ));
+            }
+        }
+    }
+    let mut n = inputs.len();
+    while list.next_element::<IgnoredAny>()?.is_some() {
+        n += 1;
+    }
+    if n > max {
+        return Err(de::Error::custom(Error::too_many_inputs(n, max)));
+    }
+    Ok(inputs)
+}
+
+fn next<'de, A: SeqAccess<'de>>(list: &mut A, i: usize) -> Result<Option<Entry>, A::Error> {
+    list.next_element().map_err(|e| at(i, &e.to_string()))
+}
+
+fn mixed<E: de::Error>(i: usize, entry: &Entry, first: &str) -> E {
+    at(
+        i,
+        &format!("{}, while the first entry is {first}", entry.kind()),
+    )
+}
+
+fn at<E: de::Error>(i: usize, message: &str) -> E {
+    E::custom(format!(
+        "input[{i}]: {}",
+        super::parse::without_place(message)
+    ))
 }
 
 /// One entry of a list.
@@ -104,6 +132,15 @@ impl Entry {
             Self::Text(_) => "is a string",
             Self::Id(_) => "is a token id",
             Self::Ids(_) => "is a list",
+        }
+    }
+
+    /// A token id alone is no input.
+    fn into_input(self) -> Option<Input> {
+        match self {
+            Self::Text(text) => Some(Input::Text(text)),
+            Self::Ids(ids) => Some(Input::Tokens(ids)),
+            Self::Id(_) => None,
         }
     }
 }

@@ -1,12 +1,15 @@
 //! From the bytes of a body to a request. Every error names the field.
 
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, DeserializeSeed},
+};
+use serde_json::{error::Category, value::RawValue};
 
 use super::input::Inputs;
 use crate::{
     error::Error,
-    request::{EmbedRequest, TokenIds},
+    request::{EmbedRequest, Input, TokenIds},
 };
 
 /// How vectors are written in the answer.
@@ -30,32 +33,38 @@ struct Fields<'a> {
     truncate: Option<&'a RawValue>,
 }
 
-pub(super) fn request(bytes: &[u8]) -> Result<(EmbedRequest, Encoding), Error> {
+/// Reads a body; `max_inputs` bounds the entries of `input`.
+pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Encoding), Error> {
     let fields = fields(bytes)?;
     let Some(input) = fields.input else {
-        return Err(Error::invalid(
-            "input",
-            "input is missing: a string, a list of strings, or lists of token ids",
-        ));
+        let message = "input is missing: a string, a list of strings, or lists of token ids";
+        return Err(Error::invalid("input", message));
     };
+    let dimensions = typed(
+        "dimensions",
+        fields.dimensions,
+        "a whole number, at least 1",
+    )?;
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
-        inputs: read::<Inputs>(
-            "input",
-            input,
-            "a string, a list of strings, a list of token ids, or a list of such lists",
-        )?
-        .0,
+        inputs: inputs(input, max_inputs)?,
         token_ids: TokenIds::Cl100k,
-        dimensions: typed::<usize>(
-            "dimensions",
-            fields.dimensions,
-            "a whole number, at least 1",
-        )?
-        .filter(|n| *n > 0),
+        dimensions: dimensions.filter(|n| *n > 0),
         truncate: typed("truncate", fields.truncate, "true or false")?,
     };
     Ok((request, encoding(fields.encoding_format)?))
+}
+
+/// The errors of inputs say themselves which entry is wrong.
+fn inputs(raw: &RawValue, max: usize) -> Result<Vec<Input>, Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    Inputs { max }.deserialize(&mut deserializer).map_err(|e| {
+        let message = without_place(&e.to_string()).to_owned();
+        match e.classify() {
+            Category::Data => Error::invalid("input", message),
+            _ => Error::invalid("input", format!("input is not valid JSON: {message}")),
+        }
+    })
 }
 
 fn fields(bytes: &[u8]) -> Result<Fields<'_>, Error> {
@@ -96,24 +105,20 @@ fn typed<T: DeserializeOwned>(
     raw: Option<&RawValue>,
     expected: &str,
 ) -> Result<Option<T>, Error> {
-    raw.map(|raw| read(name, raw, expected)).transpose()
-}
-
-fn read<T: DeserializeOwned>(
-    name: &'static str,
-    raw: &RawValue,
-    expected: &str,
-) -> Result<T, Error> {
-    serde_json::from_str(raw.get()).map_err(|e| match (name, e.classify()) {
-        // The inputs' own errors say which entry is wrong.
-        ("input", serde_json::error::Category::Data) => Error::invalid(name, without_place(&e)),
-        (_, serde_json::error::Category::Data) => wrong(name, expected, raw.get()),
-        // Syntax within a string, such as a lone surrogate.
-        _ => Error::invalid(
-            name,
-            format!("{name} is not valid JSON: {}", without_place(&e)),
-        ),
-    })
+    let Some(raw) = raw else { return Ok(None) };
+    serde_json::from_str(raw.get())
+        .map(Some)
+        .map_err(|e| match e.classify() {
+            Category::Data => wrong(name, expected, raw.get()),
+            // Syntax within a string, such as a lone surrogate.
+            _ => Error::invalid(
+                name,
+                format!(
+                    "{name} is not valid JSON: {}",
+                    without_place(&e.to_string())
+                ),
+            ),
+        })
 }
 
 fn wrong(name: &'static str, expected: &str, got: &str) -> Error {
@@ -125,21 +130,16 @@ fn wrong(name: &'static str, expected: &str, got: &str) -> Error {
 }
 
 /// Line and column count from the field's own start, which would mislead.
-fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+pub(super) fn without_place(message: &str) -> &str {
+    message.split(" at line ").next().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Input;
 
     fn inputs(json: &str) -> Result<Vec<Input>, String> {
-        let parsed = request(json.as_bytes());
+        let parsed = request(json.as_bytes(), 100);
         parsed
             .map(|(request, _)| request.inputs)
             .map_err(|error| error.message)
@@ -173,7 +173,7 @@ mod tests {
     fn null_counts_as_absent_and_zero_dimensions_too() {
         let json =
             r#"{"model":null,"input":"a","encoding_format":null,"dimensions":0,"truncate":null}"#;
-        let (request, encoding) = request(json.as_bytes()).unwrap();
+        let (request, encoding) = request(json.as_bytes(), 100).unwrap();
         assert_eq!(
             (request.model, request.dimensions, request.truncate),
             (None, None, None)

@@ -1,0 +1,97 @@
+//! What is done with texts before and in the tokenizer: prompts, lower case, the longest sequence.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{FolderError, read_json};
+use crate::EncoderConfig;
+
+#[derive(Default, Deserialize)]
+pub(super) struct PromptsFile {
+    prompts: Option<BTreeMap<String, Option<String>>>,
+    pub(super) default_prompt_name: Option<String>,
+}
+
+impl PromptsFile {
+    /// A prompt of null is an empty one, and so are the two that every model has where the file leaves them out.
+    pub(super) fn texts(self) -> BTreeMap<String, String> {
+        let mut texts: BTreeMap<_, _> = ["query", "document"]
+            .map(|name| (name.to_owned(), String::new()))
+            .into();
+        let stated = self.prompts.unwrap_or_default().into_iter();
+        texts.extend(stated.map(|(name, text)| (name, text.unwrap_or_default())));
+        texts
+    }
+}
+
+/// Names that the file had for different architectures.
+const SENTENCE_FILES: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
+#[derive(Default, Deserialize)]
+pub(super) struct SentenceFile {
+    max_seq_length: Option<usize>,
+    #[serde(default)]
+    pub(super) do_lower_case: bool,
+}
+
+/// The first of these files that is there, and its path for errors.
+pub(super) fn sentence_file(folder: &Path) -> Result<(PathBuf, SentenceFile), FolderError> {
+    let path = SENTENCE_FILES
+        .map(|name| folder.join(name))
+        .into_iter()
+        .find(|path| path.exists());
+    let Some(path) = path else {
+        return Ok((folder.to_owned(), SentenceFile::default()));
+    };
+    let file = read_json(&path)?.unwrap_or_default();
+    Ok((path, file))
+}
+
+#[derive(Deserialize)]
+struct TokenizerConfigFile {
+    /// A float in some files: `1e30` stands for "no limit".
+    model_max_length: Option<f64>,
+}
+
+/// The sentence file decides where it says something, else `tokenizer_config.json`; both within what the position
+/// embedding allows.
+pub(super) fn max_sequence_tokens(
+    folder: &Path,
+    path: PathBuf,
+    file: &SentenceFile,
+    encoder: &EncoderConfig,
+) -> Result<usize, FolderError> {
+    let stated = match file.max_seq_length {
+        Some(0 | 1) => {
+            let problem = "max_seq_length must be at least 2".into();
+            return Err(FolderError::Invalid { path, problem });
+        }
+        Some(n) => Some(n),
+        None => read_json::<TokenizerConfigFile>(&folder.join("tokenizer_config.json"))?
+            .and_then(|file| file.model_max_length)
+            .filter(|n| (2.0..1e9).contains(n))
+            .map(|n| {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "checked to be 2 to 1e9"
+                )]
+                let n = n as usize;
+                n
+            }),
+    };
+    let limit = encoder.max_sequence_tokens();
+    Ok(stated.unwrap_or(limit).min(limit))
+}

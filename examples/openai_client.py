@@ -1,0 +1,17 @@
+"""The openai package against the demo: pip install openai; scripts/demo in another terminal."""
+
+from openai import OpenAI
+
+client = OpenAI(base_url="http://127.0.0.1:9100/v1", api_key="any-key")
+texts = ["How do I reset my password?", "Forgot my login, what now?", "The weather in Shanghai is hot today."]
+answer = client.embeddings.create(model="all-MiniLM-L6-v2", input=texts)
+vectors = [item.embedding for item in answer.data]
+
+
+def similarity(a: list, b: list) -> float:
+    return sum(x * y for x, y in zip(a, b))  # vectors have length 1
+
+
+print(f"{len(vectors[0])} dimensions, {answer.usage.total_tokens} tokens")
+for text, vector in zip(texts, vectors):
+    print(f"{similarity(vectors[0], vector):.3f}  {text}")

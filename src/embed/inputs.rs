@@ -1,0 +1,107 @@
+//! Makes of a request's inputs what the cache and the model take. By arithmetic alone: no model is asked.
+
+use crate::{
+    cache::CacheKey,
+    error::{Error, ErrorKind},
+    model::Model,
+    request::{Input, TokenIds},
+};
+
+/// An input that the model can take, and the key of its vector.
+pub(super) struct Prepared {
+    pub(super) input: Input,
+    pub(super) key: CacheKey,
+}
+
+/// Refuses a request with no input or with too many.
+pub(super) fn check_count(n: usize, max: usize) -> Result<(), Error> {
+    match n {
+        0 => Err(Error::invalid(
+            "input",
+            "input must hold at least one entry",
+        )),
+        n if n > max => Err(Error::too_many_inputs(n, max)),
+        _ => Ok(()),
+    }
+}
+
+/// Decodes token ids that stand for text, checks those that do not, and makes the keys.
+pub(super) fn prepare(
+    model: &Model,
+    inputs: Vec<Input>,
+    token_ids: TokenIds,
+    truncate: bool,
+) -> Result<Vec<Prepared>, Error> {
+    let policy = model.config.token_ids.unwrap_or(token_ids);
+    let one = |(i, input)| {
+        let input = match input {
+            Input::Text(text) => Input::Text(text),
+            Input::Tokens(ids) => readable(model, policy, ids).map_err(|error| at(error, i))?,
+        };
+        Ok(Prepared {
+            key: CacheKey::dense(model, &input, truncate),
+            input,
+        })
+    };
+    inputs.into_iter().enumerate().map(one).collect()
+}
+
+fn readable(model: &Model, policy: TokenIds, ids: Vec<u32>) -> Result<Input, Error> {
+    if ids.is_empty() {
+        return Err(Error::invalid(
+            "input",
+            "a list of token ids must not be empty",
+        ));
+    }
+    match policy {
+        TokenIds::Reject => {
+            let way_out = "send strings; LangChain: check_embedding_ctx_length=False";
+            Err(Error::invalid(
+                "input",
+                format!("model \"{}\" takes no token ids: {way_out}", model.name),
+            ))
+        }
+        TokenIds::Native => native(model, ids),
+        TokenIds::Cl100k => cl100k(&ids),
+    }
+}
+
+fn native(model: &Model, ids: Vec<u32>) -> Result<Input, Error> {
+    let n = model.info.vocabulary_size;
+    match ids.iter().find(|id| **id as usize >= n) {
+        None => Ok(Input::Tokens(ids)),
+        Some(id) => Err(Error::invalid(
+            "input",
+            format!("token id {id} is outside of the model's vocabulary of {n} ids"),
+        )),
+    }
+}
+
+fn cl100k(ids: &[u32]) -> Result<Input, Error> {
+    let bytes = tiktoken_rs::cl100k_base_singleton()
+        .decode_bytes(ids)
+        .map_err(|unknown| {
+            let id = unknown.token;
+            Error::invalid(
+                "input",
+                format!("token id {id} is not in cl100k_base, which this model's token_ids are"),
+            )
+        })?;
+    // A text that was split into chunks of tokens may be cut within a character.
+    Ok(Input::Text(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Says which input an error is about.
+pub(super) fn at(error: Error, i: usize) -> Error {
+    match error.kind {
+        ErrorKind::InvalidRequest => Error {
+            message: format!("input[{i}]: {}", error.message),
+            ..error
+        },
+        ErrorKind::Internal => Error {
+            message: format!("{} at input[{i}]", error.message),
+            ..error
+        },
+        _ => error,
+    }
+}

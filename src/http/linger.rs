@@ -1,0 +1,84 @@
+//! Takes what a client still sends after its request was refused.
+//!
+//! A client that is cut off while it sends sees a broken connection instead of the answer that says why. So what is left
+//! of a refused body is read and thrown away, for a while, before the answer goes out.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    http::header::EXPECT,
+    middleware::Next,
+    response::Response,
+};
+use http_body_util::BodyExt;
+
+/// How long is read.
+const LINGER: Duration = Duration::from_secs(5);
+/// How much is read.
+const LINGER_BYTES: usize = 512 << 20;
+
+pub(super) async fn linger(request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    // A client that waits for "100 Continue" sends nothing that would have to be taken.
+    let waits = request.headers().contains_key(EXPECT);
+    let (parts, body) = request.into_parts();
+    let shared = SharedBody(Arc::new(Mutex::new(body)));
+    let response = next
+        .run(Request::from_parts(parts, Body::new(shared.clone())))
+        .await;
+    if !waits && !shared.is_end_stream() {
+        // Either end is fine: all was read, or enough.
+        drop(tokio::time::timeout(LINGER, throw_away(shared)).await);
+    }
+    response
+}
+
+async fn throw_away(mut body: SharedBody) {
+    let mut left = LINGER_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let n = frame.data_ref().map_or(0, Bytes::len);
+        if n > left {
+            return;
+        }
+        left -= n;
+    }
+}
+
+/// A body whose rest can be read after the handler has let go of it.
+#[derive(Clone)]
+struct SharedBody(Arc<Mutex<Body>>);
+
+impl HttpBody for SharedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .size_hint()
+    }
+}
