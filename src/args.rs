@@ -38,7 +38,7 @@ pub enum Command {
 }
 
 /// Arguments of `serve`.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Copy, Debug, Default, Args)]
 pub struct ServeArgs {
     /// Listen here instead of server.listen, such as 0.0.0.0:9100.
     #[arg(short, long, value_name = "ADDRESS")]

@@ -71,13 +71,11 @@ fn read<T: DeserializeOwned + Default>(
             .iter()
             .map(|segment| segment.to_string())
             .collect();
-        if let Some(unknown) = message
+        let unknown = message
             .strip_prefix("unknown field `")
-            .and_then(|rest| rest.split('`').next())
-        {
-            if path.last().is_none_or(|last| last != unknown) {
-                path.push(unknown.to_owned());
-            }
+            .and_then(|rest| rest.split('`').next());
+        if let Some(unknown) = unknown.filter(|name| path.last().is_none_or(|last| last != name)) {
+            path.push(unknown.to_owned());
         }
         let key = path
             .iter()

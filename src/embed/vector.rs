@@ -69,6 +69,9 @@ mod tests {
     fn tiny_huge_and_zero_vectors_stay_finite() {
         assert_eq!(finish(&cached(&[0.0, 0.0]), 2, true).vector, [0.0, 0.0]);
         let huge = finish(&cached(&[3e30, 4e30]), 2, true).vector;
-        assert!((huge[0] - 0.6).abs() < 1e-6 && (huge[1] - 0.8).abs() < 1e-6, "{huge:?}");
+        assert!(
+            (huge[0] - 0.6).abs() < 1e-6 && (huge[1] - 0.8).abs() < 1e-6,
+            "{huge:?}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Accepts connections and serves each until it ends, within limits of number and time.
 //!
-//! axum's own `serve` sets no timer for headers and no limit; the timers of a connection are [`TimedStream`]'s.
+//! axum's own `serve` sets no timer for headers and no limit; the timers of a connection are `TimedStream`'s.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,7 @@
 //! The integration tests: a module a subject, all against the real program or the real backends.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 mod bad_files;
 mod bad_input;
 mod cli;

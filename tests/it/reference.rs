@@ -96,6 +96,7 @@ impl Reference {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the result is f32")]
 fn normalized(row: &[f32]) -> Vec<f32> {
     let length = row
         .iter()

@@ -108,7 +108,7 @@ impl Encoder {
             &segments,
             &self.norm,
             &AddNorm {
-                eps: self.config.layer_norm_eps as f32,
+                eps: self.config.layer_norm_eps,
             },
         )?;
         Ok(sum)
@@ -146,7 +146,7 @@ impl Layer {
         offsets: &[usize],
         config: &EncoderConfig,
     ) -> Result<Tensor> {
-        let eps = config.layer_norm_eps as f32;
+        let eps = config.layer_norm_eps;
         let qkv = self.qkv.product(hidden)?;
         qkv.inplace_op2(&self.qkv.bias, &AddBias)?;
         let attended = self

@@ -143,6 +143,10 @@ impl Backend for CandleBackend {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err takes"
+)]
 fn load_error(error: weights::WeightsError) -> BackendError {
     BackendError::Load(error.to_string())
 }

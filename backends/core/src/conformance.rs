@@ -160,8 +160,9 @@ fn same(expected: &[Rows], got: &[Rows], how: &str) -> Result<(), String> {
             let scale = expected
                 .iter()
                 .fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-            let far =
-                |(a, b): (&f32, &f32)| !a.is_finite() || !((a - b).abs() <= TOLERANCE * scale);
+            let far = |(a, b): (&f32, &f32)| {
+                !a.is_finite() || !b.is_finite() || (a - b).abs() > TOLERANCE * scale
+            };
             if expected.len() != got.len() || expected.iter().zip(got).any(far) {
                 return Err(format!("sequence {i} differs {how}"));
             }

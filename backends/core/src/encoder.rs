@@ -44,7 +44,7 @@ pub struct EncoderConfig {
     /// Rows of the segment embedding.
     pub type_vocabulary_size: usize,
     /// Added to the variance in layer normalization.
-    pub layer_norm_eps: f64,
+    pub layer_norm_eps: f32,
     /// The padding token, which RoBERTa's positions skip.
     pub pad_token_id: u32,
 }
@@ -108,7 +108,7 @@ struct RawConfig {
     hidden_act: Option<String>,
     max_position_embeddings: Option<usize>,
     type_vocab_size: Option<usize>,
-    layer_norm_eps: Option<f64>,
+    layer_norm_eps: Option<f32>,
     pad_token_id: Option<u32>,
     position_embedding_type: Option<String>,
     #[serde(default)]

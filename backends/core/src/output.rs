@@ -123,7 +123,7 @@ impl SparseVector {
         let kept = ids
             .iter()
             .zip(weights)
-            .filter(|(id, w)| !(**w <= 0.0) && skip.binary_search(id).is_err());
+            .filter(|(id, w)| (**w > 0.0 || w.is_nan()) && skip.binary_search(id).is_err());
         let mut pairs: Vec<(u32, f32)> = kept.map(|(id, w)| (*id, *w)).collect();
         pairs.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
         pairs.dedup_by_key(|pair| pair.0);

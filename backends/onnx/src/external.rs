@@ -281,7 +281,6 @@ mod tests {
             name: "w".into(),
             data_location: EXTERNAL,
             external_data,
-            ..Tensor::default()
         }
     }
 
@@ -388,7 +387,6 @@ mod tests {
         for attribute in attributes {
             let node = Node {
                 attribute: vec![attribute],
-                ..Node::default()
             };
             let error = checked(Graph {
                 node: vec![node],

@@ -187,7 +187,7 @@ mod tests {
         let library = b.path().join("libonnxruntime.so.1.32.0");
         std::fs::write(&library, "").unwrap();
         std::fs::write(b.path().join("libonnxruntime_providers_shared.so"), "").unwrap();
-        assert_eq!(find(&candidates).unwrap(), [library.clone()]);
+        assert_eq!(find(&candidates).unwrap(), std::slice::from_ref(&library));
         let older = b.path().join("libonnxruntime.so.1.9.0");
         std::fs::write(&older, "").unwrap();
         assert_eq!(find(&candidates).unwrap(), [library, older], "newest first");

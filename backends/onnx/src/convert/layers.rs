@@ -243,8 +243,7 @@ fn normalize(
     let width = [config.hidden_size];
     let gamma = b.weight(&format!("{weights}.weight"), &width, Store::AsIs)?;
     let beta = b.weight(&format!("{weights}.bias"), &width, Store::AsIs)?;
-    #[expect(clippy::cast_possible_truncation, reason = "the attribute is an f32")]
-    let eps = float("epsilon", config.layer_norm_eps as f32);
+    let eps = float("epsilon", config.layer_norm_eps);
     Ok(b.named(
         name,
         "LayerNormalization",
