@@ -34,7 +34,7 @@ class Server:
         self.file = tempfile.NamedTemporaryFile("w", suffix=".toml")
         self.file.write(
             f'[auth]\nmode = "none"\n[log]\nformat = "json"\n[cache]\nmax_size = "0B"\n[server]\n'
-            f'listen = "127.0.0.1:0"\nrequest_timeout = "30m"\n[models.m]\npath = "{model}"\n'
+            f'listen = "127.0.0.1:0"\nrequest_timeout = "30m"\nidle_timeout = "1h"\n[models.m]\npath = "{model}"\n'
             f'backend = {{ type = "{backend}", threads = {threads} }}\n'
         )
         self.file.flush()

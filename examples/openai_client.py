@@ -1,8 +1,14 @@
-"""The openai package against the demo: pip install openai; scripts/demo in another terminal."""
+"""The openai package against the demo: pip install openai; scripts/demo in another terminal.
+
+    python openai_client.py [URL]
+"""
+
+import sys
 
 from openai import OpenAI
 
-client = OpenAI(base_url="http://127.0.0.1:9100/v1", api_key="any-key")
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9100"
+client = OpenAI(base_url=f"{url}/v1", api_key="any-key")
 texts = ["How do I reset my password?", "Forgot my login, what now?", "The weather in Shanghai is hot today."]
 answer = client.embeddings.create(model="all-MiniLM-L6-v2", input=texts)
 vectors = [item.embedding for item in answer.data]

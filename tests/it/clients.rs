@@ -46,3 +46,15 @@ fn openai_for_node_works() {
             .arg(&gateway.url),
     );
 }
+
+#[test]
+fn the_example_for_python_works() {
+    let gateway = gateway();
+    let mut command = Command::new(root().join(".embedgate/clients/python/bin/python"));
+    command
+        .arg(root().join("examples/openai_client.py"))
+        .arg(&gateway.url);
+    let (code, out, errors) = run(&mut command);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.starts_with("384 dimensions, "), "{out}");
+}

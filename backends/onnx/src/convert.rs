@@ -1,10 +1,12 @@
 //! Writes an encoder as an ONNX model, f32, with its large tensors in a file of their own.
 //!
-//! The graph is plain ONNX (opset 17), in the shapes that ONNX Runtime's fusions know: it takes `input_ids` and
+//! The graph is ONNX (opset 17) with one operator of ONNX Runtime's own, attention without a score matrix, in a branch for
+//! batches without padding. Normalization and GELU are in the shapes that ONNX Runtime fuses. It takes `input_ids` and
 //! `attention_mask` (and `token_type_ids` where the model has segments), each `(batch, length)` of int64, and gives
 //! `last_hidden_state` `(batch, length, width)`; with bge-m3's heads also `sparse_weights` `(batch, length, 1)`, after
 //! ReLU, and `colbert_vecs` `(batch, length, width)`, the first token included, neither masked nor normalized.
 
+mod data;
 mod graph;
 mod layers;
 
@@ -18,7 +20,10 @@ use embedgate_core::EncoderConfig;
 use prost::Message;
 use thiserror::Error;
 
-use self::graph::{Builder, DataFile};
+use self::{
+    data::DataFile,
+    graph::{Builder, CONTRIBUTED},
+};
 use crate::proto::{Entry, Model, OperatorSet};
 
 /// Name of the file of large tensors, beside the model.
@@ -81,10 +86,16 @@ pub fn write(
         producer_name: "embedgate".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(graph),
-        opset_import: vec![OperatorSet {
-            domain: String::new(),
-            version: OPSET,
-        }],
+        opset_import: vec![
+            OperatorSet {
+                domain: String::new(),
+                version: OPSET,
+            },
+            OperatorSet {
+                domain: CONTRIBUTED.into(),
+                version: 1,
+            },
+        ],
         metadata_props: vec![Entry {
             key: "precision".into(),
             value: "f32".into(),

@@ -54,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) attribute: Vec<Attribute>,
+    #[prost(string, tag = "7")]
+    pub(crate) domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -76,6 +78,7 @@ pub(crate) struct Attribute {
 pub(crate) mod attribute {
     pub(crate) const FLOAT: i32 = 1;
     pub(crate) const INT: i32 = 2;
+    pub(crate) const GRAPH: i32 = 5;
     pub(crate) const INTS: i32 = 7;
 }
 
@@ -99,6 +102,7 @@ pub(crate) struct Tensor {
 pub(crate) mod element {
     pub(crate) const FLOAT: i32 = 1;
     pub(crate) const INT64: i32 = 7;
+    pub(crate) const BOOL: i32 = 9;
 }
 
 /// The value of [`Tensor::data_location`] for data in another file.

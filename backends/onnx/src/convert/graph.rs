@@ -1,12 +1,8 @@
 //! Collects the nodes and tensors of a graph; large tensors go straight to the data file.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
-use super::{ConvertError, DATA_FILE, ReadTensor};
+use super::{ConvertError, DATA_FILE, ReadTensor, data::DataFile};
 use crate::proto::{
     Attribute, Dimension, EXTERNAL, Entry, Extent, Graph, Node, Shape, Tensor, TensorType, Type,
     ValueInfo, attribute, element,
@@ -15,54 +11,8 @@ use crate::proto::{
 /// Tensors up to this many numbers stay in the model file, where ONNX Runtime's fusions can read them; the rest lie in
 /// the data file, where they can be mapped.
 const INLINE: usize = 4096;
-/// Tensors in the data file start at a page, so that they can be mapped.
-const PAGE: u64 = 4096;
-
-/// The file of large tensors, written front to back.
-pub(super) struct DataFile {
-    path: PathBuf,
-    file: BufWriter<File>,
-    length: u64,
-}
-
-impl DataFile {
-    pub(super) fn create(path: &Path) -> Result<Self, ConvertError> {
-        let file = File::create(path).map_err(|source| ConvertError::Write {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            path: path.to_owned(),
-            file: BufWriter::with_capacity(1 << 20, file),
-            length: 0,
-        })
-    }
-
-    /// Appends numbers at the next page; returns where they start.
-    fn append(&mut self, values: &[f32]) -> io::Result<u64> {
-        let start = self.length.next_multiple_of(PAGE);
-        for _ in self.length..start {
-            self.file.write_all(&[0])?;
-        }
-        for value in values {
-            self.file.write_all(&value.to_le_bytes())?;
-        }
-        self.length = start + 4 * values.len() as u64;
-        Ok(start)
-    }
-
-    fn finish(self) -> Result<(), ConvertError> {
-        let flushed = self
-            .file
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .and_then(|file| file.sync_all());
-        flushed.map_err(|source| ConvertError::Write {
-            path: self.path,
-            source,
-        })
-    }
-}
+/// The domain of ONNX Runtime's own operators.
+pub(super) const CONTRIBUTED: &str = "com.microsoft";
 
 /// How a weight's numbers lie in the graph, compared with how PyTorch stores them.
 #[derive(Clone, Copy)]
@@ -77,17 +27,21 @@ pub(super) struct Builder<'a, 'r> {
     graph: Graph,
     data: DataFile,
     read: &'a mut ReadTensor<'r>,
+    /// Nodes so far, those of subgraphs included: it makes names unique.
+    n_nodes: usize,
 }
 
 impl<'a, 'r> Builder<'a, 'r> {
     pub(super) fn new(data: DataFile, read: &'a mut ReadTensor<'r>) -> Self {
+        let graph = Graph {
+            name: "encoder".into(),
+            ..Graph::default()
+        };
         Self {
-            graph: Graph {
-                name: "encoder".into(),
-                ..Graph::default()
-            },
+            graph,
             data,
             read,
+            n_nodes: 0,
         }
     }
 
@@ -108,14 +62,9 @@ impl<'a, 'r> Builder<'a, 'r> {
 
     /// Declares an output of shape `(batch, length, width)` and f32.
     pub(super) fn output(&mut self, name: &str, width: usize) {
-        let extents = vec![
-            Extent::Named("batch".into()),
-            length(),
-            Extent::Value(width as i64),
-        ];
         self.graph
             .output
-            .push(value_info(name, element::FLOAT, extents));
+            .push(value_info(name, element::FLOAT, token_vectors(width)));
     }
 
     /// Adds a node that makes the value `name`.
@@ -126,25 +75,76 @@ impl<'a, 'r> Builder<'a, 'r> {
         inputs: &[&str],
         attributes: Vec<Attribute>,
     ) -> String {
+        self.n_nodes += 1;
         self.graph.node.push(Node {
             input: inputs.iter().map(ToString::to_string).collect(),
             output: vec![name.into()],
             name: name.into(),
             op_type: op.into(),
             attribute: attributes,
+            domain: String::new(),
         });
         name.into()
     }
 
     /// Adds a node whose value gets a name of its own.
     pub(super) fn node(&mut self, op: &str, inputs: &[&str], attributes: Vec<Attribute>) -> String {
-        let name = format!("{}_{}", op.to_lowercase(), self.graph.node.len());
+        let name = format!("{}_{}", op.to_lowercase(), self.n_nodes);
         self.named(&name, op, inputs, attributes)
+    }
+
+    /// Adds a node of ONNX Runtime's own operators.
+    pub(super) fn contributed(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attributes: Vec<Attribute>,
+    ) -> String {
+        let name = self.node(op, inputs, attributes);
+        if let Some(node) = self.graph.node.last_mut() {
+            node.domain = CONTRIBUTED.into();
+        }
+        name
+    }
+
+    /// Adds a choice between two ways to make a value of shape `(batch, length, width)`.
+    pub(super) fn either(
+        &mut self,
+        condition: &str,
+        width: usize,
+        then: impl FnOnce(&mut Self) -> String,
+        otherwise: impl FnOnce(&mut Self) -> String,
+    ) -> String {
+        let branches = [
+            ("then_branch", self.branch(width, then)),
+            ("else_branch", self.branch(width, otherwise)),
+        ];
+        let attributes = branches.map(|(name, graph)| Attribute {
+            name: name.into(),
+            g: Some(graph),
+            kind: attribute::GRAPH,
+            ..Attribute::default()
+        });
+        self.node("If", &[condition], attributes.into())
+    }
+
+    /// The nodes that `make` adds, as a graph of their own, which sees the values around it.
+    fn branch(&mut self, width: usize, make: impl FnOnce(&mut Self) -> String) -> Graph {
+        let around = std::mem::take(&mut self.graph.node);
+        let value = make(self);
+        let node = std::mem::replace(&mut self.graph.node, around);
+        let output = vec![value_info(&value, element::FLOAT, token_vectors(width))];
+        Graph {
+            name: format!("branch_{}", self.n_nodes),
+            node,
+            output,
+            ..Graph::default()
+        }
     }
 
     /// Adds a node that cuts the last axis into equal parts.
     pub(super) fn split<const N: usize>(&mut self, input: &str) -> [String; N] {
-        let at = self.graph.node.len();
+        let at = self.n_nodes;
         let parts: [String; N] = std::array::from_fn(|i| format!("split_{at}_{i}"));
         self.named(
             &format!("split_{at}"),
@@ -298,6 +298,14 @@ pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32
         }
     }
     turned
+}
+
+fn token_vectors(width: usize) -> Vec<Extent> {
+    vec![
+        Extent::Named("batch".into()),
+        length(),
+        Extent::Value(width as i64),
+    ]
 }
 
 fn length() -> Extent {

@@ -21,6 +21,8 @@ struct Constants {
     by_head: String,
     /// `(batch, length, width)` from `(batch, length, heads, head)`.
     joined: String,
+    /// Whether the batch has no padding. A scalar.
+    unpadded: String,
     /// Added to the scores: 0 for tokens, the lowest f32 for padding. Shape `(batch, 1, 1, length)`.
     mask: String,
 }
@@ -37,6 +39,7 @@ pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig, heads: He
             &[4],
         ),
         joined: b.ints("shape_joined", &[0, 0, config.hidden_size as i64], &[3]),
+        unpadded: unpadded(b, &mask),
         mask: score_mask(b, &mask),
     };
     for i in 0..config.n_layers {
@@ -121,6 +124,11 @@ fn positions(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> Stri
     }
 }
 
+fn unpadded(b: &mut Builder<'_, '_>, mask: &str) -> String {
+    let least = b.node("ReduceMin", &[mask], vec![int("keepdims", 0)]);
+    b.node("Cast", &[&least], vec![int("to", element::BOOL.into())])
+}
+
 fn score_mask(b: &mut Builder<'_, '_>, mask: &str) -> String {
     let axes = b.ints("mask_axes", &[1, 2], &[2]);
     let mask = b.node("Unsqueeze", &[mask, &axes], vec![]);
@@ -159,6 +167,8 @@ fn layer(
     normalize(b, config, &at("output.LayerNorm"), &sum, name)
 }
 
+/// Attention in one of two ways: without padding by ONNX Runtime's own operator, which never holds all scores (for 8192
+/// tokens and 16 heads they take 4 GiB); else by plain ones with the mask, for short sequences that share a call.
 fn attention(
     b: &mut Builder<'_, '_>,
     config: &EncoderConfig,
@@ -170,19 +180,32 @@ fn attention(
     let qkv = b.node("MatMul", &[hidden, &weight], vec![]);
     let qkv = b.node("Add", &[&qkv, &bias], vec![]);
     let [query, key, value] = b.split(&qkv);
+    let flash = |b: &mut Builder<'_, '_>| {
+        let attributes = vec![int("num_heads", config.n_heads as i64), float("scale", 1.0)];
+        b.contributed("MultiHeadAttention", &[&query, &key, &value], attributes)
+    };
+    let masked = |b: &mut Builder<'_, '_>| masked_attention(b, [&query, &key, &value], constants);
+    Ok(b.either(&constants.unpadded, config.hidden_size, flash, masked))
+}
+
+fn masked_attention(
+    b: &mut Builder<'_, '_>,
+    [query, key, value]: [&str; 3],
+    constants: &Constants,
+) -> String {
     let mut by_head = |x: &str, order: &[i64]| {
         let split = b.node("Reshape", &[x, &constants.by_head], vec![]);
         b.node("Transpose", &[&split], vec![ints("perm", order)])
     };
-    let query = by_head(&query, &[0, 2, 1, 3]);
-    let key = by_head(&key, &[0, 2, 3, 1]);
-    let value = by_head(&value, &[0, 2, 1, 3]);
+    let query = by_head(query, &[0, 2, 1, 3]);
+    let key = by_head(key, &[0, 2, 3, 1]);
+    let value = by_head(value, &[0, 2, 1, 3]);
     let scores = b.node("MatMul", &[&query, &key], vec![]);
     let scores = b.node("Add", &[&scores, &constants.mask], vec![]);
     let shares = b.node("Softmax", &[&scores], vec![int("axis", -1)]);
     let context = b.node("MatMul", &[&shares, &value], vec![]);
     let context = b.node("Transpose", &[&context], vec![ints("perm", &[0, 2, 1, 3])]);
-    Ok(b.node("Reshape", &[&context, &constants.joined], vec![]))
+    b.node("Reshape", &[&context, &constants.joined], vec![])
 }
 
 /// Query, key and value side by side, `(width, 3 * width)`; the query is divided by the square root of the head size.
