@@ -165,8 +165,7 @@ impl App {
 }
 
 /// What is wrong with the models' folders, as `models.NAME: problem`.
-#[must_use]
-pub fn folder_problems(config: &Config) -> Vec<String> {
+fn folder_problems(config: &Config) -> Vec<String> {
     let problem = |(name, model): (&String, &_)| {
         load::plan(model)
             .err()

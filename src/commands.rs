@@ -13,9 +13,10 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 
 use crate::{
-    app::{App, folder_problems},
+    app::App,
     args::{CheckArgs, Cli, Command, ServeArgs},
     config::{Config, ConfigError, Environment, LogConfig},
+    model::load::{self, LoadError, Surroundings},
     shutdown::Shutdown,
     telemetry,
 };
@@ -37,8 +38,8 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<crate::model::load::LoadError> for Failure {
-    fn from(error: crate::model::load::LoadError) -> Self {
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
         Self::Running(error.into())
     }
 }
@@ -118,10 +119,16 @@ fn check(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let config = Config::load(args.file.as_deref().or(config), environment)?;
-    let problems = folder_problems(&config);
+    let surroundings = Surroundings::new(&config.onnxruntime, environment);
+    let problem = |(name, model): (&String, &_)| {
+        load::inspect(model, &surroundings)
+            .err()
+            .map(|error| format!("models.{name}: {error}"))
+    };
+    let problems: Vec<String> = config.models.iter().filter_map(problem).collect();
     if !problems.is_empty() {
         return Err(Failure::Config(anyhow::anyhow!(
-            "the models' folders:\n  {}",
+            "models that cannot be served:\n  {}",
             problems.join("\n  ")
         )));
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderValue, Method, Uri},
+    http::{HeaderName, HeaderValue, Method, Uri},
     routing::{get, post},
 };
 use tower_http::{
@@ -134,6 +134,9 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request());
+    let layer = layer.expose_headers(
+        ["x-request-id", "x-truncated", "retry-after"].map(HeaderName::from_static),
+    );
     Some(layer.allow_origin(allowed))
 }
 

@@ -107,7 +107,7 @@ async fn embed_lines(
         model: None,
         inputs: texts.into_iter().map(Input::Text).collect(),
         token_ids: TokenIds::Reject,
-        dimensions: args.dimensions,
+        dimensions: args.dimensions.filter(|n| *n > 0),
         truncate: None,
     };
     let deadline = Instant::now() + NO_DEADLINE;

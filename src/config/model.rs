@@ -122,11 +122,11 @@ impl ModelConfig {
         };
         if self.path.as_os_str().is_empty() {
             problem("path", "is missing: the folder of the model".into());
-        } else if !self.path.is_dir() {
+        } else if let Err(error) = self.path.read_dir() {
             problem(
                 "path",
                 format!(
-                    "{} is not a folder: expected the folder of the model",
+                    "{} cannot be read as the folder of a model: {error}",
                     self.path.display()
                 ),
             );

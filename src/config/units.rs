@@ -47,7 +47,10 @@ impl fmt::Debug for Period {
 
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = text_with_unit(
+            deserializer,
+            "a length of time such as \"30s\" or \"200ms\"",
+        )?;
         let expected = |_| {
             D::Error::custom(format!(
                 "\"{text}\" is no length of time, write it as \"30s\" or \"200ms\""
@@ -61,6 +64,26 @@ impl Serialize for Period {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
+}
+
+/// Reads a string; a bare number is refused with what was expected.
+fn text_with_unit<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &'static str,
+) -> Result<String, D::Error> {
+    struct Text(&'static str);
+    impl serde::de::Visitor<'_> for Text {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+    }
+    deserializer.deserialize_str(Text(expected))
 }
 
 /// Reads an address and port.
@@ -110,7 +133,7 @@ impl fmt::Debug for ByteSize {
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = text_with_unit(deserializer, "a size such as \"512MiB\" or \"0B\"")?;
         let expected = |_| {
             D::Error::custom(format!(
                 "\"{text}\" is no size, write it as \"512MiB\" or \"2GB\""

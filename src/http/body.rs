@@ -61,6 +61,14 @@ pub(super) async fn read(
     memory: &BodyMemory,
     deadline: Instant,
 ) -> Result<WholeBody, Error> {
+    if let Some(encoding) = headers
+        .get(header::CONTENT_ENCODING)
+        .filter(|value| *value != "identity")
+    {
+        let shown = encoding.to_str().unwrap_or("?");
+        let message = format!("content-encoding {shown} is not supported: send the body as it is");
+        return Err(Error::new(ErrorKind::InvalidRequest, message));
+    }
     let max_bytes = config.max_body.bytes();
     if stated_length(headers).is_some_and(|length| length > max_bytes as u64) {
         return Err(too_large(max_bytes));

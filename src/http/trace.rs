@@ -82,8 +82,8 @@ impl Drop for LogIfDropped<'_> {
         );
         tracing::info!(
             ms,
-            error.code = "client_left",
-            "{method} {path} the client left after {ms:.1} ms"
+            error.code = "not_answered",
+            "{method} {path} not answered: the connection ended after {ms:.1} ms"
         );
     }
 }

@@ -140,6 +140,39 @@ pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     })
 }
 
+/// Opens all that a model needs, but reads no weights: its tokenizer, its weights' directory or its ONNX file, the library.
+///
+/// # Errors
+/// [`LoadError`] names the file and what is wrong with it.
+pub fn inspect(config: &ModelConfig, surroundings: &Surroundings) -> Result<(), LoadError> {
+    let plan = plan(config)?;
+    check_vocabulary(&tokenizer(&plan)?, &plan)?;
+    match config.backend.kind {
+        #[cfg(feature = "candle")]
+        BackendType::Candle => {
+            let opened = embedgate_candle::weights::Weights::open(&plan.folder.path);
+            opened
+                .map(|_| ())
+                .map_err(|e| BackendError::Load(e.to_string()).into())
+        }
+        #[cfg(feature = "onnx")]
+        BackendType::Onnx => Ok(embedgate_onnx::check(
+            &plan.folder,
+            config.backend.file.as_deref(),
+            &surroundings.library(),
+        )?),
+        #[cfg(not(all(feature = "candle", feature = "onnx")))]
+        missing => Err(LoadError::Setting(not_built(missing))),
+    }
+}
+
+#[cfg(not(all(feature = "candle", feature = "onnx")))]
+fn not_built(missing: BackendType) -> String {
+    format!(
+        "this embedgate was built without the {missing:?} backend: build it with that cargo feature"
+    )
+}
+
 /// What the libraries do where a folder does not say: FlagEmbedding, which saves bge-m3's heads and no pooling, takes the
 /// first token; sentence-transformers takes the mean.
 fn usual_pooling(folder: &ModelFolder) -> Pooling {
@@ -149,8 +182,9 @@ fn usual_pooling(folder: &ModelFolder) -> Pooling {
         Pooling::Mean
     };
     let path = folder.path.display();
+    let taken = if folder.has_m3_heads { "cls" } else { "mean" };
     tracing::warn!(
-        "{path} does not say how to pool: taking {pooling:?}; say it with the model's key \"pooling\""
+        "{path} does not say how to pool: taking {taken}; say it with the model's key \"pooling\""
     );
     pooling
 }
@@ -298,9 +332,7 @@ pub fn backend(
             )?))
         }
         #[cfg(not(all(feature = "candle", feature = "onnx")))]
-        missing => Err(LoadError::Setting(format!(
-            "this embedgate was built without the {missing:?} backend: build it with that cargo feature"
-        ))),
+        missing => Err(LoadError::Setting(not_built(missing))),
     }
 }
 

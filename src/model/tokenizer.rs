@@ -112,18 +112,37 @@ impl TextTokenizer {
     /// # Errors
     /// The tokenizer's own sentence.
     pub fn encode(&self, text: &str) -> Result<Tokenized, String> {
+        self.encode_unless(text, || false)
+    }
+
+    /// The same, given up between two slices of a long text once `given_up` says so.
+    fn encode_unless(&self, text: &str, given_up: impl Fn() -> bool) -> Result<Tokenized, String> {
         unpanicked(|| {
+            let room = self.max_tokens - self.n_added;
+            let (head, mut rest) = split_slice(text, self.slice_bytes());
             let mut encoding = self
                 .inner
-                .encode_fast(text, false)
+                .encode_fast(head, false)
                 .map_err(|e| e.to_string())?;
-            let n_tokens_full = encoding.len() + self.n_added;
-            if n_tokens_full > self.max_tokens {
-                encoding.truncate(
-                    self.max_tokens - self.n_added,
-                    0,
-                    TruncationDirection::Right,
-                );
+            let mut n_tokens_full = encoding.len() + self.n_added;
+            // What cannot fit any more is only counted: a token takes over 100 bytes while it is made.
+            while !rest.is_empty() {
+                if given_up() {
+                    return Err("the caller left".into());
+                }
+                let (slice, after) = split_slice(rest, self.slice_bytes());
+                let more = self
+                    .inner
+                    .encode_fast(slice, false)
+                    .map_err(|e| e.to_string())?;
+                n_tokens_full += more.len();
+                if encoding.len() < room {
+                    encoding.merge_with(more, false);
+                }
+                rest = after;
+            }
+            if encoding.len() > room {
+                encoding.truncate(room, 0, TruncationDirection::Right);
             }
             let encoding = self
                 .inner
@@ -134,6 +153,12 @@ impl TextTokenizer {
                 n_tokens_full,
             })
         })?
+    }
+
+    /// Long texts go through the tokenizer in slices of so many bytes. All that fits into a sequence is in the first one
+    /// unless its tokens are longer than 16 bytes on average, which is four times what texts have.
+    fn slice_bytes(&self) -> usize {
+        (self.max_tokens * 16).max(64 << 10)
     }
 
     /// The largest id that the tokenizer can give.
@@ -155,6 +180,19 @@ impl TextTokenizer {
         ids.sort_unstable();
         ids
     }
+}
+
+/// Splits off the first slice, in front of white space where there is some, which is where tokens end.
+fn split_slice(text: &str, bytes: usize) -> (&str, &str) {
+    if text.len() <= bytes {
+        return (text, "");
+    }
+    let end = text.floor_char_boundary(bytes);
+    let at = text[..end]
+        .rfind(char::is_whitespace)
+        .filter(|at| *at > 0)
+        .unwrap_or(end);
+    text.split_at(at)
 }
 
 /// What `do_lower_case` of sentence-transformers does.
@@ -196,7 +234,8 @@ impl TokenizerPool {
                 while let Ok(job) = queue.recv_blocking() {
                     if !job.reply.is_closed() {
                         // An error means that the caller left in the meantime.
-                        drop(job.reply.send(tokenizer.encode(&job.text)));
+                        let result = tokenizer.encode_unless(&job.text, || job.reply.is_closed());
+                        drop(job.reply.send(result));
                     }
                 }
             };
@@ -225,5 +264,55 @@ impl TokenizerPool {
             .map_err(|_| gone())?;
         let result = answer.await.map_err(|_| gone())?;
         result.map_err(|e| Error::invalid("input", e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny(max_tokens: usize) -> TextTokenizer {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bge-m3");
+        TextTokenizer::load(&folder, max_tokens, false).unwrap()
+    }
+
+    #[test]
+    fn a_long_text_has_the_tokens_of_the_whole_though_it_goes_in_slices() {
+        let tokenizer = tiny(512);
+        for unit in ["word and 向量 检索 ", "longer-than-most-words-are, 😀 "] {
+            let text = unit.repeat((300 << 10) / unit.len());
+            let whole = tokenizer.inner.encode_fast(text.as_str(), true).unwrap();
+            let sliced = tokenizer.encode(&text).unwrap();
+            assert_eq!(sliced.n_tokens_full, whole.len());
+            assert_eq!(sliced.ids.len(), 512);
+            assert_eq!(sliced.ids[..511], whole.get_ids()[..511]);
+            assert_eq!(sliced.ids[511], 2, "the end token stays");
+        }
+    }
+
+    #[test]
+    fn slices_lose_nothing_and_respect_characters() {
+        for text in [
+            "ab cd ef",
+            "no-white-space-at-all",
+            "漢字漢字漢字",
+            " a",
+            "",
+        ] {
+            let (mut rest, mut together) = (text, String::new());
+            while !rest.is_empty() {
+                let (slice, after) = split_slice(rest, 4);
+                assert!(!slice.is_empty());
+                together.push_str(slice);
+                rest = after;
+            }
+            assert_eq!(together, text);
+        }
+    }
+
+    #[test]
+    fn a_text_that_nobody_waits_for_is_given_up() {
+        let text = "word ".repeat(200 << 10);
+        assert!(tiny(512).encode_unless(&text, || true).is_err());
     }
 }

@@ -129,6 +129,46 @@ fn check_looks_into_the_models_folders() {
 }
 
 #[test]
+fn check_opens_tokenizer_weights_and_library() {
+    let file = config(&tiny_config(""));
+    assert_eq!(run(embedgate().arg("check").arg(file.path())).0, Some(0));
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(
+        tiny_bge_m3().join("config.json"),
+        folder.path().join("config.json"),
+    )
+    .unwrap();
+    let with = |backend: &str| {
+        let text = format!(
+            "[auth]\nmode = \"none\"\n[models.a]\npath = {:?}\nbackend = {{ type = \"{backend}\" }}\n",
+            folder.path()
+        );
+        let (code, _, errors) = run(embedgate().arg("check").arg(config(&text).path()));
+        assert_eq!(code, Some(78));
+        errors
+    };
+    assert!(
+        with("candle").contains("tokenizer.json is missing")
+            || with("candle").contains("tokenizer.json: is missing")
+    );
+    fs::copy(
+        tiny_bge_m3().join("tokenizer.json"),
+        folder.path().join("tokenizer.json"),
+    )
+    .unwrap();
+    assert!(
+        with("candle").contains("has no weights"),
+        "{}",
+        with("candle")
+    );
+    assert!(
+        with("onnx").contains("embedgate convert"),
+        "{}",
+        with("onnx")
+    );
+}
+
+#[test]
 fn embed_turns_lines_into_json_lines() {
     let file = config(&tiny_config("max_length = 16"));
     let texts = tempfile::NamedTempFile::new().unwrap();

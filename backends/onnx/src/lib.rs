@@ -12,4 +12,4 @@ pub mod runtime;
 mod session;
 mod wiring;
 
-pub use session::{OnnxBackend, Options, find_model};
+pub use session::{OnnxBackend, Options, check, find_model};

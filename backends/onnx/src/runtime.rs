@@ -86,7 +86,7 @@ fn open(path: &Path) -> Result<Environment, String> {
 }
 
 /// Every library that may be loaded, the likeliest first; at least one.
-fn find(candidates: &Candidates) -> Result<Vec<PathBuf>, BackendError> {
+pub(crate) fn find(candidates: &Candidates) -> Result<Vec<PathBuf>, BackendError> {
     let (found, looked) = match &candidates.named {
         Some(named) if named.is_dir() => (in_folder(named), named.display().to_string()),
         Some(named) => (

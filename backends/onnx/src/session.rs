@@ -59,6 +59,32 @@ pub fn find_model(folder: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// Checks that a model's file is there, what it refers to, and that there is a library; loads neither.
+///
+/// # Errors
+/// As [`OnnxBackend::load`].
+pub fn check(
+    folder: &ModelFolder,
+    file: Option<&Path>,
+    library: &Candidates,
+) -> Result<(), BackendError> {
+    runtime::find(library)?;
+    external::check(&model_file(folder, file)?).map_err(BackendError::Load)
+}
+
+fn model_file(folder: &ModelFolder, named: Option<&Path>) -> Result<PathBuf, BackendError> {
+    named
+        .map(Path::to_owned)
+        .or_else(|| find_model(&folder.path))
+        .ok_or_else(|| {
+            let shown = folder.path.display();
+            let way_out = format!("write one with `embedgate convert {shown}`");
+            BackendError::Load(format!(
+                "{shown} has no onnx/model.onnx or model.onnx: {way_out}"
+            ))
+        })
+}
+
 impl OnnxBackend {
     /// Checks the model's references to other files, loads it and finds out what it takes and gives.
     ///
@@ -67,12 +93,7 @@ impl OnnxBackend {
     /// wrong with it.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
         let environment = runtime::environment(&options.library)?;
-        let file = options.file.clone().or_else(|| find_model(&folder.path)).ok_or_else(|| {
-            let shown = folder.path.display();
-            BackendError::Load(format!(
-                "{shown} has no onnx/model.onnx or model.onnx: write one with `embedgate convert {shown}`"
-            ))
-        })?;
+        let file = model_file(folder, options.file.as_deref())?;
         external::check(&file).map_err(BackendError::Load)?;
         let load_error = |e: ort::Error| BackendError::Load(format!("{}: {e}", file.display()));
         let session = open_session(environment, &file, options.threads).map_err(load_error)?;

@@ -75,6 +75,7 @@ fn fields(bytes: &[u8]) -> Result<Fields<'_>, Error> {
             e.valid_up_to()
         ))
     })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match text.trim_start().chars().next() {
         Some('{') => {}
         None => {
