@@ -8,9 +8,10 @@ use axum::{Router, extract::Request};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulConnection, GracefulShutdown},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
@@ -53,27 +54,7 @@ pub async fn serve(
             accepted = accept(&listener, &slots) => accepted,
         };
         let (stream, slot) = accepted;
-        let timed = TimedStream::new(stream, config);
-        let serving = timed.serving();
-        let router = router.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (router, guard) = (router.clone(), serving.enter());
-            async move {
-                let response = router
-                    .oneshot(tidy_path(request.map(axum::body::Body::new)))
-                    .await;
-                drop(guard);
-                response
-            }
-        });
-        // hyper's own timer is longer than ours can be. It is set because hyper asks the stream for the next request,
-        // and so lets our timers run, only where it has one.
-        let longest = config.idle_timeout.0 + config.header_timeout.0;
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(longest);
-        let connection = builder.serve_connection(TokioIo::new(timed), service);
+        let connection = connection(stream, router.clone(), config);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // A broken connection is the client's business, and tells us nothing that we could act on.
@@ -95,6 +76,37 @@ pub async fn serve(
         () = tokio::time::sleep(config.drain_timeout.0) => End::Forced { connections: left() },
         () = shutdown.reached(Stage::Forced) => End::Forced { connections: left() },
     }
+}
+
+/// Serves one client's requests, one after another, until either side ends the connection or a timer does.
+fn connection<S>(
+    stream: S,
+    router: Router,
+    config: &ServerConfig,
+) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let timed = TimedStream::new(stream, config);
+    let serving = timed.serving();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (router, guard) = (router.clone(), serving.enter());
+        async move {
+            let response = router
+                .oneshot(tidy_path(request.map(axum::body::Body::new)))
+                .await;
+            drop(guard);
+            response
+        }
+    });
+    // hyper's own timer is longer than ours can be. It is set because hyper asks the stream for the next request, and so
+    // lets our timers run, only where it has one.
+    let longest = config.idle_timeout.0 + config.header_timeout.0;
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(longest);
+    builder.serve_connection(TokioIo::new(timed), service)
 }
 
 /// Waits until every connection has ended and its task has given its slot back.
@@ -136,7 +148,7 @@ async fn accept(
 mod tests {
     use axum::routing::get;
     use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
         time::Instant,
     };
 
@@ -169,7 +181,16 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
-    async fn read_answer(stream: &mut TcpStream) -> String {
+    /// A connection in memory, where a stopped clock cannot race with the network.
+    fn in_memory(change: impl FnOnce(&mut ServerConfig)) -> DuplexStream {
+        let mut config = ServerConfig::default();
+        change(&mut config);
+        let (client, server) = tokio::io::duplex(64 << 10);
+        tokio::spawn(connection(server, hello(), &config));
+        client
+    }
+
+    async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
         let mut answer = Vec::new();
         while !answer.ends_with(b"hello") {
             assert_ne!(
@@ -184,12 +205,10 @@ mod tests {
     /// The clock is stopped and jumps whenever everybody waits, so minutes pass at once.
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_outlives_the_header_timeout_and_ends_after_the_idle_timeout() {
-        let server = start(hello(), |config| {
+        let mut stream = in_memory(|config| {
             config.header_timeout = Period::seconds(10);
             config.idle_timeout = Period::seconds(120);
-        })
-        .await;
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        });
         stream.write_all(REQUEST).await.unwrap();
         read_answer(&mut stream).await;
         tokio::time::sleep(Duration::from_secs(100)).await;
@@ -203,11 +222,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_says_nothing_ends_after_the_header_timeout() {
-        let server = start(hello(), |config| {
-            config.header_timeout = Period::seconds(10)
-        })
-        .await;
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let mut stream = in_memory(|config| config.header_timeout = Period::seconds(10));
         let started = Instant::now();
         assert_eq!(stream.read_buf(&mut Vec::new()).await.unwrap(), 0);
         assert!(
@@ -219,11 +234,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_header_that_trickles_in_ends_the_connection() {
-        let server = start(hello(), |config| {
-            config.header_timeout = Period::seconds(10)
-        })
-        .await;
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let mut stream = in_memory(|config| config.header_timeout = Period::seconds(10));
         let started = Instant::now();
         for byte in b"GET / HTTP/1.1\r\nhost: slow" {
             if stream.write_all(&[*byte]).await.is_err() {

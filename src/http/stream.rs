@@ -1,4 +1,4 @@
-//! A TCP stream that ends itself when the client is too slow.
+//! A connection that ends itself when the client is too slow.
 //!
 //! hyper's timer cannot tell a client that sends its header slowly from one that keeps an idle connection for later.
 //! [`TimedStream`] can: the first request of a connection and the rest of each header must come soon, an idle connection
@@ -18,7 +18,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep},
 };
 
@@ -62,9 +61,9 @@ enum Phase {
     Serving,
 }
 
-/// The stream. hyper must poll it for reading after each answer, or its timers do not run.
-pub(super) struct TimedStream {
-    stream: TcpStream,
+/// A stream with timers. hyper must poll it for reading after each answer, or its timers do not run.
+pub(super) struct TimedStream<S> {
+    stream: S,
     header_timeout: Duration,
     idle_timeout: Duration,
     serving: Serving,
@@ -74,8 +73,8 @@ pub(super) struct TimedStream {
     write_waits: bool,
 }
 
-impl TimedStream {
-    pub(super) fn new(stream: TcpStream, config: &ServerConfig) -> Self {
+impl<S> TimedStream<S> {
+    pub(super) fn new(stream: S, config: &ServerConfig) -> Self {
         let (header_timeout, idle_timeout) = (config.header_timeout.0, config.idle_timeout.0);
         Self {
             stream,
@@ -136,7 +135,7 @@ fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-impl AsyncRead for TimedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -168,7 +167,7 @@ impl AsyncRead for TimedStream {
     }
 }
 
-impl AsyncWrite for TimedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
