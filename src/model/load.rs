@@ -144,6 +144,10 @@ pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
 ///
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
+#[cfg_attr(
+    not(feature = "onnx"),
+    expect(unused_variables, reason = "only ONNX Runtime is looked up")
+)]
 pub fn inspect(config: &ModelConfig, surroundings: &Surroundings) -> Result<(), LoadError> {
     let plan = plan(config)?;
     check_vocabulary(&tokenizer(&plan)?, &plan)?;
