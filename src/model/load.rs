@@ -180,17 +180,11 @@ fn not_built(missing: BackendType) -> String {
 /// What the libraries do where a folder does not say: FlagEmbedding, which saves bge-m3's heads and no pooling, takes the
 /// first token; sentence-transformers takes the mean.
 fn usual_pooling(folder: &ModelFolder) -> Pooling {
-    let pooling = if folder.has_m3_heads {
+    if folder.has_m3_heads {
         Pooling::Cls
     } else {
         Pooling::Mean
-    };
-    let path = folder.path.display();
-    let taken = if folder.has_m3_heads { "cls" } else { "mean" };
-    tracing::warn!(
-        "{path} does not say how to pool: taking {taken}; say it with the model's key \"pooling\""
-    );
-    pooling
+    }
 }
 
 /// The text of the default prompt; an empty name in the configuration turns the folder's off.
@@ -237,6 +231,13 @@ pub fn load(
     let path = config.path.display();
     tracing::info!(model.name = name, %path, "loading model {name} from {path}");
     let plan = plan(config)?;
+    // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
+    if config.pooling.is_none() && plan.folder.pooling.is_none() {
+        let taken = format!("{:?}", plan.pooling).to_lowercase();
+        tracing::warn!(
+            "{path} does not say how to pool: taking {taken}; say it with the model's key \"pooling\""
+        );
+    }
     let tokenizer = tokenizer(&plan)?;
     check_vocabulary(&tokenizer, &plan)?;
     let mut backend = backend(&plan, config, &tokenizer, surroundings)?;
