@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     auth::Authenticator,
-    cache::EmbeddingCache,
+    cache::{EmbeddingCache, file::WarmFile},
     config::{Config, Environment},
     embed::Embedder,
     http::{
@@ -18,6 +18,7 @@ use crate::{
         body::BodyMemory,
         connection::{self, End},
     },
+    metrics::Metrics,
     model::{Entry, ModelRegistry, load, load::Surroundings},
     shutdown::{Shutdown, Stage},
 };
@@ -40,7 +41,7 @@ impl App {
         {
             bail!("models that cannot be served:\n  {}", problems.join("\n  "));
         }
-        let surroundings = Surroundings::new(&config.onnxruntime, environment);
+        let surroundings = Surroundings::new(&config, environment);
         Ok(Self {
             config,
             surroundings,
@@ -54,11 +55,13 @@ impl App {
     /// # Errors
     /// When no model can be loaded (or not all, where all are required), or requests had to be cut off at the end.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+        let metrics = Metrics::new();
         let gateway = Arc::new(Gateway {
             config: self.config.server.clone(),
             authenticator: Authenticator::new(&self.config.auth),
             body_memory: BodyMemory::new(&self.config.server),
             embedder: OnceLock::new(),
+            metrics: metrics.clone(),
             shutdown: shutdown.clone(),
             started: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -66,9 +69,10 @@ impl App {
         });
         self.announce(&listener, &gateway)?;
         let router = http::router(Arc::clone(&gateway));
-        let serving = connection::serve(listener, router, &self.config.server, &shutdown);
+        let config = &self.config.server;
+        let serving = connection::serve(listener, router, config, &shutdown, &metrics);
         let loading = async {
-            let embedder = self.load().await?;
+            let embedder = self.load(&metrics).await?;
             // Never set before: there is one load.
             drop(gateway.embedder.set(embedder));
             tracing::info!("ready");
@@ -87,13 +91,14 @@ impl App {
     }
 
     /// Loads every model, one after another: two at once would peak in memory.
-    async fn load(&self) -> anyhow::Result<Embedder> {
+    async fn load(&self, metrics: &Metrics) -> anyhow::Result<Embedder> {
         let mut entries = Vec::new();
         for (name, config) in &self.config.models {
-            let (owned, settings, surroundings) =
-                (name.clone(), config.clone(), self.surroundings.clone());
-            let loaded =
-                tokio::task::spawn_blocking(move || load::load(&owned, &settings, &surroundings));
+            let (owned, settings) = (name.clone(), config.clone());
+            let (surroundings, counted) = (self.surroundings.clone(), metrics.clone());
+            let loaded = tokio::task::spawn_blocking(move || {
+                load::load(&owned, &settings, &surroundings, &counted)
+            });
             let loaded = loaded
                 .await
                 .context("loading panicked")
@@ -118,9 +123,10 @@ impl App {
         if registry.loaded().next().is_none() {
             bail!("no model could be loaded: see the errors above");
         }
+        let file = WarmFile::open(&self.config.cache);
         Ok(Embedder::new(
             registry,
-            EmbeddingCache::new(&self.config.cache),
+            EmbeddingCache::new(&self.config.cache, file, metrics),
             self.config.server.max_inputs,
         ))
     }
@@ -182,7 +188,13 @@ async fn stop(gateway: Arc<Gateway>, timeout: Duration) -> anyhow::Result<()> {
     else {
         return Ok(());
     };
+    let cache = embedder.cache().clone();
     let stopping = tokio::task::spawn_blocking(move || embedder.stop());
+    let stopping = async {
+        let stopped = stopping.await;
+        cache.flush().await;
+        stopped
+    };
     tokio::select! {
         stopped = stopping => stopped.context("the models did not stop cleanly"),
         () = tokio::time::sleep(timeout) => bail!("stopped with a batch still running"),

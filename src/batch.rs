@@ -1,206 +1,399 @@
-//! Brings sequences of all requests together into batches for one backend.
+//! Brings sequences of all requests together into batches for the replicas of one backend.
 //!
-//! A sequence is admitted with a permit, waits in the queue, and goes to the worker thread that owns the backend, with
-//! neighbours of like length, as soon as the worker is free: there is no timer, load makes batches by itself. The rule
-//! that picks a batch is [`queue`], which knows neither clocks nor channels; [`worker`] is the thread.
+//! A sequence is admitted with a permit, waits in the queue of its lane, and goes to a worker thread that owns a backend,
+//! with neighbours of like length, as soon as a worker is free: there is no timer, load makes batches by itself. The rule
+//! that picks a batch is [`queue`], which knows neither clocks nor channels; [`cost`] predicts what a batch takes;
+//! [`load`] decides who may come in; [`worker`] is the thread, and [`replica`] starts it again when it is lost.
 
+pub mod cost;
+mod load;
 pub mod queue;
-pub mod worker;
+mod replica;
+mod worker;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use embedgate_core::{Backend, BackendInfo, Outputs};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use embedgate_core::{Backend, BackendInfo, EmbeddingBatch, Matrix, Outputs, SparseVector};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use self::{
-    queue::BatchQueue,
-    worker::{Worker, WorkerBatch},
+    cost::CostModel,
+    load::{Load, Refusal},
+    queue::{BatchQueue, Budget},
+    replica::{Health, Replica},
+    worker::Turn,
 };
-use crate::error::{Error, ErrorKind};
+pub use self::{load::Admission, replica::Reload};
+use crate::{
+    error::{Error, ErrorKind},
+    metrics::ModelMetrics,
+    request::Lane,
+};
 
-/// What is asked of callers whose inputs do not fit: the drain rate is not measured yet.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Leave to put some sequences into the queue, and the bound on how many there are.
-pub struct Admission {
-    permit: OwnedSemaphorePermit,
+/// The results of one sequence: what was asked for is set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// Pooled, not normalized.
+    pub dense: Option<Vec<f32>>,
+    /// Lexical weights.
+    pub sparse: Option<SparseVector>,
+    /// A vector for each token but the first, not normalized.
+    pub multi_vector: Option<Matrix>,
 }
 
-impl Admission {
-    /// Takes the leave for one sequence out. None when all are taken.
-    pub fn take_one(&mut self) -> Option<Admission> {
-        self.permit.split(1).map(|permit| Self { permit })
+impl Row {
+    /// Takes what was asked for of sequence `i` out of a batch's results.
+    fn take(results: &mut EmbeddingBatch, i: usize, outputs: Outputs) -> Self {
+        let dense = results.dense.as_ref().filter(|_| outputs.dense);
+        let sparse = results.sparse.as_mut().filter(|_| outputs.sparse);
+        let multi_vector = results.multi_vector.as_mut();
+        Self {
+            dense: dense.map(|rows| rows.row(i).to_vec()),
+            sparse: sparse.map(|all| std::mem::take(&mut all[i])),
+            multi_vector: multi_vector
+                .filter(|_| outputs.multi_vector)
+                .map(|all| std::mem::take(&mut all[i])),
+        }
     }
+
+    fn is_finite(&self) -> bool {
+        let numbers = [
+            self.dense.as_deref(),
+            self.sparse.as_ref().map(|sparse| sparse.values.as_slice()),
+            self.multi_vector.as_ref().map(|m| m.data.as_slice()),
+        ];
+        numbers
+            .into_iter()
+            .flatten()
+            .flatten()
+            .all(|x| x.is_finite())
+    }
+}
+
+/// Set by a caller of the query lane who waits for work that was begun for bulk.
+pub type Urgent = Arc<AtomicBool>;
+
+/// One sequence to run.
+pub struct Work {
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// What is asked of it.
+    pub outputs: Outputs,
+    /// Moves it to the query lane, whenever it is set.
+    pub urgent: Urgent,
+    /// The leave to run it.
+    pub admission: Admission,
 }
 
 /// One sequence on its way.
 pub(crate) struct Entry {
-    pub(crate) ids: Vec<u32>,
-    pub(crate) outputs: Outputs,
-    pub(crate) reply: oneshot::Sender<Result<Vec<f32>, Error>>,
+    ids: Vec<u32>,
+    outputs: Outputs,
+    urgent: Urgent,
+    since: Instant,
+    reply: oneshot::Sender<Result<Row, Error>>,
     /// Held until the reply is sent.
-    pub(crate) admission: Admission,
+    admission: Admission,
 }
 
-/// The queue of one backend, its task and its worker thread.
+/// What a queue is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct BatcherConfig {
+    /// Sequences that may wait or run at once.
+    pub capacity: usize,
+    /// What bounds a batch.
+    pub budget: Budget,
+    /// What a batch is predicted to take.
+    pub cost: CostModel,
+    /// How fast the backend is at first.
+    pub tokens_per_second: f64,
+}
+
+/// The queue of one model, its task and the replicas of its backend.
 pub struct Batcher {
     name: Arc<str>,
     entries: mpsc::Sender<Entry>,
-    permits: Arc<Semaphore>,
-    capacity: usize,
-    healthy: Arc<AtomicBool>,
-    worker: JoinHandle<()>,
+    load: Arc<Load>,
+    health: Health,
+    /// Told when a caller leaves, so that the place in the queue is free at once.
+    left: Arc<Notify>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Tells the queue that a caller left, unless the answer came.
+struct TellIfLeft<'a>(Option<&'a Notify>);
+
+impl Drop for TellIfLeft<'_> {
+    fn drop(&mut self) {
+        if let Some(left) = self.0 {
+            left.notify_one();
+        }
+    }
 }
 
 impl Batcher {
-    /// Starts the task and the worker thread. Must be called within a tokio runtime.
+    /// Starts the task and a worker thread for each backend. Must be called within a tokio runtime.
     ///
-    /// # Errors
-    /// When the system gives no thread.
+    /// `reload` makes a backend like these when one is lost.
+    #[must_use]
     pub fn start(
         name: &str,
-        backend: Box<dyn Backend>,
-        capacity: usize,
-        max_batch_tokens: usize,
-    ) -> std::io::Result<Self> {
+        backends: Vec<Box<dyn Backend>>,
+        reload: &Reload,
+        config: BatcherConfig,
+        metrics: &ModelMetrics,
+    ) -> Self {
         let name: Arc<str> = name.into();
-        let healthy = Arc::new(AtomicBool::new(true));
-        let (entries, incoming) = mpsc::channel(capacity);
-        let queue = BatchQueue::new(backend.info().layout, max_batch_tokens);
-        let (batches, idle, worker) =
-            Worker::start(Arc::clone(&name), backend, Arc::clone(&healthy))?;
-        tokio::spawn(run(incoming, queue, batches, idle));
-        let permits = Arc::new(Semaphore::new(capacity));
-        Ok(Self {
+        let load = Arc::new(Load::new(
+            config.capacity,
+            config.tokens_per_second * backends.len() as f64,
+        ));
+        let health = Health::new(backends.len());
+        metrics.ready.set(1);
+        let (entries, incoming) = mpsc::channel(config.capacity);
+        let left = Arc::new(Notify::new());
+        let (turns_tx, turns) = mpsc::channel(backends.len().max(1));
+        let dispatcher = Dispatcher {
+            name: Arc::clone(&name),
+            queue: BatchQueue::new(config.budget, config.cost),
+            load: Arc::clone(&load),
+            health: health.clone(),
+            left: Arc::clone(&left),
+            metrics: metrics.clone(),
+            started: Instant::now(),
+        };
+        let mut tasks = vec![tokio::spawn(dispatcher.run(incoming, turns))];
+        for backend in backends {
+            let replica = Replica {
+                name: Arc::clone(&name),
+                reload: Arc::clone(reload),
+                health: health.clone(),
+                metrics: metrics.clone(),
+                turns: turns_tx.clone(),
+            };
+            tasks.push(tokio::spawn(replica.keep_working(backend)));
+        }
+        Self {
             name,
             entries,
-            permits,
-            capacity,
-            healthy,
-            worker,
-        })
+            load,
+            health,
+            left,
+            tasks,
+        }
     }
 
-    /// Takes leave for `n` sequences at once, or for none.
+    /// Takes leave for sequences of about so many tokens each, for all or for none.
     ///
     /// # Errors
-    /// `Overloaded` when they do not fit; `Unavailable` when the worker has died.
-    pub fn admit(&self, n: usize) -> Result<Admission, Error> {
-        if n > 0 && !self.is_healthy() {
-            return Err(self.down());
+    /// `Overloaded` when they do not fit, or would wait beyond the deadline; `Unavailable` when no replica works.
+    pub fn admit(
+        &self,
+        tokens: &[usize],
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<Vec<Admission>, Error> {
+        if !tokens.is_empty() && !self.is_healthy() {
+            return Err(down(&self.name, &self.health));
         }
-        let permits = u32::try_from(n).unwrap_or(u32::MAX);
-        let admitted = Arc::clone(&self.permits).try_acquire_many_owned(permits);
-        let permit = admitted.map_err(|_| Error {
-            retry_after: Some(RETRY_AFTER),
+        self.load
+            .admit(tokens, lane, deadline)
+            .map_err(|refusal| self.overloaded(refusal))
+    }
+
+    fn overloaded(&self, refusal: Refusal) -> Error {
+        let name = &self.name;
+        let (message, retry_after) = match refusal {
+            Refusal::Full { retry_after } => {
+                let capacity = self.load.capacity();
+                let message =
+                    format!("the queue of model \"{name}\" is full ({capacity} inputs): try again");
+                (message, retry_after)
+            }
+            Refusal::TooLate { retry_after } => {
+                let message = format!(
+                    "the queue of model \"{name}\" takes longer than the time that this request has: try again"
+                );
+                (message, retry_after)
+            }
+        };
+        let seconds = retry_after.as_secs_f64();
+        Error {
+            retry_after: Some(retry_after.max(Duration::from_millis(1))),
             ..Error::new(
                 ErrorKind::Overloaded,
-                format!(
-                    "the queue of model \"{}\" is full ({} inputs): try again later",
-                    self.name, self.capacity
-                ),
+                format!("{message} in {seconds:.1} s"),
             )
-        })?;
-        Ok(Admission { permit })
+        }
     }
 
-    /// Runs one sequence and returns its pooled vector. Dropping the future drops the sequence, unless it runs already.
+    /// Runs one sequence. Dropping the future drops the sequence, unless it runs already.
     ///
     /// # Errors
-    /// `Internal` when the backend fails on it; `Unavailable` when the worker has died.
-    pub async fn embed(
-        &self,
-        ids: Vec<u32>,
-        outputs: Outputs,
-        admission: Admission,
-    ) -> Result<Vec<f32>, Error> {
+    /// `Internal` when the backend fails on it; `Unavailable` when the backend is lost.
+    pub async fn embed(&self, work: Work) -> Result<Row, Error> {
+        // Dropped after the receiver: by then the entry counts as left.
+        let mut leaving = TellIfLeft(Some(&self.left));
         let (reply, answer) = oneshot::channel();
-        self.entries
-            .send(Entry {
-                ids,
-                outputs,
-                reply,
-                admission,
-            })
-            .await
-            .map_err(|_| self.down())?;
-        answer.await.map_err(|_| self.down())?
+        let Work {
+            ids,
+            outputs,
+            urgent,
+            mut admission,
+        } = work;
+        admission.set_tokens(ids.len());
+        let entry = Entry {
+            ids,
+            outputs,
+            urgent,
+            since: Instant::now(),
+            reply,
+            admission,
+        };
+        let lost = || down(&self.name, &self.health);
+        self.entries.send(entry).await.map_err(|_| lost())?;
+        let answer = answer.await;
+        leaving.0 = None;
+        answer.map_err(|_| lost())?
     }
 
-    /// Whether the worker is alive.
+    /// Whether a replica works.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Acquire)
+        self.health.working() > 0
     }
 
     /// Sequences that wait or run.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.capacity - self.permits.available_permits()
+        self.load.in_flight()
     }
 
-    /// Ends the queue and waits for the worker's batch in flight. Blocks.
+    /// How long a sequence of this lane would wait now, as far as one can tell.
+    #[must_use]
+    pub fn wait(&self, lane: Lane) -> Duration {
+        self.load.wait(lane)
+    }
+
+    /// Ends the queue and waits for the batches in flight. Blocks; must be called within a tokio runtime, not on one of
+    /// its own threads.
     pub fn stop(self) {
-        let Self {
-            entries, worker, ..
-        } = self;
+        let Self { entries, tasks, .. } = self;
         drop(entries);
-        if worker.join().is_err() {
-            tracing::error!("a worker thread panicked outside of its backend");
-        }
-    }
-
-    fn down(&self) -> Error {
-        let message = format!(
-            "model \"{}\" is down after a fault in its backend: restart embedgate",
-            self.name
-        );
-        Error::unavailable(message, Duration::from_secs(30)).with_code("model_unavailable")
-    }
-}
-
-/// Collects entries while the worker is busy; hands it a batch whenever it is idle.
-async fn run(
-    mut incoming: mpsc::Receiver<Entry>,
-    mut queue: BatchQueue<Entry>,
-    batches: mpsc::Sender<WorkerBatch>,
-    mut idle: mpsc::Receiver<()>,
-) {
-    loop {
-        if queue.is_empty() {
-            let Some(entry) = incoming.recv().await else {
-                return;
-            };
-            push(&mut queue, entry);
-        }
-        tokio::select! {
-            // Whatever has arrived joins the queue before the next batch is picked.
-            biased;
-            Some(entry) = incoming.recv() => push(&mut queue, entry),
-            turn = idle.recv() => {
-                if turn.is_none() {
-                    return;
-                }
-                queue.discard(|entry| entry.reply.is_closed());
-                let batch = queue.next_batch();
-                // An empty batch gives the turn back at once. An error means that the worker died: entries are dropped.
-                if batches.send(batch).await.is_err() {
-                    return;
-                }
+        let runtime = tokio::runtime::Handle::current();
+        for task in tasks {
+            if let Err(error) = runtime.block_on(task) {
+                tracing::error!(error = %error, "a task of a model's queue failed: {error}");
             }
         }
     }
 }
 
-fn push(queue: &mut BatchQueue<Entry>, entry: Entry) {
-    queue.push(entry.ids.len(), entry);
+fn down(name: &str, health: &Health) -> Error {
+    let message = format!("model \"{name}\" is down after a fault, and being loaded again");
+    Error::unavailable(message, health.retry_after()).with_code("model_unavailable")
+}
+
+/// Collects entries and hands a batch to each worker that asks.
+struct Dispatcher {
+    name: Arc<str>,
+    queue: BatchQueue<Entry>,
+    load: Arc<Load>,
+    health: Health,
+    left: Arc<Notify>,
+    metrics: ModelMetrics,
+    started: Instant,
+}
+
+impl Dispatcher {
+    /// Ends when every sender of entries is gone and the queue is empty.
+    async fn run(mut self, mut incoming: mpsc::Receiver<Entry>, mut turns: mpsc::Receiver<Turn>) {
+        loop {
+            if self.queue.is_empty() {
+                let Some(entry) = incoming.recv().await else {
+                    return;
+                };
+                self.push(entry);
+            }
+            let (health, left) = (self.health.clone(), Arc::clone(&self.left));
+            tokio::select! {
+                // Whatever has arrived joins the queue before the next batch is picked.
+                biased;
+                Some(entry) = incoming.recv() => self.push(entry),
+                Some(turn) = turns.recv() => self.hand_over(turn),
+                () = health.down() => self.refuse_all(),
+                () = left.notified() => self.discard(),
+            }
+            self.show();
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        let lane = entry.admission.lane();
+        let now = self.now();
+        self.queue.push(lane, entry.ids.len(), now, entry);
+    }
+
+    fn hand_over(&mut self, turn: Turn) {
+        if let Some((shape, time)) = turn.done {
+            self.queue.cost_mut().observe(shape, time.as_secs_f64());
+            let working = self.health.working();
+            self.load.observe(shape.tokens, time, working);
+        }
+        self.discard();
+        let now = self.now();
+        self.queue
+            .promote(now, |entry| entry.urgent.load(Ordering::Relaxed));
+        let batch = self.queue.next_batch(now);
+        for entry in &batch {
+            let wait = entry.since.elapsed().as_secs_f64();
+            let lane = entry.admission.lane() as usize;
+            self.metrics.queue_seconds[lane].observe(wait);
+        }
+        // A worker that died since it asked gives the batch back: it waits for another, or for the end.
+        if let Err(batch) = turn.batch.send(batch) {
+            for entry in batch {
+                self.push(entry);
+            }
+        }
+    }
+
+    fn discard(&mut self) {
+        self.queue.discard(|entry| entry.reply.is_closed());
+    }
+
+    /// No replica works: nobody shall wait for one.
+    fn refuse_all(&mut self) {
+        for entry in self.queue.drain() {
+            let Entry {
+                reply, admission, ..
+            } = entry;
+            drop(admission);
+            // An error means that the caller left.
+            drop(reply.send(Err(down(&self.name, &self.health))));
+        }
+    }
+
+    fn show(&self) {
+        for lane in Lane::ALL {
+            let n = i64::try_from(self.queue.len(lane)).unwrap_or(i64::MAX);
+            self.metrics.queue_inputs[lane as usize].set(n);
+        }
+        self.metrics.drain_rate.set(self.load.rate());
+    }
+
+    fn now(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
 }
 
 /// Facts for the log.
@@ -215,3 +408,6 @@ pub(crate) fn describe(info: &BackendInfo) -> String {
         info.outputs
     )
 }
+
+#[cfg(test)]
+mod tests;

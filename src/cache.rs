@@ -1,102 +1,271 @@
-//! Vectors by what they depend on, and one computation for equal inputs in flight.
+//! Results by what they depend on: in memory, optionally in a file behind it, and one computation for equal inputs in flight.
+//!
+//! What is kept is as the model gave it: cutting, normalizing and encoding come after. [`key`] makes the identities,
+//! [`value`] is what is kept, [`flights`] lets callers share what is being computed, [`file`] outlives the process.
 
-use std::{future::Future, sync::Arc};
+pub mod file;
+mod flights;
+pub mod key;
+pub mod value;
 
-use moka::future::Cache;
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use crate::{config::CacheConfig, error::Error, model::Model, request::Input};
+use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
+
+use self::{
+    file::WarmFile,
+    flights::Flights,
+    key::{HashKey, KeyParts},
+    value::Computed,
+};
+pub use self::{
+    flights::Flight,
+    key::{CacheKey, Head, PerHead},
+    value::CachedValue,
+};
+use crate::{
+    batch::Urgent,
+    config::{CacheConfig, CachePolicy, ValuePrecision},
+    error::Error,
+    metrics::Metrics,
+    request::{Lane, Principal},
+};
 
 /// Bytes that an entry takes beside its numbers: key, lengths and moka's bookkeeping, measured as about 200.
 const ENTRY_OVERHEAD: usize = 200;
 
-/// The identity of a vector: model fingerprint, output, kind and bytes of the input, prompt, truncation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CacheKey([u8; 32]);
-
-impl CacheKey {
-    /// The key of one input's dense vector. `dimensions`, normalization and encoding are applied later, so they are not
-    /// in it.
-    #[must_use]
-    pub fn dense(model: &Model, input: &Input, truncate: bool) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        field(model.fingerprint.as_bytes());
-        field(b"dense");
-        field(&[u8::from(truncate)]);
-        match input {
-            Input::Text(text) => {
-                field(b"text");
-                field(model.prompt.as_bytes());
-                field(text.as_bytes());
-            }
-            Input::Tokens(ids) => {
-                field(b"tokens");
-                let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-                field(&bytes);
-            }
-        }
-        Self(*hasher.finalize().as_bytes())
-    }
-}
-
-/// What is kept of one input.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CachedEmbedding {
-    /// Pooled, of the model's own width, not normalized.
-    pub vector: Box<[f32]>,
-    /// Tokens that the model saw.
-    pub n_tokens: usize,
-    /// Tokens of the whole input.
-    pub n_tokens_full: usize,
+/// A vector's JSON text is known by the vector's key and what was done to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct TextKey {
+    key: CacheKey,
+    dimensions: usize,
+    normalized: bool,
 }
 
 /// The cache. Cheap to clone.
 #[derive(Clone)]
-pub struct EmbeddingCache {
-    entries: Cache<CacheKey, Arc<CachedEmbedding>>,
+pub struct EmbeddingCache(Arc<Inner>);
+
+struct Inner {
+    /// None where the configuration gives it no memory.
+    memory: Option<Cache<CacheKey, Arc<CachedValue>>>,
+    texts: Option<Cache<TextKey, Arc<str>>>,
+    file: Option<WarmFile>,
+    flights: Arc<Flights>,
+    hash_key: HashKey,
+    shared: bool,
+    precision: ValuePrecision,
 }
 
 impl EmbeddingCache {
-    /// Makes an empty cache. With a size of 0 nothing is kept, and equal inputs in flight still share one computation.
+    /// Makes a cache, over what the file holds where there is one.
+    ///
+    /// With a size of 0 nothing is kept in memory; equal inputs in flight share one computation all the same.
     #[must_use]
-    pub fn new(config: &CacheConfig) -> Self {
-        let weigh = |_: &CacheKey, value: &Arc<CachedEmbedding>| {
-            u32::try_from(size_of_val(&*value.vector) + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+    pub fn new(config: &CacheConfig, file: Option<WarmFile>, metrics: &Metrics) -> Self {
+        let hash_key = file
+            .as_ref()
+            .map_or_else(HashKey::random, WarmFile::hash_key);
+        let texts = Cache::builder()
+            .max_capacity(config.max_text_size.0)
+            .weigher(|_, text: &Arc<str>| weight(text.len()));
+        Self(Arc::new(Inner {
+            memory: (config.max_size.0 > 0).then(|| memory(config, metrics)),
+            texts: (config.max_text_size.0 > 0 && config.max_size.0 > 0).then(|| texts.build()),
+            file,
+            flights: Arc::default(),
+            hash_key,
+            shared: config.shared,
+            precision: config.value_precision,
+        }))
+    }
+
+    /// The key of one result. Principals have keys of their own unless the configuration says `shared`: the time of an
+    /// answer tells whether somebody asked for that text before.
+    #[must_use]
+    pub fn key(&self, principal: &Principal, parts: &KeyParts<'_>, head: Head) -> CacheKey {
+        let namespace = principal.namespace().filter(|_| !self.0.shared);
+        self.0.hash_key.key(namespace, parts, head)
+    }
+
+    /// The result, if it is in memory.
+    pub async fn get(&self, key: &CacheKey) -> Option<Arc<CachedValue>> {
+        self.0.memory.as_ref()?.get(key).await
+    }
+
+    /// Whether there is a file to look into.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.0.file.as_ref().is_some_and(WarmFile::is_on)
+    }
+
+    /// The results that are in the file, in the order of the keys. They are in memory afterwards.
+    pub async fn get_from_file(&self, keys: Vec<CacheKey>) -> Vec<Option<Arc<CachedValue>>> {
+        let n = keys.len();
+        let Some(file) = self.0.file.as_ref().filter(|file| file.is_on()) else {
+            return vec![None; n];
         };
-        let mut builder = Cache::builder()
-            .max_capacity(config.max_size.0)
-            .weigher(weigh);
-        if let Some(ttl) = config.ttl {
-            builder = builder.time_to_live(ttl.0);
+        let found = file.read(keys.clone()).await;
+        let mut values = Vec::with_capacity(n);
+        for (key, value) in keys.into_iter().zip(found) {
+            let value = value.map(Arc::new);
+            if let (Some(memory), Some(value)) = (&self.0.memory, &value) {
+                memory.insert(key, Arc::clone(value)).await;
+            }
+            values.push(value);
         }
-        Self {
-            entries: builder.build(),
+        values
+    }
+
+    /// What is being computed under this key, if anything is.
+    #[must_use]
+    pub fn join(&self, key: &CacheKey, lane: Lane) -> Option<Flight> {
+        self.0.flights.join(key, lane)
+    }
+
+    /// Begins to compute the results of these keys, unless somebody else began in the meantime.
+    ///
+    /// The work goes on as long as somebody waits for it: whoever begins it may leave, and when all have left it is
+    /// dropped. An error goes to all who wait, and nothing is kept.
+    pub fn start<F>(
+        &self,
+        keys: PerHead<CacheKey>,
+        lane: Lane,
+        compute: impl FnOnce(Urgent) -> F,
+    ) -> Flight
+    where
+        F: Future<Output = Result<Computed, Error>> + Send + 'static,
+    {
+        let cache = self.clone();
+        self.0.flights.start(keys, lane, |urgent| {
+            let compute = compute(urgent);
+            async move {
+                // Somebody may have finished between the caller's look into the cache and this flight's beginning.
+                if let Some(found) = cache.get_all(&keys).await {
+                    return Ok(Arc::new(found));
+                }
+                let computed = compute.await?;
+                let values = computed.into_values(cache.0.precision, now_seconds());
+                cache.keep(&keys, &values).await;
+                Ok(Arc::new(values))
+            }
+        })
+    }
+
+    async fn get_all(&self, keys: &PerHead<CacheKey>) -> Option<PerHead<Arc<CachedValue>>> {
+        let memory = self.0.memory.as_ref()?;
+        let mut found = PerHead::default();
+        for (head, key) in keys.iter() {
+            found.set(head, memory.get(key).await?);
+        }
+        Some(found)
+    }
+
+    async fn keep(&self, keys: &PerHead<CacheKey>, values: &PerHead<Arc<CachedValue>>) {
+        for (head, key) in keys.iter() {
+            let Some(value) = values.get(head) else {
+                continue;
+            };
+            if let Some(memory) = &self.0.memory {
+                memory.insert(*key, Arc::clone(value)).await;
+            }
+            if let Some(file) = &self.0.file {
+                file.write(*key, Arc::clone(value));
+            }
         }
     }
 
-    /// The vector, if it is there.
-    pub async fn get(&self, key: &CacheKey) -> Option<Arc<CachedEmbedding>> {
-        self.entries.get(key).await
-    }
-
-    /// The vector, computed by `compute` if it is neither there nor being computed by somebody else.
-    ///
-    /// Dropping the future is safe: another caller that waits for the same key computes it instead.
-    ///
-    /// # Errors
-    /// What `compute` fails with; every caller waiting for it gets the same, and nothing is kept.
-    pub async fn get_or_compute(
+    /// The JSON text of a vector that was asked for before; `render` makes it where it is not kept yet.
+    pub async fn text(
         &self,
         key: CacheKey,
-        compute: impl Future<Output = Result<CachedEmbedding, Error>>,
-    ) -> Result<Arc<CachedEmbedding>, Error> {
-        let shared = self
-            .entries
-            .try_get_with(key, async { compute.await.map(Arc::new) })
-            .await;
-        shared.map_err(|error| (*error).clone())
+        dimensions: usize,
+        normalized: bool,
+        render: impl FnOnce() -> Arc<str>,
+    ) -> Arc<str> {
+        let key = TextKey {
+            key,
+            dimensions,
+            normalized,
+        };
+        let Some(texts) = &self.0.texts else {
+            return render();
+        };
+        if let Some(text) = texts.get(&key).await {
+            return text;
+        }
+        let text = render();
+        texts.insert(key, Arc::clone(&text)).await;
+        text
+    }
+
+    /// Entries and bytes in memory, about.
+    #[must_use]
+    pub fn size(&self) -> (u64, u64) {
+        let size = |cache: &Cache<CacheKey, _>| (cache.entry_count(), cache.weighted_size());
+        let texts = self.0.texts.as_ref().map_or(0, Cache::weighted_size);
+        let (entries, bytes) = self.0.memory.as_ref().map_or((0, 0), size);
+        (entries, bytes + texts)
+    }
+
+    /// Writes what the file does not have yet.
+    pub async fn flush(&self) {
+        if let Some(file) = &self.0.file {
+            file.flush().await;
+        }
     }
 }
+
+fn memory(config: &CacheConfig, metrics: &Metrics) -> Cache<CacheKey, Arc<CachedValue>> {
+    let policy = match config.policy {
+        CachePolicy::TinyLfu => EvictionPolicy::tiny_lfu(),
+        CachePolicy::Lru => EvictionPolicy::lru(),
+    };
+    let metrics = metrics.clone();
+    let left = move |_: Arc<CacheKey>, _: Arc<CachedValue>, cause| match cause {
+        RemovalCause::Size => metrics.evicted("size"),
+        RemovalCause::Expired => metrics.evicted("expired"),
+        RemovalCause::Explicit | RemovalCause::Replaced => {}
+    };
+    let builder = Cache::builder()
+        .max_capacity(config.max_size.0)
+        .eviction_policy(policy)
+        .weigher(|_, value: &Arc<CachedValue>| weight(value.bytes() + ENTRY_OVERHEAD))
+        .eviction_listener(left);
+    match config.ttl {
+        Some(ttl) => builder.expire_after(TimeToLive(ttl.0)).build(),
+        None => builder.build(),
+    }
+}
+
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Counts from when a result was computed, which may have been before this process began.
+struct TimeToLive(Duration);
+
+impl moka::Expiry<CacheKey, Arc<CachedValue>> for TimeToLive {
+    fn expire_after_create(
+        &self,
+        _: &CacheKey,
+        value: &Arc<CachedValue>,
+        _: Instant,
+    ) -> Option<Duration> {
+        let age = now_seconds().saturating_sub(value.computed_at);
+        Some(self.0.saturating_sub(Duration::from_secs(age)))
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,7 @@ fn check(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let config = Config::load(args.file.as_deref().or(config), environment)?;
-    let surroundings = Surroundings::new(&config.onnxruntime, environment);
+    let surroundings = Surroundings::new(&config, environment);
     let problem = |(name, model): (&String, &_)| {
         load::inspect(model, &surroundings)
             .err()

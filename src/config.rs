@@ -20,8 +20,8 @@ use std::{
 use serde::Serialize;
 
 pub use self::{
-    auth::{AuthConfig, AuthMode},
-    cache::CacheConfig,
+    auth::{AuthConfig, AuthMode, KeyConfig},
+    cache::{CacheConfig, CacheFileConfig, CachePolicy, ValuePrecision},
     model::{BackendConfig, BackendType, Device, DimensionsPolicy, ModelConfig},
     server::{LogConfig, LogFormat, LogLevel, OnnxRuntimeConfig, ServerConfig},
     units::{ByteSize, Period, Secret},
@@ -87,6 +87,21 @@ impl Environment {
             .get(name)
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// The folder of this user for what can be made again.
+    #[must_use]
+    pub fn state_folder(&self) -> Option<PathBuf> {
+        let below =
+            |variable: &str, below: &str| Some(PathBuf::from(self.get(variable)?).join(below));
+        // systemd may name several folders.
+        let systemd = self
+            .get("CACHE_DIRECTORY")
+            .and_then(|all| all.split(':').next());
+        systemd
+            .map(PathBuf::from)
+            .or_else(|| below("XDG_CACHE_HOME", "embedgate"))
+            .or_else(|| below("HOME", ".cache/embedgate"))
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -223,6 +238,8 @@ impl Config {
             model.backend.file.as_mut().map(resolve);
         }
         self.onnxruntime.library.as_mut().map(resolve);
+        self.cache.file.path.as_mut().map(resolve);
+        self.server.state_dir.as_mut().map(resolve);
     }
 
     /// What no single table can know.

@@ -1,27 +1,25 @@
 //! The pipeline: one request in, one answer out, in one straight function.
 
+mod finish;
 mod inputs;
-mod vector;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use embedgate_core::Outputs;
 use futures_util::future::try_join_all;
 
-use self::inputs::Prepared;
+use self::{finish::Finish, inputs::Prepared};
 use crate::{
-    batch::Admission,
-    cache::{CacheKey, CachedEmbedding, EmbeddingCache},
+    batch::{Admission, Urgent, Work},
+    cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},
     error::{Error, ErrorKind},
     model::{Model, ModelRegistry},
     offload,
-    request::{EmbedRequest, EmbedResponse, Input, RequestContext},
+    request::{EmbedRequest, EmbedResponse, Input, Lane, RequestContext},
 };
 
 /// Requests with at least so many bytes of input are prepared off the threads that serve connections: about 1 ms.
 const PREPARE_ELSEWHERE: usize = 512 << 10;
-/// Vectors of at least so many numbers are cut and normalized there too: about 1 ms.
-const FINISH_ELSEWHERE: usize = 500_000;
 
 /// The service behind every dialect.
 pub struct Embedder {
@@ -29,6 +27,8 @@ pub struct Embedder {
     cache: EmbeddingCache,
     max_inputs: usize,
 }
+
+type Values = PerHead<Arc<CachedValue>>;
 
 impl Embedder {
     /// Puts the service together.
@@ -47,7 +47,13 @@ impl Embedder {
         &self.registry
     }
 
-    /// Ends every model's queue and joins its worker. Blocks for the batches in flight.
+    /// The cache.
+    #[must_use]
+    pub fn cache(&self) -> &EmbeddingCache {
+        &self.cache
+    }
+
+    /// Ends every model's queue and joins its workers. Blocks for the batches in flight.
     pub fn stop(self) {
         self.registry.stop();
     }
@@ -64,105 +70,225 @@ impl Embedder {
         let over = |_| {
             Error::new(
                 ErrorKind::DeadlineExceeded,
-                "the request took longer than server.request_timeout",
+                "the request took longer than server.request_timeout, or its own x-request-timeout-ms",
             )
         };
-        tokio::time::timeout_at(ctx.deadline.into(), self.embed_in_time(request))
+        tokio::time::timeout_at(ctx.deadline.into(), self.embed_in_time(ctx, request))
             .await
             .map_err(over)?
     }
 
-    async fn embed_in_time(&self, request: EmbedRequest) -> Result<EmbedResponse, Error> {
+    async fn embed_in_time(
+        &self,
+        ctx: &RequestContext,
+        request: EmbedRequest,
+    ) -> Result<EmbedResponse, Error> {
         let model = self.registry.resolve(request.model.as_deref())?;
         let name = request.model.clone().filter(|name| !name.is_empty());
         let name = name.unwrap_or_else(|| model.name.clone());
         model.check_dimensions(request.dimensions)?;
+        model.check_outputs(request.outputs)?;
         inputs::check_count(request.inputs.len(), self.max_inputs)?;
-        let dimensions = request.dimensions.unwrap_or(model.info.dimensions);
-        let truncate = request.truncate.unwrap_or(model.config.truncate);
-
-        let prepared = prepare(model, request, truncate).await?;
-        let mut found = Vec::with_capacity(prepared.len());
-        for Prepared { key, .. } in &prepared {
-            found.push(self.cache.get(key).await);
-        }
-        let n_cached = found.iter().flatten().count();
-        let mut admission = model.batcher().admit(prepared.len() - n_cached)?;
-        let pending = prepared.into_iter().zip(found).enumerate().map(
-            |(i, (Prepared { input, key }, hit))| {
-                // One leave for each miss: they were counted just now.
-                let leave = if hit.is_none() {
-                    admission.take_one()
-                } else {
-                    None
-                };
-                async move {
-                    match (hit, leave) {
-                        (Some(hit), _) => Ok(hit),
-                        (None, Some(leave)) => self
-                            .miss(model, key, input, truncate, leave)
-                            .await
-                            .map_err(|error| inputs::at(error, i)),
-                        (None, None) => {
-                            Err(Error::new(ErrorKind::Internal, "an input was not admitted"))
-                        }
-                    }
-                }
-            },
-        );
-        let computed = try_join_all(pending).await?;
-
-        let (normalize, heavy) = (
-            model.normalize,
-            computed.len() * dimensions >= FINISH_ELSEWHERE,
-        );
-        let finish = move || {
-            computed
-                .iter()
-                .map(|one| vector::finish(one, dimensions, normalize))
-                .collect()
+        let finish = Finish {
+            dimensions: request.dimensions.unwrap_or(model.info.dimensions),
+            normalize: model.normalize,
+            as_json: request.as_json,
         };
-        Ok(EmbedResponse {
+        let truncate = request.truncate.unwrap_or(model.config.truncate);
+        let lane = inputs::lane(ctx.lane, model.config.lane, &request.inputs);
+
+        let prepared = self.prepare(ctx, model, request, truncate).await?;
+        let mut found = self.look_up(model, &prepared).await;
+        let is_kept: Vec<bool> = prepared
+            .iter()
+            .zip(&found)
+            .map(|(input, found)| missing(input, found).is_empty())
+            .collect();
+        let keys: Vec<PerHead<CacheKey>> = prepared.iter().map(|input| input.keys).collect();
+        if !is_kept.iter().all(|kept| *kept) {
+            let ask = Ask {
+                model,
+                truncate,
+                lane,
+                deadline: ctx.deadline,
+            };
+            self.compute_missing(&ask, prepared, &mut found).await?;
+        }
+        let embeddings = finish.all(&self.cache, keys, found, &is_kept).await?;
+        let answer = EmbedResponse {
             model: name,
-            embeddings: offload::run_if(heavy, finish).await?,
-            n_cached,
-        })
+            embeddings,
+            n_cached: is_kept.iter().filter(|kept| **kept).count(),
+        };
+        model.metrics.tokens.inc_by(answer.n_tokens() as u64);
+        Ok(answer)
     }
 
-    /// Computes one input, or waits for another request that does.
-    async fn miss(
+    async fn prepare(
         &self,
+        ctx: &RequestContext,
         model: &Arc<Model>,
-        key: CacheKey,
-        input: Input,
+        request: EmbedRequest,
         truncate: bool,
-        leave: Admission,
-    ) -> Result<Arc<CachedEmbedding>, Error> {
-        self.cache
-            .get_or_compute(key, compute(model, input, truncate, leave))
-            .await
+    ) -> Result<Vec<Prepared>, Error> {
+        let bytes: usize = request.inputs.iter().map(Input::bytes).sum();
+        let (cache, model) = (self.cache.clone(), Arc::clone(model));
+        let principal = ctx.principal.clone();
+        let work = move || inputs::prepare(&cache, &principal, &model, request, truncate);
+        offload::run_if(bytes >= PREPARE_ELSEWHERE, work).await?
+    }
+
+    /// What is kept of each input, in memory or in the file.
+    async fn look_up(&self, model: &Model, prepared: &[Prepared]) -> Vec<Values> {
+        let mut all = Vec::with_capacity(prepared.len());
+        let mut not_in_memory = Vec::new();
+        for (i, input) in prepared.iter().enumerate() {
+            let mut found = Values::default();
+            for (head, key) in input.keys.iter() {
+                match self.cache.get(key).await {
+                    Some(value) => found.set(head, value),
+                    None => not_in_memory.push((i, head, *key)),
+                }
+            }
+            if missing(input, &found).is_empty() {
+                model.metrics.hits.inc();
+            }
+            all.push(found);
+        }
+        if not_in_memory.is_empty() || !self.cache.has_file() {
+            return all;
+        }
+        let keys = not_in_memory.iter().map(|(_, _, key)| *key).collect();
+        let from_file = self.cache.get_from_file(keys).await;
+        for ((i, head, _), value) in not_in_memory.into_iter().zip(from_file) {
+            if let Some(value) = value {
+                all[i].set(head, value);
+                if missing(&prepared[i], &all[i]).is_empty() {
+                    model.metrics.from_file.inc();
+                }
+            }
+        }
+        all
+    }
+
+    /// Computes what is missing, or waits for others who do. Admission is for all of it or for none.
+    async fn compute_missing(
+        &self,
+        ask: &Ask<'_>,
+        prepared: Vec<Prepared>,
+        found: &mut [Values],
+    ) -> Result<(), Error> {
+        let metrics = &ask.model.metrics;
+        // Who waits for what: an input, the heads it needs of the flight, and the flight.
+        let mut waits: Vec<(usize, PerHead<CacheKey>, Flight)> = Vec::new();
+        let mut new: Vec<(usize, PerHead<CacheKey>, Input)> = Vec::new();
+        let mut new_by_key: HashMap<CacheKey, usize> = HashMap::new();
+        let mut twins: Vec<(usize, PerHead<CacheKey>, usize)> = Vec::new();
+        for (i, input) in prepared.into_iter().enumerate() {
+            let mut keys = missing(&input, &found[i]);
+            if keys.is_empty() {
+                continue;
+            }
+            for head in Head::ALL {
+                if let Some(flight) = keys
+                    .get(head)
+                    .and_then(|key| self.cache.join(key, ask.lane))
+                {
+                    waits.push((i, keys.take_only(head), flight));
+                }
+            }
+            let Some((_, key)) = keys.iter().next() else {
+                metrics.coalesced.inc();
+                continue;
+            };
+            match new_by_key.get(key) {
+                Some(twin) => {
+                    metrics.coalesced.inc();
+                    twins.push((i, keys, *twin));
+                }
+                None => {
+                    new_by_key.insert(*key, new.len());
+                    new.push((i, keys, input.input));
+                }
+            }
+        }
+        let estimates: Vec<usize> = new
+            .iter()
+            .map(|(_, _, input)| ask.model.estimate_tokens(input))
+            .collect();
+        let admissions = ask
+            .model
+            .batcher()
+            .admit(&estimates, ask.lane, ask.deadline)?;
+        metrics.misses.inc_by(new.len() as u64);
+        let mut flights = Vec::with_capacity(new.len());
+        for ((i, keys, input), admission) in new.into_iter().zip(admissions) {
+            let flight = self.cache.start(keys, ask.lane, |urgent| {
+                compute(ask.task(), input, outputs_of(&keys), urgent, admission)
+            });
+            flights.push(flight.clone());
+            waits.push((i, keys, flight));
+        }
+        for (i, keys, twin) in twins {
+            waits.push((i, keys, flights[twin].clone()));
+        }
+        drop(flights);
+        let landing = |(i, keys, flight): (usize, PerHead<CacheKey>, Flight)| async move {
+            let values = flight.await.map_err(|error| inputs::at(error, i))?;
+            Ok::<_, Error>((i, keys, values))
+        };
+        for (i, keys, values) in try_join_all(waits.into_iter().map(landing)).await? {
+            for (head, _) in keys.iter() {
+                let value = values
+                    .get(head)
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, "a result was not computed"))?;
+                found[i].set(head, Arc::clone(value));
+            }
+        }
+        Ok(())
     }
 }
 
-async fn prepare(
-    model: &Arc<Model>,
-    request: EmbedRequest,
+/// What a request asks of its inputs that are not kept.
+struct Ask<'a> {
+    model: &'a Arc<Model>,
     truncate: bool,
-) -> Result<Vec<Prepared>, Error> {
-    let bytes: usize = request.inputs.iter().map(Input::bytes).sum();
-    let model = Arc::clone(model);
-    let work = move || inputs::prepare(&model, request.inputs, request.token_ids, truncate);
-    offload::run_if(bytes >= PREPARE_ELSEWHERE, work).await?
+    lane: Lane,
+    deadline: Instant,
+}
+
+impl Ask<'_> {
+    fn task(&self) -> Task {
+        Task {
+            model: Arc::clone(self.model),
+            truncate: self.truncate,
+            lane: self.lane,
+        }
+    }
+}
+
+/// The part of it that outlives the request, while others wait for the same result.
+struct Task {
+    model: Arc<Model>,
+    truncate: bool,
+    lane: Lane,
 }
 
 /// Tokenizes and runs one input. Holds the leave until the backend has answered.
 async fn compute(
-    model: &Arc<Model>,
+    task: Task,
     input: Input,
-    truncate: bool,
-    leave: Admission,
-) -> Result<CachedEmbedding, Error> {
-    let tokens = model.tokenize(&input).await?;
+    outputs: Outputs,
+    urgent: Urgent,
+    admission: Admission,
+) -> Result<Computed, Error> {
+    let Task {
+        model,
+        truncate,
+        lane,
+    } = task;
+    let tokens = model.tokenize(&input, lane).await?;
+    drop(input);
     if tokens.n_tokens_full > tokens.ids.len() && !truncate {
         let message = format!(
             "input has {} tokens, model \"{}\" takes at most {}: shorten it, or allow truncation",
@@ -170,14 +296,46 @@ async fn compute(
         );
         return Err(Error::invalid("input", message).with_code("context_length_exceeded"));
     }
-    let n_tokens = tokens.ids.len();
-    let vector = model
-        .batcher()
-        .embed(tokens.ids, Outputs::DENSE, leave)
-        .await?;
-    Ok(CachedEmbedding {
-        vector: vector.into(),
+    let (n_tokens, n_tokens_full) = (tokens.ids.len(), tokens.n_tokens_full);
+    let work = Work {
+        ids: tokens.ids,
+        outputs,
+        urgent,
+        admission,
+    };
+    let row = model.batcher().embed(work).await?;
+    let is_whole = row
+        .dense
+        .as_ref()
+        .is_none_or(|vector| vector.len() == model.info.dimensions);
+    if !is_whole {
+        let message = "the model gave a vector of another length than its own";
+        return Err(Error::new(ErrorKind::Internal, message));
+    }
+    Ok(Computed {
+        row,
         n_tokens,
-        n_tokens_full: tokens.n_tokens_full,
+        n_tokens_full,
     })
 }
+
+/// The keys of an input for which nothing was found.
+fn missing(input: &Prepared, found: &Values) -> PerHead<CacheKey> {
+    let mut keys = input.keys;
+    for (head, _) in found.iter() {
+        keys.take(head);
+    }
+    keys
+}
+
+fn outputs_of(keys: &PerHead<CacheKey>) -> Outputs {
+    Outputs {
+        dense: keys.get(Head::Dense).is_some(),
+        sparse: keys.get(Head::Sparse).is_some(),
+        multi_vector: keys.get(Head::MultiVector).is_some(),
+        score: false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

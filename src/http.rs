@@ -8,6 +8,7 @@ mod context;
 mod error;
 mod health;
 mod linger;
+mod metrics;
 mod models;
 mod openai;
 mod stream;
@@ -27,7 +28,8 @@ use tower_http::{
 };
 
 use crate::{
-    auth::Authenticator, config::ServerConfig, embed::Embedder, error::Error, shutdown::Shutdown,
+    auth::Authenticator, config::ServerConfig, embed::Embedder, error::Error, metrics::Metrics,
+    shutdown::Shutdown,
 };
 
 /// What handlers share.
@@ -40,6 +42,8 @@ pub struct Gateway {
     pub body_memory: body::BodyMemory,
     /// Set when the models are loaded.
     pub embedder: OnceLock<Embedder>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Tells whether the process is on its way out.
     pub shutdown: Shutdown,
     /// When the process started, in seconds since 1970.
@@ -86,14 +90,15 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/health", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
-        .with_state(gateway);
+        .with_state(Arc::clone(&gateway));
     // From the inside out: a panic becomes an answer; a refused body is taken to its end; the log and the request's id
     // see every answer.
     let routes = routes.layer(CatchPanicLayer::custom(error::panicked));
     let routes = routes.layer(axum::middleware::from_fn(linger::linger));
-    let routes = routes.layer(axum::middleware::from_fn(trace::trace));
+    let routes = routes.layer(axum::middleware::from_fn_with_state(gateway, trace::trace));
     match cors {
         Some(cors) => routes.layer(cors),
         None => routes,
@@ -135,7 +140,13 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request());
     let layer = layer.expose_headers(
-        ["x-request-id", "x-truncated", "retry-after"].map(HeaderName::from_static),
+        [
+            "x-request-id",
+            "x-truncated",
+            "retry-after",
+            "retry-after-ms",
+        ]
+        .map(HeaderName::from_static),
     );
     Some(layer.allow_origin(allowed))
 }

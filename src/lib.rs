@@ -18,8 +18,11 @@ pub mod config;
 pub mod embed;
 pub mod error;
 pub mod http;
+pub mod metrics;
 pub mod model;
 pub mod offload;
 pub mod request;
 pub mod shutdown;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

@@ -1,19 +1,28 @@
 //! Models by name: what is loaded, what could not be, and who answers when no model is named.
 
+pub mod calibrate;
 pub mod fingerprint;
 pub mod load;
 pub mod tokenizer;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use embedgate_core::BackendInfo;
+use embedgate_core::{BackendInfo, Outputs};
 
 use self::tokenizer::{Tokenized, TokenizerPool};
 use crate::{
     batch::Batcher,
     config::{DimensionsPolicy, ModelConfig},
     error::{Error, ErrorKind},
-    request::Input,
+    metrics::ModelMetrics,
+    request::{Input, Lane},
 };
 
 /// A model that is loaded and serves.
@@ -30,11 +39,62 @@ pub struct Model {
     pub prompt: String,
     /// What the configuration says.
     pub config: ModelConfig,
+    /// What is counted of it.
+    pub metrics: ModelMetrics,
     tokenizer: TokenizerPool,
     batcher: Batcher,
+    token_ratio: TokenRatio,
+}
+
+/// Tokens a byte of text, lately: for estimates before a text is tokenized.
+struct TokenRatio(AtomicU64);
+
+impl TokenRatio {
+    /// English has about 4 bytes a token, which is a start.
+    fn new() -> Self {
+        Self(AtomicU64::new(0.25_f64.to_bits()))
+    }
+
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    fn observe(&self, bytes: usize, tokens: usize) {
+        if bytes > 0 {
+            let ratio = self.get() * 0.98 + tokens as f64 / bytes as f64 * 0.02;
+            self.0.store(ratio.to_bits(), Ordering::Relaxed);
+        }
+    }
 }
 
 impl Model {
+    /// A model over backends that are there already, for tests.
+    #[cfg(test)]
+    pub(crate) fn assemble(
+        name: &str,
+        config: ModelConfig,
+        backends: Vec<Box<dyn embedgate_core::Backend>>,
+        reload: &crate::batch::Reload,
+        batching: crate::batch::BatcherConfig,
+        tokenizer: &tokenizer::TextTokenizer,
+        metrics: &crate::metrics::Metrics,
+    ) -> Self {
+        let info = backends[0].info().clone();
+        let metrics = metrics.model(name);
+        Self {
+            name: name.into(),
+            info,
+            fingerprint: blake3::hash(name.as_bytes()),
+            normalize: true,
+            prompt: String::new(),
+            tokenizer: TokenizerPool::start(name, tokenizer, 2).unwrap(),
+            batcher: Batcher::start(name, backends, reload, batching, &metrics),
+            config,
+            metrics,
+            token_ratio: TokenRatio::new(),
+        }
+    }
+
     /// The model's queue.
     #[must_use]
     pub fn batcher(&self) -> &Batcher {
@@ -45,15 +105,47 @@ impl Model {
     ///
     /// # Errors
     /// Unavailable when the model is shutting down; `InvalidRequest` when the tokenizer refuses the text.
-    pub async fn tokenize(&self, input: &Input) -> Result<Tokenized, Error> {
+    pub async fn tokenize(&self, input: &Input, lane: Lane) -> Result<Tokenized, Error> {
         match input {
             Input::Text(text) => {
-                self.tokenizer
-                    .encode(format!("{}{text}", self.prompt))
-                    .await
+                let text = format!("{}{text}", self.prompt);
+                let bytes = text.len();
+                let tokens = self.tokenizer.encode(text, lane).await?;
+                self.token_ratio.observe(bytes, tokens.n_tokens_full);
+                Ok(tokens)
             }
             Input::Tokens(ids) => Ok(Tokenized::native(ids, self.info.max_sequence_tokens)),
         }
+    }
+
+    /// About how many tokens an input has, at least 1.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a length times a small positive number"
+    )]
+    pub fn estimate_tokens(&self, input: &Input) -> usize {
+        let n = match input {
+            Input::Text(text) => (text.len() as f64 * self.token_ratio.get()) as usize,
+            Input::Tokens(ids) => ids.len(),
+        };
+        n.clamp(1, self.info.max_sequence_tokens)
+    }
+
+    /// Checks what is asked for against what the model gives.
+    ///
+    /// # Errors
+    /// `InvalidRequest` that says what it gives.
+    pub fn check_outputs(&self, outputs: Outputs) -> Result<(), Error> {
+        if self.info.outputs.contains(outputs) {
+            return Ok(());
+        }
+        let message = format!(
+            "model \"{}\" gives {}, not {outputs}",
+            self.name, self.info.outputs
+        );
+        Err(Error::invalid("outputs", message))
     }
 
     /// Checks the request's `dimensions` against the model and its configuration.

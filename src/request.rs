@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+use embedgate_core::{Matrix, Outputs, SparseVector};
+
 /// A request for embeddings, parsed and not yet validated against the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbedRequest {
@@ -9,6 +11,10 @@ pub struct EmbedRequest {
     pub model: Option<String>,
     /// At least one.
     pub inputs: Vec<Input>,
+    /// What is asked of each input.
+    pub outputs: Outputs,
+    /// Whether dense vectors will be written as JSON numbers: then [`Dense::Json`] is welcome.
+    pub as_json: bool,
     /// How token ids are to be read where the model's config leaves it to the dialect.
     pub token_ids: TokenIds,
     /// Cut vectors to so many dimensions.
@@ -49,26 +55,63 @@ pub enum TokenIds {
     Reject,
 }
 
-/// The answer: a vector an input, in the order of the inputs.
-#[derive(Clone, Debug, PartialEq)]
+/// Which of the two queues of a model a request waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// Somebody waits for the answer: goes first.
+    Query,
+    /// Indexing, which can wait: goes when no query waits, and never starves.
+    Bulk,
+}
+
+impl Lane {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Query, Self::Bulk];
+
+    /// As in the configuration, headers and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// The answer: a result an input, in the order of the inputs.
+#[derive(Clone, Debug)]
 pub struct EmbedResponse {
     /// The model's name as the client sent it, or the default model's.
     pub model: String,
-    /// A vector an input.
+    /// A result an input.
     pub embeddings: Vec<Embedding>,
     /// How many inputs were in the cache.
     pub n_cached: usize,
 }
 
-/// One input's result.
-#[derive(Clone, Debug, PartialEq)]
+/// One input's result: what was asked for is set.
+#[derive(Clone, Debug)]
 pub struct Embedding {
-    /// Cut and normalized as asked.
-    pub vector: Vec<f32>,
+    /// Its dense vector, cut and normalized as asked.
+    pub dense: Option<Dense>,
+    /// Its lexical weights.
+    pub sparse: Option<SparseVector>,
+    /// A vector of length 1 for each token but the first.
+    pub multi_vector: Option<Matrix>,
     /// Tokens that the model saw, special tokens included.
     pub n_tokens: usize,
     /// Tokens of the whole input: more than `n_tokens` where it was cut.
     pub n_tokens_full: usize,
+}
+
+/// A dense vector.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Dense {
+    /// As numbers.
+    Numbers(Vec<f32>),
+    /// As a JSON array of the numbers, each of which round-trips: kept for vectors that are asked for again and again.
+    Json(Arc<str>),
 }
 
 impl EmbedResponse {
@@ -91,6 +134,8 @@ pub struct RequestContext {
     pub principal: Principal,
     /// When the request's time is over.
     pub deadline: Instant,
+    /// The lane that the caller or their key's configuration asks for.
+    pub lane: Option<Lane>,
 }
 
 /// Who a caller is.
@@ -98,6 +143,17 @@ pub struct RequestContext {
 pub enum Principal {
     /// Nobody was asked: the config says `mode = "none"`.
     Anonymous,
-    /// The bearer of the configured key with this number, from 0.
-    Key(usize),
+    /// The bearer of a configured key, by the key's name.
+    Named(Arc<str>),
+}
+
+impl Principal {
+    /// What the principal's results in the cache go by; none where everybody is one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Anonymous => None,
+            Self::Named(name) => Some(name),
+        }
+    }
 }

@@ -1,102 +1,253 @@
-//! The rule that picks a batch: pure, without clock, channel or async.
+//! The rule that picks a batch: pure, without clock, channel or async. The caller passes `now`, in seconds from any moment.
 //!
-//! The oldest entry always goes, so nothing starves. Its company are the entries nearest to it in length, while the
-//! batch's cost stays within the budget. An entry that alone exceeds the budget goes alone.
+//! Two lanes: queries go first, bulk goes when no query waits. A batch is of one lane. The lane's oldest entry always
+//! goes, so nothing starves within it; its company are the entries nearest to it in length, while the batch stays within
+//! its budgets. An entry that alone exceeds them goes alone. Bulk that has had no batch for `aging_seconds` goes before
+//! the queries once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use embedgate_core::Layout;
+use super::cost::{CostModel, Shape};
+use crate::request::Lane;
+
+/// Bulk batches are kept short for so long after a query: more of them are likely.
+const QUERIES_ARE_ABOUT_SECONDS: f64 = 10.0;
+
+/// What bounds a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// Most computed tokens in one batch.
+    pub max_batch_tokens: usize,
+    /// Longest batch while queries are about, in predicted seconds.
+    pub max_batch_seconds: f64,
+    /// Bulk has a batch at least this often, whatever the queries.
+    pub aging_seconds: f64,
+}
 
 struct Waiting<T> {
-    tokens: usize,
+    since: f64,
     payload: T,
 }
 
-/// Entries waiting for a backend, oldest first.
-pub struct BatchQueue<T> {
-    entries: VecDeque<Waiting<T>>,
-    layout: Layout,
-    max_batch_tokens: usize,
+/// The entries of one lane, by length and by age.
+struct LaneQueue<T> {
+    by_length: BTreeMap<(usize, u64), Waiting<T>>,
+    /// Keys of `by_length`, oldest first. Keys of entries that are gone may still stand here.
+    by_age: VecDeque<(usize, u64)>,
 }
 
-impl<T> BatchQueue<T> {
-    /// Makes an empty queue for a backend of this layout.
-    #[must_use]
-    pub fn new(layout: Layout, max_batch_tokens: usize) -> Self {
+impl<T> Default for LaneQueue<T> {
+    fn default() -> Self {
         Self {
-            entries: VecDeque::new(),
-            layout,
-            max_batch_tokens,
+            by_length: BTreeMap::new(),
+            by_age: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> LaneQueue<T> {
+    fn push(&mut self, key: (usize, u64), waiting: Waiting<T>) {
+        self.by_length.insert(key, waiting);
+        self.by_age.push_back(key);
+    }
+
+    /// The key of the oldest entry, and since when it waits.
+    fn oldest(&mut self) -> Option<((usize, u64), f64)> {
+        loop {
+            let key = *self.by_age.front()?;
+            if let Some(waiting) = self.by_length.get(&key) {
+                return Some((key, waiting.since));
+            }
+            self.by_age.pop_front();
         }
     }
 
-    /// Adds an entry of so many tokens at the end.
-    pub fn push(&mut self, tokens: usize, payload: T) {
-        self.entries.push_back(Waiting { tokens, payload });
+    /// Keys of the oldest entry and of its neighbours in length, while `fits` holds of the batch's shape.
+    fn pick(&mut self, fits: impl Fn(Shape) -> bool) -> Vec<(usize, u64)> {
+        let Some((oldest, _)) = self.oldest() else {
+            return Vec::new();
+        };
+        let mut picked = vec![oldest];
+        let mut shape = Shape::default().with(oldest.0);
+        let mut shorter = self.by_length.range(..oldest).rev().peekable();
+        let mut longer = self.by_length.range(oldest..).skip(1).peekable();
+        loop {
+            let distance = |key: Option<&(&(usize, u64), _)>| {
+                key.map_or(usize::MAX, |(key, _)| key.0.abs_diff(oldest.0))
+            };
+            let nearest = if distance(shorter.peek()) <= distance(longer.peek()) {
+                shorter.next()
+            } else {
+                longer.next()
+            };
+            let Some((key, _)) = nearest else {
+                return picked;
+            };
+            shape = shape.with(key.0);
+            if !fits(shape) {
+                return picked;
+            }
+            picked.push(*key);
+        }
+    }
+
+    fn take(&mut self, keys: &[(usize, u64)]) -> Vec<T> {
+        keys.iter()
+            .filter_map(|key| self.by_length.remove(key))
+            .map(|waiting| waiting.payload)
+            .collect()
+    }
+}
+
+/// Entries waiting for a backend.
+pub struct BatchQueue<T> {
+    lanes: [LaneQueue<T>; 2],
+    budget: Budget,
+    cost: CostModel,
+    arrivals: u64,
+    last_query: f64,
+    last_bulk_batch: f64,
+}
+
+impl<T> BatchQueue<T> {
+    /// Makes an empty queue for a backend of these costs.
+    #[must_use]
+    pub fn new(budget: Budget, cost: CostModel) -> Self {
+        Self {
+            lanes: [LaneQueue::default(), LaneQueue::default()],
+            budget,
+            cost,
+            arrivals: 0,
+            last_query: f64::NEG_INFINITY,
+            last_bulk_batch: f64::NEG_INFINITY,
+        }
+    }
+
+    /// Adds an entry of so many tokens at the end of its lane.
+    pub fn push(&mut self, lane: Lane, tokens: usize, now: f64, payload: T) {
+        if lane == Lane::Query {
+            self.last_query = now;
+        }
+        self.arrivals += 1;
+        let key = (tokens, self.arrivals);
+        let waiting = Waiting {
+            since: now,
+            payload,
+        };
+        self.lane(lane).push(key, waiting);
     }
 
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.lanes.iter().all(|lane| lane.by_length.is_empty())
+    }
+
+    /// Entries that wait in a lane.
+    #[must_use]
+    pub fn len(&self, lane: Lane) -> usize {
+        self.lanes[lane as usize].by_length.len()
+    }
+
+    /// The costs, to learn from batches.
+    pub fn cost_mut(&mut self) -> &mut CostModel {
+        &mut self.cost
     }
 
     /// Removes the entries that `gone` holds of.
     pub fn discard(&mut self, gone: impl Fn(&T) -> bool) {
-        self.entries.retain(|entry| !gone(&entry.payload));
+        for lane in &mut self.lanes {
+            lane.by_length.retain(|_, waiting| !gone(&waiting.payload));
+        }
+    }
+
+    /// Moves the bulk entries that `is_query` holds of to the other lane, where they count as if they had always been.
+    pub fn promote(&mut self, now: f64, is_query: impl Fn(&T) -> bool) {
+        let bulk = self.lane(Lane::Bulk);
+        let moved: Vec<_> = bulk
+            .by_length
+            .extract_if(.., |_, waiting| is_query(&waiting.payload))
+            .collect();
+        for (key, waiting) in moved {
+            self.last_query = now;
+            self.lane(Lane::Query).push(key, waiting);
+        }
     }
 
     /// Takes the next batch out; empty only when the queue is.
-    pub fn next_batch(&mut self) -> Vec<T> {
-        let Some(oldest) = self.entries.front() else {
+    pub fn next_batch(&mut self, now: f64) -> Vec<T> {
+        let Some(lane) = self.next_lane(now) else {
             return Vec::new();
         };
-        let target = oldest.tokens;
-        let mut order: Vec<usize> = (0..self.entries.len()).collect();
-        // Stable: among entries of one length the older go first.
-        order.sort_by_key(|&i| self.entries[i].tokens.abs_diff(target));
-        let mut taken = vec![false; self.entries.len()];
-        let (mut n, mut longest, mut sum) = (0, 0, 0);
-        for i in order {
-            let tokens = self.entries[i].tokens;
-            let (longest_with, sum_with) = (longest.max(tokens), sum + tokens);
-            let cost = match self.layout {
-                Layout::Padded => longest_with * (n + 1),
-                Layout::Packed => sum_with,
-            };
-            if n > 0 && cost > self.max_batch_tokens {
-                break;
-            }
-            (n, longest, sum) = (n + 1, longest_with, sum_with);
-            taken[i] = true;
+        let queries_are_about =
+            lane == Lane::Query || now - self.last_query < QUERIES_ARE_ABOUT_SECONDS;
+        let max_seconds = if queries_are_about {
+            self.budget.max_batch_seconds
+        } else {
+            f64::INFINITY
+        };
+        if lane == Lane::Bulk {
+            self.last_bulk_batch = now;
         }
-        self.take(&taken)
+        let (budget, cost) = (self.budget, self.cost);
+        let fits = |shape: Shape| {
+            shape.computed_tokens(cost.layout()) <= budget.max_batch_tokens
+                && cost.seconds(shape) <= max_seconds
+        };
+        let queue = self.lane(lane);
+        let picked = queue.pick(fits);
+        queue.take(&picked)
     }
 
-    fn take(&mut self, taken: &[bool]) -> Vec<T> {
-        let mut batch = Vec::new();
-        let entries = std::mem::take(&mut self.entries);
-        for (entry, taken) in entries.into_iter().zip(taken) {
-            if *taken {
-                batch.push(entry.payload);
-            } else {
-                self.entries.push_back(entry);
-            }
+    /// Takes everything out.
+    pub fn drain(&mut self) -> Vec<T> {
+        let lanes = std::mem::take(&mut self.lanes);
+        lanes
+            .into_iter()
+            .flat_map(|lane| lane.by_length.into_values())
+            .map(|waiting| waiting.payload)
+            .collect()
+    }
+
+    fn next_lane(&mut self, now: f64) -> Option<Lane> {
+        let bulk_since = self.lane(Lane::Bulk).oldest().map(|(_, since)| since);
+        let has_query = self.lane(Lane::Query).oldest().is_some();
+        let is_aged =
+            |since: f64| now - since.max(self.last_bulk_batch) > self.budget.aging_seconds;
+        match (has_query, bulk_since) {
+            (false, None) => None,
+            (true, Some(since)) if is_aged(since) => Some(Lane::Bulk),
+            (true, _) => Some(Lane::Query),
+            (false, Some(_)) => Some(Lane::Bulk),
         }
-        batch
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut LaneQueue<T> {
+        &mut self.lanes[lane as usize]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use embedgate_core::Layout;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn queue(layout: Layout, budget: usize, tokens: &[usize]) -> BatchQueue<usize> {
-        let mut queue = BatchQueue::new(layout, budget);
+    /// Batches of at most so many tokens; a token takes 1 ms; bulk ages in 5 s; batches last 200 ms at most.
+    fn empty(layout: Layout, max_batch_tokens: usize) -> BatchQueue<usize> {
+        let budget = Budget {
+            max_batch_tokens,
+            max_batch_seconds: 0.2,
+            aging_seconds: 5.0,
+        };
+        BatchQueue::new(budget, CostModel::flat(layout, 1000.0))
+    }
+
+    fn queue(layout: Layout, max_batch_tokens: usize, tokens: &[usize]) -> BatchQueue<usize> {
+        let mut queue = empty(layout, max_batch_tokens);
         for (i, tokens) in tokens.iter().enumerate() {
-            queue.push(*tokens, i);
+            queue.push(Lane::Bulk, *tokens, 0.0, i);
         }
         queue
     }
@@ -104,51 +255,103 @@ mod tests {
     #[test]
     fn the_oldest_goes_with_its_nearest_in_length() {
         let mut queue = queue(Layout::Padded, 40, &[10, 500, 9, 30, 12, 11]);
-        assert_eq!(queue.next_batch(), [0, 2, 5]);
-        assert_eq!(queue.next_batch(), [1], "over the budget, alone");
-        assert_eq!(queue.next_batch(), [3]);
-        assert_eq!(queue.next_batch(), [4]);
-        assert_eq!(queue.next_batch(), Vec::<usize>::new());
+        assert_eq!(queue.next_batch(0.0), [0, 2, 5]);
+        assert_eq!(queue.next_batch(0.0), [1], "over the budget, alone");
+        assert_eq!(queue.next_batch(0.0), [3]);
+        assert_eq!(queue.next_batch(0.0), [4]);
+        assert_eq!(queue.next_batch(0.0), Vec::<usize>::new());
     }
 
     #[test]
     fn packed_batches_count_tokens_and_not_padding() {
         let mut queue = queue(Layout::Packed, 40, &[10, 20, 5]);
-        assert_eq!(queue.next_batch(), [0, 1, 2]);
+        assert_eq!(queue.next_batch(0.0), [0, 2, 1]);
     }
 
     #[test]
     fn the_gone_are_discarded() {
         let mut queue = queue(Layout::Packed, 40, &[1, 1, 1]);
         queue.discard(|payload| *payload == 1);
-        assert_eq!(queue.next_batch(), [0, 2]);
+        assert_eq!(queue.next_batch(0.0), [0, 2]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn queries_go_first_and_do_not_mix_with_bulk() {
+        let mut queue = queue(Layout::Packed, 100, &[10, 10]);
+        queue.push(Lane::Query, 10, 0.1, 7);
+        queue.push(Lane::Query, 10, 0.1, 8);
+        assert_eq!(queue.next_batch(0.1), [7, 8]);
+        assert_eq!(queue.next_batch(0.1), [0, 1]);
+    }
+
+    #[test]
+    fn bulk_that_had_no_batch_for_long_goes_before_queries_once() {
+        let mut queue = queue(Layout::Packed, 10, &[10, 10]);
+        for i in 0..9 {
+            queue.push(Lane::Query, 10, f64::from(i), 100 + i as usize);
+        }
+        let order: Vec<usize> = (0..9).map(|i| queue.next_batch(f64::from(i))[0]).collect();
+        assert_eq!(order, [100, 101, 102, 103, 104, 105, 0, 106, 107]);
+    }
+
+    #[test]
+    fn bulk_batches_are_short_while_queries_are_about() {
+        let lengths = [100; 20];
+        let mut alone = queue(Layout::Packed, 1000, &lengths);
+        assert_eq!(alone.next_batch(0.0).len(), 10);
+        let mut beside = queue(Layout::Packed, 1000, &lengths);
+        beside.push(Lane::Query, 10, 0.0, 99);
+        assert_eq!(beside.next_batch(0.0), [99]);
+        assert_eq!(beside.next_batch(1.0).len(), 2, "200 ms are 200 tokens");
+        assert_eq!(beside.next_batch(60.0).len(), 10, "long after the query");
+    }
+
+    #[test]
+    fn a_bulk_entry_that_a_query_waits_for_is_promoted() {
+        let mut queue = queue(Layout::Packed, 10, &[10, 10, 10]);
+        queue.promote(1.0, |payload| *payload == 2);
+        assert_eq!((queue.len(Lane::Query), queue.len(Lane::Bulk)), (1, 2));
+        assert_eq!(queue.next_batch(1.0), [2]);
+        assert_eq!(queue.next_batch(1.0), [0]);
     }
 
     proptest! {
         #[test]
         fn nothing_is_lost_doubled_or_over_the_budget(
-            tokens in prop::collection::vec(1_usize..600, 0..200),
+            entries in prop::collection::vec((1_usize..600, any::<bool>(), 0.0_f64..3.0), 0..200),
             budget in 1_usize..2000,
             padded in any::<bool>(),
         ) {
             let layout = if padded { Layout::Padded } else { Layout::Packed };
-            let mut queue = queue(layout, budget, &tokens);
+            let mut queue = empty(layout, budget);
+            let mut now = 0.0;
+            for (i, (tokens, is_query, pause)) in entries.iter().enumerate() {
+                now += pause;
+                let lane = if *is_query { Lane::Query } else { Lane::Bulk };
+                queue.push(lane, *tokens, now, i);
+            }
             let mut seen = Vec::new();
-            let mut oldest = 0;
+            let mut last_bulk = now;
             while !queue.is_empty() {
-                let batch = queue.next_batch();
-                let lengths: Vec<usize> = batch.iter().map(|i| tokens[*i]).collect();
-                let cost = match layout {
-                    Layout::Padded => lengths.iter().max().unwrap() * lengths.len(),
-                    Layout::Packed => lengths.iter().sum(),
-                };
-                prop_assert!(cost <= budget || batch.len() == 1);
-                prop_assert!(batch.contains(&oldest), "the oldest waits");
+                now += 1.0;
+                let batch = queue.next_batch(now);
+                prop_assert!(!batch.is_empty());
+                let shape: Shape = batch.iter().map(|i| entries[*i].0).collect();
+                prop_assert!(batch.len() == 1 || shape.computed_tokens(layout) <= budget);
+                prop_assert!(batch.iter().all(|i| entries[*i].1 == entries[batch[0]].1));
+                if !entries[batch[0]].1 {
+                    last_bulk = now;
+                }
+                prop_assert!(queue.len(Lane::Bulk) == 0 || now - last_bulk <= 6.0, "bulk starves");
+                // The first of a batch is the oldest of its lane.
+                let is_query = entries[batch[0]].1;
+                let oldest = (0..entries.len()).find(|i| entries[*i].1 == is_query && !seen.contains(i));
+                prop_assert_eq!(Some(batch[0]), oldest);
                 seen.extend(batch);
-                oldest = (0..tokens.len()).find(|i| !seen.contains(i)).unwrap_or(0);
             }
             seen.sort_unstable();
-            prop_assert_eq!(seen, (0..tokens.len()).collect::<Vec<_>>());
+            prop_assert_eq!(seen, (0..entries.len()).collect::<Vec<_>>());
         }
     }
 }

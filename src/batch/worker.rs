@@ -1,115 +1,151 @@
-//! The thread that owns a backend: runs batches, checks every vector, answers every entry.
+//! The thread that owns a backend: runs batches, checks every number, answers every entry.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use embedgate_core::{Backend, BackendError, Matrix, Outputs, TokenBatch};
-use tokio::sync::mpsc;
+use embedgate_core::{Backend, BackendError, EmbeddingBatch, Outputs, TokenBatch};
+use tokio::sync::{mpsc, oneshot};
 
-use super::Entry;
-use crate::error::Error;
+use super::{Entry, Row, cost::Shape};
+use crate::{error::Error, metrics::ModelMetrics};
 
-pub(crate) type WorkerBatch = Vec<Entry>;
-
-pub(crate) struct Worker {
-    name: Arc<str>,
-    backend: Box<dyn Backend>,
-    healthy: Arc<AtomicBool>,
+/// A worker that is free, or will be in a moment.
+pub(crate) struct Turn {
+    /// Takes the next batch, which may be empty. Closed when the worker has died since.
+    pub(crate) batch: oneshot::Sender<Vec<Entry>>,
+    /// What the batch before took.
+    pub(crate) done: Option<(Shape, Duration)>,
 }
 
-/// A vector that is not made of numbers; never leaves the worker as a vector.
+/// How a worker's thread ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The queue was closed.
+    Stopped,
+    /// The backend panicked or said that it is lost.
+    Lost,
+}
+
+pub(crate) struct Worker {
+    pub(crate) name: Arc<str>,
+    pub(crate) backend: Box<dyn Backend>,
+    pub(crate) metrics: ModelMetrics,
+    /// Where it asks for work.
+    pub(crate) turns: mpsc::Sender<Turn>,
+}
+
+/// A result that is not made of numbers; never leaves the worker as a result.
 #[derive(Debug, thiserror::Error)]
-#[error("the model gave a vector with NaN or infinite values")]
+#[error("the model gave NaN or infinite values")]
 struct NotFinite;
 
-/// The backend panicked: it cannot be used again.
-#[derive(Debug, thiserror::Error)]
-#[error("the backend panicked")]
-struct Panicked;
+/// The backend cannot be used again.
+struct Lost;
 
 impl Worker {
-    /// Starts the thread. It asks for work through the second channel, one token a batch, and gets it through the first.
-    pub(crate) fn start(
-        name: Arc<str>,
-        backend: Box<dyn Backend>,
-        healthy: Arc<AtomicBool>,
-    ) -> std::io::Result<(
-        mpsc::Sender<WorkerBatch>,
-        mpsc::Receiver<()>,
-        JoinHandle<()>,
-    )> {
-        let (batches, mut incoming) = mpsc::channel::<WorkerBatch>(1);
-        let (idle, turns) = mpsc::channel(1);
-        let thread_name = format!("worker-{name}");
-        let mut worker = Self {
-            name,
-            backend,
-            healthy,
-        };
-        let work = move || {
-            let _mark_down = DownWhenGone(Arc::clone(&worker.healthy));
-            while idle.blocking_send(()).is_ok() {
-                let Some(batch) = incoming.blocking_recv() else {
-                    return;
-                };
-                if worker.run(batch).is_err() {
-                    return;
+    /// Starts the thread; how it ends comes through the channel.
+    pub(crate) fn start(self) -> io::Result<oneshot::Receiver<Ended>> {
+        let (tx, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name(format!("worker-{}", self.name))
+            .spawn(move || {
+                if tx.send(self.work()).is_err() {
+                    tracing::debug!("nobody waits for the end of a worker any more");
                 }
-            }
-        };
-        let handle = std::thread::Builder::new().name(thread_name).spawn(work)?;
-        Ok((batches, turns, handle))
+            })?;
+        Ok(ended)
     }
 
-    /// Runs a batch and answers each entry. An error means that the backend is lost; everybody was told.
-    fn run(&mut self, mut entries: WorkerBatch) -> Result<(), Panicked> {
-        entries.retain(|entry| !entry.reply.is_closed());
-        if entries.is_empty() {
-            return Ok(());
+    /// Runs batches until the queue is closed. While one batch's results are handed out, the next is being picked.
+    fn work(mut self) -> Ended {
+        let mut done = None;
+        let mut scatter: Option<Scatter> = None;
+        loop {
+            let (batch, incoming) = oneshot::channel();
+            let turn = Turn {
+                batch,
+                done: done.take(),
+            };
+            let stopped = self.turns.blocking_send(turn).is_err();
+            if let Some(scatter) = scatter.take()
+                && self.answer(scatter).is_err()
+            {
+                return Ended::Lost;
+            }
+            if stopped {
+                return Ended::Stopped;
+            }
+            let Ok(mut entries) = incoming.blocking_recv() else {
+                return Ended::Stopped;
+            };
+            entries.retain(|entry| !entry.reply.is_closed());
+            if entries.is_empty() {
+                continue;
+            }
+            let started = Instant::now();
+            let shape: Shape = entries.iter().map(|entry| entry.ids.len()).collect();
+            match self.run(entries) {
+                Ok(ran) => scatter = Some(ran),
+                Err(Lost) => return Ended::Lost,
+            }
+            let time = started.elapsed();
+            self.metrics.batch_sequences.observe(shape.n as f64);
+            self.metrics.batch_tokens.observe(shape.tokens as f64);
+            self.metrics.batch_seconds.observe(time.as_secs_f64());
+            done = Some((shape, time));
         }
+    }
+
+    /// Runs a batch. An error means that the backend is lost; then the entries are dropped, which tells their callers.
+    fn run(&mut self, entries: Vec<Entry>) -> Result<Scatter, Lost> {
         let outputs = entries
             .iter()
             .fold(Outputs::default(), |all, entry| all.union(entry.outputs));
         let batch: TokenBatch = entries.iter().map(|entry| entry.ids.as_slice()).collect();
-        let rows = match self.embed(&batch, outputs) {
-            Ok(Ok(rows)) => rows,
-            Ok(Err(error)) => return self.run_each(entries, &error),
-            Err(panicked) => return Err(panicked),
+        let results = match self.embed(&batch, outputs)? {
+            Ok(results) => Some(results),
+            Err(error) => {
+                let n = entries.len();
+                tracing::warn!(
+                    model.name = %self.name, error = %error,
+                    "a batch of {n} failed, trying each alone"
+                );
+                None
+            }
         };
+        Ok(Scatter { entries, results })
+    }
+
+    /// Answers each entry. A bad row is tried again alone, and so is every sequence of a batch that failed as a whole: one
+    /// bad sequence must not fail the others.
+    fn answer(&mut self, scatter: Scatter) -> Result<(), Lost> {
+        let Scatter {
+            entries,
+            mut results,
+        } = scatter;
         for (i, entry) in entries.into_iter().enumerate() {
-            let row = rows.row(i);
-            if is_finite(row) {
-                answer(entry, Ok(row.to_vec()));
-            } else {
-                self.run_alone(entry)?;
+            let row = results.as_mut().map(|r| Row::take(r, i, entry.outputs));
+            match row.filter(Row::is_finite) {
+                Some(row) => answer(entry, Ok(row)),
+                None => self.run_alone(entry)?,
             }
         }
         Ok(())
     }
 
-    /// A batch failed as a whole: each sequence is tried alone, so that one bad one does not fail the others.
-    fn run_each(&mut self, entries: WorkerBatch, error: &BackendError) -> Result<(), Panicked> {
-        let n = entries.len();
-        tracing::warn!(model.name = %self.name, error = %error, "a batch of {n} failed, trying each alone");
-        entries
-            .into_iter()
-            .try_for_each(|entry| self.run_alone(entry))
-    }
-
-    fn run_alone(&mut self, entry: Entry) -> Result<(), Panicked> {
+    fn run_alone(&mut self, entry: Entry) -> Result<(), Lost> {
         if entry.reply.is_closed() {
             return Ok(());
         }
         let batch: TokenBatch = std::iter::once(entry.ids.as_slice()).collect();
         let result = match self.embed(&batch, entry.outputs)? {
-            Ok(rows) if is_finite(rows.row(0)) => Ok(rows.data),
-            Ok(_) => Err(Error::internal(NotFinite)),
+            Ok(mut results) => Some(Row::take(&mut results, 0, entry.outputs))
+                .filter(Row::is_finite)
+                .ok_or_else(|| Error::internal(NotFinite)),
             Err(error) => Err(Error::internal(error)),
         };
         answer(entry, result);
@@ -120,189 +156,62 @@ impl Worker {
         &mut self,
         batch: &TokenBatch,
         outputs: Outputs,
-    ) -> Result<Result<Matrix, BackendError>, Panicked> {
+    ) -> Result<Result<EmbeddingBatch, BackendError>, Lost> {
         let result = catch_unwind(AssertUnwindSafe(|| self.backend.embed(batch, outputs)));
-        let Ok(result) = result else {
-            self.healthy.store(false, Ordering::Release);
-            tracing::error!(model.name = %self.name, "the backend of model {} panicked: it answers 503 from now on", self.name);
-            return Err(Panicked);
-        };
-        let missing = || BackendError::inference("the backend broke its contract", "no dense rows");
-        Ok(result.and_then(|rows| {
-            rows.dense
-                .filter(|rows| rows.rows() == batch.len())
-                .ok_or_else(missing)
-        }))
+        match result {
+            Ok(Err(error @ BackendError::Lost { .. })) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let cause = cause.unwrap_or_default();
+                tracing::error!(model.name = %self.name, cause, "model {}: {error}: {cause}", self.name);
+                Err(Lost)
+            }
+            Ok(result) => Ok(result.and_then(|results| complete(results, batch.len(), outputs))),
+            // The panic itself is in the log already.
+            Err(_) => {
+                tracing::error!(model.name = %self.name, "the backend of model {} panicked", self.name);
+                Err(Lost)
+            }
+        }
     }
 }
 
-/// However the thread ends, callers must not wait for it.
-struct DownWhenGone(Arc<AtomicBool>);
-
-impl Drop for DownWhenGone {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
+/// A batch that was run, not yet answered; without results where it failed as a whole.
+struct Scatter {
+    entries: Vec<Entry>,
+    results: Option<EmbeddingBatch>,
 }
 
-fn is_finite(row: &[f32]) -> bool {
-    row.iter().all(|x| x.is_finite())
+/// Refuses results that are not of every sequence and everything asked for.
+fn complete(
+    results: EmbeddingBatch,
+    n: usize,
+    outputs: Outputs,
+) -> Result<EmbeddingBatch, BackendError> {
+    let dense = results.dense.as_ref().map(embedgate_core::Matrix::rows);
+    let sparse = results.sparse.as_ref().map(Vec::len);
+    let multi_vector = results.multi_vector.as_ref().map(Vec::len);
+    let is_complete = [
+        (outputs.dense, dense),
+        (outputs.sparse, sparse),
+        (outputs.multi_vector, multi_vector),
+    ]
+    .iter()
+    .all(|(asked, rows)| !asked || *rows == Some(n));
+    if is_complete {
+        Ok(results)
+    } else {
+        Err(BackendError::inference(
+            "the backend broke its contract",
+            "rows are missing",
+        ))
+    }
 }
 
 /// Sends the answer; an error means that the caller left. The permit goes free before the caller hears of it.
-fn answer(entry: Entry, result: Result<Vec<f32>, Error>) {
+fn answer(entry: Entry, result: Result<Row, Error>) {
     let Entry {
         reply, admission, ..
     } = entry;
     drop(admission);
     drop(reply.send(result));
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use embedgate_mock::{FAIL_TOKEN, MockBackend, NAN_IN_COMPANY_TOKEN, NAN_TOKEN, PANIC_TOKEN};
-
-    use super::super::Batcher;
-    use super::*;
-    use crate::error::ErrorKind;
-
-    fn start(capacity: usize) -> (Arc<Batcher>, embedgate_mock::Control) {
-        let (backend, control) = MockBackend::new(8);
-        (
-            Arc::new(Batcher::start("mock", Box::new(backend), capacity, 64).unwrap()),
-            control,
-        )
-    }
-
-    async fn embed(batcher: &Batcher, ids: &[u32]) -> Result<Vec<f32>, Error> {
-        let admission = batcher.admit(1)?;
-        batcher.embed(ids.to_vec(), Outputs::DENSE, admission).await
-    }
-
-    /// Holds the worker at the gate with one sequence, queues the others behind it, then lets go.
-    async fn together(
-        batcher: &Arc<Batcher>,
-        control: &embedgate_mock::Control,
-        all: &[&[u32]],
-    ) -> Vec<Result<Vec<f32>, Error>> {
-        control.close();
-        let spawn = |ids: &[u32]| {
-            let (batcher, ids) = (Arc::clone(batcher), ids.to_vec());
-            tokio::spawn(async move { embed(&batcher, &ids).await })
-        };
-        let first = spawn(&[1]);
-        let waiting = control.clone();
-        tokio::task::spawn_blocking(move || waiting.wait_for_batch())
-            .await
-            .unwrap();
-        let rest: Vec<_> = all.iter().map(|ids| spawn(ids)).collect();
-        while batcher.in_flight() < all.len() + 1 {
-            tokio::task::yield_now().await;
-        }
-        // All are in the channel now, and the batcher's task empties that before it looks at the worker again.
-        control.open();
-        first.await.unwrap().unwrap();
-        let mut results = Vec::new();
-        for task in rest {
-            results.push(task.await.unwrap());
-        }
-        results
-    }
-
-    #[tokio::test]
-    async fn sequences_of_many_callers_share_a_batch_and_each_gets_its_own_row() {
-        let (batcher, control) = start(16);
-        let results = together(&batcher, &control, &[&[5, 6], &[7], &[8, 9, 10]]).await;
-        for (result, ids) in results.into_iter().zip([&[5, 6][..], &[7], &[8, 9, 10]]) {
-            assert_eq!(result.unwrap(), MockBackend::vector(ids, 8));
-        }
-        assert_eq!(control.batches().len(), 2, "{:?}", control.batches());
-    }
-
-    #[tokio::test]
-    async fn a_bad_row_is_retried_alone_and_fails_only_its_own_caller() {
-        let (batcher, control) = start(16);
-        let results = together(
-            &batcher,
-            &control,
-            &[&[5], &[NAN_TOKEN], &[NAN_IN_COMPANY_TOKEN, 3]],
-        )
-        .await;
-        assert!(results[0].is_ok());
-        assert_eq!(results[1].as_ref().unwrap_err().kind, ErrorKind::Internal);
-        assert_eq!(
-            results[2].as_ref().unwrap(),
-            &MockBackend::vector(&[NAN_IN_COMPANY_TOKEN, 3], 8)
-        );
-    }
-
-    #[tokio::test]
-    async fn a_failing_batch_fails_only_the_sequence_that_makes_it_fail() {
-        let (batcher, control) = start(16);
-        let results = together(&batcher, &control, &[&[5], &[FAIL_TOKEN], &[6]]).await;
-        assert!(results[0].is_ok() && results[2].is_ok());
-        assert_eq!(results[1].as_ref().unwrap_err().kind, ErrorKind::Internal);
-        assert!(batcher.is_healthy());
-    }
-
-    #[tokio::test]
-    async fn after_a_panic_everybody_is_told_at_once() {
-        let (batcher, control) = start(16);
-        let results = together(&batcher, &control, &[&[PANIC_TOKEN], &[6]]).await;
-        for result in results {
-            assert_eq!(result.unwrap_err().kind, ErrorKind::Unavailable);
-        }
-        assert!(!batcher.is_healthy());
-        assert_eq!(
-            embed(&batcher, &[1]).await.unwrap_err().kind,
-            ErrorKind::Unavailable
-        );
-    }
-
-    #[tokio::test]
-    async fn inputs_are_admitted_all_or_none() {
-        let (batcher, _control) = start(4);
-        let three = batcher.admit(3).unwrap();
-        let error = batcher.admit(2).err().unwrap();
-        assert_eq!(error.kind, ErrorKind::Overloaded);
-        assert!(
-            error
-                .retry_after
-                .is_some_and(|after| after > Duration::ZERO)
-        );
-        assert_eq!(batcher.in_flight(), 3);
-        drop(three);
-        assert_eq!(batcher.in_flight(), 0);
-        assert!(batcher.admit(4).is_ok());
-    }
-
-    #[tokio::test]
-    async fn who_leaves_gives_the_permit_back_and_costs_no_work() {
-        let (batcher, control) = start(16);
-        control.close();
-        let first = tokio::spawn({
-            let batcher = Arc::clone(&batcher);
-            async move { embed(&batcher, &[1]).await }
-        });
-        let waiting = control.clone();
-        tokio::task::spawn_blocking(move || waiting.wait_for_batch())
-            .await
-            .unwrap();
-        let left = tokio::spawn({
-            let batcher = Arc::clone(&batcher);
-            async move { embed(&batcher, &[2]).await }
-        });
-        while batcher.in_flight() < 2 {
-            tokio::task::yield_now().await;
-        }
-        left.abort();
-        assert!(left.await.unwrap_err().is_cancelled());
-        control.open();
-        first.await.unwrap().unwrap();
-        embed(&batcher, &[3]).await.unwrap();
-        assert_eq!(control.batches(), [vec![vec![1]], vec![vec![3]]]);
-        assert_eq!(batcher.in_flight(), 0);
-    }
 }

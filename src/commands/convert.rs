@@ -27,9 +27,7 @@ mod supported {
     use super::super::{Failure, start_log};
     use crate::{
         args::ConvertArgs,
-        config::{
-            BackendConfig, BackendType, Environment, LogLevel, ModelConfig, OnnxRuntimeConfig,
-        },
+        config::{BackendConfig, BackendType, Config, Environment, LogLevel, ModelConfig},
         model::load::{self, Plan, Surroundings},
     };
 
@@ -68,7 +66,7 @@ mod supported {
             )
             .into());
         }
-        let surroundings = Surroundings::new(&OnnxRuntimeConfig::default(), environment);
+        let surroundings = Surroundings::new(&Config::default(), environment);
         // Without it the result could not be checked: better said now than after gigabytes.
         embedgate_onnx::runtime::load(&surroundings.library()).map_err(anyhow::Error::new)?;
         let partial = Partial::create(&output)?;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use embedgate_core::Outputs;
 use serde_json::json;
 
 use super::{Failure, runtime, start_log};
@@ -17,8 +18,9 @@ use crate::{
     cache::EmbeddingCache,
     config::{CacheConfig, Config, Environment, LogLevel},
     embed::Embedder,
+    metrics::Metrics,
     model::{Entry, ModelRegistry, load, load::Surroundings},
-    request::{EmbedRequest, Input, Principal, RequestContext, TokenIds},
+    request::{Dense, EmbedRequest, Input, Lane, Principal, RequestContext, TokenIds},
 };
 
 /// Lines that are embedded together: enough to fill batches of like length.
@@ -67,7 +69,8 @@ fn embedder(
     args: &EmbedArgs,
     environment: &Environment,
 ) -> Result<(Embedder, usize), Failure> {
-    let surroundings = Surroundings::new(&config.onnxruntime, environment);
+    let surroundings = Surroundings::new(config, environment);
+    let metrics = Metrics::new();
     let asked = args.model.as_deref().or(config.default_model());
     let has_name = |(name, model): &(&String, &crate::config::ModelConfig)| {
         asked
@@ -84,14 +87,14 @@ fn embedder(
         ))
     })?;
     let lines_at_once = model.queue_capacity.min(LINES);
-    let model =
-        load::load(name, model, &surroundings).map_err(|e| anyhow::anyhow!("model {name}: {e}"))?;
+    let model = load::load(name, model, &surroundings, &metrics)
+        .map_err(|e| anyhow::anyhow!("model {name}: {e}"))?;
     let entries = vec![(Entry::Loaded(Arc::new(model)), Vec::new())];
     let registry = ModelRegistry::new(entries, Some(name));
     Ok((
         Embedder::new(
             registry,
-            EmbeddingCache::new(&CacheConfig::default()),
+            EmbeddingCache::new(&CacheConfig::default(), None, &metrics),
             LINES,
         ),
         lines_at_once,
@@ -106,6 +109,8 @@ async fn embed_lines(
     let request = EmbedRequest {
         model: None,
         inputs: texts.into_iter().map(Input::Text).collect(),
+        outputs: Outputs::DENSE,
+        as_json: false,
         token_ids: TokenIds::Reject,
         dimensions: args.dimensions.filter(|n| *n > 0),
         truncate: None,
@@ -115,12 +120,17 @@ async fn embed_lines(
         id: "embed".into(),
         principal: Principal::Anonymous,
         deadline,
+        lane: Some(Lane::Bulk),
     };
     let answer = embedder.embed(&ctx, request).await?;
     let mut out = Vec::new();
     for embedding in answer.embeddings {
         let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
-        let mut line = json!({"embedding": embedding.vector, "tokens": n_tokens});
+        let vector = match embedding.dense {
+            Some(Dense::Numbers(vector)) => vector,
+            Some(Dense::Json(_)) | None => anyhow::bail!("a vector was not given as numbers"),
+        };
+        let mut line = json!({"embedding": vector, "tokens": n_tokens});
         if full > n_tokens {
             line["truncated_from"] = full.into();
         }

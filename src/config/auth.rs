@@ -1,8 +1,11 @@
 //! `[auth]`.
 
-use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, fmt};
+
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Problem, Secret};
+use crate::request::Lane;
 
 /// Who may use the server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -11,7 +14,7 @@ pub struct AuthConfig {
     /// `"keys"`: requests need one of `keys`; `"none"`: anybody may. None means `"keys"` where there are keys.
     pub mode: Option<AuthMode>,
     /// Keys that clients send as `Authorization: Bearer KEY`. Take them from the environment: `"${EMBEDGATE_KEY}"`.
-    pub keys: Vec<Secret>,
+    pub keys: Vec<KeyConfig>,
 }
 
 /// How callers are told apart.
@@ -22,6 +25,52 @@ pub enum AuthMode {
     Keys,
     /// Not at all.
     None,
+}
+
+/// A key and what goes with it: written as the key alone, or as a table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KeyConfig {
+    /// What the client sends.
+    pub key: Secret,
+    /// Who that is; keys of one name are one principal. None means a name made from the key.
+    pub name: Option<String>,
+    /// The lane of requests with this key that name none themselves. None means by their size.
+    pub lane: Option<Lane>,
+}
+
+impl<'de> Deserialize<'de> for KeyConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            key: Secret,
+            name: Option<String>,
+            lane: Option<Lane>,
+        }
+        struct KeyOrTable;
+        impl<'de> de::Visitor<'de> for KeyOrTable {
+            type Value = KeyConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key, or a table such as { key = \"...\", name = \"ragflow\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, key: &str) -> Result<KeyConfig, E> {
+                Ok(KeyConfig {
+                    key: Secret::new(key),
+                    name: None,
+                    lane: None,
+                })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<KeyConfig, A::Error> {
+                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let Table { key, name, lane } = table;
+                Ok(KeyConfig { key, name, lane })
+            }
+        }
+        deserializer.deserialize_any(KeyOrTable)
+    }
 }
 
 impl AuthConfig {
@@ -39,10 +88,19 @@ impl AuthConfig {
             }
             _ => {}
         }
-        for (i, key) in self.keys.iter().enumerate() {
-            if key.expose().len() < 8 || !key.expose().bytes().all(|b| b.is_ascii_graphic()) {
-                let message = "a key has at least 8 characters, all visible ASCII without spaces";
+        let mut seen = BTreeSet::new();
+        for (i, KeyConfig { key, name, .. }) in self.keys.iter().enumerate() {
+            let mut problem = |message: &str| {
                 problems.push(Problem::new(format!("auth.keys[{i}]"), message));
+            };
+            if key.expose().len() < 8 || !key.expose().bytes().all(|b| b.is_ascii_graphic()) {
+                problem("a key has at least 8 characters, all visible ASCII without spaces");
+            }
+            if !seen.insert(key.expose()) {
+                problem("this key is there twice: remove one");
+            }
+            if name.as_deref().is_some_and(|name| name.trim().is_empty()) {
+                problem("name is empty: leave it out, or say who uses the key");
             }
         }
     }

@@ -1,24 +1,83 @@
 //! `[cache]`.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ByteSize, Period, Problem};
 
-/// The cache of vectors.
+/// The cache of results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
-    /// Memory for vectors; `"0B"` turns the cache off. A vector of 1024 dimensions takes about 4.3 KiB.
+    /// Memory for results; `"0B"` turns the cache in memory off. A vector of 1024 dimensions takes about 4.3 KiB.
     pub max_size: ByteSize,
-    /// Vectors are dropped so long after they were computed; none means when memory is needed.
+    /// Memory for the JSON text of vectors that are asked for again and again, about 12 KiB each; `"0B"` keeps none.
+    pub max_text_size: ByteSize,
+    /// Results are dropped so long after they were computed; none means when memory is needed.
     pub ttl: Option<Period>,
+    /// What is kept when memory is short: `tinylfu` keeps what is asked for often, `lru` what was asked for last.
+    pub policy: CachePolicy,
+    /// `f16` halves the memory; every answer is rounded alike, whether computed or kept.
+    pub value_precision: ValuePrecision,
+    /// Whether callers with different keys share results. If not, nobody can tell from the time of an answer that
+    /// somebody else asked for the same text.
+    pub shared: bool,
+    /// A file that outlives the process.
+    pub file: CacheFileConfig,
+}
+
+/// `[cache.file]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheFileConfig {
+    /// The file; none means that results live in memory alone.
+    pub path: Option<PathBuf>,
+    /// What the results in it may take; the oldest make room.
+    pub max_size: ByteSize,
+}
+
+/// What stays when memory is short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CachePolicy {
+    /// What is asked for often: survives a scan of more texts than there is memory for.
+    #[default]
+    TinyLfu,
+    /// What was asked for last.
+    Lru,
+}
+
+/// How the numbers are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValuePrecision {
+    /// As computed.
+    #[default]
+    F32,
+    /// In half of the memory, with 11 bits of mantissa.
+    F16,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
         Self {
             max_size: ByteSize::mib(512),
+            max_text_size: ByteSize::mib(64),
             ttl: None,
+            policy: CachePolicy::TinyLfu,
+            value_precision: ValuePrecision::F32,
+            shared: false,
+            file: CacheFileConfig::default(),
+        }
+    }
+}
+
+impl Default for CacheFileConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            max_size: ByteSize::mib(4096),
         }
     }
 }
@@ -27,6 +86,10 @@ impl CacheConfig {
     pub(super) fn check(&self, problems: &mut Vec<Problem>) {
         if let Some(ttl) = self.ttl {
             ttl.check("cache.ttl", problems);
+        }
+        if self.file.max_size.0 < 1 << 20 {
+            let message = format!("{} is too small, use at least 1MiB", self.file.max_size);
+            problems.push(Problem::new("cache.file.max_size", message));
         }
     }
 }

@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, path::PathBuf};
 use embedgate_core::{Pooling, Precision};
 use serde::{Deserialize, Serialize};
 
-use super::{Problem, ServerConfig};
-use crate::request::TokenIds;
+use super::{Period, Problem, ServerConfig};
+use crate::request::{Lane, TokenIds};
 
 /// More inputs than memory could hold.
 const MAX_QUEUE: usize = 10_000_000;
+/// More copies of a model than a machine has cores.
+const MAX_REPLICAS: usize = 1024;
 
 /// One model. What is not said is read from the model's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,8 +42,18 @@ pub struct ModelConfig {
     pub dimensions: DimensionsPolicy,
     /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429.
     pub queue_capacity: usize,
-    /// Most tokens in one forward pass; a longer input goes alone.
-    pub max_batch_tokens: usize,
+    /// Most tokens in one forward pass, padding included; a longer input goes alone. None means what a measurement at
+    /// the load finds best.
+    pub max_batch_tokens: Option<usize>,
+    /// While queries are about, bulk goes in batches of at most this time, as far as its inputs allow: a query waits for
+    /// one such batch at most.
+    pub max_batch_time: Period,
+    /// Bulk gets a batch at least this often, whatever the queries.
+    pub bulk_max_wait: Period,
+    /// The lane of requests that name none, and whose key names none. None means by size: few short inputs are a query.
+    pub lane: Option<Lane>,
+    /// Copies of the backend that run side by side, each with `backend.threads`.
+    pub replicas: usize,
     /// Threads that turn text into tokens.
     pub tokenizer_threads: usize,
 }
@@ -61,7 +73,11 @@ impl Default for ModelConfig {
             token_ids: None,
             dimensions: DimensionsPolicy::Cut,
             queue_capacity: 8192,
-            max_batch_tokens: 1024,
+            max_batch_tokens: None,
+            max_batch_time: Period::milliseconds(200),
+            bulk_max_wait: Period::seconds(2),
+            lane: None,
+            replicas: 1,
             tokenizer_threads: 2,
         }
     }
@@ -78,7 +94,7 @@ pub struct BackendConfig {
     pub device: Device,
     /// Number format: `f32`.
     pub precision: Precision,
-    /// Threads of a matrix product. None means one a core.
+    /// Threads of a matrix product. None means one a core, shared among the replicas.
     pub threads: Option<usize>,
     /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder.
     pub file: Option<PathBuf>,
@@ -143,13 +159,20 @@ impl ModelConfig {
         }
         for (key, value, least) in [
             ("max_length", self.max_length.unwrap_or(usize::MAX), 2),
-            ("max_batch_tokens", self.max_batch_tokens, 1),
+            ("max_batch_tokens", self.max_batch_tokens.unwrap_or(1), 1),
+            ("replicas", self.replicas, 1),
             ("tokenizer_threads", self.tokenizer_threads, 1),
             ("backend.threads", self.backend.threads.unwrap_or(1), 1),
         ] {
             if value < least {
                 problem(key, format!("must be at least {least}, got {value}"));
             }
+        }
+        if self.replicas > MAX_REPLICAS {
+            problem(
+                "replicas",
+                format!("must be at most {MAX_REPLICAS}, got {}", self.replicas),
+            );
         }
         if self.queue_capacity > MAX_QUEUE {
             problem(
@@ -166,6 +189,16 @@ impl ModelConfig {
                 ),
             );
         }
+        let periods = [
+            ("max_batch_time", self.max_batch_time),
+            ("bulk_max_wait", self.bulk_max_wait),
+        ];
+        for (key, period) in periods {
+            period.check(&format!("models.{name}.{key}"), problems);
+        }
+        let mut problem = |key: &str, message: String| {
+            problems.push(Problem::new(format!("models.{name}.{key}"), message))
+        };
         if self.backend.file.is_some() && self.backend.kind != BackendType::Onnx {
             problem(
                 "backend.file",

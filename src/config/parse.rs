@@ -84,7 +84,7 @@ fn read<T: DeserializeOwned + Default>(
         // What was found in place of a list of keys may be a key.
         let is_secret = key == "auth.keys" || key.starts_with("auth.keys[");
         let message = if is_secret {
-            "must be a list of strings: keys = [\"${EMBEDGATE_KEY}\"]".into()
+            "must be a list of keys, keys = [\"${EMBEDGATE_KEY}\"], or of tables with key, name and lane".into()
         } else {
             message
         };

@@ -30,7 +30,7 @@ pub struct ServerConfig {
     pub drain_timeout: Period,
     /// Largest body of a request.
     pub max_body: ByteSize,
-    /// Largest sum of the bodies of all requests at once; a request beyond it gets 429.
+    /// Largest sum of the bodies of all requests and of their answers at once; a request beyond it gets 429.
     pub max_bodies: ByteSize,
     /// Most inputs in one request.
     pub max_inputs: usize,
@@ -38,6 +38,9 @@ pub struct ServerConfig {
     pub cors_origins: Vec<String>,
     /// Whether one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
     pub require_all_models: bool,
+    /// Folder for what is measured once and kept. None means `$CACHE_DIRECTORY` (systemd), else
+    /// `$XDG_CACHE_HOME/embedgate`, else `~/.cache/embedgate`.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Default for ServerConfig {
@@ -54,6 +57,7 @@ impl Default for ServerConfig {
             max_inputs: 2048,
             cors_origins: Vec::new(),
             require_all_models: false,
+            state_dir: None,
         }
     }
 }

@@ -16,6 +16,12 @@ impl Period {
     pub const fn seconds(n: u64) -> Self {
         Self(Duration::from_secs(n))
     }
+
+    /// So many milliseconds.
+    #[must_use]
+    pub const fn milliseconds(n: u64) -> Self {
+        Self(Duration::from_millis(n))
+    }
 }
 
 /// Longer times are a mistake, and sums with them would overflow the clock.
@@ -156,6 +162,10 @@ impl Serialize for ByteSize {
 pub struct Secret(String);
 
 impl Secret {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The text itself.
     #[must_use]
     pub fn expose(&self) -> &str {

@@ -1,16 +1,34 @@
 //! Makes of a request's inputs what the cache and the model take. By arithmetic alone: no model is asked.
 
+use embedgate_core::Outputs;
+
 use crate::{
-    cache::CacheKey,
+    cache::{CacheKey, EmbeddingCache, Head, PerHead, key::KeyParts},
     error::{Error, ErrorKind},
     model::Model,
-    request::{Input, TokenIds},
+    request::{EmbedRequest, Input, Lane, Principal, TokenIds},
 };
 
-/// An input that the model can take, and the key of its vector.
+/// Requests of at most so many inputs and bytes are queries where nobody says otherwise: a question or a few, and less
+/// than a page.
+const QUERY_INPUTS: usize = 4;
+const QUERY_BYTES: usize = 4096;
+
+/// An input that the model can take, and the keys of what is asked of it.
 pub(super) struct Prepared {
     pub(super) input: Input,
-    pub(super) key: CacheKey,
+    pub(super) keys: PerHead<CacheKey>,
+}
+
+/// The lane that the caller says, else the model's configuration, else the size.
+pub(super) fn lane(said: Option<Lane>, configured: Option<Lane>, inputs: &[Input]) -> Lane {
+    let bytes: usize = inputs.iter().map(Input::bytes).sum();
+    let by_size = if inputs.len() <= QUERY_INPUTS && bytes <= QUERY_BYTES {
+        Lane::Query
+    } else {
+        Lane::Bulk
+    };
+    said.or(configured).unwrap_or(by_size)
 }
 
 /// Refuses a request with no input or with too many.
@@ -27,23 +45,40 @@ pub(super) fn check_count(n: usize, max: usize) -> Result<(), Error> {
 
 /// Decodes token ids that stand for text, checks those that do not, and makes the keys.
 pub(super) fn prepare(
+    cache: &EmbeddingCache,
+    principal: &Principal,
     model: &Model,
-    inputs: Vec<Input>,
-    token_ids: TokenIds,
+    request: EmbedRequest,
     truncate: bool,
 ) -> Result<Vec<Prepared>, Error> {
-    let policy = model.config.token_ids.unwrap_or(token_ids);
+    let policy = model.config.token_ids.unwrap_or(request.token_ids);
+    let heads = heads(request.outputs);
     let one = |(i, input)| {
         let input = match input {
             Input::Text(text) => Input::Text(text),
             Input::Tokens(ids) => readable(model, policy, ids).map_err(|error| at(error, i))?,
         };
-        Ok(Prepared {
-            key: CacheKey::dense(model, &input, truncate),
-            input,
-        })
+        let mut keys = PerHead::default();
+        let parts = KeyParts {
+            fingerprint: &model.fingerprint,
+            prompt: &model.prompt,
+            truncate,
+            input: &input,
+        };
+        for head in heads.clone() {
+            keys.set(head, cache.key(principal, &parts, head));
+        }
+        Ok(Prepared { input, keys })
     };
-    inputs.into_iter().enumerate().map(one).collect()
+    request.inputs.into_iter().enumerate().map(one).collect()
+}
+
+fn heads(outputs: Outputs) -> impl Iterator<Item = Head> + Clone {
+    Head::ALL.into_iter().filter(move |head| match head {
+        Head::Dense => outputs.dense,
+        Head::Sparse => outputs.sparse,
+        Head::MultiVector => outputs.multi_vector,
+    })
 }
 
 fn readable(model: &Model, policy: TokenIds, ids: Vec<u32>) -> Result<Input, Error> {

@@ -1,12 +1,18 @@
 //! Reads a request's body within its limits of size, time and the memory of all bodies.
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, header},
 };
-use http_body_util::BodyExt;
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
@@ -18,26 +24,40 @@ use crate::{
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The memory that all bodies together may take, in KiB.
-pub struct BodyMemory(Arc<Semaphore>);
+pub struct BodyMemory {
+    free: Arc<Semaphore>,
+    kib: usize,
+}
 
 impl BodyMemory {
     /// Makes the whole amount available.
     #[must_use]
     pub fn new(config: &ServerConfig) -> Self {
         let kib = config.max_bodies.bytes() >> 10;
-        Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
+        let kib = kib.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        Self {
+            free: Arc::new(Semaphore::new(kib)),
+            kib,
+        }
     }
 
     /// Takes memory for one more piece.
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    ///
+    /// # Errors
+    /// `Overloaded` when there is not so much left, `PayloadTooLarge` when there never is.
+    pub(super) fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        if bytes >> 10 > self.kib {
+            let message = "this request and its answer exceed server.max_bodies: split the request";
+            return Err(Error::new(ErrorKind::PayloadTooLarge, message));
+        }
         let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
-        Arc::clone(&self.0)
+        Arc::clone(&self.free)
             .try_acquire_many_owned(kib)
             .map_err(|_| Error {
                 retry_after: Some(RETRY_AFTER),
                 ..Error::new(
                     ErrorKind::Overloaded,
-                    "the bodies of all requests exceed server.max_bodies: try again later",
+                    "the requests and answers in memory exceed server.max_bodies: try again later",
                 )
             })
     }
@@ -48,6 +68,39 @@ pub(super) struct WholeBody {
     pub(super) bytes: Bytes,
     /// Given back when the request is done: what is parsed takes about as much as the body.
     pub(super) memory: Option<OwnedSemaphorePermit>,
+}
+
+/// A body that holds its memory until it is sent, or the client is gone.
+pub(super) fn holding(bytes: Vec<u8>, memory: OwnedSemaphorePermit) -> Body {
+    Body::new(Holding {
+        body: Full::from(bytes),
+        _memory: memory,
+    })
+}
+
+struct Holding {
+    body: Full<Bytes>,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Holding {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Reads the whole body.

@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use super::{stream::TimedStream, tidy_path};
 use crate::{
     config::ServerConfig,
+    metrics::Metrics,
     shutdown::{Shutdown, Stage},
 };
 
@@ -44,6 +45,7 @@ pub async fn serve(
     router: Router,
     config: &ServerConfig,
     shutdown: &Shutdown,
+    metrics: &Metrics,
 ) -> End {
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let graceful = GracefulShutdown::new();
@@ -56,11 +58,14 @@ pub async fn serve(
         let (stream, slot) = accepted;
         let connection = connection(stream, router.clone(), config);
         let connection = graceful.watch(connection);
+        let metrics = metrics.clone();
+        metrics.connections().inc();
         tokio::spawn(async move {
             // A broken connection is the client's business, and tells us nothing that we could act on.
             if let Err(error) = connection.await {
                 tracing::debug!(error = %error, "connection ended");
             }
+            metrics.connections().dec();
             drop(slot);
         });
     }
@@ -167,7 +172,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stage, shutdown) = Shutdown::manual();
-        let end = tokio::spawn(async move { serve(listener, router, &config, &shutdown).await });
+        let end = tokio::spawn(async move {
+            serve(listener, router, &config, &shutdown, &Metrics::new()).await
+        });
         Server {
             address,
             stage,

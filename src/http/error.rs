@@ -52,8 +52,14 @@ impl IntoResponse for OpenAiError {
                 .as_millis()
                 .div_ceil(1000)
                 .clamp(1, u128::from(MAX_RETRY_AFTER));
+            let ms = after.as_millis().min(u128::from(MAX_RETRY_AFTER) * 1000);
+            let headers = response.headers_mut();
             if let Ok(value) = HeaderValue::from_str(&seconds.to_string()) {
-                response.headers_mut().insert(header::RETRY_AFTER, value);
+                headers.insert(header::RETRY_AFTER, value);
+            }
+            // OpenAI's clients prefer this one.
+            if let Ok(value) = HeaderValue::from_str(&ms.to_string()) {
+                headers.insert("retry-after-ms", value);
             }
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -10,13 +10,22 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use self::parse::Encoding;
 use super::{State, body, context::Context, error::OpenAiError, trace::Work};
-use crate::{offload, request::EmbedResponse};
+use crate::{
+    embed::Embedder,
+    error::Error,
+    offload,
+    request::{Dense, EmbedRequest, EmbedResponse},
+};
 
 /// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
 const PARSE_ELSEWHERE: usize = 256 << 10;
 /// Answers with at least this many numbers are rendered off the threads that serve connections: about 5 ms of work.
 const RENDER_ELSEWHERE: usize = 200_000;
+/// Bytes that a number takes while it is answered: kept, copied, and written as text or as base64.
+const BYTES_PER_NUMBER: usize = 4 + 4 + 13;
+const BYTES_PER_BASE64_NUMBER: usize = 4 + 4 + 6;
 /// The header that says which inputs were cut lists so many at most.
 const MAX_TRUNCATED: usize = 32;
 
@@ -40,6 +49,9 @@ pub(super) async fn embeddings(
     let body_is_large = bytes.len() >= PARSE_ELSEWHERE;
     let parse = move || parse::request(&bytes, max_inputs);
     let (request, encoding) = offload::run_if(body_is_large, parse).await??;
+    drop(body.memory);
+    let bytes = answer_bytes(embedder, &request, encoding)?;
+    let memory = gateway.body_memory.take(bytes)?;
     let answer = embedder.embed(&ctx, request).await?;
     let work = Work {
         model: answer.model.clone(),
@@ -48,22 +60,42 @@ pub(super) async fn embeddings(
         n_cached: answer.n_cached,
     };
     let truncated = truncated(&answer);
-    let numbers: usize = answer
-        .embeddings
-        .iter()
-        .map(|embedding| embedding.vector.len())
-        .sum();
+    let numbers: usize = answer.embeddings.iter().map(numbers).sum();
     let json = offload::run_if(numbers >= RENDER_ELSEWHERE, move || {
         render::response(&answer, encoding)
     })
     .await?;
-    drop(body.memory);
-    let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    let body = body::holding(json, memory);
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     if let Some(value) = truncated {
         response.headers_mut().insert("x-truncated", value);
     }
     response.extensions_mut().insert(work);
     Ok(response)
+}
+
+/// Numbers that are still to be written.
+fn numbers(embedding: &crate::request::Embedding) -> usize {
+    match &embedding.dense {
+        Some(Dense::Numbers(vector)) => vector.len(),
+        Some(Dense::Json(_)) | None => 0,
+    }
+}
+
+/// What the answer takes, before any work is done for it.
+fn answer_bytes(
+    embedder: &Embedder,
+    request: &EmbedRequest,
+    encoding: Encoding,
+) -> Result<usize, Error> {
+    let model = embedder.registry().resolve(request.model.as_deref())?;
+    let own = model.info.dimensions;
+    let dimensions = request.dimensions.unwrap_or(own).min(own);
+    let per_number = match encoding {
+        Encoding::Float => BYTES_PER_NUMBER,
+        Encoding::Base64 => BYTES_PER_BASE64_NUMBER,
+    };
+    Ok(request.inputs.len() * dimensions * per_number)
 }
 
 /// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more.

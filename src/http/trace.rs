@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    extract::Request,
+    extract::{MatchedPath, Request},
     http::{Extensions, HeaderValue},
     middleware::Next,
     response::Response,
 };
 use tracing::Instrument;
+
+use super::State;
 
 /// The header that carries a request's id, in and out.
 const HEADER: &str = "x-request-id";
@@ -41,12 +43,13 @@ pub(super) struct Work {
     pub(super) n_cached: usize,
 }
 
-pub(super) async fn trace(mut request: Request, next: Next) -> Response {
+pub(super) async fn trace(gateway: State, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     let method = request.method().clone();
     let path: String = request.uri().path().chars().take(100).collect();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let span = tracing::info_span!("request", id = %id);
     let left = LogIfDropped {
         span: &span,
@@ -58,6 +61,12 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
     std::mem::forget(left);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HEADER, value);
+    }
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let status = response.status().as_u16();
+    gateway.metrics.request(route, status, started.elapsed());
+    if let Some(ErrorCode(code)) = response.extensions().get() {
+        gateway.metrics.refused(code);
     }
     let _in_span = span.enter();
     log(&response, method.as_str(), &path, started);
@@ -125,7 +134,7 @@ fn log(response: &Response, method: &str, path: &str, started: Instant) {
             error.code = code,
             "{method} {path} {status} in {ms:.1} ms: {code}"
         );
-    } else if matches!(path, "/livez" | "/readyz" | "/health") {
+    } else if matches!(path, "/livez" | "/readyz" | "/health" | "/metrics") {
         tracing::debug!(status, ms, "{method} {path} {status} in {ms:.1} ms");
     } else {
         tracing::info!(status, ms, "{method} {path} {status} in {ms:.1} ms");

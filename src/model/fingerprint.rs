@@ -1,44 +1,54 @@
 //! The identity of a model's vectors.
 
-use std::{io, path::Path, time::UNIX_EPOCH};
+use std::{fs::File, io, path::Path, time::UNIX_EPOCH};
 
-use embedgate_core::{BackendInfo, Pooling};
+use embedgate_core::Pooling;
 
-/// Files up to this size are hashed whole; of larger ones the length and the time of change stand for the content, since
-/// reading gigabytes again would double the time to load.
+use crate::config::{BackendType, ModelConfig};
+
+/// Files up to this size are hashed whole in any case.
 const HASHED_WHOLE: u64 = 16 << 20;
 
-/// Hashes what a model's vectors depend on: its folder and the files in it (tokenizer, configuration, weights), the
-/// backend and its precision, the pooling, the longest sequence.
-///
-/// The folder's own path is hashed too: two folders may hold large files of one name, length and time. So a fingerprint
-/// identifies vectors within one process, which is how long the cache lives; it is no name for use beyond that.
+/// How long an identity has to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Within this process: of large files the length and the time of change stand for the content, and the folder's own
+    /// path counts, since two folders may hold large files of one name, length and time.
+    ThisProcess,
+    /// For ever and anywhere: every byte counts, and the path does not.
+    EveryByte,
+}
+
+/// Hashes what a model's vectors depend on: the files of its folder that its backend reads (tokenizer, configuration,
+/// weights), the backend and its version, the precision, the pooling and the longest sequence.
 ///
 /// # Errors
 /// When the folder cannot be read.
 pub fn fingerprint(
-    folder: &Path,
-    file: Option<&Path>,
-    info: &BackendInfo,
+    config: &ModelConfig,
     pooling: Pooling,
+    max_tokens: usize,
+    depth: Depth,
 ) -> io::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint");
-    field(&mut hasher, info.backend.as_bytes());
-    field(&mut hasher, info.precision.to_string().as_bytes());
-    field(&mut hasher, format!("{pooling:?}").as_bytes());
-    field(
-        &mut hasher,
-        &(info.max_sequence_tokens as u64).to_le_bytes(),
+    let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 2");
+    let facts = format!(
+        "{} {:?} {:?} {:?} {pooling:?} {max_tokens}",
+        env!("CARGO_PKG_VERSION"),
+        config.backend.kind,
+        config.backend.device,
+        config.backend.precision,
     );
-    for path in std::iter::once(folder).chain(file) {
-        field(
-            &mut hasher,
-            path.canonicalize()?.as_os_str().as_encoded_bytes(),
-        );
+    field(&mut hasher, facts.as_bytes());
+    let file = config.backend.file.as_deref();
+    if depth == Depth::ThisProcess {
+        for path in std::iter::once(config.path.as_path()).chain(file) {
+            let path = path.canonicalize()?;
+            field(&mut hasher, path.as_os_str().as_encoded_bytes());
+        }
     }
     let mut files = Vec::new();
-    for sub in ["", "1_Pooling", "onnx"] {
-        let Ok(entries) = folder.join(sub).read_dir() else {
+    for folder in ["", "1_Pooling", "onnx"] {
+        let Ok(entries) = config.path.join(folder).read_dir() else {
             continue;
         };
         for entry in entries {
@@ -46,22 +56,32 @@ pub fn fingerprint(
         }
     }
     files.extend(file.map(Path::to_owned));
-    files.retain(|path| path.is_file());
+    files.retain(|path| path.is_file() && is_read(path, config.backend.kind));
     files.sort();
     for path in files {
-        hash_file(&mut hasher, &path)?;
+        hash_file(&mut hasher, &path, depth)?;
     }
     Ok(hasher.finalize())
 }
 
-fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> io::Result<()> {
+/// Whether the backend reads it: gigabytes of another backend's weights are not hashed.
+fn is_read(path: &Path, backend: BackendType) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    match backend {
+        BackendType::Candle => !matches!(&*extension, "onnx" | "onnx_data"),
+        BackendType::Onnx => !matches!(&*extension, "safetensors" | "bin" | "pt"),
+    }
+}
+
+fn hash_file(hasher: &mut blake3::Hasher, path: &Path, depth: Depth) -> io::Result<()> {
     field(
         hasher,
         path.file_name().unwrap_or_default().as_encoded_bytes(),
     );
     let metadata = path.metadata()?;
-    if metadata.len() <= HASHED_WHOLE {
-        field(hasher, &std::fs::read(path)?);
+    if metadata.len() <= HASHED_WHOLE || depth == Depth::EveryByte {
+        field(hasher, &metadata.len().to_le_bytes());
+        hasher.update_reader(File::open(path)?)?;
         return Ok(());
     }
     let changed = metadata
@@ -76,4 +96,46 @@ fn hash_file(hasher: &mut blake3::Hasher, path: &Path) -> io::Result<()> {
 fn field(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_the_same_model_beyond_this_process_and_one_changed_byte_is_another() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bge-m3");
+        let copy = tempfile::tempdir().unwrap();
+        for folder in ["", "1_Pooling"] {
+            std::fs::create_dir_all(copy.path().join(folder)).unwrap();
+            for entry in fixture.join(folder).read_dir().unwrap() {
+                let path = entry.unwrap().path();
+                let to = copy.path().join(path.strip_prefix(&fixture).unwrap());
+                if path.is_file() {
+                    std::fs::copy(&path, to).unwrap();
+                }
+            }
+        }
+        let of = |path: &Path, depth| {
+            let config = ModelConfig {
+                path: path.to_owned(),
+                ..ModelConfig::default()
+            };
+            fingerprint(&config, Pooling::Cls, 512, depth).unwrap()
+        };
+        assert_eq!(
+            of(&fixture, Depth::EveryByte),
+            of(copy.path(), Depth::EveryByte)
+        );
+        assert_ne!(
+            of(&fixture, Depth::ThisProcess),
+            of(copy.path(), Depth::ThisProcess)
+        );
+        let before = of(copy.path(), Depth::EveryByte);
+        let file = copy.path().join("config.json");
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes.push(b' ');
+        std::fs::write(&file, bytes).unwrap();
+        assert_ne!(of(copy.path(), Depth::EveryByte), before);
+    }
 }

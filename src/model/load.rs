@@ -1,6 +1,6 @@
 //! Loads a configured model: folder, tokenizer, backend, warm-up. The match that names the backends of the server is here.
 
-use std::{io, path::PathBuf, time::Instant};
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
 use embedgate_core::{
     Backend, BackendError, BackendInfo, FolderError, ModelFolder, Outputs, Pooling, TokenBatch,
@@ -8,13 +8,15 @@ use embedgate_core::{
 use thiserror::Error;
 
 use super::{
-    Model,
-    fingerprint::fingerprint,
+    Model, TokenRatio,
+    calibrate::{Calibration, CalibrationFile},
+    fingerprint::{self, Depth},
     tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
 use crate::{
-    batch::{self, Batcher},
-    config::{BackendType, Environment, ModelConfig, OnnxRuntimeConfig},
+    batch::{self, Batcher, BatcherConfig, Reload, queue::Budget},
+    config::{BackendType, Config, Environment, ModelConfig},
+    metrics::Metrics,
 };
 
 /// Why a model cannot be loaded.
@@ -35,6 +37,9 @@ pub enum LoadError {
     /// The first batch failed.
     #[error("the warm-up batch failed: {0}")]
     WarmUp(#[source] BackendError),
+    /// One more copy of the model could not be loaded.
+    #[error("a replica: {0}")]
+    Replica(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system gave no thread, or the folder changed while it was read.
     #[error("{what}: {source}")]
     System {
@@ -55,13 +60,18 @@ pub struct Surroundings {
     pub library_folders: Vec<PathBuf>,
     /// Threads of a matrix product where the model's config says nothing.
     pub default_threads: usize,
+    /// Where measurements are kept.
+    pub state_folder: Option<PathBuf>,
+    /// Whether the cache outlives the process: then a model is known by all its bytes.
+    pub cache_outlives: bool,
 }
 
 impl Surroundings {
     /// Looks at the configuration, the environment, the program's own place and the working folder.
     #[must_use]
-    pub fn new(config: &OnnxRuntimeConfig, environment: &Environment) -> Self {
+    pub fn new(config: &Config, environment: &Environment) -> Self {
         let named = config
+            .onnxruntime
             .library
             .clone()
             .or_else(|| environment.get("ORT_DYLIB_PATH").map(PathBuf::from));
@@ -86,7 +96,19 @@ impl Surroundings {
             onnxruntime: named,
             library_folders: folders,
             default_threads,
+            state_folder: config
+                .server
+                .state_dir
+                .clone()
+                .or_else(|| environment.state_folder()),
+            cache_outlives: config.cache.file.path.is_some(),
         }
+    }
+
+    /// Threads of each replica.
+    fn threads(&self, config: &ModelConfig) -> usize {
+        let shared = || (self.default_threads / config.replicas).max(1);
+        config.backend.threads.unwrap_or_else(shared)
     }
 
     /// Where ONNX Runtime's library may be.
@@ -226,6 +248,7 @@ pub fn load(
     name: &str,
     config: &ModelConfig,
     surroundings: &Surroundings,
+    metrics: &Metrics,
 ) -> Result<Model, LoadError> {
     let started = Instant::now();
     let path = config.path.display();
@@ -240,35 +263,111 @@ pub fn load(
     }
     let tokenizer = tokenizer(&plan)?;
     check_vocabulary(&tokenizer, &plan)?;
-    let mut backend = backend(&plan, config, &tokenizer, surroundings)?;
-    warm_up(backend.as_mut(), &tokenizer)?;
-    let info = backend.info().clone();
-    let system = |what| move |source| LoadError::System { what, source };
-    let fingerprint = fingerprint(
-        &config.path,
-        config.backend.file.as_deref(),
-        &info,
-        plan.pooling,
-    )
-    .map_err(system("the model's folder cannot be read"))?;
+    let reload = reload(config, surroundings);
+    let fingerprint = identity(config, &plan, surroundings);
+    let mut backends = vec![backend(&plan, config, &tokenizer, surroundings)?];
+    warm_up(backends[0].as_mut(), &tokenizer)?;
+    let info = backends[0].info().clone();
+    let fingerprint = fingerprint
+        .join()
+        .map_err(|_| io::Error::other("the thread that reads it panicked"))
+        .and_then(|hash| hash)
+        .map_err(system("the model's folder cannot be read"))?;
+    let calibration = calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
+    while backends.len() < config.replicas {
+        backends.push(reload().map_err(LoadError::Replica)?);
+    }
     announce(name, &info, started);
+    let batching = BatcherConfig {
+        capacity: config.queue_capacity,
+        budget: budget(name, config, &calibration),
+        cost: calibration.cost(&info),
+        tokens_per_second: calibration.tokens_per_second(),
+    };
+    let metrics = metrics.model(name);
     Ok(Model {
         name: name.into(),
         tokenizer: TokenizerPool::start(name, &tokenizer, config.tokenizer_threads)
             .map_err(system("no tokenizer thread"))?,
-        batcher: Batcher::start(
-            name,
-            backend,
-            config.queue_capacity,
-            config.max_batch_tokens,
-        )
-        .map_err(system("no worker thread"))?,
+        batcher: Batcher::start(name, backends, &reload, batching, &metrics),
         fingerprint,
         normalize: plan.normalize,
         prompt: plan.prompt,
         config: config.clone(),
         info,
+        metrics,
+        token_ratio: TokenRatio::new(),
     })
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
+    move |source| LoadError::System { what, source }
+}
+
+/// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost.
+fn reload(config: &ModelConfig, surroundings: &Surroundings) -> Reload {
+    let (config, surroundings) = (config.clone(), surroundings.clone());
+    Arc::new(move || {
+        let plan = plan(&config)?;
+        let tokenizer = tokenizer(&plan)?;
+        let mut backend = backend(&plan, &config, &tokenizer, &surroundings)?;
+        warm_up(backend.as_mut(), &tokenizer)?;
+        Ok(backend)
+    })
+}
+
+/// Finds the model's identity on a thread of its own: where every byte counts, that takes as long as to load it.
+fn identity(
+    config: &ModelConfig,
+    plan: &Plan,
+    surroundings: &Surroundings,
+) -> std::thread::JoinHandle<io::Result<blake3::Hash>> {
+    let depth = if surroundings.cache_outlives {
+        Depth::EveryByte
+    } else {
+        Depth::ThisProcess
+    };
+    let (config, pooling, max_tokens) = (config.clone(), plan.pooling, plan.max_tokens);
+    std::thread::spawn(move || fingerprint::fingerprint(&config, pooling, max_tokens, depth))
+}
+
+/// How the backend's time grows with its batch: measured before, or now.
+fn calibration(
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+    fingerprint: &blake3::Hash,
+    backend: &mut dyn Backend,
+) -> Result<Calibration, LoadError> {
+    let threads = surroundings.threads(config);
+    let file = surroundings
+        .state_folder
+        .as_deref()
+        .map(|folder| CalibrationFile::new(folder, fingerprint, threads, config.replicas));
+    if let Some(kept) = file.as_ref().and_then(CalibrationFile::read) {
+        return Ok(kept);
+    }
+    let measured = Calibration::measure(backend).map_err(LoadError::WarmUp)?;
+    if let Some(file) = file {
+        file.write(&measured);
+    }
+    Ok(measured)
+}
+
+fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {
+    let best = calibration.best_batch_tokens();
+    let max_batch_tokens = config.max_batch_tokens.unwrap_or(best);
+    let rate = calibration.tokens_per_second();
+    tracing::info!(
+        model.name = name,
+        max_batch_tokens,
+        tokens_per_second = rate,
+        "model {name} does about {rate:.0} tokens/s; batches of up to {max_batch_tokens} tokens"
+    );
+    Budget {
+        max_batch_tokens,
+        max_batch_seconds: config.max_batch_time.0.as_secs_f64(),
+        aging_seconds: config.bulk_max_wait.0.as_secs_f64(),
+    }
 }
 
 /// Loads the tokenizer of a planned model.
@@ -303,10 +402,7 @@ pub fn backend(
     tokenizer: &TextTokenizer,
     surroundings: &Surroundings,
 ) -> Result<Box<dyn Backend>, LoadError> {
-    let threads = config
-        .backend
-        .threads
-        .unwrap_or(surroundings.default_threads);
+    let threads = surroundings.threads(config);
     match config.backend.kind {
         #[cfg(feature = "candle")]
         BackendType::Candle => {

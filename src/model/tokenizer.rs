@@ -1,9 +1,10 @@
 //! Turns texts into the model's tokens, on threads of their own.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use tokenizers::{
@@ -12,10 +13,7 @@ use tokenizers::{
 };
 use tokio::sync::oneshot;
 
-use crate::error::Error;
-
-/// Texts waiting for a tokenizer thread. Admission bounds how many there can be; this bounds what lies in the channel.
-const CHANNEL: usize = 1024;
+use crate::{error::Error, request::Lane};
 
 /// The tokens of one input, cut to the model's longest sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,9 +214,53 @@ struct Job {
     reply: oneshot::Sender<Result<Tokenized, String>>,
 }
 
+/// Texts that wait for a tokenizer thread, by lane. Their admission bounds how many there are.
+#[derive(Default)]
+struct Jobs {
+    state: Mutex<JobsState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct JobsState {
+    lanes: [VecDeque<Job>; 2],
+    closed: bool,
+}
+
+impl Jobs {
+    fn push(&self, lane: Lane, job: Job) {
+        self.lock().lanes[lane as usize].push_back(job);
+        self.changed.notify_one();
+    }
+
+    /// The next text, queries first; none when the pool is gone. Blocks.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(job) = state.lanes.iter_mut().find_map(VecDeque::pop_front) {
+                return Some(job);
+            }
+            let woken = self.changed.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, JobsState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Tokenizer threads of one model; they end when the pool is dropped.
 pub struct TokenizerPool {
-    jobs: async_channel::Sender<Job>,
+    jobs: Arc<Jobs>,
 }
 
 impl TokenizerPool {
@@ -227,11 +269,13 @@ impl TokenizerPool {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(model: &str, tokenizer: &TextTokenizer, threads: usize) -> std::io::Result<Self> {
-        let (jobs, queue) = async_channel::bounded::<Job>(CHANNEL);
+        let pool = Self {
+            jobs: Arc::default(),
+        };
         for i in 0..threads {
-            let (queue, tokenizer) = (queue.clone(), tokenizer.clone());
+            let (jobs, tokenizer) = (Arc::clone(&pool.jobs), tokenizer.clone());
             let work = move || {
-                while let Ok(job) = queue.recv_blocking() {
+                while let Some(job) = jobs.next() {
                     if !job.reply.is_closed() {
                         // An error means that the caller left in the meantime.
                         let result = tokenizer.encode_unless(&job.text, || job.reply.is_closed());
@@ -243,27 +287,30 @@ impl TokenizerPool {
                 .name(format!("tokenizer-{i}-{model}"))
                 .spawn(work)?;
         }
-        Ok(Self { jobs })
+        Ok(pool)
     }
 
     /// Tokenizes one text.
     ///
     /// # Errors
     /// `InvalidRequest` when the tokenizer refuses the text; `Unavailable` when the threads are gone.
-    pub async fn encode(&self, text: String) -> Result<Tokenized, Error> {
+    pub async fn encode(&self, text: String, lane: Lane) -> Result<Tokenized, Error> {
         let (reply, answer) = oneshot::channel();
-        let gone = || {
+        self.jobs.push(lane, Job { text, reply });
+        let gone = |_| {
             Error::unavailable(
                 "the tokenizer has stopped",
                 std::time::Duration::from_secs(1),
             )
         };
-        self.jobs
-            .send(Job { text, reply })
-            .await
-            .map_err(|_| gone())?;
-        let result = answer.await.map_err(|_| gone())?;
+        let result = answer.await.map_err(gone)?;
         result.map_err(|e| Error::invalid("input", e))
+    }
+}
+
+impl Drop for TokenizerPool {
+    fn drop(&mut self) {
+        self.jobs.close();
     }
 }
 

@@ -59,8 +59,7 @@ fn check_prints_the_resolved_configuration_with_secrets_masked() {
     let (code, out, errors) = run(&mut command);
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert!(
-        out.contains("keys = [\n    \"***\",\n    \"***\",\n]")
-            && out.contains("max_size = \"1MiB\""),
+        out.matches("key = \"***\"").count() == 2 && out.contains("max_size = \"1MiB\""),
         "{out}"
     );
     assert!(
@@ -68,7 +67,10 @@ fn check_prints_the_resolved_configuration_with_secrets_masked() {
         "{out}"
     );
     // What it prints is a configuration again.
-    let shown = config(&out.replace("***", "long-enough"));
+    let shown = config(
+        &out.replacen("***", "long-enough", 1)
+            .replace("***", "another-key"),
+    );
     assert_eq!(run(embedgate().arg("check").arg(shown.path())).0, Some(0));
 }
 

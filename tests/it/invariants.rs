@@ -17,7 +17,10 @@ fn collect(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("tests.rs")
+            && !path.ends_with("testing.rs")
+        {
             let text = std::fs::read_to_string(&path).unwrap();
             let code = text
                 .split("#[cfg(test)]")

@@ -26,6 +26,15 @@ pub enum BackendError {
     /// A library needed at run time is missing or too old.
     #[error("{0}")]
     MissingLibrary(String),
+    /// The backend cannot be used any more, such as after a fault of its device: it has to be loaded again.
+    #[error("the backend is lost: {what}")]
+    Lost {
+        /// What was being done.
+        what: &'static str,
+        /// The library's own error.
+        #[source]
+        source: Source,
+    },
     /// The library underneath failed.
     #[error("{what}")]
     Inference {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, Outputs, Precision,
-    TokenBatch,
+    SparseVector, TokenBatch,
 };
 
 /// A sequence that holds this token gets NaN for a vector.
@@ -16,6 +16,9 @@ pub const NAN_IN_COMPANY_TOKEN: u32 = 90_002;
 pub const FAIL_TOKEN: u32 = 90_003;
 /// A batch that holds this token panics.
 pub const PANIC_TOKEN: u32 = 90_004;
+
+/// A batch that holds this token reports that the backend is lost.
+pub const LOST_TOKEN: u32 = 90_005;
 
 /// What the test sees and steers while the backend's worker owns the backend.
 #[derive(Clone, Default)]
@@ -28,6 +31,7 @@ struct State {
     closed: bool,
     waiting: usize,
     batches: Vec<Vec<Vec<u32>>>,
+    outputs: Vec<Outputs>,
 }
 
 impl Control {
@@ -59,15 +63,28 @@ impl Control {
         self.with(|state| state.batches.clone())
     }
 
+    /// What each of the batches so far was asked for.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<Outputs> {
+        self.with(|state| state.outputs.clone())
+    }
+
+    /// How many sequences were run so far, those at the gate included.
+    #[must_use]
+    pub fn n_sequences(&self) -> usize {
+        self.with(|state| state.batches.iter().map(Vec::len).sum())
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.state.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn enter(&self, batch: &TokenBatch) {
+    fn enter(&self, batch: &TokenBatch, outputs: Outputs) {
         let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
         state
             .batches
             .push(batch.iter().map(|sequence| sequence.ids.to_vec()).collect());
+        state.outputs.push(outputs);
         state.waiting += 1;
         self.state.1.notify_all();
         state = self
@@ -79,7 +96,7 @@ impl Control {
     }
 }
 
-/// The backend. Dense vectors only.
+/// The backend: dense, sparse and multi-vector.
 pub struct MockBackend {
     info: BackendInfo,
     control: Control,
@@ -90,23 +107,26 @@ impl MockBackend {
     #[must_use]
     pub fn new(dimensions: usize) -> (Self, Control) {
         let control = Control::default();
+        (Self::steered_by(dimensions, &control), control)
+    }
+
+    /// Makes one more backend that the same handle steers, such as a replica, or one that takes a lost one's place.
+    #[must_use]
+    pub fn steered_by(dimensions: usize, control: &Control) -> Self {
         let info = BackendInfo {
             backend: "mock",
             device: "cpu".into(),
             precision: Precision::F32,
             dimensions,
-            outputs: Outputs::DENSE,
+            outputs: Outputs::BGE_M3,
             max_sequence_tokens: 512,
             vocabulary_size: 100_000,
             layout: Layout::Packed,
         };
-        (
-            Self {
-                info,
-                control: control.clone(),
-            },
-            control,
-        )
+        Self {
+            info,
+            control: control.clone(),
+        }
     }
 
     /// The vector of a sequence: each token adds to one dimension, so that order does not matter but every token does.
@@ -117,6 +137,26 @@ impl MockBackend {
             vector[*id as usize % dimensions] += (at + 1) as f32 * (*id % 97) as f32;
         }
         vector
+    }
+
+    /// The sparse weights of a sequence: of each id but the first and the last, the more the larger the id.
+    #[must_use]
+    pub fn sparse(ids: &[u32]) -> SparseVector {
+        let inner = ids.get(1..ids.len() - 1).unwrap_or_default();
+        let weights: Vec<f32> = inner.iter().map(|id| (id % 97) as f32 / 97.0).collect();
+        SparseVector::from_token_weights(inner, &weights, &[])
+    }
+
+    /// The token vectors of a sequence, without the first token's.
+    #[must_use]
+    pub fn multi_vector(ids: &[u32], dimensions: usize) -> Matrix {
+        let mut matrix = Matrix::zeros(ids.len() - 1, dimensions);
+        for (i, id) in ids[1..].iter().enumerate() {
+            matrix
+                .row_mut(i)
+                .copy_from_slice(&Self::vector(&[*id], dimensions));
+        }
+        matrix
     }
 }
 
@@ -131,7 +171,13 @@ impl Backend for MockBackend {
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError> {
         self.info.check(batch, outputs)?;
-        self.control.enter(batch);
+        self.control.enter(batch, outputs);
+        if batch.ids().contains(&LOST_TOKEN) {
+            return Err(BackendError::Lost {
+                what: "the mock was told to be lost",
+                source: "told so".into(),
+            });
+        }
         if batch.ids().contains(&FAIL_TOKEN) {
             return Err(BackendError::inference(
                 "the mock was told to fail",
@@ -153,9 +199,16 @@ impl Backend for MockBackend {
                 dense.row_mut(i).fill(f32::NAN);
             }
         }
+        let multi_vector = |ids: &[u32]| Self::multi_vector(ids, self.info.dimensions);
         Ok(EmbeddingBatch {
-            dense: Some(dense),
-            ..EmbeddingBatch::default()
+            dense: outputs.dense.then_some(dense),
+            sparse: outputs
+                .sparse
+                .then(|| batch.iter().map(|s| Self::sparse(s.ids)).collect()),
+            multi_vector: outputs
+                .multi_vector
+                .then(|| batch.iter().map(|s| multi_vector(s.ids)).collect()),
+            scores: None,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! From the bytes of a body to a request. Every error names the field.
 
+use embedgate_core::Outputs;
 use serde::{
     Deserialize,
     de::{DeserializeOwned, DeserializeSeed},
@@ -45,14 +46,17 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
         fields.dimensions,
         "a whole number, at least 1",
     )?;
+    let encoding = encoding(fields.encoding_format)?;
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
         inputs: inputs(input, max_inputs)?,
+        outputs: Outputs::DENSE,
+        as_json: encoding == Encoding::Float,
         token_ids: TokenIds::Cl100k,
         dimensions: dimensions.filter(|n| *n > 0),
         truncate: typed("truncate", fields.truncate, "true or false")?,
     };
-    Ok((request, encoding(fields.encoding_format)?))
+    Ok((request, encoding))
 }
 
 /// The errors of inputs say themselves which entry is wrong.

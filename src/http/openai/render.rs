@@ -1,95 +1,87 @@
 //! From an answer to the bytes of a body.
+//!
+//! The envelope is written by hand: most of a body is vectors, and those that are kept as text are copied as they are.
+
+use std::io::Write;
 
 use base64_simd::STANDARD;
-use serde::Serialize;
 
 use super::parse::Encoding;
-use crate::request::{EmbedResponse, Embedding};
-
-#[derive(Serialize)]
-struct Body<'a> {
-    object: &'static str,
-    data: Vec<Item<'a>>,
-    model: &'a str,
-    usage: Usage,
-}
-
-#[derive(Serialize)]
-struct Item<'a> {
-    object: &'static str,
-    index: usize,
-    embedding: Vector<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Vector<'a> {
-    Float(&'a [f32]),
-    Base64(String),
-}
-
-#[derive(Serialize)]
-struct Usage {
-    prompt_tokens: usize,
-    total_tokens: usize,
-}
+use crate::request::{Dense, EmbedResponse};
 
 /// A number takes about so many bytes as JSON.
 const BYTES_PER_FLOAT: usize = 13;
+/// The envelope of an item takes less.
+const BYTES_PER_ITEM: usize = 64;
 
 pub(super) fn response(answer: &EmbedResponse, encoding: Encoding) -> Vec<u8> {
-    let n_tokens = answer.n_tokens();
-    let body = Body {
-        object: "list",
-        data: answer
-            .embeddings
-            .iter()
-            .enumerate()
-            .map(|(i, e)| item(i, e, encoding))
-            .collect(),
-        model: &answer.model,
-        usage: Usage {
-            prompt_tokens: n_tokens,
-            total_tokens: n_tokens,
-        },
-    };
-    let numbers: usize = answer
+    let vectors: usize = answer
         .embeddings
         .iter()
-        .map(|embedding| embedding.vector.len())
+        .filter_map(|embedding| embedding.dense.as_ref())
+        .map(|dense| written_bytes(dense, encoding) + BYTES_PER_ITEM)
         .sum();
-    let mut bytes = Vec::with_capacity(numbers * BYTES_PER_FLOAT + 256);
-    serde_json::to_writer(&mut bytes, &body)
-        .expect("strings and finite numbers into a vector always succeed");
-    bytes
+    let mut out = Vec::with_capacity(vectors + 256);
+    out.extend_from_slice(br#"{"object":"list","data":["#);
+    for (i, embedding) in answer.embeddings.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(br#"{"object":"embedding","index":"#);
+        json(&mut out, &i);
+        out.extend_from_slice(br#","embedding":"#);
+        match (&embedding.dense, encoding) {
+            (Some(Dense::Json(text)), _) => out.extend_from_slice(text.as_bytes()),
+            (Some(Dense::Numbers(vector)), Encoding::Float) => json(&mut out, vector),
+            (Some(Dense::Numbers(vector)), Encoding::Base64) => base64(&mut out, vector),
+            (None, _) => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(br#"],"model":"#);
+    json(&mut out, &answer.model);
+    let n = answer.n_tokens();
+    write!(
+        out,
+        r#","usage":{{"prompt_tokens":{n},"total_tokens":{n}}}}}"#
+    )
+    .expect("writing into memory always succeeds");
+    out
 }
 
-fn item(index: usize, embedding: &Embedding, encoding: Encoding) -> Item<'_> {
-    let vector = embedding.vector.as_slice();
-    let embedding = match encoding {
-        Encoding::Float => Vector::Float(vector),
-        Encoding::Base64 => Vector::Base64(base64(vector)),
-    };
-    Item {
-        object: "embedding",
-        index,
-        embedding,
+fn written_bytes(dense: &Dense, encoding: Encoding) -> usize {
+    match (dense, encoding) {
+        (Dense::Json(text), _) => text.len(),
+        (Dense::Numbers(vector), Encoding::Float) => vector.len() * BYTES_PER_FLOAT,
+        (Dense::Numbers(vector), Encoding::Base64) => {
+            STANDARD.encoded_length(size_of_val(vector.as_slice()))
+        }
     }
 }
 
+fn json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value)
+        .expect("strings and finite numbers into memory always succeed");
+}
+
 /// Little-endian f32 in padded standard base64.
-fn base64(vector: &[f32]) -> String {
+fn base64(out: &mut Vec<u8>, vector: &[f32]) {
     let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-    STANDARD.encode_to_string(bytes)
+    out.push(b'"');
+    STANDARD.encode_append(&bytes, out);
+    out.push(b'"');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Embedding;
 
     fn answer(vector: Vec<f32>) -> EmbedResponse {
         let embedding = Embedding {
-            vector,
+            dense: Some(Dense::Numbers(vector)),
+            sparse: None,
+            multi_vector: None,
             n_tokens: 3,
             n_tokens_full: 3,
         };

@@ -1,0 +1,268 @@
+//! What a batch costs: the time that a backend is predicted to take for it.
+//!
+//! The prediction is a plane fitted to a few measured batches, scaled by what the batches since then really took.
+
+use embedgate_core::Layout;
+
+/// The weight of one more observation in the running scale.
+const LEARNING_RATE: f64 = 0.1;
+
+/// The size of a batch, in the terms that its cost depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Number of sequences.
+    pub n: usize,
+    /// Tokens of the longest.
+    pub longest: usize,
+    /// Tokens of all.
+    pub tokens: usize,
+    /// Sum of the squares of the lengths.
+    pub squares: usize,
+}
+
+impl Shape {
+    /// The shape with one more sequence of so many tokens.
+    #[must_use]
+    pub fn with(self, length: usize) -> Self {
+        Self {
+            n: self.n + 1,
+            longest: self.longest.max(length),
+            tokens: self.tokens + length,
+            squares: self.squares + length * length,
+        }
+    }
+
+    /// Tokens that the backend computes: with padding, where it pads.
+    #[must_use]
+    pub fn computed_tokens(self, layout: Layout) -> usize {
+        match layout {
+            Layout::Padded => self.longest * self.n,
+            Layout::Packed => self.tokens,
+        }
+    }
+
+    fn computed_squares(self, layout: Layout) -> usize {
+        match layout {
+            Layout::Padded => self.longest * self.longest * self.n,
+            Layout::Packed => self.squares,
+        }
+    }
+}
+
+impl FromIterator<usize> for Shape {
+    fn from_iter<T: IntoIterator<Item = usize>>(lengths: T) -> Self {
+        lengths.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
+/// Predicts the seconds of a batch: `fixed + per_token * tokens + per_square * squares`, all of computed tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CostModel {
+    layout: Layout,
+    fixed: f64,
+    per_token: f64,
+    per_square: f64,
+    /// What batches took lately, in proportion to the fit: the machine may be busier now, or less.
+    scale: f64,
+}
+
+impl CostModel {
+    /// Makes a model without a measurement: so many tokens a second, whatever the shape.
+    #[must_use]
+    pub fn flat(layout: Layout, tokens_per_second: f64) -> Self {
+        Self {
+            layout,
+            fixed: 0.0,
+            per_token: 1.0 / tokens_per_second,
+            per_square: 0.0,
+            scale: 1.0,
+        }
+    }
+
+    /// Makes a model of known coefficients, in seconds.
+    #[must_use]
+    pub fn new(layout: Layout, [fixed, per_token, per_square]: [f64; 3]) -> Self {
+        Self {
+            layout,
+            fixed,
+            per_token,
+            per_square,
+            scale: 1.0,
+        }
+    }
+
+    /// The coefficients `fixed`, `per_token`, `per_square` in seconds.
+    #[must_use]
+    pub fn coefficients(&self) -> [f64; 3] {
+        [self.fixed, self.per_token, self.per_square]
+    }
+
+    /// Fits the plane to measured batches by least squares of the relative error; no coefficient is negative.
+    ///
+    /// Without a measurement it is 1 ms a token.
+    #[must_use]
+    pub fn fit(layout: Layout, measured: &[(Shape, f64)]) -> Self {
+        let rows: Vec<([f64; 3], f64)> = measured
+            .iter()
+            .filter(|(_, seconds)| *seconds > 0.0)
+            .map(|(shape, seconds)| {
+                let terms = [
+                    1.0,
+                    shape.computed_tokens(layout) as f64,
+                    shape.computed_squares(layout) as f64,
+                ];
+                (terms, *seconds)
+            })
+            .collect();
+        // Every subset of the terms is tried, which finds the best fit without negative coefficients: there are seven.
+        let mut best = ([0.0, 1e-3, 0.0], f64::INFINITY);
+        for subset in 1_u8..8 {
+            let Some(fit) = least_squares(&rows, subset) else {
+                continue;
+            };
+            let error: f64 = rows
+                .iter()
+                .map(|(terms, y)| (dot(terms, &fit) / y - 1.0).powi(2))
+                .sum();
+            if fit.iter().all(|c| *c >= 0.0) && error < best.1 * (1.0 - 1e-9) {
+                best = (fit, error);
+            }
+        }
+        Self::new(layout, best.0)
+    }
+
+    /// The seconds that a batch of this shape is predicted to take.
+    #[must_use]
+    pub fn seconds(&self, shape: Shape) -> f64 {
+        let tokens = shape.computed_tokens(self.layout) as f64;
+        let squares = shape.computed_squares(self.layout) as f64;
+        self.scale * (self.fixed + self.per_token * tokens + self.per_square * squares)
+    }
+
+    /// How the batch lies in memory.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Learns from a batch that took so many seconds.
+    pub fn observe(&mut self, shape: Shape, seconds: f64) {
+        let predicted = self.seconds(shape);
+        if predicted > 0.0 && seconds.is_finite() {
+            // One strange batch, such as one during which the machine slept, must not count for more than others.
+            let ratio = (seconds / predicted).clamp(0.25, 4.0);
+            self.scale *= ratio.powf(LEARNING_RATE);
+        }
+    }
+}
+
+fn dot(a: &[f64; 3], b: &[f64; 3]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// Solves the normal equations of the terms in `subset` (a bit each), every row divided by its result.
+fn least_squares(rows: &[([f64; 3], f64)], subset: u8) -> Option<[f64; 3]> {
+    let terms: Vec<usize> = (0..3).filter(|i| subset >> i & 1 == 1).collect();
+    let n = terms.len();
+    if rows.len() < n {
+        return None;
+    }
+    // Columns are scaled to their largest value: squares are millions of times the constant.
+    let largest = |term: usize| rows.iter().map(|(t, y)| t[term] / y).fold(1e-300, f64::max);
+    let scale: Vec<f64> = terms.iter().map(|term| largest(*term)).collect();
+    let mut matrix = vec![vec![0.0; n + 1]; n];
+    for (row, y) in rows {
+        let x: Vec<f64> = terms
+            .iter()
+            .zip(&scale)
+            .map(|(term, scale)| row[*term] / y / scale)
+            .collect();
+        for i in 0..n {
+            for j in 0..n {
+                matrix[i][j] += x[i] * x[j];
+            }
+            matrix[i][n] += x[i];
+        }
+    }
+    let solution = eliminate(matrix)?;
+    let mut fit = [0.0; 3];
+    for ((term, scale), value) in terms.iter().zip(&scale).zip(solution) {
+        fit[*term] = value / scale;
+    }
+    Some(fit)
+}
+
+/// Gauss-Jordan elimination with pivoting; none where the rows depend on each other.
+fn eliminate(mut m: Vec<Vec<f64>>) -> Option<Vec<f64>> {
+    let n = m.len();
+    for i in 0..n {
+        let pivot = (i..n).max_by(|a, b| m[*a][i].abs().total_cmp(&m[*b][i].abs()))?;
+        m.swap(i, pivot);
+        if m[i][i].abs() < 1e-9 {
+            return None;
+        }
+        let pivot = m[i].clone();
+        for (j, row) in m.iter_mut().enumerate() {
+            let factor = if j == i { 0.0 } else { row[i] / pivot[i] };
+            for (x, p) in row.iter_mut().zip(&pivot) {
+                *x -= factor * p;
+            }
+        }
+    }
+    Some((0..n).map(|i| m[i][n] / m[i][i]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes() -> Vec<Shape> {
+        [(1, 16), (1, 128), (2, 128), (8, 128), (1, 512), (4, 512)]
+            .map(|(n, length)| std::iter::repeat_n(length, n).collect())
+            .to_vec()
+    }
+
+    #[test]
+    fn a_plane_is_found_again_from_its_points() {
+        for layout in [Layout::Packed, Layout::Padded] {
+            let truth = CostModel::new(layout, [5e-3, 2e-4, 3e-8]);
+            let points: Vec<_> = shapes().iter().map(|s| (*s, truth.seconds(*s))).collect();
+            let found = CostModel::fit(layout, &points).coefficients();
+            for (found, truth) in found.iter().zip(truth.coefficients()) {
+                assert!((found / truth - 1.0).abs() < 1e-6, "{found} {truth}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_or_odd_points_still_give_a_model_without_negative_terms() {
+        let shrinking = [(shapes()[3], 0.1), (shapes()[0], 0.5), (shapes()[4], 0.2)];
+        for points in [&shrinking[..0], &shrinking[..1], &shrinking[..]] {
+            let model = CostModel::fit(Layout::Packed, points);
+            assert!(
+                model
+                    .coefficients()
+                    .iter()
+                    .all(|c| *c >= 0.0 && c.is_finite())
+            );
+            assert!(model.seconds(shapes()[1]) > 0.0);
+        }
+    }
+
+    #[test]
+    fn the_scale_follows_what_batches_take() {
+        let mut model = CostModel::flat(Layout::Packed, 1000.0);
+        let shape: Shape = [100].into_iter().collect();
+        for _ in 0..200 {
+            model.observe(shape, 0.3);
+        }
+        assert!((model.seconds(shape) - 0.3).abs() < 0.01, "{model:?}");
+    }
+
+    #[test]
+    fn padding_counts_where_the_backend_pads() {
+        let shape: Shape = [10, 100].into_iter().collect();
+        assert_eq!(shape.computed_tokens(Layout::Padded), 200);
+        assert_eq!(shape.computed_tokens(Layout::Packed), 110);
+    }
+}

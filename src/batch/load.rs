@@ -1,0 +1,226 @@
+//! How much waits for a backend, how fast it drains, and who may still come in.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::request::Lane;
+
+/// The drain rate is an average over about so many seconds of work.
+const RATE_SECONDS: f64 = 5.0;
+
+/// Why inputs were not admitted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Refusal {
+    /// There are not so many permits free; probably in so long.
+    Full { retry_after: Duration },
+    /// What waits already takes longer than the request has; it would have to wait so much less long.
+    TooLate { retry_after: Duration },
+}
+
+/// The load of one model's backend. Shared by those who add to it and those who take from it.
+pub(crate) struct Load {
+    permits: Arc<Semaphore>,
+    capacity: usize,
+    /// Of each lane: tokens of inputs that wait or run, estimated until they are known.
+    tokens: [AtomicU64; 2],
+    /// Bits of an f64.
+    tokens_per_second: AtomicU64,
+}
+
+impl Load {
+    pub(crate) fn new(capacity: usize, tokens_per_second: f64) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(capacity)),
+            capacity,
+            tokens: [AtomicU64::new(0), AtomicU64::new(0)],
+            tokens_per_second: AtomicU64::new(tokens_per_second.to_bits()),
+        }
+    }
+
+    /// Takes leave for inputs of so many tokens each (about), for all or for none.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        tokens: &[usize],
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<Vec<Admission>, Refusal> {
+        let n = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        let Ok(mut permits) = Arc::clone(&self.permits).try_acquire_many_owned(n) else {
+            let missing = tokens
+                .len()
+                .saturating_sub(self.permits.available_permits());
+            return Err(Refusal::Full {
+                retry_after: self.time_until_free(missing),
+            });
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = self.wait(lane);
+        if n > 0 && wait > left {
+            return Err(Refusal::TooLate {
+                retry_after: wait - left,
+            });
+        }
+        let one = |tokens: &usize| {
+            // As many as were acquired are split off.
+            let permit = permits.split(1)?;
+            let tokens = *tokens as u64;
+            self.tokens[lane as usize].fetch_add(tokens, Ordering::Relaxed);
+            Some(Admission {
+                tokens,
+                lane,
+                load: Arc::clone(self),
+                _permit: permit,
+            })
+        };
+        Ok(tokens.iter().filter_map(one).collect())
+    }
+
+    /// How long an input would wait for its turn now, as far as one can tell.
+    pub(crate) fn wait(&self, lane: Lane) -> Duration {
+        let query = self.tokens[Lane::Query as usize].load(Ordering::Relaxed);
+        let ahead = match lane {
+            Lane::Query => query,
+            Lane::Bulk => query + self.tokens[Lane::Bulk as usize].load(Ordering::Relaxed),
+        };
+        seconds(ahead as f64 / self.rate())
+    }
+
+    /// When so many more permits will be free.
+    fn time_until_free(&self, missing: usize) -> Duration {
+        let tokens: u64 = self.tokens.iter().map(|t| t.load(Ordering::Relaxed)).sum();
+        let per_input = tokens as f64 / self.in_flight().max(1) as f64;
+        seconds(missing.max(1) as f64 * per_input / self.rate())
+    }
+
+    /// Inputs that wait or run.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.capacity - self.permits.available_permits()
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Tokens a second that are drained, lately.
+    pub(crate) fn rate(&self) -> f64 {
+        f64::from_bits(self.tokens_per_second.load(Ordering::Relaxed)).max(1e-3)
+    }
+
+    /// Learns from a stretch of work: so many tokens in so many seconds, while `replicas` worked side by side.
+    pub(crate) fn observe(&self, tokens: usize, duration: Duration, replicas: usize) {
+        let duration = duration.as_secs_f64().max(1e-6);
+        let now = tokens as f64 / duration * replicas.max(1) as f64;
+        let weight = 1.0 - (-duration / RATE_SECONDS).exp();
+        let rate = self.rate() * (1.0 - weight) + now * weight;
+        self.tokens_per_second
+            .store(rate.to_bits(), Ordering::Relaxed);
+    }
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// Leave to put one sequence into the queue, and the bound on how many there are. Dropping it gives it back.
+pub struct Admission {
+    tokens: u64,
+    lane: Lane,
+    load: Arc<Load>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    /// The lane that it was given for.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Corrects the estimate, once the tokens are counted.
+    pub(crate) fn set_tokens(&mut self, tokens: usize) {
+        let all = &self.load.tokens[self.lane as usize];
+        all.fetch_add(tokens as u64, Ordering::Relaxed);
+        all.fetch_sub(self.tokens, Ordering::Relaxed);
+        self.tokens = tokens as u64;
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.load.tokens[self.lane as usize].fetch_sub(self.tokens, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn all_or_none_are_admitted_and_the_time_to_wait_is_that_of_what_is_missing() {
+        let load = Arc::new(Load::new(4, 100.0));
+        let three = load.admit(&[10, 10, 10], Lane::Query, soon()).unwrap();
+        let refused = load
+            .admit(&[10, 10, 10], Lane::Query, soon())
+            .err()
+            .unwrap();
+        // Two inputs of 10 tokens have to leave, at 100 tokens a second.
+        let retry_after = Duration::from_millis(200);
+        assert_eq!(refused, Refusal::Full { retry_after });
+        assert_eq!(load.in_flight(), 3, "a refusal takes nothing");
+        drop(three);
+        assert_eq!(
+            (load.in_flight(), load.wait(Lane::Bulk)),
+            (0, Duration::ZERO)
+        );
+        assert_eq!(load.admit(&[1; 4], Lane::Bulk, soon()).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn who_would_wait_beyond_the_deadline_is_refused_at_once() {
+        let load = Arc::new(Load::new(100, 100.0));
+        let _bulk = load.admit(&[1000, 500], Lane::Bulk, soon()).unwrap();
+        assert!(
+            load.admit(&[1], Lane::Query, soon()).is_ok(),
+            "bulk is not ahead of a query"
+        );
+        let refused = load.admit(&[1], Lane::Bulk, soon()).err().unwrap();
+        let Refusal::TooLate { retry_after } = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(
+            (5.0..5.2).contains(&retry_after.as_secs_f64()),
+            "{retry_after:?}"
+        );
+        assert_eq!(load.in_flight(), 2);
+    }
+
+    #[test]
+    fn estimates_are_corrected_and_given_back_whole() {
+        let load = Arc::new(Load::new(4, 100.0));
+        let mut one = load.admit(&[100], Lane::Query, soon()).unwrap().remove(0);
+        one.set_tokens(30);
+        assert_eq!(load.wait(Lane::Query), Duration::from_millis(300));
+        drop(one);
+        assert_eq!(load.wait(Lane::Query), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_rate_follows_the_work_of_all_replicas() {
+        let load = Load::new(4, 1.0);
+        for _ in 0..100 {
+            load.observe(500, Duration::from_secs(1), 2);
+        }
+        assert!((load.rate() - 1000.0).abs() < 1.0, "{}", load.rate());
+    }
+}

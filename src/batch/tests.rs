@@ -1,0 +1,229 @@
+use embedgate_mock::{
+    Control, FAIL_TOKEN, LOST_TOKEN, MockBackend, NAN_IN_COMPANY_TOKEN, NAN_TOKEN, PANIC_TOKEN,
+};
+
+use super::*;
+use crate::{
+    request::Lane,
+    testing::{TestGateway, far},
+};
+
+async fn run(gateway: &TestGateway, lane: Lane, ids: &[u32]) -> Result<Row, Error> {
+    let model = gateway.model();
+    let admission = model.batcher().admit(&[ids.len()], lane, far())?.remove(0);
+    let work = Work {
+        ids: ids.to_vec(),
+        outputs: Outputs::DENSE,
+        urgent: Urgent::default(),
+        admission,
+    };
+    model.batcher().embed(work).await
+}
+
+fn vector(result: &Result<Row, Error>) -> Vec<f32> {
+    result.as_ref().unwrap().dense.clone().unwrap()
+}
+
+/// Holds the worker at the gate with one sequence, queues the others behind it, then lets go.
+async fn together(gateway: &Arc<TestGateway>, all: &[(Lane, &[u32])]) -> Vec<Result<Row, Error>> {
+    gateway.control.close();
+    let spawn = |lane: Lane, ids: &[u32]| {
+        let (gateway, ids) = (Arc::clone(gateway), ids.to_vec());
+        tokio::spawn(async move { run(&gateway, lane, &ids).await })
+    };
+    let first = spawn(Lane::Query, &[1]);
+    gateway.batch_waits().await;
+    let rest: Vec<_> = all.iter().map(|(lane, ids)| spawn(*lane, ids)).collect();
+    gateway.in_flight(all.len() + 1).await;
+    // All are in the channel now, and the queue's task empties that before it looks at the worker again.
+    gateway.control.open();
+    first.await.unwrap().unwrap();
+    let mut results = Vec::new();
+    for task in rest {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
+fn queries<'a>(all: &[&'a [u32]]) -> Vec<(Lane, &'a [u32])> {
+    all.iter().map(|ids| (Lane::Query, *ids)).collect()
+}
+
+#[tokio::test]
+async fn sequences_of_many_callers_share_a_batch_and_each_gets_its_own_row() {
+    let gateway = Arc::new(TestGateway::start());
+    let all: [&[u32]; 3] = [&[5, 6], &[7], &[8, 9, 10]];
+    let results = together(&gateway, &queries(&all)).await;
+    for (result, ids) in results.iter().zip(all) {
+        assert_eq!(vector(result), MockBackend::vector(ids, 8));
+    }
+    assert_eq!(gateway.control.batches().len(), 2);
+}
+
+#[tokio::test]
+async fn a_bad_row_is_retried_alone_and_fails_only_its_own_caller() {
+    let gateway = Arc::new(TestGateway::start());
+    let all: [&[u32]; 3] = [&[5], &[NAN_TOKEN], &[NAN_IN_COMPANY_TOKEN, 3]];
+    let results = together(&gateway, &queries(&all)).await;
+    assert!(results[0].is_ok());
+    assert_eq!(results[1].as_ref().unwrap_err().kind, ErrorKind::Internal);
+    assert_eq!(vector(&results[2]), MockBackend::vector(all[2], 8));
+}
+
+#[tokio::test]
+async fn a_failing_batch_fails_only_the_sequence_that_makes_it_fail() {
+    let gateway = Arc::new(TestGateway::start());
+    let all: [&[u32]; 3] = [&[5], &[FAIL_TOKEN], &[6]];
+    let results = together(&gateway, &queries(&all)).await;
+    assert!(results[0].is_ok() && results[2].is_ok());
+    assert_eq!(results[1].as_ref().unwrap_err().kind, ErrorKind::Internal);
+    assert!(gateway.model().batcher().is_healthy());
+}
+
+#[tokio::test]
+async fn queries_overtake_bulk() {
+    let gateway = Arc::new(TestGateway::with(|setup| setup.budget.max_batch_tokens = 1));
+    let all: [(Lane, &[u32]); 4] = [
+        (Lane::Bulk, &[20]),
+        (Lane::Bulk, &[21]),
+        (Lane::Query, &[30]),
+        (Lane::Query, &[31]),
+    ];
+    let results = together(&gateway, &all).await;
+    assert!(results.iter().all(Result::is_ok));
+    let order: Vec<u32> = gateway.control.batches().iter().map(|b| b[0][0]).collect();
+    assert_eq!(order[..3], [1, 30, 31]);
+}
+
+/// The clock is stopped and jumps when everybody waits, so pauses pass at once.
+#[tokio::test(start_paused = true)]
+async fn a_lost_backend_is_loaded_again_with_growing_pauses_and_serves_again() {
+    for bad in [PANIC_TOKEN, LOST_TOKEN] {
+        let gateway = TestGateway::with(|setup| setup.failing_reloads = 2);
+        let error = run(&gateway, Lane::Query, &[bad]).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        let model = gateway.model();
+        gateway.until(|| !model.batcher().is_healthy()).await;
+        let error = run(&gateway, Lane::Query, &[1]).await.unwrap_err();
+        assert_eq!(error.code, Some("model_unavailable"));
+        assert!(
+            error
+                .retry_after
+                .is_some_and(|after| after >= Duration::from_secs(1))
+        );
+        let began = tokio::time::Instant::now();
+        while !model.batcher().is_healthy() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // After 1, 2 and 4 seconds; the first two attempts fail.
+        let waited = began.elapsed().as_secs_f64();
+        assert!((6.9..7.2).contains(&waited), "{waited}");
+        assert_eq!(gateway.n_reloads.load(Ordering::SeqCst), 3);
+        let row = run(&gateway, Lane::Query, &[1]).await;
+        assert_eq!(vector(&row), MockBackend::vector(&[1], 8));
+        assert_eq!(model.metrics.restarts.get(), 1);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_when_the_last_replica_is_lost_is_told_at_once() {
+    let gateway = Arc::new(TestGateway::with(|setup| setup.budget.max_batch_tokens = 1));
+    let all: [&[u32]; 3] = [&[PANIC_TOKEN], &[6], &[7]];
+    for result in together(&gateway, &queries(&all)).await {
+        assert_eq!(result.unwrap_err().kind, ErrorKind::Unavailable);
+    }
+    assert_eq!(
+        gateway.model().batcher().in_flight(),
+        0,
+        "no permit is lost"
+    );
+}
+
+#[tokio::test]
+async fn while_one_replica_is_lost_the_other_serves() {
+    let gateway = Arc::new(TestGateway::with(|setup| {
+        setup.replicas = 2;
+        setup.failing_reloads = usize::MAX;
+    }));
+    assert!(run(&gateway, Lane::Query, &[PANIC_TOKEN]).await.is_err());
+    for id in 1..50 {
+        let row = run(&gateway, Lane::Query, &[id]).await;
+        assert_eq!(vector(&row), MockBackend::vector(&[id], 8));
+    }
+    assert!(gateway.model().batcher().is_healthy());
+}
+
+#[tokio::test]
+async fn replicas_work_side_by_side() {
+    let gateway = Arc::new(TestGateway::with(|setup| {
+        setup.replicas = 2;
+        setup.budget.max_batch_tokens = 1;
+    }));
+    gateway.control.close();
+    let spawn = |id: u32| {
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move { run(&gateway, Lane::Query, &[id]).await })
+    };
+    let both = [spawn(1), spawn(2)];
+    // Two batches are at the gate at once: one alone would keep the other in the queue.
+    gateway.until(|| gateway.control.batches().len() == 2).await;
+    gateway.control.open();
+    for task in both {
+        assert!(task.await.unwrap().is_ok());
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_gives_the_permit_back_and_costs_no_work() {
+    let gateway = Arc::new(TestGateway::start());
+    gateway.control.close();
+    let spawn = |id: u32| {
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move { run(&gateway, Lane::Query, &[id]).await })
+    };
+    let first = spawn(1);
+    gateway.batch_waits().await;
+    let left = spawn(2);
+    gateway.in_flight(2).await;
+    left.abort();
+    assert!(left.await.unwrap_err().is_cancelled());
+    gateway.control.open();
+    first.await.unwrap().unwrap();
+    run(&gateway, Lane::Query, &[3]).await.unwrap();
+    assert_eq!(gateway.control.batches(), [vec![vec![1]], vec![vec![3]]]);
+    assert_eq!(gateway.model().batcher().in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_row_holds_what_its_own_caller_asked_for() {
+    let gateway = Arc::new(TestGateway::start());
+    let control: Control = gateway.control.clone();
+    let held = gateway.hold(serde_json::json!([1])).await;
+    let ask = |ids: &'static [u32], outputs: Outputs| {
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move {
+            let model = gateway.model();
+            let admitted = model.batcher().admit(&[1], Lane::Query, far());
+            let work = Work {
+                ids: ids.to_vec(),
+                outputs,
+                urgent: Urgent::default(),
+                admission: admitted.unwrap().remove(0),
+            };
+            model.batcher().embed(work).await.unwrap()
+        })
+    };
+    let dense = ask(&[4, 5, 6], Outputs::DENSE);
+    let all = ask(&[7, 8, 9], Outputs::BGE_M3);
+    gateway.in_flight(3).await;
+    control.open();
+    held.await.unwrap();
+    let (dense, all) = (dense.await.unwrap(), all.await.unwrap());
+    assert!(dense.dense.is_some() && dense.sparse.is_none() && dense.multi_vector.is_none());
+    assert_eq!(all.sparse, Some(MockBackend::sparse(&[7, 8, 9])));
+    assert_eq!(
+        all.multi_vector,
+        Some(MockBackend::multi_vector(&[7, 8, 9], 8))
+    );
+    assert_eq!(control.batches().len(), 2, "one pass for both");
+}

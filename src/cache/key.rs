@@ -1,0 +1,207 @@
+//! The identity of a result.
+
+use crate::request::Input;
+
+/// Which of a model's results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Head {
+    /// The dense vector.
+    Dense,
+    /// The lexical weights.
+    Sparse,
+    /// The token vectors.
+    MultiVector,
+}
+
+impl Head {
+    /// Each once.
+    pub const ALL: [Self; 3] = [Self::Dense, Self::Sparse, Self::MultiVector];
+}
+
+/// Something for some of the heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerHead<T>([Option<T>; 3]);
+
+impl<T> Default for PerHead<T> {
+    fn default() -> Self {
+        Self([None, None, None])
+    }
+}
+
+impl<T> PerHead<T> {
+    /// What is there for a head.
+    #[must_use]
+    pub fn get(&self, head: Head) -> Option<&T> {
+        self.0[head as usize].as_ref()
+    }
+
+    /// Puts something there.
+    pub fn set(&mut self, head: Head, value: T) {
+        self.0[head as usize] = Some(value);
+    }
+
+    /// Takes it away.
+    pub fn take(&mut self, head: Head) -> Option<T> {
+        self.0[head as usize].take()
+    }
+
+    /// Takes it away, and returns it alone.
+    #[must_use]
+    pub fn take_only(&mut self, head: Head) -> Self {
+        let mut alone = Self::default();
+        alone.0[head as usize] = self.take(head);
+        alone
+    }
+
+    /// All that is there.
+    pub fn iter(&self) -> impl Iterator<Item = (Head, &T)> {
+        Head::ALL
+            .into_iter()
+            .filter_map(|head| Some((head, self.get(head)?)))
+    }
+
+    /// Whether nothing is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+}
+
+/// The identity of a result: namespace, model fingerprint, head, kind and bytes of the input, prompt, truncation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheKey(pub(super) [u8; 32]);
+
+/// What a result depends on, beside who asks. `dimensions`, normalization and encoding are applied later.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyParts<'a> {
+    /// Identity of the model's vectors.
+    pub fingerprint: &'a blake3::Hash,
+    /// Put in front of texts.
+    pub prompt: &'a str,
+    /// Whether an over-long input is cut.
+    pub truncate: bool,
+    /// The input.
+    pub input: &'a Input,
+}
+
+/// Keys the hash, so that nobody can make two inputs of one key.
+#[derive(Clone, Copy)]
+pub struct HashKey(pub(super) [u8; 32]);
+
+impl HashKey {
+    /// A key that nobody knows.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 32];
+        for half in bytes.chunks_mut(16) {
+            half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+        }
+        Self(bytes)
+    }
+
+    pub(super) fn key(
+        &self,
+        namespace: Option<&str>,
+        parts: &KeyParts<'_>,
+        head: Head,
+    ) -> CacheKey {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        // One bit tells nobody from a principal without a name.
+        field(&[u8::from(namespace.is_some())]);
+        field(namespace.unwrap_or_default().as_bytes());
+        field(parts.fingerprint.as_bytes());
+        field(&[head as u8, u8::from(parts.truncate)]);
+        match parts.input {
+            Input::Text(text) => {
+                field(b"text");
+                field(parts.prompt.as_bytes());
+                field(text.as_bytes());
+            }
+            Input::Tokens(ids) => {
+                field(b"tokens");
+                let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+                field(&bytes);
+            }
+        }
+        CacheKey(*hasher.finalize().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Fields = (Option<String>, bool, String, bool, Vec<u32>, String, u8);
+
+    fn fields() -> impl Strategy<Value = Fields> {
+        let word = "[ab]{0,2}";
+        let ids = prop::collection::vec(0_u32..3, 0..3);
+        (
+            prop::option::of(word),
+            any::<bool>(),
+            word,
+            any::<bool>(),
+            ids,
+            word,
+            0_u8..3,
+        )
+    }
+
+    fn key(of: &Fields) -> CacheKey {
+        let (namespace, truncate, prompt, is_text, ids, text, head) = of;
+        let input = if *is_text {
+            Input::Text(text.clone())
+        } else {
+            Input::Tokens(ids.clone())
+        };
+        let parts = KeyParts {
+            fingerprint: &blake3::hash(b"model"),
+            prompt,
+            truncate: *truncate,
+            input: &input,
+        };
+        HashKey([7; 32]).key(namespace.as_deref(), &parts, Head::ALL[usize::from(*head)])
+    }
+
+    /// The fields that count: an input is either text, with the prompt, or ids, without.
+    fn relevant(of: &Fields) -> Fields {
+        let mut of = of.clone();
+        if of.3 {
+            of.4.clear();
+        } else {
+            (of.2, of.5) = (String::new(), String::new());
+        }
+        of
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_equal_exactly_where_the_fields_are(all in prop::collection::vec(fields(), 2..40)) {
+            let distinct: HashSet<_> = all.iter().map(relevant).collect();
+            let keys: HashSet<_> = all.iter().map(key).collect();
+            prop_assert_eq!(distinct.len(), keys.len());
+        }
+    }
+
+    #[test]
+    fn another_hash_key_gives_other_keys() {
+        let input = Input::Text("a".into());
+        let parts = KeyParts {
+            fingerprint: &blake3::hash(b"model"),
+            prompt: "",
+            truncate: true,
+            input: &input,
+        };
+        let [a, b] =
+            [HashKey::random(), HashKey::random()].map(|k| k.key(None, &parts, Head::Dense));
+        assert_ne!(a, b);
+    }
+}

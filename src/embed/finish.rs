@@ -1,0 +1,216 @@
+//! From what is kept to what is answered: cuts and normalizes, and writes JSON for vectors that are asked for again.
+
+use std::sync::Arc;
+
+use embedgate_core::{Matrix, SparseVector};
+
+use super::Values;
+use crate::{
+    cache::{CacheKey, CachedValue, EmbeddingCache, Head, PerHead, value::Payload},
+    error::Error,
+    offload,
+    request::{Dense, Embedding},
+};
+
+/// Answers of at least so many numbers are made off the threads that serve connections: about 1 ms.
+const ELSEWHERE: usize = 500_000;
+
+/// What is done to every vector of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finish {
+    pub(super) dimensions: usize,
+    pub(super) normalize: bool,
+    pub(super) as_json: bool,
+}
+
+impl Finish {
+    /// The answers of all inputs. Those that were kept already are likely to be asked for again: their text is kept too.
+    pub(super) async fn all(
+        self,
+        cache: &EmbeddingCache,
+        keys: Vec<PerHead<CacheKey>>,
+        values: Vec<Values>,
+        is_kept: &[bool],
+    ) -> Result<Vec<Embedding>, Error> {
+        let mut texts = Vec::new();
+        if self.as_json {
+            texts.reserve(values.len());
+            for ((keys, values), is_kept) in keys.iter().zip(&values).zip(is_kept) {
+                let dense = keys.get(Head::Dense).zip(values.get(Head::Dense));
+                texts.push(match dense.filter(|_| *is_kept) {
+                    Some((key, value)) => {
+                        let render = || json(&self.dense(value));
+                        let text = cache.text(*key, self.dimensions, self.normalize, render);
+                        Some(text.await)
+                    }
+                    None => None,
+                });
+            }
+        }
+        let numbers: usize = values
+            .iter()
+            .flat_map(PerHead::iter)
+            .map(|(_, value)| value.bytes() / 4)
+            .sum();
+        let is_heavy = numbers >= ELSEWHERE && texts.iter().any(Option::is_none);
+        let finish = move || {
+            let mut texts = texts.into_iter();
+            values
+                .iter()
+                .map(|values| self.one(values, texts.next().flatten()))
+                .collect()
+        };
+        offload::run_if(is_heavy, finish).await
+    }
+
+    fn one(self, values: &Values, text: Option<Arc<str>>) -> Embedding {
+        // Every head has the same counts: they are the input's.
+        let (n_tokens, n_tokens_full) = values
+            .iter()
+            .next()
+            .map_or((0, 0), |(_, value)| (value.n_tokens, value.n_tokens_full));
+        let dense = values.get(Head::Dense).map(|value| match text {
+            Some(text) => Dense::Json(text),
+            None => Dense::Numbers(self.dense(value)),
+        });
+        Embedding {
+            dense,
+            sparse: values.get(Head::Sparse).and_then(|value| sparse(value)),
+            multi_vector: values
+                .get(Head::MultiVector)
+                .and_then(|value| multi_vector(value)),
+            n_tokens,
+            n_tokens_full,
+        }
+    }
+
+    /// A dense vector, cut to `dimensions`; of length 1 when asked for, or when it was cut.
+    fn dense(self, value: &CachedValue) -> Vec<f32> {
+        let Payload::Dense(numbers) = &value.payload else {
+            return Vec::new();
+        };
+        let mut vector = numbers.first(self.dimensions);
+        if self.normalize || vector.len() < numbers.len() {
+            normalize(&mut vector);
+        }
+        vector
+    }
+}
+
+fn sparse(value: &CachedValue) -> Option<SparseVector> {
+    let Payload::Sparse { indices, weights } = &value.payload else {
+        return None;
+    };
+    Some(SparseVector {
+        indices: indices.to_vec(),
+        values: weights.all(),
+    })
+}
+
+/// Token vectors, each of length 1.
+///
+/// Source: FlagEmbedding 1.4.2, `inference/embedder/encoder_only/m3.py`: `normalize(colbert_vecs, dim=-1)`.
+fn multi_vector(value: &CachedValue) -> Option<Matrix> {
+    let Payload::MultiVector { rows, width } = &value.payload else {
+        return None;
+    };
+    let mut matrix = Matrix {
+        data: rows.all(),
+        width: *width,
+    };
+    for i in 0..matrix.rows() {
+        normalize(matrix.row_mut(i));
+    }
+    Some(matrix)
+}
+
+/// A JSON array of numbers, each of which round-trips to the same f32.
+fn json(vector: &[f32]) -> Arc<str> {
+    serde_json::to_string(vector)
+        .expect("finite numbers into a string always succeed")
+        .into()
+}
+
+/// Gives a vector length 1; the zero vector stays as it is.
+///
+/// Source: PyTorch 2.15, `torch.nn.functional.normalize`: the length is at least 1e-12. Summed in f64.
+#[expect(clippy::cast_possible_truncation, reason = "the result is f32")]
+fn normalize(vector: &mut [f32]) {
+    // Eight sums side by side: a single one would wait for each addition.
+    let mut sums = [0.0_f64; 8];
+    let (blocks, rest) = vector.as_chunks::<8>();
+    for block in blocks {
+        for (sum, x) in sums.iter_mut().zip(block) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+    }
+    let rest: f64 = rest.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+    let length = (sums.iter().sum::<f64>() + rest).sqrt().max(1e-12);
+    for x in vector {
+        *x = (f64::from(*x) / length) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::value::Numbers;
+
+    fn finish(vector: &[f32], dimensions: usize, normalize: bool) -> Vec<f32> {
+        let value = CachedValue {
+            payload: Payload::Dense(Numbers::F32(vector.into())),
+            n_tokens: 3,
+            n_tokens_full: 5,
+            computed_at: 0,
+        };
+        let finish = Finish {
+            dimensions,
+            normalize,
+            as_json: false,
+        };
+        finish.dense(&value)
+    }
+
+    #[test]
+    fn vectors_are_cut_and_normalized_as_asked() {
+        let whole = [3.0, 4.0, 12.0];
+        assert_eq!(finish(&whole, 3, false), whole);
+        assert_eq!(
+            finish(&whole, 2, false),
+            [0.6, 0.8],
+            "cut vectors are always normalized"
+        );
+        assert_eq!(
+            finish(&whole, 3, true),
+            [3.0 / 13.0, 4.0 / 13.0, 12.0 / 13.0]
+        );
+        let long: Vec<f32> = (0..1000_u16).map(f32::from).collect();
+        let length: f64 = finish(&long, 1000, true)
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum();
+        assert!((length - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn tiny_huge_and_zero_vectors_stay_finite() {
+        assert_eq!(finish(&[0.0, 0.0], 2, true), [0.0, 0.0]);
+        let huge = finish(&[3e30, 4e30], 2, true);
+        assert!(
+            (huge[0] - 0.6).abs() < 1e-6 && (huge[1] - 0.8).abs() < 1e-6,
+            "{huge:?}"
+        );
+    }
+
+    #[test]
+    fn the_text_of_a_vector_round_trips() {
+        let vector = [0.1_f32, -1e-20, 3.402_823_5e38, 1.0 / 3.0, -0.0];
+        let back: Vec<f32> = serde_json::from_str(&json(&vector)).unwrap();
+        assert!(
+            vector
+                .iter()
+                .zip(&back)
+                .all(|(a, b)| a.to_bits() == b.to_bits())
+        );
+    }
+}

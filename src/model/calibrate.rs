@@ -1,0 +1,221 @@
+//! Measures how a backend's time grows with its batch, once, and chooses the batch from that.
+//!
+//! On a CPU a batch of a few hundred tokens is as fast a token as a large one, and answers sooner; where exactly depends on
+//! the model, the library and the machine. The measurement takes a second or a few, so it is kept in a file.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use embedgate_core::{Backend, BackendError, BackendInfo, Outputs, TokenBatch};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::cost::{CostModel, Shape};
+
+/// No further batch is measured after so long.
+const TIME: Duration = Duration::from_millis(1500);
+/// A batch that is quick is measured again, up to this often: the least time counts, since noise only adds.
+const RUNS: usize = 3;
+/// The best batch is the smallest that does at least this much of the best tokens a second.
+const GOOD_ENOUGH: f64 = 0.95;
+/// Batches to measure as (sequences, tokens of each), from quick to slow.
+const BATCHES: [(usize, usize); 7] = [
+    (1, 16),
+    (1, 64),
+    (1, 128),
+    (2, 128),
+    (4, 128),
+    (1, 512),
+    (8, 128),
+];
+
+/// What was found out about a backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Each batch that was run: sequences, tokens of each, seconds.
+    measured: Vec<(usize, usize, f64)>,
+}
+
+impl Calibration {
+    /// Runs batches of rising size for a second or a few.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn measure(backend: &mut dyn Backend) -> Result<Self, BackendError> {
+        let longest = backend.info().max_sequence_tokens;
+        let vocabulary = backend.info().vocabulary_size;
+        let started = Instant::now();
+        let mut measured = Vec::new();
+        for (n, length) in BATCHES.map(|(n, length)| (n, length.min(longest))) {
+            if started.elapsed() > TIME {
+                break;
+            }
+            let batch = some_batch(n, length, vocabulary);
+            let mut least = f64::INFINITY;
+            for _ in 0..RUNS {
+                let run_started = Instant::now();
+                backend.embed(&batch, Outputs::DENSE)?;
+                least = least.min(run_started.elapsed().as_secs_f64());
+                if run_started.elapsed() * 10 > TIME {
+                    break;
+                }
+            }
+            measured.push((n, length, least));
+        }
+        Ok(Self { measured })
+    }
+
+    /// Predicts what a batch takes.
+    #[must_use]
+    pub fn cost(&self, info: &BackendInfo) -> CostModel {
+        let points: Vec<(Shape, f64)> = self
+            .measured
+            .iter()
+            .map(|(n, length, seconds)| (std::iter::repeat_n(*length, *n).collect(), *seconds))
+            .collect();
+        CostModel::fit(info.layout, &points)
+    }
+
+    /// Tokens of the best batch: the smallest that is nearly as fast a token as any.
+    #[must_use]
+    pub fn best_batch_tokens(&self) -> usize {
+        let enough = self.tokens_per_second() * GOOD_ENOUGH;
+        // One long sequence says nothing about batches: attention makes it slower.
+        let batches = self.measured.iter().filter(|(_, length, _)| *length <= 128);
+        let good = batches.filter(|(n, length, seconds)| (n * length) as f64 / seconds >= enough);
+        good.map(|(n, length, _)| n * length)
+            .min()
+            .unwrap_or(128)
+            .max(64)
+    }
+
+    /// Tokens a second in the best of the measured batches.
+    #[must_use]
+    pub fn tokens_per_second(&self) -> f64 {
+        self.measured
+            .iter()
+            .filter(|(_, length, _)| *length <= 128)
+            .map(|(n, length, seconds)| (n * length) as f64 / seconds)
+            .fold(1.0, f64::max)
+    }
+}
+
+/// Sequences of ordinary token ids: which ones makes no difference to the time.
+fn some_batch(n: usize, length: usize, vocabulary: usize) -> TokenBatch {
+    let id = |i: usize| u32::try_from(i * 7919 % vocabulary).unwrap_or(0);
+    let ids: Vec<u32> = (1..=n * length).map(id).collect();
+    ids.chunks(length).collect()
+}
+
+/// Where measurements are kept: a file each, named by what was measured.
+#[derive(Clone, Debug)]
+pub struct CalibrationFile(PathBuf);
+
+impl CalibrationFile {
+    /// The file for this backend with so many threads and replicas, on this machine.
+    #[must_use]
+    pub fn new(folder: &Path, fingerprint: &blake3::Hash, threads: usize, replicas: usize) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 calibration");
+        hasher.update(fingerprint.as_bytes());
+        for n in [threads, replicas] {
+            hasher.update(&(n as u64).to_le_bytes());
+        }
+        hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+        hasher.update(processor().as_bytes());
+        let name = hasher.finalize().to_hex();
+        Self(folder.join(format!("calibration-{}.json", &name[..16])))
+    }
+
+    /// The measurement that is kept; none when there is none that can be read.
+    #[must_use]
+    pub fn read(&self) -> Option<Calibration> {
+        let kept: Calibration = serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()?;
+        let usable = |(n, length, seconds): &(usize, usize, f64)| {
+            (1..1 << 20).contains(n) && (1..1 << 20).contains(length) && *seconds > 0.0
+        };
+        let is_usable = !kept.measured.is_empty() && kept.measured.iter().all(usable);
+        is_usable.then_some(kept)
+    }
+
+    /// Keeps a measurement. That it cannot is no fault: it is measured again at the next start.
+    pub fn write(&self, calibration: &Calibration) {
+        let write = || -> std::io::Result<()> {
+            let folder = self.0.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder)?;
+            let mut temporary = self.0.clone().into_os_string();
+            temporary.push(format!(".{}", std::process::id()));
+            std::fs::write(&temporary, serde_json::to_vec(calibration)?)?;
+            std::fs::rename(&temporary, &self.0)
+        };
+        if let Err(error) = write() {
+            let path = self.0.display();
+            tracing::debug!(error = %error, "{path} cannot be written: {error}");
+        }
+    }
+}
+
+/// The processor's name: on another one the measurement says nothing.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find(|line| line.starts_with("model name"));
+    name.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(points: &[(usize, usize, f64)]) -> Calibration {
+        Calibration {
+            measured: points.to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_best_batch_is_the_smallest_that_is_nearly_as_fast_as_any() {
+        let points = [
+            (1, 64, 0.10),
+            (1, 128, 0.13),
+            (2, 128, 0.25),
+            (4, 128, 0.51),
+        ];
+        let calibration = measured(&points);
+        assert_eq!(calibration.best_batch_tokens(), 128);
+        assert!((calibration.tokens_per_second() - 1024.0).abs() < 1e-9);
+        let rising = measured(&[(1, 64, 0.10), (1, 128, 0.11), (2, 128, 0.12)]);
+        assert_eq!(rising.best_batch_tokens(), 256);
+    }
+
+    #[test]
+    fn a_measurement_is_kept_and_a_broken_file_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = CalibrationFile::new(&folder.path().join("new"), &blake3::hash(b"m"), 2, 1);
+        assert_eq!(file.read(), None);
+        let calibration = measured(&[(1, 64, 0.1)]);
+        file.write(&calibration);
+        assert_eq!(file.read(), Some(calibration));
+        for broken in [
+            "",
+            "{}",
+            r#"{"measured":[]}"#,
+            r#"{"measured":[[0,1,1.0]]}"#,
+        ] {
+            std::fs::write(&file.0, broken).unwrap();
+            assert_eq!(file.read(), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_backend_is_measured() {
+        let (mut backend, control) = embedgate_mock::MockBackend::new(8);
+        let calibration = Calibration::measure(&mut backend).unwrap();
+        assert!(calibration.measured.len() >= 3 && !control.batches().is_empty());
+        assert!(
+            calibration
+                .cost(backend.info())
+                .seconds(Shape::default().with(100))
+                > 0.0
+        );
+    }
+}
