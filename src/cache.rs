@@ -32,18 +32,23 @@ use crate::{
     config::{CacheConfig, CachePolicy, ValuePrecision},
     error::Error,
     metrics::Metrics,
-    request::{Lane, Principal},
+    request::{Lane, Principal, VectorText},
 };
 
 /// Bytes that an entry takes beside its numbers: key, lengths and moka's bookkeeping, measured as about 200.
 const ENTRY_OVERHEAD: usize = 200;
 
-/// A vector's JSON text is known by the vector's key and what was done to it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct TextKey {
-    key: CacheKey,
-    dimensions: usize,
-    normalized: bool,
+/// A vector's text is known by the vector's key and what was done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TextKey {
+    /// The vector's.
+    pub key: CacheKey,
+    /// How it is written.
+    pub form: VectorText,
+    /// What it is cut to.
+    pub dimensions: usize,
+    /// Whether it has length 1.
+    pub normalized: bool,
 }
 
 /// The cache. Cheap to clone.
@@ -179,19 +184,8 @@ impl EmbeddingCache {
         }
     }
 
-    /// The JSON text of a vector that was asked for before; `render` makes it where it is not kept yet.
-    pub async fn text(
-        &self,
-        key: CacheKey,
-        dimensions: usize,
-        normalized: bool,
-        render: impl FnOnce() -> Arc<str>,
-    ) -> Arc<str> {
-        let key = TextKey {
-            key,
-            dimensions,
-            normalized,
-        };
+    /// The text of a vector that was asked for before; `render` makes it where it is not kept yet.
+    pub async fn text(&self, key: TextKey, render: impl FnOnce() -> Arc<str>) -> Arc<str> {
         let Some(texts) = &self.0.texts else {
             return render();
         };

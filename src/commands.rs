@@ -1,5 +1,6 @@
 //! What the program does for each command, and the exit code it ends with.
 
+mod bench;
 mod convert;
 mod embed;
 
@@ -67,7 +68,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Check(args)) => check(config, &args, &environment),
         Some(Command::Embed(args)) => embed::run(config, &args, &environment),
         Some(Command::Convert(args)) => convert::run(&args, &environment),
+        Some(Command::Bench(args)) => bench::run(&args, &environment),
+        Some(Command::BenchBare) => bench::run_bare(),
     };
+    telemetry::flush();
     let (code, error) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Config(error)) => (BAD_CONFIG, error),

@@ -74,6 +74,12 @@ impl Environment {
         }
     }
 
+    /// The file of the running program.
+    #[must_use]
+    pub fn program(&self) -> Option<&Path> {
+        self.program.as_deref()
+    }
+
     /// The folder of the running program.
     #[must_use]
     pub fn program_folder(&self) -> Option<&Path> {

@@ -92,7 +92,7 @@ impl Embedder {
         let finish = Finish {
             dimensions: request.dimensions.unwrap_or(model.info.dimensions),
             normalize: model.normalize,
-            as_json: request.as_json,
+            text: request.text,
         };
         let truncate = request.truncate.unwrap_or(model.config.truncate);
         let lane = inputs::lane(ctx.lane, model.config.lane, &request.inputs);

@@ -12,6 +12,7 @@ pub mod app;
 pub mod args;
 pub mod auth;
 pub mod batch;
+pub mod bench;
 pub mod cache;
 pub mod commands;
 pub mod config;

@@ -1,11 +1,13 @@
 //! Sets the log up: one subscriber, text or JSON lines on standard error.
 
-use std::io::IsTerminal;
+mod lines;
+
+use std::{fs::File, io::IsTerminal, os::fd::AsFd};
 
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
-    fmt::format::debug_fn,
+    fmt::{format::debug_fn, writer::BoxMakeWriter},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
@@ -31,7 +33,7 @@ pub fn init(config: &LogConfig) {
         ["embedgate", "embedgate_candle", "embedgate_onnx"].map(|target| (target, level)),
     );
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(writer())
         .with_target(false);
     let layer = match config.format {
         // For people the message says it all; the fields are for machines. A request's id is what binds lines together.
@@ -55,6 +57,19 @@ pub fn init(config: &LogConfig) {
             .try_init(),
     );
     log_panics();
+}
+
+fn writer() -> BoxMakeWriter {
+    let own = std::io::stderr().as_fd().try_clone_to_owned();
+    match own.and_then(|stderr| lines::Writer::start(File::from(stderr))) {
+        Ok(lines) => BoxMakeWriter::new(lines),
+        Err(_) => BoxMakeWriter::new(std::io::stderr),
+    }
+}
+
+/// Writes what was logged and not yet written. To be called before the process ends.
+pub fn flush() {
+    lines::flush();
 }
 
 /// A panic becomes a log line like any other. Its message is ours or a library's, up to the first backtick: what the

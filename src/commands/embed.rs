@@ -110,7 +110,7 @@ async fn embed_lines(
         model: None,
         inputs: texts.into_iter().map(Input::Text).collect(),
         outputs: Outputs::DENSE,
-        as_json: false,
+        text: None,
         token_ids: TokenIds::Reject,
         dimensions: args.dimensions.filter(|n| *n > 0),
         truncate: None,
@@ -128,7 +128,7 @@ async fn embed_lines(
         let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
         let vector = match embedding.dense {
             Some(Dense::Numbers(vector)) => vector,
-            Some(Dense::Json(_)) | None => anyhow::bail!("a vector was not given as numbers"),
+            Some(Dense::Text(_)) | None => anyhow::bail!("a vector was not given as numbers"),
         };
         let mut line = json!({"embedding": vector, "tokens": n_tokens});
         if full > n_tokens {

@@ -12,7 +12,7 @@ use super::{ByteSize, Period, Problem};
 pub struct CacheConfig {
     /// Memory for results; `"0B"` turns the cache in memory off. A vector of 1024 dimensions takes about 4.3 KiB.
     pub max_size: ByteSize,
-    /// Memory for the JSON text of vectors that are asked for again and again, about 12 KiB each; `"0B"` keeps none.
+    /// Memory for the text of vectors that are asked for again and again, 5 to 12 KiB each; `"0B"` keeps none.
     pub max_text_size: ByteSize,
     /// Results are dropped so long after they were computed; none means when memory is needed.
     pub ttl: Option<Period>,

@@ -51,18 +51,23 @@ impl fmt::Debug for Period {
     }
 }
 
+impl std::str::FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text).map(Self).map_err(|_| {
+            format!("\"{text}\" is no length of time, write it as \"30s\" or \"200ms\"")
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = text_with_unit(
             deserializer,
             "a length of time such as \"30s\" or \"200ms\"",
         )?;
-        let expected = |_| {
-            D::Error::custom(format!(
-                "\"{text}\" is no length of time, write it as \"30s\" or \"200ms\""
-            ))
-        };
-        humantime::parse_duration(&text).map(Self).map_err(expected)
+        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -1,4 +1,4 @@
-//! From what is kept to what is answered: cuts and normalizes, and writes JSON for vectors that are asked for again.
+//! From what is kept to what is answered: cuts and normalizes, and keeps the text of vectors that are asked for again.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use embedgate_core::{Matrix, SparseVector};
 
 use super::Values;
 use crate::{
-    cache::{CacheKey, CachedValue, EmbeddingCache, Head, PerHead, value::Payload},
+    cache::{CacheKey, CachedValue, EmbeddingCache, Head, PerHead, TextKey, value::Payload},
     error::Error,
     offload,
-    request::{Dense, Embedding},
+    request::{Dense, Embedding, VectorText},
 };
 
 /// Answers of at least so many numbers are made off the threads that serve connections: about 1 ms.
@@ -20,7 +20,7 @@ const ELSEWHERE: usize = 500_000;
 pub(super) struct Finish {
     pub(super) dimensions: usize,
     pub(super) normalize: bool,
-    pub(super) as_json: bool,
+    pub(super) text: Option<VectorText>,
 }
 
 impl Finish {
@@ -33,15 +33,20 @@ impl Finish {
         is_kept: &[bool],
     ) -> Result<Vec<Embedding>, Error> {
         let mut texts = Vec::new();
-        if self.as_json {
+        if let Some(form) = self.text {
             texts.reserve(values.len());
             for ((keys, values), is_kept) in keys.iter().zip(&values).zip(is_kept) {
                 let dense = keys.get(Head::Dense).zip(values.get(Head::Dense));
                 texts.push(match dense.filter(|_| *is_kept) {
                     Some((key, value)) => {
-                        let render = || json(&self.dense(value));
-                        let text = cache.text(*key, self.dimensions, self.normalize, render);
-                        Some(text.await)
+                        let render = || text(form, &self.dense(value));
+                        let key = TextKey {
+                            key: *key,
+                            form,
+                            dimensions: self.dimensions,
+                            normalized: self.normalize,
+                        };
+                        Some(cache.text(key, render).await)
                     }
                     None => None,
                 });
@@ -70,7 +75,7 @@ impl Finish {
             .next()
             .map_or((0, 0), |(_, value)| (value.n_tokens, value.n_tokens_full));
         let dense = values.get(Head::Dense).map(|value| match text {
-            Some(text) => Dense::Json(text),
+            Some(text) => Dense::Text(text),
             None => Dense::Numbers(self.dense(value)),
         });
         Embedding {
@@ -124,10 +129,11 @@ fn multi_vector(value: &CachedValue) -> Option<Matrix> {
     Some(matrix)
 }
 
-/// A JSON array of numbers, each of which round-trips to the same f32.
-fn json(vector: &[f32]) -> Arc<str> {
-    serde_json::to_string(vector)
-        .expect("finite numbers into a string always succeed")
+fn text(form: VectorText, vector: &[f32]) -> Arc<str> {
+    let mut out = Vec::with_capacity(form.bytes(vector.len()));
+    form.write(vector, &mut out);
+    String::from_utf8(out)
+        .expect("numbers and base64 are ASCII")
         .into()
 }
 
@@ -145,9 +151,10 @@ fn normalize(vector: &mut [f32]) {
         }
     }
     let rest: f64 = rest.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-    let length = (sums.iter().sum::<f64>() + rest).sqrt().max(1e-12);
+    // A product is several times as fast as a quotient, and in f64 both round to the same f32.
+    let scale = 1.0 / (sums.iter().sum::<f64>() + rest).sqrt().max(1e-12);
     for x in vector {
-        *x = (f64::from(*x) / length) as f32;
+        *x = (f64::from(*x) * scale) as f32;
     }
 }
 
@@ -166,7 +173,7 @@ mod tests {
         let finish = Finish {
             dimensions,
             normalize,
-            as_json: false,
+            text: None,
         };
         finish.dense(&value)
     }
@@ -199,18 +206,6 @@ mod tests {
         assert!(
             (huge[0] - 0.6).abs() < 1e-6 && (huge[1] - 0.8).abs() < 1e-6,
             "{huge:?}"
-        );
-    }
-
-    #[test]
-    fn the_text_of_a_vector_round_trips() {
-        let vector = [0.1_f32, -1e-20, 3.402_823_5e38, 1.0 / 3.0, -0.0];
-        let back: Vec<f32> = serde_json::from_str(&json(&vector)).unwrap();
-        assert!(
-            vector
-                .iter()
-                .zip(&back)
-                .all(|(a, b)| a.to_bits() == b.to_bits())
         );
     }
 }

@@ -372,7 +372,7 @@ fn request(outputs: embedgate_core::Outputs, ids: &[u32]) -> EmbedRequest {
         model: None,
         inputs: vec![Input::Tokens(ids.to_vec())],
         outputs,
-        as_json: false,
+        text: None,
         token_ids: TokenIds::Native,
         dimensions: None,
         truncate: None,

@@ -1,4 +1,4 @@
-//! Turns errors into answers. The only file that chooses a status code, and that logs a failed request's cause.
+//! Turns errors into answers. The only file that chooses a status code.
 
 use std::any::Any;
 
@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::trace::ErrorCode;
+use super::trace::{Cause, ErrorCode};
 use crate::error::{Error, ErrorKind};
 
 /// Retry-After is at most this many seconds: clients wait no longer anyway.
@@ -31,7 +31,7 @@ impl IntoResponse for OpenAiError {
     fn into_response(self) -> Response {
         let Self(error) = self;
         let (status, kind, default_code) = rendering(error.kind);
-        log(&error, status);
+        let cause = error.source.is_some().then(|| Cause(error.clone()));
         let code = error.code.or(default_code);
         // What went wrong inside is the log's; where it went wrong (which input) the client may know.
         let message = match error.kind {
@@ -47,6 +47,9 @@ impl IntoResponse for OpenAiError {
         response
             .extensions_mut()
             .insert(ErrorCode(code.unwrap_or(kind)));
+        if let Some(cause) = cause {
+            response.extensions_mut().insert(cause);
+        }
         if let Some(after) = error.retry_after {
             let seconds = after
                 .as_millis()
@@ -107,23 +110,6 @@ fn rendering(kind: ErrorKind) -> (StatusCode, &'static str, Option<&'static str>
             "server_error",
             Some("deadline_exceeded"),
         ),
-    }
-}
-
-fn log(error: &Error, status: StatusCode) {
-    if let Some(source) = &error.source {
-        let causes: Vec<String> =
-            std::iter::successors(Some(&**source as &dyn std::error::Error), |e| e.source())
-                .map(ToString::to_string)
-                .collect();
-        let causes = causes.join(": ");
-        let (status, is_ours) = (status.as_u16(), status.is_server_error());
-        let message = &error.message;
-        if is_ours {
-            tracing::error!(status, causes, "request failed: {message}: {causes}");
-        } else {
-            tracing::debug!(status, causes, "request refused: {message}: {causes}");
-        }
     }
 }
 

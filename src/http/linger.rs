@@ -14,7 +14,6 @@ use axum::{
     body::{Body, Bytes, HttpBody},
     extract::Request,
     http::header::EXPECT,
-    middleware::Next,
     response::Response,
 };
 use http_body_util::BodyExt;
@@ -24,17 +23,18 @@ const LINGER: Duration = Duration::from_secs(5);
 /// How much is read.
 const LINGER_BYTES: usize = 512 << 20;
 
-pub(super) async fn linger(request: Request, next: Next) -> Response {
+pub(super) async fn linger(
+    request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return answer(request).await;
     }
     // A client that waits for "100 Continue" sends nothing that would have to be taken.
     let waits = request.headers().contains_key(EXPECT);
     let (parts, body) = request.into_parts();
     let shared = SharedBody(Arc::new(Mutex::new(body)));
-    let response = next
-        .run(Request::from_parts(parts, Body::new(shared.clone())))
-        .await;
+    let response = answer(Request::from_parts(parts, Body::new(shared.clone()))).await;
     if !waits && !shared.is_end_stream() {
         // Either end is fine: all was read, or enough.
         drop(tokio::time::timeout(LINGER, throw_away(shared)).await);

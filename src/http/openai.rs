@@ -10,13 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use self::parse::Encoding;
 use super::{State, body, context::Context, error::OpenAiError, trace::Work};
 use crate::{
     embed::Embedder,
     error::Error,
     offload,
-    request::{Dense, EmbedRequest, EmbedResponse},
+    request::{Dense, EmbedRequest, EmbedResponse, VectorText},
 };
 
 /// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
@@ -78,7 +77,7 @@ pub(super) async fn embeddings(
 fn numbers(embedding: &crate::request::Embedding) -> usize {
     match &embedding.dense {
         Some(Dense::Numbers(vector)) => vector.len(),
-        Some(Dense::Json(_)) | None => 0,
+        Some(Dense::Text(_)) | None => 0,
     }
 }
 
@@ -86,14 +85,14 @@ fn numbers(embedding: &crate::request::Embedding) -> usize {
 fn answer_bytes(
     embedder: &Embedder,
     request: &EmbedRequest,
-    encoding: Encoding,
+    encoding: VectorText,
 ) -> Result<usize, Error> {
     let model = embedder.registry().resolve(request.model.as_deref())?;
     let own = model.info.dimensions;
     let dimensions = request.dimensions.unwrap_or(own).min(own);
     let per_number = match encoding {
-        Encoding::Float => BYTES_PER_NUMBER,
-        Encoding::Base64 => BYTES_PER_BASE64_NUMBER,
+        VectorText::Numbers => BYTES_PER_NUMBER,
+        VectorText::Base64 => BYTES_PER_BASE64_NUMBER,
     };
     Ok(request.inputs.len() * dimensions * per_number)
 }

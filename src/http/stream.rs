@@ -68,6 +68,8 @@ pub(super) struct TimedStream<S> {
     idle_timeout: Duration,
     serving: Serving,
     phase: Phase,
+    /// When the phase has lasted too long. The timer is set to it only when somebody waits: most phases are short.
+    read_deadline: Instant,
     read_timer: Pin<Box<Sleep>>,
     write_timer: Pin<Box<Sleep>>,
     write_waits: bool,
@@ -82,6 +84,7 @@ impl<S> TimedStream<S> {
             idle_timeout,
             serving: Serving::default(),
             phase: Phase::Header,
+            read_deadline: Instant::now() + header_timeout,
             read_timer: Box::pin(tokio::time::sleep(header_timeout)),
             write_timer: Box::pin(tokio::time::sleep(WRITE_TIMEOUT)),
             write_waits: false,
@@ -103,7 +106,24 @@ impl<S> TimedStream<S> {
         } else {
             self.idle_timeout
         };
-        self.read_timer.as_mut().reset(Instant::now() + timeout);
+        self.read_deadline = Instant::now() + timeout;
+    }
+
+    /// Ready when the phase has lasted too long.
+    fn poll_read_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            // A timer that is set too early is cheaper than one that is set anew for each request.
+            if self.read_timer.deadline() > self.read_deadline {
+                self.read_timer.as_mut().reset(self.read_deadline);
+            }
+            if self.read_timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if Instant::now() >= self.read_deadline {
+                return Poll::Ready(());
+            }
+            self.read_timer.as_mut().reset(self.read_deadline);
+        }
     }
 
     /// After each attempt to write: starts the timer when the client takes nothing, and ends the stream when it is over.
@@ -160,10 +180,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
             Phase::Header => "the header of a request did not arrive in time",
             Phase::Idle => "no request for too long",
         };
-        match this.read_timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(timed_out(waits_for))),
-            Poll::Pending => Poll::Pending,
-        }
+        this.poll_read_timer(cx).map(|()| Err(timed_out(waits_for)))
     }
 }
 

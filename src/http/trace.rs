@@ -5,12 +5,10 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     extract::{MatchedPath, Request},
     http::{Extensions, HeaderValue},
-    middleware::Next,
     response::Response,
 };
-use tracing::Instrument;
 
-use super::State;
+use crate::{error::Error, metrics::Metrics};
 
 /// The header that carries a request's id, in and out.
 const HEADER: &str = "x-request-id";
@@ -34,6 +32,10 @@ impl RequestId {
 #[derive(Clone, Copy)]
 pub(super) struct ErrorCode(pub(super) &'static str);
 
+/// Why a request failed, for the log: what went wrong inside is not the client's.
+#[derive(Clone)]
+pub(super) struct Cause(pub(super) Error);
+
 /// What a handler did, for the log line.
 #[derive(Clone)]
 pub(super) struct Work {
@@ -43,57 +45,126 @@ pub(super) struct Work {
     pub(super) n_cached: usize,
 }
 
-pub(super) async fn trace(gateway: State, mut request: Request, next: Next) -> Response {
+pub(super) async fn trace(
+    metrics: &Metrics,
+    mut request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     let method = request.method().clone();
     let path: String = request.uri().path().chars().take(100).collect();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let span = tracing::info_span!("request", id = %id);
-    let left = LogIfDropped {
-        span: &span,
+    let line = Line {
+        id: &id,
         method: method.as_str(),
         path: &path,
         started,
     };
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let left = LogIfDropped(&line);
+    let mut response = answer(request).await;
     std::mem::forget(left);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HEADER, value);
     }
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let status = response.status().as_u16();
-    gateway.metrics.request(route, status, started.elapsed());
+    metrics.request(route, status, started.elapsed());
     if let Some(ErrorCode(code)) = response.extensions().get() {
-        gateway.metrics.refused(code);
+        metrics.refused(code);
     }
-    let _in_span = span.enter();
-    log(&response, method.as_str(), &path, started);
+    line.write(&response);
     response
 }
 
-/// Writes the log line of a request whose client left before the answer: then the request's future is dropped.
-struct LogIfDropped<'a> {
-    span: &'a tracing::Span,
+/// What every log line of a request says.
+struct Line<'a> {
+    id: &'a str,
     method: &'a str,
     path: &'a str,
     started: Instant,
 }
 
+/// Writes the log line of a request whose client left before the answer: then the request's future is dropped.
+struct LogIfDropped<'a>(&'a Line<'a>);
+
 impl Drop for LogIfDropped<'_> {
     fn drop(&mut self) {
-        let _in_span = self.span.enter();
-        let (method, path, ms) = (
-            self.method,
-            self.path,
-            self.started.elapsed().as_secs_f64() * 1e3,
-        );
+        let Line {
+            id, method, path, ..
+        } = self.0;
+        let ms = self.0.ms();
         tracing::info!(
+            id,
             ms,
             error.code = "not_answered",
             "{method} {path} not answered: the connection ended after {ms:.1} ms"
         );
+    }
+}
+
+impl Line<'_> {
+    fn ms(&self) -> f64 {
+        self.started.elapsed().as_secs_f64() * 1e3
+    }
+
+    fn write(&self, response: &Response) {
+        let Line {
+            id, method, path, ..
+        } = self;
+        let (status, ms) = (response.status().as_u16(), self.ms());
+        let extensions = response.extensions();
+        if let Some(Cause(error)) = extensions.get() {
+            log_cause(id, error, status);
+        }
+        if let Some(work) = extensions.get::<Work>() {
+            let Work {
+                model,
+                n_inputs,
+                n_tokens,
+                n_cached,
+            } = work;
+            tracing::info!(
+                id,
+                status,
+                ms,
+                model.name = model,
+                n_inputs,
+                n_tokens,
+                n_cached,
+                "{method} {path} {status} in {ms:.1} ms: {n_inputs} inputs, {n_tokens} tokens, {n_cached} cached, model {model}"
+            );
+        } else if let Some(ErrorCode(code)) = extensions.get() {
+            tracing::info!(
+                id,
+                status,
+                ms,
+                error.code = code,
+                "{method} {path} {status} in {ms:.1} ms: {code}"
+            );
+        } else if matches!(*path, "/livez" | "/readyz" | "/health" | "/metrics") {
+            tracing::debug!(id, status, ms, "{method} {path} {status} in {ms:.1} ms");
+        } else {
+            tracing::info!(id, status, ms, "{method} {path} {status} in {ms:.1} ms");
+        }
+    }
+}
+
+/// Writes what only the log is told, with all its sources.
+fn log_cause(id: &str, error: &Error, status: u16) {
+    let Some(source) = &error.source else {
+        return;
+    };
+    let causes: Vec<String> =
+        std::iter::successors(Some(&**source as &dyn std::error::Error), |e| e.source())
+            .map(ToString::to_string)
+            .collect();
+    let (causes, message) = (causes.join(": "), &error.message);
+    if status >= 500 {
+        tracing::error!(id, status, causes, "request failed: {message}: {causes}");
+    } else {
+        tracing::debug!(id, status, causes, "request refused: {message}: {causes}");
     }
 }
 
@@ -105,38 +176,4 @@ fn request_id(request: &Request) -> Arc<str> {
     let usable = given
         .filter(|id| (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()));
     usable.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into)
-}
-
-fn log(response: &Response, method: &str, path: &str, started: Instant) {
-    let status = response.status().as_u16();
-    let ms = started.elapsed().as_secs_f64() * 1e3;
-    let extensions = response.extensions();
-    if let Some(work) = extensions.get::<Work>() {
-        let Work {
-            model,
-            n_inputs,
-            n_tokens,
-            n_cached,
-        } = work;
-        tracing::info!(
-            status,
-            ms,
-            model.name = model,
-            n_inputs,
-            n_tokens,
-            n_cached,
-            "{method} {path} {status} in {ms:.1} ms: {n_inputs} inputs, {n_tokens} tokens, {n_cached} cached, model {model}"
-        );
-    } else if let Some(ErrorCode(code)) = extensions.get() {
-        tracing::info!(
-            status,
-            ms,
-            error.code = code,
-            "{method} {path} {status} in {ms:.1} ms: {code}"
-        );
-    } else if matches!(path, "/livez" | "/readyz" | "/health" | "/metrics") {
-        tracing::debug!(status, ms, "{method} {path} {status} in {ms:.1} ms");
-    } else {
-        tracing::info!(status, ms, "{method} {path} {status} in {ms:.1} ms");
-    }
 }

@@ -82,7 +82,8 @@ async fn a_cached_answer_is_bit_for_bit_the_computed_one() {
         mixed.body["data"][1]["embedding"],
         first.body["data"][1]["embedding"]
     );
-    assert!(gateway.log().contains("\"n_cached\":3") && gateway.log().contains("\"n_cached\":2"));
+    gateway.wait_for_log("\"n_cached\":3");
+    gateway.wait_for_log("\"n_cached\":2");
 }
 
 #[tokio::test]

@@ -10,17 +10,8 @@ use serde_json::{error::Category, value::RawValue};
 use super::input::Inputs;
 use crate::{
     error::Error,
-    request::{EmbedRequest, Input, TokenIds},
+    request::{EmbedRequest, Input, TokenIds, VectorText},
 };
-
-/// How vectors are written in the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
-    /// JSON numbers.
-    Float,
-    /// Little-endian f32 in padded standard base64.
-    Base64,
-}
 
 /// The fields that mean something here; all others are ignored. Each stays text until its own type is asked of it, so
 /// that an error can say which field is wrong.
@@ -35,7 +26,10 @@ struct Fields<'a> {
 }
 
 /// Reads a body; `max_inputs` bounds the entries of `input`.
-pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Encoding), Error> {
+pub(super) fn request(
+    bytes: &[u8],
+    max_inputs: usize,
+) -> Result<(EmbedRequest, VectorText), Error> {
     let fields = fields(bytes)?;
     let Some(input) = fields.input else {
         let message = "input is missing: a string, a list of strings, or lists of token ids";
@@ -51,7 +45,7 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
         model: typed("model", fields.model, "a string")?,
         inputs: inputs(input, max_inputs)?,
         outputs: Outputs::DENSE,
-        as_json: encoding == Encoding::Float,
+        text: Some(encoding),
         token_ids: TokenIds::Cl100k,
         dimensions: dimensions.filter(|n| *n > 0),
         truncate: typed("truncate", fields.truncate, "true or false")?,
@@ -96,11 +90,11 @@ fn fields(bytes: &[u8]) -> Result<Fields<'_>, Error> {
     serde_json::from_str(text).map_err(|e| bad(format!("the body is not valid JSON: {e}")))
 }
 
-fn encoding(raw: Option<&RawValue>) -> Result<Encoding, Error> {
+fn encoding(raw: Option<&RawValue>) -> Result<VectorText, Error> {
     let expected = "\"float\" or \"base64\"";
     match typed::<String>("encoding_format", raw, expected)?.as_deref() {
-        None | Some("float") => Ok(Encoding::Float),
-        Some("base64") => Ok(Encoding::Base64),
+        None | Some("float") => Ok(VectorText::Numbers),
+        Some("base64") => Ok(VectorText::Base64),
         Some(other) => Err(wrong("encoding_format", expected, &format!("{other:?}"))),
     }
 }
@@ -183,6 +177,6 @@ mod tests {
             (request.model, request.dimensions, request.truncate),
             (None, None, None)
         );
-        assert_eq!(encoding, Encoding::Float);
+        assert_eq!(encoding, VectorText::Numbers);
     }
 }

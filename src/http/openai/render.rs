@@ -4,17 +4,12 @@
 
 use std::io::Write;
 
-use base64_simd::STANDARD;
+use crate::request::{Dense, EmbedResponse, VectorText};
 
-use super::parse::Encoding;
-use crate::request::{Dense, EmbedResponse};
-
-/// A number takes about so many bytes as JSON.
-const BYTES_PER_FLOAT: usize = 13;
 /// The envelope of an item takes less.
 const BYTES_PER_ITEM: usize = 64;
 
-pub(super) fn response(answer: &EmbedResponse, encoding: Encoding) -> Vec<u8> {
+pub(super) fn response(answer: &EmbedResponse, encoding: VectorText) -> Vec<u8> {
     let vectors: usize = answer
         .embeddings
         .iter()
@@ -30,11 +25,10 @@ pub(super) fn response(answer: &EmbedResponse, encoding: Encoding) -> Vec<u8> {
         out.extend_from_slice(br#"{"object":"embedding","index":"#);
         json(&mut out, &i);
         out.extend_from_slice(br#","embedding":"#);
-        match (&embedding.dense, encoding) {
-            (Some(Dense::Json(text)), _) => out.extend_from_slice(text.as_bytes()),
-            (Some(Dense::Numbers(vector)), Encoding::Float) => json(&mut out, vector),
-            (Some(Dense::Numbers(vector)), Encoding::Base64) => base64(&mut out, vector),
-            (None, _) => out.extend_from_slice(b"null"),
+        match &embedding.dense {
+            Some(Dense::Text(text)) => out.extend_from_slice(text.as_bytes()),
+            Some(Dense::Numbers(vector)) => encoding.write(vector, &mut out),
+            None => out.extend_from_slice(b"null"),
         }
         out.push(b'}');
     }
@@ -49,27 +43,16 @@ pub(super) fn response(answer: &EmbedResponse, encoding: Encoding) -> Vec<u8> {
     out
 }
 
-fn written_bytes(dense: &Dense, encoding: Encoding) -> usize {
-    match (dense, encoding) {
-        (Dense::Json(text), _) => text.len(),
-        (Dense::Numbers(vector), Encoding::Float) => vector.len() * BYTES_PER_FLOAT,
-        (Dense::Numbers(vector), Encoding::Base64) => {
-            STANDARD.encoded_length(size_of_val(vector.as_slice()))
-        }
+fn written_bytes(dense: &Dense, encoding: VectorText) -> usize {
+    match dense {
+        Dense::Text(text) => text.len(),
+        Dense::Numbers(vector) => encoding.bytes(vector.len()),
     }
 }
 
 fn json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value)
         .expect("strings and finite numbers into memory always succeed");
-}
-
-/// Little-endian f32 in padded standard base64.
-fn base64(out: &mut Vec<u8>, vector: &[f32]) {
-    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-    out.push(b'"');
-    STANDARD.encode_append(&bytes, out);
-    out.push(b'"');
 }
 
 #[cfg(test)]
@@ -99,7 +82,8 @@ mod tests {
             .chain([0.0, -0.0])
             .collect();
         let json: serde_json::Value =
-            serde_json::from_slice(&response(&answer(vector.clone()), Encoding::Float)).unwrap();
+            serde_json::from_slice(&response(&answer(vector.clone()), VectorText::Numbers))
+                .unwrap();
         let back: Vec<f32> = serde_json::from_value(json["data"][1]["embedding"].clone()).unwrap();
         assert!(
             vector
@@ -114,7 +98,8 @@ mod tests {
     #[test]
     fn base64_is_little_endian_padded_and_standard() {
         let json: serde_json::Value =
-            serde_json::from_slice(&response(&answer(vec![1.0, -2.5]), Encoding::Base64)).unwrap();
+            serde_json::from_slice(&response(&answer(vec![1.0, -2.5]), VectorText::Base64))
+                .unwrap();
         assert_eq!(json["data"][0]["embedding"], "AACAPwAAIMA=");
     }
 }

@@ -1,0 +1,138 @@
+//! `embedgate bench`: the command line of the load generator.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+
+use super::{Failure, runtime, start_log};
+use crate::{
+    args::BenchArgs,
+    bench::{self, BenchConfig, Load, RequestConfig, Target, TextsConfig},
+    config::{Environment, LogLevel},
+    http::bare,
+};
+
+pub(super) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
+    start_log(LogLevel::Info);
+    let runtime = runtime()?;
+    let mut config = config(args, environment)?;
+    // Killed when dropped, which is at the end.
+    let mut bare = None;
+    if args.bare {
+        let answer = runtime.block_on(bench::one_answer(&config))?;
+        let started = Bare::start(&answer, environment)?;
+        config.targets.insert(0, started.target.clone());
+        bare = Some(started);
+    }
+    let report = runtime.block_on(bench::run(&config))?;
+    drop(bare);
+    bench::write(&config, &report)?;
+    Ok(writeln!(io::stdout(), "{report}").context("standard output")?)
+}
+
+fn config(args: &BenchArgs, environment: &Environment) -> anyhow::Result<BenchConfig> {
+    let loads: Vec<Load> = if args.rate.is_empty() {
+        args.concurrency.iter().map(|n| Load::Closed(*n)).collect()
+    } else {
+        args.rate.iter().map(|rate| Load::Open(*rate)).collect()
+    };
+    for load in &loads {
+        let is_possible = match load {
+            Load::Closed(clients) => (1..=10_000).contains(clients),
+            Load::Open(rate) => *rate > 0.0 && *rate <= 1e6,
+        };
+        if !is_possible {
+            bail!("{load}: clients are 1 to 10000, a rate is above 0 and at most 1000000");
+        }
+    }
+    if !(0.0..=1.0).contains(&args.hit_ratio) {
+        bail!("--hit-ratio must be 0 to 1, got {}", args.hit_ratio);
+    }
+    if args.inputs == 0 || args.rounds == 0 || args.duration.0.is_zero() {
+        bail!("--inputs, --rounds and --duration must be at least 1");
+    }
+    Ok(BenchConfig {
+        targets: args.targets.clone(),
+        loads,
+        duration: args.duration.0,
+        warm_up: args.warm_up.0,
+        rounds: args.rounds,
+        request: RequestConfig {
+            model: args.model.clone(),
+            inputs: args.inputs,
+            texts: TextsConfig {
+                file: args.texts.clone(),
+                words: args.words,
+                hit_ratio: args.hit_ratio,
+                hot: args.hot,
+                seed: args.seed,
+            },
+            encoding: args.encoding.to_string(),
+            lane: args.lane,
+            key: args
+                .key
+                .clone()
+                .or_else(|| environment.get("EMBEDGATE_KEY").map(str::to_owned)),
+            timeout: args.timeout.0,
+        },
+        background: args.background,
+        json: args.json.clone(),
+        svg: args.svg.clone(),
+    })
+}
+
+/// A process of its own that answers with the same bytes.
+struct Bare {
+    target: Target,
+    process: Child,
+}
+
+impl Bare {
+    fn start(answer: &[u8], environment: &Environment) -> anyhow::Result<Self> {
+        let program = environment.program().context("this program has no file")?;
+        let mut process = Command::new(program)
+            .arg("bench-bare")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the bare server cannot be started")?;
+        let mut stdin = process.stdin.take().context("it has no standard input")?;
+        stdin.write_all(answer)?;
+        drop(stdin);
+        let mut address = String::new();
+        let stdout = process.stdout.take().context("it has no standard output")?;
+        BufReader::new(stdout).read_line(&mut address)?;
+        let target = format!("bare={}", address.trim());
+        let target = target.parse().map_err(anyhow::Error::msg)?;
+        Ok(Self { target, process })
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// `embedgate bench-bare`: takes the answer from standard input, prints the address, serves until it is killed.
+pub(super) fn run_bare() -> Result<(), Failure> {
+    let mut answer = Vec::new();
+    io::stdin()
+        .read_to_end(&mut answer)
+        .context("standard input")?;
+    let served: anyhow::Result<()> = runtime()?.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let mut out = io::stdout();
+        writeln!(out, "http://{address}")?;
+        out.flush()?;
+        Ok(bare::serve(listener, answer).await?)
+    });
+    Ok(served?)
+}
