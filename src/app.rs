@@ -23,6 +23,9 @@ use crate::{
     shutdown::{Shutdown, Stage},
 };
 
+/// How long the end of the process waits for the cache's file.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A configured server, not yet listening.
 pub struct App {
     config: Config,
@@ -84,7 +87,12 @@ impl App {
         };
         match end {
             End::Drained => stop(gateway, self.config.server.drain_timeout.0).await?,
-            End::Forced { connections } => bail!("stopped with {connections} connections cut off"),
+            End::Forced { connections } => {
+                if let Some(embedder) = gateway.embedder.get() {
+                    flush(embedder.cache()).await;
+                }
+                bail!("stopped with {connections} connections cut off")
+            }
         }
         tracing::info!("stopped");
         Ok(())
@@ -123,7 +131,7 @@ impl App {
         if registry.loaded().next().is_none() {
             bail!("no model could be loaded: see the errors above");
         }
-        let file = WarmFile::open(&self.config.cache);
+        let file = WarmFile::open(&self.config.cache, metrics);
         Ok(Embedder::new(
             registry,
             EmbeddingCache::new(&self.config.cache, file, metrics),
@@ -180,19 +188,32 @@ fn folder_problems(config: &Config) -> Vec<String> {
     config.models.iter().filter_map(problem).collect()
 }
 
+/// Writes what the cache's file does not have yet; a disk that stands still does not keep the process.
+async fn flush(cache: &EmbeddingCache) {
+    if tokio::time::timeout(FLUSH_TIMEOUT, cache.flush())
+        .await
+        .is_err()
+    {
+        tracing::warn!("the cache's file takes too long: its last results are not in it");
+    }
+}
+
 /// Ends the models' queues and joins their workers. A batch in flight is waited for, but not for ever.
 async fn stop(gateway: Arc<Gateway>, timeout: Duration) -> anyhow::Result<()> {
     let shutdown = gateway.shutdown.clone();
     // Every connection has ended, so nobody else holds the gateway.
     let Some(embedder) = Arc::into_inner(gateway).and_then(|gateway| gateway.embedder.into_inner())
     else {
+        tracing::warn!("something still uses the models: they end with the process");
         return Ok(());
     };
     let cache = embedder.cache().clone();
+    // Now, whatever becomes of the batches in flight; and again, with what they gave.
+    flush(&cache).await;
     let stopping = tokio::task::spawn_blocking(move || embedder.stop());
     let stopping = async {
         let stopped = stopping.await;
-        cache.flush().await;
+        flush(&cache).await;
         stopped
     };
     tokio::select! {

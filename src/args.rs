@@ -46,6 +46,8 @@ pub enum Command {
     /// Serve the same answer to everybody: what `bench --bare` compares with.
     #[command(hide = true)]
     BenchBare,
+    /// Measure a model's backend alone, in the best batches of some texts: what a gateway around it can reach at most.
+    BenchBackend(BenchBackendArgs),
 }
 
 /// Arguments of `serve`.
@@ -158,7 +160,7 @@ pub struct BenchArgs {
     /// An answer that takes longer counts as an error.
     #[arg(long, value_name = "TIME", default_value = "2m")]
     pub timeout: Period,
-    /// Makes the texts; another seed makes others.
+    /// Makes the texts of the hot set; all others are new in every run.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Measure a server beside it that does nothing but send the same bytes: the ratio to it is what the gateway costs.
@@ -170,6 +172,23 @@ pub struct BenchArgs {
     /// Write a plot of latency against load there, as SVG.
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+}
+
+/// Arguments of `bench-backend`.
+#[derive(Debug, Args)]
+pub struct BenchBackendArgs {
+    /// A model of the configuration.
+    #[arg(short, long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Random words in a text, as for bench.
+    #[arg(short, long, value_name = "LENGTHS", default_value = "10..200")]
+    pub words: Lengths,
+    /// How many texts.
+    #[arg(short, long, default_value_t = 200)]
+    pub n: usize,
+    /// Makes the texts, as for bench.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// How vectors are asked for.

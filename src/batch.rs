@@ -110,6 +110,8 @@ pub(crate) struct Entry {
 pub struct BatcherConfig {
     /// Sequences that may wait or run at once.
     pub capacity: usize,
+    /// How many of them may be bulk.
+    pub bulk_capacity: usize,
     /// What bounds a batch.
     pub budget: Budget,
     /// What a batch is predicted to take.
@@ -155,6 +157,7 @@ impl Batcher {
         let name: Arc<str> = name.into();
         let load = Arc::new(Load::new(
             config.capacity,
+            config.bulk_capacity,
             config.tokens_per_second * backends.len() as f64,
         ));
         let health = Health::new(backends.len());
@@ -263,7 +266,18 @@ impl Batcher {
         self.entries.send(entry).await.map_err(|_| lost())?;
         let answer = answer.await;
         leaving.0 = None;
-        answer.map_err(|_| lost())?
+        answer.map_err(|_| self.lost_while_running())?
+    }
+
+    fn lost_while_running(&self) -> Error {
+        if !self.is_healthy() {
+            return down(&self.name, &self.health);
+        }
+        let message = format!(
+            "model \"{}\" lost a backend while it ran this input: try again",
+            self.name
+        );
+        Error::unavailable(message, Duration::from_secs(1)).with_code("model_unavailable")
     }
 
     /// Whether a replica works.
@@ -346,8 +360,11 @@ impl Dispatcher {
     fn hand_over(&mut self, turn: Turn) {
         if let Some((shape, time)) = turn.done {
             self.queue.cost_mut().observe(shape, time.as_secs_f64());
-            let working = self.health.working();
-            self.load.observe(shape.tokens, time, working);
+            // What a small batch does says nothing of how fast a queue drains.
+            if !self.queue.is_empty() || self.queue.is_large(shape) {
+                let working = self.health.working();
+                self.load.observe(shape.tokens, time, working);
+            }
         }
         self.discard();
         let now = self.now();

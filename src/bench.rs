@@ -68,6 +68,28 @@ pub struct RequestConfig {
 /// Texts in a request of the background, as RAGFlow sends them.
 const BACKGROUND_INPUTS: usize = 16;
 
+/// So many texts of random words.
+#[must_use]
+pub fn random_texts(words: Lengths, seed: u64, n: usize) -> Vec<String> {
+    let config = TextsConfig {
+        file: None,
+        words,
+        hit_ratio: 0.0,
+        hot: 1,
+        seed,
+    };
+    let Ok(texts) = Texts::new(&config) else {
+        return Vec::new();
+    };
+    let mut random = texts.random(0);
+    let one = |_| {
+        let mut text = String::new();
+        texts.draw(&mut random, &mut text);
+        text.trim_matches('"').to_owned()
+    };
+    (0..n).map(one).collect()
+}
+
 /// One good answer of the first target.
 ///
 /// # Errors

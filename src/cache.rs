@@ -184,6 +184,11 @@ impl EmbeddingCache {
         }
     }
 
+    /// The text of a vector, if it is kept.
+    pub async fn get_text(&self, key: &TextKey) -> Option<Arc<str>> {
+        self.0.texts.as_ref()?.get(key).await
+    }
+
     /// The text of a vector that was asked for before; `render` makes it where it is not kept yet.
     pub async fn text(&self, key: TextKey, render: impl FnOnce() -> Arc<str>) -> Arc<str> {
         let Some(texts) = &self.0.texts else {

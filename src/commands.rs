@@ -1,6 +1,7 @@
 //! What the program does for each command, and the exit code it ends with.
 
 mod bench;
+mod bench_backend;
 mod convert;
 mod embed;
 
@@ -70,6 +71,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Convert(args)) => convert::run(&args, &environment),
         Some(Command::Bench(args)) => bench::run(&args, &environment),
         Some(Command::BenchBare) => bench::run_bare(),
+        Some(Command::BenchBackend(args)) => bench_backend::run(config, &args, &environment),
     };
     telemetry::flush();
     let (code, error) = match result {

@@ -307,9 +307,17 @@ async fn compute(
     let is_whole = row
         .dense
         .as_ref()
-        .is_none_or(|vector| vector.len() == model.info.dimensions);
+        .is_none_or(|vector| vector.len() == model.info.dimensions)
+        && row
+            .sparse
+            .as_ref()
+            .is_none_or(|sparse| sparse.indices.len() == sparse.values.len())
+        && row
+            .multi_vector
+            .as_ref()
+            .is_none_or(|m| m.width > 0 && m.data.len() == m.width * (n_tokens - 1));
     if !is_whole {
-        let message = "the model gave a vector of another length than its own";
+        let message = "the model gave a result of another size than its own";
         return Err(Error::new(ErrorKind::Internal, message));
     }
     Ok(Computed {

@@ -90,6 +90,7 @@ struct Inner {
     cache_entries: Gauge,
     cache_bytes: Gauge,
     cache_evictions: Family<CauseLabels, Counter>,
+    file_commits: Counter,
     connections: Gauge,
     resident_bytes: Gauge,
 }
@@ -139,7 +140,7 @@ impl Metrics {
             ),
             queue_seconds: all.add(
                 "embedgate_queue_duration_seconds",
-                "From an input's admission to its batch",
+                "From the tokens of an input to its batch",
                 lane_seconds(),
             ),
             batch_sequences: all.add(
@@ -186,6 +187,11 @@ impl Metrics {
                 "embedgate_cache_evictions",
                 "Results that left the memory cache, by cause: size or expired",
                 Family::default(),
+            ),
+            file_commits: all.add(
+                "embedgate_cache_file_commits",
+                "Times that results were written to the cache's file",
+                Counter::default(),
             ),
             connections: all.add(
                 "embedgate_connections",
@@ -263,6 +269,11 @@ impl Metrics {
     pub fn evicted(&self, cause: &'static str) {
         let labels = CauseLabels { cause };
         self.0.cache_evictions.get_or_create(&labels).inc();
+    }
+
+    /// Counts a commit of the cache's file.
+    pub fn file_commit(&self) {
+        self.0.file_commits.inc();
     }
 
     /// Open connections, to count up and down.
@@ -372,6 +383,7 @@ mod tests {
         embedgate_cache_entries gauge
         embedgate_cache_bytes gauge
         embedgate_cache_evictions counter
+        embedgate_cache_file_commits counter
         embedgate_connections gauge
         process_resident_memory_bytes gauge
         ");

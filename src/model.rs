@@ -108,7 +108,7 @@ impl Model {
     pub async fn tokenize(&self, input: &Input, lane: Lane) -> Result<Tokenized, Error> {
         match input {
             Input::Text(text) => {
-                let text = format!("{}{text}", self.prompt);
+                let text: Arc<str> = format!("{}{text}", self.prompt).into();
                 let bytes = text.len();
                 let tokens = self.tokenizer.encode(text, lane).await?;
                 self.token_ratio.observe(bytes, tokens.n_tokens_full);

@@ -115,7 +115,7 @@ impl TestGateway {
             vec![(Entry::Loaded(Arc::new(model)), Vec::new())],
             Some("m"),
         );
-        let file = WarmFile::open(&config.cache);
+        let file = WarmFile::open(&config.cache, &metrics);
         let cache = EmbeddingCache::new(&config.cache, file, &metrics);
         let gateway = Arc::new(Gateway {
             authenticator: Authenticator::new(&config.auth),
@@ -229,6 +229,7 @@ fn model(
     };
     let batching = BatcherConfig {
         capacity: config.queue_capacity,
+        bulk_capacity: config.queue_capacity,
         budget: setup.budget,
         cost: CostModel::flat(layout, setup.tokens_per_second),
         tokens_per_second: setup.tokens_per_second,

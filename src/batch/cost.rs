@@ -151,7 +151,7 @@ impl CostModel {
         if predicted > 0.0 && seconds.is_finite() {
             // One strange batch, such as one during which the machine slept, must not count for more than others.
             let ratio = (seconds / predicted).clamp(0.25, 4.0);
-            self.scale *= ratio.powf(LEARNING_RATE);
+            self.scale = (self.scale * ratio.powf(LEARNING_RATE)).clamp(0.01, 100.0);
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Refusal {
 /// The load of one model's backend. Shared by those who add to it and those who take from it.
 pub(crate) struct Load {
     permits: Arc<Semaphore>,
+    /// Bulk needs one of these too: there are fewer, so that an import leaves room for queries.
+    bulk_permits: Arc<Semaphore>,
     capacity: usize,
     /// Of each lane: tokens of inputs that wait or run, estimated until they are known.
     tokens: [AtomicU64; 2],
@@ -35,9 +37,10 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn new(capacity: usize, tokens_per_second: f64) -> Self {
+    pub(crate) fn new(capacity: usize, bulk_capacity: usize, tokens_per_second: f64) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(capacity)),
+            bulk_permits: Arc::new(Semaphore::new(bulk_capacity.min(capacity))),
             capacity,
             tokens: [AtomicU64::new(0), AtomicU64::new(0)],
             tokens_per_second: AtomicU64::new(tokens_per_second.to_bits()),
@@ -52,13 +55,17 @@ impl Load {
         deadline: Instant,
     ) -> Result<Vec<Admission>, Refusal> {
         let n = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-        let Ok(mut permits) = Arc::clone(&self.permits).try_acquire_many_owned(n) else {
-            let missing = tokens
-                .len()
-                .saturating_sub(self.permits.available_permits());
-            return Err(Refusal::Full {
-                retry_after: self.time_until_free(missing),
-            });
+        let take = |semaphore: &Arc<Semaphore>| {
+            let permits = Arc::clone(semaphore).try_acquire_many_owned(n);
+            permits.map_err(|_| Refusal::Full {
+                retry_after: self
+                    .time_until_free(tokens.len().saturating_sub(semaphore.available_permits())),
+            })
+        };
+        let mut permits = take(&self.permits)?;
+        let mut bulk_permits = match lane {
+            Lane::Query => None,
+            Lane::Bulk => Some(take(&self.bulk_permits)?),
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = self.wait(lane);
@@ -70,13 +77,14 @@ impl Load {
         let one = |tokens: &usize| {
             // As many as were acquired are split off.
             let permit = permits.split(1)?;
+            let bulk_permit = bulk_permits.as_mut().and_then(|permits| permits.split(1));
             let tokens = *tokens as u64;
             self.tokens[lane as usize].fetch_add(tokens, Ordering::Relaxed);
             Some(Admission {
                 tokens,
                 lane,
                 load: Arc::clone(self),
-                _permit: permit,
+                _permits: (permit, bulk_permit),
             })
         };
         Ok(tokens.iter().filter_map(one).collect())
@@ -133,7 +141,7 @@ pub struct Admission {
     tokens: u64,
     lane: Lane,
     load: Arc<Load>,
-    _permit: OwnedSemaphorePermit,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
 
 impl Admission {
@@ -168,7 +176,7 @@ mod tests {
 
     #[test]
     fn all_or_none_are_admitted_and_the_time_to_wait_is_that_of_what_is_missing() {
-        let load = Arc::new(Load::new(4, 100.0));
+        let load = Arc::new(Load::new(4, 4, 100.0));
         let three = load.admit(&[10, 10, 10], Lane::Query, soon()).unwrap();
         let refused = load
             .admit(&[10, 10, 10], Lane::Query, soon())
@@ -188,7 +196,7 @@ mod tests {
 
     #[test]
     fn who_would_wait_beyond_the_deadline_is_refused_at_once() {
-        let load = Arc::new(Load::new(100, 100.0));
+        let load = Arc::new(Load::new(100, 100, 100.0));
         let _bulk = load.admit(&[1000, 500], Lane::Bulk, soon()).unwrap();
         assert!(
             load.admit(&[1], Lane::Query, soon()).is_ok(),
@@ -206,8 +214,16 @@ mod tests {
     }
 
     #[test]
+    fn bulk_leaves_room_for_queries() {
+        let load = Arc::new(Load::new(4, 3, 100.0));
+        let _bulk = load.admit(&[1; 3], Lane::Bulk, soon()).unwrap();
+        assert!(load.admit(&[1], Lane::Bulk, soon()).is_err());
+        assert_eq!(load.admit(&[1], Lane::Query, soon()).unwrap().len(), 1);
+    }
+
+    #[test]
     fn estimates_are_corrected_and_given_back_whole() {
-        let load = Arc::new(Load::new(4, 100.0));
+        let load = Arc::new(Load::new(4, 4, 100.0));
         let mut one = load.admit(&[100], Lane::Query, soon()).unwrap().remove(0);
         one.set_tokens(30);
         assert_eq!(load.wait(Lane::Query), Duration::from_millis(300));
@@ -217,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_rate_follows_the_work_of_all_replicas() {
-        let load = Load::new(4, 1.0);
+        let load = Load::new(4, 4, 1.0);
         for _ in 0..100 {
             load.observe(500, Duration::from_secs(1), 2);
         }

@@ -2,8 +2,9 @@
 //!
 //! Two lanes: queries go first, bulk goes when no query waits. A batch is of one lane. The lane's oldest entry always
 //! goes, so nothing starves within it; its company are the entries nearest to it in length, while the batch stays within
-//! its budgets. An entry that alone exceeds them goes alone. Bulk that has had no batch for `aging_seconds` goes before
-//! the queries once.
+//! its budgets, and while each costs less in this batch than in one of its own: padding can cost more than a batch. An
+//! entry that alone exceeds the budgets goes alone. Bulk that has had no batch for `aging_seconds` goes before the queries
+//! once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,6 +13,8 @@ use crate::request::Lane;
 
 /// Bulk batches are kept short for so long after a query: more of them are likely.
 const QUERIES_ARE_ABOUT_SECONDS: f64 = 10.0;
+/// What a batch costs beside the backend's time: to pick it, hand it over and hand its results out, measured as about this.
+const HAND_OVER_SECONDS: f64 = 0.000_2;
 
 /// What bounds a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,8 +65,8 @@ impl<T> LaneQueue<T> {
         }
     }
 
-    /// Keys of the oldest entry and of its neighbours in length, while `fits` holds of the batch's shape.
-    fn pick(&mut self, fits: impl Fn(Shape) -> bool) -> Vec<(usize, u64)> {
+    /// Keys of the oldest entry and of its neighbours in length, while `fits` holds of the batch and of what joins it.
+    fn pick(&mut self, fits: impl Fn(Shape, Shape) -> bool) -> Vec<(usize, u64)> {
         let Some((oldest, _)) = self.oldest() else {
             return Vec::new();
         };
@@ -83,10 +86,10 @@ impl<T> LaneQueue<T> {
             let Some((key, _)) = nearest else {
                 return picked;
             };
-            shape = shape.with(key.0);
-            if !fits(shape) {
+            if !fits(shape, Shape::default().with(key.0)) {
                 return picked;
             }
+            shape = shape.with(key.0);
             picked.push(*key);
         }
     }
@@ -154,14 +157,23 @@ impl<T> BatchQueue<T> {
         &mut self.cost
     }
 
+    /// Whether a batch was about as large as batches may be.
+    #[must_use]
+    pub fn is_large(&self, shape: Shape) -> bool {
+        shape.computed_tokens(self.cost.layout()) * 2 >= self.budget.max_batch_tokens
+    }
+
     /// Removes the entries that `gone` holds of.
     pub fn discard(&mut self, gone: impl Fn(&T) -> bool) {
-        for lane in &mut self.lanes {
-            lane.by_length.retain(|_, waiting| !gone(&waiting.payload));
+        for LaneQueue { by_length, by_age } in &mut self.lanes {
+            by_length.retain(|_, waiting| !gone(&waiting.payload));
+            if by_age.len() > 2 * by_length.len() + 64 {
+                by_age.retain(|key| by_length.contains_key(key));
+            }
         }
     }
 
-    /// Moves the bulk entries that `is_query` holds of to the other lane, where they count as if they had always been.
+    /// Moves the bulk entries that `is_query` holds of to the end of the other lane.
     pub fn promote(&mut self, now: f64, is_query: impl Fn(&T) -> bool) {
         let bulk = self.lane(Lane::Bulk);
         let moved: Vec<_> = bulk
@@ -190,9 +202,13 @@ impl<T> BatchQueue<T> {
             self.last_bulk_batch = now;
         }
         let (budget, cost) = (self.budget, self.cost);
-        let fits = |shape: Shape| {
-            shape.computed_tokens(cost.layout()) <= budget.max_batch_tokens
-                && cost.seconds(shape) <= max_seconds
+        let fits = |batch: Shape, next: Shape| {
+            let together = batch.with(next.longest);
+            let seconds = cost.seconds(together);
+            let apart = cost.seconds(batch) + cost.seconds(next) + HAND_OVER_SECONDS;
+            together.computed_tokens(cost.layout()) <= budget.max_batch_tokens
+                && seconds <= max_seconds
+                && seconds <= apart
         };
         let queue = self.lane(lane);
         let picked = queue.pick(fits);
@@ -234,14 +250,14 @@ mod tests {
 
     use super::*;
 
-    /// Batches of at most so many tokens; a token takes 1 ms; bulk ages in 5 s; batches last 200 ms at most.
+    /// Batches of at most so many tokens; a batch takes 5 ms and 1 ms a token; bulk ages in 5 s; batches last 210 ms at most.
     fn empty(layout: Layout, max_batch_tokens: usize) -> BatchQueue<usize> {
         let budget = Budget {
             max_batch_tokens,
-            max_batch_seconds: 0.2,
+            max_batch_seconds: 0.21,
             aging_seconds: 5.0,
         };
-        BatchQueue::new(budget, CostModel::flat(layout, 1000.0))
+        BatchQueue::new(budget, CostModel::new(layout, [0.005, 0.001, 0.0]))
     }
 
     fn queue(layout: Layout, max_batch_tokens: usize, tokens: &[usize]) -> BatchQueue<usize> {
@@ -266,6 +282,16 @@ mod tests {
     fn packed_batches_count_tokens_and_not_padding() {
         let mut queue = queue(Layout::Packed, 40, &[10, 20, 5]);
         assert_eq!(queue.next_batch(0.0), [0, 2, 1]);
+    }
+
+    #[test]
+    fn who_would_pad_the_others_for_more_than_a_batch_of_its_own_stays_out() {
+        // 60 beside 50 and 50 are 20 tokens of padding, 20 ms; a batch of its own costs 5 ms more than its tokens.
+        let mut padded = queue(Layout::Padded, 1000, &[50, 50, 60, 52]);
+        assert_eq!(padded.next_batch(0.0), [0, 1, 3]);
+        assert_eq!(padded.next_batch(0.0), [2]);
+        let mut packed = queue(Layout::Packed, 1000, &[50, 50, 60, 52]);
+        assert_eq!(packed.next_batch(0.0).len(), 4);
     }
 
     #[test]
@@ -303,7 +329,11 @@ mod tests {
         let mut beside = queue(Layout::Packed, 1000, &lengths);
         beside.push(Lane::Query, 10, 0.0, 99);
         assert_eq!(beside.next_batch(0.0), [99]);
-        assert_eq!(beside.next_batch(1.0).len(), 2, "200 ms are 200 tokens");
+        assert_eq!(
+            beside.next_batch(1.0).len(),
+            2,
+            "210 ms are 200 tokens and the batch itself"
+        );
         assert_eq!(beside.next_batch(60.0).len(), 10, "long after the query");
     }
 

@@ -88,11 +88,17 @@ impl Worker {
             }
             let started = Instant::now();
             let shape: Shape = entries.iter().map(|entry| entry.ids.len()).collect();
-            match self.run(entries) {
-                Ok(ran) => scatter = Some(ran),
+            let ran = match self.run(entries) {
+                Ok(ran) => ran,
                 Err(Lost) => return Ended::Lost,
-            }
+            };
             let time = started.elapsed();
+            let has_results = ran.results.is_some();
+            scatter = Some(ran);
+            if !has_results {
+                // The time of a failure says nothing of the next batch.
+                continue;
+            }
             self.metrics.batch_sequences.observe(shape.n as f64);
             self.metrics.batch_tokens.observe(shape.tokens as f64);
             self.metrics.batch_seconds.observe(time.as_secs_f64());

@@ -154,7 +154,7 @@ impl Report {
             .unwrap_or(at);
         let ratios = self.seen[at].iter().zip(&self.seen[first]);
         let ratios = ratios.map(|(own, first)| own.requests_per_second / first.requests_per_second);
-        self.rows[at].ratio = median(ratios.collect());
+        self.rows[at].ratio = median(ratios.filter(|ratio| ratio.is_finite()).collect());
     }
 
     /// The rows of one target, in the order of the loads.

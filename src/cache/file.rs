@@ -5,7 +5,9 @@
 //! the disk turns the tier off with a warning, and serving goes on.
 
 use std::{
+    fs::OpenOptions,
     io,
+    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -14,7 +16,7 @@ use std::{
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
@@ -23,7 +25,7 @@ use super::{
     now_seconds,
     value::CachedValue,
 };
-use crate::config::CacheConfig;
+use crate::{config::CacheConfig, metrics::Metrics};
 
 const VALUES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("values");
 /// Keys by the order of their writing: the oldest go when the file is full.
@@ -34,8 +36,9 @@ const BYTES: &str = "bytes";
 
 /// How long writes are collected before they are committed together: half of what may be lost.
 const COLLECT: Duration = Duration::from_millis(500);
-/// Writes that may wait; more are left out, so that a slow disk costs no memory.
+/// Writes that may wait, and the memory of their values; more are left out, so that a slow disk costs no more.
 const WAITING: usize = 16_384;
+const WAITING_KIB: usize = 64 << 10;
 /// Memory for pages of the file; the system's own cache holds them too.
 const PAGE_CACHE: usize = 16 << 20;
 /// What an entry takes in the file beside its value: keys in two tables and the pages' own overhead, about.
@@ -63,6 +66,7 @@ pub enum FileError {
 pub struct WarmFile {
     shared: Arc<Shared>,
     messages: mpsc::Sender<Message>,
+    memory: Arc<Semaphore>,
 }
 
 struct Shared {
@@ -76,7 +80,7 @@ struct Shared {
 }
 
 enum Message {
-    Write(CacheKey, Arc<CachedValue>),
+    Write(CacheKey, Arc<CachedValue>, OwnedSemaphorePermit),
     Flush(oneshot::Sender<()>),
 }
 
@@ -85,7 +89,7 @@ impl WarmFile {
     ///
     /// A file that is damaged is put aside, named `.damaged`, and begun anew. Must be called within a tokio runtime.
     #[must_use]
-    pub fn open(config: &CacheConfig) -> Option<Self> {
+    pub fn open(config: &CacheConfig, metrics: &Metrics) -> Option<Self> {
         let path = config.file.path.as_deref()?;
         let shown = path.display();
         match open_or_replace(path) {
@@ -99,9 +103,14 @@ impl WarmFile {
                     ttl: config.ttl.map(|ttl| ttl.0),
                     precision: config.value_precision,
                 });
-                tokio::spawn(write_behind(Arc::clone(&shared), incoming));
+                let writing = write_behind(Arc::clone(&shared), incoming, metrics.clone());
+                tokio::spawn(writing);
                 tracing::info!("the cache goes on from {shown}");
-                Some(Self { shared, messages })
+                Some(Self {
+                    shared,
+                    messages,
+                    memory: Arc::new(Semaphore::new(WAITING_KIB)),
+                })
             }
             Err(error) => {
                 tracing::warn!(error = %error, "cache.file {shown} is not used: {error}");
@@ -135,9 +144,16 @@ impl WarmFile {
 
     /// Writes a value, some time within the next second. Left out when the disk is too slow for what is computed.
     pub fn write(&self, key: CacheKey, value: Arc<CachedValue>) {
-        if let Err(mpsc::error::TrySendError::Full(_)) =
-            self.messages.try_send(Message::Write(key, value))
-        {
+        if !self.is_on() {
+            return;
+        }
+        let kib = u32::try_from(value.bytes().div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.memory).try_acquire_many_owned(kib);
+        let sent = permit.is_ok_and(|permit| {
+            let message = Message::Write(key, value, permit);
+            self.messages.try_send(message).is_ok()
+        });
+        if !sent {
             tracing::debug!(
                 "the cache's file is slower than what is computed: a value is left out"
             );
@@ -250,18 +266,25 @@ impl Shared {
 }
 
 /// Collects writes and commits them together, until every sender is gone.
-async fn write_behind(shared: Arc<Shared>, mut incoming: mpsc::Receiver<Message>) {
+async fn write_behind(
+    shared: Arc<Shared>,
+    mut incoming: mpsc::Receiver<Message>,
+    metrics: Metrics,
+) {
     let mut open = true;
     while open {
         let Some(first) = incoming.recv().await else {
             return;
         };
-        let (mut values, mut waiting) = (Vec::new(), Vec::new());
+        let (mut values, mut permits, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         let until = Instant::now() + COLLECT;
         let mut message = Some(first);
         loop {
             match message {
-                Some(Message::Write(key, value)) => values.push((key, value)),
+                Some(Message::Write(key, value, permit)) => {
+                    values.push((key, value));
+                    permits.push(permit);
+                }
                 Some(Message::Flush(done)) => {
                     waiting.push(done);
                     break;
@@ -271,25 +294,27 @@ async fn write_behind(shared: Arc<Shared>, mut incoming: mpsc::Receiver<Message>
                     break;
                 }
             }
+            if values.len() >= WAITING {
+                break;
+            }
             match tokio::time::timeout_at(until, incoming.recv()).await {
-                Ok(next) if values.len() < WAITING => message = next,
-                Ok(next) => {
-                    if let Some(Message::Write(key, value)) = next {
-                        values.push((key, value));
-                    }
-                    break;
-                }
+                Ok(next) => message = next,
                 Err(_) => break,
             }
         }
         let shared = Arc::clone(&shared);
         let write = tokio::task::spawn_blocking(move || {
-            if !values.is_empty() {
-                shared.guarded("written", |database| shared.write(database, &values));
-            }
+            let is_written = !values.is_empty()
+                && shared
+                    .guarded("written", |database| shared.write(database, &values))
+                    .is_some();
+            drop(permits);
+            is_written
         });
         // An error means that the runtime is ending.
-        drop(write.await);
+        if write.await.unwrap_or(false) {
+            metrics.file_commit();
+        }
         for done in waiting {
             if done.send(()).is_err() {
                 tracing::debug!("nobody waits for the cache's file any more");
@@ -323,6 +348,10 @@ fn open(path: &Path) -> Result<(Database, HashKey), FileError> {
     let opening = || -> Result<(Database, HashKey), FileError> {
         let mut builder = Database::builder();
         builder.set_cache_size(PAGE_CACHE);
+        // Vectors tell much of texts: nobody else may read them.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        drop(options.mode(0o600).open(path)?);
         let database = builder.create(path).map_err(database_error)?;
         let hash_key = prepare(&database).map_err(storage_error)?;
         Ok((database, hash_key))

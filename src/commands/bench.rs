@@ -88,8 +88,11 @@ fn config(args: &BenchArgs, environment: &Environment) -> anyhow::Result<BenchCo
 /// A process of its own that answers with the same bytes.
 struct Bare {
     target: Target,
-    process: Child,
+    _process: Killed,
 }
+
+/// Ends with the value.
+struct Killed(Child);
 
 impl Bare {
     fn start(answer: &[u8], environment: &Environment) -> anyhow::Result<Self> {
@@ -100,23 +103,29 @@ impl Bare {
             .stdout(Stdio::piped())
             .spawn()
             .context("the bare server cannot be started")?;
-        let mut stdin = process.stdin.take().context("it has no standard input")?;
-        stdin.write_all(answer)?;
-        drop(stdin);
+        let (stdin, stdout) = (process.stdin.take(), process.stdout.take());
+        // From here on it is killed whatever goes wrong.
+        let process = Killed(process);
+        stdin
+            .context("it has no standard input")?
+            .write_all(answer)?;
         let mut address = String::new();
-        let stdout = process.stdout.take().context("it has no standard output")?;
+        let stdout = stdout.context("it has no standard output")?;
         BufReader::new(stdout).read_line(&mut address)?;
         let target = format!("bare={}", address.trim());
         let target = target.parse().map_err(anyhow::Error::msg)?;
-        Ok(Self { target, process })
+        Ok(Self {
+            target,
+            _process: process,
+        })
     }
 }
 
-impl Drop for Bare {
+impl Drop for Killed {
     fn drop(&mut self) {
         // It may have ended by itself.
-        drop(self.process.kill());
-        drop(self.process.wait());
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

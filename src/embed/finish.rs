@@ -32,6 +32,12 @@ impl Finish {
         values: Vec<Values>,
         is_kept: &[bool],
     ) -> Result<Vec<Embedding>, Error> {
+        let numbers: usize = values
+            .iter()
+            .flat_map(PerHead::iter)
+            .map(|(_, value)| value.bytes() / 4)
+            .sum();
+        let is_heavy = numbers >= ELSEWHERE;
         let mut texts = Vec::new();
         if let Some(form) = self.text {
             texts.reserve(values.len());
@@ -46,18 +52,15 @@ impl Finish {
                             dimensions: self.dimensions,
                             normalized: self.normalize,
                         };
-                        Some(cache.text(key, render).await)
+                        match is_heavy {
+                            true => cache.get_text(&key).await,
+                            false => Some(cache.text(key, render).await),
+                        }
                     }
                     None => None,
                 });
             }
         }
-        let numbers: usize = values
-            .iter()
-            .flat_map(PerHead::iter)
-            .map(|(_, value)| value.bytes() / 4)
-            .sum();
-        let is_heavy = numbers >= ELSEWHERE && texts.iter().any(Option::is_none);
         let finish = move || {
             let mut texts = texts.into_iter();
             values

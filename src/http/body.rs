@@ -66,7 +66,7 @@ impl BodyMemory {
 /// A body, read whole, and the memory that it holds.
 pub(super) struct WholeBody {
     pub(super) bytes: Bytes,
-    /// Given back when the request is done: what is parsed takes about as much as the body.
+    /// Given back when the inputs are embedded: what is parsed takes about as much as the body.
     pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
@@ -155,10 +155,15 @@ async fn collect(
         if so_far + data.len() > max_bytes {
             return Err(too_large(max_bytes));
         }
-        let piece = memory.take(data.len())?;
-        match &mut held {
-            Some(held) => held.merge(piece),
-            None => held = Some(piece),
+        // Pieces may be smaller than the unit of memory.
+        let has = held.as_ref().map_or(0, |held| held.num_permits() << 10);
+        let needs = so_far + data.len();
+        if needs > has {
+            let piece = memory.take(needs - has)?;
+            match &mut held {
+                Some(held) => held.merge(piece),
+                None => held = Some(piece),
+            }
         }
         // Most bodies are one piece, which needs no copy.
         match first.take() {

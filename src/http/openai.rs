@@ -48,10 +48,10 @@ pub(super) async fn embeddings(
     let body_is_large = bytes.len() >= PARSE_ELSEWHERE;
     let parse = move || parse::request(&bytes, max_inputs);
     let (request, encoding) = offload::run_if(body_is_large, parse).await??;
-    drop(body.memory);
     let bytes = answer_bytes(embedder, &request, encoding)?;
     let memory = gateway.body_memory.take(bytes)?;
     let answer = embedder.embed(&ctx, request).await?;
+    drop(body.memory);
     let work = Work {
         model: answer.model.clone(),
         n_inputs: answer.embeddings.len(),

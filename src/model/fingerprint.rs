@@ -55,9 +55,16 @@ pub fn fingerprint(
             files.push(entry?.path());
         }
     }
-    files.extend(file.map(Path::to_owned));
+    if let Some(file) = file {
+        // Its weights may lie beside it, under any name.
+        let beside = file.parent().unwrap_or(Path::new("."));
+        for entry in beside.read_dir()? {
+            files.push(entry?.path());
+        }
+    }
     files.retain(|path| path.is_file() && is_read(path, config.backend.kind));
     files.sort();
+    files.dedup();
     for path in files {
         hash_file(&mut hasher, &path, depth)?;
     }
@@ -66,10 +73,10 @@ pub fn fingerprint(
 
 /// Whether the backend reads it: gigabytes of another backend's weights are not hashed.
 fn is_read(path: &Path, backend: BackendType) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     match backend {
-        BackendType::Candle => !matches!(&*extension, "onnx" | "onnx_data"),
-        BackendType::Onnx => !matches!(&*extension, "safetensors" | "bin" | "pt"),
+        BackendType::Candle => !name.ends_with(".onnx") && !name.ends_with(".onnx_data"),
+        BackendType::Onnx => !name.ends_with(".safetensors") && !name.starts_with("pytorch_model"),
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Surroundings {
     pub library_folders: Vec<PathBuf>,
     /// Threads of a matrix product where the model's config says nothing.
     pub default_threads: usize,
+    /// Most inputs in one request.
+    pub max_inputs: usize,
     /// Where measurements are kept.
     pub state_folder: Option<PathBuf>,
     /// Whether the cache outlives the process: then a model is known by all its bytes.
@@ -96,6 +98,7 @@ impl Surroundings {
             onnxruntime: named,
             library_folders: folders,
             default_threads,
+            max_inputs: config.server.max_inputs,
             state_folder: config
                 .server
                 .state_dir
@@ -280,6 +283,7 @@ pub fn load(
     announce(name, &info, started);
     let batching = BatcherConfig {
         capacity: config.queue_capacity,
+        bulk_capacity: bulk_capacity(config.queue_capacity, surroundings.max_inputs),
         budget: budget(name, config, &calibration),
         cost: calibration.cost(&info),
         tokens_per_second: calibration.tokens_per_second(),
@@ -298,6 +302,11 @@ pub fn load(
         metrics,
         token_ratio: TokenRatio::new(),
     })
+}
+
+/// An eighth of the queue is left to queries, unless the largest request would not fit then.
+fn bulk_capacity(capacity: usize, max_inputs: usize) -> usize {
+    (capacity - capacity / 8).max(max_inputs.min(capacity))
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {

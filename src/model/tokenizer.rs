@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tokenizers::{
@@ -210,7 +210,8 @@ fn unpanicked<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 struct Job {
-    text: String,
+    /// Gone when the caller is: what waits here takes no memory for who left.
+    text: Weak<str>,
     reply: oneshot::Sender<Result<Tokenized, String>>,
 }
 
@@ -223,24 +224,47 @@ struct Jobs {
 
 #[derive(Default)]
 struct JobsState {
-    lanes: [VecDeque<Job>; 2],
+    /// Queries, bulk, and texts that take long, of either lane.
+    queues: [VecDeque<Job>; 3],
+    taken: usize,
     closed: bool,
 }
 
+/// Longer texts take milliseconds, and one thread of several never takes them.
+const LONG_BYTES: usize = 64 << 10;
+/// Every so many texts one of bulk goes first, so that it never starves.
+const BULK_EVERY: usize = 8;
+
+impl JobsState {
+    /// The next text, queries first.
+    fn take(&mut self, long_too: bool) -> Option<Job> {
+        self.taken += 1;
+        let order = if self.taken.is_multiple_of(BULK_EVERY) {
+            [1, 0, 2]
+        } else {
+            [0, 1, 2]
+        };
+        let order = &order[..if long_too { 3 } else { 2 }];
+        order.iter().find_map(|i| self.queues[*i].pop_front())
+    }
+}
+
 impl Jobs {
-    fn push(&self, lane: Lane, job: Job) {
-        self.lock().lanes[lane as usize].push_back(job);
-        self.changed.notify_one();
+    fn push(&self, lane: Lane, job: Job, bytes: usize) {
+        let queue = if bytes > LONG_BYTES { 2 } else { lane as usize };
+        self.lock().queues[queue].push_back(job);
+        // All, since not every thread takes every text.
+        self.changed.notify_all();
     }
 
-    /// The next text, queries first; none when the pool is gone. Blocks.
-    fn next(&self) -> Option<Job> {
+    /// The next text; none when the pool is gone. Blocks.
+    fn next(&self, long_too: bool) -> Option<Job> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(job) = state.lanes.iter_mut().find_map(VecDeque::pop_front) {
+            if let Some(job) = state.take(long_too) {
                 return Some(job);
             }
             let woken = self.changed.wait(state);
@@ -274,12 +298,13 @@ impl TokenizerPool {
         };
         for i in 0..threads {
             let (jobs, tokenizer) = (Arc::clone(&pool.jobs), tokenizer.clone());
+            let long_too = i > 0 || threads == 1;
             let work = move || {
-                while let Some(job) = jobs.next() {
-                    if !job.reply.is_closed() {
+                while let Some(Job { text, reply }) = jobs.next(long_too) {
+                    if let Some(text) = text.upgrade() {
                         // An error means that the caller left in the meantime.
-                        let result = tokenizer.encode_unless(&job.text, || job.reply.is_closed());
-                        drop(job.reply.send(result));
+                        let result = tokenizer.encode_unless(&text, || reply.is_closed());
+                        drop(reply.send(result));
                     }
                 }
             };
@@ -294,9 +319,13 @@ impl TokenizerPool {
     ///
     /// # Errors
     /// `InvalidRequest` when the tokenizer refuses the text; `Unavailable` when the threads are gone.
-    pub async fn encode(&self, text: String, lane: Lane) -> Result<Tokenized, Error> {
+    pub async fn encode(&self, text: Arc<str>, lane: Lane) -> Result<Tokenized, Error> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.push(lane, Job { text, reply });
+        let job = Job {
+            text: Arc::downgrade(&text),
+            reply,
+        };
+        self.jobs.push(lane, job, text.len());
         let gone = |_| {
             Error::unavailable(
                 "the tokenizer has stopped",
@@ -304,6 +333,7 @@ impl TokenizerPool {
             )
         };
         let result = answer.await.map_err(gone)?;
+        drop(text);
         result.map_err(|e| Error::invalid("input", e))
     }
 }

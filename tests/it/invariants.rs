@@ -61,7 +61,11 @@ fn libraries_stay_behind_their_module() {
     only_in("src", &["moka"], &["src/cache.rs"]);
     only_in("src", &["redb"], &["src/cache/file.rs"]);
     only_in("src", &["prometheus_client"], &["src/metrics.rs"]);
-    only_in("src", &["\"embedgate_"], &["src/metrics.rs", "src/telemetry.rs"]);
+    only_in(
+        "src",
+        &["\"embedgate_"],
+        &["src/metrics.rs", "src/telemetry.rs"],
+    );
     only_in("src", &["plotters"], &["src/bench/plot.rs"]);
     only_in("src", &["candle_core", "candle_nn", " ort::"], &[]);
     only_in(

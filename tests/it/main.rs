@@ -13,3 +13,4 @@ mod invariants;
 mod life;
 mod reference;
 mod support;
+mod warm;

@@ -105,12 +105,33 @@ impl Gateway {
         gateway
     }
 
+    /// Starts the program where no file may grow beyond so many blocks of 512 bytes, and waits until it is ready.
+    pub(crate) fn start_with_full_disk(config: &str, blocks: u32) -> Self {
+        // Without its signal, the limit is to a program what a full disk is: an error of the write.
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, "sh"]);
+        let program = embedgate();
+        shell.arg(program.get_program()).env_clear();
+        shell.envs(
+            program
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let gateway = Self::start_command(shell, config, &[]);
+        gateway.wait_for_log("\"message\":\"ready\"");
+        gateway
+    }
+
     /// Starts the program and waits until it listens; models may still be loading.
     pub(crate) fn start_loading(config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_command(embedgate(), config, variables)
+    }
+
+    fn start_command(mut command: Command, config: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("embedgate.toml");
         std::fs::write(&file, config).unwrap();
-        let mut command = embedgate();
         command
             .arg("--config")
             .arg(&file)
@@ -194,6 +215,42 @@ impl Gateway {
             .find(|line| line.starts_with("VmRSS:"))
             .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Ends the process as nothing else does: at once.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until what was computed so far is in the cache's file.
+    pub(crate) async fn wait_until_written(&self) {
+        // A commit that begins after this text was computed holds all before it, and there may be one under way.
+        for n in 0..2 {
+            let before = self.commits().await;
+            // New in every process: what is in the file already is not written again.
+            let text = format!("{} wrote {before} times {n}", self.child.id());
+            self.vectors("tiny", &json!(text)).await;
+            while self.commits().await == before {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn commits(&self) -> f64 {
+        self.metrics().await["embedgate_cache_file_commits_total"]
+    }
+
+    /// The metrics by name and labels.
+    pub(crate) async fn metrics(&self) -> std::collections::HashMap<String, f64> {
+        let answer = self.get("/metrics").await;
+        assert_eq!(answer.status, 200);
+        let text = answer.body.as_str().unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect()
     }
 
     /// POSTs a body as it is.
