@@ -3,19 +3,17 @@
 //! A sequence is admitted with a permit, waits in the queue of its lane, and goes to a worker thread that owns a backend,
 //! with neighbours of like length, as soon as a worker is free: there is no timer, load makes batches by itself. The rule
 //! that picks a batch is [`queue`], which knows neither clocks nor channels; [`cost`] predicts what a batch takes;
-//! [`load`] decides who may come in; [`worker`] is the thread, and [`replica`] starts it again when it is lost.
+//! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread, and `replica` starts it again when it is lost.
 
 pub mod cost;
+mod dispatch;
 mod load;
 pub mod queue;
 mod replica;
 mod worker;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -27,10 +25,10 @@ use tokio::{
 
 use self::{
     cost::CostModel,
+    dispatch::Dispatcher,
     load::{Load, Refusal},
     queue::{BatchQueue, Budget},
     replica::{Health, Replica},
-    worker::Turn,
 };
 pub use self::{load::Admission, replica::Reload};
 use crate::{
@@ -315,102 +313,6 @@ impl Batcher {
 fn down(name: &str, health: &Health) -> Error {
     let message = format!("model \"{name}\" is down after a fault, and being loaded again");
     Error::unavailable(message, health.retry_after()).with_code("model_unavailable")
-}
-
-/// Collects entries and hands a batch to each worker that asks.
-struct Dispatcher {
-    name: Arc<str>,
-    queue: BatchQueue<Entry>,
-    load: Arc<Load>,
-    health: Health,
-    left: Arc<Notify>,
-    metrics: ModelMetrics,
-    started: Instant,
-}
-
-impl Dispatcher {
-    /// Ends when every sender of entries is gone and the queue is empty.
-    async fn run(mut self, mut incoming: mpsc::Receiver<Entry>, mut turns: mpsc::Receiver<Turn>) {
-        loop {
-            if self.queue.is_empty() {
-                let Some(entry) = incoming.recv().await else {
-                    return;
-                };
-                self.push(entry);
-            }
-            let (health, left) = (self.health.clone(), Arc::clone(&self.left));
-            tokio::select! {
-                // Whatever has arrived joins the queue before the next batch is picked.
-                biased;
-                Some(entry) = incoming.recv() => self.push(entry),
-                Some(turn) = turns.recv() => self.hand_over(turn),
-                () = health.down() => self.refuse_all(),
-                () = left.notified() => self.discard(),
-            }
-            self.show();
-        }
-    }
-
-    fn push(&mut self, entry: Entry) {
-        let lane = entry.admission.lane();
-        let now = self.now();
-        self.queue.push(lane, entry.ids.len(), now, entry);
-    }
-
-    fn hand_over(&mut self, turn: Turn) {
-        if let Some((shape, time)) = turn.done {
-            self.queue.cost_mut().observe(shape, time.as_secs_f64());
-            // What a small batch does says nothing of how fast a queue drains.
-            if !self.queue.is_empty() || self.queue.is_large(shape) {
-                let working = self.health.working();
-                self.load.observe(shape.tokens, time, working);
-            }
-        }
-        self.discard();
-        let now = self.now();
-        self.queue
-            .promote(now, |entry| entry.urgent.load(Ordering::Relaxed));
-        let batch = self.queue.next_batch(now);
-        for entry in &batch {
-            let wait = entry.since.elapsed().as_secs_f64();
-            let lane = entry.admission.lane() as usize;
-            self.metrics.queue_seconds[lane].observe(wait);
-        }
-        // A worker that died since it asked gives the batch back: it waits for another, or for the end.
-        if let Err(batch) = turn.batch.send(batch) {
-            for entry in batch {
-                self.push(entry);
-            }
-        }
-    }
-
-    fn discard(&mut self) {
-        self.queue.discard(|entry| entry.reply.is_closed());
-    }
-
-    /// No replica works: nobody shall wait for one.
-    fn refuse_all(&mut self) {
-        for entry in self.queue.drain() {
-            let Entry {
-                reply, admission, ..
-            } = entry;
-            drop(admission);
-            // An error means that the caller left.
-            drop(reply.send(Err(down(&self.name, &self.health))));
-        }
-    }
-
-    fn show(&self) {
-        for lane in Lane::ALL {
-            let n = i64::try_from(self.queue.len(lane)).unwrap_or(i64::MAX);
-            self.metrics.queue_inputs[lane as usize].set(n);
-        }
-        self.metrics.drain_rate.set(self.load.rate());
-    }
-
-    fn now(&self) -> f64 {
-        self.started.elapsed().as_secs_f64()
-    }
 }
 
 /// Facts for the log.

@@ -1,7 +1,7 @@
 //! Results by what they depend on: in memory, optionally in a file behind it, and one computation for equal inputs in flight.
 //!
 //! What is kept is as the model gave it: cutting, normalizing and encoding come after. [`key`] makes the identities,
-//! [`value`] is what is kept, [`flights`] lets callers share what is being computed, [`file`] outlives the process.
+//! [`value`] is what is kept, `flights` lets callers share what is being computed, [`mod@file`] outlives the process.
 
 pub mod file;
 mod flights;

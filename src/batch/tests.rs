@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use embedgate_mock::{
     Control, FAIL_TOKEN, LOST_TOKEN, MockBackend, NAN_IN_COMPANY_TOKEN, NAN_TOKEN, PANIC_TOKEN,
 };

@@ -4,6 +4,7 @@
 
 mod bad_files;
 mod bad_input;
+mod bench;
 mod cli;
 mod clients;
 mod config_file;
