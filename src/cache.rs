@@ -204,7 +204,11 @@ impl EmbeddingCache {
 
     /// Entries and bytes in memory, about.
     #[must_use]
-    pub fn size(&self) -> (u64, u64) {
+    pub async fn size(&self) -> (u64, u64) {
+        // What was put in or left a moment ago is counted only when the cache has tidied up.
+        if let Some(memory) = &self.0.memory {
+            memory.run_pending_tasks().await;
+        }
         let size = |cache: &Cache<CacheKey, _>| (cache.entry_count(), cache.weighted_size());
         let texts = self.0.texts.as_ref().map_or(0, Cache::weighted_size);
         let (entries, bytes) = self.0.memory.as_ref().map_or((0, 0), size);

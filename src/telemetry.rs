@@ -40,7 +40,7 @@ pub fn init(config: &LogConfig) {
         LogFormat::Text => {
             let fields = debug_fn(|writer, field, value| match field.name() {
                 "message" => write!(writer, "{value:?}"),
-                "id" => write!(writer, "id={value:?}"),
+                "id" => write!(writer, " id={value:?}"),
                 _ => Ok(()),
             });
             lines

@@ -60,6 +60,8 @@ fn draw(
         .configure_mesh()
         .x_desc("good answers a second")
         .y_desc("ms")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y}"))
         .draw()?;
     for (i, target) in targets.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];

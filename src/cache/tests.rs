@@ -46,8 +46,7 @@ async fn memory_stays_within_its_size_and_evictions_are_counted() {
         let value = values.get(Head::Dense).unwrap();
         memory.insert(CacheKey(key), Arc::clone(value)).await;
     }
-    memory.run_pending_tasks().await;
-    let (entries, bytes) = cache.size();
+    let (entries, bytes) = cache.size().await;
     assert!(
         (200..=260).contains(&entries) && bytes <= 1 << 20,
         "{entries} {bytes}"

@@ -28,10 +28,15 @@ pub(super) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
         config.targets.insert(0, started.target.clone());
         bare = Some(started);
     }
+    // A file that cannot be written is said before the load, not after it.
+    for file in [&config.json, &config.svg].into_iter().flatten() {
+        std::fs::File::create(file)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
+    }
     let report = runtime.block_on(bench::run(&config))?;
     drop(bare);
-    bench::write(&config, &report)?;
-    Ok(writeln!(io::stdout(), "{report}").context("standard output")?)
+    writeln!(io::stdout(), "{report}").context("standard output")?;
+    Ok(bench::write(&config, &report)?)
 }
 
 fn config(args: &BenchArgs, environment: &Environment) -> anyhow::Result<BenchConfig> {
@@ -46,14 +51,35 @@ fn config(args: &BenchArgs, environment: &Environment) -> anyhow::Result<BenchCo
             Load::Open(rate) => *rate > 0.0 && *rate <= 1e6,
         };
         if !is_possible {
-            bail!("{load}: clients are 1 to 10000, a rate is above 0 and at most 1000000");
+            bail!(
+                "{load}: --concurrency is 1 to 10000 clients, --rate above 0 and at most 1000000 requests/s"
+            );
         }
     }
     if !(0.0..=1.0).contains(&args.hit_ratio) {
         bail!("--hit-ratio must be 0 to 1, got {}", args.hit_ratio);
     }
-    if args.inputs == 0 || args.rounds == 0 || args.duration.0.is_zero() {
-        bail!("--inputs, --rounds and --duration must be at least 1");
+    for (flag, is_nothing) in [
+        ("--inputs", args.inputs == 0),
+        ("--rounds", args.rounds == 0),
+        ("--hot", args.hot == 0),
+        ("--duration", args.duration.0.is_zero()),
+        ("--timeout", args.timeout.0.is_zero()),
+    ] {
+        if is_nothing {
+            bail!("{flag} must be more than nothing");
+        }
+    }
+    for (i, target) in args.targets.iter().enumerate() {
+        if args.targets[..i]
+            .iter()
+            .any(|other| other.name == target.name)
+        {
+            bail!(
+                "two targets are named {}: name them as NAME=URL",
+                target.name
+            );
+        }
     }
     Ok(BenchConfig {
         targets: args.targets.clone(),

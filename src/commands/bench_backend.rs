@@ -29,7 +29,19 @@ pub(super) fn run(
     let config = Config::load(config, environment)?;
     let asked = args.model.as_deref().or(config.default_model());
     let model = asked.and_then(|name| config.models.get(name));
-    let model = model.context("no such model: name one of the configuration with --model")?;
+    let names = || {
+        config
+            .models
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let model =
+        model.with_context(|| format!("no such model: choose one with --model: {}", names()))?;
+    if args.n == 0 {
+        return Err(anyhow::anyhow!("-n must be at least 1").into());
+    }
     let plan = load::plan(model)?;
     let tokenizer = load::tokenizer(&plan).map_err(anyhow::Error::from)?;
     let surroundings = Surroundings::new(&config, environment);

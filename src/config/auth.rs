@@ -75,6 +75,13 @@ impl<'de> Deserialize<'de> for KeyConfig {
 
 impl AuthConfig {
     pub(super) fn check(&self, problems: &mut Vec<Problem>) {
+        // What could not be read is missing here: that there is no key is not the problem then.
+        if problems
+            .iter()
+            .any(|problem| problem.key.starts_with("auth"))
+        {
+            return;
+        }
         match (self.mode, self.keys.is_empty()) {
             (None, true) => problems.push(Problem::new(
                 "auth",

@@ -29,7 +29,11 @@ pub struct CacheConfig {
 
 /// `[cache.file]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "a table, [cache.file] with path = \"/var/cache/embedgate/results.redb\""
+)]
 pub struct CacheFileConfig {
     /// The file; none means that results live in memory alone.
     pub path: Option<PathBuf>,
@@ -86,6 +90,15 @@ impl CacheConfig {
     pub(super) fn check(&self, problems: &mut Vec<Problem>) {
         if let Some(ttl) = self.ttl {
             ttl.check("cache.ttl", problems);
+        }
+        if let Some(path) = &self.file.path
+            && (path.as_os_str().is_empty() || path.is_dir())
+        {
+            let shown = path.display();
+            let message = format!(
+                "\"{shown}\" is no name of a file: write it as \"/var/cache/embedgate/results.redb\""
+            );
+            problems.push(Problem::new("cache.file.path", message));
         }
         if self.file.max_size.0 < 1 << 20 {
             let message = format!("{} is too small, use at least 1MiB", self.file.max_size);

@@ -82,7 +82,10 @@ fn read<T: DeserializeOwned + Default>(
             .fold(at.to_owned(), |key, part| format!("{key}.{part}"))
             .replace(".[", "[");
         // What was found in place of a list of keys may be a key.
-        let is_secret = key == "auth.keys" || key.starts_with("auth.keys[");
+        let names_no_value = ["unknown variant", "unknown field", "missing field"]
+            .iter()
+            .any(|start| message.starts_with(start));
+        let is_secret = (key == "auth.keys" || key.starts_with("auth.keys[")) && !names_no_value;
         let message = if is_secret {
             "must be a list of keys, keys = [\"${EMBEDGATE_KEY}\"], or of tables with key, name and lane".into()
         } else {
@@ -123,6 +126,51 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_key_is_said_without_the_key_and_is_the_only_problem() {
+        let auth = |keys: &str| {
+            let text = format!("[auth]\nkeys = {keys}\n[models.a]\npath = \"/\"\n");
+            problems(&text)
+        };
+        let cases = [
+            (
+                r#"[{ key = "long-enough", lane = "fast" }]"#,
+                "auth.keys[0].lane",
+                "expected `query` or `bulk`",
+            ),
+            (
+                r#"[{ key = "long-enough", nam = "x" }]"#,
+                "auth.keys[0].nam",
+                "unknown field `nam`",
+            ),
+            (r#"[{ name = "x" }]"#, "auth.keys[0]", "missing field `key`"),
+            (r#""a-secret-key""#, "auth.keys", "must be a list of keys"),
+        ];
+        for (keys, key, message) in cases {
+            let found = auth(keys);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].0, key);
+            assert!(found[0].1.contains(message), "{found:?}");
+            assert!(!found[0].1.contains("secret"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_cache_file_that_is_no_file_is_refused() {
+        for text in [
+            "file = \"a.redb\"",
+            "file = { path = \"\" }",
+            "file = { path = \"/\" }",
+        ] {
+            let text =
+                format!("[auth]\nmode = \"none\"\n[cache]\n{text}\n[models.a]\npath = \"/\"\n");
+            let found = problems(&text);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].0.starts_with("cache.file"), "{found:?}");
+            assert!(found[0].1.contains("results.redb"), "{found:?}");
+        }
+    }
+
+    #[test]
     fn every_problem_is_reported_with_its_key() {
         let text = r#"
             colour = "red"
@@ -150,7 +198,6 @@ mod tests {
             "server.max_inputs",
             "server.lisen",
             "auth.mode",
-            "auth",
             "models.a.backend.type",
             "models.a.backend.threads",
             "models.a.path",

@@ -150,7 +150,10 @@ impl CalibrationFile {
         };
         if let Err(error) = write() {
             let path = self.0.display();
-            tracing::debug!(error = %error, "{path} cannot be written: {error}");
+            tracing::warn!(
+                error = %error,
+                "{path} cannot be written: {error}; every start measures again, see server.state_dir"
+            );
         }
     }
 }

@@ -91,7 +91,7 @@ fn a_target_that_cannot_be_measured_is_named() {
         ),
         (
             vec![gateway.url.as_str(), "-n", "0"],
-            "clients are 1 to 10000",
+            "--concurrency is 1 to 10000",
         ),
         (
             vec![gateway.url.as_str(), "--texts", "/nowhere"],

@@ -59,7 +59,7 @@ fn axum_and_status_codes_stay_in_http() {
 #[test]
 fn libraries_stay_behind_their_module() {
     only_in("src", &["moka"], &["src/cache.rs"]);
-    only_in("src", &["redb"], &["src/cache/file.rs"]);
+    only_in("src", &["redb::"], &["src/cache/file.rs"]);
     only_in("src", &["prometheus_client"], &["src/metrics.rs"]);
     only_in(
         "src",
