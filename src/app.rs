@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     auth::Authenticator,
-    cache::{EmbeddingCache, file::WarmFile},
+    cache::{EmbeddingCache, file::WarmFile, now_seconds},
     config::{Config, Environment},
     embed::Embedder,
     http::{
@@ -66,9 +66,7 @@ impl App {
             embedder: OnceLock::new(),
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),
-            started: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
+            started: now_seconds(),
         });
         self.announce(&listener, &gateway)?;
         let router = http::router(Arc::clone(&gateway));

@@ -3,7 +3,8 @@
 //! A sequence is admitted with a permit, waits in the queue of its lane, and goes to a worker thread that owns a backend,
 //! with neighbours of like length, as soon as a worker is free: there is no timer, load makes batches by itself. The rule
 //! that picks a batch is [`queue`], which knows neither clocks nor channels; [`cost`] predicts what a batch takes;
-//! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread, and `replica` starts it again when it is lost.
+//! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread, and `replica` starts it
+//! again when it is lost.
 
 pub mod cost;
 mod dispatch;
@@ -101,6 +102,17 @@ pub(crate) struct Entry {
     reply: oneshot::Sender<Result<Row, Error>>,
     /// Held until the reply is sent.
     admission: Admission,
+}
+
+impl Entry {
+    /// Sends the answer; an error means that the caller left. The permit goes free before the caller hears of it.
+    fn answer(self, result: Result<Row, Error>) {
+        let Self {
+            reply, admission, ..
+        } = self;
+        drop(admission);
+        drop(reply.send(result));
+    }
 }
 
 /// What a queue is made with.
@@ -288,12 +300,6 @@ impl Batcher {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.load.in_flight()
-    }
-
-    /// How long a sequence of this lane would wait now, as far as one can tell.
-    #[must_use]
-    pub fn wait(&self, lane: Lane) -> Duration {
-        self.load.wait(lane)
     }
 
     /// Ends the queue and waits for the batches in flight. Blocks; must be called within a tokio runtime, not on one of

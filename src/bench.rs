@@ -14,6 +14,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 
+pub(crate) use self::report::median;
 pub use self::{
     client::Target,
     load::{Load, Measured},
@@ -130,22 +131,22 @@ pub fn write(config: &BenchConfig, report: &Report) -> anyhow::Result<()> {
 /// When a target cannot be reached or refuses the first request: the measurement would say nothing.
 pub async fn run(config: &BenchConfig) -> anyhow::Result<Report> {
     let texts = Texts::new(&config.request.texts)?;
-    let mut drivers = Vec::new();
-    for target in &config.targets {
-        let driver = Driver::new(target, &config.request, &texts);
-        driver.try_out().await?;
-        driver.fill_hot().await?;
-        drivers.push(driver);
-    }
     let background = RequestConfig {
         inputs: BACKGROUND_INPUTS,
         lane: Some(Lane::Bulk),
         ..config.request.clone()
     };
+    let mut drivers = Vec::new();
+    for target in &config.targets {
+        let driver = Driver::new(target, &config.request, &texts);
+        driver.try_out().await?;
+        driver.fill_hot().await?;
+        drivers.push((driver, Driver::new(target, &background, &texts)));
+    }
     let mut report = Report::new(config);
     for round in 0..config.rounds {
         for load in &config.loads {
-            for (target, driver) in config.targets.iter().zip(&drivers) {
+            for (target, (driver, bulk)) in config.targets.iter().zip(&drivers) {
                 tracing::info!(
                     "round {} of {}: {load} on {}",
                     round + 1,
@@ -153,7 +154,6 @@ pub async fn run(config: &BenchConfig) -> anyhow::Result<Report> {
                     target.name
                 );
                 driver.measure(*load, config.warm_up).await;
-                let bulk = Driver::new(target, &background, &texts);
                 let (measured, beside) = tokio::join!(
                     driver.measure(*load, config.duration),
                     bulk.background(config.background, config.duration),

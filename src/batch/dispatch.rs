@@ -88,12 +88,7 @@ impl Dispatcher {
     /// No replica works: nobody shall wait for one.
     fn refuse_all(&mut self) {
         for entry in self.queue.drain() {
-            let Entry {
-                reply, admission, ..
-            } = entry;
-            drop(admission);
-            // An error means that the caller left.
-            drop(reply.send(Err(down(&self.name, &self.health))));
+            entry.answer(Err(down(&self.name, &self.health)));
         }
     }
 

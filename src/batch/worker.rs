@@ -136,7 +136,7 @@ impl Worker {
         for (i, entry) in entries.into_iter().enumerate() {
             let row = results.as_mut().map(|r| Row::take(r, i, entry.outputs));
             match row.filter(Row::is_finite) {
-                Some(row) => answer(entry, Ok(row)),
+                Some(row) => entry.answer(Ok(row)),
                 None => self.run_alone(entry)?,
             }
         }
@@ -154,7 +154,7 @@ impl Worker {
                 .ok_or_else(|| Error::internal(NotFinite)),
             Err(error) => Err(Error::internal(error)),
         };
-        answer(entry, result);
+        entry.answer(result);
         Ok(())
     }
 
@@ -211,13 +211,4 @@ fn complete(
             "rows are missing",
         ))
     }
-}
-
-/// Sends the answer; an error means that the caller left. The permit goes free before the caller hears of it.
-fn answer(entry: Entry, result: Result<Row, Error>) {
-    let Entry {
-        reply, admission, ..
-    } = entry;
-    drop(admission);
-    drop(reply.send(result));
 }

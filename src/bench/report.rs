@@ -102,7 +102,8 @@ impl Figures {
     }
 }
 
-fn median(mut all: Vec<f64>) -> f64 {
+/// The middle of some numbers; 0 of none.
+pub(crate) fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     let n = all.len();
     match n {

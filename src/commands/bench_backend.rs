@@ -12,7 +12,7 @@ use embedgate_core::{Backend, Outputs, TokenBatch};
 use super::{Failure, start_log};
 use crate::{
     args::BenchBackendArgs,
-    bench::random_texts,
+    bench::{median, random_texts},
     config::{Config, Environment, LogLevel},
     model::load::{self, Surroundings},
 };
@@ -69,8 +69,7 @@ pub(super) fn run(
         run_batch(backend.as_mut(), std::slice::from_ref(ids))?;
         alone.push(started.elapsed().as_secs_f64() * 1e3);
     }
-    alone.sort_by(f64::total_cmp);
-    let median = alone.get(alone.len() / 2).copied().unwrap_or_default();
+    let median = median(alone);
     writeln!(out, "one text at a time: median {median:.2} ms").context("standard output")?;
     Ok(())
 }
