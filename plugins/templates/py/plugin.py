@@ -1,0 +1,33 @@
+"""{{name}}: takes the whitespace off both ends of every text."""
+
+# Import here only: modules are loaded when the plugin is built.
+import json
+
+from componentize_py_types import Err
+from wit_world.imports import log
+from wit_world.imports.types import Edits, EmbedRequest, InputEdit_All, Inputs_Texts, Outcome, Outcome_Edited
+from wit_world.imports.types import Outcome_Unchanged, Principal
+
+lower_case = False
+
+
+class Lifecycle:
+    def init(self, settings: str) -> None:
+        """Called once, with the plugin's settings as JSON. Raise `Err` of a text to refuse them: the gateway shows it."""
+        global lower_case
+        given = json.loads(settings)
+        lower_case = given.pop("lower_case", False)
+        if given or not isinstance(lower_case, bool):
+            raise Err("the settings of {{name}} are { lower_case = true or false }, got " + settings)
+
+
+class Preprocessor:
+    def preprocess(self, request: EmbedRequest, caller: Principal | None) -> Outcome:
+        """Called for every request. Raise `Err(Rejection(400, code, message, []))` to refuse it."""
+        if not isinstance(request.inputs, Inputs_Texts):
+            return Outcome_Unchanged()
+        texts = [text.strip() for text in request.inputs.value]
+        if lower_case:
+            texts = [text.lower() for text in texts]
+        log.write(log.Level.DEBUG, "trimmed texts", [("texts", str(len(texts)))])
+        return Outcome_Edited(Edits(None, InputEdit_All(texts), None, None, []))
