@@ -6,12 +6,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
     auth::Authenticator,
     cache::{EmbeddingCache, file::WarmFile, now_seconds},
-    config::{Config, Environment},
+    config::{AuthMode, Config, Environment},
     embed::Embedder,
     http::{
         self, Gateway,
@@ -20,6 +23,8 @@ use crate::{
     },
     metrics::Metrics,
     model::{Entry, ModelRegistry, load, load::Surroundings},
+    plugin::{PluginSurroundings, Plugins},
+    reload::{Reloader, Source},
     shutdown::{Shutdown, Stage},
 };
 
@@ -30,6 +35,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct App {
     config: Config,
     surroundings: Surroundings,
+    source: Source,
+    metrics: Metrics,
+    plugins: Arc<Plugins>,
 }
 
 impl App {
@@ -37,18 +45,38 @@ impl App {
     ///
     /// # Errors
     /// Every problem, in one message.
-    pub fn build(config: Config, environment: &Environment) -> anyhow::Result<Self> {
+    pub fn build(config: Config, source: Source) -> anyhow::Result<Self> {
         let problems: Vec<String> = folder_problems(&config);
         if !problems.is_empty()
             && (problems.len() == config.models.len() || config.server.require_all_models)
         {
             bail!("models that cannot be served:\n  {}", problems.join("\n  "));
         }
-        let surroundings = Surroundings::new(&config, environment);
+        let surroundings = Surroundings::new(&config, &source.environment);
+        let metrics = Metrics::new();
+        let plugins = Arc::new(Plugins::new(plugin_surroundings(
+            &config,
+            &source.environment,
+            &metrics,
+        )));
         Ok(Self {
             config,
             surroundings,
+            source,
+            metrics,
+            plugins,
         })
+    }
+
+    /// Loads the plugins.
+    ///
+    /// # Errors
+    /// Every plugin that cannot be loaded: without one of them, requests would not be what they are meant to be.
+    pub async fn load_plugins(&self) -> anyhow::Result<()> {
+        let (plugins, configs) = (Arc::clone(&self.plugins), self.config.plugins.clone());
+        let loading = tokio::task::spawn_blocking(move || plugins.load(&configs));
+        let failed = loading.await.context("loading plugins panicked")?.failed;
+        check_plugins(&self.config, &self.plugins, failed)
     }
 
     /// Listens at once, loads the models, serves until the shutdown begins, and cleans up.
@@ -58,10 +86,12 @@ impl App {
     /// # Errors
     /// When no model can be loaded (or not all, where all are required), or requests had to be cut off at the end.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-        let metrics = Metrics::new();
+        let metrics = self.metrics.clone();
+        let mut hangups = signal(SignalKind::hangup()).context("no signal handler")?;
         let gateway = Arc::new(Gateway {
             config: self.config.server.clone(),
-            authenticator: Authenticator::new(&self.config.auth),
+            authenticator: Authenticator::new(&self.config.auth, Arc::clone(&self.plugins)),
+            plugins: Arc::clone(&self.plugins),
             body_memory: BodyMemory::new(&self.config.server),
             embedder: OnceLock::new(),
             metrics: metrics.clone(),
@@ -79,10 +109,22 @@ impl App {
             tracing::info!("ready");
             std::future::pending::<anyhow::Result<()>>().await
         };
+        let reloader = Reloader {
+            source: self.source.clone(),
+            config: self.config.clone(),
+            plugins: Arc::clone(&self.plugins),
+        };
+        let reloading = async {
+            let authenticator = &gateway.authenticator;
+            reloader.watch(authenticator, &mut hangups, &shutdown).await;
+            std::future::pending::<()>().await;
+        };
         let end = tokio::select! {
             end = serving => end,
             failed = loading => return failed,
+            () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
         };
+        self.plugins.stop();
         match end {
             End::Drained => stop(gateway, self.config.server.drain_timeout.0).await?,
             End::Forced { connections } => {
@@ -174,6 +216,47 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// What plugins need of the gateway.
+#[must_use]
+pub fn plugin_surroundings(
+    config: &Config,
+    environment: &Environment,
+    metrics: &Metrics,
+) -> PluginSurroundings {
+    let folder = config.server.state_dir.clone();
+    let folder = folder.or_else(|| environment.state_folder());
+    PluginSurroundings {
+        state_folder: folder.map(|folder| folder.join("plugins")),
+        max_body: config.server.max_body.bytes(),
+        metrics: metrics.clone(),
+    }
+}
+
+/// Reports the plugins that cannot be loaded, and what only they could tell of who may come in.
+///
+/// # Errors
+/// Every problem, in one message.
+pub fn check_plugins(
+    config: &Config,
+    plugins: &Plugins,
+    mut problems: Vec<String>,
+) -> anyhow::Result<()> {
+    let auth = &config.auth;
+    if problems.is_empty() {
+        let is_open = auth.mode == Some(AuthMode::None);
+        if is_open && plugins.has_authenticators() {
+            problems.push("auth.mode is \"none\", and a plugin authenticates: remove one of the two, or name the plugin's other hooks in its hooks".into());
+        }
+        if !is_open && auth.keys.is_empty() && !plugins.has_authenticators() {
+            problems.push("auth: there is no key, and no plugin authenticates: set keys = [\"${EMBEDGATE_KEY}\"], or mode = \"none\" to let anybody in".into());
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!("plugins that cannot be used:\n  {}", problems.join("\n  "))
 }
 
 /// What is wrong with the models' folders, as `models.NAME: problem`.

@@ -1,93 +1,181 @@
-//! Tells who a caller is from the request's `Authorization`, before its body is read.
+//! Tells who a caller is from the request's head, before its body is read: by the configured keys, then by plugins.
 
-use std::sync::Arc;
+pub mod key;
+
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
+
+use arc_swap::ArcSwap;
 
 use crate::{
-    config::{AuthConfig, AuthMode, KeyConfig},
+    config::{AuthConfig, AuthMode, KeyConfig, KeySecret},
     error::{Error, ErrorKind},
-    request::{Lane, Principal},
+    limits::Limits,
+    plugin::{Head, Plugins},
+    request::{Identity, Principal, Route},
 };
 
-/// The keys that let callers in.
+/// Finds the principal behind a request.
 pub struct Authenticator {
-    /// None where anybody may come in. Hashes, so that comparing takes the same time whatever is wrong with a key.
-    keys: Option<Vec<(blake3::Hash, Caller)>>,
+    access: ArcSwap<Access>,
+    plugins: Arc<Plugins>,
+    /// Keys the hashes by which plain keys are found, so that nobody can make two keys of one place.
+    hash_key: [u8; 32],
 }
 
-/// Who calls, and what their key's configuration says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// Who it is.
-    pub principal: Principal,
-    /// The lane of requests that name none themselves.
-    pub lane: Option<Lane>,
+/// What the configuration says about who may come in.
+struct Access {
+    is_open: bool,
+    open_routes: Vec<Route>,
+    /// Keys that the configuration holds, by their hash.
+    plain: HashMap<[u8; 32], Known>,
+    /// Keys that it holds the hash of, by the part of them that is no secret.
+    hashed: HashMap<String, (key::KeyHash, Known)>,
+    limits: Limits,
+}
+
+/// Whose a key is, and until when.
+struct Known {
+    identity: Arc<Identity>,
+    expires: Option<SystemTime>,
 }
 
 impl Authenticator {
     /// Takes the keys from the configuration.
     #[must_use]
-    pub fn new(config: &AuthConfig) -> Self {
-        let open = config.mode == Some(AuthMode::None);
-        let keys = config.keys.iter().map(caller).collect();
-        Self {
-            keys: (!open).then_some(keys),
+    pub fn new(config: &AuthConfig, plugins: Arc<Plugins>) -> Self {
+        let mut hash_key = [0; 32];
+        for half in hash_key.chunks_mut(16) {
+            half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         }
+        Self {
+            access: ArcSwap::from_pointee(Access::new(config, &hash_key, None)),
+            plugins,
+            hash_key,
+        }
+    }
+
+    /// Takes other keys and limits. Requests that were let in stay in.
+    pub fn reload(&self, config: &AuthConfig) {
+        let before = self.access.load_full();
+        let access = Access::new(config, &self.hash_key, Some(&before.limits));
+        self.access.store(Arc::new(access));
+        self.plugins.forget_callers();
     }
 
     /// Whether anybody may come in.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.keys.is_none()
+        self.access.load().is_open
     }
 
-    /// Finds the principal behind the value of an `Authorization` header: `Bearer KEY`, or the key alone.
+    /// Finds who sends a request; `authorization` is the value of that header: `Bearer KEY`, or the key alone.
     ///
     /// # Errors
-    /// Unauthenticated when the key is missing or not one of the configured ones.
-    pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Caller, Error> {
-        let Some(keys) = &self.keys else {
-            return Ok(Caller {
-                principal: Principal::Anonymous,
-                lane: None,
-            });
-        };
-        let refused = |message: &str| {
-            Error::new(ErrorKind::Unauthenticated, message).with_code("invalid_api_key")
-        };
-        let value = authorization
-            .ok_or_else(|| refused("no API key given: send it as \"Authorization: Bearer KEY\""))?
-            .trim_ascii();
-        let key = match value.split_at_checked(7) {
-            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
-            _ => value,
-        };
-        let hash = blake3::hash(key);
-        // Every key is compared, each in constant time.
-        let mut found = None;
-        for (known, caller) in keys {
-            if *known == hash {
-                found = Some(caller);
-            }
+    /// Unauthenticated where no key is known and no plugin knows the caller; a plugin's refusal; Unavailable where a
+    /// plugin that is asked fails.
+    pub async fn authenticate(
+        &self,
+        route: Option<Route>,
+        authorization: Option<&[u8]>,
+        head: Head<'_>,
+    ) -> Result<Principal, Error> {
+        let access = self.access.load_full();
+        if access.is_open {
+            return Ok(Principal::Anonymous);
         }
-        found
-            .cloned()
-            .ok_or_else(|| refused("the API key is not known"))
+        let key = authorization.map(bare_key);
+        match key.and_then(|key| access.known(key, &self.hash_key)) {
+            Some(known) if known.expires.is_some_and(|end| end <= SystemTime::now()) => {
+                return Err(refused("the API key has expired").with_code("api_key_expired"));
+            }
+            Some(known) => return Ok(Principal::Named(Arc::clone(&known.identity))),
+            None => {}
+        }
+        if route.is_some_and(|route| access.open_routes.contains(&route)) {
+            return Ok(Principal::Anonymous);
+        }
+        let asked = self.plugins.authenticate(route, &access.limits, head);
+        match asked.await? {
+            Some(identity) => Ok(Principal::Named(identity)),
+            None if key.is_some() => Err(refused("the API key is not known")),
+            None => Err(refused(
+                "no API key given: send it as \"Authorization: Bearer KEY\"",
+            )),
+        }
     }
 }
 
-/// The hash that a key is known by, and whose it is: by its name, else by a name that only the key gives.
-fn caller(config: &KeyConfig) -> (blake3::Hash, Caller) {
-    let key = config.key.expose().as_bytes();
-    let name: Arc<str> = match &config.name {
-        Some(name) => name.as_str().into(),
-        None => {
-            let id = blake3::derive_key("embedgate 2026-11 name of a key without one", key);
+fn refused(message: &str) -> Error {
+    Error::new(ErrorKind::Unauthenticated, message).with_code("invalid_api_key")
+}
+
+/// The key in the value of an `Authorization` header.
+fn bare_key(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    match value.split_at_checked(7) {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
+        _ => value,
+    }
+}
+
+impl Access {
+    fn new(config: &AuthConfig, hash_key: &[u8; 32], before: Option<&Limits>) -> Self {
+        let limits = Limits::new(&config.limits, before);
+        let mut access = Self {
+            is_open: config.mode == Some(AuthMode::None),
+            open_routes: config.open_routes.clone(),
+            plain: HashMap::new(),
+            hashed: HashMap::new(),
+            limits,
+        };
+        for key in &config.keys {
+            let known = Known {
+                identity: Arc::new(identity(key, &access.limits)),
+                expires: key.expires.map(|end| end.0),
+            };
+            match &key.secret {
+                KeySecret::Key(key) => {
+                    let hash = blake3::keyed_hash(hash_key, key.expose().as_bytes());
+                    access.plain.insert(*hash.as_bytes(), known);
+                }
+                KeySecret::Hash(hash) => {
+                    let id = hash.id().to_owned();
+                    access.hashed.insert(id, (hash.clone(), known));
+                }
+            }
+        }
+        access
+    }
+
+    /// Whose a key is. What a wrong key has in common with a right one cannot be told from the time that it takes: keys
+    /// are found by a hash under a secret, or by their public part and then compared in constant time.
+    fn known(&self, key: &[u8], hash_key: &[u8; 32]) -> Option<&Known> {
+        let hash = blake3::keyed_hash(hash_key, key);
+        let hashed = || {
+            let (hash, known) = self.hashed.get(key::id_of(key)?)?;
+            hash.matches(key).then_some(known)
+        };
+        self.plain.get(hash.as_bytes()).or_else(hashed)
+    }
+}
+
+/// Who has a key: by its name, else by a name that only the key gives.
+fn identity(config: &KeyConfig, limits: &Limits) -> Identity {
+    let subject: Arc<str> = match (&config.name, &config.secret) {
+        (Some(name), _) => name.as_str().into(),
+        (None, KeySecret::Hash(hash)) => hash.id().into(),
+        (None, KeySecret::Key(key)) => {
+            let context = "embedgate 2026-11 name of a key without one";
+            let id = blake3::derive_key(context, key.expose().as_bytes());
             blake3::Hash::from(id).to_hex().as_str().into()
         }
     };
-    let caller = Caller {
-        principal: Principal::Named(name),
+    let limit = config.limit.as_deref();
+    Identity {
+        allowance: limit.and_then(|limit| limits.allowance(limit, &subject)),
+        subject,
+        allowed_models: config.models.clone(),
         lane: config.lane,
-    };
-    (blake3::hash(key), caller)
+        ..Identity::default()
+    }
 }

@@ -15,10 +15,13 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 
 use crate::{
-    app::App,
+    app::{self, App},
     args::{CheckArgs, Cli, Command, ServeArgs},
     config::{Config, ConfigError, Environment, LogConfig},
+    metrics::Metrics,
     model::load::{self, LoadError, Surroundings},
+    plugin::Plugins,
+    reload::Source,
     shutdown::Shutdown,
     telemetry,
 };
@@ -84,25 +87,30 @@ pub fn run(cli: Cli) -> ExitCode {
     code.into()
 }
 
-fn serve(config: Option<&Path>, args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
-    let mut config = Config::load(config, environment)?;
+fn serve(file: Option<&Path>, args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
+    let mut config = Config::load(file, environment)?;
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
     telemetry::init(&config.log);
     let listen = config.server.listen;
-    let app = App::build(config, environment).map_err(Failure::Config)?;
+    let source = Source {
+        file: file.map(Path::to_owned),
+        environment: environment.clone(),
+    };
+    let app = App::build(config, source).map_err(Failure::Config)?;
     let runtime = runtime()?;
-    let served: anyhow::Result<()> = runtime.block_on(async {
+    let served: Result<(), Failure> = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("no signal handler")?;
         let listener = TcpListener::bind(listen)
             .await
             .map_err(|e| listen_error(listen, &e))?;
-        app.serve(listener, shutdown).await
+        app.load_plugins().await.map_err(Failure::Config)?;
+        Ok(app.serve(listener, shutdown).await?)
     });
     // What still loads or runs ends with the process: dropping the runtime would wait for it.
     runtime.shutdown_background();
-    Ok(served?)
+    served
 }
 
 fn listen_error(address: std::net::SocketAddr, error: &io::Error) -> anyhow::Error {
@@ -138,9 +146,24 @@ fn check(
             problems.join("\n  ")
         )));
     }
+    check_plugins(&config, environment).map_err(Failure::Config)?;
     Ok(io::stdout()
         .write_all(config.to_toml().as_bytes())
         .context("standard output")?)
+}
+
+/// Loads the plugins, as a start would.
+fn check_plugins(config: &Config, environment: &Environment) -> anyhow::Result<()> {
+    if config.plugins.is_empty() {
+        return Ok(());
+    }
+    start_log(crate::config::LogLevel::Warn);
+    let surroundings = app::plugin_surroundings(config, environment, &Metrics::new());
+    let plugins = Plugins::new(surroundings);
+    let runtime = runtime()?;
+    let _in_runtime = runtime.enter();
+    let failed = plugins.load(&config.plugins).failed;
+    app::check_plugins(config, &plugins, failed)
 }
 
 /// Logs for a command without a server, from this level on.

@@ -8,6 +8,7 @@ mod cache;
 mod expand;
 mod model;
 mod parse;
+mod plugin;
 mod server;
 mod units;
 
@@ -19,10 +20,15 @@ use std::{
 
 use serde::Serialize;
 
+use self::auth::Authenticators;
 pub use self::{
-    auth::{AuthConfig, AuthMode, KeyConfig},
+    auth::{AuthConfig, AuthMode, KeyConfig, KeySecret, LimitConfig},
     cache::{CacheConfig, CacheFileConfig, CachePolicy, ValuePrecision},
     model::{BackendConfig, BackendType, Device, DimensionsPolicy, ModelConfig},
+    plugin::{
+        CryptoConfig, GrantsConfig, Hook, HttpConfig, InstanceConfig, IssuerConfig, KvConfig,
+        MOST_INSTANCES, OnError, PluginConfig,
+    },
     server::{LogConfig, LogFormat, LogLevel, OnnxRuntimeConfig, ServerConfig},
     units::{ByteSize, Period, Secret},
 };
@@ -47,6 +53,8 @@ pub struct Config {
     pub onnxruntime: OnnxRuntimeConfig,
     /// The models by name.
     pub models: BTreeMap<String, ModelConfig>,
+    /// The plugins by name.
+    pub plugins: BTreeMap<String, PluginConfig>,
 }
 
 /// The process's environment, read once: its variables, and where its program lies.
@@ -246,12 +254,18 @@ impl Config {
         self.onnxruntime.library.as_mut().map(resolve);
         self.cache.file.path.as_mut().map(resolve);
         self.server.state_dir.as_mut().map(resolve);
+        for plugin in self.plugins.values_mut() {
+            plugin.paths_mut().for_each(resolve);
+        }
     }
 
     /// What no single table can know.
     fn check(&self, problems: &mut Vec<Problem>) {
         self.server.check(problems);
-        self.auth.check(problems);
+        for (name, plugin) in &self.plugins {
+            plugin.check(name, problems);
+        }
+        self.auth.check(self.authenticators(), problems);
         self.cache.check(problems);
         if self.models.is_empty() && problems.is_empty() {
             let hint =
@@ -262,6 +276,16 @@ impl Config {
             model.check(name, &self.server, problems);
         }
         self.check_names(problems);
+    }
+
+    fn authenticators(&self) -> Authenticators {
+        let said = |plugin: &PluginConfig| match &plugin.hooks {
+            None => Authenticators::Perhaps,
+            Some(hooks) if hooks.contains(&Hook::Authenticate) => Authenticators::Some,
+            Some(_) => Authenticators::None,
+        };
+        let all = self.plugins.values().map(said);
+        all.max().unwrap_or(Authenticators::None)
     }
 
     fn check_names(&self, problems: &mut Vec<Problem>) {

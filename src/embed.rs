@@ -2,12 +2,14 @@
 
 mod finish;
 mod inputs;
+mod preprocess;
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use embedgate_core::Outputs;
 use futures_util::future::try_join_all;
 
+pub use self::preprocess::Preprocessed;
 use self::{finish::Finish, inputs::Prepared};
 use crate::{
     batch::{Admission, Urgent, Work},
@@ -15,7 +17,7 @@ use crate::{
     error::{Error, ErrorKind},
     model::{Model, ModelRegistry},
     offload,
-    request::{EmbedRequest, EmbedResponse, Input, Lane, RequestContext},
+    request::{EmbedRequest, EmbedResponse, Input, Lane, Principal, RequestContext},
 };
 
 /// Requests with at least so many bytes of input are prepared off the threads that serve connections: about 1 ms.
@@ -65,7 +67,7 @@ impl Embedder {
     pub async fn embed(
         &self,
         ctx: &RequestContext,
-        request: EmbedRequest,
+        request: Preprocessed,
     ) -> Result<EmbedResponse, Error> {
         let over = |_| {
             Error::new(
@@ -81,9 +83,11 @@ impl Embedder {
     async fn embed_in_time(
         &self,
         ctx: &RequestContext,
-        request: EmbedRequest,
+        request: Preprocessed,
     ) -> Result<EmbedResponse, Error> {
+        let (request, headers) = request.into_parts();
         let model = self.registry.resolve(request.model.as_deref())?;
+        check_allowed(&ctx.principal, model)?;
         let name = request.model.clone().filter(|name| !name.is_empty());
         let name = name.unwrap_or_else(|| model.name.clone());
         model.check_dimensions(request.dimensions)?;
@@ -119,7 +123,12 @@ impl Embedder {
             model: name,
             embeddings,
             n_cached: is_kept.iter().filter(|kept| **kept).count(),
+            headers,
         };
+        let identity = ctx.principal.identity();
+        if let Some(allowance) = identity.and_then(|identity| identity.allowance.as_ref()) {
+            allowance.charge_tokens(answer.n_tokens());
+        }
         model.metrics.tokens.inc_by(answer.n_tokens() as u64);
         Ok(answer)
     }
@@ -247,6 +256,15 @@ impl Embedder {
         }
         Ok(())
     }
+}
+
+/// Refuses a model that is not the caller's.
+fn check_allowed(principal: &Principal, model: &Model) -> Result<(), Error> {
+    if principal.may_use(model.names()) {
+        return Ok(());
+    }
+    let message = format!("you may not use model \"{}\"", model.name);
+    Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"))
 }
 
 /// What a request asks of its inputs that are not kept.

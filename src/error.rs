@@ -1,6 +1,6 @@
 //! What a caller can be told: a kind, a code, a message; and what only the log is told: the source.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 /// An error that leaves the service. Cheap to clone: coalesced requests share one.
 #[derive(Clone, Debug)]
@@ -8,13 +8,15 @@ pub struct Error {
     /// What sort of problem it is; the dialect makes a status of it.
     pub kind: ErrorKind,
     /// Machine-readable, such as `model_not_found`.
-    pub code: Option<&'static str>,
+    pub code: Option<Cow<'static, str>>,
     /// The request's field that is wrong.
     pub param: Option<&'static str>,
     /// For the client: what is wrong, with the value, and what would be right.
     pub message: String,
     /// When it makes sense to try again.
     pub retry_after: Option<Duration>,
+    /// Added to the headers of the answer.
+    pub headers: Vec<(String, String)>,
     /// For the log.
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -46,6 +48,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The request's time is over.
     DeadlineExceeded,
+    /// A plugin refused it, with this status of 400 to 599.
+    Refused(u16),
 }
 
 impl Error {
@@ -57,6 +61,7 @@ impl Error {
             param: None,
             message: message.into(),
             retry_after: None,
+            headers: Vec::new(),
             source: None,
         }
     }
@@ -96,9 +101,9 @@ impl Error {
 
     /// Adds the machine-readable code.
     #[must_use]
-    pub fn with_code(self, code: &'static str) -> Self {
+    pub fn with_code(self, code: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            code: Some(code),
+            code: Some(code.into()),
             ..self
         }
     }

@@ -33,7 +33,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{
     auth::Authenticator, config::ServerConfig, embed::Embedder, error::Error, metrics::Metrics,
-    shutdown::Shutdown,
+    plugin::Plugins, request::Route, shutdown::Shutdown,
 };
 
 /// What handlers share.
@@ -42,6 +42,8 @@ pub struct Gateway {
     pub config: ServerConfig,
     /// Asked before anything of a request is read.
     pub authenticator: Authenticator,
+    /// Asked about callers and requests, and told of answers.
+    pub plugins: Arc<Plugins>,
     /// What the bodies of all requests together may take.
     pub body_memory: body::BodyMemory,
     /// Set when the models are loaded.
@@ -105,6 +107,15 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     }
 }
 
+/// The name by which the configuration knows a route.
+fn route(path: &str) -> Option<Route> {
+    match path {
+        path if path.ends_with("/embeddings") => Some(Route::Embeddings),
+        path if path.ends_with("/models") || path.ends_with("/models/{*id}") => Some(Route::Models),
+        _ => None,
+    }
+}
+
 /// What is around every route, from the inside out: a panic becomes an answer; a refused body is taken to its end; the log,
 /// the metrics and the request's id see every answer. One layer, since each costs a request several allocations.
 async fn around(gateway: State, request: Request, next: Next) -> Response {
@@ -113,7 +124,7 @@ async fn around(gateway: State, request: Request, next: Next) -> Response {
         answer.unwrap_or_else(error::panicked)
     };
     let lingering = async |request| linger::linger(request, caught).await;
-    trace::trace(&gateway.metrics, request, lingering).await
+    trace::trace(&gateway, request, lingering).await
 }
 
 /// Clients glue base URLs and paths together in every way: `//` counts as `/`, and one at the end as none.

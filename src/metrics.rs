@@ -1,5 +1,7 @@
 //! What is counted and timed, for Prometheus. The only file that says the names of metrics and labels.
 
+mod plugin;
+
 use std::{
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -16,6 +18,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
+pub use self::plugin::PluginMetrics;
 use crate::request::Lane;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -93,6 +96,7 @@ struct Inner {
     file_commits: Counter,
     connections: Gauge,
     resident_bytes: Gauge,
+    plugins: plugin::Families,
 }
 
 impl Default for Metrics {
@@ -203,6 +207,7 @@ impl Metrics {
                 "Resident memory of the process",
                 Gauge::default(),
             ),
+            plugins: plugin::Families::register(&mut all),
             registry: Registry::default(),
         };
         Self(Arc::new(Inner { registry, ..inner }))
@@ -245,6 +250,12 @@ impl Metrics {
             ready: self.0.ready.get_or_create_owned(&model()),
             restarts: self.0.restarts.get_or_create_owned(&model()),
         }
+    }
+
+    /// The metrics of one plugin.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> PluginMetrics {
+        self.0.plugins.plugin(name)
     }
 
     /// Counts an answered request. `route` is one of the table's, so that there are few.

@@ -95,6 +95,12 @@ impl Model {
         }
     }
 
+    /// Its name and its aliases.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let aliases = self.config.aliases.iter().map(String::as_str);
+        std::iter::once(self.name.as_str()).chain(aliases)
+    }
+
     /// The model's queue.
     #[must_use]
     pub fn batcher(&self) -> &Batcher {

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use embedgate_core::{Matrix, Outputs, SparseVector};
 
+use crate::limits::Allowance;
+
 /// A request for embeddings, parsed and not yet validated against the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbedRequest {
@@ -15,6 +17,12 @@ pub struct EmbedRequest {
     pub outputs: Outputs,
     /// The text that dense vectors will be written as, if any: then [`Dense::Text`] is welcome.
     pub text: Option<VectorText>,
+    /// Whether the inputs are queries or documents, where the client says.
+    pub kind: InputKind,
+    /// The end user, as the client names them.
+    pub user: Option<String>,
+    /// Members of the body that mean nothing to the dialect, as JSON text, where somebody wants them.
+    pub extra: Vec<(String, String)>,
     /// How token ids are to be read where the model's config leaves it to the dialect.
     pub token_ids: TokenIds,
     /// Cut vectors to so many dimensions.
@@ -39,6 +47,44 @@ impl Input {
         match self {
             Self::Text(text) => text.len(),
             Self::Tokens(ids) => size_of_val(ids.as_slice()),
+        }
+    }
+}
+
+/// What the inputs are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InputKind {
+    /// The client does not say.
+    #[default]
+    Unspecified,
+    /// They are searched with.
+    Query,
+    /// They are searched for.
+    Document,
+}
+
+/// A route that the configuration can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Route {
+    /// `POST /v1/embeddings` and its aliases.
+    Embeddings,
+    /// `GET /v1/models` and below.
+    Models,
+}
+
+/// A model's name or alias; or the beginning of names, where it ends in `*`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct NamePattern(pub String);
+
+impl NamePattern {
+    /// Whether it stands for this name.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => self.0 == name,
         }
     }
 }
@@ -88,6 +134,8 @@ pub struct EmbedResponse {
     pub embeddings: Vec<Embedding>,
     /// How many inputs were in the cache.
     pub n_cached: usize,
+    /// Headers that plugins add to the answer.
+    pub headers: Vec<(String, String)>,
 }
 
 /// One input's result: what was asked for is set.
@@ -184,22 +232,62 @@ pub struct RequestContext {
 }
 
 /// Who a caller is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Principal {
-    /// Nobody was asked: the config says `mode = "none"`.
+    /// Nobody was asked: the configuration lets anybody in.
     Anonymous,
-    /// The bearer of a configured key, by the key's name.
-    Named(Arc<str>),
+    /// Somebody known by a key or by a plugin.
+    Named(Arc<Identity>),
+}
+
+/// Somebody, and what they may do.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Stable name.
+    pub subject: Arc<str>,
+    /// The organization that they belong to.
+    pub tenant: Option<String>,
+    /// What they may do, in words of whoever authenticated them.
+    pub scopes: Vec<String>,
+    /// The models that they may use; none: all.
+    pub allowed_models: Option<Vec<NamePattern>>,
+    /// Whose cached results they share; none: those of their own name.
+    pub namespace: Option<String>,
+    /// The lane of their requests that name none.
+    pub lane: Option<Lane>,
+    /// What is left of the limit that they are under.
+    pub allowance: Option<Arc<Allowance>>,
+    /// More about them, for plugins.
+    pub attributes: Vec<(String, String)>,
 }
 
 impl Principal {
+    /// Who it is, where that is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Anonymous => None,
+            Self::Named(identity) => Some(identity),
+        }
+    }
+
     /// What the principal's results in the cache go by; none where everybody is one.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
-        match self {
-            Self::Anonymous => None,
-            Self::Named(name) => Some(name),
-        }
+        let identity = self.identity()?;
+        Some(identity.namespace.as_deref().unwrap_or(&identity.subject))
+    }
+
+    /// Whether the principal may use a model of these names.
+    pub fn may_use<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
+        let allowed = self
+            .identity()
+            .and_then(|identity| identity.allowed_models.as_ref());
+        let Some(allowed) = allowed else {
+            return true;
+        };
+        let is_allowed = |name| allowed.iter().any(|pattern| pattern.matches(name));
+        names.into_iter().any(is_allowed)
     }
 }
 

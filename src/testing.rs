@@ -25,6 +25,7 @@ use crate::{
     http::{self, Gateway, body::BodyMemory},
     metrics::Metrics,
     model::{Entry, Model, ModelRegistry, tokenizer::TextTokenizer},
+    plugin::{PluginSurroundings, Plugins},
     shutdown::{Shutdown, Stage},
 };
 
@@ -45,7 +46,7 @@ impl Default for Setup {
     fn default() -> Self {
         let auth = AuthConfig {
             mode: Some(AuthMode::None),
-            keys: Vec::new(),
+            ..AuthConfig::default()
         };
         Self {
             config: Config {
@@ -117,8 +118,20 @@ impl TestGateway {
         );
         let file = WarmFile::open(&config.cache, &metrics);
         let cache = EmbeddingCache::new(&config.cache, file, &metrics);
+        let plugins = Arc::new(Plugins::new(PluginSurroundings {
+            state_folder: None,
+            max_body: config.server.max_body.bytes(),
+            metrics: metrics.clone(),
+        }));
+        if !config.plugins.is_empty() {
+            // Needs a runtime of several threads.
+            let load = || plugins.load(&config.plugins);
+            let failed = tokio::task::block_in_place(load).failed;
+            assert!(failed.is_empty(), "{failed:?}");
+        }
         let gateway = Arc::new(Gateway {
-            authenticator: Authenticator::new(&config.auth),
+            authenticator: Authenticator::new(&config.auth, Arc::clone(&plugins)),
+            plugins,
             body_memory: BodyMemory::new(&config.server),
             embedder: OnceLock::from(Embedder::new(registry, cache, config.server.max_inputs)),
             config: config.server,

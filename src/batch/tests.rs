@@ -107,7 +107,7 @@ async fn a_lost_backend_is_loaded_again_with_growing_pauses_and_serves_again() {
         let model = gateway.model();
         gateway.until(|| !model.batcher().is_healthy()).await;
         let error = run(&gateway, Lane::Query, &[1]).await.unwrap_err();
-        assert_eq!(error.code, Some("model_unavailable"));
+        assert_eq!(error.code.as_deref(), Some("model_unavailable"));
         assert!(
             error
                 .retry_after

@@ -17,10 +17,10 @@ use crate::{
     args::EmbedArgs,
     cache::EmbeddingCache,
     config::{CacheConfig, Config, Environment, LogLevel},
-    embed::Embedder,
+    embed::{Embedder, Preprocessed},
     metrics::Metrics,
     model::{Entry, ModelRegistry, load, load::Surroundings},
-    request::{Dense, EmbedRequest, Input, Lane, Principal, RequestContext, TokenIds},
+    request::{Dense, EmbedRequest, Input, InputKind, Lane, Principal, RequestContext, TokenIds},
 };
 
 /// Lines that are embedded together: enough to fill batches of like length.
@@ -111,6 +111,9 @@ async fn embed_lines(
         inputs: texts.into_iter().map(Input::Text).collect(),
         outputs: Outputs::DENSE,
         text: None,
+        kind: InputKind::Unspecified,
+        user: None,
+        extra: Vec::new(),
         token_ids: TokenIds::Reject,
         dimensions: args.dimensions.filter(|n| *n > 0),
         truncate: None,
@@ -122,7 +125,9 @@ async fn embed_lines(
         deadline,
         lane: Some(Lane::Bulk),
     };
-    let answer = embedder.embed(&ctx, request).await?;
+    let answer = embedder
+        .embed(&ctx, Preprocessed::unchanged(request))
+        .await?;
     let mut out = Vec::new();
     for embedding in answer.embeddings {
         let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);

@@ -32,9 +32,18 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         }
         Some(_) => problems.push(Problem::new("models", "must be tables: [models.NAME]")),
     }
+    match table.remove("plugins") {
+        None => {}
+        Some(Value::Table(plugins)) => {
+            for (name, value) in plugins {
+                let plugin = read(&format!("plugins.{name}"), value, problems);
+                config.plugins.insert(name, plugin);
+            }
+        }
+        Some(_) => problems.push(Problem::new("plugins", "must be tables: [plugins.NAME]")),
+    }
     for key in table.keys() {
-        let known =
-            "default_model, [server], [log], [auth], [cache], [onnxruntime] and [models.NAME]";
+        let known = "default_model, [server], [log], [auth], [cache], [onnxruntime], [models.NAME] and [plugins.NAME]";
         problems.push(Problem::new(
             key,
             format!("is not known, expected one of {known}"),

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{
     config::{AuthConfig, CachePolicy, KeyConfig, ModelConfig, ValuePrecision},
-    embed::Embedder,
-    request::{EmbedRequest, Input, Principal, RequestContext, TokenIds},
+    embed::{Embedder, Preprocessed},
+    request::{EmbedRequest, Input, InputKind, Principal, RequestContext, TokenIds},
     testing::{DIMENSIONS, TestGateway, far},
 };
 
@@ -345,6 +345,7 @@ async fn principals_do_not_share_results_unless_the_config_says_so() {
                     key("second-key", Some("team")),
                     key("third-key", None),
                 ],
+                ..AuthConfig::default()
             };
         });
         for key in ["first-key", "second-key", "third-key"] {
@@ -373,6 +374,9 @@ fn request(outputs: embedgate_core::Outputs, ids: &[u32]) -> EmbedRequest {
         inputs: vec![Input::Tokens(ids.to_vec())],
         outputs,
         text: None,
+        kind: InputKind::Unspecified,
+        user: None,
+        extra: Vec::new(),
         token_ids: TokenIds::Native,
         dimensions: None,
         truncate: None,
@@ -395,11 +399,17 @@ async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_i
     let embedder: &Embedder = gateway.gateway.embedder().unwrap();
     let ids = [5, 6, 7, 8];
     embedder
-        .embed(&context(), request(Outputs::DENSE, &ids))
+        .embed(
+            &context(),
+            Preprocessed::unchanged(request(Outputs::DENSE, &ids)),
+        )
         .await
         .unwrap();
     let all = embedder
-        .embed(&context(), request(Outputs::BGE_M3, &ids))
+        .embed(
+            &context(),
+            Preprocessed::unchanged(request(Outputs::BGE_M3, &ids)),
+        )
         .await
         .unwrap();
     let rest = Outputs {
@@ -417,7 +427,10 @@ async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_i
         "each token's vector has length 1"
     );
     let again = embedder
-        .embed(&context(), request(Outputs::BGE_M3, &ids))
+        .embed(
+            &context(),
+            Preprocessed::unchanged(request(Outputs::BGE_M3, &ids)),
+        )
         .await
         .unwrap();
     assert_eq!((gateway.control.outputs().len(), again.n_cached), (2, 1));
@@ -436,7 +449,7 @@ async fn what_the_model_cannot_give_is_refused_by_name() {
         ..embedgate_core::Outputs::default()
     };
     let error = embedder
-        .embed(&context(), request(outputs, &[1]))
+        .embed(&context(), Preprocessed::unchanged(request(outputs, &[1])))
         .await
         .unwrap_err();
     assert_eq!(

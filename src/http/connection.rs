@@ -2,7 +2,7 @@
 //!
 //! axum's own `serve` sets no timer for headers and no limit; the timers of a connection are `TimedStream`'s.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, service::service_fn};
@@ -39,6 +39,10 @@ pub enum End {
     },
 }
 
+/// The other end of a request's connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeerAddress(pub(super) IpAddr);
+
 /// Serves connections until the shutdown begins, then waits for requests in flight.
 pub async fn serve(
     listener: TcpListener,
@@ -55,8 +59,8 @@ pub async fn serve(
             () = shutdown.reached(Stage::Draining) => break,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let (stream, slot) = accepted;
-        let connection = connection(stream, router.clone(), config);
+        let (stream, peer, slot) = accepted;
+        let connection = connection(stream, peer, router.clone(), config);
         let connection = graceful.watch(connection);
         let metrics = metrics.clone();
         metrics.connections().inc();
@@ -86,6 +90,7 @@ pub async fn serve(
 /// Serves one client's requests, one after another, until either side ends the connection or a timer does.
 fn connection<S>(
     stream: S,
+    peer: IpAddr,
     router: Router,
     config: &ServerConfig,
 ) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S>
@@ -94,7 +99,8 @@ where
 {
     let timed = TimedStream::new(stream, config);
     let serving = timed.serving();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(PeerAddress(peer));
         let (router, guard) = (router.clone(), serving.enter());
         async move {
             let response = router
@@ -129,17 +135,17 @@ async fn drained(graceful: GracefulShutdown, slots: &Semaphore, all: usize) {
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, tokio::sync::OwnedSemaphorePermit) {
+) -> (TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit) {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Small answers must not wait for more data; if it cannot be set, they do.
                 drop(stream.set_nodelay(true));
-                return (stream, slot);
+                return (stream, peer.ip(), slot);
             }
             Err(error) => {
                 tracing::warn!(error = %error, "cannot accept a connection: {error}");
@@ -193,7 +199,7 @@ mod tests {
         let mut config = ServerConfig::default();
         change(&mut config);
         let (client, server) = tokio::io::duplex(64 << 10);
-        tokio::spawn(connection(server, hello(), &config));
+        tokio::spawn(connection(server, [127, 0, 0, 1].into(), hello(), &config));
         client
     }
 

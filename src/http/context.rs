@@ -6,13 +6,19 @@ use std::{
 };
 
 use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+    extract::{FromRequestParts, MatchedPath},
+    http::{HeaderMap, Method, header::AUTHORIZATION, request::Parts},
 };
 
-use super::{Gateway, error::OpenAiError, trace::RequestId};
+use super::{
+    Gateway,
+    connection::PeerAddress,
+    error::OpenAiError,
+    trace::{Caller, RequestId},
+};
 use crate::{
     error::{Error, ErrorKind},
+    plugin::{Head, Headers},
     request::{Lane, RequestContext},
 };
 
@@ -31,20 +37,58 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         parts: &mut Parts,
         gateway: &Arc<Gateway>,
     ) -> Result<Self, OpenAiError> {
+        let id = RequestId::of(&parts.extensions);
+        let limit = gateway.config.request_timeout.0;
+        let timeout = timeout(&parts.headers)?.map_or(limit, |own| own.min(limit));
+        let deadline = Instant::now() + timeout;
+        let head = Head {
+            id: &id,
+            method: parts.method.as_str(),
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            headers: &parts.headers,
+            client_ip: parts.extensions.get().map(|PeerAddress(address)| *address),
+            deadline,
+        };
         let authorization = parts
             .headers
             .get(AUTHORIZATION)
             .map(|value| value.as_bytes());
-        let caller = gateway.authenticator.authenticate(authorization)?;
-        let id = RequestId::of(&parts.extensions);
-        let limit = gateway.config.request_timeout.0;
-        let timeout = timeout(&parts.headers)?.map_or(limit, |own| own.min(limit));
+        let route = parts.extensions.get::<MatchedPath>();
+        let route = route.and_then(|path| super::route(path.as_str()));
+        let principal = gateway
+            .authenticator
+            .authenticate(route, authorization, head)
+            .await?;
+        let identity = principal.identity();
+        let allowance = identity.and_then(|identity| identity.allowance.as_ref());
+        // Asking which models there are costs nothing.
+        if let Some(allowance) = allowance.filter(|_| parts.method == Method::POST) {
+            allowance.admit()?;
+        }
+        if let Some(identity) = identity {
+            let caller = (Arc::clone(&identity.subject), identity.tenant.clone());
+            parts
+                .extensions
+                .get::<Caller>()
+                .inspect(|slot| slot.set(caller));
+        }
+        let own_lane = identity.and_then(|identity| identity.lane);
+        let lane = lane(&parts.headers)?.or(own_lane);
         Ok(Self(RequestContext {
             id,
-            principal: caller.principal,
-            deadline: Instant::now() + timeout,
-            lane: lane(&parts.headers)?.or(caller.lane),
+            principal,
+            deadline,
+            lane,
         }))
+    }
+}
+
+impl Headers for HeaderMap {
+    fn each<'a>(&'a self, name: &str, found: &mut dyn FnMut(&'a [u8])) {
+        for value in self.get_all(name) {
+            found(value.as_bytes());
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Turns errors into answers. The only file that chooses a status code.
 
-use std::any::Any;
+use std::{any::Any, borrow::Cow};
 
 use axum::{
     Json,
-    http::{HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -32,7 +32,8 @@ impl IntoResponse for OpenAiError {
         let Self(error) = self;
         let (status, kind, default_code) = rendering(error.kind);
         let cause = error.source.is_some().then(|| Cause(error.clone()));
-        let code = error.code.or(default_code);
+        let is_ours = !matches!(error.kind, ErrorKind::Refused(_));
+        let code = error.code.or(default_code.map(Into::into));
         // What went wrong inside is the log's; where it went wrong (which input) the client may know.
         let message = match error.kind {
             ErrorKind::Internal => format!(
@@ -44,9 +45,16 @@ impl IntoResponse for OpenAiError {
         let message = short(message);
         let body = json!({"error": {"message": message, "type": kind, "param": error.param, "code": code}});
         let mut response = (status, Json(body)).into_response();
-        response
-            .extensions_mut()
-            .insert(ErrorCode(code.unwrap_or(kind)));
+        // A plugin's own codes may be any number: metrics know them as one.
+        let label = match (is_ours, &code) {
+            (true, Some(Cow::Borrowed(code))) => code,
+            (true, _) => kind,
+            (false, _) => "plugin_refused",
+        };
+        response.extensions_mut().insert(ErrorCode {
+            label,
+            code: code.unwrap_or(Cow::Borrowed(kind)),
+        });
         if let Some(cause) = cause {
             response.extensions_mut().insert(cause);
         }
@@ -65,12 +73,22 @@ impl IntoResponse for OpenAiError {
                 headers.insert("retry-after-ms", value);
             }
         }
+        add_headers(response.headers_mut(), error.headers);
         if status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let headers = response.headers_mut();
+            let given = headers.entry(header::WWW_AUTHENTICATE);
+            given.or_insert(HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+/// Adds headers that a plugin has set; they were checked when the plugin answered.
+pub(super) fn add_headers(headers: &mut HeaderMap, added: Vec<(String, String)>) {
+    for (name, value) in added {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -110,6 +128,16 @@ fn rendering(kind: ErrorKind) -> (StatusCode, &'static str, Option<&'static str>
             "server_error",
             Some("deadline_exceeded"),
         ),
+        ErrorKind::Refused(status) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let kind = match status {
+                StatusCode::FORBIDDEN => "permission_error",
+                StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+                status if status.is_server_error() => "server_error",
+                _ => client,
+            };
+            (status, kind, None)
+        }
     }
 }
 

@@ -10,11 +10,15 @@ use super::{Gateway, State, context::Context, error::OpenAiError};
 use crate::{error::Error, model::Model};
 
 /// Every model that serves.
-pub(super) async fn list(gateway: State, _: Context) -> Result<Json<Value>, OpenAiError> {
+pub(super) async fn list(
+    gateway: State,
+    Context(ctx): Context,
+) -> Result<Json<Value>, OpenAiError> {
     let embedder = gateway.embedder()?;
     let data: Vec<Value> = embedder
         .registry()
         .loaded()
+        .filter(|model| ctx.principal.may_use(model.names()))
         .map(|model| describe(&gateway, model))
         .collect();
     Ok(Json(json!({"object": "list", "data": data})))

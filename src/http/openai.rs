@@ -10,7 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{State, body, context::Context, error::OpenAiError, trace::Work};
+use super::{
+    State, body,
+    context::Context,
+    error::{OpenAiError, add_headers},
+    trace::Work,
+};
 use crate::{
     embed::Embedder,
     error::Error,
@@ -46,11 +51,20 @@ pub(super) async fn embeddings(
     let max_inputs = gateway.config.max_inputs;
     let bytes = body.bytes;
     let body_is_large = bytes.len() >= PARSE_ELSEWHERE;
-    let parse = move || parse::request(&bytes, max_inputs);
+    let has_preprocessors = gateway.plugins.has_preprocessors();
+    let parse = move || {
+        let (mut request, encoding) = parse::request(&bytes, max_inputs)?;
+        if has_preprocessors {
+            request.extra = parse::extra(&bytes);
+        }
+        Ok::<_, Error>((request, encoding))
+    };
     let (request, encoding) = offload::run_if(body_is_large, parse).await??;
-    let bytes = answer_bytes(embedder, &request, encoding)?;
+    let request = embedder.preprocess(&ctx, &gateway.plugins, request).await?;
+    let bytes = answer_bytes(embedder, request.get(), encoding)?;
     let memory = gateway.body_memory.take(bytes)?;
-    let answer = embedder.embed(&ctx, request).await?;
+    let mut answer = embedder.embed(&ctx, request).await?;
+    let added = std::mem::take(&mut answer.headers);
     drop(body.memory);
     let work = Work {
         model: answer.model.clone(),
@@ -69,6 +83,7 @@ pub(super) async fn embeddings(
     if let Some(value) = truncated {
         response.headers_mut().insert("x-truncated", value);
     }
+    add_headers(response.headers_mut(), added);
     response.extensions_mut().insert(work);
     Ok(response)
 }

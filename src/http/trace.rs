@@ -1,6 +1,10 @@
 //! Gives each request an id, and writes its one log line. Never logs inputs, keys, headers or bodies.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use axum::{
     extract::{MatchedPath, Request},
@@ -8,7 +12,8 @@ use axum::{
     response::Response,
 };
 
-use crate::{error::Error, metrics::Metrics};
+use super::Gateway;
+use crate::{error::Error, plugin::Summary};
 
 /// The header that carries a request's id, in and out.
 const HEADER: &str = "x-request-id";
@@ -29,12 +34,28 @@ impl RequestId {
 }
 
 /// The code of the error that was answered, for the log line.
-#[derive(Clone, Copy)]
-pub(super) struct ErrorCode(pub(super) &'static str);
+#[derive(Clone)]
+pub(super) struct ErrorCode {
+    /// As in the answer.
+    pub(super) code: Cow<'static, str>,
+    /// As in the metrics, where codes must be few.
+    pub(super) label: &'static str,
+}
 
 /// Why a request failed, for the log: what went wrong inside is not the client's.
 #[derive(Clone)]
 pub(super) struct Cause(pub(super) Error);
+
+/// Where the extractor of contexts leaves who the caller is, for observers.
+#[derive(Clone, Default)]
+pub(super) struct Caller(Arc<OnceLock<(Arc<str>, Option<String>)>>);
+
+impl Caller {
+    /// Says who it is, by name and organization. Said once: there is one extractor.
+    pub(super) fn set(&self, caller: (Arc<str>, Option<String>)) {
+        drop(self.0.set(caller));
+    }
+}
 
 /// What a handler did, for the log line.
 #[derive(Clone)]
@@ -46,7 +67,7 @@ pub(super) struct Work {
 }
 
 pub(super) async fn trace(
-    metrics: &Metrics,
+    gateway: &Gateway,
     mut request: Request,
     answer: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
@@ -62,6 +83,10 @@ pub(super) async fn trace(
         path: &path,
         started,
     };
+    let caller = gateway.plugins.has_observers().then(Caller::default);
+    if let Some(caller) = &caller {
+        request.extensions_mut().insert(caller.clone());
+    }
     let left = LogIfDropped(&line);
     let mut response = answer(request).await;
     std::mem::forget(left);
@@ -70,17 +95,21 @@ pub(super) async fn trace(
     }
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let status = response.status().as_u16();
+    let metrics = &gateway.metrics;
     metrics.request(route, status, started.elapsed());
-    if let Some(ErrorCode(code)) = response.extensions().get() {
-        metrics.refused(code);
+    if let Some(ErrorCode { label, .. }) = response.extensions().get() {
+        metrics.refused(label);
     }
     line.write(&response);
+    if let Some(caller) = caller {
+        gateway.plugins.observe(line.summary(&response, &caller));
+    }
     response
 }
 
 /// What every log line of a request says.
 struct Line<'a> {
-    id: &'a str,
+    id: &'a Arc<str>,
     method: &'a str,
     path: &'a str,
     started: Instant,
@@ -94,6 +123,7 @@ impl Drop for LogIfDropped<'_> {
         let Line {
             id, method, path, ..
         } = self.0;
+        let id = &***id;
         let ms = self.0.ms();
         tracing::info!(
             id,
@@ -109,10 +139,32 @@ impl Line<'_> {
         self.started.elapsed().as_secs_f64() * 1e3
     }
 
+    /// The same for observers.
+    fn summary(&self, response: &Response, caller: &Caller) -> Summary {
+        let extensions = response.extensions();
+        let work = extensions.get::<Work>().cloned();
+        let (subject, tenant) = caller.0.get().cloned().unzip();
+        let code = extensions.get::<ErrorCode>();
+        Summary {
+            id: Arc::clone(self.id),
+            path: self.path.into(),
+            status: response.status().as_u16(),
+            subject,
+            tenant: tenant.flatten(),
+            n_inputs: work.as_ref().map_or(0, |work| work.n_inputs),
+            n_tokens: work.as_ref().map_or(0, |work| work.n_tokens),
+            n_cached: work.as_ref().map_or(0, |work| work.n_cached),
+            model: work.map(|work| work.model).unwrap_or_default(),
+            total_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            error_code: code.map(|ErrorCode { code, .. }| code.clone().into_owned()),
+        }
+    }
+
     fn write(&self, response: &Response) {
         let Line {
             id, method, path, ..
         } = self;
+        let id = &***id;
         let (status, ms) = (response.status().as_u16(), self.ms());
         let extensions = response.extensions();
         if let Some(Cause(error)) = extensions.get() {
@@ -135,12 +187,12 @@ impl Line<'_> {
                 n_cached,
                 "{method} {path} {status} in {ms:.1} ms: {n_inputs} inputs, {n_tokens} tokens, {n_cached} cached, model {model}"
             );
-        } else if let Some(ErrorCode(code)) = extensions.get() {
+        } else if let Some(ErrorCode { code, .. }) = extensions.get() {
             tracing::info!(
                 id,
                 status,
                 ms,
-                error.code = code,
+                error.code = &**code,
                 "{method} {path} {status} in {ms:.1} ms: {code}"
             );
         } else if matches!(*path, "/livez" | "/readyz" | "/health" | "/metrics") {

@@ -131,7 +131,7 @@ async fn metrics_count_what_happened_and_need_no_key() {
         "[auth]\nkeys = [\"a-long-key\"]\n[log]\nformat = \"json\"\n[models.tiny]\npath = {path:?}\n"
     );
     let gateway = Gateway::start(&config);
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     for key in ["a-long-key", "a-long-key", "another-key"] {
         let request = client.post(format!("{}/v1/embeddings", gateway.url));
         let request = request.bearer_auth(key).body(r#"{"input": ["a", "b"]}"#);

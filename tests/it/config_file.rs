@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use embedgate::config::{
-    CacheConfig, Config, Environment, LogConfig, ModelConfig, Problem, ServerConfig,
+    AuthConfig, CacheConfig, Config, Environment, IssuerConfig, LimitConfig, LogConfig,
+    ModelConfig, PluginConfig, Problem, ServerConfig,
 };
 use toml::{Table, Value};
 
@@ -109,6 +110,69 @@ fn the_reference_names_every_key_and_no_other() {
     let file = Table::try_from(&cache.file).unwrap();
     let documented = reference["cache"]["file"].as_table().unwrap();
     assert_eq!(names(&file), names(documented));
+}
+
+#[test]
+fn the_reference_names_every_key_of_auth_and_plugins() {
+    let reference = with_all_keys();
+    let names = |table: &Table| {
+        let mut names: Vec<String> = table.keys().cloned().collect();
+        names.sort();
+        names
+    };
+    let same = |shown: &Table, documented: &Value, at: &str| {
+        assert_eq!(names(shown), names(documented.as_table().unwrap()), "{at}");
+    };
+    let auth: AuthConfig = reference["auth"].clone().try_into().unwrap();
+    let shown = Table::try_from(&auth).unwrap();
+    same(&shown, &reference["auth"], "auth");
+    let limit: LimitConfig = reference["auth"]["limits"]["standard"]
+        .clone()
+        .try_into()
+        .unwrap();
+    let shown = Table::try_from(limit).unwrap();
+    same(
+        &shown,
+        &reference["auth"]["limits"]["standard"],
+        "auth.limits",
+    );
+
+    let documented = &reference["plugins"]["my-plugin"];
+    let plugin: PluginConfig = documented.clone().try_into().unwrap();
+    let shown = Table::try_from(&plugin).unwrap();
+    same(&shown, documented, "plugins");
+    let grants = |of: &Table| of["grants"].as_table().unwrap().clone();
+    same(&grants(&shown), &documented["grants"], "grants");
+    for grant in ["kv", "http", "crypto"] {
+        let shown = grants(&shown)[grant].as_table().unwrap().clone();
+        same(&shown, &documented["grants"][grant], grant);
+    }
+    let issuer = &documented["grants"]["crypto"]["issuers"]["main"];
+    let read: IssuerConfig = issuer.clone().try_into().unwrap();
+    same(&Table::try_from(&read).unwrap(), issuer, "issuers");
+
+    // What has a default states it; the rest is an example.
+    let defaults = Table::try_from(PluginConfig::default()).unwrap();
+    for key in [
+        "order",
+        "models",
+        "routes",
+        "headers",
+        "timeout",
+        "max_memory",
+        "max_instances",
+        "instance",
+        "on_error",
+        "settings_files",
+    ] {
+        assert_eq!(documented[key], defaults[key], "plugins.{key}");
+    }
+    let least: Value = "jwks = \"jwks.json\"".parse::<Table>().unwrap().into();
+    let least: IssuerConfig = least.try_into().unwrap();
+    let shown = Table::try_from(&least).unwrap();
+    for key in ["audience", "algorithms", "leeway"] {
+        assert_eq!(issuer[key], shown[key], "issuers.{key}");
+    }
 }
 
 #[test]

@@ -414,7 +414,7 @@ async fn every_alias_of_the_route_answers() {
 async fn request_ids_come_back_and_the_log_never_shows_texts() {
     let gateway = Gateway::start(&tiny_config(""));
     let secret = "a text that nobody else may read";
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     let request = client
         .post(format!("{}/v1/embeddings", gateway.url))
         .header("x-request-id", "my-id-1");
@@ -445,7 +445,7 @@ async fn keys_let_in_and_everything_else_is_refused_before_the_body_is_read() {
     );
     let gateway = Gateway::start_loading(&config, &[("EMBEDGATE_KEY", "first-key-1")]);
     gateway.wait_for_log("\"message\":\"ready\"");
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     let ask = |authorization: Option<&'static str>| {
         let mut request = client.post(format!("{}/v1/embeddings", gateway.url));
         if let Some(value) = authorization {
@@ -486,7 +486,7 @@ async fn keys_let_in_and_everything_else_is_refused_before_the_body_is_read() {
 async fn without_keys_any_authorization_is_accepted() {
     let gateway = Gateway::start(&tiny_config(""));
     for value in ["", "Bearer ", "Bearer empty", "lm-studio"] {
-        let request = reqwest::Client::new()
+        let request = crate::support::client()
             .post(format!("{}/v1/embeddings", gateway.url))
             .header("authorization", value);
         assert_eq!(
@@ -505,7 +505,7 @@ async fn without_keys_any_authorization_is_accepted() {
 #[tokio::test]
 async fn browsers_may_call_only_where_the_config_says_so() {
     let preflight = |url: String| {
-        let request = reqwest::Client::new()
+        let request = crate::support::client()
             .request(reqwest::Method::OPTIONS, format!("{url}/v1/embeddings"));
         request
             .header("origin", "https://a.example")

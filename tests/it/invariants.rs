@@ -60,11 +60,17 @@ fn axum_and_status_codes_stay_in_http() {
 fn libraries_stay_behind_their_module() {
     only_in("src", &["moka"], &["src/cache.rs"]);
     only_in("src", &["redb::"], &["src/cache/file.rs"]);
-    only_in("src", &["prometheus_client"], &["src/metrics.rs"]);
+    only_in("src", &["prometheus_client"], &["src/metrics"]);
     only_in(
         "src",
         &["\"embedgate_"],
-        &["src/metrics.rs", "src/telemetry.rs"],
+        &["src/metrics", "src/telemetry.rs"],
+    );
+    only_in("src", &["wasmtime", "wasmparser"], &["src/plugin/"]);
+    only_in(
+        "src",
+        &["reqwest", "jsonwebtoken::decode"],
+        &["src/plugin/"],
     );
     only_in("src", &["plotters"], &["src/bench/plot.rs"]);
     only_in("src", &["candle_core", "candle_nn", " ort::"], &[]);
@@ -105,6 +111,12 @@ fn the_batching_rule_knows_neither_clocks_nor_channels() {
             "{word}"
         );
     }
+}
+
+#[test]
+fn guests_get_no_wasi_and_no_unsafe_but_one() {
+    only_in("src", &["wasmtime_wasi"], &[]);
+    only_in("src", &["unsafe {"], &["src/plugin/load.rs"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
         .map(|i| format!("{i} {}", "words and words ".repeat(60)))
         .collect();
     let body = json!({"model": "tiny", "input": texts}).to_string();
-    let client = reqwest::Client::new();
+    let client = crate::support::client();
     let url = format!("{}/v1/embeddings", gateway.url);
     // The head is answered only at the end, so the body's arrival at the server shows in nothing but its work.
     let in_flight = tokio::spawn(client.post(&url).body(body).send());

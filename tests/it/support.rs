@@ -150,7 +150,7 @@ impl Gateway {
                 }
             })
         };
-        let client = reqwest::Client::new();
+        let client = client();
         let mut gateway = Self {
             url: String::new(),
             child,
@@ -371,4 +371,11 @@ pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f32 {
         .zip(b)
         .map(|(x, y)| (x - y).abs())
         .fold(0.0, f32::max)
+}
+
+/// A client. reqwest is built without a library for TLS, which the gateway's own requests choose themselves.
+pub(crate) fn client() -> reqwest::Client {
+    // An error means that there is one already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::new()
 }

@@ -1,5 +1,7 @@
 //! From the bytes of a body to a request. Every error names the field.
 
+use std::collections::BTreeMap;
+
 use embedgate_core::Outputs;
 use serde::{
     Deserialize,
@@ -10,8 +12,22 @@ use serde_json::{error::Category, value::RawValue};
 use super::input::Inputs;
 use crate::{
     error::Error,
-    request::{EmbedRequest, Input, TokenIds, VectorText},
+    request::{EmbedRequest, Input, InputKind, TokenIds, VectorText},
 };
+
+/// What plugins are shown of the members that mean nothing here.
+const MOST_EXTRA: usize = 64;
+const MOST_EXTRA_BYTES: usize = 64 << 10;
+/// The members that mean something, as in [`Fields`].
+const KNOWN: [&str; 7] = [
+    "model",
+    "input",
+    "encoding_format",
+    "dimensions",
+    "truncate",
+    "input_type",
+    "user",
+];
 
 /// The fields that mean something here; all others are ignored. Each stays text until its own type is asked of it, so
 /// that an error can say which field is wrong.
@@ -23,6 +39,8 @@ struct Fields<'a> {
     encoding_format: Option<&'a RawValue>,
     dimensions: Option<&'a RawValue>,
     truncate: Option<&'a RawValue>,
+    input_type: Option<&'a RawValue>,
+    user: Option<&'a RawValue>,
 }
 
 /// Reads a body; `max_inputs` bounds the entries of `input`.
@@ -46,6 +64,9 @@ pub(super) fn request(
         inputs: inputs(input, max_inputs)?,
         outputs: Outputs::DENSE,
         text: Some(encoding),
+        kind: kind(fields.input_type),
+        user: user(fields.user),
+        extra: Vec::new(),
         token_ids: TokenIds::Cl100k,
         dimensions: dimensions.filter(|n| *n > 0),
         truncate: typed("truncate", fields.truncate, "true or false")?,
@@ -88,6 +109,42 @@ fn fields(bytes: &[u8]) -> Result<Fields<'_>, Error> {
         }
     }
     serde_json::from_str(text).map_err(|e| bad(format!("the body is not valid JSON: {e}")))
+}
+
+/// What the inputs are for, in the words of Cohere, Voyage and NVIDIA. `OpenAI` has no such field: another value is ignored.
+fn kind(raw: Option<&RawValue>) -> InputKind {
+    let text = raw.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    match text.as_deref() {
+        Some("query" | "search_query") => InputKind::Query,
+        Some("document" | "passage" | "search_document") => InputKind::Document,
+        _ => InputKind::Unspecified,
+    }
+}
+
+/// The end user, where it is a text; anything else was always ignored.
+fn user(raw: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(raw?.get()).ok()
+}
+
+/// The members of a body that mean nothing here, as JSON text. Empty where there are more than plugins are shown.
+pub(super) fn extra(bytes: &[u8]) -> Vec<(String, String)> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // The body was read as an object before.
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+    let unknown = members
+        .into_iter()
+        .filter(|(name, _)| !KNOWN.contains(&name.as_str()))
+        .map(|(name, json)| (name, json.get().to_owned()));
+    let unknown: Vec<_> = unknown.collect();
+    let bytes: usize = unknown
+        .iter()
+        .map(|(name, json)| name.len() + json.len())
+        .sum();
+    if unknown.len() > MOST_EXTRA || bytes > MOST_EXTRA_BYTES {
+        return Vec::new();
+    }
+    unknown
 }
 
 fn encoding(raw: Option<&RawValue>) -> Result<VectorText, Error> {

@@ -72,6 +72,7 @@ mod tests {
             model: "m\"\n".into(),
             embeddings: vec![embedding.clone(), embedding],
             n_cached: 0,
+            headers: Vec::new(),
         }
     }
 
