@@ -1,7 +1,7 @@
 //! Composes everything and serves it: the only place that knows all parts.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use crate::{
     },
     metrics::Metrics,
     model::{Entry, ModelRegistry, load, load::Surroundings},
-    plugin::{PluginSurroundings, Plugins},
+    plugin::{PluginSurroundings, Plugins, Stamps, stamps},
     reload::{Reloader, Source},
     shutdown::{Shutdown, Stage},
 };
@@ -38,6 +38,8 @@ pub struct App {
     source: Source,
     metrics: Metrics,
     plugins: Arc<Plugins>,
+    /// The plugins' files before they were read.
+    stamps: Mutex<Option<Stamps>>,
 }
 
 impl App {
@@ -65,6 +67,7 @@ impl App {
             source,
             metrics,
             plugins,
+            stamps: Mutex::default(),
         })
     }
 
@@ -74,6 +77,8 @@ impl App {
     /// Every plugin that cannot be loaded: without one of them, requests would not be what they are meant to be.
     pub async fn load_plugins(&self) -> anyhow::Result<()> {
         let (plugins, configs) = (Arc::clone(&self.plugins), self.config.plugins.clone());
+        let seen = stamps(&configs);
+        *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         let loading = tokio::task::spawn_blocking(move || plugins.load(&configs));
         let failed = loading.await.context("loading plugins panicked")?.failed;
         check_plugins(&self.config, &self.plugins, failed)
@@ -113,6 +118,11 @@ impl App {
             source: self.source.clone(),
             config: self.config.clone(),
             plugins: Arc::clone(&self.plugins),
+            seen: self
+                .stamps
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
         };
         let reloading = async {
             let authenticator = &gateway.authenticator;
@@ -124,7 +134,9 @@ impl App {
             failed = loading => return failed,
             () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
         };
-        self.plugins.stop();
+        if let End::Drained = end {
+            self.plugins.stop().await;
+        }
         match end {
             End::Drained => stop(gateway, self.config.server.drain_timeout.0).await?,
             End::Forced { connections } => {

@@ -43,11 +43,91 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Put load on this and other embedding servers, and report what they make of it.
     Bench(Box<BenchArgs>),
+    /// Make API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Make, inspect, test, measure and pin plugins.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Serve the same answer to everybody: what `bench --bare` compares with.
     #[command(hide = true)]
     BenchBare,
     /// Measure a model's backend alone, in the best batches of some texts: what a gateway around it can reach at most.
     BenchBackend(BenchBackendArgs),
+}
+
+/// What to do with API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Print a new key once, and the line for the configuration, which holds its hash alone.
+    New {
+        /// Who will use it.
+        #[arg(short, long)]
+        name: Option<String>,
+    },
+}
+
+/// What to do with plugins.
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Make a folder with a plugin that builds.
+    New(NewPluginArgs),
+    /// Print a component's hooks, imports, interface, size and SHA-256.
+    Inspect {
+        /// The component.
+        file: PathBuf,
+    },
+    /// Ask a plugin what a file of cases says, and compare its answers.
+    Test(TestPluginArgs),
+    /// Measure what a plugin's calls cost.
+    Bench(BenchPluginArgs),
+    /// Write the SHA-256 of plugins into the configuration file.
+    Pin {
+        /// Names of the configuration [default: all].
+        names: Vec<String>,
+    },
+}
+
+/// Arguments of `plugin new`.
+#[derive(Debug, Args)]
+pub struct NewPluginArgs {
+    /// The plugin's name, and the folder's.
+    pub name: String,
+    /// The language that it is written in.
+    #[arg(short, long, value_enum)]
+    pub lang: LanguageArg,
+}
+
+/// A language of plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LanguageArg {
+    /// With the SDK.
+    Rust,
+    /// By componentize-qjs.
+    Js,
+    /// By componentize-py.
+    Py,
+}
+
+/// Arguments of `plugin test`.
+#[derive(Debug, Args)]
+pub struct TestPluginArgs {
+    /// The component.
+    pub file: PathBuf,
+    /// What to ask it, and what to expect (docs/plugins.md).
+    pub cases: PathBuf,
+}
+
+/// Arguments of `plugin bench`.
+#[derive(Debug, Args)]
+pub struct BenchPluginArgs {
+    /// The component.
+    pub file: PathBuf,
+    /// A file of cases, for its [plugin] table.
+    pub cases: Option<PathBuf>,
+    /// Length of each measurement.
+    #[arg(short, long, value_name = "TIME", default_value = "1s")]
+    pub duration: Period,
 }
 
 /// Arguments of `serve`.

@@ -24,7 +24,7 @@ pub struct Authenticator {
 
 /// What the configuration says about who may come in.
 struct Access {
-    is_open: bool,
+    mode: Option<AuthMode>,
     open_routes: Vec<Route>,
     /// Keys that the configuration holds, by their hash.
     plain: HashMap<[u8; 32], Known>,
@@ -65,7 +65,7 @@ impl Authenticator {
     /// Whether anybody may come in.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.access.load().is_open
+        self.access.load().mode == Some(AuthMode::None) && !self.plugins.has_authenticators()
     }
 
     /// Finds who sends a request; `authorization` is the value of that header: `Bearer KEY`, or the key alone.
@@ -80,7 +80,8 @@ impl Authenticator {
         head: Head<'_>,
     ) -> Result<Principal, Error> {
         let access = self.access.load_full();
-        if access.is_open {
+        // A plugin that authenticates closes the door, even where it came with a reload.
+        if access.mode == Some(AuthMode::None) && !self.plugins.has_authenticators() {
             return Ok(Principal::Anonymous);
         }
         let key = authorization.map(bare_key);
@@ -94,8 +95,14 @@ impl Authenticator {
         if route.is_some_and(|route| access.open_routes.contains(&route)) {
             return Ok(Principal::Anonymous);
         }
-        let asked = self.plugins.authenticate(route, &access.limits, head);
-        match asked.await? {
+        let asked = match access.mode {
+            Some(AuthMode::Keys) => None,
+            _ => {
+                let asked = self.plugins.authenticate(route, &access.limits, head);
+                asked.await?
+            }
+        };
+        match asked {
             Some(identity) => Ok(Principal::Named(identity)),
             None if key.is_some() => Err(refused("the API key is not known")),
             None => Err(refused(
@@ -122,7 +129,7 @@ impl Access {
     fn new(config: &AuthConfig, hash_key: &[u8; 32], before: Option<&Limits>) -> Self {
         let limits = Limits::new(&config.limits, before);
         let mut access = Self {
-            is_open: config.mode == Some(AuthMode::None),
+            mode: config.mode,
             open_routes: config.open_routes.clone(),
             plain: HashMap::new(),
             hashed: HashMap::new(),
@@ -173,6 +180,7 @@ fn identity(config: &KeyConfig, limits: &Limits) -> Identity {
     let limit = config.limit.as_deref();
     Identity {
         allowance: limit.and_then(|limit| limits.allowance(limit, &subject)),
+        namespace: Arc::clone(&subject),
         subject,
         allowed_models: config.models.clone(),
         lane: config.lane,

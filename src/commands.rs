@@ -4,6 +4,8 @@ mod bench;
 mod bench_backend;
 mod convert;
 mod embed;
+mod key;
+mod plugin;
 
 use std::{
     io::{self, Write},
@@ -74,6 +76,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Convert(args)) => convert::run(&args, &environment),
         Some(Command::Bench(args)) => bench::run(&args, &environment),
         Some(Command::BenchBare) => bench::run_bare(),
+        Some(Command::Key(command)) => key::run(&command),
+        Some(Command::Plugin(command)) => plugin::run(config, &command, &environment),
         Some(Command::BenchBackend(args)) => bench_backend::run(config, &args, &environment),
     };
     telemetry::flush();

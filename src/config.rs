@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use self::auth::Authenticators;
 pub use self::{
-    auth::{AuthConfig, AuthMode, KeyConfig, KeySecret, LimitConfig},
+    auth::{AuthConfig, AuthMode, KeyConfig, KeySecret, LimitConfig, Timestamp},
     cache::{CacheConfig, CacheFileConfig, CachePolicy, ValuePrecision},
     model::{BackendConfig, BackendType, Device, DimensionsPolicy, ModelConfig},
     plugin::{
@@ -118,6 +118,23 @@ impl Environment {
             .or_else(|| below("HOME", ".cache/embedgate"))
     }
 
+    /// Puts variables in the place of `${VAR}`.
+    ///
+    /// # Errors
+    /// When one is not set.
+    pub fn expand(&self, text: &str) -> Result<String, ConfigError> {
+        let mut table = toml::Table::from_iter([("text".to_owned(), toml::Value::from(text))]);
+        let mut problems = Vec::new();
+        expand::variables(&mut table, self, &mut problems);
+        match table.remove("text") {
+            Some(toml::Value::String(text)) if problems.is_empty() => Ok(text),
+            _ => Err(ConfigError {
+                file: None,
+                problems,
+            }),
+        }
+    }
+
     fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.variables
             .iter()
@@ -190,7 +207,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every problem.
     pub fn load(named: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
-        let file = find_file(named, environment)?;
+        let file = Self::find(named, environment)?;
         let text = std::fs::read_to_string(&file).map_err(|e| ConfigError {
             file: None,
             problems: vec![Problem::new(
@@ -202,6 +219,29 @@ impl Config {
         Self::parse(&text, &base, environment).map_err(|problems| ConfigError {
             file: Some(file),
             problems,
+        })
+    }
+
+    /// Finds the file: `named`, else `EMBEDGATE_CONFIG`, else `embedgate.toml` here or in `/etc/embedgate`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(named: Option<&Path>, environment: &Environment) -> Result<PathBuf, ConfigError> {
+        if let Some(file) = named {
+            return Ok(file.to_owned());
+        }
+        if let Some(file) = environment.get("EMBEDGATE_CONFIG") {
+            return Ok(file.into());
+        }
+        DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()).ok_or_else(|| ConfigError {
+            file: None,
+            problems: vec![Problem::new(
+                "",
+                format!(
+                    "no configuration: name one with --config FILE or EMBEDGATE_CONFIG, or write {}",
+                    DEFAULT_FILES.join(" or ")
+                ),
+            )],
         })
     }
 
@@ -317,23 +357,4 @@ impl Config {
             problems.push(Problem::new("default_model", message));
         }
     }
-}
-
-fn find_file(named: Option<&Path>, environment: &Environment) -> Result<PathBuf, ConfigError> {
-    if let Some(file) = named {
-        return Ok(file.to_owned());
-    }
-    if let Some(file) = environment.get("EMBEDGATE_CONFIG") {
-        return Ok(file.into());
-    }
-    DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()).ok_or_else(|| ConfigError {
-        file: None,
-        problems: vec![Problem::new(
-            "",
-            format!(
-                "no configuration: name one with --config FILE or EMBEDGATE_CONFIG, or write {}",
-                DEFAULT_FILES.join(" or ")
-            ),
-        )],
-    })
 }

@@ -15,6 +15,7 @@ use crate::{
     batch::{Admission, Urgent, Work},
     cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},
     error::{Error, ErrorKind},
+    limits::Allowance,
     model::{Model, ModelRegistry},
     offload,
     request::{EmbedRequest, EmbedResponse, Input, Lane, Principal, RequestContext},
@@ -102,6 +103,7 @@ impl Embedder {
         let lane = inputs::lane(ctx.lane, model.config.lane, &request.inputs);
 
         let prepared = self.prepare(ctx, model, request, truncate).await?;
+        let charge = Charge::estimated(&ctx.principal, model, &prepared);
         let mut found = self.look_up(model, &prepared).await;
         let is_kept: Vec<bool> = prepared
             .iter()
@@ -125,10 +127,7 @@ impl Embedder {
             n_cached: is_kept.iter().filter(|kept| **kept).count(),
             headers,
         };
-        let identity = ctx.principal.identity();
-        if let Some(allowance) = identity.and_then(|identity| identity.allowance.as_ref()) {
-            allowance.charge_tokens(answer.n_tokens());
-        }
+        charge.settle(answer.n_tokens());
         model.metrics.tokens.inc_by(answer.n_tokens() as u64);
         Ok(answer)
     }
@@ -255,6 +254,37 @@ impl Embedder {
             }
         }
         Ok(())
+    }
+}
+
+/// Tokens that a caller under a limit has paid for in advance, by an estimate: whoever leaves early has paid, too.
+struct Charge<'a> {
+    allowance: Option<&'a Allowance>,
+    paid: i64,
+}
+
+impl<'a> Charge<'a> {
+    fn estimated(principal: &'a Principal, model: &Model, inputs: &[Prepared]) -> Self {
+        let allowance = principal
+            .identity()
+            .and_then(|identity| identity.allowance.as_deref());
+        let mut paid = 0;
+        if let Some(allowance) = allowance {
+            let estimates = inputs
+                .iter()
+                .map(|input| model.estimate_tokens(&input.input));
+            paid = estimates.sum::<usize>().try_into().unwrap_or(i64::MAX);
+            allowance.charge_tokens(paid);
+        }
+        Self { allowance, paid }
+    }
+
+    /// Makes what was paid what was used.
+    fn settle(self, n_tokens: usize) {
+        if let Some(allowance) = self.allowance {
+            let used = i64::try_from(n_tokens).unwrap_or(i64::MAX);
+            allowance.charge_tokens(used - self.paid);
+        }
     }
 }
 

@@ -126,8 +126,9 @@ impl Allowance {
         Ok(())
     }
 
-    /// Takes what a request has used. It was let in without knowing: the next one pays the debt.
-    pub fn charge_tokens(&self, n: usize) {
+    /// Takes what a request uses, or gives back what it did not. Where that is more than is left, the next one pays the
+    /// debt.
+    pub fn charge_tokens(&self, n: i64) {
         if self.config.tokens_per_minute.is_some() {
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
             buckets[1].charge(n as f64);
@@ -196,8 +197,12 @@ impl Limits {
                 .retain(|_, allowance| Arc::strong_count(allowance) > 1 || !allowance.is_full());
         }
         let key = (limit.to_owned(), subject.to_owned());
-        let found = self.allowances.entry(key);
-        let found = found.or_insert_with(|| Arc::new(Allowance::new(config)));
+        let new = || Arc::new(Allowance::new(config));
+        let mut found = self.allowances.entry(key).or_insert_with(new);
+        // One that was made under other limits, by a call that began before a reload.
+        if found.config != config {
+            *found = new();
+        }
         Some(Arc::clone(&found))
     }
 }

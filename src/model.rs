@@ -282,7 +282,9 @@ impl ModelRegistry {
         }
     }
 
-    fn not_found(&self, name: &str) -> Error {
+    /// Makes the error of a name that no model has.
+    #[must_use]
+    pub fn not_found(&self, name: &str) -> Error {
         // A name is the client's text: long ones are cut, so that the answer stays short.
         let shown: String = name.chars().take(100).collect();
         let message = format!(

@@ -10,6 +10,7 @@ mod bindings;
 mod crypto;
 mod engine;
 mod guest;
+pub mod harness;
 mod host;
 mod inspect;
 mod kv;
@@ -32,8 +33,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
 
 use self::{
     aot::AotCache,
@@ -41,7 +43,7 @@ use self::{
     engine::GuestEngine,
     guest::{Failure, Guest},
     kv::Store,
-    load::{Kept, Loader},
+    load::{Kept, Loaded, Loader},
     observe::Observer,
     preprocess::Change,
     state::Clock,
@@ -59,6 +61,10 @@ use crate::{
     request::{EmbedRequest, Identity, RequestContext, Route},
 };
 
+/// A plugin must be compiled within this time: Python's, the largest known, takes 6 s on one core.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// At the end of the process, observers have this time for what waits.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Added to the answer of a request whose preprocessor failed and was skipped.
 const SKIPPED: &str = "x-embedgate-plugin-skipped";
 /// A failing plugin is logged in full once in this time; in between its failures are counted.
@@ -70,6 +76,15 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 /// What is wrong with it.
 pub fn check_allowed_url(url: &str) -> Result<(), String> {
     outbound::allowed_url(url).map(drop)
+}
+
+/// Reads a component without compiling it.
+///
+/// # Errors
+/// When the file cannot be read, or is no plugin.
+pub fn inspect(file: &std::path::Path) -> anyhow::Result<Inspection> {
+    let bytes = load::read(file)?;
+    Inspection::of(&bytes).with_context(|| file.display().to_string())
 }
 
 /// What plugins need of the gateway.
@@ -87,6 +102,9 @@ pub struct PluginSurroundings {
 pub struct Plugins {
     surroundings: PluginSurroundings,
     set: ArcSwap<PluginSet>,
+    observers: ArcSwap<Vec<(Arc<Plugin>, Observer)>>,
+    /// The observers' tasks, to wait for at the end.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Made when the first plugin is loaded.
     loader: Mutex<Option<Arc<Loader>>>,
 }
@@ -97,7 +115,6 @@ struct PluginSet {
     all: BTreeMap<String, Arc<Plugin>>,
     authenticators: Vec<Arc<Plugin>>,
     preprocessors: Vec<Arc<Plugin>>,
-    observers: Vec<(Arc<Plugin>, Observer)>,
 }
 
 /// A loaded plugin.
@@ -138,6 +155,8 @@ impl Plugins {
         Self {
             surroundings,
             set: ArcSwap::default(),
+            observers: ArcSwap::default(),
+            tasks: Mutex::default(),
             loader: Mutex::default(),
         }
     }
@@ -167,12 +186,40 @@ impl Plugins {
                 }
             }
         }
-        let is_gone = |name: &&String| !configs.contains_key(*name);
-        reloaded.removed = before.all.keys().filter(is_gone).cloned().collect();
+        let gone = before
+            .all
+            .iter()
+            .filter(|(name, _)| !configs.contains_key(*name));
+        for (name, plugin) in gone {
+            // It may have another name now, under which it cannot be loaded: nothing goes before all the rest is there.
+            if reloaded.failed.is_empty() {
+                reloaded.removed.push(name.clone());
+            } else {
+                all.insert(name.clone(), Arc::clone(plugin));
+            }
+        }
         if !reloaded.loaded.is_empty() || !reloaded.removed.is_empty() {
-            self.set.store(Arc::new(PluginSet::new(all)));
+            self.swap(PluginSet::new(all));
         }
         reloaded
+    }
+
+    fn swap(&self, set: PluginSet) {
+        let before = self.observers.load_full();
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|task| !task.is_finished());
+        let observers = set.with(Hook::Observe).into_iter().map(|plugin| {
+            let same = before.iter().find(|(old, _)| Arc::ptr_eq(old, &plugin));
+            let observer = same.map(|(_, observer)| observer.clone());
+            let observer = observer.unwrap_or_else(|| {
+                let (observer, task) = Observer::start(Arc::clone(&plugin));
+                tasks.push(task);
+                observer
+            });
+            (plugin, observer)
+        });
+        self.observers.store(Arc::new(observers.collect()));
+        self.set.store(Arc::new(set));
     }
 
     fn load_one(
@@ -189,17 +236,20 @@ impl Plugins {
         };
         // What is stored outlives a plugin's version, as long as its bounds are the same.
         let old_kv = old.and_then(|old| old.kept.kv.clone());
-        let kv = config.grants.kv.map(|config| {
-            let old = old_kv.filter(|store| store.config() == config);
-            old.unwrap_or_else(|| Arc::new(Store::new(config)))
-        });
+        let kv = config
+            .grants
+            .kv
+            .map(|config| old_kv.unwrap_or_else(|| Arc::new(Store::new(config))));
         let kept = Kept { kv, metrics };
         let loaded = self
             .loader()
-            .and_then(|loader| loader.load(name, config, &kept))
+            .and_then(|loader| load_in_time(loader, name, config, &kept))
             .inspect_err(|_| {
                 kept.metrics.failed_loads.inc();
             })?;
+        if let (Some(kv), Some(config)) = (&kept.kv, config.grants.kv) {
+            kv.set_config(config);
+        }
         kept.metrics.loads.inc();
         let hooks: Vec<_> = loaded.guest.hooks().map(Hook::name).collect();
         let (hooks, took) = (hooks.join(", "), started.elapsed());
@@ -282,8 +332,13 @@ impl Plugins {
                 continue;
             }
             let names = &plugin.config.headers;
-            let asked =
-                authenticate::authenticate(&plugin.guest, names, &plugin.remembered, limits, head);
+            let asked = authenticate::authenticate(
+                &plugin.guest,
+                names,
+                Some(&plugin.remembered),
+                limits,
+                head,
+            );
             match asked.await.0 {
                 Ok(Verdict::Principal(identity)) => return Ok(Some(identity)),
                 Ok(Verdict::Unknown) => {}
@@ -322,7 +377,11 @@ impl Plugins {
                 Ok(Change::Refused(error)) => return Err(error),
                 Err(failure) => {
                     plugin.say_failure(Hook::Preprocess, &ctx.id, &failure);
-                    match plugin.config.on_error {
+                    let on_error = match failure {
+                        Failure::RequestIsOver => OnError::Deny,
+                        _ => plugin.config.on_error,
+                    };
+                    match on_error {
                         OnError::Deny => return Err(unavailable(&failure, "plugin_failed")),
                         OnError::Skip => headers.push((SKIPPED.into(), plugin.name.clone())),
                     }
@@ -335,27 +394,36 @@ impl Plugins {
     /// Whether somebody is told of finished requests.
     #[must_use]
     pub fn has_observers(&self) -> bool {
-        !self.set.load().observers.is_empty()
+        !self.observers.load().is_empty()
     }
 
     /// Tells the observers of a finished request. Never waits.
     pub fn observe(&self, summary: Summary) {
         let summary = Arc::new(summary);
-        for (plugin, observer) in &self.set.load().observers {
+        for (plugin, observer) in self.observers.load().iter() {
             if !observer.send(Arc::clone(&summary)) {
                 plugin.kept.metrics.summaries_dropped.inc();
             }
         }
     }
 
-    /// Ends the observers, once they were told what waits.
-    pub fn stop(&self) {
-        self.set.store(Arc::default());
+    /// Ends the observers, once they were told what waits, or after a while.
+    pub async fn stop(&self) {
+        self.observers.store(Arc::default());
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = futures_util::future::join_all(tasks);
+        if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
+            tracing::warn!("the observers were not told of the last requests: they take too long");
+        }
     }
 }
 
 /// What the client is told of a plugin's failure: not why.
 fn unavailable(failure: &Failure, code: &'static str) -> Error {
+    if let Failure::RequestIsOver = failure {
+        let message = "the request's time was over while a plugin was asked";
+        return Error::new(ErrorKind::DeadlineExceeded, message);
+    }
     let (message, code) = match failure {
         Failure::Busy(_) => ("too many calls of a plugin are under way", "plugin_busy"),
         _ => ("a plugin that the request needs failed", code),
@@ -369,23 +437,21 @@ fn unavailable(failure: &Failure, code: &'static str) -> Error {
 
 impl PluginSet {
     fn new(all: BTreeMap<String, Arc<Plugin>>) -> Self {
-        let with = |hook: Hook| {
-            let has = |plugin: &&Arc<Plugin>| plugin.guest.hooks().any(|has| has == hook);
-            let mut plugins: Vec<_> = all.values().filter(has).map(Arc::clone).collect();
-            plugins.sort_by_key(|plugin| plugin.config.order);
-            plugins
-        };
-        let (authenticators, preprocessors) = (with(Hook::Authenticate), with(Hook::Preprocess));
-        let observers = with(Hook::Observe).into_iter();
-        let observers = observers
-            .map(|plugin| (Arc::clone(&plugin), Observer::start(plugin)))
-            .collect();
-        Self {
-            authenticators,
-            preprocessors,
-            observers,
+        let mut set = Self {
             all,
-        }
+            ..Self::default()
+        };
+        set.authenticators = set.with(Hook::Authenticate);
+        set.preprocessors = set.with(Hook::Preprocess);
+        set
+    }
+
+    /// The plugins with a hook, in the order they are asked.
+    fn with(&self, hook: Hook) -> Vec<Arc<Plugin>> {
+        let has = |plugin: &&Arc<Plugin>| plugin.guest.hooks().any(|has| has == hook);
+        let mut plugins: Vec<_> = self.all.values().filter(has).map(Arc::clone).collect();
+        plugins.sort_by_key(|plugin| plugin.config.order);
+        plugins
     }
 }
 
@@ -402,6 +468,9 @@ impl Plugin {
 
     /// Logs a failure with its cause; not each of many.
     fn say_failure(&self, hook: Hook, request_id: &str, failure: &Failure) {
+        if let Failure::RequestIsOver = failure {
+            return;
+        }
         let mut said = self
             .failures
             .said
@@ -430,6 +499,32 @@ impl Plugin {
             id = request_id,
             "plugin {plugin}: {hook} {causes}{more}"
         );
+    }
+}
+
+/// Loads a plugin on a thread of its own, which is left to itself where it takes too long: wasmtime cannot be stopped
+/// while it compiles.
+fn load_in_time(
+    loader: Arc<Loader>,
+    name: &str,
+    config: &PluginConfig,
+    kept: &Kept,
+) -> anyhow::Result<Loaded> {
+    let (done, loaded) = tokio::sync::oneshot::channel();
+    let (name, config, kept) = (name.to_owned(), config.clone(), kept.clone());
+    let runtime = tokio::runtime::Handle::try_current();
+    std::thread::Builder::new()
+        .name("plugin-loader".into())
+        .spawn(move || {
+            let _in_runtime = runtime.as_ref().map(tokio::runtime::Handle::enter);
+            // An error means that nobody waits any more.
+            drop(done.send(loader.load(&name, &config, &kept)));
+        })?;
+    let waiting = async { tokio::time::timeout(LOAD_TIMEOUT, loaded).await };
+    match snapshot::block_on(waiting) {
+        Ok(Ok(loaded)) => loaded,
+        Ok(Err(_)) => bail!("loading panicked: see the log"),
+        Err(_) => bail!("compiling takes longer than {LOAD_TIMEOUT:?}: is it a plugin?"),
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::signal::unix::Signal;
+use tokio::{
+    signal::unix::Signal,
+    task::{JoinError, JoinHandle},
+};
 
 use crate::{
     auth::Authenticator,
-    config::{Config, ConfigError, Environment},
-    plugin::{Plugins, Reloaded, stamps},
+    config::{AuthMode, Config, ConfigError, Environment},
+    plugin::{Plugins, Reloaded, Stamps, stamps},
     shutdown::{Shutdown, Stage},
 };
 
@@ -41,44 +44,55 @@ pub struct Reloader {
     pub config: Config,
     /// Gets the plugins.
     pub plugins: Arc<Plugins>,
+    /// Their files when they were loaded last.
+    pub seen: Option<Stamps>,
 }
 
 impl Reloader {
-    /// Reloads on each signal and for each changed file, until the shutdown begins.
+    /// Reloads on each signal and for each changed file, until the shutdown begins. Keys are reloaded at once, even while
+    /// plugins are being loaded.
     pub async fn watch(
         mut self,
         authenticator: &Authenticator,
         hangups: &mut Signal,
         shutdown: &Shutdown,
     ) {
-        let mut seen = stamps(&self.config.plugins);
         let mut clock = tokio::time::interval(LOOK_EVERY);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut loading: Option<JoinHandle<Reloaded>> = None;
+        let mut is_due = false;
         loop {
+            if is_due && loading.is_none() {
+                is_due = false;
+                loading = Some(self.start_loading());
+            }
             tokio::select! {
                 () = shutdown.reached(Stage::Draining) => return,
                 Some(()) = hangups.recv() => {
                     tracing::info!("received SIGHUP: reloading plugins, keys and limits");
-                    self.reload_config(authenticator).await;
-                    seen = stamps(&self.config.plugins);
+                    is_due |= self.reload_config(authenticator);
                 }
                 _ = clock.tick(), if !self.config.plugins.is_empty() => {
-                    let now = stamps(&self.config.plugins);
-                    if now != seen {
-                        seen = now;
-                        self.load_plugins(&self.config.clone()).await;
+                    is_due |= self.seen.as_ref() != Some(&stamps(&self.config.plugins));
+                }
+                done = finished(&mut loading), if loading.is_some() => {
+                    loading = None;
+                    match done {
+                        Ok(reloaded) => self.say(reloaded, authenticator),
+                        Err(error) => tracing::error!("the plugins stay as they were: {error}"),
                     }
                 }
             }
         }
     }
 
-    async fn reload_config(&mut self, authenticator: &Authenticator) {
+    /// Whether there is a configuration to load plugins of.
+    fn reload_config(&mut self, authenticator: &Authenticator) -> bool {
         let config = match self.source.load() {
             Ok(config) => config,
             Err(error) => {
                 tracing::error!("the configuration stays as it was: {error}");
-                return;
+                return false;
             }
         };
         for section in unmoved(&self.config, &config) {
@@ -89,32 +103,48 @@ impl Reloader {
             authenticator.reload(&config.auth);
             tracing::info!(keys = config.auth.keys.len(), "keys and limits reloaded");
         }
-        self.load_plugins(&config).await;
         self.config.auth = config.auth;
         self.config.plugins = config.plugins;
+        true
     }
 
-    async fn load_plugins(&self, config: &Config) {
-        let (plugins, configs) = (Arc::clone(&self.plugins), config.plugins.clone());
-        let loading = tokio::task::spawn_blocking(move || plugins.load(&configs));
+    fn start_loading(&mut self) -> JoinHandle<Reloaded> {
+        let (plugins, configs) = (Arc::clone(&self.plugins), self.config.plugins.clone());
+        // Before they are read: a file that changes from now on is seen.
+        self.seen = Some(stamps(&configs));
+        tokio::task::spawn_blocking(move || plugins.load(&configs))
+    }
+
+    fn say(&self, reloaded: Reloaded, authenticator: &Authenticator) {
         let Reloaded {
             loaded,
             removed,
             failed,
-        } = match loading.await {
-            Ok(reloaded) => reloaded,
-            Err(error) => {
-                tracing::error!("the plugins stay as they were: loading them failed: {error}");
-                return;
-            }
-        };
-        for problem in failed {
+        } = reloaded;
+        for problem in &failed {
             tracing::error!("{problem}; what was loaded before still serves");
         }
         for name in removed {
             tracing::info!(plugin = name, "plugin {name} removed");
         }
-        tracing::info!("plugins reloaded: {} new, the rest as it was", loaded.len());
+        if self.config.auth.mode == Some(AuthMode::None) && !authenticator.is_open() {
+            tracing::error!(
+                "auth.mode is \"none\" and a plugin authenticates: it is asked, and the next start refuses this configuration"
+            );
+        }
+        tracing::info!(
+            "plugins reloaded: {} new, {} failed, the rest as it was",
+            loaded.len(),
+            failed.len()
+        );
+    }
+}
+
+/// Waits for a task, where there is one.
+async fn finished(loading: &mut Option<JoinHandle<Reloaded>>) -> Result<Reloaded, JoinError> {
+    match loading {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -251,8 +251,8 @@ pub struct Identity {
     pub scopes: Vec<String>,
     /// The models that they may use; none: all.
     pub allowed_models: Option<Vec<NamePattern>>,
-    /// Whose cached results they share; none: those of their own name.
-    pub namespace: Option<String>,
+    /// Whose cached results they share: equal names share.
+    pub namespace: Arc<str>,
     /// The lane of their requests that name none.
     pub lane: Option<Lane>,
     /// What is left of the limit that they are under.
@@ -274,8 +274,7 @@ impl Principal {
     /// What the principal's results in the cache go by; none where everybody is one.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
-        let identity = self.identity()?;
-        Some(identity.namespace.as_deref().unwrap_or(&identity.subject))
+        Some(&self.identity()?.namespace)
     }
 
     /// Whether the principal may use a model of these names.

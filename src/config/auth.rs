@@ -19,8 +19,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// `"keys"`: requests need one of `keys`; `"none"`: anybody may. None means by what there is: keys, and plugins that
-    /// authenticate.
+    /// `"keys"`: requests need one of `keys`, and no plugin is asked; `"none"`: anybody may. None means by what there is:
+    /// keys, then plugins that authenticate.
     pub mode: Option<AuthMode>,
     /// Keys that clients send as `Authorization: Bearer KEY`. Take them from the environment, `"${EMBEDGATE_KEY}"`, or
     /// keep their hash alone, which `embedgate key new` prints.
@@ -66,7 +66,7 @@ pub struct KeyConfig {
     /// One of `limits`.
     pub limit: Option<String>,
     /// From then on the key is refused.
-    pub expires: Option<Instant>,
+    pub expires: Option<Timestamp>,
 }
 
 /// A key, or its hash.
@@ -81,15 +81,15 @@ pub enum KeySecret {
 
 /// A moment, written as a date or as `2027-01-31T12:00:00Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instant(pub SystemTime);
+pub struct Timestamp(pub SystemTime);
 
-impl Serialize for Instant {
+impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_rfc3339_seconds(self.0))
     }
 }
 
-impl<'de> Deserialize<'de> for Instant {
+impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for KeyConfig {
             lane: Option<Lane>,
             models: Option<Vec<NamePattern>>,
             limit: Option<String>,
-            expires: Option<Instant>,
+            expires: Option<Timestamp>,
         }
         struct KeyOrTable;
         impl<'de> de::Visitor<'de> for KeyOrTable {
@@ -251,6 +251,10 @@ impl AuthConfig {
             }
             Some(AuthMode::None) if !self.keys.is_empty() => {
                 problems.push(Problem::new("auth.keys", "mode is \"none\" and there are keys: remove one of the two"));
+            }
+            Some(AuthMode::Keys) if plugins == Authenticators::Some => {
+                let message = "is \"keys\", so that no plugin is asked, and a plugin authenticates: leave mode out to ask both";
+                problems.push(Problem::new("auth.mode", message));
             }
             Some(AuthMode::None) if plugins == Authenticators::Some => {
                 let message = "is \"none\", and a plugin authenticates: remove one of the two, or name the plugin's other hooks in its hooks";

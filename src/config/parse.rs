@@ -64,7 +64,7 @@ fn section<T: DeserializeOwned + Default>(
 }
 
 /// Reads a value; each key that is wrong is reported, taken out, and the rest read again, until nothing is wrong.
-fn read<T: DeserializeOwned + Default>(
+pub(super) fn read<T: DeserializeOwned + Default>(
     at: &str,
     mut value: Value,
     problems: &mut Vec<Problem>,

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{ByteSize, Period, Problem, Secret};
+use super::{ByteSize, ConfigError, Environment, Period, Problem, Secret, expand, parse};
 use crate::request::{NamePattern, Route};
 
 /// What a plugin's linear memories may be at most: the room that every instance's place in the pool has.
@@ -262,6 +262,37 @@ impl Default for HttpConfig {
 }
 
 impl PluginConfig {
+    /// Reads a plugin's table on its own, for a component outside a configuration. Relative paths are relative to `base`.
+    ///
+    /// # Errors
+    /// Every problem.
+    pub fn parse(
+        table: &toml::Table,
+        file: &Path,
+        base: &Path,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        let mut table = table.clone();
+        let mut problems = Vec::new();
+        expand::variables(&mut table, environment, &mut problems);
+        let mut config: Self = parse::read("plugin", toml::Value::Table(table), &mut problems);
+        for path in config
+            .paths_mut()
+            .filter(|path| !path.as_os_str().is_empty())
+        {
+            *path = base.join(&*path);
+        }
+        file.clone_into(&mut config.path);
+        config.check("under-test", &mut problems);
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        Err(ConfigError {
+            file: None,
+            problems,
+        })
+    }
+
     /// The files that it is made of.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let crypto = self.grants.crypto.iter();

@@ -73,6 +73,19 @@ pub(super) fn prepare(
     request.inputs.into_iter().enumerate().map(one).collect()
 }
 
+/// Reads token ids as the policy says, and leaves texts.
+pub(super) fn decode(
+    model: &Model,
+    policy: TokenIds,
+    inputs: Vec<Input>,
+) -> Result<Vec<Input>, Error> {
+    let one = |(i, input)| match input {
+        Input::Text(text) => Ok(Input::Text(text)),
+        Input::Tokens(ids) => readable(model, policy, ids).map_err(|error| at(error, i)),
+    };
+    inputs.into_iter().enumerate().map(one).collect()
+}
+
 fn heads(outputs: Outputs) -> impl Iterator<Item = Head> + Clone {
     Head::ALL.into_iter().filter(move |head| match head {
         Head::Dense => outputs.dense,

@@ -1,10 +1,13 @@
 //! What plugins do to a request before anything is looked up for it.
 
-use super::Embedder;
+use std::sync::Arc;
+
+use super::{Embedder, inputs};
 use crate::{
     error::Error,
+    offload,
     plugin::Plugins,
-    request::{EmbedRequest, RequestContext},
+    request::{EmbedRequest, Input, RequestContext, TokenIds},
 };
 
 /// A request that the plugins have seen. Only such a one is embedded, so no dialect can forget to ask them.
@@ -48,6 +51,7 @@ impl Embedder {
     ) -> Result<Preprocessed, Error> {
         let mut request = Preprocessed::unchanged(request);
         if plugins.has_preprocessors() {
+            self.decode_ids(&mut request.request).await?;
             let names_of = |name: &str| {
                 let model = self.registry().resolve(Some(name));
                 let names = model.map(|model| model.names().map(str::to_owned).collect());
@@ -59,5 +63,24 @@ impl Embedder {
                 .await?;
         }
         Ok(request)
+    }
+
+    /// Makes texts of token ids that stand for texts, so that plugins see what the model will.
+    async fn decode_ids(&self, request: &mut EmbedRequest) -> Result<(), Error> {
+        let has_ids = matches!(request.inputs.first(), Some(Input::Tokens(_)));
+        // Where there is no such model, a plugin may still name one; its own reading of ids is not known before.
+        let Ok(model) = self.registry().resolve(request.model.as_deref()) else {
+            return Ok(());
+        };
+        let policy = model.config.token_ids.unwrap_or(request.token_ids);
+        if !has_ids || policy != TokenIds::Cl100k {
+            return Ok(());
+        }
+        let inputs = std::mem::take(&mut request.inputs);
+        let bytes: usize = inputs.iter().map(Input::bytes).sum();
+        let model = Arc::clone(model);
+        let decode = move || inputs::decode(&model, policy, inputs);
+        request.inputs = offload::run_if(bytes >= super::PREPARE_ELSEWHERE, decode).await??;
+        Ok(())
     }
 }

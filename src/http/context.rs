@@ -62,16 +62,16 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             .await?;
         let identity = principal.identity();
         let allowance = identity.and_then(|identity| identity.allowance.as_ref());
-        // Asking which models there are costs nothing.
-        if let Some(allowance) = allowance.filter(|_| parts.method == Method::POST) {
-            allowance.admit()?;
-        }
         if let Some(identity) = identity {
             let caller = (Arc::clone(&identity.subject), identity.tenant.clone());
             parts
                 .extensions
                 .get::<Caller>()
                 .inspect(|slot| slot.set(caller));
+        }
+        // Asking which models there are costs nothing.
+        if let Some(allowance) = allowance.filter(|_| parts.method == Method::POST) {
+            allowance.admit()?;
         }
         let own_lane = identity.and_then(|identity| identity.lane);
         let lane = lane(&parts.headers)?.or(own_lane);

@@ -27,11 +27,15 @@ pub(super) async fn list(
 /// One model by name or alias; names may hold slashes.
 pub(super) async fn one(
     gateway: State,
-    _: Context,
+    Context(ctx): Context,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, OpenAiError> {
     let Path(id) = id.map_err(|_| Error::invalid("id", "the model's id is not valid UTF-8"))?;
-    let model = gateway.embedder()?.registry().resolve(Some(&id))?;
+    let registry = gateway.embedder()?.registry();
+    let model = registry.resolve(Some(&id))?;
+    if !ctx.principal.may_use(model.names()) {
+        return Err(registry.not_found(&id).into());
+    }
     Ok(Json(describe(&gateway, model)))
 }
 

@@ -20,7 +20,7 @@ use crate::{
     embed::Embedder,
     error::Error,
     offload,
-    request::{Dense, EmbedRequest, EmbedResponse, VectorText},
+    request::{Dense, EmbedRequest, EmbedResponse, Input, VectorText},
 };
 
 /// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
@@ -60,7 +60,11 @@ pub(super) async fn embeddings(
         Ok::<_, Error>((request, encoding))
     };
     let (request, encoding) = offload::run_if(body_is_large, parse).await??;
+    let before = input_bytes(&request);
     let request = embedder.preprocess(&ctx, &gateway.plugins, request).await?;
+    // What plugins add counts as if the client had sent it.
+    let grown = input_bytes(request.get()).saturating_sub(before);
+    let _grown = gateway.body_memory.take(grown)?;
     let bytes = answer_bytes(embedder, request.get(), encoding)?;
     let memory = gateway.body_memory.take(bytes)?;
     let mut answer = embedder.embed(&ctx, request).await?;
@@ -86,6 +90,10 @@ pub(super) async fn embeddings(
     add_headers(response.headers_mut(), added);
     response.extensions_mut().insert(work);
     Ok(response)
+}
+
+fn input_bytes(request: &EmbedRequest) -> usize {
+    request.inputs.iter().map(Input::bytes).sum()
 }
 
 /// Numbers that are still to be written.

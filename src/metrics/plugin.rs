@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -197,6 +197,11 @@ impl PluginMetrics {
 
     /// Observes a value of the plugin's own.
     pub fn custom_observe(&self, name: &str, labels: Vec<(String, String)>, value: f64) {
+        // One such value would make the sum useless for ever.
+        if !value.is_finite() {
+            self.custom_dropped.inc();
+            return;
+        }
         if let Some(labels) = self.own_labels(name, labels) {
             self.own_values.get_or_create(&labels).observe(value);
         }
@@ -248,13 +253,15 @@ pub struct HookMetrics {
 
 impl HookMetrics {
     /// Counts a call.
-    pub fn call(&self, time: Duration, peak_bytes: usize) {
+    pub fn call(&self, time: Duration) {
         self.calls.inc();
         self.seconds.observe(time.as_secs_f64());
-        let peak = i64::try_from(peak_bytes).unwrap_or(i64::MAX);
-        if peak > self.peak_bytes.get() {
-            self.peak_bytes.set(peak);
-        }
+    }
+
+    /// Notes the most memory that an instance had.
+    pub fn peak(&self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.peak_bytes.inner().fetch_max(bytes, Ordering::Relaxed);
     }
 
     /// Counts a failed call.

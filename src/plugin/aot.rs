@@ -136,29 +136,38 @@ fn check_folder(folder: &Path) -> anyhow::Result<()> {
 /// The key in the file; a new one where there is none.
 fn key(path: &Path) -> anyhow::Result<[u8; 32]> {
     let shown = path.display();
+    if !path.exists() {
+        make_key(path).with_context(|| format!("{shown} cannot be made"))?;
+    }
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
+        bail!("{shown} can be read by others: remove it");
+    }
     let mut key = [0; 32];
-    let opened = OpenOptions::new()
+    let mut file = File::open(path).with_context(|| format!("{shown} cannot be read"))?;
+    file.read_exact(&mut key)
+        .with_context(|| format!("{shown} is broken: remove it"))?;
+    Ok(key)
+}
+
+/// Makes the file of the key, whole or not at all; where two processes do, the first one's stays.
+fn make_key(path: &Path) -> anyhow::Result<()> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)?;
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = OpenOptions::new()
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(true)
         .mode(0o600)
-        .open(path);
-    match opened {
-        Ok(mut file) => {
-            getrandom::fill(&mut key)?;
-            file.write_all(&key)?;
-            Ok(key)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let metadata = fs::symlink_metadata(path)?;
-            if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
-                bail!("{shown} can be read by others: remove it");
-            }
-            let mut file = File::open(path)?;
-            file.read_exact(&mut key)
-                .with_context(|| format!("{shown} is broken: remove it"))?;
-            Ok(key)
-        }
-        Err(error) => Err(error).with_context(|| format!("{shown} cannot be made")),
+        .open(&fresh)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    let linked = fs::hard_link(&fresh, path);
+    fs::remove_file(&fresh)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,7 +13,7 @@ use dashmap::DashMap;
 
 use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::authenticator},
-    guest::{CallCost, Failure, Guest},
+    guest::{CallCost, Failure, Guest, LEAST_TRANSFER, Terms},
     refusal,
 };
 use crate::{
@@ -24,9 +27,11 @@ const MOST_SUBJECT_BYTES: usize = 256;
 const MOST_ATTRIBUTES: usize = 16;
 const MOST_ATTRIBUTE_BYTES: usize = 256;
 /// Scopes, and names of models, that a principal may have.
-const MOST_NAMES: usize = 1000;
+const MOST_NAMES: usize = 128;
 /// Credentials that are remembered; beyond, those whose time is over are dropped, and then all.
 const MOST_REMEMBERED: usize = 10_000;
+/// The head of a request that is remembered; a larger one is asked about each time.
+const MOST_HEAD_BYTES: usize = 4 << 10;
 
 /// What an authenticator is told of a request.
 #[derive(Clone, Copy, Debug)]
@@ -65,29 +70,44 @@ pub(super) enum Verdict {
 
 /// Principals by request head, for as long as their plugin allows.
 #[derive(Default)]
-pub(super) struct Remembered(DashMap<Box<[u8]>, (Instant, Arc<Identity>)>);
+pub(super) struct Remembered {
+    by_head: DashMap<Box<[u8]>, (Instant, Arc<Identity>)>,
+    /// Goes up when all are forgotten: what was asked for before is not remembered any more.
+    generation: AtomicU64,
+}
 
 impl Remembered {
     fn get(&self, key: &[u8]) -> Option<Arc<Identity>> {
-        let found = self.0.get(key)?;
+        let found = self.by_head.get(key)?;
         let (until, identity) = &*found;
         (Instant::now() < *until).then(|| Arc::clone(identity))
     }
 
     pub(super) fn clear(&self) {
-        self.0.clear();
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.by_head.clear();
     }
 
-    fn put(&self, key: &[u8], time: Duration, identity: &Arc<Identity>) {
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    fn put(&self, key: &[u8], time: Duration, identity: &Arc<Identity>, generation: u64) {
+        if key.len() > MOST_HEAD_BYTES {
+            return;
+        }
         let now = Instant::now();
-        if self.0.len() >= MOST_REMEMBERED {
-            self.0.retain(|_, (until, _)| *until > now);
-            if self.0.len() >= MOST_REMEMBERED {
-                self.0.clear();
+        if self.by_head.len() >= MOST_REMEMBERED {
+            self.by_head.retain(|_, (until, _)| *until > now);
+            if self.by_head.len() >= MOST_REMEMBERED {
+                self.by_head.clear();
             }
         }
-        self.0
-            .insert(key.into(), (now + time, Arc::clone(identity)));
+        let known = (now + time, Arc::clone(identity));
+        self.by_head.insert(key.into(), known);
+        if self.generation() != generation {
+            self.by_head.remove(key);
+        }
     }
 }
 
@@ -98,7 +118,7 @@ impl Remembered {
 pub(super) async fn authenticate(
     guest: &Guest,
     names: &[String],
-    remembered: &Remembered,
+    remembered: Option<&Remembered>,
     limits: &Limits,
     head: Head<'_>,
 ) -> (Result<Verdict, Failure>, CallCost) {
@@ -108,9 +128,10 @@ pub(super) async fn authenticate(
     };
     let client_ip = head.client_ip.map(|ip| ip.to_string()).unwrap_or_default();
     let key = key(&head, &client_ip, &headers);
-    if let Some(identity) = remembered.get(&key) {
+    if let Some(identity) = remembered.and_then(|remembered| remembered.get(&key)) {
         return (Ok(Verdict::Principal(identity)), CallCost::default());
     }
+    let generation = remembered.map_or(0, Remembered::generation);
     let query = query(head.query);
     let query: Vec<_> = query
         .iter()
@@ -134,18 +155,24 @@ pub(super) async fn authenticate(
         let hook = indices.load(&mut live.store, &live.instance)?;
         hook.call_authenticate(&mut live.store, asked).await
     };
-    let (result, cost) = guest
-        .call(Hook::Authenticate, head.id, head.deadline, call)
-        .await;
+    let terms = Terms {
+        hook: Hook::Authenticate,
+        request_id: head.id,
+        deadline: head.deadline,
+        max_transfer: LEAST_TRANSFER,
+    };
+    let (result, cost) = guest.call(&terms, call).await;
     let verdict = match result {
         Err(failure) => Err(failure),
         Ok(Ok(None)) => Ok(Verdict::Unknown),
         Ok(Err(rejection)) => refusal::refusal(rejection).map(Verdict::Refused),
         Ok(Ok(Some(principal))) => {
             let valid_for = Duration::from_millis(principal.valid_for_ms.into());
-            identity(principal, limits).map(|identity| {
-                if !valid_for.is_zero() {
-                    remembered.put(&key, valid_for, &identity);
+            identity(principal, &guest.shared.name, limits).map(|identity| {
+                if let Some(remembered) = remembered
+                    && !valid_for.is_zero()
+                {
+                    remembered.put(&key, valid_for, &identity, generation);
                 }
                 Verdict::Principal(identity)
             })
@@ -212,8 +239,17 @@ fn query(query: Option<&str>) -> Vec<(String, String)> {
         .collect()
 }
 
+/// A name that neither a key nor another plugin can give: control characters stand in no name.
+fn own(plugin: &str, name: &str) -> String {
+    format!("\u{1f}{plugin}\u{1f}{name}")
+}
+
 /// What is made of a plugin's principal, where it is a legal one.
-fn identity(principal: types::PrincipalResult, limits: &Limits) -> Result<Arc<Identity>, Failure> {
+fn identity(
+    principal: types::PrincipalResult,
+    plugin: &str,
+    limits: &Limits,
+) -> Result<Arc<Identity>, Failure> {
     let wrong = |message: String| Err(Failure::Output(message));
     let subject = principal.subject;
     if !(1..=MOST_SUBJECT_BYTES).contains(&subject.len()) || subject.chars().any(char::is_control) {
@@ -222,11 +258,15 @@ fn identity(principal: types::PrincipalResult, limits: &Limits) -> Result<Arc<Id
         ));
     }
     let tenant = principal.tenant;
-    if tenant
-        .as_ref()
-        .is_some_and(|tenant| tenant.len() > MOST_SUBJECT_BYTES)
-    {
-        return wrong(format!("a tenant has at most {MOST_SUBJECT_BYTES} bytes"));
+    let names = principal.scopes.iter();
+    let names = names.chain(principal.allowed_models.iter().flatten());
+    let is_bad =
+        |text: &String| text.len() > MOST_SUBJECT_BYTES || text.chars().any(char::is_control);
+    let mut names = names.chain(&principal.cache_namespace).chain(&tenant);
+    if let Some(name) = names.find(|name| is_bad(name)) {
+        return wrong(format!(
+            "a tenant, scope, model or namespace has at most {MOST_SUBJECT_BYTES} bytes without control characters, got {name:.300?}"
+        ));
     }
     let n_models = principal.allowed_models.as_ref().map_or(0, Vec::len);
     if principal.scopes.len().max(n_models) > MOST_NAMES {
@@ -245,18 +285,22 @@ fn identity(principal: types::PrincipalResult, limits: &Limits) -> Result<Arc<Id
     }
     let allowance = match &principal.limit {
         None => None,
-        Some(limit) => match limits.allowance(limit, &subject) {
+        Some(limit) => match limits.allowance(limit, &own(plugin, &subject)) {
             Some(allowance) => Some(allowance),
             None => return wrong(format!("there is no [auth.limits.{limit:.100}]")),
         },
     };
     let patterns = |names: Vec<String>| names.into_iter().map(NamePattern).collect();
     Ok(Arc::new(Identity {
+        namespace: own(
+            plugin,
+            principal.cache_namespace.as_deref().unwrap_or(&subject),
+        )
+        .into(),
         subject: subject.into(),
         tenant,
         scopes: principal.scopes,
         allowed_models: principal.allowed_models.map(patterns),
-        namespace: principal.cache_namespace,
         lane: principal.lane.map(|lane| match lane {
             types::Lane::Query => Lane::Query,
             types::Lane::Bulk => Lane::Bulk,

@@ -9,10 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 
 use crate::config::MOST_INSTANCES;
 
+/// Places in the pool for instances that wait to be used again, and for plugins that are being loaded.
+const SPARE: usize = 128;
 /// How often a guest that computes is looked at: it yields to other requests, or ends.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 /// The clock stops after so many ticks without a call, so that an idle gateway does not wake a thousand times a second.
@@ -31,6 +34,8 @@ const KEPT_MEMORY_BLIND: usize = 256 << 10;
 pub(super) struct GuestEngine {
     pub(super) engine: Engine,
     pub(super) ticker: Ticker,
+    /// Calls that may be under way at once.
+    pub(super) places: Semaphore,
     compilers: rayon::ThreadPool,
 }
 
@@ -49,6 +54,7 @@ impl GuestEngine {
         Ok(Self {
             engine,
             ticker,
+            places: Semaphore::new(MOST_INSTANCES),
             compilers,
         })
     }
@@ -60,7 +66,7 @@ impl GuestEngine {
 }
 
 fn config() -> Config {
-    let places = u32::try_from(MOST_INSTANCES).unwrap_or(u32::MAX);
+    let places = u32::try_from(MOST_INSTANCES + SPARE).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     // A component is made of several core modules, of which few have a memory.
     pool.total_component_instances(places)
@@ -138,7 +144,9 @@ impl Ticker {
                             drop((engine, state));
                             thread::park_timeout(Duration::from_secs(1));
                         }
+                        idle = 0;
                         next = Instant::now();
+                        continue;
                     }
                     // On a schedule: sleeping a tick after each tick would drift.
                     next += TICK;

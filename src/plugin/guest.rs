@@ -5,19 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{
-    Store, UpdateDeadline,
+    PoolConcurrencyLimitError, Store, UpdateDeadline,
     component::{Instance, InstancePre},
 };
 
 use super::{
     bindings::exports::embedgate::plugin::{authenticator, lifecycle, observer, preprocessor},
     engine::GuestEngine,
+    load::INIT_TIMEOUT,
     state::{Phase, Shared, State},
 };
 use crate::config::{Hook, InstanceConfig};
 
+/// What the host may copy out of a guest at once, beside what a request's own size gives.
+pub(super) const LEAST_TRANSFER: usize = 1 << 20;
 /// Idle instances of a plugin with `reuse`; more are dropped after their call.
 const MOST_IDLE: usize = 16;
 /// Handles of resources in an instance. The interface has none; WASI has few.
@@ -34,6 +37,8 @@ pub(super) enum Failure {
     Memory(usize, #[source] Reason),
     #[error("failed")]
     Trap(#[source] Reason),
+    #[error("was cut off at the end of the request's own time")]
+    RequestIsOver,
     #[error("gave an illegal result: {0}")]
     Output(String),
 }
@@ -47,6 +52,7 @@ impl Failure {
             Self::Memory(..) => "memory",
             Self::Trap(_) => "trap",
             Self::Output(_) => "output",
+            Self::RequestIsOver => "request_is_over",
         }
     }
 }
@@ -107,6 +113,16 @@ pub(super) struct CallCost {
     pub(super) peak_memory: usize,
 }
 
+/// What a call is about, and its bounds.
+pub(super) struct Terms<'a> {
+    pub(super) hook: Hook,
+    pub(super) request_id: &'a Arc<str>,
+    /// When the request's own time is over.
+    pub(super) deadline: Instant,
+    /// Bytes that the host copies out of the guest at once.
+    pub(super) max_transfer: usize,
+}
+
 impl Guest {
     /// The hooks to call.
     pub(super) fn hooks(&self) -> impl Iterator<Item = Hook> {
@@ -122,68 +138,120 @@ impl Guest {
     /// Calls a hook: `call` gets an instance and makes the call, all within the time that is left.
     pub(super) async fn call<R>(
         &self,
-        hook: Hook,
-        request_id: &Arc<str>,
-        deadline: Instant,
+        terms: &Terms<'_>,
         call: impl AsyncFnOnce(&Exports, &mut Live) -> wasmtime::Result<R>,
     ) -> (Result<R, Failure>, CallCost) {
         let started = Instant::now();
-        let deadline = deadline.min(started + self.timeout);
         let mut cost = CallCost::default();
-        let in_time = self.call_in_time(request_id, deadline, &mut cost, call);
-        let over = || Failure::Timeout(deadline.saturating_duration_since(started));
-        let result = match tokio::time::timeout_at(deadline.into(), in_time).await {
-            Ok(result) => result,
-            Err(_) => Err(over()),
-        };
-        let result = match result {
-            Err(Failure::Trap(Reason(error))) if error.is::<TimeIsOver>() => Err(over()),
-            result => result,
-        };
+        let result = self.call_in_time(terms, &mut cost, call).await;
         cost.time = started.elapsed();
-        let metrics = self.shared.metrics.hook(hook);
-        metrics.call(cost.time, cost.peak_memory);
-        if let Err(failure) = &result {
-            metrics.error(failure.kind());
+        let metrics = self.shared.metrics.hook(terms.hook);
+        metrics.call(cost.time);
+        match &result {
+            // The client gave it no time: that says nothing about the plugin.
+            Ok(_) | Err(Failure::RequestIsOver) => {}
+            Err(failure) => metrics.error(failure.kind()),
         }
         (result, cost)
     }
 
     async fn call_in_time<R>(
         &self,
-        request_id: &Arc<str>,
-        deadline: Instant,
+        terms: &Terms<'_>,
         cost: &mut CallCost,
         call: impl AsyncFnOnce(&Exports, &mut Live) -> wasmtime::Result<R>,
     ) -> Result<R, Failure> {
-        let _place = match self.places.try_acquire() {
-            Ok(place) => place,
-            // Time that runs out here is lack of places, not of speed.
-            Err(_) => tokio::time::timeout_at(deadline.into(), self.places.acquire())
-                .await
-                .ok()
-                .and_then(Result::ok)
-                .ok_or(Failure::Busy(self.n_instances))?,
-        };
+        let deadline = terms.deadline.min(Instant::now() + self.timeout);
+        let _places = self.places(terms, deadline).await?;
         let _ticking = self.engine.ticker.call();
         let mut live = match self.take_idle() {
             Some(live) => live,
-            None => self
-                .instantiate(Phase::Call, deadline)
-                .await
-                .map_err(|(error, state)| failure(error, &state))?,
+            None => self.instantiate_in_time(terms, deadline).await?,
         };
-        live.store.data_mut().begin(request_id, deadline);
-        live.store.set_epoch_deadline(1);
-        let result = call(&self.exports, &mut live).await;
+        // An engine that takes long to start does not take it from the call's time.
+        let deadline = match self.init {
+            Init::Done => deadline,
+            Init::EachInstance(_) => terms.deadline.min(Instant::now() + self.timeout),
+        };
+        let store = &mut live.store;
+        store
+            .data_mut()
+            .begin(terms.hook, terms.request_id, deadline);
+        store.set_hostcall_fuel(terms.max_transfer);
+        store.set_epoch_deadline(1);
+        let called = tokio::time::timeout_at(deadline.into(), call(&self.exports, &mut live)).await;
         cost.peak_memory = live.store.data().peak_memory();
-        match result {
-            Ok(result) => {
+        match called {
+            Ok(Ok(result)) => {
                 self.put_back(live);
                 Ok(result)
             }
-            Err(error) => Err(failure(error, live.store.data())),
+            Ok(Err(error)) => Err(self.failure(error, live.store.data(), terms, deadline)),
+            Err(_) => Err(self.over(terms, deadline)),
         }
+    }
+
+    /// A place among the plugin's instances, and one among all.
+    async fn places(
+        &self,
+        terms: &Terms<'_>,
+        deadline: Instant,
+    ) -> Result<[SemaphorePermit<'_>; 2], Failure> {
+        let (own, all) = (&self.places, &self.engine.places);
+        if let (Ok(own), Ok(all)) = (own.try_acquire(), all.try_acquire()) {
+            return Ok([own, all]);
+        }
+        let both = async { (own.acquire().await, all.acquire().await) };
+        match tokio::time::timeout_at(deadline.into(), both).await {
+            Ok((Ok(own), Ok(all))) => Ok([own, all]),
+            _ if deadline == terms.deadline => Err(Failure::RequestIsOver),
+            _ => Err(Failure::Busy(self.n_instances)),
+        }
+    }
+
+    async fn instantiate_in_time(
+        &self,
+        terms: &Terms<'_>,
+        deadline: Instant,
+    ) -> Result<Live, Failure> {
+        let deadline = match self.init {
+            Init::Done => deadline,
+            Init::EachInstance(_) => terms.deadline.min(Instant::now() + INIT_TIMEOUT),
+        };
+        let making = self.instantiate(Phase::Call, deadline);
+        match tokio::time::timeout_at(deadline.into(), making).await {
+            Ok(Ok(live)) => Ok(live),
+            Ok(Err((error, state))) => Err(self.failure(error, &state, terms, deadline)),
+            Err(_) => Err(self.over(terms, deadline)),
+        }
+    }
+
+    fn over(&self, terms: &Terms<'_>, deadline: Instant) -> Failure {
+        if deadline == terms.deadline {
+            Failure::RequestIsOver
+        } else {
+            Failure::Timeout(self.timeout)
+        }
+    }
+
+    fn failure(
+        &self,
+        error: wasmtime::Error,
+        state: &State,
+        terms: &Terms<'_>,
+        deadline: Instant,
+    ) -> Failure {
+        if error.is::<TimeIsOver>() {
+            return self.over(terms, deadline);
+        }
+        if error.is::<PoolConcurrencyLimitError>() {
+            return Failure::Busy(self.n_instances);
+        }
+        // A guest that gets no memory usually traps of itself.
+        if state.is_memory_denied {
+            return Failure::Memory(self.shared.max_memory, Reason(error));
+        }
+        Failure::Trap(Reason(error))
     }
 
     /// Makes an instance, with the state of `lifecycle.init`.
@@ -218,7 +286,7 @@ impl Guest {
     }
 
     /// Keeps an instance for the next call. One that trapped or was cut off never comes here.
-    fn put_back(&self, mut live: Live) {
+    pub(super) fn put_back(&self, mut live: Live) {
         live.n_calls += 1;
         if let InstanceConfig::Reuse(n) = self.lifetime
             && live.n_calls < n.get()
@@ -263,14 +331,6 @@ impl Live {
 #[error("refuses its settings: {0}")]
 pub(super) struct BadSettings(pub(super) String);
 
-fn failure(error: wasmtime::Error, state: &State) -> Failure {
-    // A guest that gets no memory usually traps of itself.
-    if state.is_memory_denied && !error.is::<TimeIsOver>() {
-        return Failure::Memory(state.shared.max_memory, Reason(error));
-    }
-    Failure::Trap(Reason(error))
-}
-
 /// Makes a store with all its limits.
 pub(super) fn store(
     engine: &GuestEngine,
@@ -278,11 +338,10 @@ pub(super) fn store(
     phase: Phase,
     deadline: Instant,
 ) -> Store<State> {
-    let max_transfer = shared.max_transfer;
     let state = State::new(Arc::clone(shared), phase, deadline);
     let mut store = Store::new(&engine.engine, state);
     store.limiter(|state| state);
-    store.set_hostcall_fuel(max_transfer);
+    store.set_hostcall_fuel(LEAST_TRANSFER);
     store.set_max_component_handles(MOST_HANDLES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {

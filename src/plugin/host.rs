@@ -14,6 +14,8 @@ use super::{
 
 /// Bytes of randomness in one call.
 const MOST_RANDOM: u32 = 4096;
+/// Bytes that one call of the host hashes: a millisecond.
+const MOST_HASHED: usize = 1 << 20;
 /// A longer line of a guest is cut.
 const MOST_LINE: usize = 2048;
 
@@ -131,6 +133,7 @@ impl secrets::Host for State {
 impl State {
     fn kv(&mut self) -> Result<(&Store, Duration)> {
         self.outer_call("kv")?;
+        self.is_impure = true;
         let now = self.shared.clock.monotonic();
         match &self.shared.grants.kv {
             Some(_) if self.phase == Phase::WarmUp => Ok((&self.shared.scratch, now)),
@@ -267,11 +270,13 @@ impl crypto::Host for State {
 
     fn sha256(&mut self, data: Vec<u8>) -> Result<Vec<u8>> {
         self.crypto()?;
+        check_hashed(data.len())?;
         Ok(sha256(&data))
     }
 
     fn hmac_sha256(&mut self, key: Vec<u8>, data: Vec<u8>) -> Result<Vec<u8>> {
         self.crypto()?;
+        check_hashed(key.len() + data.len())?;
         Ok(hmac_sha256(&key, &data))
     }
 
@@ -279,6 +284,14 @@ impl crypto::Host for State {
         self.crypto()?;
         Ok(equal(&a, &b))
     }
+}
+
+/// Keeps one call of the host short: a guest cannot be stopped within it.
+fn check_hashed(bytes: usize) -> Result<()> {
+    if bytes > MOST_HASHED {
+        bail!("at most {MOST_HASHED} bytes are hashed in one call, {bytes} were given");
+    }
+    Ok(())
 }
 
 impl From<OutboundError> for http::HttpError {
@@ -301,6 +314,7 @@ impl http::Host for State {
         request: http::Request,
     ) -> Result<std::result::Result<http::Response, http::HttpError>> {
         self.outer_call("http")?;
+        self.is_impure = true;
         let outbound = self.shared.grants.http.as_ref();
         let Some(outbound) = outbound.filter(|_| self.phase == Phase::Call) else {
             return Ok(Err(http::HttpError::Denied));

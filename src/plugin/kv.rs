@@ -31,12 +31,11 @@ pub(super) struct Taken {
 
 /// Keys and values of one plugin. Every operation is atomic.
 pub(super) struct Store {
-    config: KvConfig,
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
+    config: KvConfig,
     entries: HashMap<String, Entry>,
     bytes: usize,
 }
@@ -50,14 +49,14 @@ struct Entry {
 enum Value {
     Bytes(Vec<u8>),
     Number(i64),
-    Bucket { bucket: Bucket, refill: Duration },
+    Bucket(Bucket),
 }
 
 impl Value {
     fn bytes(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::Number(_) | Self::Bucket { .. } => 8,
+            Self::Number(_) | Self::Bucket(_) => 8,
         }
     }
 }
@@ -70,13 +69,17 @@ fn entry_bytes(key: &str, value: &Value) -> usize {
 impl Store {
     pub(super) fn new(config: KvConfig) -> Self {
         Self {
-            config,
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                config,
+                entries: HashMap::new(),
+                bytes: 0,
+            }),
         }
     }
 
-    pub(super) fn config(&self) -> KvConfig {
-        self.config
+    /// Takes other bounds. What is there stays, even where it is more than is allowed from now on.
+    pub(super) fn set_config(&self, config: KvConfig) {
+        self.lock().config = config;
     }
 
     /// Times are since any fixed moment.
@@ -85,7 +88,7 @@ impl Store {
         match &inner.live(key, now)?.value {
             Value::Bytes(bytes) => Some(bytes.clone()),
             Value::Number(n) => Some(n.to_le_bytes().to_vec()),
-            Value::Bucket { .. } => None,
+            Value::Bucket(_) => None,
         }
     }
 
@@ -100,13 +103,7 @@ impl Store {
             return Err(KvError::TooLarge);
         }
         let mut inner = self.lock();
-        inner.put(
-            key,
-            Value::Bytes(value),
-            until(ttl_ms, now),
-            self.config,
-            now,
-        )
+        inner.put(key, Value::Bytes(value), until(ttl_ms, now), now)
     }
 
     pub(super) fn delete(&self, key: &str) {
@@ -128,20 +125,14 @@ impl Store {
                     let bytes = bytes.as_slice().try_into();
                     i64::from_le_bytes(bytes.map_err(|_| KvError::NotANumber)?)
                 }
-                Value::Bucket { .. } => return Err(KvError::NotANumber),
+                Value::Bucket(_) => return Err(KvError::NotANumber),
             };
             // A number takes the 8 bytes that its key holds already.
             let after = before.saturating_add(delta);
             entry.value = Value::Number(after);
             return Ok(after);
         }
-        inner.put(
-            key,
-            Value::Number(delta),
-            until(ttl_ms, now),
-            self.config,
-            now,
-        )?;
+        inner.put(key, Value::Number(delta), until(ttl_ms, now), now)?;
         Ok(delta)
     }
 
@@ -159,19 +150,13 @@ impl Store {
         let refill = Duration::try_from_secs_f64(size * 60.0 / rate).unwrap_or(Duration::MAX);
         if inner.live(key, now).is_none() {
             let bucket = Bucket::full(size, now);
-            let value = Value::Bucket { bucket, refill };
-            inner.put(key, value, now.checked_add(refill), self.config, now)?;
+            inner.put(key, Value::Bucket(bucket), now.checked_add(refill), now)?;
         }
         let entry = inner.live(key, now).ok_or(KvError::Full)?;
-        entry.until = now.checked_add(refill);
-        let Value::Bucket {
-            bucket,
-            refill: kept,
-        } = &mut entry.value
-        else {
+        let Value::Bucket(bucket) = &mut entry.value else {
             return Err(KvError::NotANumber);
         };
-        *kept = refill;
+        entry.until = now.checked_add(refill);
         let result = bucket.take(f64::from(cost), rate, size, now);
         let remaining = bucket.level(rate, size, now).max(0.0);
         #[expect(
@@ -226,7 +211,6 @@ impl Inner {
         key: &str,
         value: Value,
         until: Option<Duration>,
-        config: KvConfig,
         now: Duration,
     ) -> Result<(), KvError> {
         if key.len() > MOST_KEY_BYTES {
@@ -237,6 +221,7 @@ impl Inner {
             .get(key)
             .map(|entry| entry_bytes(key, &entry.value));
         let (n, bytes) = (usize::from(old.is_none()), entry_bytes(key, &value));
+        let config = self.config;
         let fits = |inner: &Self| {
             inner.entries.len() + n <= config.max_keys
                 && inner.bytes - old.unwrap_or(0) + bytes <= config.max_size.bytes()
@@ -245,7 +230,7 @@ impl Inner {
             self.sweep(now);
             // The key itself may have been swept: then nothing of it counts any more.
             if !self.entries.contains_key(key) && old.is_some() {
-                return self.put(key, value, until, config, now);
+                return self.put(key, value, until, now);
             }
             if !fits(self) {
                 return Err(KvError::Full);

@@ -34,8 +34,6 @@ use crate::{
 
 /// `lifecycle.init` and the warm-up call end after this time.
 pub(super) const INIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What the host copies out of a guest of a request is bounded by the request's own size; this is for the rest.
-const LEAST_TRANSFER: usize = 1 << 20;
 
 /// What loading takes from its surroundings.
 pub(super) struct Loader {
@@ -47,6 +45,7 @@ pub(super) struct Loader {
 }
 
 /// A plugin's parts that outlive its versions.
+#[derive(Clone)]
 pub(super) struct Kept {
     pub(super) kv: Option<Arc<Store>>,
     pub(super) metrics: PluginMetrics,
@@ -138,7 +137,7 @@ impl Loader {
         Ok(Shared {
             name: name.into(),
             max_memory: config.max_memory.bytes(),
-            max_transfer: (2 * self.max_body).max(LEAST_TRANSFER),
+            max_texts: 2 * self.max_body,
             grants: Grants {
                 secrets: grants.secrets.clone(),
                 kv: kept.kv.clone(),
@@ -236,7 +235,7 @@ impl Loader {
         let mut linker = Linker::new(&self.engine.engine);
         All::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         if inspection.wasi_imports().next().is_some() {
-            wasi::add_to_linker(&mut linker, inspection, component)?;
+            wasi::add_to_linker(&mut linker, component)?;
         }
         Ok(linker.instantiate_pre(component)?)
     }
@@ -250,12 +249,17 @@ impl Loaded {
         snapshot::block_on(async {
             let deadline = started + INIT_TIMEOUT;
             let _ticking = guest.engine.ticker.call();
-            let live = guest.instantiate(super::state::Phase::Init, deadline).await;
-            live.map(drop)
-                .map_err(|(error, _)| anyhow::Error::from(error))
+            let made = guest.instantiate(super::state::Phase::Init, deadline);
+            let made = tokio::time::timeout_at(deadline.into(), made).await;
+            let made =
+                made.with_context(|| format!("lifecycle.init takes longer than {INIT_TIMEOUT:?}"))?;
+            let live = made.map_err(|(error, _)| anyhow::Error::from(error))?;
+            // The first of the instances that are used again.
+            guest.put_back(live);
+            Ok::<_, anyhow::Error>(())
         })?;
-        let took = started.elapsed();
         if config.instance == InstanceConfig::Fresh {
+            let took = started.elapsed();
             self.notes.push(format!(
                 "its state after lifecycle.init cannot be kept, so init runs in every call and takes {took:.1?}: set instance = {{ reuse = 1000 }}"
             ));

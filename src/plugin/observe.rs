@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     Plugin,
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::observer},
+    guest::{LEAST_TRANSFER, Terms},
 };
 use crate::config::Hook;
 
@@ -42,17 +43,18 @@ pub struct Summary {
     pub error_code: Option<String>,
 }
 
-/// The way to an observer. Dropping it ends the observer's task once it has told what waits.
+/// The way to an observer. When the last is dropped, the observer's task ends once it has told what waits.
+#[derive(Clone)]
 pub(super) struct Observer {
     queue: mpsc::Sender<Arc<Summary>>,
 }
 
 impl Observer {
     /// Starts the task that tells the plugin.
-    pub(super) fn start(plugin: Arc<Plugin>) -> Self {
+    pub(super) fn start(plugin: Arc<Plugin>) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(MOST_WAITING);
-        tokio::spawn(tell(plugin, waiting));
-        Self { queue }
+        let task = tokio::spawn(tell(plugin, waiting));
+        (Self { queue }, task)
     }
 
     /// Queues a summary. `false`: there are too many.
@@ -74,7 +76,13 @@ async fn tell(plugin: Arc<Plugin>, mut waiting: mpsc::Receiver<Arc<Summary>>) {
         };
         let id: Arc<str> = Arc::clone(&batch[0].id);
         let deadline = Instant::now() + guest.timeout;
-        let (result, _) = guest.call(Hook::Observe, &id, deadline, call).await;
+        let terms = Terms {
+            hook: Hook::Observe,
+            request_id: &id,
+            deadline,
+            max_transfer: LEAST_TRANSFER,
+        };
+        let (result, _) = guest.call(&terms, call).await;
         if let Err(failure) = result {
             guest
                 .shared

@@ -17,6 +17,15 @@ use url::{Host, Url};
 
 use crate::config::HttpConfig;
 
+/// What plugins may send; the others are about the connection.
+const METHODS: [Method; 6] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const MOST_REQUEST_BYTES: usize = 1 << 20;
 const MOST_RESPONSE_HEADERS: usize = 64 << 10;
@@ -106,6 +115,9 @@ impl Outbound {
         }
         let method = Method::from_bytes(request.method.as_bytes());
         let method = method.map_err(|_| OutboundError::Invalid)?;
+        if !METHODS.contains(&method) {
+            return Err(OutboundError::Invalid);
+        }
         let mut response = self
             .client
             .request(method, url)
@@ -145,7 +157,7 @@ impl Outbound {
         let path = url.path().to_ascii_lowercase();
         let is_plain = url.username().is_empty()
             && url.password().is_none()
-            && !["%2e", "%2f", "%5c", "\\"]
+            && !["%2e", "%2f", "%5c", "%25", "%3b", "\\", ";"]
                 .iter()
                 .any(|odd| path.contains(odd));
         let is_public = match url.host() {
@@ -287,7 +299,8 @@ fn is_public(address: IpAddr) -> bool {
             // Everything that is handed out lies in 2000::/3; 2001:db8::/32 is for documentation.
             None => {
                 let [a, b, ..] = v6.segments();
-                (a & 0xe000) == 0x2000 && (a, b) != (0x2001, 0x0db8)
+                // Teredo, 2001::/32, leads to any IPv4 address.
+                (a & 0xe000) == 0x2000 && (a, b) != (0x2001, 0x0db8) && (a, b) != (0x2001, 0)
             }
         },
     }
@@ -304,7 +317,7 @@ fn embedded_v4(v6: Ipv6Addr) -> Option<IpAddr> {
     match (a, b) {
         _ if v6.to_ipv4_mapped().is_some() => v4(g, h),
         // NAT64 and 6to4.
-        (0x64, 0xff9b) => v4(g, h),
+        (0x64, 0xff9b) if c == 0 => v4(g, h),
         (0x2002, _) => v4(b, c),
         _ => None,
     }
@@ -340,6 +353,8 @@ mod tests {
             "https://idp.example.com/introspection",
             "https://idp.example.com/introspect/../admin",
             "https://idp.example.com/introspect/%2e%2e/admin",
+            "https://idp.example.com/introspect/%252e%252e/admin",
+            "https://idp.example.com/introspect/..;/admin",
             "https://idp.example.com:8443/introspect",
             "https://idp.example.com@evil.example/introspect",
             "https://user:pw@idp.example.com/introspect",
@@ -365,6 +380,8 @@ mod tests {
             "[::ffff:127.0.0.1]",
             "[64:ff9b::7f00:1]",
             "[2002:7f00:1::]",
+            "[2001:0:7f00:1::]",
+            "[64:ff9b:1::808:808]",
             "2130706433",
             "0x7f.1",
         ];

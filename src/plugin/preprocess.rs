@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::preprocessor},
-    guest::{CallCost, Failure, Guest},
+    guest::{CallCost, Failure, Guest, LEAST_TRANSFER, Terms},
     refusal,
 };
 use crate::{
@@ -34,13 +34,14 @@ pub(super) async fn preprocess(
     caller: Option<&Identity>,
     request: &mut EmbedRequest,
 ) -> (Result<Change, Failure>, CallCost) {
-    let called = call(guest, id, deadline, caller, request).await;
-    let (result, cost) = called;
+    let (result, cost) = call(guest, id, deadline, caller, request).await;
     let change = match result {
         Err(failure) => Err(failure),
         Ok(Err(rejection)) => refusal::refusal(rejection).map(Change::Refused),
         Ok(Ok(types::Outcome::Unchanged)) => Ok(Change::Done(Vec::new())),
-        Ok(Ok(types::Outcome::Edited(edits))) => apply(edits, request).map(Change::Done),
+        Ok(Ok(types::Outcome::Edited(edits))) => {
+            apply(edits, request, guest.shared.max_texts).map(Change::Done)
+        }
     };
     if let Err(failure @ Failure::Output(_)) = &change {
         guest
@@ -102,7 +103,14 @@ async fn call(
         let hook = indices.load(&mut live.store, &live.instance)?;
         hook.call_preprocess(&mut live.store, asked, caller).await
     };
-    guest.call(Hook::Preprocess, id, deadline, call).await
+    let bytes: usize = request.inputs.iter().map(Input::bytes).sum();
+    let terms = Terms {
+        hook: Hook::Preprocess,
+        request_id: id,
+        deadline,
+        max_transfer: LEAST_TRANSFER + 4 * bytes,
+    };
+    guest.call(&terms, call).await
 }
 
 /// The lists of an identity as the guest's bindings borrow them.
@@ -134,7 +142,7 @@ impl<'a> Caller<'a> {
             tenant: self.identity.tenant.as_deref(),
             scopes: &self.scopes,
             allowed_models: self.models.as_deref(),
-            cache_namespace: self.identity.namespace.as_deref(),
+            cache_namespace: None,
             lane: self.identity.lane.map(|lane| match lane {
                 Lane::Query => types::Lane::Query,
                 Lane::Bulk => types::Lane::Bulk,
@@ -146,10 +154,11 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Changes the request, all or nothing.
+/// Changes the request, all or nothing. Its texts may then have `max_texts` bytes in sum.
 fn apply(
     edits: types::Edits,
     request: &mut EmbedRequest,
+    max_texts: usize,
 ) -> Result<Vec<(String, String)>, Failure> {
     let wrong = |message: String| Err(Failure::Output(message));
     let headers = refusal::legal_headers(edits.response_headers, &[])?;
@@ -164,6 +173,19 @@ fn apply(
         return wrong("dimensions are at least 1".into());
     }
     let n = request.inputs.len();
+    let before: usize = request.inputs.iter().map(Input::bytes).sum();
+    let after = match &edits.inputs {
+        types::InputEdit::Keep => 0,
+        types::InputEdit::Prefix(prefix) => before.saturating_add(prefix.len().saturating_mul(n)),
+        // Some that are replaced still count: one bound for what the request and the guest hold together.
+        types::InputEdit::Some(all) => before + all.iter().map(|new| new.text.len()).sum::<usize>(),
+        types::InputEdit::All(texts) => texts.iter().map(String::len).sum(),
+    };
+    if after > max_texts {
+        return wrong(format!(
+            "made {after} bytes of text of {before}; {max_texts} are allowed"
+        ));
+    }
     let has_texts = matches!(request.inputs.first(), Some(Input::Text(_)));
     match edits.inputs {
         types::InputEdit::Keep => {}

@@ -1,14 +1,28 @@
 //! What a plugin may say to the client: refusals, and headers of the response.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{bindings::embedgate::plugin::types, guest::Failure};
 use crate::error::{Error, ErrorKind};
 
+/// Headers that mean something to the gateway, or to a proxy before it.
+const OURS: [&str; 6] = [
+    "x-embedgate-",
+    "x-request-id",
+    "x-truncated",
+    "x-accel-",
+    "x-sendfile",
+    "x-lighttpd-",
+];
 const MOST_CODE_BYTES: usize = 64;
 const MOST_MESSAGE_BYTES: usize = 2000;
 const MOST_HEADERS: usize = 16;
 const MOST_HEADER_BYTES: usize = 1024;
+
+/// What a plugin said that is not the client's to read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Said(String);
 
 /// Makes an error of a refusal, where it is a legal one.
 pub(super) fn refusal(rejection: types::Rejection) -> Result<Error, Failure> {
@@ -34,7 +48,9 @@ pub(super) fn refusal(rejection: types::Rejection) -> Result<Error, Failure> {
     }
     let headers = legal_headers(headers, &["www-authenticate", "retry-after"])?;
     message.truncate(message.floor_char_boundary(MOST_MESSAGE_BYTES));
+    let mut source = None;
     if status >= 500 {
+        source = Some(Arc::new(Said(message)) as Arc<dyn std::error::Error + Send + Sync>);
         message = "a plugin refused the request".into();
     }
     let retry_after = headers
@@ -45,6 +61,7 @@ pub(super) fn refusal(rejection: types::Rejection) -> Result<Error, Failure> {
     Ok(Error {
         retry_after,
         headers,
+        source,
         ..Error::new(ErrorKind::Refused(status), message).with_code(code)
     })
 }
@@ -64,9 +81,7 @@ pub(super) fn legal_headers(
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
         let may_be_set = known.contains(&name.as_str())
-            || (name.starts_with("x-")
-                && !name.starts_with("x-embedgate-")
-                && name != "x-request-id");
+            || (name.starts_with("x-") && !OURS.iter().any(|ours| name.starts_with(ours)));
         if !is_token || !may_be_set {
             return Err(Failure::Output(format!(
                 "the header {name:.100?} may not be set: only {} and x-*",

@@ -3,9 +3,9 @@
 //! Instances of that component begin where the first call ended: the settings are read, the heap has its size. Then a fresh
 //! instance for each call costs microseconds, and takes no lock of the kernel.
 
-use std::{sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use wasmtime::component::{Component, ComponentNamedList, Instance, Lift, WasmList};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
@@ -61,7 +61,10 @@ pub(super) fn take(
             return Ok(Snapshot::Impossible);
         }
     };
-    let component = loader.compile(&instrumented)?;
+    // Where the instrumented code is wrong, the plugin's own may well be right.
+    let Ok(component) = loader.compile(&instrumented) else {
+        return Ok(Snapshot::Impossible);
+    };
     let inspection = Inspection::of(bytes)?;
     let mut state = None;
     for warm_up in [true, false] {
@@ -85,13 +88,17 @@ pub(super) fn take(
         }
     }
     let mut state = state.context("the plugin's state cannot be read")?;
-    state.store.data_mut().deadline = Instant::now() + INIT_TIMEOUT;
     let may_keep = !state.store.data().is_impure;
-    let bytes = block_on(wizer.snapshot_component(&context, &mut state));
-    let Ok(bytes) = bytes else {
-        return Ok(Snapshot::Impossible);
-    };
-    Ok(Snapshot::Taken { bytes, may_keep })
+    // Reading takes a page of the guest's memory, and passes all of it at once.
+    state.store.data_mut().deadline = Instant::now() + INIT_TIMEOUT;
+    state.store.data_mut().spare_memory = 1 << 20;
+    state.store.set_hostcall_fuel(usize::MAX);
+    // A guest can be built so that it cannot be read, such as one whose memory is full: then the reader panics.
+    let read = AssertUnwindSafe(|| block_on(wizer.snapshot_component(&context, &mut state)));
+    match std::panic::catch_unwind(read) {
+        Ok(Ok(bytes)) => Ok(Snapshot::Taken { bytes, may_keep }),
+        Ok(Err(_)) | Err(_) => Ok(Snapshot::Impossible),
+    }
 }
 
 /// The first instance of a plugin, the one that the snapshot is taken of.
@@ -119,9 +126,12 @@ impl First<'_> {
             }
             if warm_up {
                 live.store.data_mut().phase = Phase::WarmUp;
-                let impure = live.store.data().is_impure;
+                let was_impure = std::mem::take(&mut live.store.data_mut().is_impure);
                 self.warm_up(&pre, &mut live).await?;
-                live.store.data_mut().is_impure = impure;
+                // What a call is told by the secrets, the clock and the like is not what the next one should know.
+                if std::mem::replace(&mut live.store.data_mut().is_impure, was_impure) {
+                    bail!("the first call asked for what is not the same in every call");
+                }
             }
             let guest::Live {
                 store, instance, ..
@@ -130,7 +140,7 @@ impl First<'_> {
         };
         tokio::time::timeout_at(deadline.into(), running)
             .await
-            .context("lifecycle.init takes too long")?
+            .with_context(|| format!("lifecycle.init takes longer than {INIT_TIMEOUT:?}"))?
     }
 
     /// Calls each hook once, with nothing in particular.

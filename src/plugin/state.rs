@@ -11,7 +11,10 @@ use std::{
 use wasmtime::{ResourceLimiter, bail};
 
 use super::{crypto::Issuers, kv::Store, outbound::Outbound};
-use crate::{config::Secret, metrics::PluginMetrics};
+use crate::{
+    config::{Hook, Secret},
+    metrics::PluginMetrics,
+};
 
 /// Calls of the host in one call of the guest: at 0.1 µs each, 10 ms.
 const MOST_HOST_CALLS: u32 = 100_000;
@@ -25,8 +28,8 @@ const MOST_TABLE_ELEMENTS: usize = 20_000;
 pub(super) struct Shared {
     pub(super) name: Arc<str>,
     pub(super) max_memory: usize,
-    /// What the host may copy out of the guest in one transfer.
-    pub(super) max_transfer: usize,
+    /// Bytes of a request's texts after a change.
+    pub(super) max_texts: usize,
     pub(super) grants: Grants,
     pub(super) clock: Clock,
     /// What a warm-up call has for a store.
@@ -98,7 +101,8 @@ pub(super) struct State {
     /// When the call has to be over.
     pub(super) deadline: Instant,
     pub(super) n_http: u32,
-    /// Whether `init` made use of what is not the same at each start: then its snapshot is not kept on disk.
+    /// Whether what is not the same at each call was asked for: by `init`, then the snapshot is not kept on disk; by the
+    /// warm-up, then its state is not used.
     pub(super) is_impure: bool,
     n_host_calls: u32,
     n_log_lines: u32,
@@ -106,7 +110,21 @@ pub(super) struct State {
     memory: usize,
     peak_memory: usize,
     pub(super) is_memory_denied: bool,
+    /// What the reading of a snapshot takes on top.
+    pub(super) spare_memory: usize,
     table_elements: usize,
+    /// Bytes of memory and elements of a table that were allowed last: taken back where they cannot be had.
+    last_growth: (usize, usize),
+    hook: Option<Hook>,
+}
+
+impl Drop for State {
+    /// However a call ends: cut off, too.
+    fn drop(&mut self) {
+        if let Some(hook) = self.hook {
+            self.shared.metrics.hook(hook).peak(self.peak_memory);
+        }
+    }
 }
 
 impl State {
@@ -124,12 +142,17 @@ impl State {
             memory: 0,
             peak_memory: 0,
             is_memory_denied: false,
+            spare_memory: 0,
             table_elements: 0,
+            last_growth: (0, 0),
+            hook: None,
         }
     }
 
     /// Gives a used instance the budgets of a new call.
-    pub(super) fn begin(&mut self, request_id: &Arc<str>, deadline: Instant) {
+    pub(super) fn begin(&mut self, hook: Hook, request_id: &Arc<str>, deadline: Instant) {
+        self.hook = Some(hook);
+        self.is_memory_denied = false;
         self.request_id = Some(Arc::clone(request_id));
         self.deadline = deadline;
         self.phase = Phase::Call;
@@ -183,10 +206,12 @@ impl ResourceLimiter for State {
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let total = self.memory.saturating_add(desired.saturating_sub(current));
-        if total > self.shared.max_memory {
+        if total > self.shared.max_memory + self.spare_memory {
             self.is_memory_denied = true;
+            self.last_growth = (0, 0);
             return Ok(false);
         }
+        self.last_growth = (total - self.memory, 0);
         self.memory = total;
         self.peak_memory = self.peak_memory.max(total);
         Ok(true)
@@ -198,7 +223,23 @@ impl ResourceLimiter for State {
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        self.table_elements += desired.saturating_sub(current);
-        Ok(self.table_elements <= MOST_TABLE_ELEMENTS)
+        let growth = desired.saturating_sub(current);
+        if self.table_elements.saturating_add(growth) > MOST_TABLE_ELEMENTS {
+            return Ok(false);
+        }
+        self.last_growth = (0, growth);
+        self.table_elements += growth;
+        Ok(true)
+    }
+
+    /// It was allowed here, and is above the memory's own maximum.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory -= std::mem::take(&mut self.last_growth.0);
+        Ok(())
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.table_elements -= std::mem::take(&mut self.last_growth.1);
+        Ok(())
     }
 }

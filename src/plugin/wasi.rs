@@ -2,61 +2,82 @@
 //! arguments, no variables; everything else (files, streams) ends the call with the name of what was wanted.
 
 use wasmtime::{
-    AsContextMut, Result, StoreContextMut,
-    component::{Component, Linker},
+    AsContextMut, Result, StoreContextMut, bail,
+    component::{Component, Linker, LinkerInstance, ResourceType, types::ComponentItem},
 };
 
 use super::{
     bindings::embedgate::plugin::{clock, random},
-    inspect::Inspection,
     state::State,
 };
 
-/// Adds what the component imports of WASI.
-pub(super) fn add_to_linker(
-    linker: &mut Linker<State>,
-    inspection: &Inspection,
-    component: &Component,
-) -> Result<()> {
-    for name in inspection.wasi_imports() {
+/// Adds what the component imports of WASI, and nothing else: what is missing of our own interface is refused by name.
+pub(super) fn add_to_linker(linker: &mut Linker<State>, component: &Component) -> Result<()> {
+    let engine = component.engine().clone();
+    for (name, item) in component.component_type().imports(&engine) {
+        let ComponentItem::ComponentInstance(instance) = item.ty else {
+            continue;
+        };
+        if !name.starts_with("wasi:") {
+            continue;
+        }
         let interface = name.split('@').next().unwrap_or(name);
-        let mut instance = linker.instance(name)?;
-        match interface {
-            "wasi:random/random" => {
-                instance.func_wrap(
-                    "get-random-bytes",
-                    |mut store: StoreContextMut<'_, State>, (n,): (u64,)| {
-                        let n = u32::try_from(n).unwrap_or(u32::MAX);
-                        Ok((random::Host::bytes(store.data_mut(), n)?,))
-                    },
-                )?;
-                instance.func_wrap("get-random-u64", |store, (): ()| Ok((random_u64(store)?,)))?;
+        let mut linked = linker.instance(name)?;
+        for (function, item) in instance.exports(&engine) {
+            match item.ty {
+                ComponentItem::ComponentFunc(_) => add(&mut linked, interface, function)?,
+                ComponentItem::Resource(_) => {
+                    linked.resource(function, ResourceType::host::<Nothing>(), |_, _| Ok(()))?;
+                }
+                _ => {}
             }
-            "wasi:random/insecure-seed" => {
-                instance.func_wrap(
-                    "insecure-seed",
-                    |mut store: StoreContextMut<'_, State>, (): ()| {
-                        let halves = (random_u64(store.as_context_mut())?, random_u64(store)?);
-                        Ok((halves,))
-                    },
-                )?;
-            }
-            "wasi:clocks/monotonic-clock" => {
-                instance.func_wrap("now", |mut store: StoreContextMut<'_, State>, (): ()| {
-                    Ok((clock::Host::monotonic_ns(store.data_mut())?,))
-                })?;
-            }
-            "wasi:cli/environment" => {
-                instance.func_wrap("get-environment", |_, (): ()| {
-                    Ok((Vec::<(String, String)>::new(),))
-                })?;
-                instance.func_wrap("get-arguments", |_, (): ()| Ok((Vec::<String>::new(),)))?;
-                instance.func_wrap("initial-cwd", |_, (): ()| Ok((None::<String>,)))?;
-            }
-            _ => {}
         }
     }
-    linker.define_unknown_imports_as_traps(component)
+    Ok(())
+}
+
+/// What resources of WASI are here.
+struct Nothing;
+
+fn add(linked: &mut LinkerInstance<'_, State>, interface: &str, function: &str) -> Result<()> {
+    type Context<'a> = StoreContextMut<'a, State>;
+    match (interface, function) {
+        ("wasi:random/random" | "wasi:random/insecure", bytes) if bytes.ends_with("-bytes") => {
+            linked.func_wrap(bytes, |mut store: Context<'_>, (n,): (u64,)| {
+                let n = u32::try_from(n).unwrap_or(u32::MAX);
+                Ok((random::Host::bytes(store.data_mut(), n)?,))
+            })
+        }
+        ("wasi:random/random" | "wasi:random/insecure", u64) if u64.ends_with("-u64") => {
+            linked.func_wrap(u64, |store, (): ()| Ok((random_u64(store)?,)))
+        }
+        ("wasi:random/insecure-seed", name) => {
+            linked.func_wrap(name, |mut store: Context<'_>, (): ()| {
+                let halves = (random_u64(store.as_context_mut())?, random_u64(store)?);
+                Ok((halves,))
+            })
+        }
+        ("wasi:clocks/monotonic-clock", "now") => linked
+            .func_wrap("now", |mut store: Context<'_>, (): ()| {
+                Ok((clock::Host::monotonic_ns(store.data_mut())?,))
+            }),
+        ("wasi:cli/environment", "get-environment") => linked
+            .func_wrap("get-environment", |_, (): ()| {
+                Ok((Vec::<(String, String)>::new(),))
+            }),
+        ("wasi:cli/environment", "get-arguments") => {
+            linked.func_wrap("get-arguments", |_, (): ()| Ok((Vec::<String>::new(),)))
+        }
+        ("wasi:cli/environment", "initial-cwd") => {
+            linked.func_wrap("initial-cwd", |_, (): ()| Ok((None::<String>,)))
+        }
+        _ => {
+            let name = format!("{interface} {function}");
+            linked.func_new(function, move |_, _, _, _| {
+                bail!("plugins have no WASI: {name} was called")
+            })
+        }
+    }
 }
 
 fn random_u64(mut store: StoreContextMut<'_, State>) -> Result<u64> {

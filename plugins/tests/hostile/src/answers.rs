@@ -103,6 +103,7 @@ fn principal(attack: Attack<'_>) -> Option<Principal> {
 fn edits(attack: Attack<'_>, texts: &[String]) -> Option<Edits> {
     let none = Edits::none();
     Some(match attack.name {
+        "echo" => Edits::all(texts.to_vec()),
         "upper" => Edits::all(texts.iter().map(|text| text.to_uppercase()).collect()),
         "prefix" => Edits::prefix(attack.argument),
         "some" => Edits::some(vec![replacement(0, attack.argument)]),

@@ -1,0 +1,45 @@
+//! `embedgate plugin`: the tools of who writes and runs plugins.
+
+mod bench;
+mod cases;
+mod new;
+mod pin;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use anyhow::Context;
+
+use super::Failure;
+use crate::{
+    args::PluginCommand,
+    config::{Environment, LogLevel},
+    plugin,
+};
+
+pub(super) fn run(
+    config: Option<&Path>,
+    command: &PluginCommand,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    match command {
+        PluginCommand::New(args) => new::run(args),
+        PluginCommand::Inspect { file } => Ok(inspect(file)?),
+        PluginCommand::Test(args) => {
+            super::start_log(LogLevel::Info);
+            cases::run(args, environment)
+        }
+        PluginCommand::Bench(args) => {
+            super::start_log(LogLevel::Warn);
+            bench::run(args, environment)
+        }
+        PluginCommand::Pin { names } => pin::run(config, names, environment),
+    }
+}
+
+fn inspect(file: &Path) -> anyhow::Result<()> {
+    let inspection = plugin::inspect(file)?;
+    write!(io::stdout(), "{inspection}").context("standard output")
+}

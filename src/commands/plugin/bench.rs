@@ -1,0 +1,169 @@
+//! `embedgate plugin bench`: what a plugin costs a request.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use embedgate_core::Outputs;
+
+use super::{
+    super::Failure,
+    cases::{self, Case},
+};
+use crate::{
+    args::BenchPluginArgs,
+    config::{Environment, Hook},
+    plugin::harness::{Harness, Load, TestHead},
+    request::{EmbedRequest, Input, InputKind, TokenIds},
+};
+
+/// Headers of the request that is authenticated: those that the plugin sees, and others up to so many.
+const N_HEADERS: usize = 12;
+/// Before it is measured.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+pub(super) fn run(args: &BenchPluginArgs, environment: &Environment) -> Result<(), Failure> {
+    let read = args.cases.as_deref().map(cases::read).transpose()?;
+    let given = read.unwrap_or_default();
+    let cases = args.cases.as_deref();
+    let mut config = cases::config(&args.file, cases, &given.plugin, environment)?;
+    // As many as are compared everywhere.
+    let more = (config.headers.len()..N_HEADERS).map(|i| format!("x-header-{i}"));
+    config.headers.extend(more);
+    let harness = Harness::load(&config, &[], 0).map_err(Failure::Config)?;
+    Ok(report(
+        &harness,
+        &config.headers,
+        &given.cases,
+        args.duration.0,
+    )?)
+}
+
+fn report(
+    harness: &Harness,
+    headers: &[String],
+    cases: &[Case],
+    time: Duration,
+) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let lifetime = if harness.is_fresh() {
+        "fresh"
+    } else {
+        "reused"
+    };
+    writeln!(
+        out,
+        "loaded in {:.1?}; instances are {lifetime}",
+        harness.load_time
+    )?;
+    for note in &harness.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    writeln!(
+        out,
+        "{:<44} {:>8} {:>8} {:>10} {:>10} {:>9}",
+        "", "p50 µs", "p99 µs", "calls/s", "2 threads", "MiB"
+    )?;
+    for case in cases {
+        if let Some(head) = &case.authenticate {
+            let head = head.head();
+            row(&mut out, harness, &case.name, time, || {
+                harness.time_authenticate(&head)
+            })?;
+        }
+        if let Some(request) = &case.preprocess {
+            let request = request.request()?;
+            row(&mut out, harness, &case.name, time, || async {
+                harness.time_preprocess(&mut request.clone()).await
+            })?;
+        }
+    }
+    if !cases.is_empty() {
+        return Ok(());
+    }
+    if harness.hooks().any(|hook| hook == Hook::Authenticate) {
+        let head = head(headers);
+        let name = format!("authenticate, {} headers", headers.len());
+        row(&mut out, harness, &name, time, || {
+            harness.time_authenticate(&head)
+        })?;
+    }
+    if harness.hooks().any(|hook| hook == Hook::Preprocess) {
+        for (name, n, bytes) in [
+            ("preprocess, 1 text of 500 bytes", 1, 500),
+            ("preprocess, 32 texts of 500 bytes", 32, 500),
+            ("preprocess, 1 text of 100 KB", 1, 100_000),
+        ] {
+            row(&mut out, harness, name, time, || async move {
+                harness.time_preprocess(&mut request(n, bytes)).await
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Measures one call on one thread and on two, and writes a line.
+fn row<F>(
+    out: &mut impl Write,
+    harness: &Harness,
+    name: &str,
+    time: Duration,
+    call: impl Fn() -> F + Sync,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = (Option<String>, crate::plugin::harness::Cost)>,
+{
+    harness.measure(1, WARM_UP, &call)?;
+    let one = harness.measure(1, time, &call)?;
+    let two = harness.measure(2, time, &call)?;
+    let us = |load: &Load, quantile| load.calls.value_at_quantile(quantile) as f64 / 1e3;
+    writeln!(
+        out,
+        "{name:<44} {:>8.1} {:>8.1} {:>10.0} {:>10.0} {:>9.2}",
+        us(&one, 0.5),
+        us(&one, 0.99),
+        one.per_second,
+        two.per_second,
+        one.peak_memory as f64 / f64::from(1 << 20),
+    )?;
+    if let Some(failure) = one.failure.or(two.failure) {
+        writeln!(out, "  a call failed: {failure}")?;
+    }
+    Ok(())
+}
+
+fn head(headers: &[String]) -> TestHead {
+    let value = |name: &String| match name.as_str() {
+        "authorization" => "Bearer 0123456789abcdef0123456789abcdef".to_owned(),
+        _ => "a value of some twenty bytes".to_owned(),
+    };
+    TestHead {
+        method: "POST".into(),
+        path: "/v1/embeddings".into(),
+        query: None,
+        headers: headers
+            .iter()
+            .map(|name| (name.clone(), value(name)))
+            .collect(),
+        client_ip: Some([127, 0, 0, 1].into()),
+    }
+}
+
+fn request(n: usize, bytes: usize) -> EmbedRequest {
+    // What plugins look for, between words: mixed case, two blanks, a letter that is not ASCII.
+    let text = "The  Quick brown fox jumps over the lazy dög. ".repeat(bytes / 46 + 1);
+    let text = &text[..text.floor_char_boundary(bytes)];
+    EmbedRequest {
+        model: Some("model".into()),
+        inputs: (0..n).map(|_| Input::Text(text.to_owned())).collect(),
+        outputs: Outputs::DENSE,
+        text: None,
+        kind: InputKind::Query,
+        user: None,
+        extra: Vec::new(),
+        token_ids: TokenIds::Native,
+        dimensions: None,
+        truncate: None,
+    }
+}
