@@ -23,7 +23,7 @@ use crate::{
     },
     metrics::Metrics,
     model::{Entry, ModelRegistry, load, load::Surroundings},
-    plugin::{PluginSurroundings, Plugins, Stamps, stamps},
+    plugin::{INIT_TIMEOUT, PluginSurroundings, Plugins, Stamps, stamps},
     reload::{Reloader, Source},
     shutdown::{Shutdown, Stage},
 };
@@ -243,6 +243,7 @@ pub fn plugin_surroundings(
         state_folder: folder.map(|folder| folder.join("plugins")),
         max_body: config.server.max_body.bytes(),
         metrics: metrics.clone(),
+        init_timeout: INIT_TIMEOUT,
     }
 }
 

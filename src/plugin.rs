@@ -70,6 +70,8 @@ const SKIPPED: &str = "x-embedgate-plugin-skipped";
 /// A failing plugin is logged in full once in this time; in between its failures are counted.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
+pub use self::load::INIT_TIMEOUT;
+
 /// Checks a URL of `grants.http.allow`.
 ///
 /// # Errors
@@ -96,6 +98,8 @@ pub struct PluginSurroundings {
     pub max_body: usize,
     /// What is counted.
     pub metrics: Metrics,
+    /// What a plugin's `init` may take.
+    pub init_timeout: Duration,
 }
 
 /// All plugins, in their newest versions. Cheap to ask; a reload swaps the set while calls in flight finish on the old.
@@ -292,6 +296,7 @@ impl Plugins {
             aot,
             max_body: self.surroundings.max_body,
             clock: Clock::real(),
+            init_timeout: self.surroundings.init_timeout,
         });
         Ok(Arc::clone(loader.insert(made)))
     }

@@ -119,9 +119,13 @@ impl TestGateway {
         let file = WarmFile::open(&config.cache, &metrics);
         let cache = EmbeddingCache::new(&config.cache, file, &metrics);
         let plugins = Arc::new(Plugins::new(PluginSurroundings {
-            state_folder: None,
+            // Compiled once for all tests, and for the next run.
+            state_folder: Some(
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("target/plugins-of-tests"),
+            ),
             max_body: config.server.max_body.bytes(),
             metrics: metrics.clone(),
+            init_timeout: std::time::Duration::from_millis(300),
         }));
         if !config.plugins.is_empty() {
             // Needs a runtime of several threads.
@@ -236,10 +240,9 @@ fn model(
     });
     let backends: Vec<_> = (0..setup.replicas).map(|_| backend(control)).collect();
     let layout = backends[0].info().layout;
-    let config = crate::config::ModelConfig {
-        token_ids: Some(crate::request::TokenIds::Native),
-        ..setup.config.models.get("m").cloned().unwrap_or_default()
-    };
+    let mut config = setup.config.models.get("m").cloned().unwrap_or_default();
+    let native = crate::request::TokenIds::Native;
+    config.token_ids = config.token_ids.or(Some(native));
     let batching = BatcherConfig {
         capacity: config.queue_capacity,
         bulk_capacity: config.queue_capacity,

@@ -326,6 +326,14 @@ impl Live {
     }
 }
 
+/// Says of a load that ran out of time what took too long.
+pub(super) fn at_load(error: wasmtime::Error, init_timeout: Duration) -> anyhow::Error {
+    if error.is::<TimeIsOver>() {
+        return anyhow::anyhow!("lifecycle.init takes longer than {init_timeout:?}");
+    }
+    error.into()
+}
+
 /// What a plugin has against its settings, in its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("refuses its settings: {0}")]

@@ -18,7 +18,7 @@ use super::{
     engine::GuestEngine,
     guest::{CallCost, Failure, Guest},
     kv::Store,
-    load::{Kept, Loader},
+    load::{INIT_TIMEOUT, Kept, Loader},
     preprocess::{self, Change},
     state::Clock,
 };
@@ -100,6 +100,7 @@ impl Harness {
             aot: None,
             max_body: 32 << 20,
             clock: Clock::Set(Arc::clone(&clock)),
+            init_timeout: INIT_TIMEOUT,
         };
         let kept = Kept {
             kv: config.grants.kv.map(|kv| Arc::new(Store::new(kv))),

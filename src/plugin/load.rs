@@ -19,7 +19,7 @@ use super::{
     },
     crypto::Issuers,
     engine::GuestEngine,
-    guest::{Exports, Guest, Init},
+    guest::{Exports, Guest, Init, at_load},
     inspect::{Inspection, MOST_BYTES, NotAPlugin},
     kv::Store,
     outbound::Outbound,
@@ -32,8 +32,8 @@ use crate::{
     metrics::PluginMetrics,
 };
 
-/// `lifecycle.init` and the warm-up call end after this time.
-pub(super) const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What `lifecycle.init` may take.
+pub const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What loading takes from its surroundings.
 pub(super) struct Loader {
@@ -42,6 +42,8 @@ pub(super) struct Loader {
     /// Largest body of a request: a plugin's edits may be twice as large.
     pub(super) max_body: usize,
     pub(super) clock: Clock,
+    /// `lifecycle.init` and the warm-up call end after this time.
+    pub(super) init_timeout: Duration,
 }
 
 /// A plugin's parts that outlive its versions.
@@ -127,7 +129,7 @@ impl Loader {
             notes,
         };
         if let Init::EachInstance(_) = loaded.guest.init {
-            loaded.check_settings(config)?;
+            loaded.check_settings(config, self.init_timeout)?;
         }
         Ok(loaded)
     }
@@ -243,17 +245,21 @@ impl Loader {
 
 impl Loaded {
     /// Runs `lifecycle.init` once, so that what it has against its settings is said now and not to a client.
-    fn check_settings(&mut self, config: &PluginConfig) -> anyhow::Result<()> {
+    fn check_settings(
+        &mut self,
+        config: &PluginConfig,
+        init_timeout: Duration,
+    ) -> anyhow::Result<()> {
         let started = Instant::now();
         let guest = &self.guest;
         snapshot::block_on(async {
-            let deadline = started + INIT_TIMEOUT;
+            let deadline = started + init_timeout;
             let _ticking = guest.engine.ticker.call();
             let made = guest.instantiate(super::state::Phase::Init, deadline);
             let made = tokio::time::timeout_at(deadline.into(), made).await;
             let made =
-                made.with_context(|| format!("lifecycle.init takes longer than {INIT_TIMEOUT:?}"))?;
-            let live = made.map_err(|(error, _)| anyhow::Error::from(error))?;
+                made.with_context(|| format!("lifecycle.init takes longer than {init_timeout:?}"))?;
+            let live = made.map_err(|(error, _)| at_load(error, init_timeout))?;
             // The first of the instances that are used again.
             guest.put_back(live);
             Ok::<_, anyhow::Error>(())

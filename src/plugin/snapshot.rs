@@ -17,7 +17,7 @@ use super::{
     engine::GuestEngine,
     guest::{self, BadSettings},
     inspect::Inspection,
-    load::{INIT_TIMEOUT, Loader},
+    load::Loader,
     state::{Phase, Shared, State},
 };
 
@@ -90,7 +90,7 @@ pub(super) fn take(
     let mut state = state.context("the plugin's state cannot be read")?;
     let may_keep = !state.store.data().is_impure;
     // Reading takes a page of the guest's memory, and passes all of it at once.
-    state.store.data_mut().deadline = Instant::now() + INIT_TIMEOUT;
+    state.store.data_mut().deadline = Instant::now() + loader.init_timeout;
     state.store.data_mut().spare_memory = 1 << 20;
     state.store.set_hostcall_fuel(usize::MAX);
     // A guest can be built so that it cannot be read, such as one whose memory is full: then the reader panics.
@@ -113,16 +113,19 @@ struct First<'a> {
 impl First<'_> {
     async fn run(&self, shared: &Arc<Shared>, warm_up: bool) -> anyhow::Result<Initialized> {
         let engine: &GuestEngine = &self.loader.engine;
-        let deadline = Instant::now() + INIT_TIMEOUT;
+        let init_timeout = self.loader.init_timeout;
+        let deadline = Instant::now() + init_timeout;
         let running = async {
             let _ticking = engine.ticker.call();
             let pre = self.loader.link(self.inspection, self.component)?;
             let mut store = guest::store(engine, shared, Phase::Init, deadline);
-            let instance = pre.instantiate_async(&mut store).await?;
+            let late = |error| guest::at_load(error, init_timeout);
+            let instance = pre.instantiate_async(&mut store).await.map_err(late)?;
             let mut live = guest::Live::new(store, instance);
             if self.inspection.has_lifecycle {
                 let lifecycle = lifecycle::GuestIndices::new(&pre)?;
-                live.init(&lifecycle, self.settings).await?;
+                let done = live.init(&lifecycle, self.settings).await;
+                done.map_err(late)?;
             }
             if warm_up {
                 live.store.data_mut().phase = Phase::WarmUp;
@@ -140,7 +143,7 @@ impl First<'_> {
         };
         tokio::time::timeout_at(deadline.into(), running)
             .await
-            .with_context(|| format!("lifecycle.init takes longer than {INIT_TIMEOUT:?}"))?
+            .with_context(|| format!("lifecycle.init takes longer than {init_timeout:?}"))?
     }
 
     /// Calls each hook once, with nothing in particular.
