@@ -16,7 +16,7 @@ pub struct Error {
     /// When it makes sense to try again.
     pub retry_after: Option<Duration>,
     /// Added to the headers of the answer.
-    pub headers: Vec<(String, String)>,
+    pub headers: Option<Arc<[(String, String)]>>,
     /// For the log.
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -61,7 +61,7 @@ impl Error {
             param: None,
             message: message.into(),
             retry_after: None,
-            headers: Vec::new(),
+            headers: None,
             source: None,
         }
     }

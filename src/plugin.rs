@@ -24,12 +24,9 @@ mod state;
 mod wasi;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -130,15 +127,16 @@ struct Plugin {
     kept: Kept,
     guest: Guest,
     remembered: Remembered,
-    failures: Failures,
+    failures: Mutex<HashMap<(Hook, &'static str), Failures>>,
 }
 
 type FileStamp = (u64, std::time::SystemTime);
 
+/// Failures of one kind.
 #[derive(Default)]
 struct Failures {
-    n_unsaid: AtomicU64,
-    said: Mutex<Option<Instant>>,
+    n_unsaid: u64,
+    said: Option<Instant>,
 }
 
 /// What a reload did.
@@ -273,7 +271,7 @@ impl Plugins {
             kept,
             guest: loaded.guest,
             remembered: Remembered::default(),
-            failures: Failures::default(),
+            failures: Mutex::default(),
         })
     }
 
@@ -471,32 +469,29 @@ impl Plugin {
                 .any(|name| patterns.iter().any(|pattern| pattern.matches(name)))
     }
 
-    /// Logs a failure with its cause; not each of many.
+    /// Logs a failure with its cause; of one kind, not each of many.
     fn say_failure(&self, hook: Hook, request_id: &str, failure: &Failure) {
         if let Failure::RequestIsOver = failure {
             return;
         }
-        let mut said = self
-            .failures
-            .said
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if said.is_some_and(|said| said.elapsed() < LOG_EVERY) {
-            self.failures.n_unsaid.fetch_add(1, Ordering::Relaxed);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = failures.entry((hook, failure.kind())).or_default();
+        if known.said.is_some_and(|said| said.elapsed() < LOG_EVERY) {
+            known.n_unsaid += 1;
             return;
         }
-        *said = Some(Instant::now());
-        drop(said);
-        let more = match self.failures.n_unsaid.swap(0, Ordering::Relaxed) {
+        let more = match std::mem::take(&mut known.n_unsaid) {
             0 => String::new(),
-            n => format!(" (and {n} more failures since the last line)"),
+            n => format!(" (and {n} more of its kind since the last line)"),
         };
+        known.said = Some(Instant::now());
+        drop(failures);
         let causes: Vec<String> =
             std::iter::successors(Some(failure as &dyn std::error::Error), |e| e.source())
                 .map(ToString::to_string)
                 .collect();
-        let (plugin, hook, kind, causes) =
-            (&self.name, hook.name(), failure.kind(), causes.join(": "));
+        let (plugin, hook, kind) = (&self.name, hook.name(), failure.kind());
+        let causes = host::one_line(&causes.join(": "));
         tracing::error!(
             plugin,
             hook,

@@ -32,7 +32,8 @@ pub(super) fn run(
             cases::run(args, environment)
         }
         PluginCommand::Bench(args) => {
-            super::start_log(LogLevel::Warn);
+            // What a plugin logs in every call is no part of the measurement.
+            super::start_log(LogLevel::Error);
             bench::run(args, environment)
         }
         PluginCommand::Pin { names } => pin::run(config, names, environment),

@@ -214,8 +214,8 @@ pub struct IssuerConfig {
     pub jwks: PathBuf,
     /// What `iss` must be. None: anything.
     pub issuer: Option<String>,
-    /// One of these must be in `aud`; empty: nothing need be.
-    #[serde(default)]
+    /// One of these must be in `aud`; empty: nothing need be. One alone may be written without a list.
+    #[serde(default, deserialize_with = "one_or_many")]
     pub audience: Vec<String>,
     /// Accepted algorithms.
     #[serde(default = "IssuerConfig::usual_algorithms")]
@@ -382,6 +382,19 @@ impl PluginConfig {
         }
         self.timeout.check(&format!("{at}.timeout"), problems);
     }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a text or a list of texts")]
+    enum Written {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::One(one) => vec![one],
+        Written::Many(many) => many,
+    })
 }
 
 fn is_name(text: &str) -> bool {

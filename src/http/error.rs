@@ -73,7 +73,10 @@ impl IntoResponse for OpenAiError {
                 headers.insert("retry-after-ms", value);
             }
         }
-        add_headers(response.headers_mut(), error.headers);
+        add_headers(
+            response.headers_mut(),
+            error.headers.as_deref().unwrap_or_default(),
+        );
         if status == StatusCode::UNAUTHORIZED {
             let headers = response.headers_mut();
             let given = headers.entry(header::WWW_AUTHENTICATE);
@@ -84,10 +87,15 @@ impl IntoResponse for OpenAiError {
 }
 
 /// Adds headers that a plugin has set; they were checked when the plugin answered.
-pub(super) fn add_headers(headers: &mut HeaderMap, added: Vec<(String, String)>) {
+pub(super) fn add_headers(headers: &mut HeaderMap, added: &[(String, String)]) {
     for (name, value) in added {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            headers.insert(name, value);
+            // One value of its kind, or one of several plugins.
+            if name == header::RETRY_AFTER || name == header::WWW_AUTHENTICATE {
+                headers.insert(name, value);
+            } else {
+                headers.append(name, value);
+            }
         }
     }
 }

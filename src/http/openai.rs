@@ -87,7 +87,7 @@ pub(super) async fn embeddings(
     if let Some(value) = truncated {
         response.headers_mut().insert("x-truncated", value);
     }
-    add_headers(response.headers_mut(), added);
+    add_headers(response.headers_mut(), &added);
     response.extensions_mut().insert(work);
     Ok(response)
 }

@@ -110,14 +110,14 @@ impl Issuer {
                 continue;
             }
             match verified(token, &key.key, header.alg) {
-                Ok(claims) => return self.check_claims(claims, now),
+                Ok(claims) => return self.check_claims(&claims, now),
                 Err(found) => error = found,
             }
         }
         Err(error)
     }
 
-    fn check_claims(&self, claims: Value, now: u64) -> Result<String, JwtError> {
+    fn check_claims(&self, claims: &Value, now: u64) -> Result<String, JwtError> {
         let leeway = self.config.leeway.0.as_secs();
         let seconds = |name: &str| match &claims[name] {
             Value::Null => Ok(None),

@@ -14,6 +14,7 @@ use wasmtime::{
 use super::{
     bindings::exports::embedgate::plugin::{authenticator, lifecycle, observer, preprocessor},
     engine::GuestEngine,
+    host::one_line,
     load::INIT_TIMEOUT,
     state::{Phase, Shared, State},
 };
@@ -321,13 +322,23 @@ impl Live {
         let guest = lifecycle.load(&mut self.store, &self.instance)?;
         match guest.call_init(&mut self.store, settings).await? {
             Ok(()) => Ok(()),
-            Err(message) => Err(wasmtime::Error::new(BadSettings(message))),
+            Err(message) => Err(wasmtime::Error::new(BadSettings(one_line(&message)))),
         }
     }
 }
 
-/// Says of a load that ran out of time what took too long.
-pub(super) fn at_load(error: wasmtime::Error, init_timeout: Duration) -> anyhow::Error {
+/// Says of a load that ran out of time or memory what it was.
+pub(super) fn at_load(
+    error: wasmtime::Error,
+    state: &State,
+    init_timeout: Duration,
+) -> anyhow::Error {
+    if state.is_memory_denied {
+        let mib = state.shared.max_memory >> 20;
+        return anyhow::Error::from(error).context(format!(
+            "needs more than its max_memory of {mib}MiB to begin"
+        ));
+    }
     if error.is::<TimeIsOver>() {
         return anyhow::anyhow!("lifecycle.init takes longer than {init_timeout:?}");
     }
@@ -337,7 +348,7 @@ pub(super) fn at_load(error: wasmtime::Error, init_timeout: Duration) -> anyhow:
 /// What a plugin has against its settings, in its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("refuses its settings: {0}")]
-pub(super) struct BadSettings(pub(super) String);
+pub(super) struct BadSettings(String);
 
 /// Makes a store with all its limits.
 pub(super) fn store(

@@ -245,7 +245,7 @@ fn refused(error: &Error) -> Value {
         "status": status,
         "code": error.code,
         "message": error.message,
-        "headers": pairs(&error.headers),
+        "headers": pairs(error.headers.as_deref().unwrap_or_default()),
     }})
 }
 

@@ -73,8 +73,14 @@ fn is_enabled(level: log::Level) -> bool {
     }
 }
 
+/// One line of an error's several, such as those of a backtrace.
+pub(super) fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    printable(&lines.join(" / "))
+}
+
 /// One line, whatever the guest writes: nobody can forge a second one.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let characters = text.chars().take(MOST_LINE);
     characters
         .flat_map(|c| {

@@ -45,9 +45,7 @@ pub enum NotAPlugin {
     )]
     CoreModule,
     /// Machine code.
-    #[error(
-        "is compiled code of wasmtime, which cannot be checked: give the .wasm it was made from"
-    )]
+    #[error("is machine code, which cannot be checked: give the .wasm it was made from")]
     Precompiled,
     /// Too large.
     #[error("has {0} bytes, more than the {MOST_BYTES} that a plugin may have")]
@@ -100,6 +98,9 @@ impl Inspection {
     pub fn of(bytes: &[u8]) -> Result<Self, NotAPlugin> {
         if bytes.starts_with(b"\x7fELF") {
             return Err(NotAPlugin::Precompiled);
+        }
+        if !bytes.starts_with(b"\0asm") {
+            return Err(NotAPlugin::NotWasm("it does not begin as one".into()));
         }
         let (imports, exports) = names(bytes)?;
         let mut inspection = Self {
@@ -227,7 +228,7 @@ fn grant_note(name: &str) -> &'static str {
         Named::Ours("metrics") => "  (grants.metrics)",
         Named::Ours("crypto") => "  (grants.crypto)",
         Named::Ours("http") => "  (grants.http)",
-        Named::Wasi => "  (empty: plugins have no WASI)",
+        Named::Wasi => "  (empty but for time and randomness: plugins have no WASI)",
         _ => "",
     }
 }

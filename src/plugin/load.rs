@@ -102,7 +102,8 @@ impl Loader {
             bail!("{shown} takes no settings: it exports no lifecycle; take settings away");
         }
         let shared = Arc::new(self.shared(name, config, kept)?);
-        let (component, is_snapshot) = self.component(&bytes, config, &settings, &shared)?;
+        let component = self.component(&bytes, config, &settings, &shared);
+        let (component, is_snapshot) = component.with_context(|| shown.to_string())?;
         component.initialize_copy_on_write_image()?;
         let pre = self.link(&inspection, &component)?;
         let exports = exports(&pre, &inspection, &hooks)?;
@@ -196,7 +197,15 @@ impl Loader {
         let component = self
             .engine
             .compile(|| Component::from_binary(&self.engine.engine, bytes));
-        Ok(component?)
+        component.map_err(|error| {
+            let is_async = format!("{error:#}").contains("component model async");
+            let hint = if is_async {
+                "uses asynchronous calls of components, which plugins do not have: build it with --sync"
+            } else {
+                "cannot be compiled"
+            };
+            anyhow::Error::from(error).context(hint)
+        })
     }
 
     /// What a compiled component depends on.
@@ -218,7 +227,12 @@ impl Loader {
         };
         field(env!("CARGO_PKG_VERSION").as_bytes());
         field(bytes);
-        field(settings.as_bytes());
+        // Without a snapshot, nothing of the settings is in the code.
+        let in_snapshot = match config.instance {
+            InstanceConfig::Fresh => settings,
+            InstanceConfig::Reuse(_) => "",
+        };
+        field(in_snapshot.as_bytes());
         field(format!("{:?} {:?}", config.instance, config.headers).as_bytes());
         field(&config.max_memory.0.to_le_bytes());
         let engine = &self.engine.engine;
@@ -259,7 +273,7 @@ impl Loaded {
             let made = tokio::time::timeout_at(deadline.into(), made).await;
             let made =
                 made.with_context(|| format!("lifecycle.init takes longer than {init_timeout:?}"))?;
-            let live = made.map_err(|(error, _)| at_load(error, init_timeout))?;
+            let live = made.map_err(|(error, state)| at_load(error, &state, init_timeout))?;
             // The first of the instances that are used again.
             guest.put_back(live);
             Ok::<_, anyhow::Error>(())
@@ -340,9 +354,17 @@ fn notes(config: &PluginConfig, inspection: &Inspection) -> Vec<String> {
         (true, false) => Some(format!(
             "grants.{name} is not used: the plugin does not import it"
         )),
-        (false, true) => Some(format!(
-            "the plugin imports {name}, which is not granted: a call that needs it is refused"
-        )),
+        (false, true) => {
+            let then = match name {
+                "secrets" => "it gets none",
+                "metrics" => "its values are dropped",
+                "http" => "its requests are denied",
+                _ => "a call that uses it fails",
+            };
+            Some(format!(
+                "the plugin imports {name}, which is not granted: {then}"
+            ))
+        }
         _ => None,
     };
     let mut notes: Vec<String> = all.into_iter().filter_map(note).collect();

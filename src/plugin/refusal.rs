@@ -60,7 +60,7 @@ pub(super) fn refusal(rejection: types::Rejection) -> Result<Error, Failure> {
         .map(Duration::from_secs);
     Ok(Error {
         retry_after,
-        headers,
+        headers: Some(headers.into()),
         source,
         ..Error::new(ErrorKind::Refused(status), message).with_code(code)
     })

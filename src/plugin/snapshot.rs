@@ -119,13 +119,15 @@ impl First<'_> {
             let _ticking = engine.ticker.call();
             let pre = self.loader.link(self.inspection, self.component)?;
             let mut store = guest::store(engine, shared, Phase::Init, deadline);
-            let late = |error| guest::at_load(error, init_timeout);
-            let instance = pre.instantiate_async(&mut store).await.map_err(late)?;
+            let instance = pre.instantiate_async(&mut store).await;
+            let instance =
+                instance.map_err(|error| guest::at_load(error, store.data(), init_timeout))?;
             let mut live = guest::Live::new(store, instance);
             if self.inspection.has_lifecycle {
                 let lifecycle = lifecycle::GuestIndices::new(&pre)?;
                 let done = live.init(&lifecycle, self.settings).await;
-                done.map_err(late)?;
+                let state = live.store.data();
+                done.map_err(|error| guest::at_load(error, state, init_timeout))?;
             }
             if warm_up {
                 live.store.data_mut().phase = Phase::WarmUp;

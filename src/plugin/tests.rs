@@ -631,7 +631,7 @@ async fn files_that_are_no_plugin_are_refused_by_what_they_are() {
         (Vec::new(), "is no WebAssembly component"),
         (wat::parse_str("(module)").unwrap(), "is a core module"),
         (wat::parse_str("(component)").unwrap(), "exports no hook"),
-        (b"\x7fELF\x02\x01".to_vec(), "compiled code"),
+        (b"\x7fELF\x02\x01".to_vec(), "machine code"),
         (
             importing("acme:thing/x@1.0.0"),
             "imports acme:thing/x@1.0.0",
@@ -735,7 +735,7 @@ async fn a_plugin_that_does_not_begin_is_refused_with_its_own_words() {
         ("loop", "takes longer than 300ms"),
         ("loop-in-host-call", "calls of the host"),
         ("trap", "unreachable"),
-        ("memory-bomb", "unreachable"),
+        ("memory-bomb", "max_memory of 32MiB"),
         ("recursion", "out of bounds"),
         ("kv-set x", "cannot be called from lifecycle.init"),
         (

@@ -3,7 +3,9 @@
 
 use wasmtime::{
     AsContextMut, Result, StoreContextMut, bail,
-    component::{Component, Linker, LinkerInstance, ResourceType, types::ComponentItem},
+    component::{
+        Component, ComponentType, Linker, LinkerInstance, Lower, ResourceType, types::ComponentItem,
+    },
 };
 
 use super::{
@@ -36,6 +38,14 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>, component: &Component) -
     Ok(())
 }
 
+/// The time as WASI says it.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+struct Datetime {
+    seconds: u64,
+    nanoseconds: u32,
+}
+
 /// What resources of WASI are here.
 struct Nothing;
 
@@ -61,6 +71,16 @@ fn add(linked: &mut LinkerInstance<'_, State>, interface: &str, function: &str) 
             .func_wrap("now", |mut store: Context<'_>, (): ()| {
                 Ok((clock::Host::monotonic_ns(store.data_mut())?,))
             }),
+        ("wasi:clocks/wall-clock", "now") => {
+            linked.func_wrap("now", |mut store: Context<'_>, (): ()| {
+                let ms = clock::Host::unix_ms(store.data_mut())?;
+                let nanoseconds = u32::try_from(ms % 1000 * 1_000_000).unwrap_or(0);
+                Ok((Datetime {
+                    seconds: ms / 1000,
+                    nanoseconds,
+                },))
+            })
+        }
         ("wasi:cli/environment", "get-environment") => linked
             .func_wrap("get-environment", |_, (): ()| {
                 Ok((Vec::<(String, String)>::new(),))

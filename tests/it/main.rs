@@ -12,6 +12,7 @@ mod contract;
 mod convert;
 mod invariants;
 mod life;
+mod plugins;
 mod reference;
 mod support;
 mod warm;

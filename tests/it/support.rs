@@ -185,6 +185,11 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
+    /// The file of its configuration.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self._config.path().join("embedgate.toml")
+    }
+
     pub(crate) fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
     }

@@ -105,12 +105,15 @@ pub(super) fn run(args: &TestPluginArgs, environment: &Environment) -> Result<()
     let cases = read(&args.cases)?;
     let config = config(&args.file, Some(&args.cases), &cases.plugin, environment)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let harness = Harness::load(
-        &config,
-        &cases.limits,
-        now.map_or(0, |now| millis(now.as_millis())),
-    )
-    .map_err(Failure::Config)?;
+    let now = now.map_or(0, |now| millis(now.as_millis()));
+    let harness = Harness::load(&config, &cases.limits, now).map_err(Failure::Config)?;
+    for note in &harness.notes {
+        tracing::warn!("{note}");
+    }
+    if cases.cases.is_empty() {
+        let message = format!("{} has no [[case]]", args.cases.display());
+        return Err(Failure::Running(anyhow::anyhow!(message)));
+    }
     let runtime = super::super::runtime()?;
     let n_failed = runtime.block_on(run_all(&harness, &cases))?;
     if n_failed > 0 {
@@ -152,7 +155,11 @@ async fn run_all(harness: &Harness, cases: &Cases) -> anyhow::Result<usize> {
             .await
             .with_context(|| format!("case \"{}\"", case.name))?;
         let expected = case.expect.as_ref().map(|table| json!(table));
-        let difference = expected.and_then(|expected| difference(&expected, &verdict, "expect"));
+        let difference = match expected {
+            Some(expected) => difference(&expected, &verdict, "expect"),
+            None if verdict.get("failure").is_some() => Some("the call failed".to_owned()),
+            None => None,
+        };
         let mark = if difference.is_some() { "FAILED" } else { "ok" };
         writeln!(out, "{mark:<6} {}  {}", case.name, shown(cost))?;
         if let Some(difference) = difference {

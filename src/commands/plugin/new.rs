@@ -21,6 +21,10 @@ const CASES: Template = (
     include_str!("../../../plugins/templates/cases.toml"),
 );
 
+const IGNORED: Template = (".gitignore", "/target\n/node_modules\n/venv\n/*.wasm\n");
+/// What engines that take long to start need.
+const REUSED: &str = "[plugin]\ninstance = { reuse = 1000 }\nmax_memory = \"64MiB\"\n\n";
+
 /// Not a `Cargo.toml` by name, which cargo would take for a package of this repository.
 const RUST: [Template; 6] = [
     (
@@ -110,15 +114,16 @@ fn create(args: &NewPluginArgs) -> anyhow::Result<()> {
     if folder.exists() {
         bail!("{name} is there already: choose another name, or another folder");
     }
-    let (templates, wit): (&[Template], _) = match args.lang {
-        LanguageArg::Rust => (&RUST, "wit/v0.1/plugin.wit"),
-        LanguageArg::Js => (&JS, "wit/plugin.wit"),
-        LanguageArg::Py => (&PY, "wit/plugin.wit"),
+    let (templates, wit, plugin): (&[Template], _, _) = match args.lang {
+        LanguageArg::Rust => (&RUST, "wit/v0.1/plugin.wit", ""),
+        LanguageArg::Js => (&JS, "wit/plugin.wit", REUSED),
+        LanguageArg::Py => (&PY, "wit/plugin.wit", REUSED),
     };
-    for (path, text) in templates.iter().chain([&CASES, &(wit, WIT)]) {
+    for (path, text) in templates.iter().chain([&CASES, &IGNORED, &(wit, WIT)]) {
         let text = text
             .replace("{{name}}", name)
-            .replace("{{file}}", &name.replace('-', "_"));
+            .replace("{{file}}", &name.replace('-', "_"))
+            .replace("{{plugin}}\n", plugin);
         write(&folder.join(path), text.as_bytes())?;
     }
     if args.lang == LanguageArg::Rust {
