@@ -71,7 +71,7 @@ pub(super) enum Verdict {
 /// Principals by request head, for as long as their plugin allows.
 #[derive(Default)]
 pub(super) struct Remembered {
-    by_head: DashMap<Box<[u8]>, (Instant, Arc<Identity>)>,
+    by_head: DashMap<Box<[u8]>, (Instant, Arc<Identity>), foldhash::fast::RandomState>,
     /// Goes up when all are forgotten: what was asked for before is not remembered any more.
     generation: AtomicU64,
 }
@@ -126,12 +126,12 @@ pub(super) async fn authenticate(
         Ok(headers) => headers,
         Err(error) => return (Ok(Verdict::Refused(error)), CallCost::default()),
     };
-    let client_ip = head.client_ip.map(|ip| ip.to_string()).unwrap_or_default();
-    let key = key(&head, &client_ip, &headers);
+    let key = key(&head, &headers);
     if let Some(identity) = remembered.and_then(|remembered| remembered.get(&key)) {
         return (Ok(Verdict::Principal(identity)), CallCost::default());
     }
     let generation = remembered.map_or(0, Remembered::generation);
+    let client_ip = head.client_ip.map(|ip| ip.to_string()).unwrap_or_default();
     let query = query(head.query);
     let query: Vec<_> = query
         .iter()
@@ -215,18 +215,25 @@ fn visible<'a>(
 }
 
 /// Everything that the plugin sees of a request but its id: equal for equal requests alone.
-fn key(head: &Head<'_>, client_ip: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    let parts = [
-        head.method,
-        head.path,
-        head.query.unwrap_or("\0"),
-        client_ip,
-    ];
-    let pairs = headers.iter().flat_map(|(name, value)| [*name, *value]);
-    let mut key = Vec::with_capacity(512);
-    for part in parts.into_iter().chain(pairs) {
-        key.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        key.extend_from_slice(part.as_bytes());
+fn key(head: &Head<'_>, headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1024);
+    let mut part = |bytes: &[u8]| {
+        key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        key.extend_from_slice(bytes);
+    };
+    match head.client_ip {
+        None => part(&[]),
+        Some(IpAddr::V4(v4)) => part(&v4.octets()),
+        Some(IpAddr::V6(v6)) => part(&v6.octets()),
+    }
+    // No query and an empty one are two things.
+    part(&[u8::from(head.query.is_some())]);
+    for text in [head.method, head.path, head.query.unwrap_or_default()] {
+        part(text.as_bytes());
+    }
+    for (name, value) in headers {
+        part(name.as_bytes());
+        part(value.as_bytes());
     }
     key
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     PluginConfig,
-    authenticate::{self, Head, Headers, Verdict},
+    authenticate::{self, Head, Headers, Remembered, Verdict},
     engine::GuestEngine,
     guest::{CallCost, Failure, Guest},
     kv::Store,
@@ -37,6 +37,7 @@ pub struct Harness {
     limits: Limits,
     clock: Arc<AtomicU64>,
     id: Arc<str>,
+    remembered: Remembered,
     /// How long loading took.
     pub load_time: Duration,
     /// What the configuration should be told.
@@ -58,12 +59,9 @@ pub struct TestHead {
     pub client_ip: Option<IpAddr>,
 }
 
-#[derive(Debug)]
-struct TestHeaders<'a>(&'a [(String, String)]);
-
-impl Headers for TestHeaders<'_> {
+impl Headers for TestHead {
     fn each<'a>(&'a self, name: &str, found: &mut dyn FnMut(&'a [u8])) {
-        for (_, value) in self.0.iter().filter(|(known, _)| known == name) {
+        for (_, value) in self.headers.iter().filter(|(known, _)| known == name) {
             found(value.as_bytes());
         }
     }
@@ -118,6 +116,7 @@ impl Harness {
             limits: Limits::new(&limits, None),
             clock,
             id: "test".into(),
+            remembered: Remembered::default(),
             load_time: started.elapsed(),
             notes: loaded.notes,
         })
@@ -146,16 +145,20 @@ impl Harness {
     }
 
     async fn ask(&self, head: &TestHead) -> (Result<Verdict, Failure>, CallCost) {
-        let head = Head {
+        let head = self.head(head);
+        authenticate::authenticate(&self.guest, &self.headers, None, &self.limits, head).await
+    }
+
+    fn head<'a>(&'a self, head: &'a TestHead) -> Head<'a> {
+        Head {
             id: &self.id,
             method: &head.method,
             path: &head.path,
             query: head.query.as_deref(),
-            headers: &TestHeaders(&head.headers),
+            headers: head,
             client_ip: head.client_ip,
             deadline: far(),
-        };
-        authenticate::authenticate(&self.guest, &self.headers, None, &self.limits, head).await
+        }
     }
 
     /// Asks who sends a request, and returns no more than what a measurement needs.
@@ -165,6 +168,19 @@ impl Harness {
             verdict.err().map(|failure| failure.to_string()),
             cost.into(),
         )
+    }
+
+    /// The same, where a principal may be remembered from the call before.
+    pub async fn time_remembered(&self, head: &TestHead) -> (Option<String>, Cost) {
+        let started = Instant::now();
+        let head = self.head(head);
+        let (guest, known) = (&self.guest, Some(&self.remembered));
+        let asked = authenticate::authenticate(guest, &self.headers, known, &self.limits, head);
+        let (verdict, cost) = asked.await;
+        let time = started.elapsed();
+        let failed = verdict.err().map(|failure| failure.to_string());
+        let peak_memory = cost.peak_memory;
+        (failed, Cost { time, peak_memory })
     }
 
     /// The same for a change of a request.

@@ -72,6 +72,12 @@ fn report(
                 harness.time_authenticate(&head)
             })?;
         }
+        if let Some(head) = case.authenticate.as_ref().filter(|_| case.is_remembered) {
+            let (head, name) = (head.head(), format!("{}, remembered", case.name));
+            row(&mut out, harness, &name, time, || {
+                harness.time_remembered(&head)
+            })?;
+        }
         if let Some(request) = &case.preprocess {
             let request = request.request()?;
             row(&mut out, harness, &case.name, time, || async {

@@ -41,6 +41,9 @@ pub(super) struct Case {
     /// The time for this case and those after it.
     clock: Option<Timestamp>,
     pub(super) authenticate: Option<HeadCase>,
+    /// For `plugin bench`: measures the same head again, too, as the gateway answers it from memory.
+    #[serde(default, rename = "remembered")]
+    pub(super) is_remembered: bool,
     pub(super) preprocess: Option<RequestCase>,
     /// Each of its members must be in the verdict; where it is missing, the verdict is printed.
     expect: Option<toml::Table>,
