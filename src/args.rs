@@ -123,7 +123,7 @@ pub struct TestPluginArgs {
 pub struct BenchPluginArgs {
     /// The component.
     pub file: PathBuf,
-    /// A file of cases, for its [plugin] table.
+    /// A file of cases: its `plugin` table, and the cases to measure.
     pub cases: Option<PathBuf>,
     /// Length of each measurement.
     #[arg(short, long, value_name = "TIME", default_value = "1s")]

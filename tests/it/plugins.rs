@@ -41,6 +41,17 @@ fn the_guests_do_what_their_cases_say() {
 }
 
 #[test]
+fn guests_of_every_version_of_the_interface_run() {
+    for name in ["api-key-file", "instruct-prefix"] {
+        let component = fixtures().join(format!("guests/{name}-0.1.0.wasm"));
+        assert_cases(
+            &component,
+            &root().join(format!("plugins/{name}/cases.toml")),
+        );
+    }
+}
+
+#[test]
 fn guests_in_javascript_and_python_run() {
     for name in ["js-normalize", "python-tenant"] {
         let component = root().join(format!(".embedgate/plugins/{name}.wasm"));
