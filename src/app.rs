@@ -1,7 +1,7 @@
 //! Composes everything and serves it: the only place that knows all parts.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -39,7 +39,7 @@ pub struct App {
     metrics: Metrics,
     plugins: Arc<Plugins>,
     /// The plugins' files before they were read.
-    stamps: Mutex<Option<Stamps>>,
+    stamps: Option<Stamps>,
 }
 
 impl App {
@@ -67,7 +67,7 @@ impl App {
             source,
             metrics,
             plugins,
-            stamps: Mutex::default(),
+            stamps: None,
         })
     }
 
@@ -75,10 +75,9 @@ impl App {
     ///
     /// # Errors
     /// Every plugin that cannot be loaded: without one of them, requests would not be what they are meant to be.
-    pub async fn load_plugins(&self) -> anyhow::Result<()> {
+    pub async fn load_plugins(&mut self) -> anyhow::Result<()> {
         let (plugins, configs) = (Arc::clone(&self.plugins), self.config.plugins.clone());
-        let seen = stamps(&configs);
-        *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        self.stamps = Some(stamps(&configs));
         let loading = tokio::task::spawn_blocking(move || plugins.load(&configs));
         let failed = loading.await.context("loading plugins panicked")?.failed;
         check_plugins(&self.config, &self.plugins, failed)
@@ -118,11 +117,7 @@ impl App {
             source: self.source.clone(),
             config: self.config.clone(),
             plugins: Arc::clone(&self.plugins),
-            seen: self
-                .stamps
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
+            seen: self.stamps.clone(),
         };
         let reloading = async {
             let authenticator = &gateway.authenticator;
@@ -134,11 +129,11 @@ impl App {
             failed = loading => return failed,
             () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
         };
-        if let End::Drained = end {
-            self.plugins.stop().await;
-        }
         match end {
-            End::Drained => stop(gateway, self.config.server.drain_timeout.0).await?,
+            End::Drained => {
+                self.plugins.stop().await;
+                stop(gateway, self.config.server.drain_timeout.0).await?;
+            }
             End::Forced { connections } => {
                 if let Some(embedder) = gateway.embedder.get() {
                     flush(embedder.cache()).await;

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::SystemTime};
 use arc_swap::ArcSwap;
 
 use crate::{
+    cache::key::HashKey,
     config::{AuthConfig, AuthMode, KeyConfig, KeySecret},
     error::{Error, ErrorKind},
     limits::Limits,
@@ -19,7 +20,7 @@ pub struct Authenticator {
     access: ArcSwap<Access>,
     plugins: Arc<Plugins>,
     /// Keys the hashes by which plain keys are found, so that nobody can make two keys of one place.
-    hash_key: [u8; 32],
+    hash_key: HashKey,
 }
 
 /// What the configuration says about who may come in.
@@ -43,10 +44,7 @@ impl Authenticator {
     /// Takes the keys from the configuration.
     #[must_use]
     pub fn new(config: &AuthConfig, plugins: Arc<Plugins>) -> Self {
-        let mut hash_key = [0; 32];
-        for half in hash_key.chunks_mut(16) {
-            half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-        }
+        let hash_key = HashKey::random();
         Self {
             access: ArcSwap::from_pointee(Access::new(config, &hash_key, None)),
             plugins,
@@ -126,7 +124,7 @@ fn bare_key(value: &[u8]) -> &[u8] {
 }
 
 impl Access {
-    fn new(config: &AuthConfig, hash_key: &[u8; 32], before: Option<&Limits>) -> Self {
+    fn new(config: &AuthConfig, hash_key: &HashKey, before: Option<&Limits>) -> Self {
         let limits = Limits::new(&config.limits, before);
         let mut access = Self {
             mode: config.mode,
@@ -142,7 +140,7 @@ impl Access {
             };
             match &key.secret {
                 KeySecret::Key(key) => {
-                    let hash = blake3::keyed_hash(hash_key, key.expose().as_bytes());
+                    let hash = blake3::keyed_hash(hash_key.bytes(), key.expose().as_bytes());
                     access.plain.insert(*hash.as_bytes(), known);
                 }
                 KeySecret::Hash(hash) => {
@@ -156,8 +154,8 @@ impl Access {
 
     /// Whose a key is. What a wrong key has in common with a right one cannot be told from the time that it takes: keys
     /// are found by a hash under a secret, or by their public part and then compared in constant time.
-    fn known(&self, key: &[u8], hash_key: &[u8; 32]) -> Option<&Known> {
-        let hash = blake3::keyed_hash(hash_key, key);
+    fn known(&self, key: &[u8], hash_key: &HashKey) -> Option<&Known> {
+        let hash = blake3::keyed_hash(hash_key.bytes(), key);
         let hashed = || {
             let (hash, known) = self.hashed.get(key::id_of(key)?)?;
             hash.matches(key).then_some(known)

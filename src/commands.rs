@@ -102,7 +102,7 @@ fn serve(file: Option<&Path>, args: ServeArgs, environment: &Environment) -> Res
         file: file.map(Path::to_owned),
         environment: environment.clone(),
     };
-    let app = App::build(config, source).map_err(Failure::Config)?;
+    let mut app = App::build(config, source).map_err(Failure::Config)?;
     let runtime = runtime()?;
     let served: Result<(), Failure> = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("no signal handler")?;

@@ -139,7 +139,7 @@ impl Embedder {
         request: EmbedRequest,
         truncate: bool,
     ) -> Result<Vec<Prepared>, Error> {
-        let bytes: usize = request.inputs.iter().map(Input::bytes).sum();
+        let bytes = Input::total_bytes(&request.inputs);
         let (cache, model) = (self.cache.clone(), Arc::clone(model));
         let principal = ctx.principal.clone();
         let work = move || inputs::prepare(&cache, &principal, &model, request, truncate);

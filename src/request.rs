@@ -41,6 +41,12 @@ pub enum Input {
 }
 
 impl Input {
+    /// How much there is to read of all of them.
+    #[must_use]
+    pub fn total_bytes(inputs: &[Self]) -> usize {
+        inputs.iter().map(Self::bytes).sum()
+    }
+
     /// How much there is to read.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -99,6 +99,12 @@ impl HashKey {
         Self(bytes)
     }
 
+    /// The key, for another hash of this process.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     pub(super) fn key(
         &self,
         namespace: Option<&str>,

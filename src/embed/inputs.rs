@@ -22,7 +22,7 @@ pub(super) struct Prepared {
 
 /// The lane that the caller says, else the model's configuration, else the size.
 pub(super) fn lane(said: Option<Lane>, configured: Option<Lane>, inputs: &[Input]) -> Lane {
-    let bytes: usize = inputs.iter().map(Input::bytes).sum();
+    let bytes = Input::total_bytes(inputs);
     let by_size = if inputs.len() <= QUERY_INPUTS && bytes <= QUERY_BYTES {
         Lane::Query
     } else {

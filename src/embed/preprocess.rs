@@ -77,7 +77,7 @@ impl Embedder {
             return Ok(());
         }
         let inputs = std::mem::take(&mut request.inputs);
-        let bytes: usize = inputs.iter().map(Input::bytes).sum();
+        let bytes = Input::total_bytes(&inputs);
         let model = Arc::clone(model);
         let decode = move || inputs::decode(&model, policy, inputs);
         request.inputs = offload::run_if(bytes >= super::PREPARE_ELSEWHERE, decode).await??;

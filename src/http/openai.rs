@@ -60,10 +60,10 @@ pub(super) async fn embeddings(
         Ok::<_, Error>((request, encoding))
     };
     let (request, encoding) = offload::run_if(body_is_large, parse).await??;
-    let before = input_bytes(&request);
+    let before = Input::total_bytes(&request.inputs);
     let request = embedder.preprocess(&ctx, &gateway.plugins, request).await?;
     // What plugins add counts as if the client had sent it.
-    let grown = input_bytes(request.get()).saturating_sub(before);
+    let grown = Input::total_bytes(&request.get().inputs).saturating_sub(before);
     let _grown = gateway.body_memory.take(grown)?;
     let bytes = answer_bytes(embedder, request.get(), encoding)?;
     let memory = gateway.body_memory.take(bytes)?;
@@ -90,10 +90,6 @@ pub(super) async fn embeddings(
     add_headers(response.headers_mut(), &added);
     response.extensions_mut().insert(work);
     Ok(response)
-}
-
-fn input_bytes(request: &EmbedRequest) -> usize {
-    request.inputs.iter().map(Input::bytes).sum()
 }
 
 /// Numbers that are still to be written.

@@ -63,13 +63,7 @@ impl AotCache {
     /// Keeps something under a name, all or nothing.
     pub(super) fn put(&self, name: &blake3::Hash, compiled: &[u8]) -> std::io::Result<()> {
         let path = self.path(name);
-        let fresh = path.with_extension(format!("{}.new", std::process::id()));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
+        let (mut file, fresh) = begin(&path)?;
         file.write_all(MAGIC)?;
         file.write_all(self.hash(name, compiled).as_bytes())?;
         file.write_all(compiled)?;
@@ -113,6 +107,18 @@ impl AotCache {
     }
 }
 
+/// Begins a file that only this user can read, beside the place that it is for.
+fn begin(path: &Path) -> std::io::Result<(File, PathBuf)> {
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    Ok((file, fresh))
+}
+
 fn check_folder(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     let metadata =
@@ -154,13 +160,7 @@ fn key(path: &Path) -> anyhow::Result<[u8; 32]> {
 fn make_key(path: &Path) -> anyhow::Result<()> {
     let mut key = [0; 32];
     getrandom::fill(&mut key)?;
-    let fresh = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
+    let (mut file, fresh) = begin(path)?;
     file.write_all(&key)?;
     file.sync_all()?;
     let linked = fs::hard_link(&fresh, path);

@@ -178,13 +178,7 @@ pub(super) async fn authenticate(
             })
         }
     };
-    if let Err(failure @ Failure::Output(_)) = &verdict {
-        guest
-            .shared
-            .metrics
-            .hook(Hook::Authenticate)
-            .error(failure.kind());
-    }
+    guest.count_illegal(Hook::Authenticate, &verdict);
     (verdict, cost)
 }
 

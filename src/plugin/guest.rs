@@ -192,6 +192,13 @@ impl Guest {
         }
     }
 
+    /// Counts an answer that the guest gave in time and that breaks the rules.
+    pub(super) fn count_illegal<T>(&self, hook: Hook, checked: &Result<T, Failure>) {
+        if let Err(failure @ Failure::Output(_)) = checked {
+            self.shared.metrics.hook(hook).error(failure.kind());
+        }
+    }
+
     /// A place among the plugin's instances, and one among all.
     async fn places(
         &self,

@@ -9,8 +9,9 @@ use super::{
     crypto::{JwtError, equal, hmac_sha256, sha256},
     kv::{KvError, Store},
     outbound::{self, OutboundError},
-    state::{Phase, State, not_granted},
+    state::{Phase, Shared, State, not_granted},
 };
+use crate::metrics::PluginMetrics;
 
 /// Bytes of randomness in one call.
 const MOST_RANDOM: u32 = 4096;
@@ -209,31 +210,35 @@ impl kv::Host for State {
     }
 }
 
+impl State {
+    /// Where a metric of the plugin's own is counted; none where it does not count.
+    fn own_metrics(&mut self, name: &str) -> Result<Option<&PluginMetrics>> {
+        self.outer_call("metrics")?;
+        if self.phase == Phase::WarmUp {
+            return Ok(None);
+        }
+        let Shared {
+            metrics, grants, ..
+        } = &*self.shared;
+        if !grants.metrics.iter().any(|granted| granted == name) {
+            metrics.custom_dropped.inc();
+            return Ok(None);
+        }
+        Ok(Some(metrics))
+    }
+}
+
 impl metrics::Host for State {
     fn add(&mut self, name: String, labels: Vec<(String, String)>, delta: u64) -> Result<()> {
-        self.outer_call("metrics")?;
-        let Self { shared, phase, .. } = self;
-        if *phase == Phase::WarmUp {
-            return Ok(());
-        }
-        if shared.grants.metrics.contains(&name) {
-            shared.metrics.custom_add(&name, labels, delta);
-        } else {
-            shared.metrics.custom_dropped.inc();
+        if let Some(metrics) = self.own_metrics(&name)? {
+            metrics.custom_add(&name, labels, delta);
         }
         Ok(())
     }
 
     fn observe(&mut self, name: String, labels: Vec<(String, String)>, value: f64) -> Result<()> {
-        self.outer_call("metrics")?;
-        let Self { shared, phase, .. } = self;
-        if *phase == Phase::WarmUp {
-            return Ok(());
-        }
-        if shared.grants.metrics.contains(&name) {
-            shared.metrics.custom_observe(&name, labels, value);
-        } else {
-            shared.metrics.custom_dropped.inc();
+        if let Some(metrics) = self.own_metrics(&name)? {
+            metrics.custom_observe(&name, labels, value);
         }
         Ok(())
     }

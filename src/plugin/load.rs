@@ -102,7 +102,7 @@ impl Loader {
             bail!("{shown} takes no settings: it exports no lifecycle; take settings away");
         }
         let shared = Arc::new(self.shared(name, config, kept)?);
-        let component = self.component(&bytes, config, &settings, &shared);
+        let component = self.component(&bytes, &inspection, config, &settings, &shared);
         let (component, is_snapshot) = component.with_context(|| shown.to_string())?;
         component.initialize_copy_on_write_image()?;
         let pre = self.link(&inspection, &component)?;
@@ -158,12 +158,13 @@ impl Loader {
     fn component(
         &self,
         bytes: &[u8],
+        inspection: &Inspection,
         config: &PluginConfig,
         settings: &str,
         shared: &Arc<Shared>,
     ) -> anyhow::Result<(Component, bool)> {
         let wants_snapshot = config.instance == InstanceConfig::Fresh;
-        let name = self.aot_name(bytes, config, settings);
+        let name = self.aot_name(inspection, config, settings);
         if let Some(kept) = self.aot.as_ref().and_then(|aot| aot.get(&name))
             && let Some((is_snapshot, compiled)) = kept.split_first()
             && let Ok(component) = deserialize(&self.engine, compiled)
@@ -171,7 +172,7 @@ impl Loader {
             return Ok((component, *is_snapshot == 1));
         }
         let snapshot = if wants_snapshot {
-            snapshot::take(self, bytes, settings, shared, &config.headers)?
+            snapshot::take(self, bytes, settings, shared, &config.headers, inspection)?
         } else {
             Snapshot::Impossible
         };
@@ -209,7 +210,12 @@ impl Loader {
     }
 
     /// What a compiled component depends on.
-    fn aot_name(&self, bytes: &[u8], config: &PluginConfig, settings: &str) -> blake3::Hash {
+    fn aot_name(
+        &self,
+        inspection: &Inspection,
+        config: &PluginConfig,
+        settings: &str,
+    ) -> blake3::Hash {
         use std::hash::{Hash, Hasher};
         struct Into<'a>(&'a mut blake3::Hasher);
         impl Hasher for Into<'_> {
@@ -226,7 +232,7 @@ impl Loader {
             hasher.update(bytes);
         };
         field(env!("CARGO_PKG_VERSION").as_bytes());
-        field(bytes);
+        field(inspection.sha256.as_bytes());
         // Without a snapshot, nothing of the settings is in the code.
         let in_snapshot = match config.instance {
             InstanceConfig::Fresh => settings,

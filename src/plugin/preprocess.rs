@@ -43,13 +43,7 @@ pub(super) async fn preprocess(
             apply(edits, request, guest.shared.max_texts).map(Change::Done)
         }
     };
-    if let Err(failure @ Failure::Output(_)) = &change {
-        guest
-            .shared
-            .metrics
-            .hook(Hook::Preprocess)
-            .error(failure.kind());
-    }
+    guest.count_illegal(Hook::Preprocess, &change);
     (change, cost)
 }
 
@@ -103,7 +97,7 @@ async fn call(
         let hook = indices.load(&mut live.store, &live.instance)?;
         hook.call_preprocess(&mut live.store, asked, caller).await
     };
-    let bytes: usize = request.inputs.iter().map(Input::bytes).sum();
+    let bytes = Input::total_bytes(&request.inputs);
     let terms = Terms {
         hook: Hook::Preprocess,
         request_id: id,
@@ -173,7 +167,7 @@ fn apply(
         return wrong("dimensions are at least 1".into());
     }
     let n = request.inputs.len();
-    let before: usize = request.inputs.iter().map(Input::bytes).sum();
+    let before = Input::total_bytes(&request.inputs);
     let after = match &edits.inputs {
         types::InputEdit::Keep => 0,
         types::InputEdit::Prefix(prefix) => before.saturating_add(prefix.len().saturating_mul(n)),

@@ -52,6 +52,7 @@ pub(super) fn take(
     settings: &str,
     shared: &Arc<Shared>,
     headers: &[String],
+    inspection: &Inspection,
 ) -> anyhow::Result<Snapshot> {
     let wizer = Wizer::new();
     let (context, instrumented) = match wizer.instrument_component(bytes) {
@@ -65,13 +66,12 @@ pub(super) fn take(
     let Ok(component) = loader.compile(&instrumented) else {
         return Ok(Snapshot::Impossible);
     };
-    let inspection = Inspection::of(bytes)?;
     let mut state = None;
     for warm_up in [true, false] {
         let first = First {
             loader,
             component: &component,
-            inspection: &inspection,
+            inspection,
             settings,
             headers,
         };
@@ -182,8 +182,8 @@ impl First<'_> {
         }
         if self.inspection.hooks.contains(&Hook::Preprocess) {
             // As large as requests usually are: the heap grows to what they need.
-            let texts = ["x ".repeat(1000); 1].map(|text| text.repeat(4));
-            let texts: Vec<&str> = std::iter::repeat_n(texts[0].as_str(), 16).collect();
+            let text = "x ".repeat(4000);
+            let texts = [text.as_str(); 16];
             let request = preprocessor::EmbedRequest {
                 id: "warm-up",
                 model: "warm-up",
