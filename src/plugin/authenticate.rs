@@ -13,7 +13,7 @@ use dashmap::DashMap;
 
 use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::authenticator},
-    guest::{CallCost, Failure, Guest, LEAST_TRANSFER, Terms},
+    guest::{Cost, Failure, Guest, LEAST_TRANSFER, Terms},
     refusal,
 };
 use crate::{
@@ -121,14 +121,14 @@ pub(super) async fn authenticate(
     remembered: Option<&Remembered>,
     limits: &Limits,
     head: Head<'_>,
-) -> (Result<Verdict, Failure>, CallCost) {
+) -> (Result<Verdict, Failure>, Cost) {
     let headers = match visible(names, head.headers) {
         Ok(headers) => headers,
-        Err(error) => return (Ok(Verdict::Refused(error)), CallCost::default()),
+        Err(error) => return (Ok(Verdict::Refused(error)), Cost::default()),
     };
     let key = key(&head, &headers);
     if let Some(identity) = remembered.and_then(|remembered| remembered.get(&key)) {
-        return (Ok(Verdict::Principal(identity)), CallCost::default());
+        return (Ok(Verdict::Principal(identity)), Cost::default());
     }
     let generation = remembered.map_or(0, Remembered::generation);
     let client_ip = head.client_ip.map(|ip| ip.to_string()).unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::config::MOST_INSTANCES;
 /// Places in the pool for instances that wait to be used again, and for plugins that are being loaded.
 const SPARE: usize = 128;
 /// How often a guest that computes is looked at: it yields to other requests, or ends.
-pub(super) const TICK: Duration = Duration::from_millis(1);
+pub const TICK: Duration = Duration::from_millis(1);
 /// The clock stops after so many ticks without a call, so that an idle gateway does not wake a thousand times a second.
 const IDLE_TICKS: u32 = 200;
 /// Room for a linear memory, and what `max_memory` may be at most. Guests check their bounds in software beyond it, which

@@ -107,11 +107,11 @@ pub(super) struct Live {
 
 /// What was measured of a call.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CallCost {
+pub struct Cost {
     /// From its begin to its end, its instance included.
-    pub(super) time: Duration,
+    pub time: Duration,
     /// The most memory that its instance had, in bytes.
-    pub(super) peak_memory: usize,
+    pub peak_memory: usize,
 }
 
 /// What a call is about, and its bounds.
@@ -141,9 +141,9 @@ impl Guest {
         &self,
         terms: &Terms<'_>,
         call: impl AsyncFnOnce(&Exports, &mut Live) -> wasmtime::Result<R>,
-    ) -> (Result<R, Failure>, CallCost) {
+    ) -> (Result<R, Failure>, Cost) {
         let started = Instant::now();
-        let mut cost = CallCost::default();
+        let mut cost = Cost::default();
         let result = self.call_in_time(terms, &mut cost, call).await;
         cost.time = started.elapsed();
         let metrics = self.shared.metrics.hook(terms.hook);
@@ -159,7 +159,7 @@ impl Guest {
     async fn call_in_time<R>(
         &self,
         terms: &Terms<'_>,
-        cost: &mut CallCost,
+        cost: &mut Cost,
         call: impl AsyncFnOnce(&Exports, &mut Live) -> wasmtime::Result<R>,
     ) -> Result<R, Failure> {
         let deadline = terms.deadline.min(Instant::now() + self.timeout);

@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,12 +16,13 @@ use super::{
     PluginConfig,
     authenticate::{self, Head, Headers, Remembered, Verdict},
     engine::GuestEngine,
-    guest::{CallCost, Failure, Guest},
+    guest::{Failure, Guest},
     kv::Store,
     load::{INIT_TIMEOUT, Kept, Loader},
     preprocess::{self, Change},
     state::Clock,
 };
+pub use super::{engine::TICK, guest::Cost};
 use crate::{
     config::{Hook, InstanceConfig, LimitConfig},
     error::{Error, ErrorKind},
@@ -63,24 +64,6 @@ impl Headers for TestHead {
     fn each<'a>(&'a self, name: &str, found: &mut dyn FnMut(&'a [u8])) {
         for (_, value) in self.headers.iter().filter(|(known, _)| known == name) {
             found(value.as_bytes());
-        }
-    }
-}
-
-/// What a call cost.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cost {
-    /// From its begin to its end, its instance included.
-    pub time: Duration,
-    /// The most memory that its instance had, in bytes.
-    pub peak_memory: usize,
-}
-
-impl From<CallCost> for Cost {
-    fn from(cost: CallCost) -> Self {
-        Self {
-            time: cost.time,
-            peak_memory: cost.peak_memory,
         }
     }
 }
@@ -141,10 +124,10 @@ impl Harness {
             Ok(Verdict::Refused(error)) => refused(&error),
             Err(failure) => failed(&failure),
         };
-        (verdict, cost.into())
+        (verdict, cost)
     }
 
-    async fn ask(&self, head: &TestHead) -> (Result<Verdict, Failure>, CallCost) {
+    async fn ask(&self, head: &TestHead) -> (Result<Verdict, Failure>, Cost) {
         let head = self.head(head);
         authenticate::authenticate(&self.guest, &self.headers, None, &self.limits, head).await
     }
@@ -164,10 +147,7 @@ impl Harness {
     /// Asks who sends a request, and returns no more than what a measurement needs.
     pub async fn time_authenticate(&self, head: &TestHead) -> (Option<String>, Cost) {
         let (verdict, cost) = self.ask(head).await;
-        (
-            verdict.err().map(|failure| failure.to_string()),
-            cost.into(),
-        )
+        (verdict.err().map(|failure| failure.to_string()), cost)
     }
 
     /// The same, where a principal may be remembered from the call before.
@@ -187,7 +167,7 @@ impl Harness {
     pub async fn time_preprocess(&self, request: &mut EmbedRequest) -> (Option<String>, Cost) {
         let asked = preprocess::preprocess(&self.guest, &self.id, far(), None, request);
         let (change, cost) = asked.await;
-        (change.err().map(|failure| failure.to_string()), cost.into())
+        (change.err().map(|failure| failure.to_string()), cost)
     }
 
     /// Lets it change a request.
@@ -205,7 +185,7 @@ impl Harness {
             Ok(Change::Refused(error)) => refused(&error),
             Err(failure) => failed(&failure),
         };
-        (verdict, cost.into())
+        (verdict, cost)
     }
 
     /// Whether each call has an instance of its own.
@@ -287,6 +267,8 @@ pub struct Load {
     pub calls: hdrhistogram::Histogram<u64>,
     /// Calls a second, of all threads together.
     pub per_second: f64,
+    /// How late timers of the same threads were, in nanoseconds. Calls that end before they are due let none run.
+    pub late: hdrhistogram::Histogram<u64>,
     /// The most memory that an instance had, in bytes.
     pub peak_memory: usize,
     /// The first verdict that was none, if any.
@@ -308,49 +290,63 @@ impl Harness {
         F: Future<Output = (Option<String>, Cost)>,
     {
         let histogram = || hdrhistogram::Histogram::<u64>::new_with_bounds(1, LONGEST_NS, 3);
-        let all = Mutex::new((histogram()?, 0, None));
+        let all = Mutex::new(Load {
+            calls: histogram()?,
+            per_second: 0.0,
+            late: histogram()?,
+            peak_memory: 0,
+            failure: None,
+        });
         let started = Instant::now();
+        let (to_all, call) = (&all, &call);
         std::thread::scope(|scope| -> anyhow::Result<()> {
             for _ in 0..n_threads {
-                std::thread::Builder::new().spawn_scoped(scope, || {
+                let (mut calls, mut late) = (histogram()?, histogram()?);
+                std::thread::Builder::new().spawn_scoped(scope, move || {
                     let runtime = tokio::runtime::Builder::new_current_thread()
                         .enable_all()
                         .build();
                     let runtime = runtime.expect("a runtime without threads needs a poll alone");
-                    let mut own = histogram().expect("the same bounds were legal before");
                     let (mut peak, mut failure) = (0, None);
-                    runtime.block_on(async {
+                    let calling = async {
                         while started.elapsed() < time {
                             let (failed, cost) = call().await;
-                            own.saturating_record(
-                                u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX),
-                            );
+                            record(&mut calls, cost.time);
                             peak = peak.max(cost.peak_memory);
                             failure = failure.take().or(failed);
                         }
+                    };
+                    let timers = async {
+                        loop {
+                            let due = tokio::time::Instant::now() + TICK;
+                            tokio::time::sleep_until(due).await;
+                            record(&mut late, due.elapsed());
+                        }
+                    };
+                    runtime.block_on(async {
+                        tokio::select! {
+                            biased;
+                            () = calling => {}
+                            () = timers => {}
+                        }
                     });
-                    let mut all = all
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
-                    let (histogram, most, first) = &mut *all;
-                    histogram.add(&own).expect("both have the same precision");
-                    *most = peak.max(*most);
-                    if first.is_none() {
-                        *first = failure;
-                    }
+                    let mut all = to_all.lock().unwrap_or_else(PoisonError::into_inner);
+                    let same = "all have the same precision";
+                    all.calls.add(&calls).expect(same);
+                    all.late.add(&late).expect(same);
+                    all.peak_memory = all.peak_memory.max(peak);
+                    all.failure = all.failure.take().or(failure);
                 })?;
             }
             Ok(())
         })?;
         let elapsed = started.elapsed().as_secs_f64();
-        let (calls, peak_memory, failure) = all
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(Load {
-            per_second: calls.len() as f64 / elapsed,
-            calls,
-            peak_memory,
-            failure,
-        })
+        let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        all.per_second = all.calls.len() as f64 / elapsed;
+        Ok(all)
     }
+}
+
+fn record(histogram: &mut hdrhistogram::Histogram<u64>, time: Duration) {
+    histogram.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::preprocessor},
-    guest::{CallCost, Failure, Guest, LEAST_TRANSFER, Terms},
+    guest::{Cost, Failure, Guest, LEAST_TRANSFER, Terms},
     refusal,
 };
 use crate::{
@@ -33,7 +33,7 @@ pub(super) async fn preprocess(
     deadline: Instant,
     caller: Option<&Identity>,
     request: &mut EmbedRequest,
-) -> (Result<Change, Failure>, CallCost) {
+) -> (Result<Change, Failure>, Cost) {
     let (result, cost) = call(guest, id, deadline, caller, request).await;
     let change = match result {
         Err(failure) => Err(failure),
@@ -55,7 +55,7 @@ async fn call(
     deadline: Instant,
     caller: Option<&Identity>,
     request: &EmbedRequest,
-) -> (Result<Answer, Failure>, CallCost) {
+) -> (Result<Answer, Failure>, Cost) {
     let (mut texts, mut ids) = (Vec::new(), Vec::new());
     for input in &request.inputs {
         match input {
