@@ -208,6 +208,7 @@ impl App {
                 );
             }
         }
+        self.config.say_doubts();
         for name in self
             .config
             .models

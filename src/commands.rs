@@ -19,12 +19,12 @@ use tokio::net::TcpListener;
 use crate::{
     app::{self, App},
     args::{CheckArgs, Cli, Command, ServeArgs},
-    config::{Config, ConfigError, Environment, LogConfig},
+    config::{Config, ConfigError, Environment, LogConfig, LogLevel},
     metrics::Metrics,
     model::load::{self, LoadError, Surroundings},
     plugin::Plugins,
     reload::Source,
-    shutdown::Shutdown,
+    shutdown::{Shutdown, Stage},
     telemetry,
 };
 
@@ -109,7 +109,13 @@ fn serve(file: Option<&Path>, args: ServeArgs, environment: &Environment) -> Res
         let listener = TcpListener::bind(listen)
             .await
             .map_err(|e| listen_error(listen, &e))?;
-        app.load_plugins().await.map_err(Failure::Config)?;
+        tokio::select! {
+            loaded = app.load_plugins() => loaded.map_err(Failure::Config)?,
+            () = shutdown.reached(Stage::Draining) => {
+                tracing::info!("stopped while plugins were being loaded");
+                return Ok(());
+            }
+        }
         Ok(app.serve(listener, shutdown).await?)
     });
     // What still loads or runs ends with the process: dropping the runtime would wait for it.
@@ -151,6 +157,8 @@ fn check(
         )));
     }
     check_plugins(&config, environment).map_err(Failure::Config)?;
+    start_log(LogLevel::Warn);
+    config.say_doubts();
     Ok(io::stdout()
         .write_all(config.to_toml().as_bytes())
         .context("standard output")?)
@@ -161,7 +169,7 @@ fn check_plugins(config: &Config, environment: &Environment) -> anyhow::Result<(
     if config.plugins.is_empty() {
         return Ok(());
     }
-    start_log(crate::config::LogLevel::Warn);
+    start_log(LogLevel::Warn);
     let surroundings = app::plugin_surroundings(config, environment, &Metrics::new());
     let plugins = Plugins::new(surroundings);
     let runtime = runtime()?;
@@ -171,7 +179,7 @@ fn check_plugins(config: &Config, environment: &Environment) -> anyhow::Result<(
 }
 
 /// Logs for a command without a server, from this level on.
-fn start_log(level: crate::config::LogLevel) {
+fn start_log(level: LogLevel) {
     telemetry::init(&LogConfig {
         level,
         ..LogConfig::default()

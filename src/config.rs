@@ -5,6 +5,7 @@
 
 mod auth;
 mod cache;
+mod doubts;
 mod expand;
 mod model;
 mod parse;

@@ -98,10 +98,15 @@ impl Reloader {
         for section in unmoved(&self.config, &config) {
             tracing::warn!("[{section}] has changed, which needs a restart");
         }
+        config.say_doubts();
         // Keys first: whoever was taken out must not come in, even where a plugin cannot be loaded.
         if config.auth != self.config.auth {
             authenticator.reload(&config.auth);
             tracing::info!(keys = config.auth.keys.len(), "keys and limits reloaded");
+            if config.auth.mode == Some(AuthMode::None) && self.config.auth.mode != config.auth.mode
+            {
+                tracing::warn!("auth.mode is \"none\" now: anybody may use this server");
+            }
         }
         self.config.auth = config.auth;
         self.config.plugins = config.plugins;
@@ -130,6 +135,15 @@ impl Reloader {
         if self.config.auth.mode == Some(AuthMode::None) && !authenticator.is_open() {
             tracing::error!(
                 "auth.mode is \"none\" and a plugin authenticates: it is asked, and the next start refuses this configuration"
+            );
+        }
+        let auth = &self.config.auth;
+        if auth.mode != Some(AuthMode::None)
+            && auth.keys.is_empty()
+            && !self.plugins.has_authenticators()
+        {
+            tracing::error!(
+                "nobody can come in: there is no key, and no plugin authenticates; set auth.keys, or auth.mode = \"none\" to let anybody in"
             );
         }
         tracing::info!(

@@ -95,8 +95,12 @@ pub(super) fn read<T: DeserializeOwned + Default>(
             .iter()
             .any(|start| message.starts_with(start));
         let is_secret = (key == "auth.keys" || key.starts_with("auth.keys[")) && !names_no_value;
-        let message = if is_secret {
-            "must be a list of keys, keys = [\"${EMBEDGATE_KEY}\"], or of tables with key, name and lane".into()
+        let message = if is_secret && key.ends_with(".hash") {
+            "must be a hash, which `embedgate key new` prints beside its key".into()
+        } else if is_secret && key.ends_with(".expires") {
+            "must be a date or a time, such as 2027-12-31 or 2027-12-31T18:00:00Z".into()
+        } else if is_secret {
+            "must be a list of keys, keys = [\"${EMBEDGATE_KEY}\"], or of tables with key or hash, name, models, lane, limit, expires".into()
         } else {
             message
         };

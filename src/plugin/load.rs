@@ -1,7 +1,6 @@
 //! From a configuration to a [`Guest`]: read, check, run `lifecycle.init`, take the snapshot, compile, link.
 
 use std::{
-    fs::File,
     io::Read,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -29,6 +28,7 @@ use super::{
 };
 use crate::{
     config::{Hook, InstanceConfig, KvConfig, PluginConfig},
+    files,
     metrics::PluginMetrics,
 };
 
@@ -63,7 +63,7 @@ pub(super) struct Loaded {
 /// Reads a plugin's file, as far as it may be large.
 pub(super) fn read(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
-    let file = File::open(path).with_context(|| format!("{shown} cannot be read"))?;
+    let file = files::open(path).with_context(|| format!("{shown} cannot be read"))?;
     let length = file.metadata()?.len();
     if length > MOST_BYTES {
         return Err(NotAPlugin::TooLarge(length)).with_context(|| shown.to_string());
@@ -392,7 +392,7 @@ fn settings(config: &PluginConfig) -> anyhow::Result<String> {
     let mut settings = serde_json::to_value(&config.settings).context("settings")?;
     if let Some(settings) = settings.as_object_mut() {
         for (name, path) in &config.settings_files {
-            let text = std::fs::read_to_string(path).with_context(|| {
+            let text = files::read_to_string(path).with_context(|| {
                 format!("settings_files.{name}: {} cannot be read", path.display())
             })?;
             settings.insert(name.clone(), text.into());

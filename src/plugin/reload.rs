@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 
 use super::{
     Plugin, Plugins,
@@ -17,7 +18,6 @@ use super::{
     kv::Store,
     load::{Kept, Loaded, Loader},
     observe::Observer,
-    snapshot,
     state::Clock,
 };
 use crate::config::{Hook, PluginConfig};
@@ -59,7 +59,10 @@ impl Plugins {
                 all.insert(name.clone(), Arc::clone(old));
                 continue;
             }
-            match self.load_one(name, config, stamp, old) {
+            let loaded = self
+                .load_one(name, config, stamp, old)
+                .and_then(|plugin| keeps_its_hooks(old, plugin));
+            match loaded {
                 Ok(plugin) => {
                     reloaded.loaded.push(name.clone());
                     all.insert(name.clone(), Arc::new(plugin));
@@ -202,6 +205,22 @@ impl PluginSet {
     }
 }
 
+/// A new file without a hook that the old one had would let requests by unseen, or nobody in at all.
+fn keeps_its_hooks(old: Option<&Arc<Plugin>>, new: Plugin) -> anyhow::Result<Plugin> {
+    let Some(old) = old.filter(|old| old.config.hooks == new.config.hooks) else {
+        return Ok(new);
+    };
+    let is_lost = |hook: &Hook| new.guest.hooks().all(|has| has != *hook);
+    let lost: Vec<_> = old.guest.hooks().filter(is_lost).map(Hook::name).collect();
+    if !lost.is_empty() {
+        let (shown, lost) = (new.config.path.display(), lost.join(" and "));
+        bail!(
+            "{shown} has no hook {lost}, and the file before it had: if that is meant, name the hooks it has in hooks"
+        );
+    }
+    Ok(new)
+}
+
 /// Loads a plugin on a thread of its own, which is left to itself where it takes too long: wasmtime cannot be stopped
 /// while it compiles.
 fn load_in_time(
@@ -210,22 +229,32 @@ fn load_in_time(
     config: &PluginConfig,
     kept: &Kept,
 ) -> anyhow::Result<Loaded> {
-    let (done, loaded) = tokio::sync::oneshot::channel();
+    let done = Arc::new((Mutex::new(None), Condvar::new()));
+    let to_here = Arc::clone(&done);
     let (name, config, kept) = (name.to_owned(), config.clone(), kept.clone());
     let runtime = tokio::runtime::Handle::try_current();
     std::thread::Builder::new()
         .name("plugin-loader".into())
         .spawn(move || {
             let _in_runtime = runtime.as_ref().map(tokio::runtime::Handle::enter);
-            // An error means that nobody waits any more.
-            drop(done.send(loader.load(&name, &config, &kept)));
+            let load = AssertUnwindSafe(|| loader.load(&name, &config, &kept));
+            let loaded = catch_unwind(load)
+                .unwrap_or_else(|_| Err(anyhow!("loading panicked: see the log")));
+            *to_here.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
+            to_here.1.notify_one();
         })?;
-    let waiting = async { tokio::time::timeout(LOAD_TIMEOUT, loaded).await };
-    match snapshot::block_on(waiting) {
-        Ok(Ok(loaded)) => loaded,
-        Ok(Err(_)) => bail!("loading panicked: see the log"),
-        Err(_) => bail!("compiling takes longer than {LOAD_TIMEOUT:?}: is it a plugin?"),
-    }
+    // Not by a timer of the runtime, which may end while this waits.
+    let waiting = done.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = done
+        .1
+        .wait_timeout_while(waiting, LOAD_TIMEOUT, |loaded| loaded.is_none());
+    let (mut loaded, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    let too_long = || {
+        Err(anyhow!(
+            "compiling takes longer than {LOAD_TIMEOUT:?}: is it a plugin?"
+        ))
+    };
+    loaded.take().unwrap_or_else(too_long)
 }
 
 /// What tells versions of a plugin's files apart without reading them.

@@ -585,6 +585,37 @@ async fn what_cannot_be_loaded_leaves_the_old_version_serving_and_removes_nothin
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_loses_a_hook_or_never_ends_does_not_take_the_place_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p.wasm");
+    std::fs::copy(built("hostile"), &path).unwrap();
+    let plugin = PluginConfig {
+        path: path.clone(),
+        ..config("hostile")
+    };
+    let configs: BTreeMap<_, _> = [("p".to_owned(), plugin)].into();
+    let gateway = TestGateway::with(|setup| {
+        setup.config.auth.mode = None;
+        setup.config.plugins = configs.clone();
+    });
+    let plugins = &gateway.gateway.plugins;
+    let load = || tokio::task::block_in_place(|| plugins.load(&configs).failed);
+
+    std::fs::remove_file(&path).unwrap();
+    std::fs::copy(built("text-normalize"), &path).unwrap();
+    let failed = load();
+    assert!(failed[0].contains("has no hook authenticate"), "{failed:?}");
+    assert!(plugins.has_authenticators());
+
+    std::fs::remove_file(&path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    let failed = load();
+    assert!(failed[0].contains("is no regular file"), "{failed:?}");
+    assert!(plugins.has_authenticators());
+}
+
 /// Loads one plugin alone, and returns what it has against it.
 async fn refusal_of(config: PluginConfig) -> String {
     let gateway = TestGateway::start();
