@@ -18,7 +18,7 @@ use crate::{
     limits::Allowance,
     model::{Model, ModelRegistry},
     offload,
-    request::{EmbedRequest, EmbedResponse, Input, Lane, Principal, RequestContext},
+    request::{EmbedRequest, EmbedResponse, Input, Lane, Principal, RequestContext, Truncation},
 };
 
 /// Requests with at least so many bytes of input are prepared off the threads that serve connections: about 1 ms.
@@ -94,15 +94,25 @@ impl Embedder {
         model.check_dimensions(request.dimensions)?;
         model.check_outputs(request.outputs)?;
         inputs::check_count(request.inputs.len(), self.max_inputs)?;
+        let prompt = model
+            .prompts
+            .choose(request.prompt_name.as_deref(), request.kind)?;
         let finish = Finish {
             dimensions: request.dimensions.unwrap_or(model.info.dimensions),
-            normalize: model.normalize,
+            normalize: request.normalize.unwrap_or(model.normalize),
             text: request.text,
         };
-        let truncate = request.truncate.unwrap_or(model.config.truncate);
-        let lane = inputs::lane(ctx.lane, model.config.lane, &request.inputs);
+        let task = Task {
+            model: Arc::clone(model),
+            prompt: Arc::clone(prompt),
+            truncation: match request.truncate.unwrap_or(model.config.truncate) {
+                true => Truncation::Cut(request.side),
+                false => Truncation::Refuse,
+            },
+            lane: inputs::lane(ctx.lane, model.config.lane, &request.inputs),
+        };
 
-        let prepared = self.prepare(ctx, model, request, truncate).await?;
+        let prepared = self.prepare(ctx, &task, request).await?;
         let charge = Charge::estimated(&ctx.principal, model, &prepared);
         let mut found = self.look_up(model, &prepared).await;
         let is_kept: Vec<bool> = prepared
@@ -112,13 +122,8 @@ impl Embedder {
             .collect();
         let keys: Vec<PerHead<CacheKey>> = prepared.iter().map(|input| input.keys).collect();
         if !is_kept.iter().all(|kept| *kept) {
-            let ask = Ask {
-                model,
-                truncate,
-                lane,
-                deadline: ctx.deadline,
-            };
-            self.compute_missing(&ask, prepared, &mut found).await?;
+            self.compute_missing(&task, ctx.deadline, prepared, &mut found)
+                .await?;
         }
         let embeddings = finish.all(&self.cache, keys, found, &is_kept).await?;
         let answer = EmbedResponse {
@@ -135,14 +140,13 @@ impl Embedder {
     async fn prepare(
         &self,
         ctx: &RequestContext,
-        model: &Arc<Model>,
+        task: &Task,
         request: EmbedRequest,
-        truncate: bool,
     ) -> Result<Vec<Prepared>, Error> {
         let bytes = Input::total_bytes(&request.inputs);
-        let (cache, model) = (self.cache.clone(), Arc::clone(model));
+        let (cache, task) = (self.cache.clone(), task.clone());
         let principal = ctx.principal.clone();
-        let work = move || inputs::prepare(&cache, &principal, &model, request, truncate);
+        let work = move || inputs::prepare(&cache, &principal, &task, request);
         offload::run_if(bytes >= PREPARE_ELSEWHERE, work).await?
     }
 
@@ -182,11 +186,12 @@ impl Embedder {
     /// Computes what is missing, or waits for others who do. Admission is for all of it or for none.
     async fn compute_missing(
         &self,
-        ask: &Ask<'_>,
+        task: &Task,
+        deadline: Instant,
         prepared: Vec<Prepared>,
         found: &mut [Values],
     ) -> Result<(), Error> {
-        let metrics = &ask.model.metrics;
+        let metrics = &task.model.metrics;
         // Who waits for what: an input, the heads it needs of the flight, and the flight.
         let mut waits: Vec<(usize, PerHead<CacheKey>, Flight)> = Vec::new();
         let mut new: Vec<(usize, PerHead<CacheKey>, Input)> = Vec::new();
@@ -200,7 +205,7 @@ impl Embedder {
             for head in Head::ALL {
                 if let Some(flight) = keys
                     .get(head)
-                    .and_then(|key| self.cache.join(key, ask.lane))
+                    .and_then(|key| self.cache.join(key, task.lane))
                 {
                     waits.push((i, keys.take_only(head), flight));
                 }
@@ -222,17 +227,17 @@ impl Embedder {
         }
         let estimates: Vec<usize> = new
             .iter()
-            .map(|(_, _, input)| ask.model.estimate_tokens(input))
+            .map(|(_, _, input)| task.model.estimate_tokens(input))
             .collect();
-        let admissions = ask
+        let admissions = task
             .model
             .batcher()
-            .admit(&estimates, ask.lane, ask.deadline)?;
+            .admit(&estimates, task.lane, deadline)?;
         metrics.misses.inc_by(new.len() as u64);
         let mut flights = Vec::with_capacity(new.len());
         for ((i, keys, input), admission) in new.into_iter().zip(admissions) {
-            let flight = self.cache.start(keys, ask.lane, |urgent| {
-                compute(ask.task(), input, outputs_of(&keys), urgent, admission)
+            let flight = self.cache.start(keys, task.lane, |urgent| {
+                compute(task.clone(), input, outputs_of(&keys), urgent, admission)
             });
             flights.push(flight.clone());
             waits.push((i, keys, flight));
@@ -297,28 +302,13 @@ fn check_allowed(principal: &Principal, model: &Model) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"))
 }
 
-/// What a request asks of its inputs that are not kept.
-struct Ask<'a> {
-    model: &'a Arc<Model>,
-    truncate: bool,
-    lane: Lane,
-    deadline: Instant,
-}
-
-impl Ask<'_> {
-    fn task(&self) -> Task {
-        Task {
-            model: Arc::clone(self.model),
-            truncate: self.truncate,
-            lane: self.lane,
-        }
-    }
-}
-
-/// The part of it that outlives the request, while others wait for the same result.
+/// What is done to each input of a request. It outlives the request while others wait for the same result.
+#[derive(Clone)]
 struct Task {
     model: Arc<Model>,
-    truncate: bool,
+    /// Put in front of texts.
+    prompt: Arc<str>,
+    truncation: Truncation,
     lane: Lane,
 }
 
@@ -332,12 +322,15 @@ async fn compute(
 ) -> Result<Computed, Error> {
     let Task {
         model,
-        truncate,
+        prompt,
+        truncation,
         lane,
     } = task;
-    let tokens = model.tokenize(&input, lane).await?;
-    drop(input);
-    if tokens.n_tokens_full > tokens.ids.len() && !truncate {
+    let tokens = model
+        .tokenize(&prompt, &input, truncation.side(), lane)
+        .await?;
+    drop((input, prompt));
+    if tokens.n_tokens_full > tokens.ids.len() && truncation == Truncation::Refuse {
         let message = format!(
             "input has {} tokens, model \"{}\" takes at most {}: shorten it, or allow truncation",
             tokens.n_tokens_full, model.name, model.info.max_sequence_tokens

@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod fingerprint;
 pub mod load;
+pub mod prompts;
 pub mod tokenizer;
 
 use std::{
@@ -16,13 +17,16 @@ use std::{
 
 use embedgate_core::{BackendInfo, Outputs};
 
-use self::tokenizer::{Tokenized, TokenizerPool};
+use self::{
+    prompts::Prompts,
+    tokenizer::{TextTokenizer, Tokenized, TokenizerPool},
+};
 use crate::{
     batch::Batcher,
     config::{DimensionsPolicy, ModelConfig},
     error::{Error, ErrorKind},
     metrics::ModelMetrics,
-    request::{Input, Lane},
+    request::{Input, Lane, Side},
 };
 
 /// A model that is loaded and serves.
@@ -35,13 +39,15 @@ pub struct Model {
     pub fingerprint: blake3::Hash,
     /// Whether vectors get length 1.
     pub normalize: bool,
-    /// Put in front of every text; may be empty.
-    pub prompt: String,
+    /// What can be put in front of texts.
+    pub prompts: Prompts,
+    /// For what needs no model: counting tokens, and their names.
+    pub tokenizer: TextTokenizer,
     /// What the configuration says.
     pub config: ModelConfig,
     /// What is counted of it.
     pub metrics: ModelMetrics,
-    tokenizer: TokenizerPool,
+    tokenizing: TokenizerPool,
     batcher: Batcher,
     token_ratio: TokenRatio,
 }
@@ -86,8 +92,9 @@ impl Model {
             info,
             fingerprint: blake3::hash(name.as_bytes()),
             normalize: true,
-            prompt: String::new(),
-            tokenizer: TokenizerPool::start(name, tokenizer, 2).unwrap(),
+            prompts: Prompts::default(),
+            tokenizer: tokenizer.clone(),
+            tokenizing: TokenizerPool::start(name, tokenizer, 2).unwrap(),
             batcher: Batcher::start(name, backends, reload, batching, &metrics),
             config,
             metrics,
@@ -107,20 +114,26 @@ impl Model {
         &self.batcher
     }
 
-    /// Turns an input into tokens on the model's tokenizer threads.
+    /// Turns an input into tokens on the model's tokenizer threads: a text behind a prompt, cut on one side.
     ///
     /// # Errors
     /// Unavailable when the model is shutting down; `InvalidRequest` when the tokenizer refuses the text.
-    pub async fn tokenize(&self, input: &Input, lane: Lane) -> Result<Tokenized, Error> {
+    pub async fn tokenize(
+        &self,
+        prompt: &str,
+        input: &Input,
+        side: Side,
+        lane: Lane,
+    ) -> Result<Tokenized, Error> {
         match input {
             Input::Text(text) => {
-                let text: Arc<str> = format!("{}{text}", self.prompt).into();
+                let text: Arc<str> = format!("{prompt}{text}").into();
                 let bytes = text.len();
-                let tokens = self.tokenizer.encode(text, lane).await?;
+                let tokens = self.tokenizing.encode(text, side, lane).await?;
                 self.token_ratio.observe(bytes, tokens.n_tokens_full);
                 Ok(tokens)
             }
-            Input::Tokens(ids) => Ok(Tokenized::native(ids, self.info.max_sequence_tokens)),
+            Input::Tokens(ids) => Ok(Tokenized::native(ids, self.info.max_sequence_tokens, side)),
         }
     }
 

@@ -19,6 +19,8 @@ pub struct EmbedRequest {
     pub text: Option<VectorText>,
     /// Whether the inputs are queries or documents, where the client says.
     pub kind: InputKind,
+    /// The model's prompt to put in front of texts, by name; none means the one for `kind`, else the model's default.
+    pub prompt_name: Option<String>,
     /// The end user, as the client names them.
     pub user: Option<String>,
     /// Members of the body that mean nothing to the dialect, as JSON text, where somebody wants them.
@@ -27,8 +29,64 @@ pub struct EmbedRequest {
     pub token_ids: TokenIds,
     /// Cut vectors to so many dimensions.
     pub dimensions: Option<usize>,
+    /// Whether dense vectors get length 1; none means as the model's config says.
+    pub normalize: Option<bool>,
     /// Whether an over-long input is cut or refused; none means as the model's config says.
     pub truncate: Option<bool>,
+    /// Where it is cut.
+    pub side: Side,
+}
+
+impl EmbedRequest {
+    /// Asks the default model for dense vectors, in its own way.
+    #[must_use]
+    pub fn new(inputs: Vec<Input>) -> Self {
+        Self {
+            model: None,
+            inputs,
+            outputs: Outputs::DENSE,
+            text: None,
+            kind: InputKind::Unspecified,
+            prompt_name: None,
+            user: None,
+            extra: Vec::new(),
+            token_ids: TokenIds::Native,
+            dimensions: None,
+            normalize: None,
+            truncate: None,
+            side: Side::Right,
+        }
+    }
+}
+
+/// A side of a text, in the order of reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Side {
+    /// Its beginning.
+    Left,
+    /// Its end.
+    #[default]
+    Right,
+}
+
+/// What becomes of an input with more tokens than the model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Truncation {
+    /// It is refused.
+    Refuse,
+    /// Tokens are cut off on one side.
+    Cut(Side),
+}
+
+impl Truncation {
+    /// The side that loses tokens: also of an input that is counted before it is refused.
+    #[must_use]
+    pub fn side(self) -> Side {
+        match self {
+            Self::Refuse => Side::Right,
+            Self::Cut(side) => side,
+        }
+    }
 }
 
 /// One thing to embed.

@@ -1,6 +1,6 @@
 //! The identity of a result.
 
-use crate::request::Input;
+use crate::request::{Input, Side, Truncation};
 
 /// Which of a model's results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,8 +78,8 @@ pub struct KeyParts<'a> {
     pub fingerprint: &'a blake3::Hash,
     /// Put in front of texts.
     pub prompt: &'a str,
-    /// Whether an over-long input is cut.
-    pub truncate: bool,
+    /// What becomes of an over-long input.
+    pub truncation: Truncation,
     /// The input.
     pub input: &'a Input,
 }
@@ -120,7 +120,12 @@ impl HashKey {
         field(&[u8::from(namespace.is_some())]);
         field(namespace.unwrap_or_default().as_bytes());
         field(parts.fingerprint.as_bytes());
-        field(&[head as u8, u8::from(parts.truncate)]);
+        let truncation = match parts.truncation {
+            Truncation::Refuse => 0,
+            Truncation::Cut(Side::Right) => 1,
+            Truncation::Cut(Side::Left) => 2,
+        };
+        field(&[head as u8, truncation]);
         match parts.input {
             Input::Text(text) => {
                 field(b"text");
@@ -145,14 +150,22 @@ mod tests {
 
     use super::*;
 
-    type Fields = (Option<String>, bool, String, bool, Vec<u32>, String, u8);
+    type Fields = (
+        Option<String>,
+        Option<bool>,
+        String,
+        bool,
+        Vec<u32>,
+        String,
+        u8,
+    );
 
     fn fields() -> impl Strategy<Value = Fields> {
         let word = "[ab]{0,2}";
         let ids = prop::collection::vec(0_u32..3, 0..3);
         (
             prop::option::of(word),
-            any::<bool>(),
+            any::<Option<bool>>(),
             word,
             any::<bool>(),
             ids,
@@ -162,7 +175,7 @@ mod tests {
     }
 
     fn key(of: &Fields) -> CacheKey {
-        let (namespace, truncate, prompt, is_text, ids, text, head) = of;
+        let (namespace, cut, prompt, is_text, ids, text, head) = of;
         let input = if *is_text {
             Input::Text(text.clone())
         } else {
@@ -171,7 +184,11 @@ mod tests {
         let parts = KeyParts {
             fingerprint: &blake3::hash(b"model"),
             prompt,
-            truncate: *truncate,
+            truncation: match cut {
+                None => Truncation::Refuse,
+                Some(false) => Truncation::Cut(Side::Left),
+                Some(true) => Truncation::Cut(Side::Right),
+            },
             input: &input,
         };
         HashKey([7; 32]).key(namespace.as_deref(), &parts, Head::ALL[usize::from(*head)])
@@ -203,7 +220,7 @@ mod tests {
         let parts = KeyParts {
             fingerprint: &blake3::hash(b"model"),
             prompt: "",
-            truncate: true,
+            truncation: Truncation::Cut(Side::Right),
             input: &input,
         };
         let [a, b] =

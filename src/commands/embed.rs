@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::Context;
-use embedgate_core::Outputs;
 use serde_json::json;
 
 use super::{Failure, runtime, start_log};
@@ -20,7 +19,7 @@ use crate::{
     embed::{Embedder, Preprocessed},
     metrics::Metrics,
     model::{Entry, ModelRegistry, load, load::Surroundings},
-    request::{Dense, EmbedRequest, Input, InputKind, Lane, Principal, RequestContext, TokenIds},
+    request::{Dense, EmbedRequest, Input, Lane, Principal, RequestContext},
 };
 
 /// Lines that are embedded together: enough to fill batches of like length.
@@ -107,16 +106,8 @@ async fn embed_lines(
     texts: Vec<String>,
 ) -> anyhow::Result<Vec<u8>> {
     let request = EmbedRequest {
-        model: None,
-        inputs: texts.into_iter().map(Input::Text).collect(),
-        outputs: Outputs::DENSE,
-        text: None,
-        kind: InputKind::Unspecified,
-        user: None,
-        extra: Vec::new(),
-        token_ids: TokenIds::Reject,
         dimensions: args.dimensions.filter(|n| *n > 0),
-        truncate: None,
+        ..EmbedRequest::new(texts.into_iter().map(Input::Text).collect())
     };
     let deadline = Instant::now() + NO_DEADLINE;
     let ctx = RequestContext {

@@ -2,6 +2,7 @@
 
 use embedgate_core::Outputs;
 
+use super::Task;
 use crate::{
     cache::{CacheKey, EmbeddingCache, Head, PerHead, key::KeyParts},
     error::{Error, ErrorKind},
@@ -47,10 +48,10 @@ pub(super) fn check_count(n: usize, max: usize) -> Result<(), Error> {
 pub(super) fn prepare(
     cache: &EmbeddingCache,
     principal: &Principal,
-    model: &Model,
+    task: &Task,
     request: EmbedRequest,
-    truncate: bool,
 ) -> Result<Vec<Prepared>, Error> {
+    let model = &task.model;
     let policy = model.config.token_ids.unwrap_or(request.token_ids);
     let heads = heads(request.outputs);
     let one = |(i, input)| {
@@ -61,8 +62,8 @@ pub(super) fn prepare(
         let mut keys = PerHead::default();
         let parts = KeyParts {
             fingerprint: &model.fingerprint,
-            prompt: &model.prompt,
-            truncate,
+            prompt: &task.prompt,
+            truncation: task.truncation,
             input: &input,
         };
         for head in heads.clone() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     config::{AuthConfig, CachePolicy, KeyConfig, ModelConfig, ValuePrecision},
     embed::{Embedder, Preprocessed},
-    request::{EmbedRequest, Input, InputKind, Principal, RequestContext, TokenIds},
+    request::{EmbedRequest, Input, Principal, RequestContext},
     testing::{DIMENSIONS, TestGateway, far},
 };
 
@@ -370,16 +370,8 @@ async fn an_answer_that_memory_has_no_room_for_is_refused_before_any_work() {
 
 fn request(outputs: embedgate_core::Outputs, ids: &[u32]) -> EmbedRequest {
     EmbedRequest {
-        model: None,
-        inputs: vec![Input::Tokens(ids.to_vec())],
         outputs,
-        text: None,
-        kind: InputKind::Unspecified,
-        user: None,
-        extra: Vec::new(),
-        token_ids: TokenIds::Native,
-        dimensions: None,
-        truncate: None,
+        ..EmbedRequest::new(vec![Input::Tokens(ids.to_vec())])
     }
 }
 

@@ -1,6 +1,6 @@
 //! Loads a configured model: folder, tokenizer, backend, warm-up. The match that names the backends of the server is here.
 
-use std::{io, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Instant};
 
 use embedgate_core::{
     Backend, BackendError, BackendInfo, FolderError, ModelFolder, Outputs, Pooling, TokenBatch,
@@ -11,6 +11,7 @@ use super::{
     Model, TokenRatio,
     calibrate::{Calibration, CalibrationFile},
     fingerprint::{self, Depth},
+    prompts::Prompts,
     tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
 use crate::{
@@ -135,8 +136,8 @@ pub struct Plan {
     pub normalize: bool,
     /// Longest input in tokens.
     pub max_tokens: usize,
-    /// Put in front of every text.
-    pub prompt: String,
+    /// What can be put in front of texts.
+    pub prompts: Prompts,
 }
 
 /// Reads a model's folder and checks it against the configuration. Quick: no weights, no tokenizer.
@@ -160,7 +161,7 @@ pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
             .normalize
             .unwrap_or(folder.normalize || !folder.is_stated),
         max_tokens: config.max_length.unwrap_or(folder.max_sequence_tokens),
-        prompt: prompt(config, &folder)?,
+        prompts: prompts(config, &folder)?,
         folder,
     })
 }
@@ -212,35 +213,36 @@ fn usual_pooling(folder: &ModelFolder) -> Pooling {
     }
 }
 
-/// The text of the default prompt; an empty name in the configuration turns the folder's off.
-fn prompt(config: &ModelConfig, folder: &ModelFolder) -> Result<String, LoadError> {
+/// The prompts of the folder and of the configuration; an empty name of the default turns the folder's off.
+fn prompts(config: &ModelConfig, folder: &ModelFolder) -> Result<Prompts, LoadError> {
+    let mut prompts = Prompts {
+        default: Arc::default(),
+        by_name: BTreeMap::new(),
+        is_pooled: folder.prompt_is_pooled,
+    };
+    for (name, text) in folder.prompts.iter().chain(&config.prompts) {
+        prompts.by_name.insert(name.clone(), text.as_str().into());
+    }
     let name = config
         .default_prompt
         .as_ref()
         .or(folder.default_prompt.as_ref());
     let Some(name) = name.filter(|name| !name.is_empty()) else {
-        return Ok(String::new());
+        return Ok(prompts);
     };
-    let text = config
-        .prompts
-        .get(name)
-        .or_else(|| folder.prompts.get(name));
+    let text = prompts.by_name.get(name);
     if text.is_some_and(|text| !text.is_empty()) && !folder.prompt_is_pooled {
         let message = "the pooling module says include_prompt = false, which is not supported: set default_prompt = \"\"";
         return Err(LoadError::Setting(message.into()));
     }
-    text.cloned().ok_or_else(|| {
-        let names: Vec<_> = folder
-            .prompts
-            .keys()
-            .chain(config.prompts.keys())
-            .map(String::as_str)
-            .collect();
+    prompts.default = text.cloned().ok_or_else(|| {
+        let names: Vec<_> = prompts.by_name.keys().map(String::as_str).collect();
         LoadError::Setting(format!(
             "default_prompt is \"{name}\", the prompts are: {}",
             names.join(", ")
         ))
-    })
+    })?;
+    Ok(prompts)
 }
 
 /// Loads a model and runs a warm-up batch. Blocks; must be called within a tokio runtime.
@@ -291,12 +293,13 @@ pub fn load(
     let metrics = metrics.model(name);
     Ok(Model {
         name: name.into(),
-        tokenizer: TokenizerPool::start(name, &tokenizer, config.tokenizer_threads)
+        tokenizing: TokenizerPool::start(name, &tokenizer, config.tokenizer_threads)
             .map_err(system("no tokenizer thread"))?,
+        tokenizer,
         batcher: Batcher::start(name, backends, &reload, batching, &metrics),
         fingerprint,
         normalize: plan.normalize,
-        prompt: plan.prompt,
+        prompts: plan.prompts,
         config: config.clone(),
         info,
         metrics,

@@ -9,11 +9,12 @@ use std::{
 };
 
 use tokenizers::{
-    NormalizerWrapper, Tokenizer, TruncationDirection,
+    Encoding, NormalizerWrapper, Tokenizer, TruncationDirection,
     normalizers::{Lowercase, Sequence},
 };
 
 pub use self::pool::TokenizerPool;
+use crate::request::Side;
 
 /// The tokens of one input, cut to the model's longest sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +26,30 @@ pub struct Tokenized {
 }
 
 impl Tokenized {
-    /// Takes the model's own ids as they are, cut at the end.
+    /// Takes the model's own ids as they are, cut on one side.
     #[must_use]
-    pub fn native(ids: &[u32], max_tokens: usize) -> Self {
+    pub fn native(ids: &[u32], max_tokens: usize, side: Side) -> Self {
+        let n_over = ids.len().saturating_sub(max_tokens);
+        let kept = match side {
+            Side::Left => &ids[n_over..],
+            Side::Right => &ids[..ids.len() - n_over],
+        };
         Self {
-            ids: ids[..ids.len().min(max_tokens)].to_vec(),
+            ids: kept.to_vec(),
             n_tokens_full: ids.len(),
         }
     }
+}
+
+/// One token of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Its number in the vocabulary.
+    pub id: u32,
+    /// As it stands in the vocabulary.
+    pub name: String,
+    /// Where it begins and ends in the text, in characters; none for a special token.
+    pub place: Option<(usize, usize)>,
 }
 
 /// The tokenizer of one model.
@@ -110,11 +127,16 @@ impl TextTokenizer {
     /// # Errors
     /// The tokenizer's own sentence.
     pub fn encode(&self, text: &str) -> Result<Tokenized, String> {
-        self.encode_unless(text, || false)
+        self.encode_unless(text, Side::Right, || false)
     }
 
-    /// The same, given up between two slices of a long text once `given_up` says so.
-    fn encode_unless(&self, text: &str, given_up: impl Fn() -> bool) -> Result<Tokenized, String> {
+    /// The same, cut on one side, and given up between two slices of a long text once `given_up` says so.
+    fn encode_unless(
+        &self,
+        text: &str,
+        side: Side,
+        given_up: impl Fn() -> bool,
+    ) -> Result<Tokenized, String> {
         unpanicked(|| {
             let room = self.max_tokens - self.n_added;
             let (head, mut rest) = split_slice(text, self.slice_bytes());
@@ -123,7 +145,7 @@ impl TextTokenizer {
                 .encode_fast(head, false)
                 .map_err(|e| e.to_string())?;
             let mut n_tokens_full = encoding.len() + self.n_added;
-            // What cannot fit any more is only counted: a token takes over 100 bytes while it is made.
+            // What cannot stay is only counted: a token takes over 100 bytes while it is made.
             while !rest.is_empty() {
                 if given_up() {
                     return Err("the caller left".into());
@@ -134,14 +156,17 @@ impl TextTokenizer {
                     .encode_fast(slice, false)
                     .map_err(|e| e.to_string())?;
                 n_tokens_full += more.len();
-                if encoding.len() < room {
-                    encoding.merge_with(more, false);
+                match side {
+                    Side::Left => {
+                        encoding.merge_with(more, false);
+                        cut(&mut encoding, room, side);
+                    }
+                    Side::Right if encoding.len() < room => encoding.merge_with(more, false),
+                    Side::Right => {}
                 }
                 rest = after;
             }
-            if encoding.len() > room {
-                encoding.truncate(room, 0, TruncationDirection::Right);
-            }
+            cut(&mut encoding, room, side);
             let encoding = self
                 .inner
                 .post_process(encoding, None, true)
@@ -157,6 +182,50 @@ impl TextTokenizer {
     /// unless its tokens are longer than 16 bytes on average, which is four times what texts have.
     fn slice_bytes(&self) -> usize {
         (self.max_tokens * 16).max(64 << 10)
+    }
+
+    /// The tokens of a text one by one, not cut.
+    ///
+    /// # Errors
+    /// The tokenizer's own sentence.
+    pub fn tokens(&self, text: &str, with_special: bool) -> Result<Vec<Token>, String> {
+        unpanicked(|| {
+            let encoding = self
+                .inner
+                .encode_char_offsets(text, with_special)
+                .map_err(|e| e.to_string())?;
+            let ids = encoding.get_ids().iter().zip(encoding.get_tokens());
+            let places = encoding
+                .get_offsets()
+                .iter()
+                .zip(encoding.get_special_tokens_mask());
+            Ok(ids
+                .zip(places)
+                .map(|((id, name), (place, special))| Token {
+                    id: *id,
+                    name: name.clone(),
+                    place: (*special == 0).then_some(*place),
+                })
+                .collect())
+        })?
+    }
+
+    /// The text of token ids. An id outside of the vocabulary stands for nothing.
+    ///
+    /// # Errors
+    /// The tokenizer's own sentence.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, String> {
+        unpanicked(|| {
+            self.inner
+                .decode(ids, skip_special)
+                .map_err(|e| e.to_string())
+        })?
+    }
+
+    /// A token as it stands in the vocabulary; none where there is no such id.
+    #[must_use]
+    pub fn name(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
     }
 
     /// The largest id that the tokenizer can give.
@@ -191,6 +260,18 @@ fn split_slice(text: &str, bytes: usize) -> (&str, &str) {
         .filter(|at| *at > 0)
         .unwrap_or(end);
     text.split_at(at)
+}
+
+/// Cuts an encoding to so many tokens, and forgets the rest.
+fn cut(encoding: &mut Encoding, room: usize, side: Side) {
+    if encoding.len() > room {
+        let direction = match side {
+            Side::Left => TruncationDirection::Left,
+            Side::Right => TruncationDirection::Right,
+        };
+        encoding.truncate(room, 0, direction);
+        drop(encoding.take_overflowing());
+    }
 }
 
 /// What `do_lower_case` of sentence-transformers does.
@@ -229,6 +310,12 @@ mod tests {
             assert_eq!(sliced.ids.len(), 512);
             assert_eq!(sliced.ids[..511], whole.get_ids()[..511]);
             assert_eq!(sliced.ids[511], 2, "the end token stays");
+            let end = tokenizer
+                .encode_unless(&text, Side::Left, || false)
+                .unwrap();
+            assert_eq!((end.n_tokens_full, end.ids.len()), (whole.len(), 512));
+            assert_eq!(end.ids[0], 0, "the begin token stays");
+            assert_eq!(end.ids[1..], whole.get_ids()[whole.len() - 511..]);
         }
     }
 
@@ -255,6 +342,10 @@ mod tests {
     #[test]
     fn a_text_that_nobody_waits_for_is_given_up() {
         let text = "word ".repeat(200 << 10);
-        assert!(tiny(512).encode_unless(&text, || true).is_err());
+        assert!(
+            tiny(512)
+                .encode_unless(&text, Side::Right, || true)
+                .is_err()
+        );
     }
 }

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use embedgate_core::Outputs;
-
 use super::{
     super::Failure,
     cases::{self, Case},
@@ -15,7 +13,7 @@ use crate::{
     args::BenchPluginArgs,
     config::{Environment, Hook},
     plugin::harness::{Cost, Harness, Load, TICK, TestHead},
-    request::{EmbedRequest, Input, InputKind, TokenIds},
+    request::{EmbedRequest, Input, InputKind},
 };
 
 /// Headers of the request that is authenticated: those that the plugin sees, and others up to so many.
@@ -168,14 +166,7 @@ fn request(n: usize, bytes: usize) -> EmbedRequest {
     let text = &text[..text.floor_char_boundary(bytes)];
     EmbedRequest {
         model: Some("model".into()),
-        inputs: (0..n).map(|_| Input::Text(text.to_owned())).collect(),
-        outputs: Outputs::DENSE,
-        text: None,
         kind: InputKind::Query,
-        user: None,
-        extra: Vec::new(),
-        token_ids: TokenIds::Native,
-        dimensions: None,
-        truncate: None,
+        ..EmbedRequest::new((0..n).map(|_| Input::Text(text.to_owned())).collect())
     }
 }

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use embedgate_core::Outputs;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,7 +18,7 @@ use crate::{
     args::TestPluginArgs,
     config::{Environment, PluginConfig, Timestamp},
     plugin::harness::{Cost, Harness, TestHead},
-    request::{EmbedRequest, Identity, Input, InputKind, TokenIds},
+    request::{EmbedRequest, Identity, Input, InputKind},
 };
 
 /// What a file of cases says.
@@ -229,9 +228,6 @@ impl RequestCase {
         let extra = self.extra.iter();
         Ok(EmbedRequest {
             model: self.model.clone(),
-            inputs,
-            outputs: Outputs::DENSE,
-            text: None,
             kind: match self.kind {
                 None => InputKind::Unspecified,
                 Some(KindCase::Query) => InputKind::Query,
@@ -241,9 +237,8 @@ impl RequestCase {
             extra: extra
                 .map(|(name, value)| (name.clone(), json!(value).to_string()))
                 .collect(),
-            token_ids: TokenIds::Native,
             dimensions: self.dimensions,
-            truncate: None,
+            ..EmbedRequest::new(inputs)
         })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use embedgate_core::Outputs;
 use serde::{
     Deserialize,
     de::{DeserializeOwned, DeserializeSeed},
@@ -61,15 +60,13 @@ pub(super) fn request(
     let encoding = encoding(fields.encoding_format)?;
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
-        inputs: inputs(input, max_inputs)?,
-        outputs: Outputs::DENSE,
         text: Some(encoding),
         kind: kind(fields.input_type),
         user: user(fields.user),
-        extra: Vec::new(),
         token_ids: TokenIds::Cl100k,
         dimensions: dimensions.filter(|n| *n > 0),
         truncate: typed("truncate", fields.truncate, "true or false")?,
+        ..EmbedRequest::new(inputs(input, max_inputs)?)
     };
     Ok((request, encoding))
 }

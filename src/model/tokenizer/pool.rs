@@ -8,11 +8,16 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{TextTokenizer, Tokenized};
-use crate::{error::Error, request::Lane};
+use crate::{
+    error::Error,
+    request::{Lane, Side},
+};
 
 struct Job {
     /// Gone when the caller is: what waits here takes no memory for who left.
     text: Weak<str>,
+    /// Where it is cut.
+    side: Side,
     reply: oneshot::Sender<Result<Tokenized, String>>,
 }
 
@@ -101,10 +106,10 @@ impl TokenizerPool {
             let (jobs, tokenizer) = (Arc::clone(&pool.jobs), tokenizer.clone());
             let long_too = i > 0 || threads == 1;
             let work = move || {
-                while let Some(Job { text, reply }) = jobs.next(long_too) {
+                while let Some(Job { text, side, reply }) = jobs.next(long_too) {
                     if let Some(text) = text.upgrade() {
                         // An error means that the caller left in the meantime.
-                        let result = tokenizer.encode_unless(&text, || reply.is_closed());
+                        let result = tokenizer.encode_unless(&text, side, || reply.is_closed());
                         drop(reply.send(result));
                     }
                 }
@@ -116,14 +121,15 @@ impl TokenizerPool {
         Ok(pool)
     }
 
-    /// Tokenizes one text.
+    /// Tokenizes one text, cut on one side.
     ///
     /// # Errors
     /// `InvalidRequest` when the tokenizer refuses the text; `Unavailable` when the threads are gone.
-    pub async fn encode(&self, text: Arc<str>, lane: Lane) -> Result<Tokenized, Error> {
+    pub async fn encode(&self, text: Arc<str>, side: Side, lane: Lane) -> Result<Tokenized, Error> {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             text: Arc::downgrade(&text),
+            side,
             reply,
         };
         self.jobs.push(lane, job, text.len());
