@@ -4,15 +4,21 @@
 
 pub mod bare;
 pub mod body;
+mod cohere;
 pub mod connection;
 mod context;
+mod dialect;
 mod error;
+mod exchange;
 mod health;
+mod json;
 mod linger;
 mod metrics;
 mod models;
+mod ollama;
 mod openai;
 mod stream;
+mod tei;
 mod trace;
 
 use std::{
@@ -22,7 +28,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{MatchedPath, Request},
     http::{HeaderName, HeaderValue, Method, Uri},
     middleware::Next,
     response::Response,
@@ -31,6 +37,7 @@ use axum::{
 use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use self::dialect::Dialect;
 use crate::{
     auth::Authenticator, config::ServerConfig, embed::Embedder, error::Error, metrics::Metrics,
     plugin::Plugins, request::Route, shutdown::Shutdown,
@@ -92,7 +99,19 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/models", get(models::list))
-        .route("/", get(health::root))
+        .route("/embed", post(tei::embed))
+        .route("/embed_sparse", post(tei::embed_sparse))
+        .route("/similarity", post(tei::similarity))
+        .route("/tokenize", post(tei::tokenize))
+        .route("/decode", post(tei::decode))
+        .route("/info", get(tei::info))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/embeddings", post(ollama::embeddings))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(ollama::version))
+        .route("/v2/embed", post(cohere::embed))
+        .route("/", get(health::root).post(tei::embed))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/health", get(health::readyz))
@@ -110,6 +129,11 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 /// The name by which the configuration knows a route.
 fn route(path: &str) -> Option<Route> {
     match path {
+        "/embed" | "/embed_sparse" | "/similarity" | "/tokenize" | "/decode" | "/info" | "/" => {
+            Some(Route::Tei)
+        }
+        "/v2/embed" => Some(Route::Cohere),
+        path if path.starts_with("/api/") => Some(Route::Ollama),
         path if path.ends_with("/embeddings") => Some(Route::Embeddings),
         path if path.ends_with("/models") || path.ends_with("/models/{*id}") => Some(Route::Models),
         _ => None,
@@ -119,9 +143,14 @@ fn route(path: &str) -> Option<Route> {
 /// What is around every route, from the inside out: a panic becomes an answer; a refused body is taken to its end; the log,
 /// the metrics and the request's id see every answer. One layer, since each costs a request several allocations.
 async fn around(gateway: State, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let dialect = route.map_or(Dialect::OpenAi, |route| {
+        Dialect::of(request.method(), route.as_str())
+    });
     let caught = async |request| {
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-        answer.unwrap_or_else(error::panicked)
+        let answer = answer.unwrap_or_else(error::panicked);
+        error::in_dialect(answer, dialect)
     };
     let lingering = async |request| linger::linger(request, caught).await;
     trace::trace(&gateway, request, lingering).await
@@ -165,6 +194,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         [
             "x-request-id",
             "x-truncated",
+            "x-compute-tokens",
             "retry-after",
             "retry-after-ms",
         ]

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use embedgate_core::{BackendInfo, Outputs};
+use embedgate_core::{BackendInfo, Outputs, Pooling};
 
 use self::{
     prompts::Prompts,
@@ -37,6 +37,8 @@ pub struct Model {
     pub info: BackendInfo,
     /// Identity of its vectors: weights, tokenizer, pooling, precision.
     pub fingerprint: blake3::Hash,
+    /// How token vectors become one.
+    pub pooling: Pooling,
     /// Whether vectors get length 1.
     pub normalize: bool,
     /// What can be put in front of texts.
@@ -91,6 +93,7 @@ impl Model {
             name: name.into(),
             info,
             fingerprint: blake3::hash(name.as_bytes()),
+            pooling: Pooling::Cls,
             normalize: true,
             prompts: Prompts::default(),
             tokenizer: tokenizer.clone(),

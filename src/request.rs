@@ -135,6 +135,12 @@ pub enum Route {
     Embeddings,
     /// `GET /v1/models` and below.
     Models,
+    /// `POST /embed` and the other routes of text-embeddings-inference.
+    Tei,
+    /// `POST /api/embed` and the other routes of Ollama.
+    Ollama,
+    /// `POST /v2/embed`.
+    Cohere,
 }
 
 /// A model's name or alias; or the beginning of names, where it ends in `*`.

@@ -13,7 +13,7 @@ use axum::{
 use super::{
     Gateway,
     connection::PeerAddress,
-    error::OpenAiError,
+    error::Failed,
     trace::{Caller, RequestId},
 };
 use crate::{
@@ -31,12 +31,9 @@ const TIMEOUT: &str = "x-request-timeout-ms";
 pub(super) struct Context(pub(super) RequestContext);
 
 impl FromRequestParts<Arc<Gateway>> for Context {
-    type Rejection = OpenAiError;
+    type Rejection = Failed;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        gateway: &Arc<Gateway>,
-    ) -> Result<Self, OpenAiError> {
+    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, Failed> {
         let id = RequestId::of(&parts.extensions);
         let limit = gateway.config.request_timeout.0;
         let timeout = timeout(&parts.headers)?.map_or(limit, |own| own.min(limit));

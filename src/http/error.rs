@@ -7,9 +7,11 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
 
-use super::trace::{Cause, ErrorCode};
+use super::{
+    dialect::{Dialect, EMPTY},
+    trace::{Cause, ErrorCode},
+};
 use crate::error::{Error, ErrorKind};
 
 /// Retry-After is at most this many seconds: clients wait no longer anyway.
@@ -18,71 +20,113 @@ const MAX_RETRY_AFTER: u64 = 60;
 /// Longer messages are cut: clients show them to people.
 const MAX_MESSAGE: usize = 500;
 
-/// An error in the envelope of `OpenAI`.
-pub(super) struct OpenAiError(Error);
+/// What a handler answers in place of a result. The layer around all routes says it in the route's dialect.
+pub(super) struct Failed {
+    error: Error,
+    /// Where a route has clients of several dialects, and its handler found out which one it was.
+    dialect: Option<Dialect>,
+}
 
-impl From<Error> for OpenAiError {
+/// An error that was said in `OpenAI`'s words, for who knows the route's.
+#[derive(Clone)]
+struct Said(Error);
+
+impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self(error)
+        Self {
+            error,
+            dialect: None,
+        }
     }
 }
 
-impl IntoResponse for OpenAiError {
+impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        let Self(error) = self;
-        let (status, kind, default_code) = rendering(error.kind);
-        let cause = error.source.is_some().then(|| Cause(error.clone()));
-        let is_ours = !matches!(error.kind, ErrorKind::Refused(_));
-        let code = error.code.or(default_code.map(Into::into));
-        // What went wrong inside is the log's; where it went wrong (which input) the client may know.
-        let message = match error.kind {
-            ErrorKind::Internal => format!(
-                "{}; the server's log has the cause under this request's id",
-                error.message
-            ),
-            _ => error.message,
-        };
-        let message = short(message);
-        let body = json!({"error": {"message": message, "type": kind, "param": error.param, "code": code}});
-        let mut response = (status, Json(body)).into_response();
-        // A plugin's own codes may be any number: metrics know them as one.
-        let label = match (is_ours, &code) {
-            (true, Some(Cow::Borrowed(code))) => code,
-            (true, _) => kind,
-            (false, _) => "plugin_refused",
-        };
-        response.extensions_mut().insert(ErrorCode {
-            label,
-            code: code.unwrap_or(Cow::Borrowed(kind)),
-        });
-        if let Some(cause) = cause {
-            response.extensions_mut().insert(cause);
-        }
-        if let Some(after) = error.retry_after {
-            let seconds = after
-                .as_millis()
-                .div_ceil(1000)
-                .clamp(1, u128::from(MAX_RETRY_AFTER));
-            let ms = after.as_millis().min(u128::from(MAX_RETRY_AFTER) * 1000);
-            let headers = response.headers_mut();
-            if let Ok(value) = HeaderValue::from_str(&seconds.to_string()) {
-                headers.insert(header::RETRY_AFTER, value);
-            }
-            // OpenAI's clients prefer this one.
-            if let Ok(value) = HeaderValue::from_str(&ms.to_string()) {
-                headers.insert("retry-after-ms", value);
-            }
-        }
-        add_headers(
-            response.headers_mut(),
-            error.headers.as_deref().unwrap_or_default(),
-        );
-        if status == StatusCode::UNAUTHORIZED {
-            let headers = response.headers_mut();
-            let given = headers.entry(header::WWW_AUTHENTICATE);
-            given.or_insert(HeaderValue::from_static("Bearer"));
+        let said = self.dialect.is_none().then(|| Said(self.error.clone()));
+        let mut response = say(&self.error, self.dialect.unwrap_or(Dialect::OpenAi));
+        if let Some(said) = said {
+            response.extensions_mut().insert(said);
         }
         response
+    }
+}
+
+/// Says an error in the route's dialect, where no handler has.
+pub(super) fn in_dialect(mut response: Response, dialect: Dialect) -> Response {
+    if dialect == Dialect::OpenAi {
+        return response;
+    }
+    match response.extensions_mut().remove() {
+        Some(Said(error)) => say(&error, dialect),
+        None => response,
+    }
+}
+
+fn say(error: &Error, dialect: Dialect) -> Response {
+    let (status, kind, default_code) = rendering(error.kind);
+    let status = in_words_of(dialect, status, error);
+    let cause = error.source.is_some().then(|| Cause(error.clone()));
+    let is_ours = !matches!(error.kind, ErrorKind::Refused(_));
+    let code = error.code.clone().or(default_code.map(Into::into));
+    // What went wrong inside is the log's; where it went wrong (which input) the client may know.
+    let message = match error.kind {
+        ErrorKind::Internal => format!(
+            "{}; the server's log has the cause under this request's id",
+            error.message
+        ),
+        _ => error.message.clone(),
+    };
+    let body = dialect.envelope(error, &short(message), kind, code.as_deref());
+    let mut response = (status, Json(body)).into_response();
+    // A plugin's own codes may be any number: metrics know them as one.
+    let label = match (is_ours, &code) {
+        (true, Some(Cow::Borrowed(code))) => code,
+        (true, _) => kind,
+        (false, _) => "plugin_refused",
+    };
+    response.extensions_mut().insert(ErrorCode {
+        label,
+        code: code.unwrap_or(Cow::Borrowed(kind)),
+    });
+    if let Some(cause) = cause {
+        response.extensions_mut().insert(cause);
+    }
+    if let Some(after) = error.retry_after {
+        let seconds = after
+            .as_millis()
+            .div_ceil(1000)
+            .clamp(1, u128::from(MAX_RETRY_AFTER));
+        let ms = after.as_millis().min(u128::from(MAX_RETRY_AFTER) * 1000);
+        let headers = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(&seconds.to_string()) {
+            headers.insert(header::RETRY_AFTER, value);
+        }
+        // OpenAI's clients prefer this one.
+        if let Ok(value) = HeaderValue::from_str(&ms.to_string()) {
+            headers.insert("retry-after-ms", value);
+        }
+    }
+    add_headers(
+        response.headers_mut(),
+        error.headers.as_deref().unwrap_or_default(),
+    );
+    if status == StatusCode::UNAUTHORIZED {
+        let headers = response.headers_mut();
+        let given = headers.entry(header::WWW_AUTHENTICATE);
+        given.or_insert(HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// Where text-embeddings-inference chose other statuses than the rest of the field.
+///
+/// Source: text-embeddings-inference 1.9, `router/src/http/server.rs`, `impl From<&ErrorType> for StatusCode`.
+fn in_words_of(dialect: Dialect, status: StatusCode, error: &Error) -> StatusCode {
+    match (dialect, error.kind) {
+        (Dialect::Tei, ErrorKind::InvalidRequest) if error.code.as_deref() == Some(EMPTY) => status,
+        (Dialect::Tei, ErrorKind::InvalidRequest) => StatusCode::UNPROCESSABLE_ENTITY,
+        (Dialect::Tei, ErrorKind::Internal) => StatusCode::FAILED_DEPENDENCY,
+        _ => status,
     }
 }
 
@@ -168,7 +212,7 @@ pub(super) fn probe(serving: bool, body: serde_json::Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-pub(super) async fn no_route(method: Method, uri: Uri) -> OpenAiError {
+pub(super) async fn no_route(method: Method, uri: Uri) -> Failed {
     let path: String = uri.path().chars().take(100).collect();
     let message = format!(
         "there is no {method} {path} here; embeddings are at POST /v1/embeddings, models at GET /v1/models"
@@ -176,7 +220,7 @@ pub(super) async fn no_route(method: Method, uri: Uri) -> OpenAiError {
     Error::new(ErrorKind::RouteNotFound, message).into()
 }
 
-pub(super) async fn no_method(method: Method, uri: Uri) -> OpenAiError {
+pub(super) async fn no_method(method: Method, uri: Uri) -> Failed {
     let path: String = uri.path().chars().take(100).collect();
     Error::new(
         ErrorKind::MethodNotAllowed,
@@ -187,5 +231,5 @@ pub(super) async fn no_method(method: Method, uri: Uri) -> OpenAiError {
 
 /// A panic in a handler: a bug of ours, which still gets an answer.
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    OpenAiError(Error::new(ErrorKind::Internal, "internal error")).into_response()
+    Failed::from(Error::new(ErrorKind::Internal, "internal error")).into_response()
 }

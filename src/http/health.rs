@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     State,
-    error::{OpenAiError, probe},
+    error::{Failed, probe},
 };
 use crate::model::{Entry, ModelRegistry};
 
@@ -21,7 +21,7 @@ pub(super) async fn livez() -> Json<Value> {
 pub(super) async fn readyz(gateway: State) -> Response {
     let embedder = match gateway.embedder() {
         Ok(embedder) => embedder,
-        Err(error) => return OpenAiError::from(error).into_response(),
+        Err(error) => return Failed::from(error).into_response(),
     };
     let states = states(embedder.registry());
     let serving = embedder

@@ -6,14 +6,11 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Gateway, State, context::Context, error::OpenAiError};
+use super::{Gateway, State, context::Context, error::Failed};
 use crate::{error::Error, model::Model};
 
 /// Every model that serves.
-pub(super) async fn list(
-    gateway: State,
-    Context(ctx): Context,
-) -> Result<Json<Value>, OpenAiError> {
+pub(super) async fn list(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
     let embedder = gateway.embedder()?;
     let data: Vec<Value> = embedder
         .registry()
@@ -29,7 +26,7 @@ pub(super) async fn one(
     gateway: State,
     Context(ctx): Context,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, OpenAiError> {
+) -> Result<Json<Value>, Failed> {
     let Path(id) = id.map_err(|_| Error::invalid("id", "the model's id is not valid UTF-8"))?;
     let registry = gateway.embedder()?.registry();
     let model = registry.resolve(Some(&id))?;

@@ -298,6 +298,7 @@ pub fn load(
         tokenizer,
         batcher: Batcher::start(name, backends, &reload, batching, &metrics),
         fingerprint,
+        pooling: plan.pooling,
         normalize: plan.normalize,
         prompts: plan.prompts,
         config: config.clone(),

@@ -27,7 +27,11 @@ impl Prompts {
     /// # Errors
     /// `InvalidRequest` that names the prompts there are.
     pub fn choose(&self, name: Option<&str>, kind: InputKind) -> Result<&Arc<str>, Error> {
-        let of_kind = |names: &[&str]| names.iter().find_map(|name| self.by_name.get(*name));
+        // Folders have empty ones that nobody wrote: another name's text goes before those.
+        let of_kind = |names: &[&str]| {
+            let known = || names.iter().filter_map(|name| self.by_name.get(*name));
+            known().find(|text| !text.is_empty()).or(known().next())
+        };
         let chosen = match (name, kind) {
             (Some(name), _) => Some(self.by_name.get(name).ok_or_else(|| self.unknown(name))?),
             (None, InputKind::Query) => of_kind(&[QUERY]),
@@ -77,6 +81,8 @@ mod tests {
         assert_eq!(choose(None, InputKind::Query), "q: ");
         assert_eq!(choose(None, InputKind::Document), "p: ");
         assert_eq!(choose(None, InputKind::Unspecified), "default: ");
+        let empty = of(&[("document", ""), ("passage", "p: ")]);
+        assert_eq!(&**empty.choose(None, InputKind::Document).unwrap(), "p: ");
         let without = of(&[]);
         assert_eq!(
             &**without.choose(None, InputKind::Query).unwrap(),

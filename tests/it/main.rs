@@ -10,6 +10,7 @@ mod clients;
 mod config_file;
 mod contract;
 mod convert;
+mod dialects;
 mod invariants;
 mod life;
 mod plugins;

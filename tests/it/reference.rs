@@ -56,10 +56,10 @@ fn onnx(path: &Path) -> (Box<dyn Backend>, ModelFolder) {
 }
 
 /// A file of reference vectors.
-struct Reference(Vec<u8>);
+pub(crate) struct Reference(Vec<u8>);
 
 impl Reference {
-    fn open(name: &str) -> Self {
+    pub(crate) fn open(name: &str) -> Self {
         Self(std::fs::read(fixtures().join(name)).unwrap())
     }
 
@@ -74,21 +74,21 @@ impl Reference {
             .to_vec()
     }
 
-    fn floats(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
         self.bytes(name)
             .into_iter()
             .map(f32::from_le_bytes)
             .collect()
     }
 
-    fn numbers(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn numbers(&self, name: &str) -> Vec<usize> {
         self.bytes(name)
             .into_iter()
             .map(|b| usize::try_from(i64::from_le_bytes(b)).unwrap())
             .collect()
     }
 
-    fn rows(&self, name: &str, width: usize) -> Vec<Vec<f32>> {
+    pub(crate) fn rows(&self, name: &str, width: usize) -> Vec<Vec<f32>> {
         self.floats(name)
             .chunks(width)
             .map(<[f32]>::to_vec)

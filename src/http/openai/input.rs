@@ -13,8 +13,10 @@ use crate::{error::Error, request::Input};
 ///
 /// Of a list with more than `max` entries the rest is counted and not kept, so that a small body cannot become a large
 /// amount of memory.
-pub(super) struct Inputs {
-    pub(super) max: usize,
+pub(in crate::http) struct Inputs {
+    /// The member of the body, for messages.
+    pub(in crate::http) name: &'static str,
+    pub(in crate::http) max: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Inputs {
@@ -29,8 +31,10 @@ impl<'de> Visitor<'de> for Inputs {
     type Value = Vec<Input>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "input to be a string, a list of strings, a list of token ids, or a list of such lists",
+        write!(
+            f,
+            "{} to be a string, a list of strings, a list of token ids, or a list of such lists",
+            self.name
         )
     }
 
@@ -44,9 +48,10 @@ impl<'de> Visitor<'de> for Inputs {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Input>, A::Error> {
         let Some(first) = next(&mut list, 0)? else {
-            return Err(de::Error::custom(
-                "input must hold at least one entry, got an empty list",
-            ));
+            return Err(de::Error::custom(format!(
+                "{} must hold at least one entry, got an empty list",
+                self.name
+            )));
         };
         match first {
             Entry::Id(id) => Ok(vec![Input::Tokens(ids(id, list)?)]),
@@ -115,7 +120,7 @@ fn mixed<E: de::Error>(i: usize, entry: &Entry, first: &str) -> E {
 fn at<E: de::Error>(i: usize, message: &str) -> E {
     E::custom(format!(
         "input[{i}]: {}",
-        super::parse::without_place(message)
+        super::super::json::without_place(message)
     ))
 }
 
@@ -157,7 +162,7 @@ impl<'de> Visitor<'de> for EntryVisitor {
     type Value = Entry;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a token id, or a list of token ids")
+        f.write_str("a string, a token id, a list of token ids, or {\"text\": \"...\"}")
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Entry, E> {
@@ -174,6 +179,21 @@ impl<'de> Visitor<'de> for EntryVisitor {
 
     fn visit_i64<E: de::Error>(self, id: i64) -> Result<Entry, E> {
         Err(E::custom(format!("token id {id} is below 0")))
+    }
+
+    /// Jina's form of a text: `{"text": "..."}`.
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
+        let mut text = None;
+        while let Some(name) = map.next_key::<String>()? {
+            if name != "text" {
+                return Err(de::Error::custom(format!(
+                    "has a member {name:?}: only {{\"text\": \"...\"}} is taken"
+                )));
+            }
+            text = Some(map.next_value()?);
+        }
+        text.map(Entry::Text)
+            .ok_or_else(|| de::Error::custom("has no member \"text\""))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entry, A::Error> {

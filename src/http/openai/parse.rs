@@ -1,31 +1,33 @@
 //! From the bytes of a body to a request. Every error names the field.
 
-use std::collections::BTreeMap;
+use embedgate_core::Outputs;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, DeserializeSeed},
-};
-use serde_json::{error::Category, value::RawValue};
-
-use super::input::Inputs;
+use super::super::json::{inputs, kind, object, one_of, perhaps, typed, wrong};
 use crate::{
     error::Error,
-    request::{EmbedRequest, Input, InputKind, TokenIds, VectorText},
+    request::{EmbedRequest, TokenIds, VectorText},
 };
 
-/// What plugins are shown of the members that mean nothing here.
-const MOST_EXTRA: usize = 64;
-const MOST_EXTRA_BYTES: usize = 64 << 10;
 /// The members that mean something, as in [`Fields`].
-const KNOWN: [&str; 7] = [
+pub(super) const KNOWN: [&str; 16] = [
     "model",
     "input",
     "encoding_format",
+    "embedding_type",
     "dimensions",
     "truncate",
+    "normalized",
+    "prompt_name",
     "input_type",
+    "task",
     "user",
+    "outputs",
+    "sparse_format",
+    "sparse_tokens",
+    "colbert_format",
+    "late_chunking",
 ];
 
 /// The fields that mean something here; all others are ignored. Each stays text until its own type is asked of it, so
@@ -36,160 +38,154 @@ struct Fields<'a> {
     model: Option<&'a RawValue>,
     input: Option<&'a RawValue>,
     encoding_format: Option<&'a RawValue>,
+    /// Jina's name of it.
+    embedding_type: Option<&'a RawValue>,
     dimensions: Option<&'a RawValue>,
     truncate: Option<&'a RawValue>,
+    /// Jina's.
+    normalized: Option<&'a RawValue>,
+    prompt_name: Option<&'a RawValue>,
     input_type: Option<&'a RawValue>,
+    /// Jina's name of it.
+    task: Option<&'a RawValue>,
     user: Option<&'a RawValue>,
+    outputs: Option<&'a RawValue>,
+    sparse_format: Option<&'a RawValue>,
+    sparse_tokens: Option<&'a RawValue>,
+    colbert_format: Option<&'a RawValue>,
+    /// Jina's: vectors of several texts from one pass over all of them, which is not done here.
+    late_chunking: Option<&'a RawValue>,
+}
+
+/// How the results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) dense: VectorText,
+    pub(super) sparse: SparseForm,
+    /// Whether [`SparseForm::Lists`] also has the tokens.
+    pub(super) sparse_tokens: bool,
+    pub(super) colbert: ColbertForm,
+}
+
+impl Form {
+    /// Whether tokens are written by their names.
+    pub(super) fn names_tokens(self) -> bool {
+        self.sparse_tokens || self.sparse == SparseForm::ByToken
+    }
+}
+
+/// How lexical weights are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SparseForm {
+    /// `{"indices": [...], "values": [...]}`, as Qdrant takes them.
+    Lists,
+    /// `{"ID": weight}`, as Milvus takes them.
+    ById,
+    /// `{"TOKEN": weight}`, as Elasticsearch takes them.
+    ByToken,
+}
+
+/// How token vectors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ColbertForm {
+    /// A list of lists.
+    Numbers,
+    /// Shape, type, and base64 of little-endian f32.
+    F32,
+    /// The same of f16.
+    F16,
 }
 
 /// Reads a body; `max_inputs` bounds the entries of `input`.
-pub(super) fn request(
-    bytes: &[u8],
-    max_inputs: usize,
-) -> Result<(EmbedRequest, VectorText), Error> {
-    let fields = fields(bytes)?;
-    let Some(input) = fields.input else {
-        let message = "input is missing: a string, a list of strings, or lists of token ids";
-        return Err(Error::invalid("input", message));
-    };
+pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Form), Error> {
+    let fields: Fields<'_> = object(bytes, "model and input")?;
+    if typed("late_chunking", fields.late_chunking, "true or false")? == Some(true) {
+        let message = "late_chunking is not supported: leave it out, or say false";
+        return Err(Error::invalid("late_chunking", message));
+    }
     let dimensions = typed(
         "dimensions",
         fields.dimensions,
         "a whole number, at least 1",
     )?;
-    let encoding = encoding(fields.encoding_format)?;
+    let form = form(&fields)?;
+    let boolean = "true or false";
+    let said = perhaps(fields.input_type).or_else(|| perhaps(fields.task));
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
-        text: Some(encoding),
-        kind: kind(fields.input_type),
-        user: user(fields.user),
+        outputs: outputs(fields.outputs)?,
+        text: Some(form.dense),
+        kind: kind(said.as_deref()),
+        prompt_name: typed("prompt_name", fields.prompt_name, "a string")?,
+        user: perhaps(fields.user),
         token_ids: TokenIds::Cl100k,
         dimensions: dimensions.filter(|n| *n > 0),
-        truncate: typed("truncate", fields.truncate, "true or false")?,
-        ..EmbedRequest::new(inputs(input, max_inputs)?)
+        normalize: typed("normalized", fields.normalized, boolean)?,
+        truncate: typed("truncate", fields.truncate, boolean)?,
+        ..EmbedRequest::new(inputs("input", fields.input, max_inputs)?)
     };
-    Ok((request, encoding))
+    Ok((request, form))
 }
 
-/// The errors of inputs say themselves which entry is wrong.
-fn inputs(raw: &RawValue, max: usize) -> Result<Vec<Input>, Error> {
-    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    Inputs { max }.deserialize(&mut deserializer).map_err(|e| {
-        let message = without_place(&e.to_string()).to_owned();
-        match e.classify() {
-            Category::Data => Error::invalid("input", message),
-            _ => Error::invalid("input", format!("input is not valid JSON: {message}")),
-        }
+fn form(fields: &Fields<'_>) -> Result<Form, Error> {
+    let encodings = [
+        ("float", VectorText::Numbers),
+        ("base64", VectorText::Base64),
+    ];
+    let dense = match one_of("encoding_format", fields.encoding_format, &encodings)? {
+        Some(said) => said,
+        None => one_of("embedding_type", fields.embedding_type, &encodings)?
+            .unwrap_or(VectorText::Numbers),
+    };
+    let sparse_forms = [
+        ("qdrant", SparseForm::Lists),
+        ("milvus", SparseForm::ById),
+        ("elasticsearch", SparseForm::ByToken),
+    ];
+    let colbert_forms = [
+        ("float", ColbertForm::Numbers),
+        ("base64", ColbertForm::F32),
+        ("base64_f16", ColbertForm::F16),
+    ];
+    let as_dense = match dense {
+        VectorText::Numbers => ColbertForm::Numbers,
+        VectorText::Base64 => ColbertForm::F32,
+    };
+    let colbert = one_of("colbert_format", fields.colbert_format, &colbert_forms)?;
+    Ok(Form {
+        dense,
+        sparse: one_of("sparse_format", fields.sparse_format, &sparse_forms)?
+            .unwrap_or(SparseForm::Lists),
+        sparse_tokens: typed("sparse_tokens", fields.sparse_tokens, "true or false")?
+            .unwrap_or(false),
+        colbert: colbert.unwrap_or(as_dense),
     })
 }
 
-fn fields(bytes: &[u8]) -> Result<Fields<'_>, Error> {
-    let bad = |message: String| Error::new(crate::error::ErrorKind::InvalidRequest, message);
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        bad(format!(
-            "the body is not valid UTF-8 at byte {}",
-            e.valid_up_to()
-        ))
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    match text.trim_start().chars().next() {
-        Some('{') => {}
-        None => {
-            return Err(bad(
-                "the body is empty: expected a JSON object with model and input".into(),
-            ));
-        }
-        Some(_) => {
-            return Err(bad(
-                "the body is not a JSON object: expected one with model and input".into(),
-            ));
+fn outputs(raw: Option<&RawValue>) -> Result<Outputs, Error> {
+    let expected = "a list of \"dense\", \"sparse\" and \"colbert\"";
+    let Some(names) = typed::<Vec<String>>("outputs", raw, expected)? else {
+        return Ok(Outputs::DENSE);
+    };
+    let mut outputs = Outputs::default();
+    for name in &names {
+        match name.as_str() {
+            "dense" => outputs.dense = true,
+            "sparse" => outputs.sparse = true,
+            "colbert" => outputs.multi_vector = true,
+            other => return Err(wrong("outputs", expected, &format!("{other:?}"))),
         }
     }
-    serde_json::from_str(text).map_err(|e| bad(format!("the body is not valid JSON: {e}")))
-}
-
-/// What the inputs are for, in the words of Cohere, Voyage and NVIDIA. `OpenAI` has no such field: another value is ignored.
-fn kind(raw: Option<&RawValue>) -> InputKind {
-    let text = raw.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
-    match text.as_deref() {
-        Some("query" | "search_query") => InputKind::Query,
-        Some("document" | "passage" | "search_document") => InputKind::Document,
-        _ => InputKind::Unspecified,
+    if names.is_empty() {
+        return Err(wrong("outputs", expected, "[]"));
     }
-}
-
-/// The end user, where it is a text; anything else was always ignored.
-fn user(raw: Option<&RawValue>) -> Option<String> {
-    serde_json::from_str(raw?.get()).ok()
-}
-
-/// The members of a body that mean nothing here, as JSON text. Empty where there are more than plugins are shown.
-pub(super) fn extra(bytes: &[u8]) -> Vec<(String, String)> {
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // The body was read as an object before.
-    let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
-    let unknown = members
-        .into_iter()
-        .filter(|(name, _)| !KNOWN.contains(&name.as_str()))
-        .map(|(name, json)| (name, json.get().to_owned()));
-    let unknown: Vec<_> = unknown.collect();
-    let bytes: usize = unknown
-        .iter()
-        .map(|(name, json)| name.len() + json.len())
-        .sum();
-    if unknown.len() > MOST_EXTRA || bytes > MOST_EXTRA_BYTES {
-        return Vec::new();
-    }
-    unknown
-}
-
-fn encoding(raw: Option<&RawValue>) -> Result<VectorText, Error> {
-    let expected = "\"float\" or \"base64\"";
-    match typed::<String>("encoding_format", raw, expected)?.as_deref() {
-        None | Some("float") => Ok(VectorText::Numbers),
-        Some("base64") => Ok(VectorText::Base64),
-        Some(other) => Err(wrong("encoding_format", expected, &format!("{other:?}"))),
-    }
-}
-
-fn typed<T: DeserializeOwned>(
-    name: &'static str,
-    raw: Option<&RawValue>,
-    expected: &str,
-) -> Result<Option<T>, Error> {
-    let Some(raw) = raw else { return Ok(None) };
-    serde_json::from_str(raw.get())
-        .map(Some)
-        .map_err(|e| match e.classify() {
-            Category::Data => wrong(name, expected, raw.get()),
-            // Syntax within a string, such as a lone surrogate.
-            _ => Error::invalid(
-                name,
-                format!(
-                    "{name} is not valid JSON: {}",
-                    without_place(&e.to_string())
-                ),
-            ),
-        })
-}
-
-fn wrong(name: &'static str, expected: &str, got: &str) -> Error {
-    let mut shown: String = got.chars().take(40).collect();
-    if shown.len() < got.len() {
-        shown.push_str("...");
-    }
-    Error::invalid(name, format!("{name} must be {expected}, got {shown}"))
-}
-
-/// Line and column count from the field's own start, which would mislead.
-pub(super) fn without_place(message: &str) -> &str {
-    message.split(" at line ").next().unwrap_or_default()
+    Ok(outputs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Input;
 
     fn inputs(json: &str) -> Result<Vec<Input>, String> {
         let parsed = request(json.as_bytes(), 100);
@@ -226,11 +222,12 @@ mod tests {
     fn null_counts_as_absent_and_zero_dimensions_too() {
         let json =
             r#"{"model":null,"input":"a","encoding_format":null,"dimensions":0,"truncate":null}"#;
-        let (request, encoding) = request(json.as_bytes(), 100).unwrap();
+        let (request, form) = request(json.as_bytes(), 100).unwrap();
         assert_eq!(
             (request.model, request.dimensions, request.truncate),
             (None, None, None)
         );
-        assert_eq!(encoding, VectorText::Numbers);
+        assert_eq!(form.dense, VectorText::Numbers);
+        assert_eq!(request.outputs, Outputs::DENSE);
     }
 }

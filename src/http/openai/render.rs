@@ -4,36 +4,50 @@
 
 use std::io::Write;
 
-use crate::request::{Dense, EmbedResponse, VectorText};
+use embedgate_core::{Matrix, SparseVector};
+
+use super::{
+    super::json,
+    parse::{ColbertForm, Form, SparseForm},
+};
+use crate::{
+    model::tokenizer::TextTokenizer,
+    request::{Dense, EmbedResponse, Embedding, VectorText},
+};
 
 /// The envelope of an item takes less.
 const BYTES_PER_ITEM: usize = 64;
 
-pub(super) fn response(answer: &EmbedResponse, encoding: VectorText) -> Vec<u8> {
-    let vectors: usize = answer
+pub(super) fn response(
+    answer: &EmbedResponse,
+    form: &Form,
+    tokenizer: Option<&TextTokenizer>,
+) -> Vec<u8> {
+    let items: usize = answer
         .embeddings
         .iter()
-        .filter_map(|embedding| embedding.dense.as_ref())
-        .map(|dense| written_bytes(dense, encoding) + BYTES_PER_ITEM)
+        .map(|embedding| written_bytes(embedding, form) + BYTES_PER_ITEM)
         .sum();
-    let mut out = Vec::with_capacity(vectors + 256);
-    out.extend_from_slice(br#"{"object":"list","data":["#);
-    for (i, embedding) in answer.embeddings.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
+    let mut out = Vec::with_capacity(items + 256);
+    out.extend_from_slice(br#"{"object":"list","data":"#);
+    let all = answer.embeddings.iter().enumerate();
+    json::list(&mut out, all, |out, (i, embedding)| {
         out.extend_from_slice(br#"{"object":"embedding","index":"#);
-        json(&mut out, &i);
+        json::write(out, &i);
         out.extend_from_slice(br#","embedding":"#);
-        match &embedding.dense {
-            Some(Dense::Text(text)) => out.extend_from_slice(text.as_bytes()),
-            Some(Dense::Numbers(vector)) => encoding.write(vector, &mut out),
-            None => out.extend_from_slice(b"null"),
+        json::dense(out, embedding.dense.as_ref(), form.dense);
+        if let Some(weights) = &embedding.sparse {
+            out.extend_from_slice(br#","sparse_embedding":"#);
+            sparse(out, weights, form, tokenizer);
+        }
+        if let Some(vectors) = &embedding.multi_vector {
+            out.extend_from_slice(br#","colbert_embedding":"#);
+            colbert(out, vectors, form.colbert);
         }
         out.push(b'}');
-    }
-    out.extend_from_slice(br#"],"model":"#);
-    json(&mut out, &answer.model);
+    });
+    out.extend_from_slice(br#","model":"#);
+    json::write(&mut out, &answer.model);
     let n = answer.n_tokens();
     write!(
         out,
@@ -43,22 +57,94 @@ pub(super) fn response(answer: &EmbedResponse, encoding: VectorText) -> Vec<u8> 
     out
 }
 
-fn written_bytes(dense: &Dense, encoding: VectorText) -> usize {
-    match dense {
-        Dense::Text(text) => text.len(),
-        Dense::Numbers(vector) => encoding.bytes(vector.len()),
+fn written_bytes(embedding: &Embedding, form: &Form) -> usize {
+    let dense = match &embedding.dense {
+        Some(Dense::Text(text)) => text.len(),
+        Some(Dense::Numbers(vector)) => form.dense.bytes(vector.len()),
+        None => 4,
+    };
+    let sparse = embedding.sparse.as_ref().map_or(0, |s| 32 * s.values.len());
+    let colbert = embedding.multi_vector.as_ref().map_or(0, |vectors| {
+        let numbers = match form.colbert {
+            ColbertForm::Numbers => VectorText::Numbers,
+            ColbertForm::F32 | ColbertForm::F16 => VectorText::Base64,
+        };
+        numbers.bytes(vectors.data.len())
+    });
+    dense + sparse + colbert
+}
+
+/// Lexical weights. Elasticsearch takes no dots in names of features, so that they are written as `__`.
+fn sparse(
+    out: &mut Vec<u8>,
+    weights: &SparseVector,
+    form: &Form,
+    tokenizer: Option<&TextTokenizer>,
+) {
+    let name = |id: &u32| {
+        let name = tokenizer.and_then(|tokenizer| tokenizer.name(*id));
+        name.unwrap_or_else(|| id.to_string())
+    };
+    let by_name = |out: &mut Vec<u8>, name: &dyn Fn(&u32) -> String| {
+        out.push(b'{');
+        for (i, (id, weight)) in weights.indices.iter().zip(&weights.values).enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            json::write(out, &name(id));
+            out.push(b':');
+            json::write(out, weight);
+        }
+        out.push(b'}');
+    };
+    match form.sparse {
+        SparseForm::ById => by_name(out, &u32::to_string),
+        SparseForm::ByToken => by_name(out, &|id| name(id).replace('.', "__")),
+        SparseForm::Lists => {
+            out.extend_from_slice(br#"{"indices":"#);
+            json::write(out, &weights.indices);
+            out.extend_from_slice(br#","values":"#);
+            json::write(out, &weights.values);
+            if form.sparse_tokens {
+                out.extend_from_slice(br#","tokens":"#);
+                json::list(out, &weights.indices, |out, id| json::write(out, &name(id)));
+            }
+            out.push(b'}');
+        }
     }
 }
 
-fn json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    serde_json::to_writer(out, value)
-        .expect("strings and finite numbers into memory always succeed");
+/// Token vectors, `(tokens - 1, dimensions)`.
+fn colbert(out: &mut Vec<u8>, vectors: &Matrix, form: ColbertForm) {
+    let rows = 0..vectors.rows();
+    let (dtype, bytes): (_, Vec<u8>) = match form {
+        ColbertForm::Numbers => {
+            json::list(out, rows, |out, i| json::write(out, vectors.row(i)));
+            return;
+        }
+        ColbertForm::F32 => (
+            "float32",
+            vectors.data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        ),
+        ColbertForm::F16 => {
+            let halves = vectors.data.iter().map(|x| half::f16::from_f32(*x));
+            ("float16", halves.flat_map(half::f16::to_le_bytes).collect())
+        }
+    };
+    write!(
+        out,
+        r#"{{"shape":[{},{}],"dtype":"{dtype}","data":""#,
+        vectors.rows(),
+        vectors.width
+    )
+    .expect("writing into memory always succeeds");
+    base64_simd::STANDARD.encode_append(&bytes, out);
+    out.extend_from_slice(b"\"}");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Embedding;
 
     fn answer(vector: Vec<f32>) -> EmbedResponse {
         let embedding = Embedding {
@@ -76,15 +162,27 @@ mod tests {
         }
     }
 
+    fn form(dense: VectorText) -> Form {
+        Form {
+            dense,
+            sparse: SparseForm::Lists,
+            sparse_tokens: false,
+            colbert: ColbertForm::Numbers,
+        }
+    }
+
     #[test]
     fn floats_round_trip_to_the_same_bits() {
         let vector: Vec<f32> = (1..10_000_u32)
             .map(|i| f32::from_bits(0x3000_0000 + i * 7919))
             .chain([0.0, -0.0])
             .collect();
-        let json: serde_json::Value =
-            serde_json::from_slice(&response(&answer(vector.clone()), VectorText::Numbers))
-                .unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&response(
+            &answer(vector.clone()),
+            &form(VectorText::Numbers),
+            None,
+        ))
+        .unwrap();
         let back: Vec<f32> = serde_json::from_value(json["data"][1]["embedding"].clone()).unwrap();
         assert!(
             vector
@@ -98,9 +196,12 @@ mod tests {
 
     #[test]
     fn base64_is_little_endian_padded_and_standard() {
-        let json: serde_json::Value =
-            serde_json::from_slice(&response(&answer(vec![1.0, -2.5]), VectorText::Base64))
-                .unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&response(
+            &answer(vec![1.0, -2.5]),
+            &form(VectorText::Base64),
+            None,
+        ))
+        .unwrap();
         assert_eq!(json["data"][0]["embedding"], "AACAPwAAIMA=");
     }
 }

@@ -1,0 +1,174 @@
+//! `POST /v2/embed` as Cohere speaks it.
+//!
+//! Source: Cohere's API reference, version 2, "Embed".
+
+use axum::{body::Body, http::HeaderMap, response::Response};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+
+use super::{
+    State,
+    context::Context,
+    error::Failed,
+    exchange,
+    json::{self, inputs, kind, object, one_of, perhaps, typed, wrong},
+};
+use crate::{
+    error::Error,
+    request::{Dense, EmbedRequest, EmbedResponse, Side, TokenIds, VectorText},
+};
+
+/// The members that mean something.
+const KNOWN: [&str; 9] = [
+    "model",
+    "texts",
+    "inputs",
+    "images",
+    "input_type",
+    "embedding_types",
+    "output_dimension",
+    "truncate",
+    "max_tokens",
+];
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    texts: Option<&'a RawValue>,
+    /// Texts and images together, which is not supported here.
+    inputs: Option<&'a RawValue>,
+    images: Option<&'a RawValue>,
+    input_type: Option<&'a RawValue>,
+    embedding_types: Option<&'a RawValue>,
+    output_dimension: Option<&'a RawValue>,
+    truncate: Option<&'a RawValue>,
+}
+
+/// How vectors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Float,
+    Base64,
+    /// A bit a number, whether it is above 0: eight in a signed byte, the first the highest.
+    Binary,
+    /// The same in unsigned bytes.
+    Ubinary,
+}
+
+const FORMS: [(&str, Form); 4] = [
+    ("float", Form::Float),
+    ("base64", Form::Base64),
+    ("binary", Form::Binary),
+    ("ubinary", Form::Ubinary),
+];
+
+pub(super) async fn embed(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let (request, forms) = exchange::parse(&gateway, &body.bytes, &KNOWN, parse).await?;
+    let id = ctx.id.to_string();
+    let answer = exchange::embed(&gateway, &ctx, body, request).await?;
+    let render = move |answer: &EmbedResponse| render(answer, &id, &forms);
+    Ok(answer.write(render).await?)
+}
+
+fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Vec<Form>), Error> {
+    let fields: Fields<'_> = object(bytes, "model, input_type and texts")?;
+    for (name, raw) in [("images", fields.images), ("inputs", fields.inputs)] {
+        if raw.is_some_and(|raw| !matches!(raw.get(), "null" | "[]")) {
+            let message = format!("{name} is not supported: send texts");
+            return Err(Error::invalid(name, message));
+        }
+    }
+    let ends = [
+        ("NONE", None),
+        ("START", Some(Side::Left)),
+        ("END", Some(Side::Right)),
+    ];
+    let end = one_of("truncate", fields.truncate, &ends)?;
+    let dimensions: Option<usize> = typed(
+        "output_dimension",
+        fields.output_dimension,
+        "a whole number, at least 1",
+    )?;
+    let request = EmbedRequest {
+        model: typed("model", fields.model, "a string")?,
+        kind: kind(perhaps(fields.input_type).as_deref()),
+        token_ids: TokenIds::Reject,
+        dimensions: dimensions.filter(|n| *n > 0),
+        truncate: end.map(|side| side.is_some()),
+        side: end.flatten().unwrap_or(Side::Right),
+        ..EmbedRequest::new(inputs("texts", fields.texts, max_inputs)?)
+    };
+    Ok((request, forms(fields.embedding_types)?))
+}
+
+fn forms(raw: Option<&RawValue>) -> Result<Vec<Form>, Error> {
+    let expected = "a list of \"float\", \"base64\", \"binary\" and \"ubinary\"";
+    let names: Vec<String> = typed("embedding_types", raw, expected)?.unwrap_or_default();
+    let form = |name: &String| {
+        let known = FORMS.iter().find(|(known, _)| known == name);
+        let known = known.map(|(_, form)| *form);
+        known.ok_or_else(|| wrong("embedding_types", expected, &format!("{name:?}")))
+    };
+    let forms: Vec<Form> = names.iter().map(form).collect::<Result<_, _>>()?;
+    // Which of several of one kind comes first is all the same.
+    Ok(FORMS
+        .iter()
+        .map(|(_, form)| *form)
+        .filter(|form| match forms.as_slice() {
+            [] => *form == Form::Float,
+            forms => forms.contains(form),
+        })
+        .collect())
+}
+
+fn render(answer: &EmbedResponse, id: &str, forms: &[Form]) -> Vec<u8> {
+    let mut out = br#"{"id":"#.to_vec();
+    json::write(&mut out, id);
+    out.extend_from_slice(br#","embeddings":{"#);
+    for (i, form) in forms.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        let (name, _) = FORMS[FORMS
+            .iter()
+            .position(|(_, known)| known == form)
+            .unwrap_or(0)];
+        json::write(&mut out, name);
+        out.push(b':');
+        json::list(&mut out, &answer.embeddings, |out, embedding| {
+            if let Some(Dense::Numbers(vector)) = &embedding.dense {
+                write_vector(out, vector, *form);
+            }
+        });
+    }
+    let n = answer.n_tokens();
+    let meta = json!({"api_version": {"version": "2"}, "billed_units": {"input_tokens": n}});
+    out.extend_from_slice(br#"},"meta":"#);
+    json::write(&mut out, &meta);
+    out.extend_from_slice(br#","response_type":"embeddings_by_type"}"#);
+    out
+}
+
+fn write_vector(out: &mut Vec<u8>, vector: &[f32], form: Form) {
+    let bits = |eight: &[f32]| {
+        let bit = |(i, x): (usize, &f32)| u8::from(*x > 0.0) << (7 - i);
+        eight.iter().enumerate().map(bit).sum::<u8>()
+    };
+    match form {
+        Form::Float => VectorText::Numbers.write(vector, out),
+        Form::Base64 => VectorText::Base64.write(vector, out),
+        Form::Ubinary => json::list(out, vector.chunks(8), |out, eight| {
+            json::write(out, &bits(eight));
+        }),
+        Form::Binary => json::list(out, vector.chunks(8), |out, eight| {
+            json::write(out, &(i16::from(bits(eight)) - 128));
+        }),
+    }
+}

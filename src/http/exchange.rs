@@ -1,0 +1,179 @@
+//! What every dialect's request for embeddings goes through, between its own parsing and its own writing.
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    Gateway,
+    body::{self, WholeBody},
+    error::add_headers,
+    json,
+    trace::Work,
+};
+use crate::{
+    embed::Embedder,
+    error::Error,
+    offload,
+    request::{Dense, EmbedRequest, EmbedResponse, Embedding, Input, RequestContext, VectorText},
+};
+
+/// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
+const PARSE_ELSEWHERE: usize = 256 << 10;
+/// Answers with at least this many numbers are rendered off the threads that serve connections: about 5 ms of work.
+const RENDER_ELSEWHERE: usize = 200_000;
+/// Bytes that a number takes while it is answered: kept, copied, and written as text or as base64.
+const BYTES_PER_NUMBER: usize = 4 + 4 + 13;
+const BYTES_PER_BASE64_NUMBER: usize = 4 + 4 + 6;
+/// Bytes that a lexical weight takes: id, weight, and both as text, perhaps with the token's own.
+const BYTES_PER_WEIGHT: usize = 8 + 8 + 48;
+/// The header that says which inputs were cut lists so many at most.
+const MAX_TRUNCATED: usize = 32;
+
+/// Reads the whole body within the server's limits.
+pub(super) async fn read(
+    gateway: &Gateway,
+    ctx: &RequestContext,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<WholeBody, Error> {
+    let (config, memory) = (&gateway.config, &gateway.body_memory);
+    body::read(headers, body, config, memory, ctx.deadline).await
+}
+
+/// Parses a body with the dialect's parser; `known` are the members that mean something to it.
+pub(super) async fn parse<T: Send + 'static>(
+    gateway: &Gateway,
+    bytes: &Bytes,
+    known: &'static [&'static str],
+    parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, T), Error> + Send + 'static,
+) -> Result<(EmbedRequest, T), Error> {
+    let (bytes, max_inputs) = (bytes.clone(), gateway.config.max_inputs);
+    let is_large = bytes.len() >= PARSE_ELSEWHERE;
+    let has_preprocessors = gateway.plugins.has_preprocessors();
+    let parse = move || {
+        let (mut request, more) = parser(&bytes, max_inputs)?;
+        if has_preprocessors {
+            request.extra = json::extra(&bytes, known);
+        }
+        Ok((request, more))
+    };
+    offload::run_if(is_large, parse).await?
+}
+
+/// An answer that is still to be written, and the memory that it will take.
+pub(super) struct Answer {
+    pub(super) response: EmbedResponse,
+    memory: OwnedSemaphorePermit,
+}
+
+/// Lets plugins see the request, and embeds its inputs.
+pub(super) async fn embed(
+    gateway: &Gateway,
+    ctx: &RequestContext,
+    body: WholeBody,
+    request: EmbedRequest,
+) -> Result<Answer, Error> {
+    let embedder = gateway.embedder()?;
+    let before = Input::total_bytes(&request.inputs);
+    let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
+    // What plugins add counts as if the client had sent it.
+    let grown = Input::total_bytes(&request.get().inputs).saturating_sub(before);
+    let _grown = gateway.body_memory.take(grown)?;
+    let bytes = answer_bytes(embedder, request.get())?;
+    let memory = gateway.body_memory.take(bytes)?;
+    let response = embedder.embed(ctx, request).await?;
+    drop(body.memory);
+    Ok(Answer { response, memory })
+}
+
+impl Answer {
+    /// Writes the answer as the dialect does.
+    pub(super) async fn write(
+        self,
+        render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
+    ) -> Result<Response, Error> {
+        let mut answer = self.response;
+        let added = std::mem::take(&mut answer.headers);
+        let work = Work {
+            model: answer.model.clone(),
+            n_inputs: answer.embeddings.len(),
+            n_tokens: answer.n_tokens(),
+            n_cached: answer.n_cached,
+        };
+        let truncated = truncated(&answer);
+        let numbers: usize = answer.embeddings.iter().map(numbers).sum();
+        let json = offload::run_if(numbers >= RENDER_ELSEWHERE, move || render(&answer)).await?;
+        let body = body::holding(json, self.memory);
+        let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+        if let Some(value) = truncated {
+            response.headers_mut().insert("x-truncated", value);
+        }
+        add_headers(response.headers_mut(), &added);
+        response.extensions_mut().insert(work);
+        Ok(response)
+    }
+}
+
+/// Numbers that are still to be written.
+fn numbers(embedding: &Embedding) -> usize {
+    let dense = match &embedding.dense {
+        Some(Dense::Numbers(vector)) => vector.len(),
+        Some(Dense::Text(_)) | None => 0,
+    };
+    let sparse = embedding.sparse.as_ref().map_or(0, |s| s.values.len());
+    let multi = embedding.multi_vector.as_ref().map_or(0, |m| m.data.len());
+    dense + sparse + multi
+}
+
+/// What the answer takes, before any work is done for it; of results by token, about.
+fn answer_bytes(embedder: &Embedder, request: &EmbedRequest) -> Result<usize, Error> {
+    let model = embedder.registry().resolve(request.model.as_deref())?;
+    let own = model.info.dimensions;
+    let per_number = match request.text {
+        Some(VectorText::Base64) => BYTES_PER_BASE64_NUMBER,
+        Some(VectorText::Numbers) | None => BYTES_PER_NUMBER,
+    };
+    let (mut fixed, mut per_token) = (0, 0);
+    if request.outputs.dense {
+        fixed += request.dimensions.unwrap_or(own).min(own) * per_number;
+    }
+    if request.outputs.sparse {
+        per_token += BYTES_PER_WEIGHT;
+    }
+    if request.outputs.multi_vector {
+        per_token += own * per_number;
+    }
+    let n_tokens = match per_token {
+        0 => 0,
+        _ => request
+            .inputs
+            .iter()
+            .map(|input| model.estimate_tokens(input))
+            .sum(),
+    };
+    Ok(request.inputs.len() * fixed + n_tokens * per_token)
+}
+
+/// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more.
+fn truncated(answer: &EmbedResponse) -> Option<HeaderValue> {
+    let cut = answer
+        .embeddings
+        .iter()
+        .enumerate()
+        .filter(|(_, e)| e.n_tokens_full > e.n_tokens);
+    let mut all: Vec<String> = cut
+        .map(|(i, e)| format!("{i}:{}>{}", e.n_tokens_full, e.n_tokens))
+        .take(MAX_TRUNCATED + 1)
+        .collect();
+    if all.is_empty() {
+        return None;
+    }
+    if let Some(one_too_many) = all.get_mut(MAX_TRUNCATED) {
+        *one_too_many = "...".into();
+    }
+    HeaderValue::from_str(&all.join(",")).ok()
+}

@@ -1,0 +1,206 @@
+//! Reads the members of a body's JSON object one by one, so that every error names its field; and writes answers.
+
+use std::collections::BTreeMap;
+
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, DeserializeSeed},
+};
+use serde_json::{error::Category, value::RawValue};
+
+use super::{dialect::EMPTY, openai::input::Inputs};
+use crate::{
+    error::{Error, ErrorKind},
+    request::{Dense, EmbedResponse, Input, InputKind, VectorText},
+};
+
+/// What plugins are shown of the members that mean nothing here.
+const MOST_EXTRA: usize = 64;
+const MOST_EXTRA_BYTES: usize = 64 << 10;
+
+/// Reads a body as an object. Its members stay text until their own types are asked of them; `expected` says which
+/// ones there should be.
+pub(super) fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8], expected: &str) -> Result<T, Error> {
+    let bad = |message: String| Error::new(ErrorKind::InvalidRequest, message);
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        bad(format!(
+            "the body is not valid UTF-8 at byte {}",
+            e.valid_up_to()
+        ))
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match text.trim_start().chars().next() {
+        Some('{') => {}
+        None => {
+            return Err(bad(format!(
+                "the body is empty: expected a JSON object with {expected}"
+            )));
+        }
+        Some(_) => {
+            return Err(bad(format!(
+                "the body is not a JSON object: expected one with {expected}"
+            )));
+        }
+    }
+    serde_json::from_str(text).map_err(|e| bad(format!("the body is not valid JSON: {e}")))
+}
+
+/// Reads one member; null counts as absent.
+pub(super) fn typed<T: DeserializeOwned>(
+    name: &'static str,
+    raw: Option<&RawValue>,
+    expected: &str,
+) -> Result<Option<T>, Error> {
+    let Some(raw) = raw else { return Ok(None) };
+    serde_json::from_str(raw.get())
+        .map(Some)
+        .map_err(|e| match e.classify() {
+            Category::Data => wrong(name, expected, raw.get()),
+            // Syntax within a string, such as a lone surrogate.
+            _ => Error::invalid(
+                name,
+                format!(
+                    "{name} is not valid JSON: {}",
+                    without_place(&e.to_string())
+                ),
+            ),
+        })
+}
+
+/// Says what a member should be.
+pub(super) fn wrong(name: &'static str, expected: &str, got: &str) -> Error {
+    let mut shown: String = got.chars().take(40).collect();
+    if shown.len() < got.len() {
+        shown.push_str("...");
+    }
+    Error::invalid(name, format!("{name} must be {expected}, got {shown}"))
+}
+
+/// Reads one of several words.
+pub(super) fn one_of<T: Copy>(
+    name: &'static str,
+    raw: Option<&RawValue>,
+    words: &[(&str, T)],
+) -> Result<Option<T>, Error> {
+    let quoted: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let expected = quoted.join(" or ");
+    let Some(given) = typed::<String>(name, raw, &expected)? else {
+        return Ok(None);
+    };
+    let known = words.iter().find(|(word, _)| *word == given);
+    known
+        .map(|(_, value)| Some(*value))
+        .ok_or_else(|| wrong(name, &expected, &format!("{given:?}")))
+}
+
+/// Reads inputs in any of their forms, at most `max` of them.
+pub(super) fn inputs(
+    name: &'static str,
+    raw: Option<&RawValue>,
+    max: usize,
+) -> Result<Vec<Input>, Error> {
+    let Some(raw) = raw else {
+        let message =
+            format!("{name} is missing: a string, a list of strings, or lists of token ids");
+        return Err(Error::invalid(name, message));
+    };
+    let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+    // The errors of inputs say themselves which entry is wrong.
+    let read = Inputs { name, max }.deserialize(&mut deserializer);
+    read.map_err(|e| {
+        let message = without_place(&e.to_string()).to_owned();
+        match e.classify() {
+            Category::Data if is_empty_list(raw) => Error::invalid(name, message).with_code(EMPTY),
+            Category::Data => Error::invalid(name, message),
+            _ => Error::invalid(name, format!("{name} is not valid JSON: {message}")),
+        }
+    })
+}
+
+fn is_empty_list(raw: &RawValue) -> bool {
+    let inner = raw
+        .get()
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    inner.is_some_and(|inner| inner.trim().is_empty())
+}
+
+/// What inputs are for, in the words of Cohere, Voyage, NVIDIA and Jina; other words say nothing.
+pub(super) fn kind(word: Option<&str>) -> InputKind {
+    match word {
+        Some("query" | "search_query" | "retrieval.query") => InputKind::Query,
+        Some("document" | "passage" | "search_document" | "retrieval.passage") => {
+            InputKind::Document
+        }
+        _ => InputKind::Unspecified,
+    }
+}
+
+/// A member that is a string, where it is one; clients of other servers send anything.
+pub(super) fn perhaps(raw: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(raw?.get()).ok()
+}
+
+/// The members of a body that mean nothing here, as JSON text. Empty where there are more than plugins are shown.
+pub(super) fn extra(bytes: &[u8], known: &[&str]) -> Vec<(String, String)> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // The body was read as an object before.
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+    let unknown = members
+        .into_iter()
+        .filter(|(name, _)| !known.contains(&name.as_str()))
+        .map(|(name, json)| (name, json.get().to_owned()));
+    let unknown: Vec<_> = unknown.collect();
+    let bytes: usize = unknown
+        .iter()
+        .map(|(name, json)| name.len() + json.len())
+        .sum();
+    if unknown.len() > MOST_EXTRA || bytes > MOST_EXTRA_BYTES {
+        return Vec::new();
+    }
+    unknown
+}
+
+/// Line and column count from the field's own start, which would mislead.
+pub(super) fn without_place(message: &str) -> &str {
+    message.split(" at line ").next().unwrap_or_default()
+}
+
+/// Appends anything that serializes.
+pub(super) fn write<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(out, value)
+        .expect("strings and finite numbers into memory always succeed");
+}
+
+/// Appends a list, an item at a time.
+pub(super) fn list<T>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = T>,
+    mut item: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.push(b'[');
+    for (i, one) in items.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        item(out, one);
+    }
+    out.push(b']');
+}
+
+/// Appends the dense vectors of an answer as a list.
+pub(super) fn dense_list(out: &mut Vec<u8>, answer: &EmbedResponse, form: VectorText) {
+    list(out, &answer.embeddings, |out, embedding| {
+        dense(out, embedding.dense.as_ref(), form);
+    });
+}
+
+/// Appends a dense vector, or null.
+pub(super) fn dense(out: &mut Vec<u8>, vector: Option<&Dense>, form: VectorText) {
+    match vector {
+        Some(Dense::Text(text)) => out.extend_from_slice(text.as_bytes()),
+        Some(Dense::Numbers(vector)) => form.write(vector, out),
+        None => out.extend_from_slice(b"null"),
+    }
+}

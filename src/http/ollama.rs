@@ -1,0 +1,196 @@
+//! The dialect of Ollama, as far as embeddings go.
+//!
+//! Source: Ollama 0.12, `docs/api.md`. Times are in nanoseconds.
+
+use std::time::Instant;
+
+use axum::{
+    Json,
+    body::Body,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+use super::{
+    Gateway, State,
+    context::Context,
+    error::Failed,
+    exchange,
+    json::{self, inputs, object, typed},
+};
+use crate::{
+    error::Error,
+    model::Model,
+    request::{EmbedRequest, EmbedResponse, RequestContext, TokenIds, VectorText},
+};
+
+/// The members that mean something.
+const KNOWN: [&str; 5] = ["model", "input", "prompt", "truncate", "dimensions"];
+/// Ollama's names end in a tag; this one means none.
+const LATEST: &str = ":latest";
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    /// An older name of it.
+    name: Option<&'a RawValue>,
+    input: Option<&'a RawValue>,
+    prompt: Option<&'a RawValue>,
+    truncate: Option<&'a RawValue>,
+    dimensions: Option<&'a RawValue>,
+}
+
+impl Fields<'_> {
+    fn model(&self) -> Result<Option<String>, Error> {
+        let name: Option<String> = typed("model", self.model.or(self.name), "a string")?;
+        Ok(name.map(|name| name.strip_suffix(LATEST).unwrap_or(&name).to_owned()))
+    }
+}
+
+/// `POST /api/embed`.
+pub(super) async fn embed(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let started = Instant::now();
+    let render = move |answer: &EmbedResponse| {
+        let mut out = br#"{"model":"#.to_vec();
+        json::write(&mut out, &answer.model);
+        out.extend_from_slice(br#","embeddings":"#);
+        json::dense_list(&mut out, answer, VectorText::Numbers);
+        let times = json!({
+            "total_duration": u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            "load_duration": 0,
+            "prompt_eval_count": answer.n_tokens(),
+        });
+        // The members of the object go on.
+        out.push(b',');
+        out.extend_from_slice(&times.to_string().as_bytes()[1..]);
+        out
+    };
+    let parser = |bytes: &[u8], max: usize| parse(bytes, "input", max);
+    exchange(&gateway, &ctx, &headers, body, parser, render).await
+}
+
+/// `POST /api/embeddings`, the older form: one prompt, one vector.
+pub(super) async fn embeddings(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let render = |answer: &EmbedResponse| {
+        let mut out = br#"{"embedding":"#.to_vec();
+        let first = answer.embeddings.first();
+        json::dense(
+            &mut out,
+            first.and_then(|embedding| embedding.dense.as_ref()),
+            VectorText::Numbers,
+        );
+        out.push(b'}');
+        out
+    };
+    let parser = |bytes: &[u8], _| parse(bytes, "prompt", 1);
+    exchange(&gateway, &ctx, &headers, body, parser, render).await
+}
+
+fn parse(bytes: &[u8], from: &'static str, max: usize) -> Result<(EmbedRequest, ()), Error> {
+    let fields: Fields<'_> = object(bytes, &format!("model and {from}"))?;
+    let given = match from {
+        "prompt" => fields.prompt,
+        _ => fields.input,
+    };
+    let dimensions: Option<usize> = typed(
+        "dimensions",
+        fields.dimensions,
+        "a whole number, at least 1",
+    )?;
+    let request = EmbedRequest {
+        model: fields.model()?,
+        text: Some(VectorText::Numbers),
+        token_ids: TokenIds::Reject,
+        dimensions: dimensions.filter(|n| *n > 0),
+        truncate: typed("truncate", fields.truncate, "true or false")?,
+        ..EmbedRequest::new(inputs(from, given, max)?)
+    };
+    Ok((request, ()))
+}
+
+async fn exchange(
+    gateway: &State,
+    ctx: &RequestContext,
+    headers: &HeaderMap,
+    body: Body,
+    parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, ()), Error> + Send + 'static,
+    render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
+) -> Result<Response, Failed> {
+    let body = exchange::read(gateway, ctx, headers, body).await?;
+    let (request, ()) = exchange::parse(gateway, &body.bytes, &KNOWN, parser).await?;
+    let answer = exchange::embed(gateway, ctx, body, request).await?;
+    Ok(answer.write(render).await?)
+}
+
+/// `GET /api/tags`: the models that serve.
+pub(super) async fn tags(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
+    let models: Vec<Value> = gateway
+        .embedder()?
+        .registry()
+        .loaded()
+        .filter(|model| ctx.principal.may_use(model.names()))
+        .map(|model| describe(&gateway, model))
+        .collect();
+    Ok(Json(json!({"models": models})))
+}
+
+/// `POST /api/show`: one model.
+pub(super) async fn show(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let fields: Fields<'_> = object(&body.bytes, "model")?;
+    let registry = gateway.embedder()?.registry();
+    let name = fields.model()?.unwrap_or_default();
+    let model = registry.resolve(Some(&name))?;
+    if !ctx.principal.may_use(model.names()) {
+        return Err(registry.not_found(&name).into());
+    }
+    let mut shown = describe(&gateway, model);
+    shown["capabilities"] = json!(["embedding"]);
+    shown["model_info"] = json!({
+        "general.architecture": "bert",
+        "bert.context_length": model.info.max_sequence_tokens,
+        "bert.embedding_length": model.info.dimensions,
+    });
+    Ok(Json(shown).into_response())
+}
+
+/// `GET /api/version`: which Ollama this is like.
+pub(super) async fn version() -> Json<Value> {
+    Json(json!({"version": "0.12.0"}))
+}
+
+fn describe(gateway: &Gateway, model: &Model) -> Value {
+    let started = std::time::UNIX_EPOCH + std::time::Duration::from_secs(gateway.started);
+    json!({
+        "name": model.name,
+        "model": model.name,
+        "modified_at": humantime::format_rfc3339_seconds(started).to_string(),
+        "size": 0,
+        "digest": model.fingerprint.to_hex().as_str(),
+        "details": {
+            "format": "safetensors",
+            "family": "bert",
+            "families": ["bert"],
+            "parameter_size": "",
+            "quantization_level": model.info.precision.to_string(),
+        },
+    })
+}

@@ -1,0 +1,169 @@
+//! The dialect of text-embeddings-inference.
+//!
+//! Source: text-embeddings-inference 1.9, `docs/openapi.json` and `router/src/http/types.rs`. What is its model is here the
+//! one that a member `model` names, which its own clients never send, or else the default model.
+
+mod parse;
+mod tokens;
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    Json,
+    body::Body,
+    http::{HeaderMap, HeaderValue},
+    response::Response,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+pub(super) use self::tokens::{decode, tokenize};
+use super::{State, context::Context, error::Failed, exchange, json};
+use crate::{
+    error::{Error, ErrorKind},
+    request::{Dense, EmbedRequest, EmbedResponse, Input, RequestContext, VectorText},
+};
+
+/// `POST /embed`: a dense vector an input.
+pub(super) async fn embed(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let render = |answer: &EmbedResponse| {
+        let mut out = Vec::new();
+        json::dense_list(&mut out, answer, VectorText::Numbers);
+        out
+    };
+    exchange(&gateway, &ctx, &headers, body, parse::embed, render).await
+}
+
+/// `POST /embed_sparse`: lexical weights of each input, by token id.
+pub(super) async fn embed_sparse(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let render = |answer: &EmbedResponse| {
+        let mut out = Vec::new();
+        json::list(&mut out, &answer.embeddings, |out, embedding| {
+            let sparse = embedding.sparse.iter();
+            let pairs = sparse.flat_map(|sparse| sparse.indices.iter().zip(&sparse.values));
+            json::list(out, pairs, |out, (&index, &value)| {
+                json::write(out, &Weight { index, value });
+            });
+        });
+        out
+    };
+    exchange(&gateway, &ctx, &headers, body, parse::embed_sparse, render).await
+}
+
+/// The lexical weight of one token id.
+#[derive(Serialize)]
+struct Weight {
+    index: u32,
+    value: f32,
+}
+
+/// `POST /similarity`: the cosine of one sentence with each of others.
+pub(super) async fn similarity(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let render = |answer: &EmbedResponse| {
+        let vectors: Vec<&[f32]> = answer
+            .embeddings
+            .iter()
+            .filter_map(|embedding| match &embedding.dense {
+                Some(Dense::Numbers(vector)) => Some(vector.as_slice()),
+                Some(Dense::Text(_)) | None => None,
+            })
+            .collect();
+        let scores: Vec<f32> = match vectors.as_slice() {
+            [source, sentences @ ..] => sentences.iter().map(|one| cosine(source, one)).collect(),
+            [] => Vec::new(),
+        };
+        let mut out = Vec::new();
+        json::write(&mut out, &scores);
+        out
+    };
+    exchange(&gateway, &ctx, &headers, body, parse::similarity, render).await
+}
+
+/// The product of two vectors of length 1, summed in f64.
+#[expect(clippy::cast_possible_truncation, reason = "the result is f32")]
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+    products.sum::<f64>() as f32
+}
+
+type Parser = fn(&[u8], usize) -> Result<(EmbedRequest, ()), Error>;
+
+async fn exchange(
+    gateway: &State,
+    ctx: &RequestContext,
+    headers: &HeaderMap,
+    body: Body,
+    parser: Parser,
+    render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
+) -> Result<Response, Failed> {
+    let started = Instant::now();
+    let body = exchange::read(gateway, ctx, headers, body).await?;
+    let parsed = exchange::parse(gateway, &body.bytes, &parse::KNOWN, parser);
+    let (request, ()) = parsed.await?;
+    let n_characters: usize = request.inputs.iter().map(characters).sum();
+    let answer = exchange::embed(gateway, ctx, body, request).await?;
+    let n_tokens = answer.response.n_tokens();
+    let mut response = answer.write(render).await?;
+    let headers = response.headers_mut();
+    headers.insert("x-compute-type", HeaderValue::from_static("cpu"));
+    for (name, value) in [
+        ("x-compute-characters", n_characters),
+        ("x-compute-tokens", n_tokens),
+        ("x-compute-time", milliseconds(started.elapsed())),
+        ("x-total-time", milliseconds(started.elapsed())),
+    ] {
+        headers.insert(name, value.into());
+    }
+    Ok(response)
+}
+
+fn characters(input: &Input) -> usize {
+    match input {
+        Input::Text(text) => text.chars().count(),
+        Input::Tokens(_) => 0,
+    }
+}
+
+fn milliseconds(time: Duration) -> usize {
+    usize::try_from(time.as_millis()).unwrap_or(usize::MAX)
+}
+
+/// `GET /info`: the default model, and what a request may hold.
+pub(super) async fn info(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
+    let model = gateway.embedder()?.registry().resolve(None)?;
+    if !ctx.principal.may_use(model.names()) {
+        let message = "you may not use the default model";
+        return Err(Error::new(ErrorKind::Forbidden, message).into());
+    }
+    Ok(Json(json!({
+        "model_id": model.name,
+        "model_sha": model.fingerprint.to_hex().as_str(),
+        "model_dtype": model.info.precision.to_string(),
+        "model_type": {"embedding": {"pooling": model.pooling}},
+        "max_concurrent_requests": gateway.config.max_connections,
+        "max_input_length": model.info.max_sequence_tokens,
+        "max_batch_tokens": model.config.max_batch_tokens.unwrap_or(model.info.max_sequence_tokens),
+        "max_batch_requests": null,
+        "max_client_batch_size": gateway.config.max_inputs,
+        "auto_truncate": model.config.truncate,
+        "tokenization_workers": model.config.tokenizer_threads,
+        "version": env!("CARGO_PKG_VERSION"),
+        "sha": null,
+        "docker_label": null,
+    })))
+}

@@ -1,0 +1,127 @@
+//! From the bytes of a body to a request.
+
+use embedgate_core::Outputs;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::super::{
+    dialect::EMPTY,
+    json::{inputs, object, one_of, typed},
+};
+use crate::{
+    error::Error,
+    request::{EmbedRequest, Input, Side, TokenIds, VectorText},
+};
+
+/// The members that mean something.
+pub(super) const KNOWN: [&str; 8] = [
+    "model",
+    "inputs",
+    "parameters",
+    "truncate",
+    "truncation_direction",
+    "prompt_name",
+    "normalize",
+    "dimensions",
+];
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    inputs: Option<&'a RawValue>,
+    parameters: Option<Parameters<'a>>,
+    normalize: Option<&'a RawValue>,
+    dimensions: Option<&'a RawValue>,
+    truncate: Option<&'a RawValue>,
+    truncation_direction: Option<&'a RawValue>,
+    prompt_name: Option<&'a RawValue>,
+}
+
+/// `/similarity` has its options in an object of their own.
+#[derive(Default, Deserialize)]
+struct Parameters<'a> {
+    #[serde(borrow)]
+    truncate: Option<&'a RawValue>,
+    truncation_direction: Option<&'a RawValue>,
+    prompt_name: Option<&'a RawValue>,
+}
+
+pub(super) fn embed(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
+    let fields: Fields<'_> = object(bytes, "inputs")?;
+    let given = inputs("inputs", fields.inputs, max_inputs)?;
+    Ok((request(&fields, given)?, ()))
+}
+
+pub(super) fn embed_sparse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
+    let (request, ()) = embed(bytes, max_inputs)?;
+    let outputs = Outputs {
+        sparse: true,
+        ..Outputs::default()
+    };
+    Ok((EmbedRequest { outputs, ..request }, ()))
+}
+
+/// The source sentence is the first input.
+pub(super) fn similarity(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
+    #[derive(Deserialize)]
+    struct Sentences {
+        source_sentence: String,
+        sentences: Vec<String>,
+    }
+    let fields: Fields<'_> = object(bytes, "inputs")?;
+    let expected = "an object with source_sentence, a string, and sentences, a list of strings";
+    let Some(given) = typed::<Sentences>("inputs", fields.inputs, expected)? else {
+        return Err(Error::invalid(
+            "inputs",
+            format!("inputs is missing: {expected}"),
+        ));
+    };
+    if given.sentences.is_empty() {
+        let message = "sentences must hold at least one entry";
+        return Err(Error::invalid("inputs", message).with_code(EMPTY));
+    }
+    let n = given.sentences.len() + 1;
+    if n > max_inputs {
+        return Err(Error::too_many_inputs(n, max_inputs));
+    }
+    let all = std::iter::once(given.source_sentence).chain(given.sentences);
+    let mut request = request(&fields, all.map(Input::Text).collect())?;
+    (request.text, request.normalize) = (None, Some(true));
+    Ok((request, ()))
+}
+
+fn request(fields: &Fields<'_>, inputs: Vec<Input>) -> Result<EmbedRequest, Error> {
+    let own = Parameters::default();
+    let parameters = fields.parameters.as_ref().unwrap_or(&own);
+    let boolean = "true or false";
+    let sides = [
+        ("Right", Side::Right),
+        ("Left", Side::Left),
+        ("right", Side::Right),
+        ("left", Side::Left),
+    ];
+    let dimensions: Option<usize> = typed(
+        "dimensions",
+        fields.dimensions,
+        "a whole number, at least 1",
+    )?;
+    let direction = fields
+        .truncation_direction
+        .or(parameters.truncation_direction);
+    Ok(EmbedRequest {
+        model: typed("model", fields.model, "a string")?,
+        text: Some(VectorText::Numbers),
+        prompt_name: typed(
+            "prompt_name",
+            fields.prompt_name.or(parameters.prompt_name),
+            "a string",
+        )?,
+        token_ids: TokenIds::Native,
+        dimensions: dimensions.filter(|n| *n > 0),
+        normalize: typed("normalize", fields.normalize, boolean)?,
+        truncate: typed("truncate", fields.truncate.or(parameters.truncate), boolean)?,
+        side: one_of("truncation_direction", direction, &sides)?.unwrap_or(Side::Right),
+        ..EmbedRequest::new(inputs)
+    })
+}

@@ -1,0 +1,175 @@
+//! `POST /tokenize` and `POST /decode`: a model's tokens, without the model.
+
+use axum::{
+    Json,
+    body::Body,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+
+use super::super::{
+    State,
+    context::Context,
+    error::Failed,
+    exchange, json,
+    json::{inputs, object, typed},
+};
+use crate::{
+    error::{Error, ErrorKind},
+    model::{
+        Model,
+        tokenizer::{TextTokenizer, Token},
+    },
+    offload,
+    request::{Input, InputKind, RequestContext},
+};
+
+/// Texts, or ids, of one request, in bytes: a token takes over a hundred bytes while it is made and written.
+const MOST_BYTES: usize = 1 << 20;
+/// Texts of at least so many bytes are split off the threads that serve connections: about 1 ms.
+const ELSEWHERE: usize = 8 << 10;
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    inputs: Option<&'a RawValue>,
+    ids: Option<&'a RawValue>,
+    add_special_tokens: Option<&'a RawValue>,
+    skip_special_tokens: Option<&'a RawValue>,
+    prompt_name: Option<&'a RawValue>,
+}
+
+/// `POST /tokenize`: the tokens of each text, with their places in characters.
+pub(in super::super) async fn tokenize(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let fields: Fields<'_> = object(&body.bytes, "inputs")?;
+    let model = model(&gateway, &ctx, &fields)?;
+    let given = inputs("inputs", fields.inputs, gateway.config.max_inputs)?;
+    let with_special = typed(
+        "add_special_tokens",
+        fields.add_special_tokens,
+        "true or false",
+    )?;
+    let name: Option<String> = typed("prompt_name", fields.prompt_name, "a string")?;
+    // Only a prompt that is named: the default one belongs to vectors.
+    let prompt = match name {
+        Some(name) => &**model.prompts.choose(Some(&name), InputKind::Unspecified)?,
+        None => "",
+    };
+    let bytes = Input::total_bytes(&given);
+    check_size("inputs", bytes)?;
+    let texts = given.into_iter().map(|input| match input {
+        Input::Text(text) => Ok(format!("{prompt}{text}")),
+        Input::Tokens(_) => Err(Error::invalid(
+            "inputs",
+            "inputs must be a string or a list of strings: these are tokens already",
+        )),
+    });
+    let texts: Vec<String> = texts.collect::<Result<_, _>>()?;
+    let tokenizer = model.tokenizer.clone();
+    let with_special = with_special.unwrap_or(true);
+    let work = move || all_tokens(&tokenizer, &texts, with_special);
+    let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+fn all_tokens(
+    tokenizer: &TextTokenizer,
+    texts: &[String],
+    with_special: bool,
+) -> Result<Vec<u8>, Error> {
+    let tokens = texts.iter().map(|text| {
+        let tokens = tokenizer.tokens(text, with_special);
+        tokens.map_err(|e| Error::invalid("inputs", e))
+    });
+    let tokens: Vec<Vec<Token>> = tokens.collect::<Result<_, _>>()?;
+    let mut out = Vec::new();
+    json::list(
+        &mut out,
+        texts.iter().zip(&tokens),
+        |out, (text, tokens)| {
+            let characters: Vec<char> = text.chars().collect();
+            json::list(out, tokens, |out, token| {
+                let place = token.place;
+                let inner = place.and_then(|(start, stop)| characters.get(start..stop));
+                let shown =
+                    inner.map_or_else(|| token.name.clone(), |inner| inner.iter().collect());
+                let (start, stop) = place.unzip();
+                json::write(
+                    out,
+                    &json!({"id": token.id, "text": shown, "special": place.is_none(), "start": start, "stop": stop}),
+                );
+            });
+        },
+    );
+    Ok(out)
+}
+
+/// `POST /decode`: the text of each list of token ids.
+pub(in super::super) async fn decode(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Vec<String>>, Failed> {
+    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let fields: Fields<'_> = object(&body.bytes, "ids")?;
+    let model = model(&gateway, &ctx, &fields)?;
+    let given = inputs("ids", fields.ids, gateway.config.max_inputs)?;
+    let skip = typed(
+        "skip_special_tokens",
+        fields.skip_special_tokens,
+        "true or false",
+    )?;
+    let bytes = Input::total_bytes(&given);
+    check_size("ids", bytes)?;
+    let tokenizer = model.tokenizer.clone();
+    let work = move || {
+        let texts = given.iter().map(|input| match input {
+            Input::Tokens(ids) => tokenizer
+                .decode(ids, skip.unwrap_or(true))
+                .map_err(|e| Error::invalid("ids", e)),
+            Input::Text(_) => Err(Error::invalid(
+                "ids",
+                "ids must be a list of token ids, or a list of such lists",
+            )),
+        });
+        texts.collect::<Result<Vec<_>, _>>()
+    };
+    let texts = offload::run_if(bytes >= ELSEWHERE, work).await??;
+    Ok(Json(texts))
+}
+
+fn model<'a>(
+    gateway: &'a State,
+    ctx: &RequestContext,
+    fields: &Fields<'_>,
+) -> Result<&'a Model, Error> {
+    let name: Option<String> = typed("model", fields.model, "a string")?;
+    let model = gateway.embedder()?.registry().resolve(name.as_deref())?;
+    if ctx.principal.may_use(model.names()) {
+        return Ok(model);
+    }
+    let message = format!("you may not use model \"{}\"", model.name);
+    Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"))
+}
+
+fn check_size(name: &'static str, bytes: usize) -> Result<(), Error> {
+    if bytes <= MOST_BYTES {
+        return Ok(());
+    }
+    let message =
+        format!("{name} must have at most {MOST_BYTES} bytes here, got {bytes}: split the request");
+    Err(Error {
+        param: Some(name),
+        ..Error::new(ErrorKind::PayloadTooLarge, message)
+    })
+}

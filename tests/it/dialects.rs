@@ -1,0 +1,633 @@
+//! What else than dense vectors models give, and the dialects of other servers, against the real program.
+
+use base64_simd::STANDARD;
+use serde_json::{Value, json};
+
+use crate::{
+    reference::Reference,
+    support::{Answer, Gateway, cosine, max_difference, minilm, texts, tiny_config},
+};
+
+/// Two f32 runs of one text in other company.
+const SAME: f32 = 2e-6;
+/// Against the reference library, which sums in another order.
+const LIKE: f32 = 1e-4;
+
+fn numbers(value: &Value) -> Vec<f32> {
+    serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{e}: {value}"))
+}
+
+fn ids(value: &Value) -> Vec<usize> {
+    serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{e}: {value}"))
+}
+
+async fn ask(gateway: &Gateway, path: &str, body: Value) -> Answer {
+    gateway.post(path, body.to_string()).await
+}
+
+/// The answer's body, where it is 200.
+async fn ok(gateway: &Gateway, path: &str, body: Value) -> Value {
+    let answer = ask(gateway, path, body.clone()).await;
+    assert_eq!(answer.status, 200, "{path} {body}: {}", answer.body);
+    answer.body
+}
+
+#[tokio::test]
+async fn all_three_outputs_are_those_of_flag_embedding() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let texts = texts();
+    assert!(texts.len() >= 200);
+    let body = json!({"input": texts, "outputs": ["colbert", "sparse", "dense"]});
+    let answer = ok(&gateway, "/v1/embeddings", body).await;
+    let reference = Reference::open("tiny_bge_m3_reference.safetensors");
+    let dense = reference.rows("dense", 64);
+    let (colbert, colbert_ends) = (
+        reference.rows("colbert", 64),
+        reference.numbers("colbert_offsets"),
+    );
+    let (sparse_ids, weights, sparse_ends) = (
+        reference.numbers("sparse_ids"),
+        reference.floats("sparse_weights"),
+        reference.numbers("sparse_offsets"),
+    );
+    for i in 0..texts.len() {
+        let item = &answer["data"][i];
+        assert!(max_difference(&numbers(&item["embedding"]), &dense[i]) < LIKE);
+        // The file has token vectors of the first texts.
+        if let [begin, end, ..] = colbert_ends[i.min(colbert_ends.len())..] {
+            let rows = item["colbert_embedding"].as_array().unwrap();
+            let expected = &colbert[begin..end];
+            assert_eq!(rows.len(), expected.len(), "text {i}");
+            for (row, expected) in rows.iter().zip(expected) {
+                let row = numbers(row);
+                assert!(cosine(&row, expected) >= 0.99999 && max_difference(&row, expected) < LIKE);
+            }
+        }
+        let place = sparse_ends[i]..sparse_ends[i + 1];
+        let sparse = &item["sparse_embedding"];
+        assert_eq!(
+            ids(&sparse["indices"]),
+            sparse_ids[place.clone()],
+            "text {i}"
+        );
+        assert!(max_difference(&numbers(&sparse["values"]), &weights[place]) < LIKE);
+    }
+}
+
+#[tokio::test]
+async fn outputs_come_in_the_forms_that_clients_take_them() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let asked = |more: Value| {
+        let mut body =
+            json!({"input": "Paris is a city. A large one.", "outputs": ["sparse", "colbert"]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        body
+    };
+    let item = async |more| {
+        let body = ok(&gateway, "/v1/embeddings", asked(more)).await;
+        assert!(
+            body["data"][0]["embedding"].is_null(),
+            "dense was not asked for"
+        );
+        body["data"][0].clone()
+    };
+    let plain = item(json!({"sparse_tokens": true})).await;
+    let sparse = &plain["sparse_embedding"];
+    let (indices, values) = (ids(&sparse["indices"]), numbers(&sparse["values"]));
+    assert!(indices.len() > 3 && indices.is_sorted(), "{sparse}");
+    let tokens: Vec<String> = serde_json::from_value(sparse["tokens"].clone()).unwrap();
+    assert!(tokens.iter().any(|token| token.contains('▁')), "{tokens:?}");
+    assert_eq!(tokens.len(), indices.len());
+
+    let milvus = item(json!({"sparse_format": "milvus"})).await;
+    let by_id = milvus["sparse_embedding"].as_object().unwrap();
+    assert_eq!(by_id.len(), indices.len());
+    for (id, value) in indices.iter().zip(&values) {
+        assert_eq!(numbers(&json!([by_id[&id.to_string()]])), [*value]);
+    }
+    let elastic = item(json!({"sparse_format": "elasticsearch"})).await;
+    let by_token = elastic["sparse_embedding"].as_object().unwrap();
+    for (token, value) in tokens.iter().zip(&values) {
+        assert_eq!(
+            numbers(&json!([by_token[&token.replace('.', "__")]])),
+            [*value]
+        );
+    }
+    assert!(by_token.keys().all(|token| !token.contains('.')));
+
+    let rows: Vec<f32> = plain["colbert_embedding"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(numbers)
+        .collect();
+    let f32s = item(json!({"colbert_format": "base64"})).await["colbert_embedding"].clone();
+    assert_eq!(
+        (&f32s["shape"], &f32s["dtype"]),
+        (&json!([rows.len() / 64, 64]), &json!("float32"))
+    );
+    let bytes = STANDARD
+        .decode_to_vec(f32s["data"].as_str().unwrap())
+        .unwrap();
+    let decoded: Vec<f32> = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect();
+    assert_eq!(decoded, rows);
+    let as_dense = item(json!({"encoding_format": "base64"})).await;
+    assert_eq!(as_dense["colbert_embedding"], f32s);
+    let f16s = item(json!({"colbert_format": "base64_f16"})).await["colbert_embedding"].clone();
+    assert_eq!(f16s["dtype"], "float16");
+    let bytes = STANDARD
+        .decode_to_vec(f16s["data"].as_str().unwrap())
+        .unwrap();
+    assert_eq!(bytes.len(), rows.len() * 2);
+    let halves: Vec<f32> = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|b| half::f16::from_le_bytes(*b).to_f32())
+        .collect();
+    assert!(max_difference(&halves, &rows) < 1e-3);
+}
+
+#[tokio::test]
+async fn what_a_model_does_not_give_and_what_nobody_knows_is_refused_by_name() {
+    let config = tiny_config(&format!("[models.mini]\npath = {:?}", minilm()));
+    let gateway = Gateway::start(&config);
+    let cases = [
+        (
+            json!({"model": "mini", "outputs": ["dense", "sparse"]}),
+            "outputs",
+            "gives dense, not dense, sparse",
+        ),
+        (json!({"outputs": ["dens"]}), "outputs", "got \"dens\""),
+        (json!({"outputs": []}), "outputs", "got []"),
+        (json!({"outputs": "dense"}), "outputs", "a list of"),
+        (
+            json!({"sparse_format": "faiss"}),
+            "sparse_format",
+            "\"qdrant\" or \"milvus\"",
+        ),
+        (json!({"colbert_format": 5}), "colbert_format", "got 5"),
+        (
+            json!({"prompt_name": "nix"}),
+            "prompt_name",
+            "there is no prompt \"nix\"",
+        ),
+        (
+            json!({"late_chunking": true}),
+            "late_chunking",
+            "not supported",
+        ),
+    ];
+    for (more, param, message) in cases {
+        let mut body = json!({"model": "tiny", "input": "a"});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let answer = gateway.embed(&body).await;
+        assert_eq!(
+            (answer.status, answer.body["error"]["param"].as_str()),
+            (400, Some(param)),
+            "{}",
+            answer.body
+        );
+        assert!(answer.message().contains(message), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn prompts_are_put_in_front_by_name_and_by_kind() {
+    let prompts = "prompts = { query = \"question: \", passage = \"text: \", other = \"o: \" }\ndefault_prompt = \"other\"";
+    let gateway = Gateway::start(&tiny_config(prompts));
+    let plain = Gateway::start(&tiny_config(""));
+    let expected = plain
+        .vectors("tiny", &json!(["o: a", "question: a", "text: a"]))
+        .await;
+    for (more, i) in [
+        (json!({}), 0),
+        (json!({"input_type": "query"}), 1),
+        (json!({"task": "retrieval.query"}), 1),
+        (json!({"input_type": "search_document"}), 2),
+        (json!({"prompt_name": "passage", "input_type": "query"}), 2),
+    ] {
+        let mut body = json!({"model": "tiny", "input": ["a"]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let got = gateway.embed(&body).await.vectors();
+        assert!(max_difference(&got[0], &expected[i]) < SAME, "{body}");
+    }
+    let tei = ok(
+        &gateway,
+        "/embed",
+        json!({"inputs": "a", "prompt_name": "query"}),
+    )
+    .await;
+    assert!(max_difference(&numbers(&tei[0]), &expected[1]) < SAME);
+    let cohere = json!({"model": "tiny", "texts": ["a"], "input_type": "search_query"});
+    let cohere = ok(&gateway, "/v2/embed", cohere).await;
+    assert!(max_difference(&numbers(&cohere["embeddings"]["float"][0]), &expected[1]) < SAME);
+}
+
+#[tokio::test]
+async fn jinas_additions_are_understood() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let expected = gateway.vectors("tiny", &json!(["a", "b"])).await;
+    let body = json!({"model": "tiny", "input": [{"text": "a"}, {"text": "b"}], "embedding_type": "float",
+        "normalized": true, "task": "text-matching", "late_chunking": false});
+    let got = gateway.embed(&body).await.vectors();
+    for (a, b) in got.iter().zip(&expected) {
+        assert!(max_difference(a, b) < SAME);
+    }
+    let raw = gateway
+        .embed(&json!({"model": "tiny", "input": "a", "normalized": false}))
+        .await
+        .vectors();
+    let length = raw[0].iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!((length - 1.0).abs() > 0.01 && cosine(&raw[0], &expected[0]) > 0.999_999);
+    let image = gateway
+        .embed(&json!({"model": "tiny", "input": [{"image": "x"}]}))
+        .await;
+    assert_eq!(image.status, 400);
+    assert!(
+        image.message().contains("input[0]") && image.message().contains("\"image\""),
+        "{}",
+        image.body
+    );
+}
+
+#[tokio::test]
+async fn text_embeddings_inference_is_spoken() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let expected = gateway
+        .vectors("tiny", &json!(["hello world", "好 world"]))
+        .await;
+    for path in ["/embed", "/"] {
+        let answer = ask(
+            &gateway,
+            path,
+            json!({"inputs": ["hello world", "好 world"]}),
+        )
+        .await;
+        assert_eq!(answer.header("x-compute-characters"), Some("18"));
+        let n_tokens: usize = answer.header("x-compute-tokens").unwrap().parse().unwrap();
+        assert!(n_tokens > 8);
+        for (i, expected) in expected.iter().enumerate() {
+            assert!(max_difference(&numbers(&answer.body[i]), expected) < SAME);
+        }
+    }
+    let one = ok(&gateway, "/embed", json!({"inputs": "hello world"})).await;
+    assert_eq!(
+        one.as_array().unwrap().len(),
+        1,
+        "one input still gives a list"
+    );
+    let cut = ok(
+        &gateway,
+        "/embed",
+        json!({"inputs": "hello world", "dimensions": 8, "normalize": false}),
+    )
+    .await;
+    assert_eq!(cut[0].as_array().unwrap().len(), 8);
+
+    let tokens = ok(&gateway, "/tokenize", json!({"inputs": "hello wörld"})).await;
+    let tokens = tokens[0].as_array().unwrap();
+    assert_eq!(
+        (&tokens[0]["special"], &tokens[0]["start"]),
+        (&json!(true), &Value::Null)
+    );
+    let inner: Vec<&Value> = tokens
+        .iter()
+        .filter(|token| token["special"] == false)
+        .collect();
+    assert_eq!(
+        inner.last().unwrap()["stop"],
+        11,
+        "places are in characters"
+    );
+    let all: Vec<usize> = tokens
+        .iter()
+        .map(|token| ids(&json!([token["id"]]))[0])
+        .collect();
+    let bare = ok(
+        &gateway,
+        "/tokenize",
+        json!({"inputs": ["hello wörld"], "add_special_tokens": false}),
+    )
+    .await;
+    assert_eq!(bare[0].as_array().unwrap().len(), inner.len());
+    let text = ok(&gateway, "/decode", json!({"ids": all})).await;
+    assert_eq!(text, json!(["hello wörld"]));
+    let special = ok(
+        &gateway,
+        "/decode",
+        json!({"ids": [all], "skip_special_tokens": false}),
+    )
+    .await;
+    assert!(special[0].as_str().unwrap().starts_with("<s>"), "{special}");
+    let native = ok(&gateway, "/embed", json!({"inputs": all})).await;
+    let text = gateway.vectors("tiny", &json!("hello wörld")).await;
+    assert!(
+        max_difference(&numbers(&native[0]), &text[0]) < SAME,
+        "ids are the model's own"
+    );
+
+    let sparse = ok(&gateway, "/embed_sparse", json!({"inputs": "hello world"})).await;
+    let body = json!({"input": "hello world", "outputs": ["sparse"]});
+    let like = ok(&gateway, "/v1/embeddings", body).await["data"][0]["sparse_embedding"].clone();
+    let pairs = sparse[0].as_array().unwrap();
+    let of = |name: &str| Value::from_iter(pairs.iter().map(|pair| pair[name].clone()));
+    assert_eq!(
+        (of("index"), of("value")),
+        (like["indices"].clone(), like["values"].clone())
+    );
+
+    let inputs =
+        json!({"source_sentence": "hello world", "sentences": ["好 world", "hello world"]});
+    let scores = numbers(&ok(&gateway, "/similarity", json!({"inputs": inputs})).await);
+    let like = cosine(&expected[0], &expected[1]);
+    assert!(
+        (f64::from(scores[0]) - like).abs() < 1e-5 && (scores[1] - 1.0).abs() < 1e-5,
+        "{scores:?} {like}"
+    );
+
+    let info = gateway.get("/info").await.body;
+    assert_eq!(
+        (
+            &info["model_id"],
+            &info["model_type"]["embedding"]["pooling"]
+        ),
+        (&json!("tiny"), &json!("cls"))
+    );
+    assert_eq!(
+        (&info["max_client_batch_size"], &info["auto_truncate"]),
+        (&json!(2048), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn long_texts_are_cut_on_the_side_that_the_request_says() {
+    let gateway = Gateway::start(&tiny_config("max_length = 16"));
+    let long = "one two three four five six seven eight nine ten";
+    let cut = async |more: Value| {
+        let mut body = json!({"inputs": long});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let answer = ask(&gateway, "/embed", body).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(
+            answer.header("x-truncated").unwrap().starts_with("0:"),
+            "{:?}",
+            answer.headers
+        );
+        numbers(&answer.body[0])
+    };
+    let tokens = ok(&gateway, "/tokenize", json!({"inputs": long})).await;
+    let all: Vec<usize> = tokens[0]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| ids(&json!([token["id"]]))[0])
+        .collect();
+    let (n, begin, end) = (all.len(), all[0], all[all.len() - 1]);
+    assert!(n > 16);
+    let right = [&all[..15], &[end]].concat();
+    let left = [&[begin], &all[n - 15..]].concat();
+    let expected = ok(&gateway, "/embed", json!({"inputs": [right, left]})).await;
+    let right = cut(json!({})).await;
+    assert!(max_difference(&right, &numbers(&expected[0])) < SAME);
+    let left = cut(json!({"truncation_direction": "Left"})).await;
+    assert!(max_difference(&left, &numbers(&expected[1])) < SAME);
+    assert!(max_difference(&left, &right) > 0.01, "the two ends differ");
+    let start = json!({"texts": [long], "input_type": "search_document", "truncate": "START"});
+    let start = ok(&gateway, "/v2/embed", start).await;
+    assert!(max_difference(&numbers(&start["embeddings"]["float"][0]), &left) < SAME);
+
+    let refused = ask(
+        &gateway,
+        "/embed",
+        json!({"inputs": long, "truncate": false}),
+    )
+    .await;
+    assert_eq!(
+        (refused.status, refused.body["error_type"].as_str()),
+        (422, Some("Validation"))
+    );
+    assert!(
+        refused.body["error"]
+            .as_str()
+            .unwrap()
+            .contains("at most 16"),
+        "{}",
+        refused.body
+    );
+    let refused = ask(
+        &gateway,
+        "/v2/embed",
+        json!({"texts": [long], "truncate": "NONE"}),
+    )
+    .await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.body["message"]
+            .as_str()
+            .unwrap()
+            .contains("at most 16"),
+        "{}",
+        refused.body
+    );
+}
+
+#[tokio::test]
+async fn ollama_is_spoken() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let expected = gateway.vectors("tiny", &json!(["a", "b"])).await;
+    let answer = ok(
+        &gateway,
+        "/api/embed",
+        json!({"model": "tiny:latest", "input": ["a", "b"]}),
+    )
+    .await;
+    assert_eq!(answer["model"], "tiny");
+    assert!(answer["prompt_eval_count"].as_u64().unwrap() >= 6);
+    assert!(answer["total_duration"].as_u64().unwrap() > 0 && answer["load_duration"] == 0);
+    for (i, expected) in expected.iter().enumerate() {
+        assert!(max_difference(&numbers(&answer["embeddings"][i]), expected) < SAME);
+    }
+    let older = ok(
+        &gateway,
+        "/api/embeddings",
+        json!({"model": "tiny", "prompt": "b"}),
+    )
+    .await;
+    assert!(max_difference(&numbers(&older["embedding"]), &expected[1]) < SAME);
+    let tags = gateway.get("/api/tags").await.body;
+    assert_eq!(tags["models"][0]["name"], "tiny");
+    let shown = ok(&gateway, "/api/show", json!({"model": "BAAI/tiny"})).await;
+    assert_eq!(
+        (
+            &shown["capabilities"],
+            &shown["model_info"]["bert.embedding_length"]
+        ),
+        (&json!(["embedding"]), &json!(64))
+    );
+    let missing = ask(
+        &gateway,
+        "/api/embed",
+        json!({"model": "nix", "input": "a"}),
+    )
+    .await;
+    assert_eq!(missing.status, 404);
+    assert!(
+        missing.body["error"].as_str().unwrap().contains("nix"),
+        "{}",
+        missing.body
+    );
+}
+
+#[tokio::test]
+async fn cohere_is_spoken() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let expected = gateway.vectors("tiny", &json!(["a"])).await.remove(0);
+    let body = json!({"model": "tiny", "input_type": "classification", "texts": ["a"],
+        "embedding_types": ["ubinary", "float", "binary", "base64"], "truncate": "END"});
+    let answer = ok(&gateway, "/v2/embed", body).await;
+    assert_eq!(answer["response_type"], "embeddings_by_type");
+    assert_eq!(answer["meta"]["billed_units"]["input_tokens"], 3);
+    let all = &answer["embeddings"];
+    assert!(max_difference(&numbers(&all["float"][0]), &expected) < SAME);
+    let bytes = STANDARD
+        .decode_to_vec(all["base64"][0].as_str().unwrap())
+        .unwrap();
+    assert_eq!(bytes.len(), 256);
+    let bits: Vec<u8> = serde_json::from_value(all["ubinary"][0].clone()).unwrap();
+    let signed: Vec<i8> = serde_json::from_value(all["binary"][0].clone()).unwrap();
+    for (i, x) in expected.iter().enumerate() {
+        let bit = bits[i / 8] >> (7 - i % 8) & 1;
+        assert_eq!(bit == 1, *x > 0.0, "bit {i}");
+        assert_eq!(i16::from(signed[i / 8]), i16::from(bits[i / 8]) - 128);
+    }
+    for (more, part) in [
+        (
+            json!({"embedding_types": ["int8"]}),
+            "embedding_types must be",
+        ),
+        (json!({"images": ["data:"]}), "images is not supported"),
+        (json!({"truncate": "MIDDLE"}), "\"NONE\" or \"START\""),
+        (json!({"texts": []}), "texts must hold at least one"),
+    ] {
+        let mut body = json!({"model": "tiny", "texts": ["a"]});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let answer = ask(&gateway, "/v2/embed", body).await;
+        assert_eq!(answer.status, 400);
+        assert!(
+            answer.body["message"].as_str().unwrap().contains(part),
+            "{}",
+            answer.body
+        );
+    }
+}
+
+#[tokio::test]
+async fn errors_come_in_the_words_of_the_routes_dialect() {
+    let config = tiny_config("").replace(
+        "mode = \"none\"",
+        "keys = [\"the-only-key-there-is\"]\nopen_routes = [\"tei\"]",
+    );
+    let gateway = Gateway::start(&config);
+    for (path, member) in [
+        ("/v1/embeddings", "/error/message"),
+        ("/api/embed", "/error"),
+        ("/v2/embed", "/message"),
+    ] {
+        let answer = ask(&gateway, path, json!({"input": "a", "texts": ["a"]})).await;
+        assert_eq!(
+            (answer.status, answer.header("www-authenticate")),
+            (401, Some("Bearer")),
+            "{path}"
+        );
+        assert!(
+            answer.body.pointer(member).unwrap().is_string(),
+            "{path}: {}",
+            answer.body
+        );
+    }
+    let cases = [
+        ("/embed", json!({"inputs": []}), 400, "Empty", "inputs"),
+        ("/embed", json!({"inputs": 5}), 422, "Validation", "inputs"),
+        ("/embed", json!({}), 422, "Validation", "inputs is missing"),
+        (
+            "/embed",
+            json!({"inputs": "a", "truncation_direction": "Up"}),
+            422,
+            "Validation",
+            "\"Right\" or \"Left\"",
+        ),
+        (
+            "/embed",
+            json!({"inputs": "a", "model": "nix"}),
+            404,
+            "Validation",
+            "nix",
+        ),
+        (
+            "/embed",
+            json!({"inputs": [1, 100_000_000]}),
+            422,
+            "Validation",
+            "100000000",
+        ),
+        (
+            "/tokenize",
+            json!({"inputs": "a".repeat(2 << 20)}),
+            413,
+            "Validation",
+            "at most 1048576 bytes",
+        ),
+        (
+            "/tokenize",
+            json!({"inputs": [1, 2]}),
+            422,
+            "Validation",
+            "tokens already",
+        ),
+        (
+            "/decode",
+            json!({"ids": "a"}),
+            422,
+            "Validation",
+            "ids must be",
+        ),
+        (
+            "/similarity",
+            json!({"inputs": {"source_sentence": "a"}}),
+            422,
+            "Validation",
+            "sentences",
+        ),
+    ];
+    for (path, body, status, kind, part) in cases {
+        let answer = ask(&gateway, path, body).await;
+        let said = (answer.status, answer.body["error_type"].as_str());
+        assert_eq!(said, (status, Some(kind)), "{path}: {}", answer.body);
+        assert!(
+            answer.body["error"].as_str().unwrap().contains(part),
+            "{path}: {}",
+            answer.body
+        );
+    }
+    let method = gateway.get("/embed").await;
+    assert_eq!(
+        (method.status, method.body["error_type"].as_str()),
+        (405, Some("Validation"))
+    );
+}
