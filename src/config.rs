@@ -25,7 +25,7 @@ use self::auth::Authenticators;
 pub use self::{
     auth::{AuthConfig, AuthMode, KeyConfig, KeySecret, LimitConfig, Timestamp},
     cache::{CacheConfig, CacheFileConfig, CachePolicy, ValuePrecision},
-    model::{BackendConfig, BackendType, Device, DimensionsPolicy, ModelConfig},
+    model::{BackendConfig, BackendType, Device, DimensionsPolicy, ModelConfig, RerankWeights},
     plugin::{
         CryptoConfig, GrantsConfig, Hook, HttpConfig, InstanceConfig, IssuerConfig, KvConfig,
         MOST_INSTANCES, OnError, PluginConfig,

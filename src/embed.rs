@@ -3,14 +3,15 @@
 mod finish;
 mod inputs;
 mod preprocess;
+mod rerank;
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use embedgate_core::Outputs;
 use futures_util::future::try_join_all;
 
-pub use self::preprocess::Preprocessed;
 use self::{finish::Finish, inputs::Prepared};
+pub use self::{preprocess::Preprocessed, rerank::Ranking};
 use crate::{
     batch::{Admission, Urgent, Work},
     cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},

@@ -83,6 +83,23 @@ impl Error {
         )
     }
 
+    /// Counts the inputs that it may name from another first one.
+    #[must_use]
+    pub fn moved(self, first: usize) -> Self {
+        let rest = self.message.split_once("input[");
+        let numbered = rest.and_then(|(before, rest)| {
+            let (i, after) = rest.split_once(']')?;
+            Some(format!(
+                "{before}documents[{}]{after}",
+                i.parse::<usize>().ok()? + first
+            ))
+        });
+        match numbered {
+            Some(message) => Self { message, ..self },
+            None => self,
+        }
+    }
+
     /// Makes an error that the client cannot mend and need not understand.
     pub fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self {

@@ -17,6 +17,7 @@ mod metrics;
 mod models;
 mod ollama;
 mod openai;
+mod rerank;
 mod stream;
 mod tei;
 mod trace;
@@ -111,6 +112,10 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/show", post(ollama::show))
         .route("/api/version", get(ollama::version))
         .route("/v2/embed", post(cohere::embed))
+        .route("/v1/rerank", post(rerank::jina))
+        .route("/v1/v1/rerank", post(rerank::jina))
+        .route("/v2/rerank", post(rerank::cohere))
+        .route("/rerank", post(rerank::either))
         .route("/", get(health::root).post(tei::embed))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -132,6 +137,7 @@ fn route(path: &str) -> Option<Route> {
         "/embed" | "/embed_sparse" | "/similarity" | "/tokenize" | "/decode" | "/info" | "/" => {
             Some(Route::Tei)
         }
+        path if path.ends_with("/rerank") => Some(Route::Rerank),
         "/v2/embed" => Some(Route::Cohere),
         path if path.starts_with("/api/") => Some(Route::Ollama),
         path if path.ends_with("/embeddings") => Some(Route::Embeddings),

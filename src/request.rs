@@ -141,6 +141,8 @@ pub enum Route {
     Ollama,
     /// `POST /v2/embed`.
     Cohere,
+    /// `POST /v1/rerank` and its neighbours.
+    Rerank,
 }
 
 /// A model's name or alias; or the beginning of names, where it ends in `*`.

@@ -40,6 +40,8 @@ pub struct ModelConfig {
     pub token_ids: Option<TokenIds>,
     /// What `dimensions` below the model's own does: `cut` (and renormalize) or `refuse`.
     pub dimensions: DimensionsPolicy,
+    /// What each of a model's results counts where it reranks by them: a weighted mean.
+    pub rerank: RerankWeights,
     /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429.
     pub queue_capacity: usize,
     /// Most tokens in one forward pass, padding included; a longer input goes alone. None means what a measurement at
@@ -72,6 +74,7 @@ impl Default for ModelConfig {
             default_prompt: None,
             token_ids: None,
             dimensions: DimensionsPolicy::Cut,
+            rerank: RerankWeights::default(),
             queue_capacity: 8192,
             max_batch_tokens: None,
             max_batch_time: Period::milliseconds(200),
@@ -79,6 +82,30 @@ impl Default for ModelConfig {
             lane: None,
             replicas: 1,
             tokenizer_threads: 2,
+        }
+    }
+}
+
+/// Weights of a mean, each at least 0.
+///
+/// Source: FlagEmbedding 1.4.2, `inference/embedder/encoder_only/m3.py`, `compute_score`: all are 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RerankWeights {
+    /// Of the product of the dense vectors.
+    pub dense: f64,
+    /// Of the sum of products of lexical weights.
+    pub sparse: f64,
+    /// Of the mean, over the query's tokens, of the best product with a token of the document.
+    pub colbert: f64,
+}
+
+impl Default for RerankWeights {
+    fn default() -> Self {
+        Self {
+            dense: 1.0,
+            sparse: 1.0,
+            colbert: 1.0,
         }
     }
 }
@@ -199,6 +226,18 @@ impl ModelConfig {
         let mut problem = |key: &str, message: String| {
             problems.push(Problem::new(format!("models.{name}.{key}"), message))
         };
+        let RerankWeights {
+            dense,
+            sparse,
+            colbert,
+        } = self.rerank;
+        let weights = [dense, sparse, colbert];
+        if weights.iter().any(|w| !w.is_finite() || *w < 0.0) || weights == [0.0; 3] {
+            problem(
+                "rerank",
+                format!("the weights must be at least 0 and not all 0, got {weights:?}"),
+            );
+        }
         if self.backend.file.is_some() && self.backend.kind != BackendType::Onnx {
             problem(
                 "backend.file",

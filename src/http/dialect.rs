@@ -26,7 +26,7 @@ impl Dialect {
                 Self::Tei
             }
             "/" if method == Method::POST => Self::Tei,
-            "/v2/embed" => Self::Cohere,
+            "/v2/embed" | "/v2/rerank" => Self::Cohere,
             route if route.starts_with("/api/") => Self::Ollama,
             _ => Self::OpenAi,
         }

@@ -31,6 +31,16 @@ pub(super) struct Failed {
 #[derive(Clone)]
 struct Said(Error);
 
+impl Failed {
+    /// Says it in the words of a dialect, whatever the route's is.
+    pub(super) fn in_words_of(self, dialect: Dialect) -> Self {
+        Self {
+            dialect: Some(dialect),
+            ..self
+        }
+    }
+}
+
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         Self {
@@ -64,7 +74,7 @@ pub(super) fn in_dialect(mut response: Response, dialect: Dialect) -> Response {
 
 fn say(error: &Error, dialect: Dialect) -> Response {
     let (status, kind, default_code) = rendering(error.kind);
-    let status = in_words_of(dialect, status, error);
+    let status = status_of(dialect, status, error);
     let cause = error.source.is_some().then(|| Cause(error.clone()));
     let is_ours = !matches!(error.kind, ErrorKind::Refused(_));
     let code = error.code.clone().or(default_code.map(Into::into));
@@ -121,7 +131,7 @@ fn say(error: &Error, dialect: Dialect) -> Response {
 /// Where text-embeddings-inference chose other statuses than the rest of the field.
 ///
 /// Source: text-embeddings-inference 1.9, `router/src/http/server.rs`, `impl From<&ErrorType> for StatusCode`.
-fn in_words_of(dialect: Dialect, status: StatusCode, error: &Error) -> StatusCode {
+fn status_of(dialect: Dialect, status: StatusCode, error: &Error) -> StatusCode {
     match (dialect, error.kind) {
         (Dialect::Tei, ErrorKind::InvalidRequest) if error.code.as_deref() == Some(EMPTY) => status,
         (Dialect::Tei, ErrorKind::InvalidRequest) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -215,7 +225,7 @@ pub(super) fn probe(serving: bool, body: serde_json::Value) -> Response {
 pub(super) async fn no_route(method: Method, uri: Uri) -> Failed {
     let path: String = uri.path().chars().take(100).collect();
     let message = format!(
-        "there is no {method} {path} here; embeddings are at POST /v1/embeddings, models at GET /v1/models"
+        "there is no {method} {path} here; embeddings are at POST /v1/embeddings, reranking at POST /v1/rerank, models at GET /v1/models"
     );
     Error::new(ErrorKind::RouteNotFound, message).into()
 }

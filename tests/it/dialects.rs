@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     reference::Reference,
-    support::{Answer, Gateway, cosine, max_difference, minilm, texts, tiny_config},
+    support::{Answer, Gateway, cosine, fixtures, max_difference, minilm, texts, tiny_config},
 };
 
 /// Two f32 runs of one text in other company.
@@ -532,6 +532,192 @@ async fn cohere_is_spoken() {
         assert!(
             answer.body["message"].as_str().unwrap().contains(part),
             "{}",
+            answer.body
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_gives_all_three_reranks_as_flag_embedding_does() {
+    let file = std::fs::read_to_string(fixtures().join("tiny_rerank_reference.json")).unwrap();
+    let reference: Value = serde_json::from_str(&file).unwrap();
+    let texts = texts();
+    let (queries, documents) = (ids(&reference["queries"]), ids(&reference["documents"]));
+    let given: Vec<&String> = documents.iter().map(|i| &texts[*i]).collect();
+    for (name, weights) in [
+        ("default", ""),
+        (
+            "uneven",
+            "rerank = { dense = 0.4, sparse = 0.2, colbert = 0.4 }",
+        ),
+    ] {
+        let gateway = Gateway::start(&tiny_config(weights));
+        let scores = numbers(&reference["scores"][name]);
+        assert_eq!(scores.len(), queries.len() * documents.len());
+        for (i, expected) in queries.iter().zip(scores.chunks(documents.len())) {
+            let body = json!({"query": texts[*i], "texts": given, "raw_scores": true});
+            let answer = ok(&gateway, "/rerank", body).await;
+            let lines = answer.as_array().unwrap();
+            assert_eq!(lines.len(), documents.len());
+            let mut last = f64::INFINITY;
+            for line in lines {
+                let (index, score) = (
+                    ids(&json!([line["index"]]))[0],
+                    line["score"].as_f64().unwrap(),
+                );
+                let far = (score - f64::from(expected[index])).abs();
+                assert!(
+                    far < 1e-4 * score.abs().max(1.0),
+                    "{name} {i} {index}: {score} {far}"
+                );
+                assert!(score <= last, "best first");
+                last = score;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn reranking_is_spoken_as_jina_cohere_and_tei_do() {
+    let config = format!(
+        "rerank = {{ sparse = 0.0 }}\n[models.mini]\npath = {:?}",
+        minilm()
+    );
+    let gateway = Gateway::start(&tiny_config(&config));
+    let documents = ["a red car", "cooking rice", "an automobile"];
+    let jina = json!({"model": "mini", "query": "car", "documents": documents, "top_n": 2, "return_documents": "true"});
+    let jina = ok(&gateway, "/v1/rerank", jina).await;
+    assert_eq!(jina["model"], "mini");
+    assert!(jina["usage"]["total_tokens"].as_u64().unwrap() >= 12);
+    assert_eq!(
+        jina["usage"]["total_tokens"],
+        jina["meta"]["tokens"]["input_tokens"]
+    );
+    let lines = jina["results"].as_array().unwrap();
+    let order: Vec<usize> = lines
+        .iter()
+        .map(|line| ids(&json!([line["index"]]))[0])
+        .collect();
+    assert_eq!(order, [0, 2], "the rice comes last, and two were asked for");
+    assert_eq!(lines[0]["document"]["text"], "an automobile");
+    let score = lines[0]["relevance_score"].as_f64().unwrap();
+    let vectors = gateway
+        .vectors("mini", &json!(["car", "an automobile"]))
+        .await;
+    assert!(
+        (score - cosine(&vectors[0], &vectors[1])).abs() < 1e-5,
+        "dense alone is its cosine"
+    );
+
+    let objects = json!({"model": "mini", "query": "car", "top_n": null, "return_documents": false,
+        "documents": [{"text": "a red car"}, {"text": "cooking rice"}]});
+    let objects = ok(&gateway, "/rerank", objects).await;
+    assert_eq!(objects["results"].as_array().unwrap().len(), 2);
+    assert!(objects["results"][0].get("document").is_none());
+
+    let cohere = json!({"model": "mini", "query": "car", "documents": documents, "top_n": 9, "max_tokens_per_doc": 99});
+    let cohere = ok(&gateway, "/v2/rerank", cohere).await;
+    assert_eq!(
+        (
+            &cohere["results"][1]["index"],
+            cohere["results"].as_array().unwrap().len()
+        ),
+        (&json!(0), 3)
+    );
+    assert_eq!(cohere["meta"]["billed_units"]["search_units"], 1);
+
+    let tei = json!({"model": "mini", "query": "car", "texts": documents, "return_text": true});
+    let tei = ok(&gateway, "/rerank", tei).await;
+    assert_eq!(
+        (&tei[0]["index"], &tei[0]["text"]),
+        (&json!(2), &json!("an automobile"))
+    );
+    let all = tei
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["score"].as_f64().unwrap());
+    assert!(
+        all.clone().all(|score| (0.0..=1.0).contains(&score)) && all.is_sorted_by(|a, b| a >= b)
+    );
+
+    let cases = [
+        (
+            "/v1/rerank",
+            json!({"query": "a"}),
+            400,
+            "/error/message",
+            "documents is missing",
+        ),
+        (
+            "/v1/rerank",
+            json!({"documents": ["a"]}),
+            400,
+            "/error/message",
+            "query is missing",
+        ),
+        (
+            "/v1/rerank",
+            json!({"query": "a", "documents": [5]}),
+            400,
+            "/error/message",
+            "a list of strings",
+        ),
+        (
+            "/v1/rerank",
+            json!({"query": "a", "documents": ["a"], "return_documents": "yes"}),
+            400,
+            "/error/message",
+            "true or false",
+        ),
+        (
+            "/v1/rerank",
+            json!({"model": "nix", "query": "a", "documents": ["a"]}),
+            404,
+            "/error/message",
+            "nix",
+        ),
+        (
+            "/v2/rerank",
+            json!({"query": "a", "documents": []}),
+            400,
+            "/message",
+            "at least one",
+        ),
+        (
+            "/rerank",
+            json!({"query": "a", "texts": []}),
+            400,
+            "/error",
+            "texts must hold at least one",
+        ),
+        (
+            "/rerank",
+            json!({"query": 5, "texts": ["a"]}),
+            422,
+            "/error",
+            "query must be",
+        ),
+        (
+            "/rerank",
+            json!({"query": "a", "texts": ["b".to_owned(), "word ".repeat(9000)], "truncate": false}),
+            422,
+            "/error",
+            "documents[1]",
+        ),
+    ];
+    for (path, body, status, at, part) in cases {
+        let answer = ask(&gateway, path, body).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(
+            answer
+                .body
+                .pointer(at)
+                .unwrap()
+                .as_str()
+                .unwrap()
+                .contains(part),
+            "{path}: {}",
             answer.body
         );
     }

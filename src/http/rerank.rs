@@ -1,0 +1,189 @@
+//! `POST /v1/rerank` as Jina speaks it, `POST /v2/rerank` as Cohere does, and `POST /rerank`, where the body tells whether
+//! it is Jina's or text-embeddings-inference's.
+
+mod parse;
+
+use std::cmp::Reverse;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use self::parse::{Asked, Shape};
+use super::{
+    Gateway, State,
+    body::WholeBody,
+    context::Context,
+    dialect::Dialect,
+    error::{Failed, add_headers},
+    exchange,
+    trace::Work,
+};
+use crate::{
+    embed::Ranking,
+    error::Error,
+    request::{Input, RequestContext},
+};
+
+/// `POST /v1/rerank`.
+pub(super) async fn jina(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    Ok(answer(&gateway, &ctx, body, Shape::Jina).await?)
+}
+
+/// `POST /v2/rerank`.
+pub(super) async fn cohere(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    Ok(answer(&gateway, &ctx, body, Shape::Cohere).await?)
+}
+
+/// `POST /rerank`.
+pub(super) async fn either(
+    gateway: State,
+    Context(ctx): Context,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failed> {
+    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let shape = parse::shape(&body.bytes);
+    let answered = answer(&gateway, &ctx, body, shape).await;
+    answered.map_err(|error| match shape {
+        Shape::Tei => Failed::from(error).in_words_of(Dialect::Tei),
+        Shape::Jina | Shape::Cohere => error.into(),
+    })
+}
+
+async fn answer(
+    gateway: &Gateway,
+    ctx: &RequestContext,
+    body: WholeBody,
+    shape: Shape,
+) -> Result<Response, Error> {
+    let embedder = gateway.embedder()?;
+    let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
+    let (request, asked) = exchange::parse(gateway, &body.bytes, &parse::KNOWN, parser).await?;
+    let documents: Vec<String> = match asked.with_documents {
+        true => request.inputs[1..].iter().map(text).collect(),
+        false => Vec::new(),
+    };
+    let n_inputs = request.inputs.len();
+    let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
+    let take = |bytes| gateway.body_memory.take(bytes);
+    let mut ranking = embedder.rerank(ctx, request, take).await?;
+    drop(body.memory);
+    let added = std::mem::take(&mut ranking.headers);
+    let work = Work {
+        model: ranking.model.clone(),
+        n_inputs,
+        n_tokens: ranking.n_tokens,
+        n_cached: ranking.n_cached,
+    };
+    let json = render(shape, &asked, &ranking, &documents, &ctx.id).to_string();
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    add_headers(response.headers_mut(), &added);
+    response.extensions_mut().insert(work);
+    Ok(response)
+}
+
+fn text(input: &Input) -> String {
+    match input {
+        Input::Text(text) => text.clone(),
+        Input::Tokens(_) => String::new(),
+    }
+}
+
+/// One line of an answer.
+#[derive(Serialize)]
+struct Line<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relevance_score: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<Document<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    text: &'a str,
+}
+
+fn render(shape: Shape, asked: &Asked, ranking: &Ranking, documents: &[String], id: &str) -> Value {
+    // Best first; of equal ones, the first.
+    let mut order: Vec<usize> = (0..ranking.scores.len()).collect();
+    order.sort_by_key(|i| Reverse(Ordered(ranking.scores[*i])));
+    order.truncate(asked.top_n.unwrap_or(usize::MAX));
+    let lines: Vec<Line<'_>> = order
+        .into_iter()
+        .map(|index| {
+            let score = match asked.raw_scores {
+                true => ranking.scores[index],
+                false => ranking.scores[index].clamp(0.0, 1.0),
+            };
+            let text = documents.get(index).map(String::as_str);
+            let is_tei = shape == Shape::Tei;
+            Line {
+                index,
+                relevance_score: (!is_tei).then_some(score),
+                score: is_tei.then_some(score),
+                document: text.filter(|_| !is_tei).map(|text| Document { text }),
+                text: text.filter(|_| is_tei),
+            }
+        })
+        .collect();
+    let n = ranking.n_tokens;
+    match shape {
+        Shape::Tei => json!(lines),
+        Shape::Jina => json!({
+            "id": id,
+            "model": ranking.model,
+            "usage": {"prompt_tokens": n, "total_tokens": n},
+            "meta": {"tokens": {"input_tokens": n, "output_tokens": 0}},
+            "results": lines,
+        }),
+        Shape::Cohere => json!({
+            "id": id,
+            "results": lines,
+            "meta": {
+                "api_version": {"version": "2"},
+                "billed_units": {"search_units": 1},
+                "tokens": {"input_tokens": n, "output_tokens": 0},
+            },
+        }),
+    }
+}
+
+/// Scores are finite, so that they have an order.
+#[derive(PartialEq)]
+struct Ordered(f32);
+
+impl Eq for Ordered {}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}

@@ -1,0 +1,157 @@
+//! From the bytes of a body to a query and its documents.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::super::{
+    dialect::EMPTY,
+    json::{object, one_of, typed, wrong},
+};
+use crate::{
+    error::Error,
+    request::{EmbedRequest, Input, Side, TokenIds},
+};
+
+/// The members that mean something.
+pub(super) const KNOWN: [&str; 11] = [
+    "model",
+    "query",
+    "documents",
+    "texts",
+    "top_n",
+    "return_documents",
+    "return_text",
+    "raw_scores",
+    "truncate",
+    "truncation_direction",
+    "max_tokens_per_doc",
+];
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Jina,
+    Cohere,
+    Tei,
+}
+
+/// What is asked for, beside the scores.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// So many of the best; none means all.
+    pub(super) top_n: Option<usize>,
+    /// Whether the answer holds the documents.
+    pub(super) with_documents: bool,
+    /// Whether scores are given as they are, and not within 0 and 1.
+    pub(super) raw_scores: bool,
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    query: Option<&'a RawValue>,
+    documents: Option<&'a RawValue>,
+    texts: Option<&'a RawValue>,
+    top_n: Option<&'a RawValue>,
+    return_documents: Option<&'a RawValue>,
+    return_text: Option<&'a RawValue>,
+    raw_scores: Option<&'a RawValue>,
+    truncate: Option<&'a RawValue>,
+    truncation_direction: Option<&'a RawValue>,
+}
+
+/// A text, as itself or as Jina writes it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Plain(String),
+    Object { text: String },
+}
+
+impl From<Text> for Input {
+    fn from(text: Text) -> Self {
+        match text {
+            Text::Plain(text) | Text::Object { text } => Self::Text(text),
+        }
+    }
+}
+
+/// Texts are text-embeddings-inference's, documents everybody else's.
+pub(super) fn shape(bytes: &[u8]) -> Shape {
+    #[derive(Deserialize)]
+    struct Names<'a> {
+        #[serde(borrow)]
+        texts: Option<&'a RawValue>,
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Names { texts: Some(_) }) => Shape::Tei,
+        _ => Shape::Jina,
+    }
+}
+
+/// Reads a body: the query is the first input of the request, the documents are the rest, at most `max`.
+pub(super) fn request(
+    bytes: &[u8],
+    shape: Shape,
+    max: usize,
+) -> Result<(EmbedRequest, Asked), Error> {
+    let fields: Fields<'_> = object(bytes, "query and documents")?;
+    let (name, given, with_documents) = match shape {
+        Shape::Tei => ("texts", fields.texts, ("return_text", fields.return_text)),
+        Shape::Jina | Shape::Cohere => (
+            "documents",
+            fields.documents,
+            ("return_documents", fields.return_documents),
+        ),
+    };
+    let text = "a string, or an object with text";
+    let Some(query) = typed::<Text>("query", fields.query, text)? else {
+        return Err(Error::invalid("query", format!("query is missing: {text}")));
+    };
+    let list = "a list of strings, or of objects with text";
+    let Some(documents) = typed::<Vec<Text>>(name, given, list)? else {
+        return Err(Error::invalid(name, format!("{name} is missing: {list}")));
+    };
+    if documents.is_empty() {
+        let message = format!("{name} must hold at least one entry, got an empty list");
+        return Err(Error::invalid(name, message).with_code(EMPTY));
+    }
+    if documents.len() > max {
+        let n = documents.len();
+        let message = format!("{name} must hold at most {max} entries, got {n}: split the request");
+        return Err(Error::invalid(name, message));
+    }
+    let sides = [
+        ("Right", Side::Right),
+        ("Left", Side::Left),
+        ("right", Side::Right),
+        ("left", Side::Left),
+    ];
+    let top_n: Option<usize> = typed("top_n", fields.top_n, "a whole number, at least 1")?;
+    let inputs = std::iter::once(query).chain(documents).map(Input::from);
+    let request = EmbedRequest {
+        model: typed("model", fields.model, "a string")?,
+        token_ids: TokenIds::Reject,
+        truncate: flag("truncate", fields.truncate)?,
+        side: one_of("truncation_direction", fields.truncation_direction, &sides)?
+            .unwrap_or(Side::Right),
+        ..EmbedRequest::new(inputs.collect())
+    };
+    let asked = Asked {
+        top_n: top_n.filter(|n| *n > 0),
+        with_documents: flag(with_documents.0, with_documents.1)?.unwrap_or(false),
+        raw_scores: flag("raw_scores", fields.raw_scores)?.unwrap_or(false),
+    };
+    Ok((request, asked))
+}
+
+/// RAGFlow's Xinference client writes booleans as strings.
+fn flag(name: &'static str, raw: Option<&RawValue>) -> Result<Option<bool>, Error> {
+    match raw.map(RawValue::get) {
+        None | Some("null") => Ok(None),
+        Some("true" | "\"true\"" | "\"True\"") => Ok(Some(true)),
+        Some("false" | "\"false\"" | "\"False\"" | "\"\"") => Ok(Some(false)),
+        Some(other) => Err(wrong(name, "true or false", other)),
+    }
+}
