@@ -9,7 +9,8 @@ use embedgate_core::{EncoderConfig, TokenBatch};
 
 use crate::{
     attention::attend,
-    ops::{Add, AddBias, AddNorm, BiasActivation},
+    linear::Linear,
+    ops::{Add, AddNorm, BiasActivation},
     weights::{Weights, WeightsError},
 };
 
@@ -32,31 +33,6 @@ struct Layer {
     down: Linear,
     /// Rows: bias of `down`, then weight and bias of the normalization.
     output_norm: Tensor,
-}
-
-struct Linear {
-    /// Shape `(outputs, inputs)`, as PyTorch stores it.
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Linear {
-    fn load(
-        weights: &Weights,
-        name: &str,
-        outputs: usize,
-        inputs: usize,
-    ) -> std::result::Result<Self, WeightsError> {
-        Ok(Self {
-            weight: weights.tensor(&format!("{name}.weight"), &[outputs, inputs])?,
-            bias: weights.tensor(&format!("{name}.bias"), &[outputs])?,
-        })
-    }
-
-    /// The product without the bias, which is added together with what follows.
-    fn product(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.weight.t()?)
-    }
 }
 
 impl Encoder {
@@ -147,8 +123,7 @@ impl Layer {
         config: &EncoderConfig,
     ) -> Result<Tensor> {
         let eps = config.layer_norm_eps;
-        let qkv = self.qkv.product(hidden)?;
-        qkv.inplace_op2(&self.qkv.bias, &AddBias)?;
+        let qkv = self.qkv.forward(hidden)?;
         let attended = self
             .attention_out
             .product(&attend(&qkv, offsets, config.n_heads)?)?;

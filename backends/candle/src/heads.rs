@@ -4,53 +4,27 @@ use candle_core::{Result, Tensor};
 use embedgate_core::{Matrix, Outputs, SparseVector, TokenBatch};
 
 use crate::{
-    ops::AddBias,
+    linear::Linear,
     weights::{Weights, WeightsError},
 };
 
 pub(crate) struct Heads {
-    sparse: Option<Head>,
-    multi_vector: Option<Head>,
-}
-
-struct Head {
-    /// Shape `(outputs, width)`.
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Head {
-    /// Reads a head of `{"weight": (outputs, width), "bias": (outputs,)}`; none where the folder has no such file.
-    fn load(
-        weights: &Weights,
-        name: &str,
-        outputs: usize,
-        width: usize,
-    ) -> std::result::Result<Option<Self>, WeightsError> {
-        let weight = format!("{name}.weight");
-        if !weights.has(&weight) {
-            return Ok(None);
-        }
-        let bias = weights.tensor(&format!("{name}.bias"), &[outputs])?;
-        Ok(Some(Self {
-            weight: weights.tensor(&weight, &[outputs, width])?,
-            bias,
-        }))
-    }
-
-    fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        let product = hidden.matmul(&self.weight.t()?)?;
-        product.inplace_op2(&self.bias, &AddBias)?;
-        Ok(product)
-    }
+    sparse: Option<Linear>,
+    multi_vector: Option<Linear>,
 }
 
 impl Heads {
     /// Loads the heads that the weights have.
     pub(crate) fn load(weights: &Weights, width: usize) -> std::result::Result<Self, WeightsError> {
+        let head = |name: &str, outputs| {
+            let is_there = weights.has(&format!("{name}.weight"));
+            is_there
+                .then(|| Linear::load(weights, name, outputs, width))
+                .transpose()
+        };
         Ok(Self {
-            sparse: Head::load(weights, "sparse_linear", 1, width)?,
-            multi_vector: Head::load(weights, "colbert_linear", width, width)?,
+            sparse: head("sparse_linear", 1)?,
+            multi_vector: head("colbert_linear", width)?,
         })
     }
 

@@ -6,6 +6,7 @@
 mod attention;
 mod encoder;
 mod heads;
+mod linear;
 mod math;
 mod ops;
 pub mod weights;
