@@ -78,6 +78,7 @@ impl CandleBackend {
                 .max_sequence_tokens
                 .min(folder.encoder.max_sequence_tokens()),
             vocabulary_size: folder.encoder.vocabulary_size,
+            type_vocabulary_size: folder.encoder.type_vocabulary_size,
             layout: Layout::Packed,
         };
         let Options {

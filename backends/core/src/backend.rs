@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendError, EmbeddingBatch, Outputs, TokenBatch};
+use crate::{BackendError, EmbeddingBatch, Outputs, TokenBatch, batch::Sequence};
 
 /// A model loaded on one device, owned by one worker thread.
 pub trait Backend: Send {
@@ -12,12 +12,14 @@ pub trait Backend: Send {
     /// Runs one forward pass for all of `outputs`.
     ///
     /// Row `i` of every result belongs to sequence `i` of `batch`. Dense vectors are pooled and multi-vectors projected,
-    /// neither is normalized: that is the caller's, who may cut dimensions first. Exactly the results asked for are set.
+    /// neither is normalized: that is the caller's, who may cut dimensions first. Scores are raw logits. Exactly the
+    /// results asked for are set.
     ///
     /// # Errors
     /// [`BackendError::InvalidBatch`] when the batch is empty, holds an empty sequence, one longer than
-    /// [`BackendInfo::max_sequence_tokens`], or an id outside the vocabulary. [`BackendError::UnsupportedOutput`] when
-    /// the model cannot give what is asked. [`BackendError::Inference`] when the library underneath fails.
+    /// [`BackendInfo::max_sequence_tokens`], or an id or a segment outside its vocabulary.
+    /// [`BackendError::UnsupportedOutput`] when the model cannot give what is asked. [`BackendError::Inference`] when the
+    /// library underneath fails.
     fn embed(
         &mut self,
         batch: &TokenBatch,
@@ -34,14 +36,16 @@ pub struct BackendInfo {
     pub device: String,
     /// The number format of the arithmetic.
     pub precision: Precision,
-    /// Width of a dense vector.
+    /// Width of a dense vector; 0 where the model gives none.
     pub dimensions: usize,
-    /// What the model can be asked for.
+    /// What the model can be asked for: a cross-encoder for scores alone, any other model for dense vectors at least.
     pub outputs: Outputs,
     /// Longest sequence in tokens, special tokens included.
     pub max_sequence_tokens: usize,
     /// Valid token ids are below this.
     pub vocabulary_size: usize,
+    /// Valid segments are below this.
+    pub type_vocabulary_size: usize,
     /// How a batch lies in memory, and therefore what it costs.
     pub layout: Layout,
 }
@@ -64,12 +68,13 @@ impl BackendInfo {
             });
         }
         for (i, sequence) in batch.iter().enumerate() {
-            self.check_sequence(i, sequence.ids)?;
+            self.check_sequence(i, sequence)?;
         }
         Ok(())
     }
 
-    fn check_sequence(&self, i: usize, ids: &[u32]) -> Result<(), BackendError> {
+    fn check_sequence(&self, i: usize, sequence: Sequence<'_>) -> Result<(), BackendError> {
+        let Sequence { ids, type_ids } = sequence;
         if ids.is_empty() {
             return Err(BackendError::InvalidBatch(format!("sequence {i} is empty")));
         }
@@ -84,6 +89,12 @@ impl BackendInfo {
             return Err(BackendError::InvalidBatch(format!(
                 "sequence {i} holds token id {id}, the vocabulary has {} ids",
                 self.vocabulary_size
+            )));
+        }
+        let segments = self.type_vocabulary_size;
+        if let Some(segment) = type_ids.iter().find(|&&id| id as usize >= segments) {
+            return Err(BackendError::InvalidBatch(format!(
+                "sequence {i} holds segment {segment}, the model has {segments} segments"
             )));
         }
         Ok(())

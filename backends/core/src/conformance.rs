@@ -1,14 +1,16 @@
 //! The test that every backend must pass, whatever its model.
 
-use crate::{Backend, BackendError, EmbeddingBatch, Outputs, SparseVector, TokenBatch};
+use crate::{Backend, BackendError, EmbeddingBatch, Matrix, Outputs, SparseVector, TokenBatch};
 
-/// Largest difference of a number, relative to the largest of its vector, between two ways of running one sequence.
+/// Largest difference of a number, relative to the largest of its vector, between two ways of running one sequence. A
+/// vector of one number, such as a score, is taken relative to the largest of all sequences.
 ///
 /// Matrix products of another size sum in another order: 2e-5 is about 100 roundings of f32.
 pub const TOLERANCE: f32 = 2e-5;
 
 /// Checks a backend against the contract: one sequence alone, in any batch and in any order gives the same rows; shapes
-/// are right; exactly the outputs asked for are set; what breaks the contract is refused.
+/// are right; exactly the outputs asked for are set; scores differ between sequences; what breaks the contract is
+/// refused.
 ///
 /// # Errors
 /// A sentence that says which promise is broken.
@@ -29,7 +31,11 @@ pub fn check(backend: &mut dyn Backend) -> Result<(), String> {
     turned.reverse();
     same(&alone, &turned, "in reverse order")?;
     one_output_at_a_time(backend, &sequences, &together, info.outputs)?;
-    refusals(backend)
+    if info.outputs.score && alone.windows(2).all(|two| two[0].last() == two[1].last()) {
+        return Err("every sequence has the same score".into());
+    }
+    refused_outputs(backend)?;
+    refused_batches(backend)
 }
 
 /// The rows of one sequence, flattened, by output.
@@ -71,7 +77,7 @@ fn run(
     sequences: &[Vec<u32>],
     outputs: Outputs,
 ) -> Result<Vec<Rows>, String> {
-    let batch: TokenBatch = sequences.iter().map(Vec::as_slice).collect();
+    let batch = batch(sequences, backend.info().type_vocabulary_size);
     let result = backend
         .embed(&batch, outputs)
         .map_err(|e| format!("a valid batch is refused: {e}"))?;
@@ -84,27 +90,48 @@ fn run(
     if set != outputs {
         return Err(format!("asked for {outputs}, got {set}"));
     }
+    count(&result, sequences.len())?;
     (0..sequences.len()).map(|i| rows(&result, i)).collect()
 }
 
+/// The second half of each sequence is in segment 1, where the model has more than one.
+fn batch(sequences: &[Vec<u32>], n_segments: usize) -> TokenBatch {
+    let mut batch = TokenBatch::new();
+    for ids in sequences {
+        let second = |at: usize| u32::from(n_segments > 1 && at >= ids.len() / 2);
+        let type_ids: Vec<u32> = (0..ids.len()).map(second).collect();
+        batch.push_pair(ids, &type_ids);
+    }
+    batch
+}
+
+fn count(result: &EmbeddingBatch, n: usize) -> Result<(), String> {
+    let counts = [
+        result.dense.as_ref().map(Matrix::rows),
+        result.sparse.as_ref().map(Vec::len),
+        result.multi_vector.as_ref().map(Vec::len),
+        result.scores.as_ref().map(Vec::len),
+    ];
+    match counts.into_iter().flatten().find(|rows| *rows != n) {
+        Some(rows) => Err(format!("{n} sequences give {rows} rows")),
+        None => Ok(()),
+    }
+}
+
+/// Each result must have a row `i`: they were counted before.
 fn rows(result: &EmbeddingBatch, i: usize) -> Result<Rows, String> {
-    let missing = || format!("no row for sequence {i}");
     let mut rows = Vec::new();
     if let Some(dense) = &result.dense {
-        rows.push(if i < dense.rows() {
-            dense.row(i).to_vec()
-        } else {
-            return Err(missing());
-        });
+        rows.push(dense.row(i).to_vec());
     }
     if let Some(sparse) = &result.sparse {
-        rows.push(sparse_row(sparse.get(i).ok_or_else(missing)?)?);
+        rows.push(sparse_row(&sparse[i])?);
     }
     if let Some(multi) = &result.multi_vector {
-        rows.push(multi.get(i).ok_or_else(missing)?.data.clone());
+        rows.push(multi[i].data.clone());
     }
     if let Some(scores) = &result.scores {
-        rows.push(vec![*scores.get(i).ok_or_else(missing)?]);
+        rows.push(vec![scores[i]]);
     }
     Ok(rows)
 }
@@ -155,20 +182,26 @@ fn shapes(
 }
 
 fn same(expected: &[Rows], got: &[Rows], how: &str) -> Result<(), String> {
-    for (i, (expected, got)) in expected.iter().zip(got).enumerate() {
-        for (expected, got) in expected.iter().zip(got) {
-            let scale = expected
-                .iter()
-                .fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
+    for (i, (rows, got)) in expected.iter().zip(got).enumerate() {
+        for (n, (row, got)) in rows.iter().zip(got).enumerate() {
+            let scale = match row[..] {
+                [_] => largest(expected.iter().flat_map(|any| &any[n])),
+                _ => largest(row),
+            };
             let far = |(a, b): (&f32, &f32)| {
                 !a.is_finite() || !b.is_finite() || (a - b).abs() > TOLERANCE * scale
             };
-            if expected.len() != got.len() || expected.iter().zip(got).any(far) {
+            if row.len() != got.len() || row.iter().zip(got).any(far) {
                 return Err(format!("sequence {i} differs {how}"));
             }
         }
     }
     Ok(())
+}
+
+fn largest<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> f32 {
+    let numbers = numbers.into_iter();
+    numbers.fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()))
 }
 
 fn one_output_at_a_time(
@@ -177,8 +210,24 @@ fn one_output_at_a_time(
     together: &[Rows],
     outputs: Outputs,
 ) -> Result<(), String> {
+    for (n, single) in single_outputs()
+        .into_iter()
+        .filter(|single| outputs.contains(*single))
+        .enumerate()
+    {
+        let expected: Vec<Rows> = together.iter().map(|rows| vec![rows[n].clone()]).collect();
+        same(
+            &expected,
+            &run(backend, sequences, single)?,
+            &format!("when only {single} is asked for"),
+        )?;
+    }
+    Ok(())
+}
+
+fn single_outputs() -> [Outputs; 4] {
     let none = Outputs::default();
-    let singles = [
+    [
         Outputs {
             dense: true,
             ..none
@@ -195,54 +244,49 @@ fn one_output_at_a_time(
             score: true,
             ..none
         },
-    ];
-    for (n, single) in singles
-        .into_iter()
-        .filter(|single| outputs.contains(*single))
-        .enumerate()
-    {
-        let expected: Vec<Rows> = together.iter().map(|rows| vec![rows[n].clone()]).collect();
-        same(
-            &expected,
-            &run(backend, sequences, single)?,
-            &format!("when only {single} is asked for"),
-        )?;
+    ]
+}
+
+/// What the model does not give is refused, alone and together with what it gives.
+fn refused_outputs(backend: &mut dyn Backend) -> Result<(), String> {
+    let available = backend.info().outputs;
+    let one: TokenBatch = std::iter::once(&[0_u32][..]).collect();
+    for single in single_outputs() {
+        if available.contains(single) {
+            continue;
+        }
+        for asked in [single, single.union(available)] {
+            match backend.embed(&one, asked) {
+                Err(BackendError::UnsupportedOutput { .. }) => {}
+                other => {
+                    return Err(format!(
+                        "asking for {asked} of a model of {available} gives {:?}",
+                        other.map(|_| "rows")
+                    ));
+                }
+            }
+        }
     }
     Ok(())
 }
 
-fn refusals(backend: &mut dyn Backend) -> Result<(), String> {
+fn refused_batches(backend: &mut dyn Backend) -> Result<(), String> {
     let info = backend.info().clone();
-    let beyond = u32::try_from(info.vocabulary_size).map_err(|e| e.to_string())?;
-    let beyond = [beyond];
+    let beyond = |size: usize| u32::try_from(size).map_err(|e| e.to_string());
+    let unknown = [beyond(info.vocabulary_size)?];
     let too_long = vec![0; info.max_sequence_tokens + 1];
-    let cases: [(&str, Vec<&[u32]>); 4] = [
-        ("an empty batch", vec![]),
-        ("an empty sequence", vec![&[0], &[]]),
-        ("an id beyond the vocabulary", vec![&[0], &beyond]),
-        ("a sequence beyond the longest", vec![&too_long]),
+    let ids = |sequences: &[&[u32]]| sequences.iter().copied().collect::<TokenBatch>();
+    let mut other_segment = TokenBatch::new();
+    other_segment.push_pair(&[0], &[beyond(info.type_vocabulary_size)?]);
+    let cases = [
+        ("an empty batch", TokenBatch::new()),
+        ("an empty sequence", ids(&[&[0], &[]])),
+        ("an id beyond the vocabulary", ids(&[&[0], &unknown])),
+        ("a sequence beyond the longest", ids(&[&too_long])),
+        ("a segment beyond the model's", other_segment),
     ];
-    let all = Outputs {
-        dense: true,
-        sparse: true,
-        multi_vector: true,
-        score: true,
-    };
-    let one: TokenBatch = std::iter::once(&[0_u32][..]).collect();
-    if !info.outputs.contains(all) {
-        match backend.embed(&one, all) {
-            Err(BackendError::UnsupportedOutput { .. }) => {}
-            other => {
-                return Err(format!(
-                    "asking for too much gives {:?}",
-                    other.map(|_| "rows")
-                ));
-            }
-        }
-    }
-    for (what, sequences) in cases {
-        let batch: TokenBatch = sequences.into_iter().collect();
-        match backend.embed(&batch, Outputs::DENSE) {
+    for (what, batch) in cases {
+        match backend.embed(&batch, info.outputs) {
             Err(BackendError::InvalidBatch(_)) => {}
             other => {
                 return Err(format!(

@@ -30,6 +30,19 @@ impl Outputs {
         multi_vector: true,
         score: false,
     };
+    /// Scores alone: everything that a cross-encoder gives.
+    pub const SCORE: Self = Self {
+        dense: false,
+        sparse: false,
+        multi_vector: false,
+        score: true,
+    };
+
+    /// What a model that gives all of these is tried and timed with: scores where it gives them, else dense vectors.
+    #[must_use]
+    pub fn main(self) -> Self {
+        if self.score { Self::SCORE } else { Self::DENSE }
+    }
 
     /// Everything in either set.
     #[must_use]
@@ -141,7 +154,7 @@ pub struct EmbeddingBatch {
     pub sparse: Option<Vec<SparseVector>>,
     /// A matrix `(tokens - 1, dimensions)` a sequence, without the first token, not normalized.
     pub multi_vector: Option<Vec<Matrix>>,
-    /// One raw score a sequence.
+    /// One score a sequence: the logit as the head gives it, any finite number, larger for a better match. No sigmoid.
     pub scores: Option<Vec<f32>>,
 }
 

@@ -121,6 +121,7 @@ impl MockBackend {
             outputs: Outputs::BGE_M3,
             max_sequence_tokens: 512,
             vocabulary_size: 100_000,
+            type_vocabulary_size: 2,
             layout: Layout::Packed,
         };
         Self {
