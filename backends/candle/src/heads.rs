@@ -1,21 +1,35 @@
-//! The sparse and ColBERT heads of bge-m3, which lie beside the encoder's weights.
+//! What makes rows of token vectors: the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
 
 use candle_core::{Result, Tensor};
-use embedgate_core::{Matrix, Outputs, SparseVector, TokenBatch};
+use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};
 
 use crate::{
+    classifier::Classifier,
     linear::Linear,
     weights::{Weights, WeightsError},
 };
 
+#[derive(Default)]
 pub(crate) struct Heads {
     sparse: Option<Linear>,
     multi_vector: Option<Linear>,
+    /// A model that has it gives nothing else.
+    classifier: Option<Classifier>,
 }
 
 impl Heads {
-    /// Loads the heads that the weights have.
-    pub(crate) fn load(weights: &Weights, width: usize) -> std::result::Result<Self, WeightsError> {
+    /// Loads the head of a cross-encoder, or of bge-m3's those that the weights have.
+    pub(crate) fn load(
+        folder: &ModelFolder,
+        weights: &Weights,
+    ) -> std::result::Result<Self, WeightsError> {
+        if folder.is_cross_encoder {
+            return Ok(Self {
+                classifier: Some(Classifier::load(&folder.encoder, weights)?),
+                ..Self::default()
+            });
+        }
+        let width = folder.encoder.hidden_size;
         let head = |name: &str, outputs| {
             let is_there = weights.has(&format!("{name}.weight"));
             is_there
@@ -25,15 +39,18 @@ impl Heads {
         Ok(Self {
             sparse: head("sparse_linear", 1)?,
             multi_vector: head("colbert_linear", width)?,
+            classifier: None,
         })
     }
 
     pub(crate) fn outputs(&self) -> Outputs {
+        if self.classifier.is_some() {
+            return Outputs::SCORE;
+        }
         Outputs {
-            dense: true,
             sparse: self.sparse.is_some(),
             multi_vector: self.multi_vector.is_some(),
-            score: false,
+            ..Outputs::DENSE
         }
     }
 
@@ -81,5 +98,13 @@ impl Heads {
                 width,
             })
             .collect())
+    }
+
+    /// One raw score a sequence; `hidden` has shape `(tokens of all sequences, width)`.
+    pub(crate) fn scores(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Vec<f32>> {
+        let Some(head) = &self.classifier else {
+            candle_core::bail!("the model is no cross-encoder")
+        };
+        head.scores(hidden, batch)
     }
 }

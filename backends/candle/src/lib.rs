@@ -1,9 +1,11 @@
-//! Runs BERT, RoBERTa and XLM-RoBERTa encoders with candle, straight from their own weights, on the CPU in f32.
+//! Runs BERT, RoBERTa and XLM-RoBERTa encoders, embedders and cross-encoders alike, with candle, straight from their own
+//! weights, on the CPU in f32.
 //!
 //! [`CandleBackend`] is the backend; [`weights`] reads the tensors of a model folder and serves whoever else needs them,
 //! such as the writer of ONNX models. Sequences are packed: tokens lie back to back, there is no padding anywhere.
 
 mod attention;
+mod classifier;
 mod encoder;
 mod heads;
 mod linear;
@@ -22,7 +24,7 @@ use crate::{encoder::Encoder, heads::Heads, weights::Weights};
 /// What is chosen when a model is loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How token vectors become the dense vector.
+    /// How token vectors become the dense vector; a cross-encoder has none.
     pub pooling: Pooling,
     /// Longest sequence in tokens, special tokens included.
     pub max_sequence_tokens: usize,
@@ -44,14 +46,16 @@ pub struct CandleBackend {
 }
 
 impl CandleBackend {
-    /// Loads the encoder and, where the folder has them, the heads of bge-m3. Progress goes to the log.
+    /// Loads the encoder and its heads: a cross-encoder's, or bge-m3's where the folder has them. Progress goes to the
+    /// log.
     ///
     /// # Errors
     /// [`BackendError::Load`] names the file and what is wrong with it.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
         let weights = Weights::open(&folder.path).map_err(load_error)?;
         let encoder = Encoder::load(&folder.encoder, &weights).map_err(load_error)?;
-        let heads = Heads::load(&weights, folder.encoder.hidden_size).map_err(load_error)?;
+        let heads = Heads::load(folder, &weights).map_err(load_error)?;
+        let outputs = heads.outputs();
         let at_most = candle_core::utils::get_num_threads();
         if options.threads > at_most {
             let threads = options.threads;
@@ -72,8 +76,12 @@ impl CandleBackend {
             backend: "candle",
             device: "cpu".into(),
             precision: Precision::F32,
-            dimensions: folder.encoder.hidden_size,
-            outputs: heads.outputs(),
+            dimensions: if outputs.dense {
+                folder.encoder.hidden_size
+            } else {
+                0
+            },
+            outputs,
             max_sequence_tokens: options
                 .max_sequence_tokens
                 .min(folder.encoder.max_sequence_tokens()),
@@ -122,6 +130,9 @@ impl CandleBackend {
         }
         if outputs.multi_vector {
             results.multi_vector = Some(self.heads.multi_vector(hidden, batch)?);
+        }
+        if outputs.score {
+            results.scores = Some(self.heads.scores(hidden, batch)?);
         }
         Ok(results)
     }

@@ -101,10 +101,14 @@ const HEADS: [(&str, &str); 2] = [
     ("colbert_linear.pt", "colbert_linear."),
 ];
 
+/// A classifier's own tensors lie beside the encoder, not in it.
+const CLASSIFIER: &str = "classifier.";
+
 /// The weights of one model folder, read tensor by tensor.
 ///
 /// The encoder's tensors go by their names in transformers without the model's prefix, such as
-/// `encoder.layer.0.output.dense.weight`; those of the heads by their file's name, such as `sparse_linear.weight`.
+/// `encoder.layer.0.output.dense.weight`; those of bge-m3's heads by their file's name, such as `sparse_linear.weight`;
+/// those of a classifier, which have no prefix, by their own, such as `classifier.out_proj.weight`.
 pub struct Weights {
     folder: PathBuf,
     files: Vec<File>,
@@ -214,8 +218,9 @@ impl Weights {
                 return Ok((file, inner));
             }
         }
-        for candidate in [name, &old] {
-            let full = format!("{}{candidate}", self.prefix);
+        let prefixed = [name, &old].map(|name| format!("{}{name}", self.prefix));
+        let bare = name.starts_with(CLASSIFIER).then(|| name.to_owned());
+        for full in prefixed.into_iter().chain(bare) {
             if let Some(file) = self.files.iter().find(|file| file.shape(&full).is_some()) {
                 return Ok((file, full));
             }

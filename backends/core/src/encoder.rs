@@ -2,13 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The family of an encoder: what differs between them is the numbering of positions.
+/// The family of an encoder: what differs between them is the numbering of positions, and the head of a cross-encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Architecture {
     /// BERT: positions count from 0.
     Bert,
     /// RoBERTa, XLM-RoBERTa, CamemBERT: positions count from `padding_idx + 1` and skip padding tokens.
     Roberta,
+}
+
+impl Architecture {
+    /// Names of the two linear layers of a cross-encoder's head: `second(tanh(first(x)))`, where `x` is the first token's
+    /// vector, is the score.
+    ///
+    /// The first has shape `(hidden_size, hidden_size)`, the second `(1, hidden_size)`.
+    ///
+    /// Source: transformers 5.23, `modeling_bert.py`, `BertPooler` and `BertForSequenceClassification`;
+    /// `modeling_xlm_roberta.py`, `XLMRobertaClassificationHead`.
+    #[must_use]
+    pub fn classifier_layers(self) -> [&'static str; 2] {
+        match self {
+            Self::Bert => ["pooler.dense", "classifier"],
+            Self::Roberta => ["classifier.dense", "classifier.out_proj"],
+        }
+    }
 }
 
 /// The feed-forward layer's activation.

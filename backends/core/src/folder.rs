@@ -2,6 +2,7 @@
 //!
 //! Weights and tokenizer are not opened here: the backends and the gateway's tokenizer do that.
 
+mod classifier;
 mod modules;
 mod texts;
 
@@ -11,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
 use thiserror::Error;
 
 use self::{modules::Modules, texts::PromptsFile};
@@ -39,6 +39,8 @@ pub struct ModelFolder {
     pub lower_case: bool,
     /// Whether the heads of bge-m3 lie in the folder.
     pub has_m3_heads: bool,
+    /// Whether the model is a sequence classifier of one label: it scores pairs of texts and gives no embeddings.
+    pub is_cross_encoder: bool,
     /// From `config_sentence_transformers.json`: text put in front of inputs, by name.
     pub prompts: BTreeMap<String, String>,
     /// Which of the prompts is used when none is named.
@@ -86,7 +88,7 @@ impl ModelFolder {
                 problem,
             })?;
         let modules = Modules::read(path)?;
-        refuse_classifiers(path, &modules)?;
+        let is_cross_encoder = classifier::is_cross_encoder(path, &modules)?;
         let (sentence_path, sentence) = texts::sentence_file(path)?;
         let prompts: PromptsFile =
             read_json(&path.join("config_sentence_transformers.json"))?.unwrap_or_default();
@@ -106,34 +108,11 @@ impl ModelFolder {
             has_m3_heads: ["sparse_linear.pt", "colbert_linear.pt"]
                 .iter()
                 .any(|name| path.join(name).exists()),
+            is_cross_encoder,
             default_prompt: prompts.default_prompt_name.clone(),
             prompts: prompts.texts(),
             encoder,
         })
-    }
-}
-
-/// A cross-encoder scores pairs: pooled as an embedder it would give vectors that mean nothing.
-fn refuse_classifiers(folder: &Path, modules: &Modules) -> Result<(), FolderError> {
-    #[derive(Default, Deserialize)]
-    struct Architectures {
-        architectures: Option<Vec<String>>,
-    }
-    let path = folder.join("config.json");
-    let names = read_json::<Architectures>(&path)?
-        .unwrap_or_default()
-        .architectures
-        .unwrap_or_default();
-    match names
-        .iter()
-        .find(|name| name.ends_with("ForSequenceClassification"))
-    {
-        Some(name) if !modules.stated => {
-            let problem =
-                format!("architectures is {name}: a cross-encoder gives scores, not embeddings");
-            Err(FolderError::Invalid { path, problem })
-        }
-        _ => Ok(()),
     }
 }
 
