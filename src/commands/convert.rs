@@ -87,6 +87,7 @@ mod supported {
         let heads = Heads {
             sparse: weights.has("sparse_linear.weight"),
             multi_vector: weights.has("colbert_linear.weight"),
+            score: plan.folder.is_cross_encoder,
         };
         let mut read =
             |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
@@ -116,7 +117,9 @@ mod supported {
         let tokenizer = load::tokenizer(plan)?;
         let mut batch = TokenBatch::new();
         for text in TEXTS {
-            batch.push(&tokenizer.encode(text).map_err(anyhow::Error::msg)?.ids);
+            let ids = tokenizer.encode(text).map_err(anyhow::Error::msg)?.ids;
+            let n_segments = plan.folder.encoder.type_vocabulary_size;
+            batch.push_pair(&ids, &segments(ids.len(), n_segments));
         }
         let embed = |kind: BackendType, file: Option<PathBuf>| -> anyhow::Result<EmbeddingBatch> {
             let config = ModelConfig {
@@ -145,6 +148,12 @@ mod supported {
         Ok(())
     }
 
+    /// The second half of a sequence is in another segment, where the model has more than one.
+    fn segments(length: usize, n_segments: usize) -> Vec<u32> {
+        let second = |at| n_segments > 1 && at >= length / 2;
+        (0..length).map(|at| u32::from(second(at))).collect()
+    }
+
     /// The largest difference of a number, relative to the largest of its vector. None when the shapes differ.
     fn difference(expected: &EmbeddingBatch, got: &EmbeddingBatch) -> Option<f32> {
         let mut worst = 0.0_f32;
@@ -167,6 +176,7 @@ mod supported {
         (rows(expected).len() == rows(got).len()).then_some(worst)
     }
 
+    /// All scores are one row: a score alone has no vector whose scale it shares.
     fn rows(batch: &EmbeddingBatch) -> Vec<Vec<f32>> {
         let dense = batch
             .dense
@@ -182,7 +192,8 @@ mod supported {
             .iter()
             .flatten()
             .map(|matrix| matrix.data.clone());
-        dense.chain(sparse).chain(multi).collect()
+        let scores = batch.scores.iter().cloned();
+        dense.chain(sparse).chain(multi).chain(scores).collect()
     }
 
     /// A folder beside the output, in which the model is written and checked; removed unless published.

@@ -4,10 +4,12 @@
 //! batches without padding. Normalization and GELU are in the shapes that ONNX Runtime fuses. It takes `input_ids` and
 //! `attention_mask` (and `token_type_ids` where the model has segments), each `(batch, length)` of int64, and gives
 //! `last_hidden_state` `(batch, length, width)`; with bge-m3's heads also `sparse_weights` `(batch, length, 1)`, after
-//! ReLU, and `colbert_vecs` `(batch, length, width)`, the first token included, neither masked nor normalized.
+//! ReLU, and `colbert_vecs` `(batch, length, width)`, the first token included, neither masked nor normalized. A
+//! cross-encoder's gives `logits` `(batch, 1)` alone, without a sigmoid.
 
 mod data;
 mod graph;
+mod heads;
 mod layers;
 
 use std::{
@@ -54,7 +56,8 @@ pub enum ConvertError {
 
 /// Lends the numbers of a tensor, in row-major order: `read(name, shape, use_them)`.
 ///
-/// Names are those of the encoder in transformers without its prefix, and `sparse_linear.*` and `colbert_linear.*`.
+/// Names are those of the encoder in transformers without its prefix, `sparse_linear.*` and `colbert_linear.*`, and those
+/// of [`classifier_layers`](embedgate_core::encoder::Architecture::classifier_layers).
 pub type ReadTensor<'a> = dyn FnMut(&str, &[usize], &mut dyn FnMut(&[f32]) -> io::Result<()>) -> Result<(), ConvertError>
     + 'a;
 
@@ -65,6 +68,8 @@ pub struct Heads {
     pub sparse: bool,
     /// The token vectors of bge-m3.
     pub multi_vector: bool,
+    /// The score of a cross-encoder: it comes alone, neither the token vectors nor the other heads are written then.
+    pub score: bool,
 }
 
 /// Writes `model.onnx` and `model.onnx_data` into `folder` and flushes both to the disk.
@@ -79,7 +84,8 @@ pub fn write(
 ) -> Result<(), ConvertError> {
     let data = DataFile::create(&folder.join(DATA_FILE))?;
     let mut builder = Builder::new(data, read);
-    layers::encoder(&mut builder, encoder, heads)?;
+    let hidden = layers::encoder(&mut builder, encoder)?;
+    heads::heads(&mut builder, encoder, heads, &hidden)?;
     let graph = builder.finish()?;
     let model = Model {
         ir_version: IR_VERSION,

@@ -2,7 +2,7 @@
 //!
 //! ONNX Runtime is loaded at run time by [`runtime::load`], once a process. [`OnnxBackend`] is the backend: it finds out
 //! by name and shape what a model takes and gives, pads sequences of like length together, and pools what the model
-//! leaves unpooled. [`convert`] is the writer; it needs no library.
+//! leaves unpooled; of a cross-encoder it reads the scores. [`convert`] is the writer; it needs no library.
 
 pub mod convert;
 mod external;

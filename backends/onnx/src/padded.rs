@@ -81,7 +81,7 @@ pub(crate) struct Rows<'a> {
 /// What an output must look like to be what its name says.
 #[derive(Clone, Copy)]
 pub(crate) enum Expected {
-    /// `(batch, width)`.
+    /// `(batch, width)`; a score has width 1.
     Pooled { width: usize },
     /// `(batch, length, width)`, or one token less where the model leaves the first one out.
     Tokens { length: usize, width: usize },

@@ -25,7 +25,7 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// Where ONNX Runtime's library may be.
     pub library: Candidates,
-    /// How token vectors become the dense vector, where the model leaves that open.
+    /// How token vectors become the dense vector, where the model leaves that open; a cross-encoder has none.
     pub pooling: Pooling,
     /// Longest sequence in tokens, special tokens included.
     pub max_sequence_tokens: usize,
@@ -98,7 +98,13 @@ impl OnnxBackend {
         let load_error = |e: ort::Error| BackendError::Load(format!("{}: {e}", file.display()));
         let session = open_session(environment, &file, options.threads).map_err(load_error)?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
-        let wiring = Wiring::find(&ports(session.inputs()), &ports(session.outputs()))
+        let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
+        let wiring = if folder.is_cross_encoder {
+            Wiring::of_cross_encoder(&inputs, &outputs, folder.encoder.type_vocabulary_size)
+        } else {
+            Wiring::of_embedder(&inputs, &outputs)
+        };
+        let wiring = wiring
             .map_err(|problem| BackendError::Load(format!("{}: {problem}", file.display())))?;
         let info = BackendInfo {
             backend: "onnx",
@@ -106,9 +112,10 @@ impl OnnxBackend {
             precision: Precision::F32,
             dimensions: dimensions(&session, &wiring, folder),
             outputs: Outputs {
+                dense: wiring.dense.is_some(),
                 sparse: wiring.sparse.is_some(),
                 multi_vector: wiring.multi_vector.is_some(),
-                ..Outputs::DENSE
+                score: wiring.score.is_some(),
             },
             max_sequence_tokens: options
                 .max_sequence_tokens
@@ -171,20 +178,20 @@ impl Model {
         let (length, width) = (padded.length, self.info.dimensions);
         let places = || class.iter().copied().enumerate();
         match (&mut results.dense, &self.wiring.dense) {
-            (Some(dense), Dense::Pooled(name)) => {
+            (Some(dense), Some(Dense::Pooled(name))) => {
                 let rows = Rows::of(outputs, name, Expected::Pooled { width })?;
                 for (at, i) in places() {
                     dense.row_mut(i).copy_from_slice(rows.get(at, 0, 1)?);
                 }
             }
-            (Some(dense), Dense::Tokens(name)) => {
+            (Some(dense), Some(Dense::Tokens(name))) => {
                 let rows = Rows::of(outputs, name, Expected::Tokens { length, width })?;
                 for (at, i) in places() {
                     self.pooling
                         .pool(rows.get(at, 0, padded.lengths[at])?, dense.row_mut(i));
                 }
             }
-            (None, _) => {}
+            _ => {}
         }
         if let (Some(sparse), Some(name)) = (&mut results.sparse, &self.wiring.sparse) {
             let rows = Rows::of(outputs, name, Expected::Weights { length })?;
@@ -206,6 +213,12 @@ impl Model {
                     data: rows.get(at, first, padded.lengths[at] - 1)?.to_vec(),
                     width,
                 };
+            }
+        }
+        if let (Some(scores), Some(name)) = (&mut results.scores, &self.wiring.score) {
+            let rows = Rows::of(outputs, name, Expected::Pooled { width: 1 })?;
+            for (at, i) in places() {
+                scores[i] = rows.get(at, 0, 1)?[0];
             }
         }
         Ok(())
@@ -230,7 +243,7 @@ impl Backend for OnnxBackend {
                 .then(|| Matrix::zeros(n, self.model.info.dimensions)),
             sparse: outputs.sparse.then(|| vec![SparseVector::default(); n]),
             multi_vector: outputs.multi_vector.then(|| vec![Matrix::default(); n]),
-            scores: None,
+            scores: outputs.score.then(|| vec![0.0; n]),
         };
         let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.ids.len()).collect();
         for class in length_classes(&lengths) {
@@ -274,9 +287,11 @@ fn port(outlet: &Outlet) -> Port {
     }
 }
 
-/// The width that the model states for its dense output; the folder's where it states none.
+/// The width that the model states for its dense output; the folder's where it states none; 0 without such an output.
 fn dimensions(session: &Session, wiring: &Wiring, folder: &ModelFolder) -> usize {
-    let (Dense::Tokens(name) | Dense::Pooled(name)) = &wiring.dense;
+    let Some(Dense::Tokens(name) | Dense::Pooled(name)) = &wiring.dense else {
+        return 0;
+    };
     let outlet = session
         .outputs()
         .iter()

@@ -22,11 +22,14 @@ pub(crate) enum Element {
 pub(crate) struct Wiring {
     /// In the order of the model's inputs.
     pub(crate) inputs: Vec<Input>,
-    pub(crate) dense: Dense,
+    /// None of a cross-encoder, else there is one.
+    pub(crate) dense: Option<Dense>,
     /// Shape `(batch, length, 1)` or `(batch, length)`: a weight a token.
     pub(crate) sparse: Option<String>,
     /// Shape `(batch, length, width)` or without the first token.
     pub(crate) multi_vector: Option<String>,
+    /// Shape `(batch, 1)`: a score a sequence. A model that has it is wired to nothing else.
+    pub(crate) score: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,17 +83,16 @@ const MULTI_VECTOR: [&str; 5] = [
 ];
 /// Transformers' pooler is trained for another task: its output is no embedding.
 const POOLER: &str = "pooler_output";
+/// What a classifier gives, in transformers and optimum exports.
+const LOGITS: &str = "logits";
 
 impl Wiring {
-    /// Reads it off a model's inputs and outputs.
+    /// Reads it off the inputs and outputs of an embedder.
     ///
     /// # Errors
     /// A sentence that names the tensor that is not understood, and what is expected.
-    pub(crate) fn find(inputs: &[Port], outputs: &[Port]) -> Result<Self, String> {
-        let inputs: Vec<Input> = inputs.iter().map(input).collect::<Result<_, _>>()?;
-        if !inputs.iter().any(|input| input.role == Role::Ids) {
-            return Err("the model has no input \"input_ids\"".into());
-        }
+    pub(crate) fn of_embedder(inputs: &[Port], outputs: &[Port]) -> Result<Self, String> {
+        let inputs = roles(inputs)?;
         let named = |names: &[&str], rank: &[usize]| {
             let port = |name: &&str| {
                 outputs
@@ -105,22 +107,67 @@ impl Wiring {
             .or_else(|| named(&POOLED, &[2]).map(Dense::Pooled))
             .or_else(|| only_output(outputs));
         let dense = dense.ok_or_else(|| {
-            let have: Vec<_> = outputs
-                .iter()
-                .map(|port| format!("{} {:?}", port.name, port.shape))
-                .collect();
             let (tokens, pooled) = (TOKENS.join(", "), [&DENSE[..], &POOLED].concat().join(", "));
-            format!(
-                "no output is understood: expected f32 {tokens} or {pooled}, the model has {}",
-                have.join(", ")
-            )
+            not_understood(&format!("{tokens} or {pooled}"), outputs)
         })?;
         Ok(Self {
             inputs,
-            dense,
+            dense: Some(dense),
             sparse: named(&SPARSE, &[2, 3]),
             multi_vector: named(&MULTI_VECTOR, &[3]),
+            score: None,
         })
+    }
+
+    /// Reads it off the inputs and outputs of a cross-encoder whose texts lie in `n_segments` segments.
+    ///
+    /// # Errors
+    /// As [`Wiring::of_embedder`]; also when there is more than one segment and no input that takes them: scores would be
+    /// wrong without a sign of it.
+    pub(crate) fn of_cross_encoder(
+        inputs: &[Port],
+        outputs: &[Port],
+        n_segments: usize,
+    ) -> Result<Self, String> {
+        let inputs = roles(inputs)?;
+        if n_segments > 1 && !inputs.iter().any(|input| input.role == Role::Segments) {
+            return Err(format!(
+                "the model has no input \"token_type_ids\", its config.json has {n_segments} segments"
+            ));
+        }
+        // One number a sequence, or a shape that is left open.
+        let is_score = |port: &&Port| {
+            port.name == LOGITS && fits(port, &[2]) && matches!(port.shape[1], 1 | -1)
+        };
+        let score = outputs.iter().find(is_score);
+        let score = score.ok_or_else(|| not_understood("logits [-1, 1]", outputs))?;
+        Ok(Self {
+            inputs,
+            dense: None,
+            sparse: None,
+            multi_vector: None,
+            score: Some(score.name.clone()),
+        })
+    }
+}
+
+fn not_understood(expected: &str, outputs: &[Port]) -> String {
+    let have: Vec<_> = outputs
+        .iter()
+        .map(|port| format!("{} {:?}", port.name, port.shape))
+        .collect();
+    format!(
+        "no output is understood: expected f32 {expected}, the model has {}",
+        have.join(", ")
+    )
+}
+
+fn roles(inputs: &[Port]) -> Result<Vec<Input>, String> {
+    let inputs: Vec<Input> = inputs.iter().map(input).collect::<Result<_, _>>()?;
+    if inputs.iter().any(|input| input.role == Role::Ids) {
+        Ok(inputs)
+    } else {
+        Err("the model has no input \"input_ids\"".into())
     }
 }
 
@@ -153,13 +200,14 @@ fn fits(port: &Port, ranks: &[usize]) -> bool {
     port.element == Element::F32 && ranks.contains(&port.shape.len())
 }
 
-/// A model with a single output (beside the pooler's) leaves no doubt what it is, whatever its name.
+/// A model with a single output (beside the pooler's) leaves no doubt what it is, whatever its name but a classifier's.
 fn only_output(outputs: &[Port]) -> Option<Dense> {
     let mut candidates = outputs.iter().filter(|port| port.name != POOLER);
     let (Some(port), None) = (candidates.next(), candidates.next()) else {
         return None;
     };
     match port.shape.len() {
+        _ if port.name == LOGITS => None,
         3 if fits(port, &[3]) => Some(Dense::Tokens(port.name.clone())),
         2 if fits(port, &[2]) => Some(Dense::Pooled(port.name.clone())),
         _ => None,
@@ -190,7 +238,7 @@ mod tests {
             .iter()
             .map(|(name, shape)| port(name, shape, Element::F32))
             .collect();
-        Wiring::find(&ids(), &outputs).map(|wiring| wiring.dense)
+        Wiring::of_embedder(&ids(), &outputs).map(|wiring| wiring.dense.unwrap())
     }
 
     #[test]
@@ -223,12 +271,13 @@ mod tests {
                 .contains("a [-1, -1, 8]")
         );
         assert!(dense_of(&[("pooler_output", flat)]).is_err());
+        assert!(dense_of(&[("logits", &[-1, 1])]).is_err());
     }
 
     #[test]
     fn unknown_inputs_and_number_formats_are_named() {
         let output = [port("last_hidden_state", &[-1, -1, 8], Element::F32)];
-        let find = |inputs: &[Port]| Wiring::find(inputs, &output);
+        let find = |inputs: &[Port]| Wiring::of_embedder(inputs, &output);
         assert!(
             find(&[port("pixel_values", &[], Element::F32)])
                 .unwrap_err()
@@ -251,6 +300,41 @@ mod tests {
                 .narrow
         );
         let half = [port("last_hidden_state", &[-1, -1, 8], Element::Other)];
-        assert!(Wiring::find(&ids(), &half).unwrap_err().contains("f32"));
+        assert!(
+            Wiring::of_embedder(&ids(), &half)
+                .unwrap_err()
+                .contains("f32")
+        );
+    }
+
+    #[test]
+    fn one_logit_a_sequence_is_a_score() {
+        let score_of = |name: &str, shape: &[i64], element| {
+            Wiring::of_cross_encoder(&ids(), &[port(name, shape, element)], 1)
+                .map(|wiring| (wiring.score.unwrap(), wiring.dense))
+        };
+        for shape in [[-1, 1], [-1, -1]] {
+            let score = score_of("logits", &shape, Element::F32);
+            assert_eq!(score, Ok(("logits".into(), None)));
+        }
+        for (name, shape, element) in [
+            ("logits", &[-1, 3][..], Element::F32),
+            ("logits", &[-1, -1, 1], Element::F32),
+            ("logits", &[-1, 1], Element::Other),
+            ("last_hidden_state", &[-1, -1, 8], Element::F32),
+        ] {
+            let error = score_of(name, shape, element).unwrap_err();
+            assert!(error.contains(&format!("the model has {name} {shape:?}")));
+        }
+    }
+
+    #[test]
+    fn a_cross_encoder_of_two_segments_must_take_them() {
+        let logits = [port("logits", &[-1, 1], Element::F32)];
+        let error = Wiring::of_cross_encoder(&ids(), &logits, 2).unwrap_err();
+        assert!(error.contains("token_type_ids"), "{error}");
+        let mut inputs = ids();
+        inputs.push(port("token_type_ids", &[-1, -1], Element::I64));
+        assert!(Wiring::of_cross_encoder(&inputs, &logits, 2).is_ok());
     }
 }

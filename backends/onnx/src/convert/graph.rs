@@ -52,19 +52,26 @@ impl<'a, 'r> Builder<'a, 'r> {
 
     /// Declares an input of shape `(batch, length)` and int64.
     pub(super) fn input(&mut self, name: &str) -> String {
-        self.graph.input.push(value_info(
-            name,
-            element::INT64,
-            [Extent::Named("batch".into()), length()].into(),
-        ));
+        self.graph
+            .input
+            .push(value_info(name, element::INT64, vec![batch(), length()]));
         name.into()
     }
 
     /// Declares an output of shape `(batch, length, width)` and f32.
-    pub(super) fn output(&mut self, name: &str, width: usize) {
+    pub(super) fn token_output(&mut self, name: &str, width: usize) {
+        self.output(name, token_vectors(width));
+    }
+
+    /// Declares an output of shape `(batch, width)` and f32.
+    pub(super) fn sequence_output(&mut self, name: &str, width: usize) {
+        self.output(name, vec![batch(), Extent::Value(width as i64)]);
+    }
+
+    fn output(&mut self, name: &str, extents: Vec<Extent>) {
         self.graph
             .output
-            .push(value_info(name, element::FLOAT, token_vectors(width)));
+            .push(value_info(name, element::FLOAT, extents));
     }
 
     /// Adds a node that makes the value `name`.
@@ -301,11 +308,11 @@ pub(super) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32
 }
 
 fn token_vectors(width: usize) -> Vec<Extent> {
-    vec![
-        Extent::Named("batch".into()),
-        length(),
-        Extent::Value(width as i64),
-    ]
+    vec![batch(), length(), Extent::Value(width as i64)]
+}
+
+fn batch() -> Extent {
+    Extent::Named("batch".into())
 }
 
 fn length() -> Extent {

@@ -1,6 +1,6 @@
-//! The graph of a BERT-like encoder and of bge-m3's heads.
+//! The graph of a BERT-like encoder.
 //!
-//! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`; FlagEmbedding 1.4.2, `m3/modeling.py`.
+//! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`.
 
 use embedgate_core::{
     EncoderConfig,
@@ -8,7 +8,7 @@ use embedgate_core::{
 };
 
 use super::{
-    ConvertError, Heads,
+    ConvertError,
     graph::{Builder, Store, float, int, ints, transposed},
 };
 use crate::proto::element;
@@ -27,8 +27,8 @@ struct Constants {
     mask: String,
 }
 
-/// Adds the whole model: inputs, encoder, heads and outputs.
-pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig, heads: Heads) -> Result<()> {
+/// Adds inputs and encoder; returns the value `last_hidden_state`, of shape `(batch, length, width)`.
+pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result<String> {
     let ids = b.input("input_ids");
     let mask = b.input("attention_mask");
     let mut hidden = embeddings(b, config, &ids)?;
@@ -50,19 +50,7 @@ pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig, heads: He
         };
         hidden = layer(b, config, i, &hidden, &constants, &name)?;
     }
-    let width = config.hidden_size;
-    b.output("last_hidden_state", width);
-    if heads.sparse {
-        let weights = linear(b, "sparse_linear", &hidden, width, 1)?;
-        b.named("sparse_weights", "Relu", &[&weights], vec![]);
-        b.output("sparse_weights", 1);
-    }
-    if heads.multi_vector {
-        let vectors = linear(b, "colbert_linear", &hidden, width, width)?;
-        b.named("colbert_vecs", "Identity", &[&vectors], vec![]);
-        b.output("colbert_vecs", width);
-    }
-    Ok(())
+    Ok(hidden)
 }
 
 fn embeddings(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> Result<String> {
@@ -239,7 +227,7 @@ fn fused_qkv(
     ))
 }
 
-fn linear(
+pub(super) fn linear(
     b: &mut Builder<'_, '_>,
     name: &str,
     x: &str,

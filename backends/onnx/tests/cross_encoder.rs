@@ -1,0 +1,85 @@
+//! Cross-encoders written by `convert`, against scores made by transformers and against the contract.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+#[path = "../../../tests/support/rerankers.rs"]
+mod rerankers;
+
+use std::{io, path::Path};
+
+use embedgate_candle::weights::Weights;
+use embedgate_core::{ModelFolder, Pooling};
+use embedgate_onnx::{
+    OnnxBackend, Options,
+    convert::{self, ConvertError, DATA_FILE, Heads, MODEL_FILE},
+    runtime::Candidates,
+};
+
+fn convert(folder: &ModelFolder, heads: Heads, to: &Path) {
+    let weights = Weights::open(&folder.path).unwrap();
+    let mut read =
+        |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
+            let used = weights.with_values(name, shape, |values| use_them(values));
+            let written = used.map_err(|e| ConvertError::Weights(Box::new(e)))?;
+            written.map_err(|source| ConvertError::Write {
+                path: to.join(DATA_FILE),
+                source,
+            })
+        };
+    convert::write(to, &folder.encoder, heads, &mut read).unwrap();
+}
+
+fn load(name: &str, heads: Heads) -> Result<OnnxBackend, String> {
+    let folder = rerankers::open(name);
+    let written = tempfile::tempdir().unwrap();
+    convert(&folder, heads, written.path());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let options = Options {
+        file: Some(written.path().join(MODEL_FILE)),
+        library: Candidates {
+            named: Some(root.join(".embedgate/lib")),
+            folders: Vec::new(),
+        },
+        pooling: Pooling::Cls,
+        max_sequence_tokens: folder.max_sequence_tokens,
+        special_token_ids: vec![],
+        threads: 2,
+    };
+    OnnxBackend::load(&folder, options).map_err(|e| e.to_string())
+}
+
+fn scorer(name: &str) -> OnnxBackend {
+    let heads = Heads {
+        score: true,
+        ..Heads::default()
+    };
+    load(name, heads).unwrap()
+}
+
+#[test]
+fn scores_equal_transformers_alone_and_batched() {
+    for name in rerankers::NAMES {
+        rerankers::scores_equal_transformers(&mut scorer(name), name);
+    }
+}
+
+#[test]
+fn segments_change_the_scores_of_bert() {
+    rerankers::segments_change_scores(&mut scorer("bert"));
+}
+
+#[test]
+fn cross_encoders_give_scores_alone() {
+    for name in rerankers::NAMES {
+        rerankers::it_gives_scores_alone(&mut scorer(name));
+    }
+}
+
+#[test]
+fn a_model_without_logits_is_no_cross_encoder() {
+    let Err(error) = load("bert", Heads::default()) else {
+        panic!("an encoder without its classifier was loaded");
+    };
+    assert!(error.contains(MODEL_FILE), "{error}");
+    assert!(error.contains("expected f32 logits"), "{error}");
+}
