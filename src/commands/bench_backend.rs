@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use embedgate_core::{Backend, Outputs, TokenBatch};
+use embedgate_core::{Backend, TokenBatch};
 
 use super::{Failure, start_log};
 use crate::{
@@ -99,8 +99,9 @@ fn seconds(
 
 fn run_batch(backend: &mut dyn Backend, sequences: &[Vec<u32>]) -> Result<(), Failure> {
     let batch: TokenBatch = sequences.iter().map(Vec::as_slice).collect();
+    let outputs = backend.info().outputs.main();
     backend
-        .embed(&batch, Outputs::DENSE)
+        .embed(&batch, outputs)
         .context("the backend failed")?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedgate_core::{Backend, BackendError, BackendInfo, Outputs, TokenBatch};
+use embedgate_core::{Backend, BackendError, BackendInfo, TokenBatch};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::cost::{CostModel, Shape};
@@ -45,6 +45,7 @@ impl Calibration {
     pub fn measure(backend: &mut dyn Backend) -> Result<Self, BackendError> {
         let longest = backend.info().max_sequence_tokens;
         let vocabulary = backend.info().vocabulary_size;
+        let outputs = backend.info().outputs.main();
         let started = Instant::now();
         let mut measured = Vec::new();
         for (n, length) in BATCHES.map(|(n, length)| (n, length.min(longest))) {
@@ -55,7 +56,7 @@ impl Calibration {
             let mut least = f64::INFINITY;
             for _ in 0..RUNS {
                 let run_started = Instant::now();
-                backend.embed(&batch, Outputs::DENSE)?;
+                backend.embed(&batch, outputs)?;
                 least = least.min(run_started.elapsed().as_secs_f64());
                 if run_started.elapsed() * 10 > TIME {
                     break;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Instant};
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, FolderError, ModelFolder, Outputs, Pooling, TokenBatch,
+    Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, TokenBatch,
 };
 use thiserror::Error;
 
@@ -260,7 +260,8 @@ pub fn load(
     tracing::info!(model.name = name, %path, "loading model {name} from {path}");
     let plan = plan(config)?;
     // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
-    if config.pooling.is_none() && plan.folder.pooling.is_none() {
+    let is_pooled = !plan.folder.is_cross_encoder;
+    if is_pooled && config.pooling.is_none() && plan.folder.pooling.is_none() {
         let taken = format!("{:?}", plan.pooling).to_lowercase();
         tracing::warn!(
             "{path} does not say how to pool: taking {taken}; say it with the model's key \"pooling\""
@@ -454,9 +455,8 @@ pub fn backend(
 fn warm_up(backend: &mut dyn Backend, tokenizer: &TextTokenizer) -> Result<(), LoadError> {
     let tokens = tokenizer.encode("warm-up").map_err(LoadError::Setting)?;
     let batch: TokenBatch = std::iter::once(tokens.ids.as_slice()).collect();
-    backend
-        .embed(&batch, Outputs::DENSE)
-        .map_err(LoadError::WarmUp)?;
+    let outputs = backend.info().outputs.main();
+    backend.embed(&batch, outputs).map_err(LoadError::WarmUp)?;
     Ok(())
 }
 
