@@ -18,7 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedgate_core::{Backend, BackendInfo, EmbeddingBatch, Matrix, Outputs, SparseVector};
+use embedgate_core::{
+    Backend, BackendInfo, EmbeddingBatch, Matrix, Outputs, SparseVector, TokenBatch,
+};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
@@ -47,6 +49,8 @@ pub struct Row {
     pub sparse: Option<SparseVector>,
     /// A vector for each token but the first, not normalized.
     pub multi_vector: Option<Matrix>,
+    /// The raw score of a pair.
+    pub score: Option<f32>,
 }
 
 impl Row {
@@ -61,6 +65,11 @@ impl Row {
             multi_vector: multi_vector
                 .filter(|_| outputs.multi_vector)
                 .map(|all| std::mem::take(&mut all[i])),
+            score: results
+                .scores
+                .as_ref()
+                .filter(|_| outputs.score)
+                .map(|all| all[i]),
         }
     }
 
@@ -69,6 +78,7 @@ impl Row {
             self.dense.as_deref(),
             self.sparse.as_ref().map(|sparse| sparse.values.as_slice()),
             self.multi_vector.as_ref().map(|m| m.data.as_slice()),
+            self.score.as_ref().map(std::slice::from_ref),
         ];
         numbers
             .into_iter()
@@ -85,6 +95,8 @@ pub type Urgent = Arc<AtomicBool>;
 pub struct Work {
     /// Token ids, special tokens included.
     pub ids: Vec<u32>,
+    /// The segment of each token; empty where all are 0.
+    pub type_ids: Vec<u32>,
     /// What is asked of it.
     pub outputs: Outputs,
     /// Moves it to the query lane, whenever it is set.
@@ -96,6 +108,7 @@ pub struct Work {
 /// One sequence on its way.
 pub(crate) struct Entry {
     ids: Vec<u32>,
+    type_ids: Vec<u32>,
     outputs: Outputs,
     urgent: Urgent,
     since: Instant,
@@ -105,6 +118,14 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    fn push_into(&self, batch: &mut TokenBatch) {
+        if self.type_ids.is_empty() {
+            batch.push(&self.ids);
+        } else {
+            batch.push_pair(&self.ids, &self.type_ids);
+        }
+    }
+
     /// Sends the answer; an error means that the caller left. The permit goes free before the caller hears of it.
     fn answer(self, result: Result<Row, Error>) {
         let Self {
@@ -259,6 +280,7 @@ impl Batcher {
         let (reply, answer) = oneshot::channel();
         let Work {
             ids,
+            type_ids,
             outputs,
             urgent,
             mut admission,
@@ -266,6 +288,7 @@ impl Batcher {
         admission.set_tokens(ids.len());
         let entry = Entry {
             ids,
+            type_ids,
             outputs,
             urgent,
             since: Instant::now(),

@@ -17,7 +17,7 @@ use crate::{
     cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},
     error::{Error, ErrorKind},
     limits::Allowance,
-    model::{Model, ModelRegistry},
+    model::{Model, ModelRegistry, tokenizer::Tokenized},
     offload,
     request::{EmbedRequest, EmbedResponse, Input, Lane, Principal, RequestContext, Truncation},
 };
@@ -71,15 +71,7 @@ impl Embedder {
         ctx: &RequestContext,
         request: Preprocessed,
     ) -> Result<EmbedResponse, Error> {
-        let over = |_| {
-            Error::new(
-                ErrorKind::DeadlineExceeded,
-                "the request took longer than server.request_timeout, or its own x-request-timeout-ms",
-            )
-        };
-        tokio::time::timeout_at(ctx.deadline.into(), self.embed_in_time(ctx, request))
-            .await
-            .map_err(over)?
+        in_time(ctx, self.embed_in_time(ctx, request)).await
     }
 
     async fn embed_in_time(
@@ -92,8 +84,8 @@ impl Embedder {
         check_allowed(&ctx.principal, model)?;
         let name = request.model.clone().filter(|name| !name.is_empty());
         let name = name.unwrap_or_else(|| model.name.clone());
-        model.check_dimensions(request.dimensions)?;
         model.check_outputs(request.outputs)?;
+        model.check_dimensions(request.dimensions)?;
         inputs::check_count(request.inputs.len(), self.max_inputs)?;
         let prompt = model
             .prompts
@@ -106,15 +98,15 @@ impl Embedder {
         let task = Task {
             model: Arc::clone(model),
             prompt: Arc::clone(prompt),
-            truncation: match request.truncate.unwrap_or(model.config.truncate) {
-                true => Truncation::Cut(request.side),
-                false => Truncation::Refuse,
-            },
+            truncation: truncation(model, &request),
             lane: inputs::lane(ctx.lane, model.config.lane, &request.inputs),
         };
 
         let prepared = self.prepare(ctx, &task, request).await?;
-        let charge = Charge::estimated(&ctx.principal, model, &prepared);
+        let inputs = prepared.iter().map(|input| &input.input);
+        let charge = Charge::estimated(&ctx.principal, || {
+            inputs.map(|input| model.estimate_tokens(input)).sum()
+        });
         let mut found = self.look_up(model, &prepared).await;
         let is_kept: Vec<bool> = prepared
             .iter()
@@ -263,6 +255,22 @@ impl Embedder {
     }
 }
 
+/// Ends what takes longer than the request has.
+async fn in_time<T>(
+    ctx: &RequestContext,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let over = |_| {
+        Error::new(
+            ErrorKind::DeadlineExceeded,
+            "the request took longer than server.request_timeout, or its own x-request-timeout-ms",
+        )
+    };
+    tokio::time::timeout_at(ctx.deadline.into(), work)
+        .await
+        .map_err(over)?
+}
+
 /// Tokens that a caller under a limit has paid for in advance, by an estimate: whoever leaves early has paid, too.
 struct Charge<'a> {
     allowance: Option<&'a Allowance>,
@@ -270,16 +278,13 @@ struct Charge<'a> {
 }
 
 impl<'a> Charge<'a> {
-    fn estimated(principal: &'a Principal, model: &Model, inputs: &[Prepared]) -> Self {
+    fn estimated(principal: &'a Principal, estimate: impl FnOnce() -> usize) -> Self {
         let allowance = principal
             .identity()
             .and_then(|identity| identity.allowance.as_deref());
         let mut paid = 0;
         if let Some(allowance) = allowance {
-            let estimates = inputs
-                .iter()
-                .map(|input| model.estimate_tokens(&input.input));
-            paid = estimates.sum::<usize>().try_into().unwrap_or(i64::MAX);
+            paid = estimate().try_into().unwrap_or(i64::MAX);
             allowance.charge_tokens(paid);
         }
         Self { allowance, paid }
@@ -301,6 +306,13 @@ fn check_allowed(principal: &Principal, model: &Model) -> Result<(), Error> {
     }
     let message = format!("you may not use model \"{}\"", model.name);
     Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"))
+}
+
+fn truncation(model: &Model, request: &EmbedRequest) -> Truncation {
+    match request.truncate.unwrap_or(model.config.truncate) {
+        true => Truncation::Cut(request.side),
+        false => Truncation::Refuse,
+    }
 }
 
 /// What is done to each input of a request. It outlives the request while others wait for the same result.
@@ -331,16 +343,11 @@ async fn compute(
         .tokenize(&prompt, &input, truncation.side(), lane)
         .await?;
     drop((input, prompt));
-    if tokens.n_tokens_full > tokens.ids.len() && truncation == Truncation::Refuse {
-        let message = format!(
-            "input has {} tokens, model \"{}\" takes at most {}: shorten it, or allow truncation",
-            tokens.n_tokens_full, model.name, model.info.max_sequence_tokens
-        );
-        return Err(Error::invalid("input", message).with_code("context_length_exceeded"));
-    }
+    check_length(&model, &tokens, truncation)?;
     let (n_tokens, n_tokens_full) = (tokens.ids.len(), tokens.n_tokens_full);
     let work = Work {
         ids: tokens.ids,
+        type_ids: tokens.type_ids,
         outputs,
         urgent,
         admission,
@@ -367,6 +374,18 @@ async fn compute(
         n_tokens,
         n_tokens_full,
     })
+}
+
+/// Refuses an input that had to be cut where that is not wanted.
+fn check_length(model: &Model, tokens: &Tokenized, truncation: Truncation) -> Result<(), Error> {
+    if tokens.n_tokens_full <= tokens.ids.len() || truncation != Truncation::Refuse {
+        return Ok(());
+    }
+    let message = format!(
+        "input has {} tokens, model \"{}\" takes at most {}: shorten it, or allow truncation",
+        tokens.n_tokens_full, model.name, model.info.max_sequence_tokens
+    );
+    Err(Error::invalid("input", message).with_code("context_length_exceeded"))
 }
 
 /// The keys of an input for which nothing was found.

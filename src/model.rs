@@ -132,12 +132,32 @@ impl Model {
             Input::Text(text) => {
                 let text: Arc<str> = format!("{prompt}{text}").into();
                 let bytes = text.len();
-                let tokens = self.tokenizing.encode(text, side, lane).await?;
+                let tokens = self.tokenizing.encode(None, text, side, lane).await?;
                 self.token_ratio.observe(bytes, tokens.n_tokens_full);
                 Ok(tokens)
             }
             Input::Tokens(ids) => Ok(Tokenized::native(ids, self.info.max_sequence_tokens, side)),
         }
+    }
+
+    /// Turns a query and a text that may answer it into tokens; the text is cut on one side.
+    ///
+    /// # Errors
+    /// As [`Model::tokenize`].
+    pub async fn tokenize_pair(
+        &self,
+        query: &Arc<str>,
+        text: Arc<str>,
+        side: Side,
+        lane: Lane,
+    ) -> Result<Tokenized, Error> {
+        let bytes = query.len() + text.len();
+        let encoding = self
+            .tokenizing
+            .encode(Some(Arc::clone(query)), text, side, lane);
+        let tokens = encoding.await?;
+        self.token_ratio.observe(bytes, tokens.n_tokens_full);
+        Ok(tokens)
     }
 
     /// About how many tokens an input has, at least 1.

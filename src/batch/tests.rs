@@ -15,6 +15,7 @@ async fn run(gateway: &TestGateway, lane: Lane, ids: &[u32]) -> Result<Row, Erro
     let admission = model.batcher().admit(&[ids.len()], lane, far())?.remove(0);
     let work = Work {
         ids: ids.to_vec(),
+        type_ids: Vec::new(),
         outputs: Outputs::DENSE,
         urgent: Urgent::default(),
         admission,
@@ -208,6 +209,7 @@ async fn a_row_holds_what_its_own_caller_asked_for() {
             let admitted = model.batcher().admit(&[1], Lane::Query, far());
             let work = Work {
                 ids: ids.to_vec(),
+                type_ids: Vec::new(),
                 outputs,
                 urgent: Urgent::default(),
                 admission: admitted.unwrap().remove(0),

@@ -111,7 +111,10 @@ impl Worker {
         let outputs = entries
             .iter()
             .fold(Outputs::default(), |all, entry| all.union(entry.outputs));
-        let batch: TokenBatch = entries.iter().map(|entry| entry.ids.as_slice()).collect();
+        let mut batch = TokenBatch::new();
+        for entry in &entries {
+            entry.push_into(&mut batch);
+        }
         let results = match self.embed(&batch, outputs)? {
             Ok(results) => Some(results),
             Err(error) => {
@@ -147,7 +150,8 @@ impl Worker {
         if entry.reply.is_closed() {
             return Ok(());
         }
-        let batch: TokenBatch = std::iter::once(entry.ids.as_slice()).collect();
+        let mut batch = TokenBatch::new();
+        entry.push_into(&mut batch);
         let result = match self.embed(&batch, entry.outputs)? {
             Ok(mut results) => Some(Row::take(&mut results, 0, entry.outputs))
                 .filter(Row::is_finite)
@@ -200,6 +204,7 @@ fn complete(
         (outputs.dense, dense),
         (outputs.sparse, sparse),
         (outputs.multi_vector, multi_vector),
+        (outputs.score, results.scores.as_ref().map(Vec::len)),
     ]
     .iter()
     .all(|(asked, rows)| !asked || *rows == Some(n));

@@ -29,6 +29,8 @@ impl Computed {
             dense,
             sparse,
             multi_vector,
+            // Pairs are not kept.
+            score: _,
         } = self.row;
         let payloads = [
             dense.map(|numbers| {
@@ -332,6 +334,7 @@ mod tests {
 
     fn values(precision: ValuePrecision) -> Vec<CachedValue> {
         let row = Row {
+            score: None,
             dense: Some(vec![1.0, -2.5e-3, 3e20]),
             sparse: Some(SparseVector {
                 indices: vec![3, 9],

@@ -1,14 +1,19 @@
-//! How well documents answer a query, by all that one model gives of both: the model is its own reranker.
+//! How well documents answer a query: by a cross-encoder, or by all that one model gives of both.
 
 use std::sync::Arc;
 
 use embedgate_core::{Matrix, Outputs, SparseVector};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Embedder, Preprocessed, check_allowed, inputs};
+use futures_util::future::try_join_all;
+
+use super::{
+    Charge, Embedder, Preprocessed, check_allowed, check_length, in_time, inputs, truncation,
+};
 use crate::{
+    batch::{Urgent, Work},
     config::RerankWeights,
-    error::Error,
+    error::{Error, ErrorKind},
     model::Model,
     offload,
     request::{Dense, EmbedRequest, EmbedResponse, Embedding, Input, InputKind, RequestContext},
@@ -24,14 +29,29 @@ const BYTES_PER_NUMBER: usize = 4 + 4;
 pub struct Ranking {
     /// The model's name as the client sent it, or the default model's.
     pub model: String,
-    /// A score a document: the larger, the better it answers. Mostly between 0 and 1, but nothing bounds it.
+    /// A score a document: the larger, the better it answers.
     pub scores: Vec<f32>,
+    /// Whether they are logits; else they are mostly between 0 and 1, but nothing bounds them.
+    pub are_logits: bool,
     /// Tokens of the query and of all documents.
     pub n_tokens: usize,
     /// How many of the query and the documents were in the cache.
     pub n_cached: usize,
     /// Headers that plugins add to the answer.
     pub headers: Vec<(String, String)>,
+}
+
+impl Ranking {
+    /// The score of a document, between 0 and 1.
+    #[must_use]
+    pub fn probability(&self, i: usize) -> f32 {
+        let score = self.scores[i];
+        if self.are_logits {
+            1.0 / (1.0 + (-score).exp())
+        } else {
+            score.clamp(0.0, 1.0)
+        }
+    }
 }
 
 impl Embedder {
@@ -48,11 +68,24 @@ impl Embedder {
         let (mut request, headers) = request.into_parts();
         let model = self.registry.resolve(request.model.as_deref())?;
         check_allowed(&ctx.principal, model)?;
-        let weights = model.config.rerank;
-        let outputs = outputs(model)?;
         let mut query = std::mem::take(&mut request.inputs);
         let documents = query.split_off(1);
         inputs::check_count(documents.len(), self.max_inputs)?;
+        if model.info.outputs.score {
+            let scoring = cross_encode(ctx, model, &request, query, documents);
+            let (scores, n_tokens) = in_time(ctx, scoring).await?;
+            let name = request.model.filter(|name| !name.is_empty());
+            return Ok(Ranking {
+                model: name.unwrap_or_else(|| model.name.clone()),
+                scores,
+                are_logits: true,
+                n_tokens,
+                n_cached: 0,
+                headers,
+            });
+        }
+        let weights = model.config.rerank;
+        let outputs = outputs(model)?;
         let asked = |inputs: Vec<Input>, kind: InputKind| {
             let request = EmbedRequest {
                 inputs,
@@ -69,6 +102,7 @@ impl Embedder {
         let mut ranking = Ranking {
             model: answer.model.clone(),
             scores: Vec::with_capacity(documents.len()),
+            are_logits: false,
             n_tokens: answer.n_tokens(),
             n_cached: answer.n_cached,
             headers,
@@ -92,6 +126,61 @@ impl Embedder {
         }
         Ok(ranking)
     }
+}
+
+/// Runs each pair of the query and a document through the model: admitted all or none, in batches with whatever else waits.
+/// Returns the scores, and the tokens of all pairs.
+async fn cross_encode(
+    ctx: &RequestContext,
+    model: &Model,
+    request: &EmbedRequest,
+    query: Vec<Input>,
+    documents: Vec<Input>,
+) -> Result<(Vec<f32>, usize), Error> {
+    let lane = inputs::lane(ctx.lane, model.config.lane, &documents);
+    let truncation = truncation(model, request);
+    let of_query: usize = query.iter().map(|query| model.estimate_tokens(query)).sum();
+    let most = model.info.max_sequence_tokens;
+    let estimate = |document: &Input| (of_query + model.estimate_tokens(document)).min(most);
+    let estimates: Vec<usize> = documents.iter().map(estimate).collect();
+    let charge = Charge::estimated(&ctx.principal, || estimates.iter().sum());
+    let admissions = model.batcher().admit(&estimates, lane, ctx.deadline)?;
+    let texts = query.into_iter().chain(documents).map(|input| match input {
+        Input::Text(text) => Ok(Arc::from(text)),
+        Input::Tokens(_) => Err(Error::invalid("documents", "pairs are made of texts")),
+    });
+    let texts: Vec<Arc<str>> = texts.collect::<Result<_, _>>()?;
+    let (query, documents) = texts
+        .split_first()
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "a query to rerank for is missing"))?;
+    let pairs = documents.iter().zip(admissions).enumerate();
+    let pairs = pairs.map(|(i, (document, admission))| async move {
+        let scored = async {
+            let text = Arc::clone(document);
+            let tokens = model
+                .tokenize_pair(query, text, truncation.side(), lane)
+                .await?;
+            check_length(model, &tokens, truncation)?;
+            let n_tokens = tokens.ids.len();
+            let work = Work {
+                ids: tokens.ids,
+                type_ids: tokens.type_ids,
+                outputs: Outputs::SCORE,
+                urgent: Urgent::default(),
+                admission,
+            };
+            let row = model.batcher().embed(work).await?;
+            let missing = || Error::new(ErrorKind::Internal, "the model gave no score");
+            Ok::<_, Error>((row.score.ok_or_else(missing)?, n_tokens))
+        };
+        scored.await.map_err(|error| inputs::at(error, i).moved(0))
+    });
+    let scored = try_join_all(pairs).await?;
+    let (scores, n_tokens): (Vec<f32>, Vec<usize>) = scored.into_iter().unzip();
+    let n_tokens = n_tokens.iter().sum();
+    charge.settle(n_tokens);
+    model.metrics.tokens.inc_by(n_tokens as u64);
+    Ok((scores, n_tokens))
 }
 
 /// What is compared: all that the model gives and that has a weight.

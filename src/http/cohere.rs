@@ -10,7 +10,7 @@ use super::{
     State,
     context::Context,
     error::Failed,
-    exchange,
+    exchange::Exchange,
     json::{self, inputs, kind, object, one_of, perhaps, typed, wrong},
 };
 use crate::{
@@ -69,10 +69,11 @@ pub(super) async fn embed(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failed> {
-    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
-    let (request, forms) = exchange::parse(&gateway, &body.bytes, &KNOWN, parse).await?;
+    let exchange = Exchange::begin(&gateway, &ctx)?;
+    let body = exchange.read(&headers, body).await?;
+    let (request, forms) = exchange.parse(&body.bytes, &KNOWN, parse).await?;
     let id = ctx.id.to_string();
-    let answer = exchange::embed(&gateway, &ctx, body, request).await?;
+    let answer = exchange.embed(body, request).await?;
     let render = move |answer: &EmbedResponse| render(answer, &id, &forms);
     Ok(answer.write(render).await?)
 }

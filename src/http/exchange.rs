@@ -33,61 +33,82 @@ const BYTES_PER_WEIGHT: usize = 8 + 8 + 48;
 /// The header that says which inputs were cut lists so many at most.
 const MAX_TRUNCATED: usize = 32;
 
-/// Reads the whole body within the server's limits.
-pub(super) async fn read(
-    gateway: &Gateway,
-    ctx: &RequestContext,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<WholeBody, Error> {
-    let (config, memory) = (&gateway.config, &gateway.body_memory);
-    body::read(headers, body, config, memory, ctx.deadline).await
+/// A request that was let in. It is answered even if the shutdown begins meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Exchange<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) ctx: &'a RequestContext,
+    pub(super) embedder: &'a Embedder,
 }
 
-/// Parses a body with the dialect's parser; `known` are the members that mean something to it.
-pub(super) async fn parse<T: Send + 'static>(
-    gateway: &Gateway,
-    bytes: &Bytes,
-    known: &'static [&'static str],
-    parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, T), Error> + Send + 'static,
-) -> Result<(EmbedRequest, T), Error> {
-    let (bytes, max_inputs) = (bytes.clone(), gateway.config.max_inputs);
-    let is_large = bytes.len() >= PARSE_ELSEWHERE;
-    let has_preprocessors = gateway.plugins.has_preprocessors();
-    let parse = move || {
-        let (mut request, more) = parser(&bytes, max_inputs)?;
-        if has_preprocessors {
-            request.extra = json::extra(&bytes, known);
-        }
-        Ok((request, more))
-    };
-    offload::run_if(is_large, parse).await?
+impl<'a> Exchange<'a> {
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// As [`Gateway::embedder`].
+    pub(super) fn begin(gateway: &'a Gateway, ctx: &'a RequestContext) -> Result<Self, Error> {
+        let embedder = gateway.embedder()?;
+        Ok(Self {
+            gateway,
+            ctx,
+            embedder,
+        })
+    }
+
+    /// Reads the whole body within the server's limits.
+    pub(super) async fn read(self, headers: &HeaderMap, body: Body) -> Result<WholeBody, Error> {
+        let (config, memory) = (&self.gateway.config, &self.gateway.body_memory);
+        body::read(headers, body, config, memory, self.ctx.deadline).await
+    }
+
+    /// Parses a body with the dialect's parser; `known` are the members that mean something to it.
+    pub(super) async fn parse<T: Send + 'static>(
+        self,
+        bytes: &Bytes,
+        known: &'static [&'static str],
+        parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, T), Error> + Send + 'static,
+    ) -> Result<(EmbedRequest, T), Error> {
+        let (bytes, max_inputs) = (bytes.clone(), self.gateway.config.max_inputs);
+        let is_large = bytes.len() >= PARSE_ELSEWHERE;
+        let has_preprocessors = self.gateway.plugins.has_preprocessors();
+        let parse = move || {
+            let (mut request, more) = parser(&bytes, max_inputs)?;
+            if has_preprocessors {
+                request.extra = json::extra(&bytes, known);
+            }
+            Ok((request, more))
+        };
+        offload::run_if(is_large, parse).await?
+    }
+
+    /// Lets plugins see the request, and embeds its inputs.
+    pub(super) async fn embed(
+        self,
+        body: WholeBody,
+        request: EmbedRequest,
+    ) -> Result<Answer, Error> {
+        let Self {
+            gateway,
+            ctx,
+            embedder,
+        } = self;
+        let before = Input::total_bytes(&request.inputs);
+        let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
+        // What plugins add counts as if the client had sent it.
+        let grown = Input::total_bytes(&request.get().inputs).saturating_sub(before);
+        let _grown = gateway.body_memory.take(grown)?;
+        let bytes = answer_bytes(embedder, request.get())?;
+        let memory = gateway.body_memory.take(bytes)?;
+        let response = embedder.embed(ctx, request).await?;
+        drop(body.memory);
+        Ok(Answer { response, memory })
+    }
 }
 
 /// An answer that is still to be written, and the memory that it will take.
 pub(super) struct Answer {
     pub(super) response: EmbedResponse,
     memory: OwnedSemaphorePermit,
-}
-
-/// Lets plugins see the request, and embeds its inputs.
-pub(super) async fn embed(
-    gateway: &Gateway,
-    ctx: &RequestContext,
-    body: WholeBody,
-    request: EmbedRequest,
-) -> Result<Answer, Error> {
-    let embedder = gateway.embedder()?;
-    let before = Input::total_bytes(&request.inputs);
-    let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
-    // What plugins add counts as if the client had sent it.
-    let grown = Input::total_bytes(&request.get().inputs).saturating_sub(before);
-    let _grown = gateway.body_memory.take(grown)?;
-    let bytes = answer_bytes(embedder, request.get())?;
-    let memory = gateway.body_memory.take(bytes)?;
-    let response = embedder.embed(ctx, request).await?;
-    drop(body.memory);
-    Ok(Answer { response, memory })
 }
 
 impl Answer {

@@ -42,7 +42,7 @@ fn describe(gateway: &Gateway, model: &Model) -> Value {
         "object": "model",
         "created": gateway.started,
         "owned_by": "embedgate",
-        "model_type": "embedding",
+        "model_type": if model.info.outputs.score { "rerank" } else { "embedding" },
         "max_model_len": model.info.max_sequence_tokens,
         "dimensions": model.info.dimensions,
         "aliases": model.config.aliases,

@@ -17,7 +17,7 @@ use super::{
     Gateway, State,
     context::Context,
     error::Failed,
-    exchange,
+    exchange::Exchange,
     json::{self, inputs, object, typed},
 };
 use crate::{
@@ -74,7 +74,7 @@ pub(super) async fn embed(
         out
     };
     let parser = |bytes: &[u8], max: usize| parse(bytes, "input", max);
-    exchange(&gateway, &ctx, &headers, body, parser, render).await
+    answer(&gateway, &ctx, &headers, body, parser, render).await
 }
 
 /// `POST /api/embeddings`, the older form: one prompt, one vector.
@@ -96,7 +96,7 @@ pub(super) async fn embeddings(
         out
     };
     let parser = |bytes: &[u8], _| parse(bytes, "prompt", 1);
-    exchange(&gateway, &ctx, &headers, body, parser, render).await
+    answer(&gateway, &ctx, &headers, body, parser, render).await
 }
 
 fn parse(bytes: &[u8], from: &'static str, max: usize) -> Result<(EmbedRequest, ()), Error> {
@@ -121,7 +121,7 @@ fn parse(bytes: &[u8], from: &'static str, max: usize) -> Result<(EmbedRequest, 
     Ok((request, ()))
 }
 
-async fn exchange(
+async fn answer(
     gateway: &State,
     ctx: &RequestContext,
     headers: &HeaderMap,
@@ -129,9 +129,10 @@ async fn exchange(
     parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, ()), Error> + Send + 'static,
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
-    let body = exchange::read(gateway, ctx, headers, body).await?;
-    let (request, ()) = exchange::parse(gateway, &body.bytes, &KNOWN, parser).await?;
-    let answer = exchange::embed(gateway, ctx, body, request).await?;
+    let exchange = Exchange::begin(gateway, ctx)?;
+    let body = exchange.read(headers, body).await?;
+    let (request, ()) = exchange.parse(&body.bytes, &KNOWN, parser).await?;
+    let answer = exchange.embed(body, request).await?;
     Ok(answer.write(render).await?)
 }
 
@@ -154,9 +155,10 @@ pub(super) async fn show(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failed> {
-    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let exchange = Exchange::begin(&gateway, &ctx)?;
+    let body = exchange.read(&headers, body).await?;
     let fields: Fields<'_> = object(&body.bytes, "model")?;
-    let registry = gateway.embedder()?.registry();
+    let registry = exchange.embedder.registry();
     let name = fields.model()?.unwrap_or_default();
     let model = registry.resolve(Some(&name))?;
     if !ctx.principal.may_use(model.names()) {

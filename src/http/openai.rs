@@ -6,7 +6,7 @@ mod render;
 
 use axum::{body::Body, http::HeaderMap, response::Response};
 
-use super::{State, context::Context, error::Failed, exchange};
+use super::{State, context::Context, error::Failed, exchange::Exchange};
 
 pub(super) async fn embeddings(
     gateway: State,
@@ -14,13 +14,16 @@ pub(super) async fn embeddings(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failed> {
-    let embedder = gateway.embedder()?;
-    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
-    let parsed = exchange::parse(&gateway, &body.bytes, &parse::KNOWN, parse::request);
+    let exchange = Exchange::begin(&gateway, &ctx)?;
+    let body = exchange.read(&headers, body).await?;
+    let parsed = exchange.parse(&body.bytes, &parse::KNOWN, parse::request);
     let (request, form) = parsed.await?;
-    let answer = exchange::embed(&gateway, &ctx, body, request).await?;
+    let answer = exchange.embed(body, request).await?;
     let tokenizer = if form.names_tokens() {
-        let model = embedder.registry().resolve(Some(&answer.response.model))?;
+        let model = exchange
+            .embedder
+            .registry()
+            .resolve(Some(&answer.response.model))?;
         Some(model.tokenizer.clone())
     } else {
         None

@@ -15,19 +15,15 @@ use serde_json::{Value, json};
 
 use self::parse::{Asked, Shape};
 use super::{
-    Gateway, State,
+    State,
     body::WholeBody,
     context::Context,
     dialect::Dialect,
     error::{Failed, add_headers},
-    exchange,
+    exchange::Exchange,
     trace::Work,
 };
-use crate::{
-    embed::Ranking,
-    error::Error,
-    request::{Input, RequestContext},
-};
+use crate::{embed::Ranking, error::Error, request::Input};
 
 /// `POST /v1/rerank`.
 pub(super) async fn jina(
@@ -36,8 +32,9 @@ pub(super) async fn jina(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failed> {
-    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
-    Ok(answer(&gateway, &ctx, body, Shape::Jina).await?)
+    let exchange = Exchange::begin(&gateway, &ctx)?;
+    let body = exchange.read(&headers, body).await?;
+    Ok(answer(exchange, body, Shape::Jina).await?)
 }
 
 /// `POST /v2/rerank`.
@@ -47,8 +44,9 @@ pub(super) async fn cohere(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failed> {
-    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
-    Ok(answer(&gateway, &ctx, body, Shape::Cohere).await?)
+    let exchange = Exchange::begin(&gateway, &ctx)?;
+    let body = exchange.read(&headers, body).await?;
+    Ok(answer(exchange, body, Shape::Cohere).await?)
 }
 
 /// `POST /rerank`.
@@ -58,24 +56,24 @@ pub(super) async fn either(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failed> {
-    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let exchange = Exchange::begin(&gateway, &ctx)?;
+    let body = exchange.read(&headers, body).await?;
     let shape = parse::shape(&body.bytes);
-    let answered = answer(&gateway, &ctx, body, shape).await;
+    let answered = answer(exchange, body, shape).await;
     answered.map_err(|error| match shape {
         Shape::Tei => Failed::from(error).in_words_of(Dialect::Tei),
         Shape::Jina | Shape::Cohere => error.into(),
     })
 }
 
-async fn answer(
-    gateway: &Gateway,
-    ctx: &RequestContext,
-    body: WholeBody,
-    shape: Shape,
-) -> Result<Response, Error> {
-    let embedder = gateway.embedder()?;
+async fn answer(exchange: Exchange<'_>, body: WholeBody, shape: Shape) -> Result<Response, Error> {
+    let Exchange {
+        gateway,
+        ctx,
+        embedder,
+    } = exchange;
     let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
-    let (request, asked) = exchange::parse(gateway, &body.bytes, &parse::KNOWN, parser).await?;
+    let (request, asked) = exchange.parse(&body.bytes, &parse::KNOWN, parser).await?;
     let documents: Vec<String> = match asked.with_documents {
         true => request.inputs[1..].iter().map(text).collect(),
         false => Vec::new(),
@@ -135,7 +133,7 @@ fn render(shape: Shape, asked: &Asked, ranking: &Ranking, documents: &[String], 
         .map(|index| {
             let score = match asked.raw_scores {
                 true => ranking.scores[index],
-                false => ranking.scores[index].clamp(0.0, 1.0),
+                false => ranking.probability(index),
             };
             let text = documents.get(index).map(String::as_str);
             let is_tei = shape == Shape::Tei;

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(super) use self::tokens::{decode, tokenize};
-use super::{State, context::Context, error::Failed, exchange, json};
+use super::{State, context::Context, error::Failed, exchange::Exchange, json};
 use crate::{
     error::{Error, ErrorKind},
     request::{Dense, EmbedRequest, EmbedResponse, Input, RequestContext, VectorText},
@@ -36,7 +36,7 @@ pub(super) async fn embed(
         json::dense_list(&mut out, answer, VectorText::Numbers);
         out
     };
-    exchange(&gateway, &ctx, &headers, body, parse::embed, render).await
+    answer(&gateway, &ctx, &headers, body, parse::embed, render).await
 }
 
 /// `POST /embed_sparse`: lexical weights of each input, by token id.
@@ -57,7 +57,7 @@ pub(super) async fn embed_sparse(
         });
         out
     };
-    exchange(&gateway, &ctx, &headers, body, parse::embed_sparse, render).await
+    answer(&gateway, &ctx, &headers, body, parse::embed_sparse, render).await
 }
 
 /// The lexical weight of one token id.
@@ -91,7 +91,7 @@ pub(super) async fn similarity(
         json::write(&mut out, &scores);
         out
     };
-    exchange(&gateway, &ctx, &headers, body, parse::similarity, render).await
+    answer(&gateway, &ctx, &headers, body, parse::similarity, render).await
 }
 
 /// The product of two vectors of length 1, summed in f64.
@@ -103,7 +103,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 type Parser = fn(&[u8], usize) -> Result<(EmbedRequest, ()), Error>;
 
-async fn exchange(
+async fn answer(
     gateway: &State,
     ctx: &RequestContext,
     headers: &HeaderMap,
@@ -112,11 +112,12 @@ async fn exchange(
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
     let started = Instant::now();
-    let body = exchange::read(gateway, ctx, headers, body).await?;
-    let parsed = exchange::parse(gateway, &body.bytes, &parse::KNOWN, parser);
+    let exchange = Exchange::begin(gateway, ctx)?;
+    let body = exchange.read(headers, body).await?;
+    let parsed = exchange.parse(&body.bytes, &parse::KNOWN, parser);
     let (request, ()) = parsed.await?;
     let n_characters: usize = request.inputs.iter().map(characters).sum();
-    let answer = exchange::embed(gateway, ctx, body, request).await?;
+    let answer = exchange.embed(body, request).await?;
     let n_tokens = answer.response.n_tokens();
     let mut response = answer.write(render).await?;
     let headers = response.headers_mut();
@@ -150,11 +151,16 @@ pub(super) async fn info(gateway: State, Context(ctx): Context) -> Result<Json<V
         let message = "you may not use the default model";
         return Err(Error::new(ErrorKind::Forbidden, message).into());
     }
+    let model_type = if model.info.outputs.score {
+        json!({"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}})
+    } else {
+        json!({"embedding": {"pooling": model.pooling}})
+    };
     Ok(Json(json!({
         "model_id": model.name,
         "model_sha": model.fingerprint.to_hex().as_str(),
         "model_dtype": model.info.precision.to_string(),
-        "model_type": {"embedding": {"pooling": model.pooling}},
+        "model_type": model_type,
         "max_concurrent_requests": gateway.config.max_connections,
         "max_input_length": model.info.max_sequence_tokens,
         "max_batch_tokens": model.config.max_batch_tokens.unwrap_or(model.info.max_sequence_tokens),

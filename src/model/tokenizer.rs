@@ -21,6 +21,8 @@ use crate::request::Side;
 pub struct Tokenized {
     /// Token ids, special tokens included.
     pub ids: Vec<u32>,
+    /// The segment of each token of a pair; empty for one text.
+    pub type_ids: Vec<u32>,
     /// Tokens of the whole input: more than `ids` holds where it was cut.
     pub n_tokens_full: usize,
 }
@@ -36,6 +38,7 @@ impl Tokenized {
         };
         Self {
             ids: kept.to_vec(),
+            type_ids: Vec::new(),
             n_tokens_full: ids.len(),
         }
     }
@@ -59,6 +62,8 @@ pub struct TextTokenizer {
     max_tokens: usize,
     /// Special tokens that the post-processor puts around a text.
     n_added: usize,
+    /// Those that it puts around and between two.
+    n_added_to_pair: usize,
 }
 
 /// Why a tokenizer cannot be used.
@@ -90,7 +95,7 @@ impl TextTokenizer {
                 "is missing: expected the tokenizer in the format of the tokenizers library".into(),
             ));
         }
-        let load = || -> Result<(Tokenizer, usize), String> {
+        let load = || -> Result<(Tokenizer, usize, usize), String> {
             let mut inner = Tokenizer::from_file(&path).map_err(|e| e.to_string())?;
             inner.with_padding(None);
             inner.with_truncation(None).map_err(|e| e.to_string())?;
@@ -101,9 +106,14 @@ impl TextTokenizer {
                 .encode_fast("", true)
                 .map_err(|e| e.to_string())?
                 .len();
-            Ok((inner, n_added))
+            let n_pair = inner
+                .encode_fast(("", ""), true)
+                .map_err(|e| e.to_string())?
+                .len();
+            Ok((inner, n_added, n_pair))
         };
-        let (inner, n_added) = unpanicked(load).and_then(|loaded| loaded).map_err(error)?;
+        let (inner, n_added, n_added_to_pair) =
+            unpanicked(load).and_then(|loaded| loaded).map_err(error)?;
         if n_added >= max_tokens {
             let problem = format!(
                 "adds {n_added} special tokens, which leaves no room within {max_tokens} tokens"
@@ -119,6 +129,7 @@ impl TextTokenizer {
             inner: Arc::new(inner),
             max_tokens,
             n_added,
+            n_added_to_pair,
         })
     }
 
@@ -139,43 +150,84 @@ impl TextTokenizer {
     ) -> Result<Tokenized, String> {
         unpanicked(|| {
             let room = self.max_tokens - self.n_added;
-            let (head, mut rest) = split_slice(text, self.slice_bytes());
-            let mut encoding = self
-                .inner
-                .encode_fast(head, false)
-                .map_err(|e| e.to_string())?;
-            let mut n_tokens_full = encoding.len() + self.n_added;
-            // What cannot stay is only counted: a token takes over 100 bytes while it is made.
-            while !rest.is_empty() {
-                if given_up() {
-                    return Err("the caller left".into());
-                }
-                let (slice, after) = split_slice(rest, self.slice_bytes());
-                let more = self
-                    .inner
-                    .encode_fast(slice, false)
-                    .map_err(|e| e.to_string())?;
-                n_tokens_full += more.len();
-                match side {
-                    Side::Left => {
-                        encoding.merge_with(more, false);
-                        cut(&mut encoding, room, side);
-                    }
-                    Side::Right if encoding.len() < room => encoding.merge_with(more, false),
-                    Side::Right => {}
-                }
-                rest = after;
-            }
-            cut(&mut encoding, room, side);
+            let (encoding, n) = self.bare(text, room, side, given_up)?;
             let encoding = self
                 .inner
                 .post_process(encoding, None, true)
                 .map_err(|e| e.to_string())?;
             Ok(Tokenized {
                 ids: encoding.get_ids().to_vec(),
-                n_tokens_full,
+                type_ids: Vec::new(),
+                n_tokens_full: n + self.n_added,
             })
         })?
+    }
+
+    /// Token ids of a query and a text that may answer it, with special tokens and segments. The text is cut, on one
+    /// side; the query only where it would leave the text less than a quarter.
+    ///
+    /// Source: FlagEmbedding 1.4.2, `inference/reranker/encoder_only/base.py`: queries have three quarters at most, and
+    /// `truncation="only_second"`.
+    fn encode_pair_unless(
+        &self,
+        query: &str,
+        text: &str,
+        side: Side,
+        given_up: impl Fn() -> bool,
+    ) -> Result<Tokenized, String> {
+        unpanicked(|| {
+            let room = self.max_tokens.saturating_sub(self.n_added_to_pair);
+            let (first, n_first) = self.bare(query, room * 3 / 4, Side::Right, &given_up)?;
+            let left = room - first.len();
+            let (second, n_second) = self.bare(text, left, side, given_up)?;
+            let encoding = self
+                .inner
+                .post_process(first, Some(second), true)
+                .map_err(|e| e.to_string())?;
+            Ok(Tokenized {
+                ids: encoding.get_ids().to_vec(),
+                type_ids: encoding.get_type_ids().to_vec(),
+                n_tokens_full: n_first + n_second + self.n_added_to_pair,
+            })
+        })?
+    }
+
+    /// The tokens of a text without special ones, cut to `room`; and how many there were.
+    fn bare(
+        &self,
+        text: &str,
+        room: usize,
+        side: Side,
+        given_up: impl Fn() -> bool,
+    ) -> Result<(Encoding, usize), String> {
+        let encode = |slice| {
+            self.inner
+                .encode_fast(slice, false)
+                .map_err(|e| e.to_string())
+        };
+        let (head, mut rest) = split_slice(text, self.slice_bytes());
+        let mut encoding = encode(head)?;
+        let mut n_tokens = encoding.len();
+        // What cannot stay is only counted: a token takes over 100 bytes while it is made.
+        while !rest.is_empty() {
+            if given_up() {
+                return Err("the caller left".into());
+            }
+            let (slice, after) = split_slice(rest, self.slice_bytes());
+            let more = encode(slice)?;
+            n_tokens += more.len();
+            match side {
+                Side::Left => {
+                    encoding.merge_with(more, false);
+                    cut(&mut encoding, room, side);
+                }
+                Side::Right if encoding.len() < room => encoding.merge_with(more, false),
+                Side::Right => {}
+            }
+            rest = after;
+        }
+        cut(&mut encoding, room, side);
+        Ok((encoding, n_tokens))
     }
 
     /// Long texts go through the tokenizer in slices of so many bytes. All that fits into a sequence is in the first one

@@ -598,7 +598,7 @@ async fn reranking_is_spoken_as_jina_cohere_and_tei_do() {
         .iter()
         .map(|line| ids(&json!([line["index"]]))[0])
         .collect();
-    assert_eq!(order, [0, 2], "the rice comes last, and two were asked for");
+    assert_eq!(order, [2, 0], "the rice comes last, and two were asked for");
     assert_eq!(lines[0]["document"]["text"], "an automobile");
     let score = lines[0]["relevance_score"].as_f64().unwrap();
     let vectors = gateway
@@ -700,7 +700,7 @@ async fn reranking_is_spoken_as_jina_cohere_and_tei_do() {
         ),
         (
             "/rerank",
-            json!({"query": "a", "texts": ["b".to_owned(), "word ".repeat(9000)], "truncate": false}),
+            json!({"model": "tiny", "query": "a", "texts": ["b".to_owned(), "word ".repeat(9000)], "truncate": false}),
             422,
             "/error",
             "documents[1]",
@@ -720,6 +720,70 @@ async fn reranking_is_spoken_as_jina_cohere_and_tei_do() {
             "{path}: {}",
             answer.body
         );
+    }
+}
+
+#[tokio::test]
+async fn cross_encoders_score_pairs_as_transformers_does() {
+    let reference = Reference::open("tiny_rerankers_reference.safetensors");
+    let (texts, pairs) = (texts(), reference.numbers("pairs"));
+    for name in ["bert", "xlmr"] {
+        let folder = fixtures().join(format!("tiny-{name}-reranker"));
+        let gateway = Gateway::start(&format!(
+            "[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n[models.ranker]\npath = {folder:?}\n"
+        ));
+        let model = gateway.get("/v1/models/ranker").await.body;
+        assert_eq!(model["model_type"], "rerank");
+        let scores = reference.floats(&format!("{name}.scores"));
+        let lengths = reference.numbers(&format!("{name}.offsets"));
+        let mut n = 0;
+        for (i, pair) in pairs.chunks(2).enumerate() {
+            // Of those that are cut, transformers cuts both.
+            if lengths[i + 1] - lengths[i] == 128 {
+                continue;
+            }
+            let others = [&texts[pair[1]], "something else entirely", &texts[pair[0]]];
+            let body = json!({"query": texts[pair[0]], "texts": others, "raw_scores": true});
+            let answer = ok(&gateway, "/rerank", body).await;
+            let line = |i: usize| {
+                let lines = answer.as_array().unwrap().iter();
+                lines.clone().find(|line| line["index"] == i).unwrap()["score"]
+                    .as_f64()
+                    .unwrap()
+            };
+            assert!(
+                (line(0) - f64::from(scores[i])).abs() < 1e-4,
+                "{name} {i}: {answer}"
+            );
+            n += 1;
+        }
+        assert!(n >= 20, "{n} pairs of {name} are not cut");
+
+        let body = json!({"query": "a question", "documents": ["one", "two", "word ".repeat(500)]});
+        let answer = ok(&gateway, "/v1/rerank", body).await;
+        for line in answer["results"].as_array().unwrap() {
+            let score = line["relevance_score"].as_f64().unwrap();
+            assert!(score > 0.0 && score < 1.0, "{answer}");
+        }
+        let body = json!({"query": "a", "texts": ["b".to_owned(), "word ".repeat(500)], "truncate": false});
+        let refused = ask(&gateway, "/rerank", body).await;
+        assert_eq!(refused.status, 422);
+        let message = refused.body["error"].as_str().unwrap();
+        assert!(
+            message.contains("documents[1]") && message.contains("at most 128"),
+            "{message}"
+        );
+        for (path, body) in [
+            ("/v1/embeddings", json!({"input": "a", "dimensions": 4})),
+            ("/embed", json!({"inputs": "a"})),
+        ] {
+            let answer = ask(&gateway, path, body).await;
+            assert!(
+                answer.body.to_string().contains("gives score, not dense"),
+                "{}",
+                answer.body
+            );
+        }
     }
 }
 

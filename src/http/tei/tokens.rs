@@ -13,7 +13,8 @@ use super::super::{
     State,
     context::Context,
     error::Failed,
-    exchange, json,
+    exchange::Exchange,
+    json,
     json::{inputs, object, typed},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
         tokenizer::{TextTokenizer, Token},
     },
     offload,
-    request::{Input, InputKind, RequestContext},
+    request::{Input, InputKind},
 };
 
 /// Texts, or ids, of one request, in bytes: a token takes over a hundred bytes while it is made and written.
@@ -49,9 +50,10 @@ pub(in super::super) async fn tokenize(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failed> {
-    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let exchange = Exchange::begin(&gateway, &ctx)?;
+    let body = exchange.read(&headers, body).await?;
     let fields: Fields<'_> = object(&body.bytes, "inputs")?;
-    let model = model(&gateway, &ctx, &fields)?;
+    let model = model(exchange, &fields)?;
     let given = inputs("inputs", fields.inputs, gateway.config.max_inputs)?;
     let with_special = typed(
         "add_special_tokens",
@@ -120,9 +122,10 @@ pub(in super::super) async fn decode(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Vec<String>>, Failed> {
-    let body = exchange::read(&gateway, &ctx, &headers, body).await?;
+    let exchange = Exchange::begin(&gateway, &ctx)?;
+    let body = exchange.read(&headers, body).await?;
     let fields: Fields<'_> = object(&body.bytes, "ids")?;
-    let model = model(&gateway, &ctx, &fields)?;
+    let model = model(exchange, &fields)?;
     let given = inputs("ids", fields.ids, gateway.config.max_inputs)?;
     let skip = typed(
         "skip_special_tokens",
@@ -148,14 +151,10 @@ pub(in super::super) async fn decode(
     Ok(Json(texts))
 }
 
-fn model<'a>(
-    gateway: &'a State,
-    ctx: &RequestContext,
-    fields: &Fields<'_>,
-) -> Result<&'a Model, Error> {
+fn model<'a>(exchange: Exchange<'a>, fields: &Fields<'_>) -> Result<&'a Model, Error> {
     let name: Option<String> = typed("model", fields.model, "a string")?;
-    let model = gateway.embedder()?.registry().resolve(name.as_deref())?;
-    if ctx.principal.may_use(model.names()) {
+    let model = exchange.embedder.registry().resolve(name.as_deref())?;
+    if exchange.ctx.principal.may_use(model.names()) {
         return Ok(model);
     }
     let message = format!("you may not use model \"{}\"", model.name);

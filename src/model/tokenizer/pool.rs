@@ -16,6 +16,8 @@ use crate::{
 struct Job {
     /// Gone when the caller is: what waits here takes no memory for who left.
     text: Weak<str>,
+    /// The query that the text may answer, in a pair.
+    query: Option<Arc<str>>,
     /// Where it is cut.
     side: Side,
     reply: oneshot::Sender<Result<Tokenized, String>>,
@@ -106,10 +108,22 @@ impl TokenizerPool {
             let (jobs, tokenizer) = (Arc::clone(&pool.jobs), tokenizer.clone());
             let long_too = i > 0 || threads == 1;
             let work = move || {
-                while let Some(Job { text, side, reply }) = jobs.next(long_too) {
+                while let Some(Job {
+                    text,
+                    query,
+                    side,
+                    reply,
+                }) = jobs.next(long_too)
+                {
                     if let Some(text) = text.upgrade() {
                         // An error means that the caller left in the meantime.
-                        let result = tokenizer.encode_unless(&text, side, || reply.is_closed());
+                        let given_up = || reply.is_closed();
+                        let result = match query {
+                            None => tokenizer.encode_unless(&text, side, given_up),
+                            Some(query) => {
+                                tokenizer.encode_pair_unless(&query, &text, side, given_up)
+                            }
+                        };
                         drop(reply.send(result));
                     }
                 }
@@ -121,18 +135,26 @@ impl TokenizerPool {
         Ok(pool)
     }
 
-    /// Tokenizes one text, cut on one side.
+    /// Tokenizes one text, or a pair of a query and a text, cut on one side.
     ///
     /// # Errors
     /// `InvalidRequest` when the tokenizer refuses the text; `Unavailable` when the threads are gone.
-    pub async fn encode(&self, text: Arc<str>, side: Side, lane: Lane) -> Result<Tokenized, Error> {
+    pub async fn encode(
+        &self,
+        query: Option<Arc<str>>,
+        text: Arc<str>,
+        side: Side,
+        lane: Lane,
+    ) -> Result<Tokenized, Error> {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             text: Arc::downgrade(&text),
+            query,
             side,
             reply,
         };
-        self.jobs.push(lane, job, text.len());
+        let bytes = text.len() + job.query.as_ref().map_or(0, |query| query.len());
+        self.jobs.push(lane, job, bytes);
         let gone = |_| {
             Error::unavailable(
                 "the tokenizer has stopped",
