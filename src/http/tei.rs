@@ -118,10 +118,17 @@ async fn answer(
     let (request, ()) = parsed.await?;
     let n_characters: usize = request.inputs.iter().map(characters).sum();
     let answer = exchange.embed(body, request).await?;
+    let model = exchange
+        .embedder
+        .registry()
+        .resolve(Some(&answer.response.model))?;
+    let device = HeaderValue::from_str(&model.info.device);
     let n_tokens = answer.response.n_tokens();
     let mut response = answer.write(render).await?;
     let headers = response.headers_mut();
-    headers.insert("x-compute-type", HeaderValue::from_static("cpu"));
+    if let Ok(device) = device {
+        headers.insert("x-compute-type", device);
+    }
     for (name, value) in [
         ("x-compute-characters", n_characters),
         ("x-compute-tokens", n_tokens),

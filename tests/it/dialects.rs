@@ -276,6 +276,7 @@ async fn text_embeddings_inference_is_spoken() {
         )
         .await;
         assert_eq!(answer.header("x-compute-characters"), Some("18"));
+        assert_eq!(answer.header("x-compute-type"), Some("cpu"));
         let n_tokens: usize = answer.header("x-compute-tokens").unwrap().parse().unwrap();
         assert!(n_tokens > 8);
         for (i, expected) in expected.iter().enumerate() {
