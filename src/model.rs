@@ -130,7 +130,7 @@ impl Model {
     ) -> Result<Tokenized, Error> {
         match input {
             Input::Text(text) => {
-                let text: Arc<str> = format!("{prompt}{text}").into();
+                let text = Arc::new(format!("{prompt}{text}"));
                 let bytes = text.len();
                 let tokens = self.tokenizing.encode(None, text, side, lane).await?;
                 self.token_ratio.observe(bytes, tokens.n_tokens_full);
@@ -146,15 +146,13 @@ impl Model {
     /// As [`Model::tokenize`].
     pub async fn tokenize_pair(
         &self,
-        query: &Arc<str>,
-        text: Arc<str>,
+        query: &Arc<String>,
+        text: Arc<String>,
         side: Side,
         lane: Lane,
     ) -> Result<Tokenized, Error> {
         let bytes = query.len() + text.len();
-        let encoding = self
-            .tokenizing
-            .encode(Some(Arc::clone(query)), text, side, lane);
+        let encoding = self.tokenizing.encode(Some(query), text, side, lane);
         let tokens = encoding.await?;
         self.token_ratio.observe(bytes, tokens.n_tokens_full);
         Ok(tokens)
@@ -173,6 +171,18 @@ impl Model {
             Input::Tokens(ids) => ids.len(),
         };
         n.clamp(1, self.info.max_sequence_tokens)
+    }
+
+    /// How many tokens an input counts for where memory is reserved for results by token: the estimate follows whatever
+    /// texts came lately, and nobody shall bring it near 0.
+    #[must_use]
+    pub fn reserve_tokens(&self, input: &Input) -> usize {
+        let least = match input {
+            Input::Text(text) => text.len() / 4 + 4,
+            Input::Tokens(ids) => ids.len(),
+        };
+        let n = self.estimate_tokens(input).max(least);
+        n.min(self.info.max_sequence_tokens)
     }
 
     /// Checks what is asked for against what the model gives.
@@ -248,6 +258,19 @@ pub struct ModelRegistry {
 }
 
 impl ModelRegistry {
+    /// The model that reranks where none is named: the default one if it is a cross-encoder, else the only cross-encoder
+    /// there is. None: the default model.
+    #[must_use]
+    pub fn reranker(&self) -> Option<&str> {
+        let scores = |model: &&Arc<Model>| model.info.outputs.score;
+        if self.resolve(None).is_ok_and(|model| scores(&model)) {
+            return None;
+        }
+        let mut all = self.loaded().filter(scores);
+        let first = all.next()?;
+        all.next().is_none().then_some(&*first.name)
+    }
+
     /// Registers the models under their names and aliases.
     #[must_use]
     pub fn new(entries: Vec<(Entry, Vec<String>)>, default: Option<&str>) -> Self {

@@ -16,11 +16,18 @@ use crate::{
     error::{Error, ErrorKind},
     model::Model,
     offload,
-    request::{Dense, EmbedRequest, EmbedResponse, Embedding, Input, InputKind, RequestContext},
+    request::{
+        Dense, EmbedRequest, EmbedResponse, Embedding, Input, InputKind, Lane, RequestContext,
+        Truncation,
+    },
 };
 
 /// Documents are compared in groups whose results take about so many bytes: token vectors of many would fill the memory.
 const GROUP_BYTES: usize = 32 << 20;
+/// Reranking of at most so many bytes is a query where nobody says otherwise: a page of results.
+const QUERY_BYTES: usize = 64 << 10;
+/// Of a longer query, a cross-encoder reads the first bytes.
+const MOST_QUERY_BYTES: usize = 16 << 10;
 /// Bytes of a number while it is compared: kept, and copied.
 const BYTES_PER_NUMBER: usize = 4 + 4;
 
@@ -65,15 +72,34 @@ impl Embedder {
         request: Preprocessed,
         take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
     ) -> Result<Ranking, Error> {
+        in_time(ctx, self.rerank_in_time(ctx, request, take)).await
+    }
+
+    async fn rerank_in_time(
+        &self,
+        ctx: &RequestContext,
+        request: Preprocessed,
+        take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+    ) -> Result<Ranking, Error> {
         let (mut request, headers) = request.into_parts();
         let model = self.registry.resolve(request.model.as_deref())?;
         check_allowed(&ctx.principal, model)?;
+        let lane = lane(ctx, model, &request.inputs);
+        let ctx = &RequestContext {
+            lane: Some(lane),
+            ..ctx.clone()
+        };
         let mut query = std::mem::take(&mut request.inputs);
         let documents = query.split_off(1);
         inputs::check_count(documents.len(), self.max_inputs)?;
         if model.info.outputs.score {
-            let scoring = cross_encode(ctx, model, &request, query, documents);
-            let (scores, n_tokens) = in_time(ctx, scoring).await?;
+            let inputs = query.iter().chain(&documents);
+            let tokens: usize = inputs.map(|input| model.reserve_tokens(input)).sum();
+            // Ids and segments, and the query's beside each document's.
+            let most = model.info.max_sequence_tokens * documents.len();
+            let _memory = take((tokens * documents.len()).min(most) * 8)?;
+            let pairs = cross_encode(ctx, model, &request, query, documents);
+            let (scores, n_tokens) = pairs.await?;
             let name = request.model.filter(|name| !name.is_empty());
             return Ok(Ranking {
                 model: name.unwrap_or_else(|| model.name.clone()),
@@ -86,6 +112,8 @@ impl Embedder {
         }
         let weights = model.config.rerank;
         let outputs = outputs(model)?;
+        let of_query = group_bytes(model, outputs, &query[0]);
+        let _memory = take(of_query)?;
         let asked = |inputs: Vec<Input>, kind: InputKind| {
             let request = EmbedRequest {
                 inputs,
@@ -137,19 +165,27 @@ async fn cross_encode(
     query: Vec<Input>,
     documents: Vec<Input>,
 ) -> Result<(Vec<f32>, usize), Error> {
-    let lane = inputs::lane(ctx.lane, model.config.lane, &documents);
+    let lane = ctx.lane.unwrap_or(Lane::Bulk);
     let truncation = truncation(model, request);
     let of_query: usize = query.iter().map(|query| model.estimate_tokens(query)).sum();
     let most = model.info.max_sequence_tokens;
     let estimate = |document: &Input| (of_query + model.estimate_tokens(document)).min(most);
     let estimates: Vec<usize> = documents.iter().map(estimate).collect();
-    let charge = Charge::estimated(&ctx.principal, || estimates.iter().sum());
     let admissions = model.batcher().admit(&estimates, lane, ctx.deadline)?;
+    let charge = Charge::estimated(&ctx.principal, || estimates.iter().sum());
     let texts = query.into_iter().chain(documents).map(|input| match input {
-        Input::Text(text) => Ok(Arc::from(text)),
+        Input::Text(text) => Ok(Arc::new(text)),
         Input::Tokens(_) => Err(Error::invalid("documents", "pairs are made of texts")),
     });
-    let texts: Vec<Arc<str>> = texts.collect::<Result<_, _>>()?;
+    let mut texts: Vec<Arc<String>> = texts.collect::<Result<_, _>>()?;
+    if let Some(query) = texts.first_mut()
+        && query.len() > MOST_QUERY_BYTES
+        && truncation != Truncation::Refuse
+    {
+        // It is read again for each document.
+        let end = query.floor_char_boundary(MOST_QUERY_BYTES);
+        *query = Arc::new(query[..end].to_owned());
+    }
     let (query, documents) = texts
         .split_first()
         .ok_or_else(|| Error::new(ErrorKind::Internal, "a query to rerank for is missing"))?;
@@ -202,16 +238,27 @@ fn outputs(model: &Model) -> Result<Outputs, Error> {
     Ok(outputs)
 }
 
+/// Few documents wait for a search, many for an import.
+fn lane(ctx: &RequestContext, model: &Model, inputs: &[Input]) -> Lane {
+    let by_size = match Input::total_bytes(inputs) {
+        ..=QUERY_BYTES => Lane::Query,
+        _ => Lane::Bulk,
+    };
+    ctx.lane.or(model.config.lane).unwrap_or(by_size)
+}
+
+/// What the results of an input take.
+fn group_bytes(model: &Model, outputs: Outputs, input: &Input) -> usize {
+    let width = model.info.dimensions * BYTES_PER_NUMBER;
+    let per_token = if outputs.multi_vector { width } else { 16 };
+    width + model.reserve_tokens(input) * per_token
+}
+
 /// Splits documents into groups, with what the results of each take.
 fn groups(model: &Model, outputs: Outputs, documents: Vec<Input>) -> Vec<(Vec<Input>, usize)> {
-    let width = model.info.dimensions * BYTES_PER_NUMBER;
-    let bytes = |document: &Input| {
-        let per_token = if outputs.multi_vector { width } else { 16 };
-        width + model.estimate_tokens(document) * per_token
-    };
     let mut groups: Vec<(Vec<Input>, usize)> = Vec::new();
     for document in documents {
-        let bytes = bytes(&document);
+        let bytes = group_bytes(model, outputs, &document);
         match groups.last_mut() {
             Some((group, sum)) if *sum + bytes <= GROUP_BYTES => {
                 group.push(document);

@@ -11,7 +11,7 @@ use super::{
     context::Context,
     error::Failed,
     exchange::Exchange,
-    json::{self, inputs, kind, object, one_of, perhaps, typed, wrong},
+    json::{self, inputs, kind, object, one_of, perhaps, typed, words, wrong},
 };
 use crate::{
     error::Error,
@@ -111,7 +111,7 @@ fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Vec<Form>), E
 
 fn forms(raw: Option<&RawValue>) -> Result<Vec<Form>, Error> {
     let expected = "a list of \"float\", \"base64\", \"binary\" and \"ubinary\"";
-    let names: Vec<String> = typed("embedding_types", raw, expected)?.unwrap_or_default();
+    let names = words("embedding_types", raw, expected)?.unwrap_or_default();
     let form = |name: &String| {
         let known = FORMS.iter().find(|(known, _)| known == name);
         let known = known.map(|(_, form)| *form);

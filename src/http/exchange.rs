@@ -173,7 +173,7 @@ fn answer_bytes(embedder: &Embedder, request: &EmbedRequest) -> Result<usize, Er
         _ => request
             .inputs
             .iter()
-            .map(|input| model.estimate_tokens(input))
+            .map(|input| model.reserve_tokens(input))
             .sum(),
     };
     Ok(request.inputs.len() * fixed + n_tokens * per_token)

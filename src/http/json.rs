@@ -17,6 +17,8 @@ use crate::{
 /// What plugins are shown of the members that mean nothing here.
 const MOST_EXTRA: usize = 64;
 const MOST_EXTRA_BYTES: usize = 64 << 10;
+/// A list of a few words, as JSON.
+const MOST_WORDS_BYTES: usize = 1 << 10;
 
 /// Reads a body as an object. Its members stay text until their own types are asked of them; `expected` says which
 /// ones there should be.
@@ -115,6 +117,37 @@ pub(super) fn inputs(
             _ => Error::invalid(name, format!("{name} is not valid JSON: {message}")),
         }
     })
+}
+
+/// Reads texts alone, at most `max` of them.
+pub(super) fn texts(
+    name: &'static str,
+    raw: Option<&RawValue>,
+    max: usize,
+) -> Result<Vec<Input>, Error> {
+    let list = "a list of strings, or of objects with text";
+    if raw.is_none() {
+        return Err(Error::invalid(name, format!("{name} is missing: {list}")));
+    }
+    let all = inputs(name, raw, max)?;
+    if all.iter().any(|input| matches!(input, Input::Tokens(_))) {
+        let message = format!("{name} must be {list}, not token ids");
+        return Err(Error::invalid(name, message));
+    }
+    Ok(all)
+}
+
+/// Reads a few words.
+pub(super) fn words(
+    name: &'static str,
+    raw: Option<&RawValue>,
+    expected: &str,
+) -> Result<Option<Vec<String>>, Error> {
+    // Longer ones repeat themselves, and would take many times their length.
+    match raw.filter(|raw| raw.get().len() > MOST_WORDS_BYTES) {
+        Some(raw) => Err(wrong(name, expected, raw.get())),
+        None => typed(name, raw, expected),
+    }
 }
 
 fn is_empty_list(raw: &RawValue) -> bool {

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The members that mean something.
-const KNOWN: [&str; 5] = ["model", "input", "prompt", "truncate", "dimensions"];
+const KNOWN: [&str; 6] = ["model", "name", "input", "prompt", "truncate", "dimensions"];
 /// Ollama's names end in a tag; this one means none.
 const LATEST: &str = ":latest";
 
@@ -45,8 +45,7 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn model(&self) -> Result<Option<String>, Error> {
-        let name: Option<String> = typed("model", self.model.or(self.name), "a string")?;
-        Ok(name.map(|name| name.strip_suffix(LATEST).unwrap_or(&name).to_owned()))
+        typed("model", self.model.or(self.name), "a string")
     }
 }
 
@@ -131,9 +130,19 @@ async fn answer(
 ) -> Result<Response, Failed> {
     let exchange = Exchange::begin(gateway, ctx)?;
     let body = exchange.read(headers, body).await?;
-    let (request, ()) = exchange.parse(&body.bytes, &KNOWN, parser).await?;
+    let (mut request, ()) = exchange.parse(&body.bytes, &KNOWN, parser).await?;
+    request.model = request.model.map(|name| known(exchange, name));
     let answer = exchange.embed(body, request).await?;
     Ok(answer.write(render).await?)
+}
+
+/// A name as it is, or without its tag where there is no such model.
+fn known(exchange: Exchange<'_>, name: String) -> String {
+    let registry = exchange.embedder.registry();
+    match name.strip_suffix(LATEST) {
+        Some(without) if registry.resolve(Some(&name)).is_err() => without.to_owned(),
+        _ => name,
+    }
 }
 
 /// `GET /api/tags`: the models that serve.
@@ -159,13 +168,17 @@ pub(super) async fn show(
     let body = exchange.read(&headers, body).await?;
     let fields: Fields<'_> = object(&body.bytes, "model")?;
     let registry = exchange.embedder.registry();
-    let name = fields.model()?.unwrap_or_default();
+    let name = known(exchange, fields.model()?.unwrap_or_default());
     let model = registry.resolve(Some(&name))?;
     if !ctx.principal.may_use(model.names()) {
         return Err(registry.not_found(&name).into());
     }
     let mut shown = describe(&gateway, model);
-    shown["capabilities"] = json!(["embedding"]);
+    let capabilities: &[&str] = match model.info.outputs.dense {
+        true => &["embedding"],
+        false => &[],
+    };
+    shown["capabilities"] = json!(capabilities);
     shown["model_info"] = json!({
         "general.architecture": "bert",
         "bert.context_length": model.info.max_sequence_tokens,

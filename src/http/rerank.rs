@@ -3,7 +3,7 @@
 
 mod parse;
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use axum::{
     body::Body,
@@ -16,14 +16,19 @@ use serde_json::{Value, json};
 use self::parse::{Asked, Shape};
 use super::{
     State,
-    body::WholeBody,
+    body::{self, WholeBody},
     context::Context,
     dialect::Dialect,
     error::{Failed, add_headers},
     exchange::Exchange,
     trace::Work,
 };
-use crate::{embed::Ranking, error::Error, request::Input};
+use crate::{embed::Ranking, error::Error, offload, request::Input};
+
+/// What a line of an answer takes, without its document.
+const LINE_BYTES: usize = 256;
+/// Answers of at least so many bytes are written off the threads that serve connections: about 1 ms.
+const RENDER_ELSEWHERE: usize = 1 << 20;
 
 /// `POST /v1/rerank`.
 pub(super) async fn jina(
@@ -73,12 +78,17 @@ async fn answer(exchange: Exchange<'_>, body: WholeBody, shape: Shape) -> Result
         embedder,
     } = exchange;
     let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
-    let (request, asked) = exchange.parse(&body.bytes, &parse::KNOWN, parser).await?;
+    let (mut request, asked) = exchange.parse(&body.bytes, &parse::KNOWN, parser).await?;
     let documents: Vec<String> = match asked.with_documents {
         true => request.inputs[1..].iter().map(text).collect(),
         false => Vec::new(),
     };
     let n_inputs = request.inputs.len();
+    let bytes = n_inputs * LINE_BYTES + 2 * documents.iter().map(String::len).sum::<usize>();
+    let memory = gateway.body_memory.take(bytes)?;
+    if request.model.is_none() {
+        request.model = embedder.registry().reranker().map(str::to_owned);
+    }
     let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
     let take = |bytes| gateway.body_memory.take(bytes);
     let mut ranking = embedder.rerank(ctx, request, take).await?;
@@ -90,8 +100,11 @@ async fn answer(exchange: Exchange<'_>, body: WholeBody, shape: Shape) -> Result
         n_tokens: ranking.n_tokens,
         n_cached: ranking.n_cached,
     };
-    let json = render(shape, &asked, &ranking, &documents, &ctx.id).to_string();
-    let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    let id = Arc::clone(&ctx.id);
+    let render = move || render(shape, &asked, &ranking, &documents, &id).to_string();
+    let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
+    let body = body::holding(json.into_bytes(), memory);
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     add_headers(response.headers_mut(), &added);
     response.extensions_mut().insert(work);
     Ok(response)

@@ -38,13 +38,15 @@ impl Prompts {
             (None, InputKind::Document) => of_kind(&DOCUMENT),
             (None, InputKind::Unspecified) => None,
         };
-        let prompt = chosen.unwrap_or(&self.default);
-        if !prompt.is_empty() && !self.is_pooled {
-            let message =
-                "this model pools without its prompt, which is not supported: name no prompt";
-            return Err(Error::invalid("prompt_name", message));
+        match chosen {
+            Some(prompt) if prompt.is_empty() || self.is_pooled => Ok(prompt),
+            Some(_) if name.is_some() => {
+                let message =
+                    "this model pools without its prompt, which is not supported: name no prompt";
+                Err(Error::invalid("prompt_name", message))
+            }
+            _ => Ok(&self.default),
         }
-        Ok(prompt)
     }
 
     fn unknown(&self, name: &str) -> Error {

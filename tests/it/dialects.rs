@@ -842,7 +842,7 @@ async fn errors_come_in_the_words_of_the_routes_dialect() {
             json!({"inputs": "a".repeat(2 << 20)}),
             413,
             "Validation",
-            "at most 1048576 bytes",
+            "at most 262144 bytes",
         ),
         (
             "/tokenize",
@@ -881,4 +881,25 @@ async fn errors_come_in_the_words_of_the_routes_dialect() {
         (method.status, method.body["error_type"].as_str()),
         (405, Some("Validation"))
     );
+}
+
+#[tokio::test]
+async fn a_cross_encoder_reranks_where_no_model_is_named_and_embeds_for_nobody() {
+    let ranker = fixtures().join("tiny-bert-reranker");
+    let config = tiny_config(&format!("[models.ranker]\npath = {ranker:?}"));
+    let gateway = Gateway::start(&format!("default_model = \"tiny\"\n{config}"));
+    let body = json!({"query": "a question", "documents": ["one", "two"]});
+    let unnamed = ok(&gateway, "/v1/rerank", body.clone()).await;
+    assert_eq!(unnamed["model"], "ranker");
+    let mut named = body;
+    named["model"] = json!("tiny");
+    let named = ok(&gateway, "/v1/rerank", named).await;
+    assert_ne!(
+        named["results"][0]["relevance_score"],
+        unnamed["results"][0]["relevance_score"]
+    );
+    let vectors = ok(&gateway, "/embed", json!({"inputs": "a"})).await;
+    assert_eq!(vectors[0].as_array().unwrap().len(), 64);
+    let nvidia = json!({"input": "a", "truncate": "END", "input_type": "query"});
+    assert_eq!(gateway.embed(&nvidia).await.status, 200);
 }

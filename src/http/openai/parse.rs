@@ -4,10 +4,10 @@ use embedgate_core::Outputs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::{inputs, kind, object, one_of, perhaps, typed, wrong};
+use super::super::json::{inputs, kind, object, one_of, perhaps, typed, words, wrong};
 use crate::{
     error::Error,
-    request::{EmbedRequest, TokenIds, VectorText},
+    request::{EmbedRequest, Side, TokenIds, VectorText},
 };
 
 /// The members that mean something, as in [`Fields`].
@@ -110,6 +110,7 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
     )?;
     let form = form(&fields)?;
     let boolean = "true or false";
+    let cut = truncate(fields.truncate)?;
     let said = perhaps(fields.input_type).or_else(|| perhaps(fields.task));
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
@@ -121,7 +122,8 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
         token_ids: TokenIds::Cl100k,
         dimensions: dimensions.filter(|n| *n > 0),
         normalize: typed("normalized", fields.normalized, boolean)?,
-        truncate: typed("truncate", fields.truncate, boolean)?,
+        truncate: cut.map(|side| side.is_some()),
+        side: cut.flatten().unwrap_or(Side::Right),
         ..EmbedRequest::new(inputs("input", fields.input, max_inputs)?)
     };
     Ok((request, form))
@@ -162,9 +164,21 @@ fn form(fields: &Fields<'_>) -> Result<Form, Error> {
     })
 }
 
+/// Whether an over-long input is cut, and where: as here, or in the words of Cohere and NVIDIA.
+fn truncate(raw: Option<&RawValue>) -> Result<Option<Option<Side>>, Error> {
+    let expected = "true or false, or one of \"NONE\", \"START\" and \"END\"";
+    match raw.map(RawValue::get) {
+        None | Some("null") => Ok(None),
+        Some("true" | "\"END\"") => Ok(Some(Some(Side::Right))),
+        Some("\"START\"") => Ok(Some(Some(Side::Left))),
+        Some("false" | "\"NONE\"") => Ok(Some(None)),
+        Some(other) => Err(wrong("truncate", expected, other)),
+    }
+}
+
 fn outputs(raw: Option<&RawValue>) -> Result<Outputs, Error> {
     let expected = "a list of \"dense\", \"sparse\" and \"colbert\"";
-    let Some(names) = typed::<Vec<String>>("outputs", raw, expected)? else {
+    let Some(names) = words("outputs", raw, expected)? else {
         return Ok(Outputs::DENSE);
     };
     let mut outputs = Outputs::default();

@@ -3,10 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::{
-    dialect::EMPTY,
-    json::{object, one_of, typed, wrong},
-};
+use super::super::json::{object, one_of, texts, typed, wrong};
 use crate::{
     error::Error,
     request::{EmbedRequest, Input, Side, TokenIds},
@@ -84,7 +81,7 @@ pub(super) fn shape(bytes: &[u8]) -> Shape {
         #[serde(borrow)]
         texts: Option<&'a RawValue>,
     }
-    match serde_json::from_slice(bytes) {
+    match object(bytes, "") {
         Ok(Names { texts: Some(_) }) => Shape::Tei,
         _ => Shape::Jina,
     }
@@ -109,19 +106,7 @@ pub(super) fn request(
     let Some(query) = typed::<Text>("query", fields.query, text)? else {
         return Err(Error::invalid("query", format!("query is missing: {text}")));
     };
-    let list = "a list of strings, or of objects with text";
-    let Some(documents) = typed::<Vec<Text>>(name, given, list)? else {
-        return Err(Error::invalid(name, format!("{name} is missing: {list}")));
-    };
-    if documents.is_empty() {
-        let message = format!("{name} must hold at least one entry, got an empty list");
-        return Err(Error::invalid(name, message).with_code(EMPTY));
-    }
-    if documents.len() > max {
-        let n = documents.len();
-        let message = format!("{name} must hold at most {max} entries, got {n}: split the request");
-        return Err(Error::invalid(name, message));
-    }
+    let documents = texts(name, given, max)?;
     let sides = [
         ("Right", Side::Right),
         ("Left", Side::Left),
@@ -129,7 +114,7 @@ pub(super) fn request(
         ("left", Side::Left),
     ];
     let top_n: Option<usize> = typed("top_n", fields.top_n, "a whole number, at least 1")?;
-    let inputs = std::iter::once(query).chain(documents).map(Input::from);
+    let inputs = std::iter::once(Input::from(query)).chain(documents);
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
         token_ids: TokenIds::Reject,

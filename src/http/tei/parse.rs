@@ -4,10 +4,7 @@ use embedgate_core::Outputs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::{
-    dialect::EMPTY,
-    json::{inputs, object, one_of, typed},
-};
+use super::super::json::{inputs, object, one_of, texts, typed, wrong};
 use crate::{
     error::Error,
     request::{EmbedRequest, Input, Side, TokenIds, VectorText},
@@ -30,7 +27,7 @@ struct Fields<'a> {
     #[serde(borrow)]
     model: Option<&'a RawValue>,
     inputs: Option<&'a RawValue>,
-    parameters: Option<Parameters<'a>>,
+    parameters: Option<&'a RawValue>,
     normalize: Option<&'a RawValue>,
     dimensions: Option<&'a RawValue>,
     truncate: Option<&'a RawValue>,
@@ -50,7 +47,7 @@ struct Parameters<'a> {
 pub(super) fn embed(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
     let fields: Fields<'_> = object(bytes, "inputs")?;
     let given = inputs("inputs", fields.inputs, max_inputs)?;
-    Ok((request(&fields, given)?, ()))
+    Ok((request(&fields, &Parameters::default(), given)?, ()))
 }
 
 pub(super) fn embed_sparse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
@@ -65,35 +62,43 @@ pub(super) fn embed_sparse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequ
 /// The source sentence is the first input.
 pub(super) fn similarity(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
     #[derive(Deserialize)]
-    struct Sentences {
+    struct Sentences<'a> {
         source_sentence: String,
-        sentences: Vec<String>,
+        #[serde(borrow)]
+        sentences: Option<&'a RawValue>,
     }
     let fields: Fields<'_> = object(bytes, "inputs")?;
     let expected = "an object with source_sentence, a string, and sentences, a list of strings";
-    let Some(given) = typed::<Sentences>("inputs", fields.inputs, expected)? else {
+    let read = fields
+        .inputs
+        .and_then(|raw| serde_json::from_str::<Sentences<'_>>(raw.get()).ok());
+    let Some(given) = read else {
         return Err(Error::invalid(
             "inputs",
-            format!("inputs is missing: {expected}"),
+            format!("inputs must be {expected}"),
         ));
     };
-    if given.sentences.is_empty() {
-        let message = "sentences must hold at least one entry";
-        return Err(Error::invalid("inputs", message).with_code(EMPTY));
-    }
-    let n = given.sentences.len() + 1;
-    if n > max_inputs {
-        return Err(Error::too_many_inputs(n, max_inputs));
-    }
-    let all = std::iter::once(given.source_sentence).chain(given.sentences);
-    let mut request = request(&fields, all.map(Input::Text).collect())?;
+    let sentences = texts("sentences", given.sentences, max_inputs - 1)?;
+    let all = std::iter::once(Input::Text(given.source_sentence)).chain(sentences);
+    let parameters = parameters(fields.parameters)?;
+    let mut request = request(&fields, &parameters, all.collect())?;
     (request.text, request.normalize) = (None, Some(true));
     Ok((request, ()))
 }
 
-fn request(fields: &Fields<'_>, inputs: Vec<Input>) -> Result<EmbedRequest, Error> {
-    let own = Parameters::default();
-    let parameters = fields.parameters.as_ref().unwrap_or(&own);
+fn parameters(raw: Option<&RawValue>) -> Result<Parameters<'_>, Error> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else {
+        return Ok(Parameters::default());
+    };
+    let expected = "an object with truncate, truncation_direction and prompt_name";
+    serde_json::from_str(raw.get()).map_err(|_| wrong("parameters", expected, raw.get()))
+}
+
+fn request(
+    fields: &Fields<'_>,
+    parameters: &Parameters<'_>,
+    inputs: Vec<Input>,
+) -> Result<EmbedRequest, Error> {
     let boolean = "true or false";
     let sides = [
         ("Right", Side::Right),

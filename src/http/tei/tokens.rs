@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::super::{
-    State,
+    State, body,
     context::Context,
     error::Failed,
     exchange::Exchange,
@@ -27,8 +27,10 @@ use crate::{
     request::{Input, InputKind},
 };
 
-/// Texts, or ids, of one request, in bytes: a token takes over a hundred bytes while it is made and written.
-const MOST_BYTES: usize = 1 << 20;
+/// Texts, or ids, of one request, in bytes.
+const MOST_BYTES: usize = 256 << 10;
+/// What a byte may take: a token of its own, while it is made and written.
+const MEMORY_PER_BYTE: usize = 300;
 /// Texts of at least so many bytes are split off the threads that serve connections: about 1 ms.
 const ELSEWHERE: usize = 8 << 10;
 
@@ -68,6 +70,7 @@ pub(in super::super) async fn tokenize(
     };
     let bytes = Input::total_bytes(&given);
     check_size("inputs", bytes)?;
+    let memory = gateway.body_memory.take(bytes * MEMORY_PER_BYTE)?;
     let texts = given.into_iter().map(|input| match input {
         Input::Text(text) => Ok(format!("{prompt}{text}")),
         Input::Tokens(_) => Err(Error::invalid(
@@ -80,7 +83,8 @@ pub(in super::super) async fn tokenize(
     let with_special = with_special.unwrap_or(true);
     let work = move || all_tokens(&tokenizer, &texts, with_special);
     let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    let body = body::holding(json, memory);
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 fn all_tokens(
@@ -134,6 +138,7 @@ pub(in super::super) async fn decode(
     )?;
     let bytes = Input::total_bytes(&given);
     check_size("ids", bytes)?;
+    let _memory = gateway.body_memory.take(bytes * MEMORY_PER_BYTE)?;
     let tokenizer = model.tokenizer.clone();
     let work = move || {
         let texts = given.iter().map(|input| match input {

@@ -14,10 +14,10 @@ use crate::{
 };
 
 struct Job {
-    /// Gone when the caller is: what waits here takes no memory for who left.
-    text: Weak<str>,
+    /// Gone when the caller is: what waits here takes no memory for who left. (That of a `Weak<str>` would stay.)
+    text: Weak<String>,
     /// The query that the text may answer, in a pair.
-    query: Option<Arc<str>>,
+    query: Option<Weak<String>>,
     /// Where it is cut.
     side: Side,
     reply: oneshot::Sender<Result<Tokenized, String>>,
@@ -118,6 +118,7 @@ impl TokenizerPool {
                     if let Some(text) = text.upgrade() {
                         // An error means that the caller left in the meantime.
                         let given_up = || reply.is_closed();
+                        let query = query.map(|query| query.upgrade().unwrap_or_default());
                         let result = match query {
                             None => tokenizer.encode_unless(&text, side, given_up),
                             Some(query) => {
@@ -141,19 +142,19 @@ impl TokenizerPool {
     /// `InvalidRequest` when the tokenizer refuses the text; `Unavailable` when the threads are gone.
     pub async fn encode(
         &self,
-        query: Option<Arc<str>>,
-        text: Arc<str>,
+        query: Option<&Arc<String>>,
+        text: Arc<String>,
         side: Side,
         lane: Lane,
     ) -> Result<Tokenized, Error> {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             text: Arc::downgrade(&text),
-            query,
+            query: query.map(Arc::downgrade),
             side,
             reply,
         };
-        let bytes = text.len() + job.query.as_ref().map_or(0, |query| query.len());
+        let bytes = text.len() + query.map_or(0, |query| query.len());
         self.jobs.push(lane, job, bytes);
         let gone = |_| {
             Error::unavailable(
