@@ -43,6 +43,9 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Put load on this and other embedding servers, and report what they make of it.
     Bench(Box<BenchArgs>),
+    /// Send a running server what a client of it sends, and say what the client would say.
+    #[command(subcommand)]
+    Doctor(DoctorCommand),
     /// Make API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -54,6 +57,30 @@ pub enum Command {
     BenchBare,
     /// Measure a model's backend alone, in the best batches of some texts: what a gateway around it can reach at most.
     BenchBackend(BenchBackendArgs),
+}
+
+/// Whose requests to send.
+#[derive(Debug, Subcommand)]
+pub enum DoctorCommand {
+    /// Those of each of RAGFlow's providers that reach embedgate.
+    Ragflow(RagflowArgs),
+}
+
+/// Arguments of `doctor ragflow`.
+#[derive(Debug, Args)]
+pub struct RagflowArgs {
+    /// The server, such as http://127.0.0.1:9100.
+    #[arg(long, default_value = "http://127.0.0.1:9100")]
+    pub url: Target,
+    /// The embedding model, as it is named in RAGFlow.
+    #[arg(short, long, value_name = "NAME")]
+    pub model: String,
+    /// The reranking model; none: reranking is not tried.
+    #[arg(short, long, value_name = "NAME")]
+    pub rerank_model: Option<String>,
+    /// The API key; a variable, EMBEDGATE_KEY, keeps it out of the list of processes.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
 }
 
 /// What to do with API keys.
@@ -155,9 +182,30 @@ pub struct EmbedArgs {
     /// Cut vectors to so many dimensions.
     #[arg(short, long, value_name = "N")]
     pub dimensions: Option<usize>,
+    /// What to print of each text: its vector, lexical weights, a vector for each token.
+    #[arg(
+        short,
+        long,
+        value_name = "OUTPUT,...",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "dense"
+    )]
+    pub outputs: Vec<OutputArg>,
     /// A file with one text a line; - is standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
+}
+
+/// What a model gives of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputArg {
+    /// One vector.
+    Dense,
+    /// A weight for each distinct token.
+    Sparse,
+    /// A vector for each token but the first.
+    Colbert,
 }
 
 /// Arguments of `convert`.

@@ -14,7 +14,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 
-pub(crate) use self::report::median;
+pub(crate) use self::{client::Connection, report::median};
 pub use self::{
     client::Target,
     load::{Load, Measured},

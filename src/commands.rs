@@ -3,6 +3,7 @@
 mod bench;
 mod bench_backend;
 mod convert;
+mod doctor;
 mod embed;
 mod key;
 mod plugin;
@@ -76,6 +77,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Convert(args)) => convert::run(&args, &environment),
         Some(Command::Bench(args)) => bench::run(&args, &environment),
         Some(Command::BenchBare) => bench::run_bare(),
+        Some(Command::Doctor(command)) => doctor::run(&command, &environment),
         Some(Command::Key(command)) => key::run(&command),
         Some(Command::Plugin(command)) => plugin::run(config, &command, &environment),
         Some(Command::BenchBackend(args)) => bench_backend::run(config, &args, &environment),

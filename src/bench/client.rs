@@ -13,7 +13,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::RequestConfig;
+use crate::request::Lane;
 
 /// A server to measure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +57,9 @@ impl FromStr for Target {
 }
 
 /// What came back.
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) bytes: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) bytes: Bytes,
 }
 
 impl Reply {
@@ -76,7 +76,7 @@ impl Reply {
 }
 
 /// One connection, opened when it is needed.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     target: Target,
     headers: hyper::HeaderMap,
     timeout: Duration,
@@ -84,7 +84,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(target: &Target, config: &RequestConfig) -> Self {
+    pub(crate) fn new(
+        target: &Target,
+        key: Option<&str>,
+        lane: Option<Lane>,
+        timeout: Duration,
+    ) -> Self {
         let mut headers = hyper::HeaderMap::new();
         let mut set = |name: header::HeaderName, value: &str| {
             if let Ok(value) = value.parse() {
@@ -96,10 +101,10 @@ impl Connection {
             header::HOST,
             target.url.authority().map_or("", |a| a.as_str()),
         );
-        if let Some(key) = &config.key {
+        if let Some(key) = key {
             set(header::AUTHORIZATION, &format!("Bearer {key}"));
         }
-        if let Some(lane) = config.lane {
+        if let Some(lane) = lane {
             set(
                 header::HeaderName::from_static("x-embedgate-lane"),
                 lane.name(),
@@ -108,13 +113,13 @@ impl Connection {
         Self {
             target: target.clone(),
             headers,
-            timeout: config.timeout,
+            timeout,
             sender: None,
         }
     }
 
     /// Sends a body and reads the answer. After an error the next one gets a new connection.
-    pub(super) async fn post(&mut self, body: Bytes) -> anyhow::Result<Reply> {
+    pub(crate) async fn post(&mut self, body: Bytes) -> anyhow::Result<Reply> {
         let reply = tokio::time::timeout(self.timeout, self.post_in_time(body)).await;
         let reply = reply.unwrap_or_else(|_| Err(anyhow!("no answer in {:?}", self.timeout)));
         if reply.is_err() {

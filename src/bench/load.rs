@@ -140,11 +140,21 @@ impl Driver {
         }
     }
 
+    fn connection(&self) -> Connection {
+        let config = &self.config;
+        Connection::new(
+            &self.target,
+            config.key.as_deref(),
+            config.lane,
+            config.timeout,
+        )
+    }
+
     /// Sends one request, which has to succeed.
     pub(super) async fn try_out(&self) -> anyhow::Result<Bytes> {
         let mut random = self.texts.random(u64::MAX);
         let body = self.body(&mut random);
-        let mut connection = Connection::new(&self.target, &self.config);
+        let mut connection = self.connection();
         let name = &self.target.name;
         let reply = connection.post(body).await;
         let reply = reply.with_context(|| format!("the first request to {name} failed"))?;
@@ -163,7 +173,7 @@ impl Driver {
 
     /// Asks for every text of the hot set.
     pub(super) async fn fill_hot(&self) -> anyhow::Result<()> {
-        let mut connection = Connection::new(&self.target, &self.config);
+        let mut connection = self.connection();
         for texts in self.texts.hot().chunks(FILL) {
             let reply = connection.post(self.envelope(&texts.join(","))).await?;
             if reply.status != 200 {
@@ -223,7 +233,7 @@ impl Driver {
             let driver = self.clone();
             tasks.spawn(async move {
                 let mut random = driver.texts.random(salt.wrapping_add(client as u64));
-                let mut connection = Connection::new(&driver.target, &driver.config);
+                let mut connection = driver.connection();
                 let mut measured = Measured::new();
                 while Instant::now() < end {
                     let body = driver.body(&mut random);
@@ -267,8 +277,7 @@ impl Driver {
             tasks.spawn(async move {
                 let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
                 let kept = lock().pop();
-                let mut connection =
-                    kept.unwrap_or_else(|| Connection::new(&driver.target, &driver.config));
+                let mut connection = kept.unwrap_or_else(|| driver.connection());
                 let reply = connection.post(body).await;
                 let outcome = Outcome::new(&reply, due.elapsed());
                 lock().push(connection);

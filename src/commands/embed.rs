@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::Context;
+use embedgate_core::Outputs;
 use serde_json::json;
 
 use super::{Failure, runtime, start_log};
 use crate::{
-    args::EmbedArgs,
+    args::{EmbedArgs, OutputArg},
     cache::EmbeddingCache,
     config::{CacheConfig, Config, Environment, LogLevel},
     embed::{Embedder, Preprocessed},
@@ -105,7 +106,14 @@ async fn embed_lines(
     args: &EmbedArgs,
     texts: Vec<String>,
 ) -> anyhow::Result<Vec<u8>> {
+    let asks = |output| args.outputs.contains(&output);
     let request = EmbedRequest {
+        outputs: Outputs {
+            dense: asks(OutputArg::Dense),
+            sparse: asks(OutputArg::Sparse),
+            multi_vector: asks(OutputArg::Colbert),
+            score: false,
+        },
         dimensions: args.dimensions.filter(|n| *n > 0),
         ..EmbedRequest::new(texts.into_iter().map(Input::Text).collect())
     };
@@ -122,11 +130,19 @@ async fn embed_lines(
     let mut out = Vec::new();
     for embedding in answer.embeddings {
         let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
-        let vector = match embedding.dense {
-            Some(Dense::Numbers(vector)) => vector,
-            Some(Dense::Text(_)) | None => anyhow::bail!("a vector was not given as numbers"),
-        };
-        let mut line = json!({"embedding": vector, "tokens": n_tokens});
+        let mut line = json!({"tokens": n_tokens});
+        match embedding.dense {
+            Some(Dense::Numbers(vector)) => line["embedding"] = json!(vector),
+            Some(Dense::Text(_)) => anyhow::bail!("a vector was not given as numbers"),
+            None => {}
+        }
+        if let Some(sparse) = embedding.sparse {
+            line["sparse_embedding"] = json!({"indices": sparse.indices, "values": sparse.values});
+        }
+        if let Some(vectors) = embedding.multi_vector {
+            let rows = (0..vectors.rows()).map(|i| vectors.row(i));
+            line["colbert_embedding"] = rows.collect();
+        }
         if full > n_tokens {
             line["truncated_from"] = full.into();
         }

@@ -276,3 +276,35 @@ fn the_program_runs_from_any_folder() {
         elsewhere.2
     );
 }
+
+#[test]
+fn embed_prints_what_is_asked_of_each_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, texts) = (folder.path().join("c.toml"), folder.path().join("texts"));
+    std::fs::write(&config, tiny_config("")).unwrap();
+    std::fs::write(&texts, "hello world\na\n").unwrap();
+    let (code, out, errors) = run(embedgate()
+        .arg("--config")
+        .arg(&config)
+        .args(["embed", "--outputs", "sparse,colbert"])
+        .arg(&texts));
+    assert_eq!(code, Some(0), "{errors}");
+    let lines: Vec<serde_json::Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        assert!(line.get("embedding").is_none(), "{line}");
+        let sparse = &line["sparse_embedding"];
+        let n = sparse["indices"].as_array().unwrap().len();
+        assert!(
+            n > 0 && sparse["values"].as_array().unwrap().len() == n,
+            "{line}"
+        );
+        let rows = line["colbert_embedding"].as_array().unwrap();
+        let n_tokens = line["tokens"].as_u64().unwrap();
+        assert_eq!(rows.len() as u64, n_tokens - 1);
+        assert!(rows.iter().all(|row| row.as_array().unwrap().len() == 64));
+    }
+}

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::{
     reference::Reference,
-    support::{Answer, Gateway, cosine, fixtures, max_difference, minilm, texts, tiny_config},
+    support::{
+        Answer, Gateway, cosine, embedgate, fixtures, max_difference, minilm, texts, tiny_config,
+    },
 };
 
 /// Two f32 runs of one text in other company.
@@ -902,4 +904,50 @@ async fn a_cross_encoder_reranks_where_no_model_is_named_and_embeds_for_nobody()
     assert_eq!(vectors[0].as_array().unwrap().len(), 64);
     let nvidia = json!({"input": "a", "truncate": "END", "input_type": "query"});
     assert_eq!(gateway.embed(&nvidia).await.status, 200);
+}
+
+#[test]
+fn the_doctor_says_what_ragflow_would_make_of_a_server() {
+    let doctor = |gateway: &Gateway, more: &[&str]| {
+        let output = embedgate()
+            .args([
+                "doctor",
+                "ragflow",
+                "--url",
+                &gateway.url,
+                "--model",
+                "tiny",
+            ])
+            .args(more)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<String> = text.lines().map(|line| line[..4].to_owned()).collect();
+        (output.status.code(), words, text)
+    };
+    let open = Gateway::start(&tiny_config(""));
+    let (code, words, text) = doctor(&open, &["--rerank-model", "tiny"]);
+    assert_eq!(
+        (code, words.join(" ").as_str()),
+        (Some(0), "ok   ok   ok   ok   ok   ok  "),
+        "{text}"
+    );
+    assert_eq!(text.matches("64 dimensions").count(), 3, "{text}");
+
+    let key = "the-only-key-there-is";
+    let closed = tiny_config("").replace("mode = \"none\"", &format!("keys = [\"{key}\"]"));
+    let closed = Gateway::start(&closed);
+    let (code, words, text) = doctor(&closed, &["--key", key]);
+    assert_eq!(
+        (code, words.join(" ").as_str()),
+        (Some(1), "ok   ok   FAIL     "),
+        "{text}"
+    );
+    assert!(
+        text.contains("401") && text.contains("open_routes = [\"tei\""),
+        "{text}"
+    );
+    let (_, words, text) = doctor(&closed, &[]);
+    assert_eq!(words[0], "FAIL");
+    assert!(text.contains("--key"), "{text}");
 }
