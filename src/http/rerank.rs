@@ -101,9 +101,9 @@ async fn answer(exchange: Exchange<'_>, body: WholeBody, shape: Shape) -> Result
         n_cached: ranking.n_cached,
     };
     let id = Arc::clone(&ctx.id);
-    let render = move || render(shape, &asked, &ranking, &documents, &id).to_string();
+    let render = move || render(shape, &asked, &ranking, &documents, &id);
     let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
-    let body = body::holding(json.into_bytes(), memory);
+    let body = body::holding(json, memory);
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     add_headers(response.headers_mut(), &added);
     response.extensions_mut().insert(work);
@@ -136,7 +136,13 @@ struct Document<'a> {
     text: &'a str,
 }
 
-fn render(shape: Shape, asked: &Asked, ranking: &Ranking, documents: &[String], id: &str) -> Value {
+fn render(
+    shape: Shape,
+    asked: &Asked,
+    ranking: &Ranking,
+    documents: &[String],
+    id: &str,
+) -> Vec<u8> {
     // Best first; of equal ones, the first.
     let mut order: Vec<usize> = (0..ranking.scores.len()).collect();
     order.sort_by_key(|i| Reverse(Ordered(ranking.scores[*i])));
@@ -160,25 +166,38 @@ fn render(shape: Shape, asked: &Asked, ranking: &Ranking, documents: &[String], 
         })
         .collect();
     let n = ranking.n_tokens;
-    match shape {
-        Shape::Tei => json!(lines),
+    let rest = match shape {
+        Shape::Tei => return serde_json::to_vec(&lines).expect(ALWAYS),
         Shape::Jina => json!({
             "id": id,
             "model": ranking.model,
             "usage": {"prompt_tokens": n, "total_tokens": n},
             "meta": {"tokens": {"input_tokens": n, "output_tokens": 0}},
-            "results": lines,
         }),
         Shape::Cohere => json!({
             "id": id,
-            "results": lines,
             "meta": {
                 "api_version": {"version": "2"},
                 "billed_units": {"search_units": 1},
                 "tokens": {"input_tokens": n, "output_tokens": 0},
             },
         }),
-    }
+    };
+    let answer = Answer {
+        rest,
+        results: lines,
+    };
+    serde_json::to_vec(&answer).expect(ALWAYS)
+}
+
+const ALWAYS: &str = "strings and finite numbers into memory always succeed";
+
+/// The whole of an answer in an envelope.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    rest: Value,
+    results: Vec<Line<'a>>,
 }
 
 /// Scores are finite, so that they have an order.

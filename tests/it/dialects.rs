@@ -612,6 +612,9 @@ async fn reranking_is_spoken_as_jina_cohere_and_tei_do() {
         "dense alone is its cosine"
     );
 
+    let text = lines[1]["relevance_score"].to_string();
+    assert!(text.len() <= 12, "a score has the digits of an f32: {text}");
+
     let objects = json!({"model": "mini", "query": "car", "top_n": null, "return_documents": false,
         "documents": [{"text": "a red car"}, {"text": "cooking rice"}]});
     let objects = ok(&gateway, "/rerank", objects).await;
