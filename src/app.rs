@@ -258,7 +258,7 @@ pub fn check_plugins(
         if is_open && plugins.has_authenticators() {
             problems.push("auth.mode is \"none\", and a plugin authenticates: remove one of the two, or name the plugin's other hooks in its hooks".into());
         }
-        if !is_open && auth.keys.is_empty() && !plugins.has_authenticators() {
+        if auth.lets_nobody_in(plugins.has_authenticators()) {
             problems.push("auth: there is no key, and no plugin authenticates: set keys = [\"${EMBEDGATE_KEY}\"], or mode = \"none\" to let anybody in".into());
         }
     }

@@ -137,11 +137,8 @@ impl Reloader {
                 "auth.mode is \"none\" and a plugin authenticates: it is asked, and the next start refuses this configuration"
             );
         }
-        let auth = &self.config.auth;
-        if auth.mode != Some(AuthMode::None)
-            && auth.keys.is_empty()
-            && !self.plugins.has_authenticators()
-        {
+        let has_authenticators = self.plugins.has_authenticators();
+        if self.config.auth.lets_nobody_in(has_authenticators) {
             tracing::error!(
                 "nobody can come in: there is no key, and no plugin authenticates; set auth.keys, or auth.mode = \"none\" to let anybody in"
             );

@@ -187,6 +187,12 @@ pub(super) enum Authenticators {
 }
 
 impl AuthConfig {
+    /// Whether nobody could come in: there is no key, and no plugin that authenticates.
+    #[must_use]
+    pub fn lets_nobody_in(&self, has_authenticators: bool) -> bool {
+        self.mode != Some(AuthMode::None) && self.keys.is_empty() && !has_authenticators
+    }
+
     pub(super) fn check(&self, plugins: Authenticators, problems: &mut Vec<Problem>) {
         // What could not be read is missing here: that there is no key is not the problem then.
         if problems
