@@ -51,6 +51,31 @@ impl Embedder {
         &self.registry
     }
 
+    /// The model of a name, or the default one, for somebody who wants to use it.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::resolve`]; and Forbidden where it is not the caller's.
+    pub fn model(&self, principal: &Principal, name: Option<&str>) -> Result<&Arc<Model>, Error> {
+        let model = self.registry.resolve(name)?;
+        if principal.may_use(model.names()) {
+            return Ok(model);
+        }
+        let message = format!("you may not use model \"{}\"", model.name);
+        Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"))
+    }
+
+    /// The model of a name, for somebody who asks about it: one that is not theirs is as one that is not there.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::resolve`].
+    pub fn shown_model(&self, principal: &Principal, name: &str) -> Result<&Arc<Model>, Error> {
+        let model = self.registry.resolve(Some(name))?;
+        if principal.may_use(model.names()) {
+            return Ok(model);
+        }
+        Err(self.registry.not_found(name))
+    }
+
     /// The cache.
     #[must_use]
     pub fn cache(&self) -> &EmbeddingCache {
@@ -80,8 +105,7 @@ impl Embedder {
         request: Preprocessed,
     ) -> Result<EmbedResponse, Error> {
         let (request, headers) = request.into_parts();
-        let model = self.registry.resolve(request.model.as_deref())?;
-        check_allowed(&ctx.principal, model)?;
+        let model = self.model(&ctx.principal, request.model.as_deref())?;
         let name = request.model.clone().filter(|name| !name.is_empty());
         let name = name.unwrap_or_else(|| model.name.clone());
         model.check_outputs(request.outputs)?;
@@ -297,15 +321,6 @@ impl<'a> Charge<'a> {
             allowance.charge_tokens(used - self.paid);
         }
     }
-}
-
-/// Refuses a model that is not the caller's.
-fn check_allowed(principal: &Principal, model: &Model) -> Result<(), Error> {
-    if principal.may_use(model.names()) {
-        return Ok(());
-    }
-    let message = format!("you may not use model \"{}\"", model.name);
-    Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"))
 }
 
 fn truncation(model: &Model, request: &EmbedRequest) -> Truncation {

@@ -7,9 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use futures_util::future::try_join_all;
 
-use super::{
-    Charge, Embedder, Preprocessed, check_allowed, check_length, in_time, inputs, truncation,
-};
+use super::{Charge, Embedder, Preprocessed, check_length, in_time, inputs, truncation};
 use crate::{
     batch::{Urgent, Work},
     config::RerankWeights,
@@ -82,8 +80,7 @@ impl Embedder {
         take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
     ) -> Result<Ranking, Error> {
         let (mut request, headers) = request.into_parts();
-        let model = self.registry.resolve(request.model.as_deref())?;
-        check_allowed(&ctx.principal, model)?;
+        let model = self.model(&ctx.principal, request.model.as_deref())?;
         let lane = lane(ctx, model, &request.inputs);
         let ctx = &RequestContext {
             lane: Some(lane),

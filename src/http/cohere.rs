@@ -2,16 +2,14 @@
 //!
 //! Source: Cohere's API reference, version 2, "Embed".
 
-use axum::{body::Body, http::HeaderMap, response::Response};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    State,
-    context::Context,
     error::Failed,
     exchange::Exchange,
-    json::{self, inputs, kind, object, one_of, perhaps, typed, words, wrong},
+    json::{self, count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
 };
 use crate::{
     error::Error,
@@ -63,22 +61,18 @@ const FORMS: [(&str, Form); 4] = [
     ("ubinary", Form::Ubinary),
 ];
 
-pub(super) async fn embed(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
-    let exchange = Exchange::begin(&gateway, &ctx)?;
-    let body = exchange.read(&headers, body).await?;
-    let (request, forms) = exchange.parse(&body.bytes, &KNOWN, parse).await?;
-    let id = ctx.id.to_string();
-    let answer = exchange.embed(body, request).await?;
+/// Those that a request asks for, under their names.
+type Forms = Vec<(&'static str, Form)>;
+
+pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {
+    let (request, forms) = exchange.parse(&KNOWN, parse).await?;
+    let answer = exchange.embed(request).await?;
+    let id = exchange.ctx.id;
     let render = move |answer: &EmbedResponse| render(answer, &id, &forms);
     Ok(answer.write(render).await?)
 }
 
-fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Vec<Form>), Error> {
+fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Forms), Error> {
     let fields: Fields<'_> = object(bytes, "model, input_type and texts")?;
     for (name, raw) in [("images", fields.images), ("inputs", fields.inputs)] {
         if raw.is_some_and(|raw| !matches!(raw.get(), "null" | "[]")) {
@@ -92,16 +86,11 @@ fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Vec<Form>), E
         ("END", Some(Side::Right)),
     ];
     let end = one_of("truncate", fields.truncate, &ends)?;
-    let dimensions: Option<usize> = typed(
-        "output_dimension",
-        fields.output_dimension,
-        "a whole number, at least 1",
-    )?;
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
         kind: kind(perhaps(fields.input_type).as_deref()),
         token_ids: TokenIds::Reject,
-        dimensions: dimensions.filter(|n| *n > 0),
+        dimensions: count("output_dimension", fields.output_dimension)?,
         truncate: end.map(|side| side.is_some()),
         side: end.flatten().unwrap_or(Side::Right),
         ..EmbedRequest::new(inputs("texts", fields.texts, max_inputs)?)
@@ -109,38 +98,28 @@ fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Vec<Form>), E
     Ok((request, forms(fields.embedding_types)?))
 }
 
-fn forms(raw: Option<&RawValue>) -> Result<Vec<Form>, Error> {
+fn forms(raw: Option<&RawValue>) -> Result<Forms, Error> {
     let expected = "a list of \"float\", \"base64\", \"binary\" and \"ubinary\"";
     let names = words("embedding_types", raw, expected)?.unwrap_or_default();
-    let form = |name: &String| {
-        let known = FORMS.iter().find(|(known, _)| known == name);
-        let known = known.map(|(_, form)| *form);
-        known.ok_or_else(|| wrong("embedding_types", expected, &format!("{name:?}")))
+    let is_unknown = |name: &&String| FORMS.iter().all(|(known, _)| known != name);
+    if let Some(unknown) = names.iter().find(is_unknown) {
+        return Err(wrong("embedding_types", expected, &format!("{unknown:?}")));
+    }
+    let is_asked = |(known, form): &(&str, Form)| match names.as_slice() {
+        [] => *form == Form::Float,
+        names => names.iter().any(|name| name == known),
     };
-    let forms: Vec<Form> = names.iter().map(form).collect::<Result<_, _>>()?;
-    // Which of several of one kind comes first is all the same.
-    Ok(FORMS
-        .iter()
-        .map(|(_, form)| *form)
-        .filter(|form| match forms.as_slice() {
-            [] => *form == Form::Float,
-            forms => forms.contains(form),
-        })
-        .collect())
+    Ok(FORMS.into_iter().filter(is_asked).collect())
 }
 
-fn render(answer: &EmbedResponse, id: &str, forms: &[Form]) -> Vec<u8> {
+fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, Form)]) -> Vec<u8> {
     let mut out = br#"{"id":"#.to_vec();
     json::write(&mut out, id);
     out.extend_from_slice(br#","embeddings":{"#);
-    for (i, form) in forms.iter().enumerate() {
+    for (i, (name, form)) in forms.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        let (name, _) = FORMS[FORMS
-            .iter()
-            .position(|(_, known)| known == form)
-            .unwrap_or(0)];
         json::write(&mut out, name);
         out.push(b':');
         json::list(&mut out, &answer.embeddings, |out, embedding| {

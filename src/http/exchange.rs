@@ -1,8 +1,11 @@
 //! What every dialect's request for embeddings goes through, between its own parsing and its own writing.
 
+use std::sync::Arc;
+
 use axum::{
-    body::{Body, Bytes},
-    http::{HeaderMap, HeaderValue, header},
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use tokio::sync::OwnedSemaphorePermit;
@@ -10,7 +13,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Gateway,
     body::{self, WholeBody},
-    error::add_headers,
+    context::Context,
+    error::{Failed, add_headers},
     json,
     trace::Work,
 };
@@ -33,42 +37,54 @@ const BYTES_PER_WEIGHT: usize = 8 + 8 + 48;
 /// The header that says which inputs were cut lists so many at most.
 const MAX_TRUNCATED: usize = 32;
 
-/// A request that was let in. It is answered even if the shutdown begins meanwhile.
-#[derive(Clone, Copy)]
-pub(super) struct Exchange<'a> {
-    pub(super) gateway: &'a Gateway,
-    pub(super) ctx: &'a RequestContext,
-    pub(super) embedder: &'a Embedder,
+/// A request that was let in, and its body. It is answered even if the shutdown begins meanwhile.
+pub(super) struct Exchange {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) ctx: RequestContext,
+    body: WholeBody,
 }
 
-impl<'a> Exchange<'a> {
-    /// Lets a request in.
-    ///
-    /// # Errors
-    /// As [`Gateway::embedder`].
-    pub(super) fn begin(gateway: &'a Gateway, ctx: &'a RequestContext) -> Result<Self, Error> {
-        let embedder = gateway.embedder()?;
+impl FromRequest<Arc<Gateway>> for Exchange {
+    type Rejection = Failed;
+
+    /// Asks who the caller is, whether the models are there, and for the whole body within the server's limits.
+    async fn from_request(request: Request, gateway: &Arc<Gateway>) -> Result<Self, Failed> {
+        let (mut parts, body) = request.into_parts();
+        let Context(ctx) = Context::from_request_parts(&mut parts, gateway).await?;
+        gateway.embedder()?;
+        let (config, memory) = (&gateway.config, &gateway.body_memory);
+        let body = body::read(&parts.headers, body, config, memory, ctx.deadline).await?;
         Ok(Self {
-            gateway,
+            gateway: Arc::clone(gateway),
             ctx,
-            embedder,
+            body,
         })
     }
+}
 
-    /// Reads the whole body within the server's limits.
-    pub(super) async fn read(self, headers: &HeaderMap, body: Body) -> Result<WholeBody, Error> {
-        let (config, memory) = (&self.gateway.config, &self.gateway.body_memory);
-        body::read(headers, body, config, memory, self.ctx.deadline).await
+impl Exchange {
+    /// The service, which was there when the request was let in: it is never taken away.
+    pub(super) fn embedder(&self) -> &Embedder {
+        let embedder = self.gateway.embedder.get();
+        embedder.expect("nobody is let in before it is there")
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.body.bytes
+    }
+
+    /// Gives back the memory of the body, once what was parsed of it is gone too.
+    pub(super) fn give_back_body(&mut self) {
+        drop(self.body.memory.take());
     }
 
     /// Parses a body with the dialect's parser; `known` are the members that mean something to it.
     pub(super) async fn parse<T: Send + 'static>(
-        self,
-        bytes: &Bytes,
+        &self,
         known: &'static [&'static str],
         parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, T), Error> + Send + 'static,
     ) -> Result<(EmbedRequest, T), Error> {
-        let (bytes, max_inputs) = (bytes.clone(), self.gateway.config.max_inputs);
+        let (bytes, max_inputs) = (self.bytes().clone(), self.gateway.config.max_inputs);
         let is_large = bytes.len() >= PARSE_ELSEWHERE;
         let has_preprocessors = self.gateway.plugins.has_preprocessors();
         let parse = move || {
@@ -82,16 +98,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// Lets plugins see the request, and embeds its inputs.
-    pub(super) async fn embed(
-        self,
-        body: WholeBody,
-        request: EmbedRequest,
-    ) -> Result<Answer, Error> {
-        let Self {
-            gateway,
-            ctx,
-            embedder,
-        } = self;
+    pub(super) async fn embed(&mut self, request: EmbedRequest) -> Result<Answer, Error> {
+        let (gateway, ctx, embedder) = (&self.gateway, &self.ctx, self.embedder());
         let before = Input::total_bytes(&request.inputs);
         let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
         // What plugins add counts as if the client had sent it.
@@ -100,7 +108,7 @@ impl<'a> Exchange<'a> {
         let bytes = answer_bytes(embedder, request.get())?;
         let memory = gateway.body_memory.take(bytes)?;
         let response = embedder.embed(ctx, request).await?;
-        drop(body.memory);
+        self.give_back_body();
         Ok(Answer { response, memory })
     }
 }
@@ -128,15 +136,31 @@ impl Answer {
         let truncated = truncated(&answer);
         let numbers: usize = answer.embeddings.iter().map(numbers).sum();
         let json = offload::run_if(numbers >= RENDER_ELSEWHERE, move || render(&answer)).await?;
-        let body = body::holding(json, self.memory);
-        let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+        let mut response = respond(json, self.memory, &added, work);
         if let Some(value) = truncated {
             response.headers_mut().insert("x-truncated", value);
         }
-        add_headers(response.headers_mut(), &added);
-        response.extensions_mut().insert(work);
         Ok(response)
     }
+}
+
+/// A body of JSON with its memory, the headers that plugins add, and what the log is told.
+pub(super) fn respond(
+    json: Vec<u8>,
+    memory: OwnedSemaphorePermit,
+    added: &[(String, String)],
+    work: Work,
+) -> Response {
+    let mut response = json_body(json, memory);
+    add_headers(response.headers_mut(), added);
+    response.extensions_mut().insert(work);
+    response
+}
+
+/// A body of JSON with its memory.
+pub(super) fn json_body(json: Vec<u8>, memory: OwnedSemaphorePermit) -> Response {
+    let body = body::holding(json, memory);
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// Numbers that are still to be written.

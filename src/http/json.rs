@@ -11,7 +11,7 @@ use serde_json::{error::Category, value::RawValue};
 use super::{dialect::EMPTY, openai::input::Inputs};
 use crate::{
     error::{Error, ErrorKind},
-    request::{Dense, EmbedResponse, Input, InputKind, VectorText},
+    request::{Dense, EmbedResponse, Input, InputKind, Side, VectorText},
 };
 
 /// What plugins are shown of the members that mean nothing here.
@@ -76,6 +76,24 @@ pub(super) fn wrong(name: &'static str, expected: &str, got: &str) -> Error {
         shown.push_str("...");
     }
     Error::invalid(name, format!("{name} must be {expected}, got {shown}"))
+}
+
+/// Reads a number of things; 0 counts as absent.
+pub(super) fn count(name: &'static str, raw: Option<&RawValue>) -> Result<Option<usize>, Error> {
+    let n: Option<usize> = typed(name, raw, "a whole number, at least 1")?;
+    Ok(n.filter(|n| *n > 0))
+}
+
+/// Reads the side on which text-embeddings-inference cuts over-long texts.
+pub(super) fn truncation_direction(raw: Option<&RawValue>) -> Result<Side, Error> {
+    let sides = [
+        ("Right", Side::Right),
+        ("Left", Side::Left),
+        ("right", Side::Right),
+        ("left", Side::Left),
+    ];
+    let side = one_of("truncation_direction", raw, &sides)?;
+    Ok(side.unwrap_or_default())
 }
 
 /// Reads one of several words.

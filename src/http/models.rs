@@ -28,11 +28,7 @@ pub(super) async fn one(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failed> {
     let Path(id) = id.map_err(|_| Error::invalid("id", "the model's id is not valid UTF-8"))?;
-    let registry = gateway.embedder()?.registry();
-    let model = registry.resolve(Some(&id))?;
-    if !ctx.principal.may_use(model.names()) {
-        return Err(registry.not_found(&id).into());
-    }
+    let model = gateway.embedder()?.shown_model(&ctx.principal, &id)?;
     Ok(Json(describe(&gateway, model)))
 }
 

@@ -6,8 +6,6 @@ use std::time::Instant;
 
 use axum::{
     Json,
-    body::Body,
-    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -18,12 +16,12 @@ use super::{
     context::Context,
     error::Failed,
     exchange::Exchange,
-    json::{self, inputs, object, typed},
+    json::{self, count, inputs, object, typed},
 };
 use crate::{
     error::Error,
     model::Model,
-    request::{EmbedRequest, EmbedResponse, RequestContext, TokenIds, VectorText},
+    request::{EmbedRequest, EmbedResponse, TokenIds, VectorText},
 };
 
 /// The members that mean something.
@@ -50,12 +48,7 @@ impl Fields<'_> {
 }
 
 /// `POST /api/embed`.
-pub(super) async fn embed(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
+pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
     let started = Instant::now();
     let render = move |answer: &EmbedResponse| {
         let mut out = br#"{"model":"#.to_vec();
@@ -73,16 +66,11 @@ pub(super) async fn embed(
         out
     };
     let parser = |bytes: &[u8], max: usize| parse(bytes, "input", max);
-    answer(&gateway, &ctx, &headers, body, parser, render).await
+    answer(exchange, parser, render).await
 }
 
 /// `POST /api/embeddings`, the older form: one prompt, one vector.
-pub(super) async fn embeddings(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
+pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = br#"{"embedding":"#.to_vec();
         let first = answer.embeddings.first();
@@ -95,7 +83,7 @@ pub(super) async fn embeddings(
         out
     };
     let parser = |bytes: &[u8], _| parse(bytes, "prompt", 1);
-    answer(&gateway, &ctx, &headers, body, parser, render).await
+    answer(exchange, parser, render).await
 }
 
 fn parse(bytes: &[u8], from: &'static str, max: usize) -> Result<(EmbedRequest, ()), Error> {
@@ -104,16 +92,11 @@ fn parse(bytes: &[u8], from: &'static str, max: usize) -> Result<(EmbedRequest, 
         "prompt" => fields.prompt,
         _ => fields.input,
     };
-    let dimensions: Option<usize> = typed(
-        "dimensions",
-        fields.dimensions,
-        "a whole number, at least 1",
-    )?;
     let request = EmbedRequest {
         model: fields.model()?,
         text: Some(VectorText::Numbers),
         token_ids: TokenIds::Reject,
-        dimensions: dimensions.filter(|n| *n > 0),
+        dimensions: count("dimensions", fields.dimensions)?,
         truncate: typed("truncate", fields.truncate, "true or false")?,
         ..EmbedRequest::new(inputs(from, given, max)?)
     };
@@ -121,24 +104,19 @@ fn parse(bytes: &[u8], from: &'static str, max: usize) -> Result<(EmbedRequest, 
 }
 
 async fn answer(
-    gateway: &State,
-    ctx: &RequestContext,
-    headers: &HeaderMap,
-    body: Body,
+    mut exchange: Exchange,
     parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, ()), Error> + Send + 'static,
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
-    let exchange = Exchange::begin(gateway, ctx)?;
-    let body = exchange.read(headers, body).await?;
-    let (mut request, ()) = exchange.parse(&body.bytes, &KNOWN, parser).await?;
-    request.model = request.model.map(|name| known(exchange, name));
-    let answer = exchange.embed(body, request).await?;
+    let (mut request, ()) = exchange.parse(&KNOWN, parser).await?;
+    request.model = request.model.map(|name| known(&exchange, name));
+    let answer = exchange.embed(request).await?;
     Ok(answer.write(render).await?)
 }
 
 /// A name as it is, or without its tag where there is no such model.
-fn known(exchange: Exchange<'_>, name: String) -> String {
-    let registry = exchange.embedder.registry();
+fn known(exchange: &Exchange, name: String) -> String {
+    let registry = exchange.embedder().registry();
     match name.strip_suffix(LATEST) {
         Some(without) if registry.resolve(Some(&name)).is_err() => without.to_owned(),
         _ => name,
@@ -158,22 +136,13 @@ pub(super) async fn tags(gateway: State, Context(ctx): Context) -> Result<Json<V
 }
 
 /// `POST /api/show`: one model.
-pub(super) async fn show(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
-    let exchange = Exchange::begin(&gateway, &ctx)?;
-    let body = exchange.read(&headers, body).await?;
-    let fields: Fields<'_> = object(&body.bytes, "model")?;
-    let registry = exchange.embedder.registry();
-    let name = known(exchange, fields.model()?.unwrap_or_default());
-    let model = registry.resolve(Some(&name))?;
-    if !ctx.principal.may_use(model.names()) {
-        return Err(registry.not_found(&name).into());
-    }
-    let mut shown = describe(&gateway, model);
+pub(super) async fn show(exchange: Exchange) -> Result<Response, Failed> {
+    let fields: Fields<'_> = object(exchange.bytes(), "model")?;
+    let name = known(&exchange, fields.model()?.unwrap_or_default());
+    let model = exchange
+        .embedder()
+        .shown_model(&exchange.ctx.principal, &name)?;
+    let mut shown = describe(&exchange.gateway, model);
     let capabilities: &[&str] = match model.info.outputs.dense {
         true => &["embedding"],
         false => &[],

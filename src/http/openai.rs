@@ -4,26 +4,16 @@ pub(super) mod input;
 mod parse;
 mod render;
 
-use axum::{body::Body, http::HeaderMap, response::Response};
+use axum::response::Response;
 
-use super::{State, context::Context, error::Failed, exchange::Exchange};
+use super::{error::Failed, exchange::Exchange};
 
-pub(super) async fn embeddings(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
-    let exchange = Exchange::begin(&gateway, &ctx)?;
-    let body = exchange.read(&headers, body).await?;
-    let parsed = exchange.parse(&body.bytes, &parse::KNOWN, parse::request);
-    let (request, form) = parsed.await?;
-    let answer = exchange.embed(body, request).await?;
+pub(super) async fn embeddings(mut exchange: Exchange) -> Result<Response, Failed> {
+    let (request, form) = exchange.parse(&parse::KNOWN, parse::request).await?;
+    let answer = exchange.embed(request).await?;
     let tokenizer = if form.names_tokens() {
-        let model = exchange
-            .embedder
-            .registry()
-            .resolve(Some(&answer.response.model))?;
+        let registry = exchange.embedder().registry();
+        let model = registry.resolve(Some(&answer.response.model))?;
         Some(model.tokenizer.clone())
     } else {
         None

@@ -3,24 +3,18 @@
 
 mod parse;
 
-use std::{cmp::Reverse, sync::Arc};
+use std::sync::Arc;
 
-use axum::{
-    body::Body,
-    http::{HeaderMap, header},
-    response::{IntoResponse, Response},
-};
+use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::parse::{Asked, Shape};
 use super::{
-    State,
-    body::{self, WholeBody},
-    context::Context,
     dialect::Dialect,
-    error::{Failed, add_headers},
-    exchange::Exchange,
+    error::Failed,
+    exchange::{Exchange, respond},
+    json,
     trace::Work,
 };
 use crate::{embed::Ranking, error::Error, offload, request::Input};
@@ -31,54 +25,28 @@ const LINE_BYTES: usize = 256;
 const RENDER_ELSEWHERE: usize = 1 << 20;
 
 /// `POST /v1/rerank`.
-pub(super) async fn jina(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
-    let exchange = Exchange::begin(&gateway, &ctx)?;
-    let body = exchange.read(&headers, body).await?;
-    Ok(answer(exchange, body, Shape::Jina).await?)
+pub(super) async fn jina(exchange: Exchange) -> Result<Response, Failed> {
+    Ok(answer(exchange, Shape::Jina).await?)
 }
 
 /// `POST /v2/rerank`.
-pub(super) async fn cohere(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
-    let exchange = Exchange::begin(&gateway, &ctx)?;
-    let body = exchange.read(&headers, body).await?;
-    Ok(answer(exchange, body, Shape::Cohere).await?)
+pub(super) async fn cohere(exchange: Exchange) -> Result<Response, Failed> {
+    Ok(answer(exchange, Shape::Cohere).await?)
 }
 
 /// `POST /rerank`.
-pub(super) async fn either(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
-    let exchange = Exchange::begin(&gateway, &ctx)?;
-    let body = exchange.read(&headers, body).await?;
-    let shape = parse::shape(&body.bytes);
-    let answered = answer(exchange, body, shape).await;
-    answered.map_err(|error| match shape {
+pub(super) async fn either(exchange: Exchange) -> Result<Response, Failed> {
+    let shape = parse::shape(exchange.bytes());
+    answer(exchange, shape).await.map_err(|error| match shape {
         Shape::Tei => Failed::from(error).in_words_of(Dialect::Tei),
         Shape::Jina | Shape::Cohere => error.into(),
     })
 }
 
-async fn answer(exchange: Exchange<'_>, body: WholeBody, shape: Shape) -> Result<Response, Error> {
-    let Exchange {
-        gateway,
-        ctx,
-        embedder,
-    } = exchange;
+async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
-    let (mut request, asked) = exchange.parse(&body.bytes, &parse::KNOWN, parser).await?;
+    let (mut request, asked) = exchange.parse(&parse::KNOWN, parser).await?;
+    let (gateway, ctx, embedder) = (&exchange.gateway, &exchange.ctx, exchange.embedder());
     let documents: Vec<String> = match asked.with_documents {
         true => request.inputs[1..].iter().map(text).collect(),
         false => Vec::new(),
@@ -92,7 +60,7 @@ async fn answer(exchange: Exchange<'_>, body: WholeBody, shape: Shape) -> Result
     let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
     let take = |bytes| gateway.body_memory.take(bytes);
     let mut ranking = embedder.rerank(ctx, request, take).await?;
-    drop(body.memory);
+    exchange.give_back_body();
     let added = std::mem::take(&mut ranking.headers);
     let work = Work {
         model: ranking.model.clone(),
@@ -100,14 +68,10 @@ async fn answer(exchange: Exchange<'_>, body: WholeBody, shape: Shape) -> Result
         n_tokens: ranking.n_tokens,
         n_cached: ranking.n_cached,
     };
-    let id = Arc::clone(&ctx.id);
+    let id = Arc::clone(&exchange.ctx.id);
     let render = move || render(shape, &asked, &ranking, &documents, &id);
     let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
-    let body = body::holding(json, memory);
-    let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-    add_headers(response.headers_mut(), &added);
-    response.extensions_mut().insert(work);
-    Ok(response)
+    Ok(respond(json, memory, &added, work))
 }
 
 fn text(input: &Input) -> String {
@@ -145,7 +109,7 @@ fn render(
 ) -> Vec<u8> {
     // Best first; of equal ones, the first.
     let mut order: Vec<usize> = (0..ranking.scores.len()).collect();
-    order.sort_by_key(|i| Reverse(Ordered(ranking.scores[*i])));
+    order.sort_by(|a, b| ranking.scores[*b].total_cmp(&ranking.scores[*a]));
     order.truncate(asked.top_n.unwrap_or(usize::MAX));
     let lines: Vec<Line<'_>> = order
         .into_iter()
@@ -165,9 +129,12 @@ fn render(
             }
         })
         .collect();
-    let n = ranking.n_tokens;
+    let (n, mut out) = (ranking.n_tokens, Vec::new());
     let rest = match shape {
-        Shape::Tei => return serde_json::to_vec(&lines).expect(ALWAYS),
+        Shape::Tei => {
+            json::write(&mut out, &lines);
+            return out;
+        }
         Shape::Jina => json!({
             "id": id,
             "model": ranking.model,
@@ -187,10 +154,9 @@ fn render(
         rest,
         results: lines,
     };
-    serde_json::to_vec(&answer).expect(ALWAYS)
+    json::write(&mut out, &answer);
+    out
 }
-
-const ALWAYS: &str = "strings and finite numbers into memory always succeed";
 
 /// The whole of an answer in an envelope.
 #[derive(Serialize)]
@@ -198,22 +164,4 @@ struct Answer<'a> {
     #[serde(flatten)]
     rest: Value,
     results: Vec<Line<'a>>,
-}
-
-/// Scores are finite, so that they have an order.
-#[derive(PartialEq)]
-struct Ordered(f32);
-
-impl Eq for Ordered {}
-
-impl PartialOrd for Ordered {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Ordered {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
 }

@@ -8,12 +8,7 @@ mod tokens;
 
 use std::time::{Duration, Instant};
 
-use axum::{
-    Json,
-    body::Body,
-    http::{HeaderMap, HeaderValue},
-    response::Response,
-};
+use axum::{Json, http::HeaderValue, response::Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -21,31 +16,21 @@ pub(super) use self::tokens::{decode, tokenize};
 use super::{State, context::Context, error::Failed, exchange::Exchange, json};
 use crate::{
     error::{Error, ErrorKind},
-    request::{Dense, EmbedRequest, EmbedResponse, Input, RequestContext, VectorText},
+    request::{Dense, EmbedRequest, EmbedResponse, Input, VectorText},
 };
 
 /// `POST /embed`: a dense vector an input.
-pub(super) async fn embed(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
+pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = Vec::new();
         json::dense_list(&mut out, answer, VectorText::Numbers);
         out
     };
-    answer(&gateway, &ctx, &headers, body, parse::embed, render).await
+    answer(exchange, parse::embed, render).await
 }
 
 /// `POST /embed_sparse`: lexical weights of each input, by token id.
-pub(super) async fn embed_sparse(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
+pub(super) async fn embed_sparse(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = Vec::new();
         json::list(&mut out, &answer.embeddings, |out, embedding| {
@@ -57,7 +42,7 @@ pub(super) async fn embed_sparse(
         });
         out
     };
-    answer(&gateway, &ctx, &headers, body, parse::embed_sparse, render).await
+    answer(exchange, parse::embed_sparse, render).await
 }
 
 /// The lexical weight of one token id.
@@ -68,12 +53,7 @@ struct Weight {
 }
 
 /// `POST /similarity`: the cosine of one sentence with each of others.
-pub(super) async fn similarity(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
+pub(super) async fn similarity(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let vectors: Vec<&[f32]> = answer
             .embeddings
@@ -91,7 +71,7 @@ pub(super) async fn similarity(
         json::write(&mut out, &scores);
         out
     };
-    answer(&gateway, &ctx, &headers, body, parse::similarity, render).await
+    answer(exchange, parse::similarity, render).await
 }
 
 /// The product of two vectors of length 1, summed in f64.
@@ -104,24 +84,16 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 type Parser = fn(&[u8], usize) -> Result<(EmbedRequest, ()), Error>;
 
 async fn answer(
-    gateway: &State,
-    ctx: &RequestContext,
-    headers: &HeaderMap,
-    body: Body,
+    mut exchange: Exchange,
     parser: Parser,
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
     let started = Instant::now();
-    let exchange = Exchange::begin(gateway, ctx)?;
-    let body = exchange.read(headers, body).await?;
-    let parsed = exchange.parse(&body.bytes, &parse::KNOWN, parser);
-    let (request, ()) = parsed.await?;
+    let (request, ()) = exchange.parse(&parse::KNOWN, parser).await?;
     let n_characters: usize = request.inputs.iter().map(characters).sum();
-    let answer = exchange.embed(body, request).await?;
-    let model = exchange
-        .embedder
-        .registry()
-        .resolve(Some(&answer.response.model))?;
+    let answer = exchange.embed(request).await?;
+    let registry = exchange.embedder().registry();
+    let model = registry.resolve(Some(&answer.response.model))?;
     let device = HeaderValue::from_str(&model.info.device);
     let n_tokens = answer.response.n_tokens();
     let mut response = answer.write(render).await?;
@@ -129,11 +101,12 @@ async fn answer(
     if let Ok(device) = device {
         headers.insert("x-compute-type", device);
     }
+    let took = milliseconds(started.elapsed());
     for (name, value) in [
         ("x-compute-characters", n_characters),
         ("x-compute-tokens", n_tokens),
-        ("x-compute-time", milliseconds(started.elapsed())),
-        ("x-total-time", milliseconds(started.elapsed())),
+        ("x-compute-time", took),
+        ("x-total-time", took),
     ] {
         headers.insert(name, value.into());
     }

@@ -4,7 +4,7 @@ use embedgate_core::Outputs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::{inputs, kind, object, one_of, perhaps, typed, words, wrong};
+use super::super::json::{count, inputs, kind, object, one_of, perhaps, typed, words, wrong};
 use crate::{
     error::Error,
     request::{EmbedRequest, Side, TokenIds, VectorText},
@@ -103,11 +103,7 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
         let message = "late_chunking is not supported: leave it out, or say false";
         return Err(Error::invalid("late_chunking", message));
     }
-    let dimensions = typed(
-        "dimensions",
-        fields.dimensions,
-        "a whole number, at least 1",
-    )?;
+    let dimensions = count("dimensions", fields.dimensions)?;
     let form = form(&fields)?;
     let boolean = "true or false";
     let cut = truncate(fields.truncate)?;
@@ -120,7 +116,7 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
         prompt_name: typed("prompt_name", fields.prompt_name, "a string")?,
         user: perhaps(fields.user),
         token_ids: TokenIds::Cl100k,
-        dimensions: dimensions.filter(|n| *n > 0),
+        dimensions,
         normalize: typed("normalized", fields.normalized, boolean)?,
         truncate: cut.map(|side| side.is_some()),
         side: cut.flatten().unwrap_or(Side::Right),

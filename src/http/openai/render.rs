@@ -116,30 +116,33 @@ fn sparse(
 
 /// Token vectors, `(tokens - 1, dimensions)`.
 fn colbert(out: &mut Vec<u8>, vectors: &Matrix, form: ColbertForm) {
-    let rows = 0..vectors.rows();
-    let (dtype, bytes): (_, Vec<u8>) = match form {
+    let (rows, width) = (vectors.rows(), vectors.width);
+    let mut begin = |dtype: &str| {
+        write!(
+            out,
+            r#"{{"shape":[{rows},{width}],"dtype":"{dtype}","data":"#
+        )
+        .expect("writing into memory always succeeds");
+    };
+    match form {
         ColbertForm::Numbers => {
-            json::list(out, rows, |out, i| json::write(out, vectors.row(i)));
+            json::list(out, 0..rows, |out, i| json::write(out, vectors.row(i)));
             return;
         }
-        ColbertForm::F32 => (
-            "float32",
-            vectors.data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        ),
-        ColbertForm::F16 => {
-            let halves = vectors.data.iter().map(|x| half::f16::from_f32(*x));
-            ("float16", halves.flat_map(half::f16::to_le_bytes).collect())
+        ColbertForm::F32 => {
+            begin("float32");
+            VectorText::Base64.write(&vectors.data, out);
         }
-    };
-    write!(
-        out,
-        r#"{{"shape":[{},{}],"dtype":"{dtype}","data":""#,
-        vectors.rows(),
-        vectors.width
-    )
-    .expect("writing into memory always succeeds");
-    base64_simd::STANDARD.encode_append(&bytes, out);
-    out.extend_from_slice(b"\"}");
+        ColbertForm::F16 => {
+            begin("float16");
+            let halves = vectors.data.iter().map(|x| half::f16::from_f32(*x));
+            let bytes: Vec<u8> = halves.flat_map(half::f16::to_le_bytes).collect();
+            out.push(b'"');
+            base64_simd::STANDARD.encode_append(&bytes, out);
+            out.push(b'"');
+        }
+    }
+    out.push(b'}');
 }
 
 #[cfg(test)]

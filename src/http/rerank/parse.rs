@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::{object, one_of, texts, typed, wrong};
+use super::super::json::{count, object, texts, truncation_direction, typed, wrong};
 use crate::{
     error::Error,
-    request::{EmbedRequest, Input, Side, TokenIds},
+    request::{EmbedRequest, Input, TokenIds},
 };
 
 /// The members that mean something.
@@ -107,24 +107,16 @@ pub(super) fn request(
         return Err(Error::invalid("query", format!("query is missing: {text}")));
     };
     let documents = texts(name, given, max)?;
-    let sides = [
-        ("Right", Side::Right),
-        ("Left", Side::Left),
-        ("right", Side::Right),
-        ("left", Side::Left),
-    ];
-    let top_n: Option<usize> = typed("top_n", fields.top_n, "a whole number, at least 1")?;
     let inputs = std::iter::once(Input::from(query)).chain(documents);
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
         token_ids: TokenIds::Reject,
         truncate: flag("truncate", fields.truncate)?,
-        side: one_of("truncation_direction", fields.truncation_direction, &sides)?
-            .unwrap_or(Side::Right),
+        side: truncation_direction(fields.truncation_direction)?,
         ..EmbedRequest::new(inputs.collect())
     };
     let asked = Asked {
-        top_n: top_n.filter(|n| *n > 0),
+        top_n: count("top_n", fields.top_n)?,
         with_documents: flag(with_documents.0, with_documents.1)?.unwrap_or(false),
         raw_scores: flag("raw_scores", fields.raw_scores)?.unwrap_or(false),
     };

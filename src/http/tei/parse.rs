@@ -4,10 +4,10 @@ use embedgate_core::Outputs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::{inputs, object, one_of, texts, typed, wrong};
+use super::super::json::{count, inputs, object, texts, truncation_direction, typed, wrong};
 use crate::{
     error::Error,
-    request::{EmbedRequest, Input, Side, TokenIds, VectorText},
+    request::{EmbedRequest, Input, TokenIds, VectorText},
 };
 
 /// The members that mean something.
@@ -100,17 +100,6 @@ fn request(
     inputs: Vec<Input>,
 ) -> Result<EmbedRequest, Error> {
     let boolean = "true or false";
-    let sides = [
-        ("Right", Side::Right),
-        ("Left", Side::Left),
-        ("right", Side::Right),
-        ("left", Side::Left),
-    ];
-    let dimensions: Option<usize> = typed(
-        "dimensions",
-        fields.dimensions,
-        "a whole number, at least 1",
-    )?;
     let direction = fields
         .truncation_direction
         .or(parameters.truncation_direction);
@@ -123,10 +112,10 @@ fn request(
             "a string",
         )?,
         token_ids: TokenIds::Native,
-        dimensions: dimensions.filter(|n| *n > 0),
+        dimensions: count("dimensions", fields.dimensions)?,
         normalize: typed("normalize", fields.normalize, boolean)?,
         truncate: typed("truncate", fields.truncate.or(parameters.truncate), boolean)?,
-        side: one_of("truncation_direction", direction, &sides)?.unwrap_or(Side::Right),
+        side: truncation_direction(direction)?,
         ..EmbedRequest::new(inputs)
     })
 }

@@ -1,19 +1,14 @@
 //! `POST /tokenize` and `POST /decode`: a model's tokens, without the model.
 
-use axum::{
-    Json,
-    body::Body,
-    http::{HeaderMap, header},
-    response::{IntoResponse, Response},
-};
+use std::sync::Arc;
+
+use axum::{Json, response::Response};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::super::{
-    State, body,
-    context::Context,
     error::Failed,
-    exchange::Exchange,
+    exchange::{Exchange, json_body},
     json,
     json::{inputs, object, typed},
 };
@@ -46,17 +41,10 @@ struct Fields<'a> {
 }
 
 /// `POST /tokenize`: the tokens of each text, with their places in characters.
-pub(in super::super) async fn tokenize(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failed> {
-    let exchange = Exchange::begin(&gateway, &ctx)?;
-    let body = exchange.read(&headers, body).await?;
-    let fields: Fields<'_> = object(&body.bytes, "inputs")?;
-    let model = model(exchange, &fields)?;
-    let given = inputs("inputs", fields.inputs, gateway.config.max_inputs)?;
+pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, Failed> {
+    let fields: Fields<'_> = object(exchange.bytes(), "inputs")?;
+    let model = model(&exchange, &fields)?;
+    let given = inputs("inputs", fields.inputs, exchange.gateway.config.max_inputs)?;
     let with_special = typed(
         "add_special_tokens",
         fields.add_special_tokens,
@@ -70,7 +58,7 @@ pub(in super::super) async fn tokenize(
     };
     let bytes = Input::total_bytes(&given);
     check_size("inputs", bytes)?;
-    let memory = gateway.body_memory.take(bytes * MEMORY_PER_BYTE)?;
+    let memory = exchange.gateway.body_memory.take(bytes * MEMORY_PER_BYTE)?;
     let texts = given.into_iter().map(|input| match input {
         Input::Text(text) => Ok(format!("{prompt}{text}")),
         Input::Tokens(_) => Err(Error::invalid(
@@ -83,8 +71,7 @@ pub(in super::super) async fn tokenize(
     let with_special = with_special.unwrap_or(true);
     let work = move || all_tokens(&tokenizer, &texts, with_special);
     let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
-    let body = body::holding(json, memory);
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(json_body(json, memory))
 }
 
 fn all_tokens(
@@ -120,17 +107,10 @@ fn all_tokens(
 }
 
 /// `POST /decode`: the text of each list of token ids.
-pub(in super::super) async fn decode(
-    gateway: State,
-    Context(ctx): Context,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Vec<String>>, Failed> {
-    let exchange = Exchange::begin(&gateway, &ctx)?;
-    let body = exchange.read(&headers, body).await?;
-    let fields: Fields<'_> = object(&body.bytes, "ids")?;
-    let model = model(exchange, &fields)?;
-    let given = inputs("ids", fields.ids, gateway.config.max_inputs)?;
+pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<String>>, Failed> {
+    let fields: Fields<'_> = object(exchange.bytes(), "ids")?;
+    let model = model(&exchange, &fields)?;
+    let given = inputs("ids", fields.ids, exchange.gateway.config.max_inputs)?;
     let skip = typed(
         "skip_special_tokens",
         fields.skip_special_tokens,
@@ -138,7 +118,7 @@ pub(in super::super) async fn decode(
     )?;
     let bytes = Input::total_bytes(&given);
     check_size("ids", bytes)?;
-    let _memory = gateway.body_memory.take(bytes * MEMORY_PER_BYTE)?;
+    let _memory = exchange.gateway.body_memory.take(bytes * MEMORY_PER_BYTE)?;
     let tokenizer = model.tokenizer.clone();
     let work = move || {
         let texts = given.iter().map(|input| match input {
@@ -156,14 +136,11 @@ pub(in super::super) async fn decode(
     Ok(Json(texts))
 }
 
-fn model<'a>(exchange: Exchange<'a>, fields: &Fields<'_>) -> Result<&'a Model, Error> {
+fn model<'a>(exchange: &'a Exchange, fields: &Fields<'_>) -> Result<&'a Arc<Model>, Error> {
     let name: Option<String> = typed("model", fields.model, "a string")?;
-    let model = exchange.embedder.registry().resolve(name.as_deref())?;
-    if exchange.ctx.principal.may_use(model.names()) {
-        return Ok(model);
-    }
-    let message = format!("you may not use model \"{}\"", model.name);
-    Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"))
+    exchange
+        .embedder()
+        .model(&exchange.ctx.principal, name.as_deref())
 }
 
 fn check_size(name: &'static str, bytes: usize) -> Result<(), Error> {
