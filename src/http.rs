@@ -1,4 +1,4 @@
-//! The route table and the order of the layers. Nowhere else is `.route(` said.
+//! What handlers share, and the order of the layers around the route table.
 //!
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
@@ -17,7 +17,9 @@ mod metrics;
 mod models;
 mod ollama;
 mod openai;
+mod openapi;
 mod rerank;
+mod routes;
 mod stream;
 mod tei;
 mod trace;
@@ -33,15 +35,14 @@ use axum::{
     http::{HeaderName, HeaderValue, Method, Uri},
     middleware::Next,
     response::Response,
-    routing::{get, post},
 };
 use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use self::dialect::Dialect;
+use self::{dialect::Dialect, routes::Place};
 use crate::{
     auth::Authenticator, config::ServerConfig, embed::Embedder, error::Error, metrics::Metrics,
-    plugin::Plugins, request::Route, shutdown::Shutdown,
+    plugin::Plugins, shutdown::Shutdown,
 };
 
 /// What handlers share.
@@ -92,38 +93,7 @@ type State = axum::extract::State<Arc<Gateway>>;
 /// All routes.
 pub fn router(gateway: Arc<Gateway>) -> Router {
     let cors = cors(&gateway.config.cors_origins);
-    let routes = Router::new()
-        .route("/v1/embeddings", post(openai::embeddings))
-        .route("/embeddings", post(openai::embeddings))
-        .route("/v1/v1/embeddings", post(openai::embeddings))
-        .route("/v1-openai/embeddings", post(openai::embeddings))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::one))
-        .route("/models", get(models::list))
-        .route("/embed", post(tei::embed))
-        .route("/embed_sparse", post(tei::embed_sparse))
-        .route("/similarity", post(tei::similarity))
-        .route("/tokenize", post(tei::tokenize))
-        .route("/decode", post(tei::decode))
-        .route("/info", get(tei::info))
-        .route("/api/embed", post(ollama::embed))
-        .route("/api/embeddings", post(ollama::embeddings))
-        .route("/api/tags", get(ollama::tags))
-        .route("/api/show", post(ollama::show))
-        .route("/api/version", get(ollama::version))
-        .route("/v2/embed", post(cohere::embed))
-        .route("/v1/rerank", post(rerank::jina))
-        .route("/v1/v1/rerank", post(rerank::jina))
-        .route("/v2/rerank", post(rerank::cohere))
-        .route("/rerank", post(rerank::either))
-        .route("/", get(health::root).post(tei::embed))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/health", get(health::readyz))
-        .route("/metrics", get(metrics::metrics))
-        .fallback(error::no_route)
-        .method_not_allowed_fallback(error::no_method)
-        .with_state(Arc::clone(&gateway));
+    let routes = routes::router().with_state(Arc::clone(&gateway));
     let routes = routes.layer(axum::middleware::from_fn_with_state(gateway, around));
     match cors {
         Some(cors) => routes.layer(cors),
@@ -131,28 +101,12 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     }
 }
 
-/// The name by which the configuration knows a route.
-fn route(path: &str) -> Option<Route> {
-    match path {
-        "/embed" | "/embed_sparse" | "/similarity" | "/tokenize" | "/decode" | "/info" | "/" => {
-            Some(Route::Tei)
-        }
-        path if path.ends_with("/rerank") => Some(Route::Rerank),
-        "/v2/embed" => Some(Route::Cohere),
-        path if path.starts_with("/api/") => Some(Route::Ollama),
-        path if path.ends_with("/embeddings") => Some(Route::Embeddings),
-        path if path.ends_with("/models") || path.ends_with("/models/{*id}") => Some(Route::Models),
-        _ => None,
-    }
-}
-
 /// What is around every route, from the inside out: a panic becomes an answer; a refused body is taken to its end; the log,
 /// the metrics and the request's id see every answer. One layer, since each costs a request several allocations.
 async fn around(gateway: State, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let dialect = route.map_or(Dialect::OpenAi, |route| {
-        Dialect::of(request.method(), route.as_str())
-    });
+    let place = route.and_then(|route| Place::of(route.as_str()));
+    let dialect = place.map_or(Dialect::OpenAi, |place| place.dialect);
     let caught = async |request| {
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         let answer = answer.unwrap_or_else(error::panicked);

@@ -145,6 +145,21 @@ pub enum Route {
     Rerank,
 }
 
+impl Route {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embeddings => "embeddings",
+            Self::Models => "models",
+            Self::Tei => "tei",
+            Self::Ollama => "ollama",
+            Self::Cohere => "cohere",
+            Self::Rerank => "rerank",
+        }
+    }
+}
+
 /// A model's name or alias; or the beginning of names, where it ends in `*`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The members that mean something.
-const KNOWN: [&str; 9] = [
+pub(super) const KNOWN: [&str; 9] = [
     "model",
     "texts",
     "inputs",

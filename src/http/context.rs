@@ -14,6 +14,7 @@ use super::{
     Gateway,
     connection::PeerAddress,
     error::Failed,
+    routes::Place,
     trace::{Caller, RequestId},
 };
 use crate::{
@@ -52,7 +53,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             .get(AUTHORIZATION)
             .map(|value| value.as_bytes());
         let route = parts.extensions.get::<MatchedPath>();
-        let route = route.and_then(|path| super::route(path.as_str()));
+        let route = route.and_then(|path| Place::of(path.as_str())?.route);
         let principal = gateway
             .authenticator
             .authenticate(route, authorization, head)

@@ -1,6 +1,5 @@
 //! The dialects that clients speak, and their envelopes for errors.
 
-use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind};
@@ -8,8 +7,10 @@ use crate::error::{Error, ErrorKind};
 /// Whose API a route is after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// `OpenAI`, and Jina, whose routes and errors are alike.
+    /// `OpenAI`.
     OpenAi,
+    /// Jina, where its routes are its own: as `OpenAI`, and in one more member.
+    Jina,
     /// text-embeddings-inference.
     Tei,
     /// Ollama.
@@ -19,19 +20,6 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    /// The dialect of a route, as the route table writes it.
-    pub(super) fn of(method: &Method, route: &str) -> Self {
-        match route {
-            "/embed" | "/embed_sparse" | "/similarity" | "/tokenize" | "/decode" | "/info" => {
-                Self::Tei
-            }
-            "/" if method == Method::POST => Self::Tei,
-            "/v2/embed" | "/v2/rerank" => Self::Cohere,
-            route if route.starts_with("/api/") => Self::Ollama,
-            _ => Self::OpenAi,
-        }
-    }
-
     /// The body of an error: `kind` and `code` are `OpenAI`'s words for it, the message is for people.
     pub(super) fn envelope(
         self,
@@ -43,6 +31,11 @@ impl Dialect {
         match self {
             Self::OpenAi => {
                 json!({"error": {"message": message, "type": kind, "param": error.param, "code": code}})
+            }
+            Self::Jina => {
+                let mut envelope = Self::OpenAi.envelope(error, message, kind, code);
+                envelope["detail"] = message.into();
+                envelope
             }
             Self::Tei => json!({"error": message, "error_type": tei_type(error)}),
             Self::Ollama => json!({"error": message}),

@@ -128,6 +128,12 @@ fn say(error: &Error, dialect: Dialect) -> Response {
     response
 }
 
+/// The status of an error in a dialect, for the document.
+pub(super) fn status(dialect: Dialect, error: &Error) -> u16 {
+    let (status, ..) = rendering(error.kind);
+    status_of(dialect, status, error).as_u16()
+}
+
 /// Where text-embeddings-inference chose other statuses than the rest of the field.
 ///
 /// Source: text-embeddings-inference 1.9, `router/src/http/server.rs`, `impl From<&ErrorType> for StatusCode`.

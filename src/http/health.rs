@@ -42,7 +42,7 @@ pub(super) async fn root(gateway: State) -> Json<Value> {
         "name": "embedgate",
         "version": env!("CARGO_PKG_VERSION"),
         "models": models,
-        "links": {"embeddings": "/v1/embeddings", "models": "/v1/models", "live": "/livez", "ready": "/readyz"},
+        "links": {"embeddings": "/v1/embeddings", "models": "/v1/models", "docs": "/docs", "live": "/livez", "ready": "/readyz"},
     }))
 }
 

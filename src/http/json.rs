@@ -80,8 +80,11 @@ pub(super) fn wrong(name: &'static str, expected: &str, got: &str) -> Error {
 
 /// Reads a number of things; 0 counts as absent.
 pub(super) fn count(name: &'static str, raw: Option<&RawValue>) -> Result<Option<usize>, Error> {
-    let n: Option<usize> = typed(name, raw, "a whole number, at least 1")?;
-    Ok(n.filter(|n| *n > 0))
+    // The largest is that of the document, and of other languages.
+    let expected = "a whole number from 1 to 9223372036854775807";
+    let n: Option<i64> = typed(name, raw, expected)?;
+    let n = n.map(|n| usize::try_from(n).map_err(|_| wrong(name, expected, &n.to_string())));
+    Ok(n.transpose()?.filter(|n| *n > 0))
 }
 
 /// Reads the side on which text-embeddings-inference cuts over-long texts.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The members that mean something.
-const KNOWN: [&str; 6] = ["model", "name", "input", "prompt", "truncate", "dimensions"];
+pub(super) const KNOWN: [&str; 6] = ["model", "name", "input", "prompt", "truncate", "dimensions"];
 /// Ollama's names end in a tag; this one means none.
 const LATEST: &str = ":latest";
 
@@ -43,7 +43,8 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn model(&self) -> Result<Option<String>, Error> {
-        typed("model", self.model.or(self.name), "a string")
+        let name = typed("name", self.name, "a string")?;
+        Ok(typed("model", self.model, "a string")?.or(name))
     }
 }
 

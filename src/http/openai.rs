@@ -1,7 +1,7 @@
 //! `POST /v1/embeddings` as `OpenAI` speaks it, with what else models give, and what Jina's clients add.
 
 pub(super) mod input;
-mod parse;
+pub(super) mod parse;
 mod render;
 
 use axum::response::Response;

@@ -1,7 +1,7 @@
 //! `POST /v1/rerank` as Jina speaks it, `POST /v2/rerank` as Cohere does, and `POST /rerank`, where the body tells whether
 //! it is Jina's or text-embeddings-inference's.
 
-mod parse;
+pub(super) mod parse;
 
 use std::sync::Arc;
 

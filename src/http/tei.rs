@@ -3,7 +3,7 @@
 //! Source: text-embeddings-inference 1.9, `docs/openapi.json` and `router/src/http/types.rs`. What is its model is here the
 //! one that a member `model` names, which its own clients never send, or else the default model.
 
-mod parse;
+pub(super) mod parse;
 mod tokens;
 
 use std::time::{Duration, Instant};

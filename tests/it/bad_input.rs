@@ -209,7 +209,11 @@ fn bodies() -> Vec<(Vec<u8>, &'static str)> {
             "dimensions must be a whole number",
         ),
         (json!({"input": "a", "dimensions": 65}), "at most 64"),
-        (json!({"input": "a", "dimensions": u64::MAX}), "at most 64"),
+        (json!({"input": "a", "dimensions": i64::MAX}), "at most 64"),
+        (
+            json!({"input": "a", "dimensions": u64::MAX}),
+            "dimensions must be a whole number from 1 to",
+        ),
         (
             json!({"input": "a", "dimensions": 1e300}),
             "dimensions must be a whole number",

@@ -53,7 +53,7 @@ fn only_in(folder: &str, words: &[&str], places: &[&str]) {
 fn axum_and_status_codes_stay_in_http() {
     only_in("src", &["axum", "StatusCode"], &["src/http"]);
     only_in("src/http", &["StatusCode::"], &["src/http/error.rs"]);
-    only_in("src", &[".route("], &["src/http.rs"]);
+    only_in("src", &[".route("], &["src/http/routes.rs"]);
 }
 
 #[test]

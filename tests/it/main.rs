@@ -13,6 +13,7 @@ mod convert;
 mod dialects;
 mod invariants;
 mod life;
+mod openapi;
 mod plugins;
 mod reference;
 mod support;

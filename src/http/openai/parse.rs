@@ -11,12 +11,13 @@ use crate::{
 };
 
 /// The members that mean something, as in [`Fields`].
-pub(super) const KNOWN: [&str; 16] = [
+pub(in crate::http) const KNOWN: [&str; 17] = [
     "model",
     "input",
     "encoding_format",
     "embedding_type",
     "dimensions",
+    "output_dimension",
     "truncate",
     "normalized",
     "prompt_name",
@@ -41,6 +42,8 @@ struct Fields<'a> {
     /// Jina's name of it.
     embedding_type: Option<&'a RawValue>,
     dimensions: Option<&'a RawValue>,
+    /// Voyage's name of it, and infinity's.
+    output_dimension: Option<&'a RawValue>,
     truncate: Option<&'a RawValue>,
     /// Jina's.
     normalized: Option<&'a RawValue>,
@@ -104,6 +107,7 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
         return Err(Error::invalid("late_chunking", message));
     }
     let dimensions = count("dimensions", fields.dimensions)?;
+    let dimensions = dimensions.or(count("output_dimension", fields.output_dimension)?);
     let form = form(&fields)?;
     let boolean = "true or false";
     let cut = truncate(fields.truncate)?;

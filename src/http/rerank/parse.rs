@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The members that mean something.
-pub(super) const KNOWN: [&str; 11] = [
+pub(in crate::http) const KNOWN: [&str; 11] = [
     "model",
     "query",
     "documents",
@@ -60,7 +60,7 @@ struct Fields<'a> {
 
 /// A text, as itself or as Jina writes it.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 enum Text {
     Plain(String),
     Object { text: String },

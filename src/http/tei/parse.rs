@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The members that mean something.
-pub(super) const KNOWN: [&str; 8] = [
+pub(in crate::http) const KNOWN: [&str; 8] = [
     "model",
     "inputs",
     "parameters",

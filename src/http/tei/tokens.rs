@@ -122,9 +122,7 @@ pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<Stri
     let tokenizer = model.tokenizer.clone();
     let work = move || {
         let texts = given.iter().map(|input| match input {
-            Input::Tokens(ids) => tokenizer
-                .decode(ids, skip.unwrap_or(true))
-                .map_err(|e| Error::invalid("ids", e)),
+            Input::Tokens(ids) => text_of(&tokenizer, ids, skip.unwrap_or(true)),
             Input::Text(_) => Err(Error::invalid(
                 "ids",
                 "ids must be a list of token ids, or a list of such lists",
@@ -134,6 +132,15 @@ pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<Stri
     };
     let texts = offload::run_if(bytes >= ELSEWHERE, work).await??;
     Ok(Json(texts))
+}
+
+fn text_of(tokenizer: &TextTokenizer, ids: &[u32], skip_special: bool) -> Result<String, Error> {
+    if let Some(unknown) = ids.iter().find(|id| tokenizer.name(**id).is_none()) {
+        let message = format!("ids: {unknown} is not in the model's vocabulary");
+        return Err(Error::invalid("ids", message));
+    }
+    let text = tokenizer.decode(ids, skip_special);
+    text.map_err(|e| Error::invalid("ids", e))
 }
 
 fn model<'a>(exchange: &'a Exchange, fields: &Fields<'_>) -> Result<&'a Arc<Model>, Error> {

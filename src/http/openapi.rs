@@ -1,0 +1,422 @@
+//! The `OpenAPI` 3.1 document at `/openapi.json`, made from the route table, and a page that renders it at `/docs`.
+//!
+//! The files in `openapi/` hold what bodies look like, a dialect each. Bodies are parsed and written by hand elsewhere
+//! (each error names its field), so that nothing makes values of these types: tests compare their members with those
+//! that the parsers know, and `tests/it/openapi.rs` compares them with what the program takes and answers.
+#![expect(dead_code, reason = "these types only describe")]
+
+pub(super) mod cohere;
+mod failures;
+pub(super) mod models;
+pub(super) mod ollama;
+pub(super) mod openai;
+pub(super) mod rerank;
+pub(super) mod tei;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
+
+use axum::{
+    body::Bytes,
+    extract::{Path, rejection::PathRejection},
+    http::{Method, Uri, header},
+    response::{IntoResponse, Redirect, Response},
+};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ComponentsBuilder, Content, ContentBuilder, Header, HeaderBuilder, HttpMethod, InfoBuilder,
+        LicenseBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, Paths, Ref, RefOr, Required,
+        Response as Described, ResponseBuilder, Schema, SecurityRequirement,
+        path::{OperationBuilder, ParameterBuilder, ParameterIn},
+        request_body::RequestBodyBuilder,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+
+use super::{
+    dialect::{Dialect, EMPTY},
+    error::{Failed, no_route, status},
+    routes::{Endpoint, endpoints},
+};
+use crate::error::{Error, ErrorKind};
+
+/// The name of the scheme by which callers say who they are.
+const KEY: &str = "api_key";
+const REQUEST_ID: &str = "This request's id, as in the log.";
+/// Where the page has its files: relative links need the last slash.
+const PAGE: &str = "/docs/index.html";
+
+/// What the document says of a method of a path.
+pub(super) struct Operation {
+    /// One line.
+    summary: &'static str,
+    /// The rest.
+    description: &'static str,
+    method: HttpMethod,
+    request: Option<Body>,
+    answer: Body,
+    failures: &'static [ErrorKind],
+    /// Where a body tells whose words its sender knows, the other dialect.
+    also: Option<Dialect>,
+}
+
+impl Operation {
+    /// Work for a model.
+    fn post<T: ToSchema, A: ToSchema>(summary: &'static str, description: &'static str) -> Self {
+        Self {
+            summary,
+            description,
+            method: HttpMethod::Post,
+            request: Some(Body::of::<T>()),
+            answer: Body::of::<A>(),
+            failures: &[
+                ErrorKind::InvalidRequest,
+                ErrorKind::Unauthenticated,
+                ErrorKind::Forbidden,
+                ErrorKind::ModelNotFound,
+                ErrorKind::RequestTimeout,
+                ErrorKind::PayloadTooLarge,
+                ErrorKind::Overloaded,
+                ErrorKind::Internal,
+                ErrorKind::Unavailable,
+                ErrorKind::DeadlineExceeded,
+            ],
+            also: None,
+        }
+    }
+
+    /// A look at what there is.
+    fn get<A: ToSchema>(summary: &'static str, description: &'static str) -> Self {
+        Self {
+            summary,
+            description,
+            method: HttpMethod::Get,
+            request: None,
+            answer: Body::of::<A>(),
+            failures: &[
+                ErrorKind::InvalidRequest,
+                ErrorKind::Unauthenticated,
+                ErrorKind::Forbidden,
+                ErrorKind::ModelNotFound,
+                ErrorKind::Internal,
+                ErrorKind::Unavailable,
+                ErrorKind::DeadlineExceeded,
+            ],
+            also: None,
+        }
+    }
+
+    /// A look at what anybody may see, which is there in any state.
+    fn probe<A: ToSchema>(summary: &'static str, description: &'static str) -> Self {
+        Self {
+            failures: &[],
+            ..Self::get::<A>(summary, description)
+        }
+    }
+
+    fn also_fails_as(self, dialect: Dialect) -> Self {
+        Self {
+            also: Some(dialect),
+            ..self
+        }
+    }
+
+    fn verb(&self) -> &'static str {
+        match self.method {
+            HttpMethod::Get => "get",
+            _ => "post",
+        }
+    }
+}
+
+/// The type of a body: its name, and itself with all that it refers to.
+#[derive(Clone)]
+struct Body {
+    name: String,
+    schemas: Vec<(String, RefOr<Schema>)>,
+}
+
+impl Body {
+    fn of<T: ToSchema>() -> Self {
+        let name = T::name().into_owned();
+        let mut schemas = vec![(name.clone(), T::schema())];
+        T::schemas(&mut schemas);
+        Self { name, schemas }
+    }
+
+    fn reference(&self) -> Ref {
+        Ref::from_schema_name(&self.name)
+    }
+}
+
+/// `GET /openapi.json`.
+pub(super) async fn document() -> Response {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        let document = build().to_json();
+        Bytes::from(document.expect("a document of strings is JSON"))
+    });
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (json, DOCUMENT.clone()).into_response()
+}
+
+fn build() -> OpenApi {
+    let (mut paths, mut components) = (Paths::new(), ComponentsBuilder::new());
+    for endpoint in endpoints() {
+        let Some(operation) = &endpoint.operation else {
+            continue;
+        };
+        let failure = failures::envelope(endpoint.place.dialect);
+        let bodies = operation
+            .request
+            .iter()
+            .chain([&operation.answer, &failure]);
+        components = components.schemas_from_iter(bodies.flat_map(|body| body.schemas.clone()));
+        // The document has no word for parameters that hold slashes.
+        let path = endpoint.path.replace("{*", "{");
+        let method = operation.method.clone();
+        paths.add_path_operation(path, vec![method], described(&endpoint, operation));
+    }
+    let key = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API key, where the configuration asks for one."));
+    let info = InfoBuilder::new()
+        .title("embedgate")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(include_str!("openapi/about.md")))
+        .license(Some(
+            LicenseBuilder::new()
+                .name("Apache-2.0")
+                .identifier(Some("Apache-2.0"))
+                .build(),
+        ));
+    OpenApiBuilder::new()
+        .info(info)
+        .paths(paths)
+        .components(Some(
+            components
+                .security_scheme(KEY, SecurityScheme::Http(key.build()))
+                .build(),
+        ))
+        .build()
+}
+
+/// An operation in the document's words.
+fn described(endpoint: &Endpoint, operation: &Operation) -> utoipa::openapi::path::Operation {
+    let dialect = endpoint.place.dialect;
+    let needs_key = endpoint.place.route.is_some();
+    let tag = endpoint.place.route.map_or("health", |route| route.name());
+    let words = endpoint
+        .path
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|w| !w.is_empty());
+    let id: Vec<&str> = std::iter::once(operation.verb()).chain(words).collect();
+    let mut answer = ResponseBuilder::new()
+        .description("The answer.")
+        .header("x-request-id", text_header(REQUEST_ID));
+    if operation.method == HttpMethod::Post {
+        let cut = "Which inputs were cut, as index:from>to in tokens, separated by commas.";
+        answer = answer.header("x-truncated", text_header(cut));
+    }
+    let answer = answer.content("application/json", content(operation.answer.reference()));
+    let mut described = OperationBuilder::new()
+        .tag(tag)
+        .summary(Some(operation.summary))
+        .description(Some(operation.description).filter(|text| !text.is_empty()))
+        .operation_id(Some(id.join("_")))
+        .response("200", answer);
+    let parameters = endpoint.path.split(['{', '}']).skip(1).step_by(2);
+    for name in parameters {
+        let parameter = ParameterBuilder::new()
+            .name(name.trim_start_matches('*'))
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .schema(Some(String::schema()));
+        described = described.parameter(parameter);
+    }
+    if let Some(request) = &operation.request {
+        let body = RequestBodyBuilder::new()
+            .required(Some(Required::True))
+            .content("application/json", content(request.reference()));
+        described = described.request_body(Some(body.build()));
+    }
+    if needs_key {
+        // A key, or none where the configuration asks for none.
+        described = described
+            .security(SecurityRequirement::new::<_, [&str; 0], &str>(KEY, []))
+            .security(SecurityRequirement::default());
+    }
+    let dialects: Vec<Dialect> = std::iter::once(dialect).chain(operation.also).collect();
+    for (status, response) in failures(&dialects, operation.failures) {
+        described = described.response(status.to_string(), response);
+    }
+    described.build()
+}
+
+/// What fails with which status; where dialects share one, it is said in either's words.
+fn failures(dialects: &[Dialect], kinds: &[ErrorKind]) -> BTreeMap<u16, Described> {
+    let mut found: BTreeMap<u16, (Error, Vec<Dialect>)> = BTreeMap::new();
+    for &dialect in dialects {
+        for error in kinds.iter().flat_map(|&kind| errors(dialect, kind)) {
+            let (_, who) = found
+                .entry(status(dialect, &error))
+                .or_insert((error, Vec::new()));
+            who.push(dialect);
+        }
+    }
+    let described = found.into_iter().map(|(status, (error, who))| {
+        let mut response = ResponseBuilder::new()
+            .description(failures::meaning(&error))
+            .header("x-request-id", text_header(REQUEST_ID));
+        if matches!(error.kind, ErrorKind::Overloaded | ErrorKind::Unavailable) {
+            response = response.header("retry-after", text_header("Seconds to wait, at most 60."));
+        }
+        let envelopes: Vec<Ref> = who
+            .into_iter()
+            .map(|dialect| failures::envelope(dialect).reference())
+            .collect();
+        let schema: RefOr<Schema> = match <[Ref; 1]>::try_from(envelopes) {
+            Ok([one]) => one.into(),
+            Err(several) => {
+                let either = several
+                    .into_iter()
+                    .fold(OneOfBuilder::new(), OneOfBuilder::item);
+                either.into()
+            }
+        };
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        (
+            status,
+            response.content("application/json", content).build(),
+        )
+    });
+    described.collect()
+}
+
+/// One error of each status that a kind has in a dialect.
+fn errors(dialect: Dialect, kind: ErrorKind) -> Vec<Error> {
+    let error = Error::new(kind, "");
+    match (dialect, kind) {
+        (Dialect::Tei, ErrorKind::InvalidRequest) => vec![error.clone().with_code(EMPTY), error],
+        _ => vec![error],
+    }
+}
+
+fn content(reference: Ref) -> Content {
+    ContentBuilder::new().schema(Some(reference)).build()
+}
+
+fn text_header(description: &str) -> Header {
+    HeaderBuilder::new()
+        .schema(Some(String::schema()))
+        .description(Some(description))
+        .build()
+}
+
+/// `GET /docs`.
+pub(super) async fn to_page() -> Redirect {
+    Redirect::temporary(PAGE)
+}
+
+/// `GET /docs/{file}`: the page and its parts, which are in the program.
+pub(super) async fn page(
+    method: Method,
+    uri: Uri,
+    file: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failed> {
+    static CONFIG: LazyLock<Arc<utoipa_swagger_ui::Config<'static>>> =
+        LazyLock::new(|| Arc::new(utoipa_swagger_ui::Config::from("/openapi.json")));
+    let name = file.map(|Path(name)| name).unwrap_or_default();
+    let file = utoipa_swagger_ui::serve(&name, Arc::clone(&CONFIG)).ok();
+    let Some(file) = file.flatten() else {
+        return Err(no_route(method, uri).await);
+    };
+    let kind = [(header::CONTENT_TYPE, file.content_type)];
+    Ok((kind, file.bytes.into_owned()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::http;
+
+    fn document() -> Value {
+        serde_json::to_value(build()).unwrap()
+    }
+
+    fn members(document: &Value, schema: &str) -> BTreeSet<String> {
+        let properties = &document["components"]["schemas"][schema]["properties"];
+        let properties = properties.as_object().unwrap_or_else(|| panic!("{schema}"));
+        properties.keys().cloned().collect()
+    }
+
+    #[test]
+    fn requests_have_the_members_that_parsers_know() {
+        let document = document();
+        let known: [(&[&str], &[&str]); 4] = [
+            (&http::openai::parse::KNOWN, &["EmbeddingsRequest"]),
+            (&http::cohere::KNOWN, &["CohereEmbedRequest"]),
+            (&http::tei::parse::KNOWN, &["TeiEmbedRequest"]),
+            (
+                &http::ollama::KNOWN,
+                &["OllamaEmbedRequest", "OllamaPromptRequest"],
+            ),
+        ];
+        for (known, schemas) in known {
+            let said: BTreeSet<String> = schemas
+                .iter()
+                .flat_map(|schema| members(&document, schema))
+                .collect();
+            let known: BTreeSet<String> = known.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(said, known, "{schemas:?}");
+        }
+        // Each of two dialects has names of its own.
+        let mut said = members(&document, "RerankRequest");
+        said.extend(members(&document, "TeiRerankRequest"));
+        let known = http::rerank::parse::KNOWN.map(str::to_owned);
+        assert_eq!(said, BTreeSet::from(known));
+    }
+
+    #[test]
+    fn references_lead_somewhere_and_operations_have_names_of_their_own() {
+        let document = document();
+        let text = document.to_string();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let start = "\"#/components/schemas/";
+        for reference in text.split(start).skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
+        let n = text.matches("operationId").count();
+        let ids: BTreeSet<&str> = text
+            .split("\"operationId\":\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+            .collect();
+        assert_eq!(ids.len(), n);
+        assert!(n > 15, "{n}");
+    }
+
+    #[test]
+    fn statuses_are_those_of_the_dialect() {
+        let document = document();
+        let statuses = |path: &str| -> Vec<String> {
+            let responses = &document["paths"][path]["post"]["responses"];
+            responses.as_object().unwrap().keys().cloned().collect()
+        };
+        assert!(!statuses("/v1/embeddings").contains(&"422".into()));
+        let tei = statuses("/embed");
+        assert!(
+            ["400", "422", "424"]
+                .iter()
+                .all(|status| tei.contains(&(*status).into())),
+            "{tei:?}"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! Bodies of Cohere's `/v2/embed`.
+
+use utoipa::ToSchema;
+
+use super::{Operation, openai::Texts};
+
+pub(in crate::http) fn embed() -> Operation {
+    Operation::post::<CohereEmbedRequest, CohereEmbedResponse>(
+        "Embed texts",
+        "As Cohere, version 2; texts alone, no images.",
+    )
+}
+
+#[derive(ToSchema)]
+pub(super) struct CohereEmbedRequest {
+    model: Option<String>,
+    texts: CohereTexts,
+    /// search_query, search_document or another word, which says nothing.
+    input_type: Option<serde_json::Value>,
+    /// float where nothing is said.
+    embedding_types: Option<Vec<CohereType>>,
+    #[schema(minimum = 0)]
+    output_dimension: Option<u64>,
+    truncate: Option<Truncate>,
+    /// Not supported: empty at most.
+    #[schema(max_items = 0)]
+    images: Option<Vec<String>>,
+    /// Not supported: empty at most.
+    #[schema(max_items = 0)]
+    inputs: Option<Vec<String>>,
+    /// Known, and without effect: models have limits of their own.
+    max_tokens: Option<serde_json::Value>,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum CohereTexts {
+    One(String),
+    Several(#[schema(inline)] Texts),
+}
+
+/// The side on which over-long inputs are cut; NONE: they are refused.
+#[derive(ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum Truncate {
+    None,
+    Start,
+    End,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum CohereType {
+    Float,
+    Base64,
+    Binary,
+    Ubinary,
+}
+
+#[derive(ToSchema)]
+struct CohereEmbedResponse {
+    id: String,
+    embeddings: CohereEmbeddings,
+    meta: serde_json::Value,
+    response_type: String,
+}
+
+/// The vectors, in each of the types asked for.
+#[derive(ToSchema)]
+struct CohereEmbeddings {
+    #[schema(nullable = false)]
+    float: Option<Vec<Vec<f32>>>,
+    /// Little-endian f32.
+    #[schema(nullable = false)]
+    base64: Option<Vec<String>>,
+    /// A bit a number, whether it is above 0: eight in a signed byte, the first the highest.
+    #[schema(nullable = false)]
+    binary: Option<Vec<Vec<i8>>>,
+    /// The same in unsigned bytes.
+    #[schema(nullable = false)]
+    ubinary: Option<Vec<Vec<u8>>>,
+}

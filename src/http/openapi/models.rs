@@ -1,0 +1,76 @@
+//! Bodies of the models' and the probes' routes.
+
+use utoipa::ToSchema;
+
+use super::Operation;
+
+pub(in crate::http) fn list() -> Operation {
+    Operation::get::<ModelList>(
+        "List the models that serve",
+        "Those that the caller may use.",
+    )
+}
+
+pub(in crate::http) fn one() -> Operation {
+    Operation::get::<Model>(
+        "Describe a model",
+        "By name or alias, which may hold slashes.",
+    )
+}
+
+pub(in crate::http) fn live() -> Operation {
+    Operation::probe::<Live>("Is the process alive?", "")
+}
+
+pub(in crate::http) fn ready() -> Operation {
+    Operation::probe::<Ready>("Are requests served?", "503 where not; also at `/health`.")
+}
+
+#[derive(ToSchema)]
+struct ModelList {
+    #[schema(pattern = "^list$")]
+    object: String,
+    data: Vec<Model>,
+}
+
+#[derive(ToSchema)]
+struct Model {
+    id: String,
+    #[schema(pattern = "^model$")]
+    object: String,
+    /// When the server started, in seconds since 1970.
+    created: u64,
+    owned_by: String,
+    model_type: ModelType,
+    /// In tokens.
+    max_model_len: u64,
+    dimensions: u64,
+    aliases: Vec<String>,
+    backend: String,
+    device: String,
+    precision: String,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ModelType {
+    Embedding,
+    Rerank,
+}
+
+#[derive(ToSchema)]
+struct Live {
+    status: String,
+}
+
+#[derive(ToSchema)]
+struct Ready {
+    status: String,
+    models: Vec<ModelState>,
+}
+
+#[derive(ToSchema)]
+struct ModelState {
+    id: String,
+    status: String,
+}

@@ -1,0 +1,113 @@
+//! Bodies of Ollama's routes.
+
+use utoipa::ToSchema;
+
+use super::{Operation, openai::Texts};
+
+pub(in crate::http) fn embed() -> Operation {
+    Operation::post::<OllamaEmbedRequest, OllamaEmbedResponse>(
+        "Embed texts",
+        "As Ollama; the tag `:latest` means none.",
+    )
+}
+
+pub(in crate::http) fn embeddings() -> Operation {
+    Operation::post::<OllamaPromptRequest, OllamaPromptResponse>(
+        "Embed a text",
+        "Ollama's older form.",
+    )
+}
+
+pub(in crate::http) fn tags() -> Operation {
+    Operation::get::<OllamaTags>("List the models that serve", "")
+}
+
+pub(in crate::http) fn show() -> Operation {
+    Operation::post::<OllamaShowRequest, OllamaShown>("Describe a model", "")
+}
+
+#[derive(ToSchema)]
+pub(super) struct OllamaEmbedRequest {
+    model: Option<String>,
+    /// An older name of model.
+    name: Option<String>,
+    input: OllamaInput,
+    /// false: over-long inputs are refused.
+    truncate: Option<bool>,
+    #[schema(minimum = 0)]
+    dimensions: Option<u64>,
+    /// Of the older form.
+    prompt: Option<serde_json::Value>,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum OllamaInput {
+    One(String),
+    Several(#[schema(inline)] Texts),
+}
+
+#[derive(ToSchema)]
+struct OllamaEmbedResponse {
+    model: String,
+    embeddings: Vec<Vec<f32>>,
+    /// In nanoseconds.
+    total_duration: u64,
+    /// Always 0: models are loaded before the first request.
+    load_duration: u64,
+    prompt_eval_count: u64,
+}
+
+#[derive(ToSchema)]
+struct OllamaPromptRequest {
+    model: Option<String>,
+    name: Option<String>,
+    prompt: String,
+    truncate: Option<bool>,
+    #[schema(minimum = 0)]
+    dimensions: Option<u64>,
+}
+
+#[derive(ToSchema)]
+struct OllamaPromptResponse {
+    embedding: Vec<f32>,
+}
+
+#[derive(ToSchema)]
+struct OllamaTags {
+    models: Vec<OllamaModel>,
+}
+
+#[derive(ToSchema)]
+struct OllamaModel {
+    name: String,
+    model: String,
+    modified_at: String,
+    size: u64,
+    digest: String,
+    details: OllamaDetails,
+}
+
+#[derive(ToSchema)]
+struct OllamaDetails {
+    format: String,
+    family: String,
+    families: Vec<String>,
+    parameter_size: String,
+    quantization_level: String,
+}
+
+#[derive(ToSchema)]
+struct OllamaShowRequest {
+    model: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(ToSchema)]
+struct OllamaShown {
+    name: String,
+    modified_at: String,
+    details: OllamaDetails,
+    capabilities: Vec<String>,
+    model_info: serde_json::Value,
+}

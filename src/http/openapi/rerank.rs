@@ -1,0 +1,153 @@
+//! Bodies of the routes that rank.
+
+use serde_json::Value;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
+
+use super::{
+    Operation,
+    openai::{Text, Texts, one_of},
+    tei::Direction,
+};
+use crate::http::dialect::Dialect;
+
+const MODELS: &str = "By a cross-encoder, or by an embedding model's own vectors. Scores are within 0 and 1, best first. \
+                      Without `model`, the only cross-encoder or else the default model.";
+
+pub(in crate::http) fn jina() -> Operation {
+    Operation::post::<RerankRequest, RerankResponse>("Rank documents for a query, as Jina", MODELS)
+}
+
+pub(in crate::http) fn cohere() -> Operation {
+    Operation::post::<RerankRequest, CohereRerankResponse>(
+        "Rank documents for a query, as Cohere",
+        MODELS,
+    )
+}
+
+pub(in crate::http) fn either() -> Operation {
+    Operation::post::<EitherRequest, EitherResponse>(
+        "Rank documents or texts for a query, as Jina or text-embeddings-inference",
+        "A body with `texts` is text-embeddings-inference's, and is answered, refused too, in its words.",
+    )
+    .also_fails_as(Dialect::Tei)
+}
+
+#[derive(ToSchema)]
+pub(super) struct RerankRequest {
+    model: Option<String>,
+    query: Text,
+    documents: RerankDocuments,
+    /// So many of the best; all where nothing is said.
+    #[schema(minimum = 0)]
+    top_n: Option<u64>,
+    /// Whether the answer holds the documents.
+    return_documents: Option<Flag>,
+    /// Scores as the model gives them.
+    raw_scores: Option<Flag>,
+    /// false: over-long documents are refused.
+    truncate: Option<Flag>,
+    truncation_direction: Option<Direction>,
+    /// Known, and without effect.
+    max_tokens_per_doc: Option<serde_json::Value>,
+}
+
+/// One document, or several.
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum RerankDocuments {
+    One(String),
+    Several(#[schema(inline)] Texts),
+}
+
+/// true or false, as such or as clients write it that make strings of all.
+struct Flag;
+
+impl PartialSchema for Flag {
+    fn schema() -> RefOr<Schema> {
+        let words = ["true", "True", "false", "False", ""];
+        one_of(
+            [true.into(), false.into()]
+                .into_iter()
+                .chain(words.map(Value::from)),
+        )
+    }
+}
+
+impl ToSchema for Flag {}
+
+#[derive(ToSchema)]
+struct RerankResponse {
+    id: String,
+    model: String,
+    results: Vec<RerankResult>,
+    usage: RerankUsage,
+    meta: serde_json::Value,
+}
+
+#[derive(ToSchema)]
+struct CohereRerankResponse {
+    id: String,
+    results: Vec<RerankResult>,
+    meta: serde_json::Value,
+}
+
+#[derive(ToSchema)]
+struct RerankResult {
+    /// The document's place in the request.
+    index: u64,
+    relevance_score: f32,
+    #[schema(nullable = false)]
+    document: Option<RerankDocument>,
+}
+
+#[derive(ToSchema)]
+struct RerankDocument {
+    text: String,
+}
+
+#[derive(ToSchema)]
+struct RerankUsage {
+    prompt_tokens: u64,
+    total_tokens: u64,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum EitherRequest {
+    Jina(RerankRequest),
+    Tei(TeiRerankRequest),
+}
+
+#[derive(ToSchema)]
+struct TeiRerankRequest {
+    model: Option<String>,
+    query: Text,
+    texts: RerankDocuments,
+    /// Scores as the model gives them.
+    raw_scores: Option<Flag>,
+    /// Whether the answer holds the texts.
+    return_text: Option<Flag>,
+    truncate: Option<Flag>,
+    truncation_direction: Option<Direction>,
+    #[schema(minimum = 0)]
+    top_n: Option<u64>,
+    max_tokens_per_doc: Option<serde_json::Value>,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum EitherResponse {
+    Jina(RerankResponse),
+    Tei(Vec<TeiRank>),
+}
+
+#[derive(ToSchema)]
+struct TeiRank {
+    index: u64,
+    score: f32,
+    #[schema(nullable = false)]
+    text: Option<String>,
+}

@@ -1,0 +1,42 @@
+//! The `OpenAPI` document: the page that shows it, and whether the program does as it says.
+
+use crate::support::{Gateway, fixtures};
+
+fn gateway() -> Gateway {
+    let (model, reranker) = (
+        fixtures().join("tiny-bge-m3"),
+        fixtures().join("tiny-xlmr-reranker"),
+    );
+    Gateway::start(&format!(
+        "default_model = \"bge-m3-local\"\n[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n\
+         [models.bge-m3-local]\npath = {model:?}\n[models.reranker]\npath = {reranker:?}\n"
+    ))
+}
+
+#[tokio::test]
+async fn the_document_is_3_1_and_its_page_has_all_its_parts() {
+    let gateway = gateway();
+    let document = gateway.get("/openapi.json").await;
+    assert_eq!(
+        (document.status, &document.body["openapi"]),
+        (200, &"3.1.0".into())
+    );
+    let page = reqwest::get(format!("{}/docs/", gateway.url))
+        .await
+        .unwrap();
+    assert_eq!(page.url().path(), "/docs/index.html");
+    let page = page.text().await.unwrap();
+    let parts: Vec<&str> = page
+        .split(['"', '\''])
+        .filter(|word| word.ends_with(".js") || word.ends_with(".css"))
+        .collect();
+    assert!(parts.len() >= 3, "{page}");
+    for part in parts {
+        let part = part.trim_start_matches("./");
+        let answer = reqwest::get(format!("{}/docs/{part}", gateway.url))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200, "{part}");
+    }
+    assert_eq!(gateway.get("/docs/nothing.js").await.status, 404);
+}
