@@ -65,5 +65,7 @@ for model in [RERANKER, M3]:
     same_ranking("JinaRerank", rerank(JinaRerank(top_n=3, model=model, **jina)), ranking(model))
 same_ranking("JinaRerank's top_n", rerank(JinaRerank(top_n=1, model=RERANKER, **jina)), ranking()[:1])
 same_ranking("text-embeddings-inference's reranking", rerank(TeiRerank(base_url=URL, top_n=2)), ranking()[:2])
+# It shows its users what Jina's API calls the detail of an error.
+refused("reranking by no such model", RuntimeError, 'model "nope"', lambda: rerank(JinaRerank(model="nope", **jina)))
 
 print("ok")
