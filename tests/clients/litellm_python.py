@@ -20,7 +20,7 @@ EMBEDDING = {
     "ollama": URL,
 }
 # Those that pass dimensions on.
-DIMENSIONS = ["hosted_vllm", "xinference", "jina_ai", "cohere", "ollama"]
+DIMENSIONS = ["hosted_vllm", "xinference", "infinity", "jina_ai", "cohere", "ollama"]
 
 
 def vectors(answer: litellm.EmbeddingResponse) -> list:
