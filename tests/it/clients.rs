@@ -53,6 +53,24 @@ fn passes(set: &str, script: &str) {
     assert_eq!(output(set, &format!("tests/clients/{script}")), "ok\n");
 }
 
+/// An example that ends with texts and their scores, best first: the text nearest in meaning is the best.
+fn finds(set: &str, example: &str) {
+    let out = output(set, &format!("examples/{example}"));
+    let scored = |line: &str| {
+        let (score, text) = line.split_once("  ")?;
+        Some((score.parse::<f32>().ok()?, text.to_owned()))
+    };
+    let mut lines: Vec<(f32, String)> = out.lines().filter_map(scored).collect();
+    // Some begin with the question itself.
+    lines.retain(|(_, text)| text != "How do I reset my password?");
+    assert!(lines.len() >= 2, "{out}");
+    assert_eq!(lines[0].1, "Forgot my login, what now?", "{out}");
+    assert!(
+        lines[0].0 > 0.5 && lines[1..].iter().all(|line| line.0 < 0.2),
+        "{out}"
+    );
+}
+
 #[test]
 fn openai_for_python_works() {
     passes("python", "openai_python.py");
@@ -105,7 +123,65 @@ fn ollama_works() {
 }
 
 #[test]
-fn the_example_for_python_works() {
-    let out = output("python", "examples/openai_client.py");
-    assert!(out.starts_with("384 dimensions, "), "{out}");
+fn the_example_for_openai_for_python_works() {
+    finds("python", "openai_client.py");
+}
+
+#[test]
+fn the_example_for_openai_for_node_works() {
+    finds("node", "openai_client.mjs");
+}
+
+#[test]
+fn the_example_for_langchain_works() {
+    finds("python", "langchain_client.py");
+}
+
+#[test]
+fn the_example_for_llama_index_works() {
+    finds("python", "llama_index_client.py");
+}
+
+#[test]
+fn the_example_for_haystack_works() {
+    finds("python", "haystack_client.py");
+}
+
+#[test]
+fn the_example_for_litellm_works() {
+    finds("litellm", "litellm_client.py");
+}
+
+#[test]
+fn the_example_for_cohere_works() {
+    finds("python", "cohere_client.py");
+}
+
+#[test]
+fn the_example_for_huggingface_hub_works() {
+    finds("python", "huggingface_hub_client.py");
+}
+
+#[test]
+fn the_example_for_ollama_works() {
+    finds("python", "ollama_client.py");
+}
+
+#[test]
+fn the_example_for_all_of_bge_m3_gets_the_score_of_reranking() {
+    let out = output("python", "examples/bge_m3_hybrid.py");
+    let rows: Vec<Vec<f32>> = out
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().take(5))
+        .map(|columns| columns.map(|x| x.parse().unwrap()).collect())
+        .collect();
+    assert_eq!(rows.len(), 3, "{out}");
+    for row in rows {
+        let [dense, sparse, colbert, mean, reranked] = row[..] else {
+            panic!("{out}");
+        };
+        assert!(dense > 0.0 && sparse > 0.0 && colbert > 0.0, "{out}");
+        assert!((mean - reranked).abs() < 1e-3, "{out}");
+    }
 }
