@@ -37,7 +37,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Check the configuration and the models' folders: print the resolved configuration, or every problem.
     Check(CheckArgs),
-    /// Embed the lines of a file and print one JSON object a line.
+    /// Embed the lines of a file, and write JSON lines, Parquet or npz.
     Embed(EmbedArgs),
     /// Write an ONNX variant of a model from its own weights.
     Convert(ConvertArgs),
@@ -192,9 +192,26 @@ pub struct EmbedArgs {
         default_value = "dense"
     )]
     pub outputs: Vec<OutputArg>,
+    /// Write to this file instead of standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What to write [default: as the file's ending says: .jsonl, .parquet or .npz].
+    #[arg(long, value_enum)]
+    pub format: Option<FormatArg>,
     /// A file with one text a line; - is standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// One JSON object a line.
+    Jsonl,
+    /// Apache Parquet, one row a text.
+    Parquet,
+    /// NumPy's arrays in a zip.
+    Npz,
 }
 
 /// What a model gives of a text.

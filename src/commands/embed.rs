@@ -1,8 +1,10 @@
-//! `embedgate embed`: lines of text in, lines of JSON out, without a server.
+//! `embedgate embed`: lines of text in, what a model gives of each out, without a server.
+
+mod output;
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, BufWriter, Write},
+    io::{self, BufRead, BufReader},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,8 +12,8 @@ use std::{
 
 use anyhow::Context;
 use embedgate_core::Outputs;
-use serde_json::json;
 
+use self::output::Output;
 use super::{Failure, runtime, start_log};
 use crate::{
     args::{EmbedArgs, OutputArg},
@@ -20,7 +22,7 @@ use crate::{
     embed::{Embedder, Preprocessed},
     metrics::Metrics,
     model::{Entry, ModelRegistry, load, load::Surroundings},
-    request::{Dense, EmbedRequest, Input, Lane, Principal, RequestContext},
+    request::{EmbedRequest, Embedding, Input, Lane, Principal, RequestContext},
 };
 
 /// Lines that are embedded together: enough to fill batches of like length.
@@ -44,7 +46,7 @@ pub(super) fn run(
         let file = File::open(&args.file).with_context(|| args.file.display().to_string())?;
         Box::new(BufReader::new(file))
     };
-    let mut out = BufWriter::new(io::stdout());
+    let mut output = Output::new(args)?;
     let mut lines = lines.lines().enumerate();
     loop {
         let mut texts = Vec::new();
@@ -54,11 +56,9 @@ pub(super) fn run(
         if texts.is_empty() {
             break;
         }
-        let written = runtime.block_on(embed_lines(&embedder, args, texts))?;
-        out.write_all(&written)
-            .and_then(|()| out.flush())
-            .context("standard output")?;
+        output.write(runtime.block_on(embed_lines(&embedder, args, texts))?)?;
     }
+    output.finish()?;
     embedder.stop();
     Ok(())
 }
@@ -105,14 +105,14 @@ async fn embed_lines(
     embedder: &Embedder,
     args: &EmbedArgs,
     texts: Vec<String>,
-) -> anyhow::Result<Vec<u8>> {
+) -> anyhow::Result<Vec<Embedding>> {
     let asks = |output| args.outputs.contains(&output);
     let request = EmbedRequest {
         outputs: Outputs {
             dense: asks(OutputArg::Dense),
             sparse: asks(OutputArg::Sparse),
             multi_vector: asks(OutputArg::Colbert),
-            score: false,
+            ..Outputs::default()
         },
         dimensions: args.dimensions.filter(|n| *n > 0),
         ..EmbedRequest::new(texts.into_iter().map(Input::Text).collect())
@@ -127,27 +127,5 @@ async fn embed_lines(
     let answer = embedder
         .embed(&ctx, Preprocessed::unchanged(request))
         .await?;
-    let mut out = Vec::new();
-    for embedding in answer.embeddings {
-        let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
-        let mut line = json!({"tokens": n_tokens});
-        match embedding.dense {
-            Some(Dense::Numbers(vector)) => line["embedding"] = json!(vector),
-            Some(Dense::Text(_)) => anyhow::bail!("a vector was not given as numbers"),
-            None => {}
-        }
-        if let Some(sparse) = embedding.sparse {
-            line["sparse_embedding"] = json!({"indices": sparse.indices, "values": sparse.values});
-        }
-        if let Some(vectors) = embedding.multi_vector {
-            let rows = (0..vectors.rows()).map(|i| vectors.row(i));
-            line["colbert_embedding"] = rows.collect();
-        }
-        if full > n_tokens {
-            line["truncated_from"] = full.into();
-        }
-        serde_json::to_writer(&mut out, &line)?;
-        out.push(b'\n');
-    }
-    Ok(out)
+    Ok(answer.embeddings)
 }

@@ -1,0 +1,154 @@
+//! Where vectors go: lines of JSON, Parquet, or `NumPy`'s npz.
+//!
+//! A file appears under its name when it is whole.
+
+mod npz;
+mod parquet;
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+use self::{npz::Npz, parquet::Parquet};
+use crate::{
+    args::{EmbedArgs, FormatArg},
+    request::{Dense, Embedding},
+};
+
+/// Takes what was computed of texts, in their order.
+pub(super) struct Output {
+    writer: Writer,
+    /// The file to become, and what is to become it.
+    file: Option<(PathBuf, NamedTempFile)>,
+}
+
+enum Writer {
+    Lines(Box<dyn Write>),
+    Parquet(Box<Parquet>),
+    Npz(Box<Npz>),
+}
+
+impl Output {
+    /// Begins what the command line asks for.
+    ///
+    /// # Errors
+    /// The file cannot be made; its form cannot go to standard output, or cannot be told.
+    pub(super) fn new(args: &EmbedArgs) -> anyhow::Result<Self> {
+        let Some(path) = &args.output else {
+            return match args.format {
+                None | Some(FormatArg::Jsonl) => Ok(Self {
+                    writer: Writer::Lines(Box::new(BufWriter::new(io::stdout()))),
+                    file: None,
+                }),
+                Some(_) => bail!("this format needs a file: say --output FILE"),
+            };
+        };
+        let format = args.format.or_else(|| format_of(path)).with_context(|| {
+            let path = path.display();
+            format!("{path}: the format is not told by its ending: end it in .jsonl, .parquet or .npz, or say --format")
+        })?;
+        if path.exists() && !path.is_file() {
+            bail!("{} is not a regular file", path.display());
+        }
+        let folder = folder(path);
+        let file = temporary(&folder).with_context(|| path.display().to_string())?;
+        let handle = file.reopen().with_context(|| path.display().to_string())?;
+        let writer = match format {
+            FormatArg::Jsonl => Writer::Lines(Box::new(BufWriter::new(handle))),
+            FormatArg::Parquet => Writer::Parquet(Box::new(Parquet::new(handle, args)?)),
+            FormatArg::Npz => Writer::Npz(Box::new(Npz::new(handle, &folder, args)?)),
+        };
+        Ok(Self {
+            writer,
+            file: Some((path.clone(), file)),
+        })
+    }
+
+    /// Takes the results of the next texts.
+    pub(super) fn write(&mut self, embeddings: Vec<Embedding>) -> anyhow::Result<()> {
+        match &mut self.writer {
+            Writer::Lines(out) => lines(out, embeddings),
+            Writer::Parquet(file) => file.write(embeddings),
+            Writer::Npz(file) => file.write(&embeddings),
+        }
+    }
+
+    /// Completes the file, and gives it its name.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        match self.writer {
+            Writer::Lines(mut out) => out.flush().context("standard output")?,
+            Writer::Parquet(file) => file.finish()?,
+            Writer::Npz(file) => file.finish()?,
+        }
+        if let Some((path, file)) = self.file {
+            file.as_file().sync_all()?;
+            let named = file.persist(&path);
+            named.with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn format_of(path: &Path) -> Option<FormatArg> {
+    match path.extension()?.to_str()? {
+        "jsonl" | "ndjson" => Some(FormatArg::Jsonl),
+        "parquet" => Some(FormatArg::Parquet),
+        "npz" => Some(FormatArg::Npz),
+        _ => None,
+    }
+}
+
+fn folder(path: &Path) -> PathBuf {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new(".")).to_owned()
+}
+
+/// A file that goes away unless it is given a name.
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+    let mut builder = tempfile::Builder::new();
+    // As any new file: the process's mask takes from it.
+    builder
+        .prefix(".embedgate-")
+        .permissions(Permissions::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// The vector's numbers; none where it was not asked for.
+fn dense(embedding: &Embedding) -> Option<&[f32]> {
+    match &embedding.dense {
+        Some(Dense::Numbers(vector)) => Some(vector),
+        // Nobody asked for text.
+        Some(Dense::Text(_)) | None => None,
+    }
+}
+
+fn lines(out: &mut dyn Write, embeddings: Vec<Embedding>) -> anyhow::Result<()> {
+    for embedding in embeddings {
+        let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
+        let mut line = json!({"tokens": n_tokens});
+        if let Some(vector) = dense(&embedding) {
+            line["embedding"] = json!(vector);
+        }
+        if let Some(sparse) = embedding.sparse {
+            line["sparse_embedding"] = json!({"indices": sparse.indices, "values": sparse.values});
+        }
+        if let Some(vectors) = embedding.multi_vector {
+            let rows = (0..vectors.rows()).map(|i| vectors.row(i));
+            line["colbert_embedding"] = rows.collect();
+        }
+        if full > n_tokens {
+            line["truncated_from"] = full.into();
+        }
+        serde_json::to_writer(&mut *out, &line)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush().context("the output")
+}
