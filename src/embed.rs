@@ -379,7 +379,11 @@ async fn compute(
         && row
             .multi_vector
             .as_ref()
-            .is_none_or(|m| m.width > 0 && m.data.len() == m.width * (n_tokens - 1));
+            .is_none_or(|m| m.width > 0 && m.data.len() == m.width * (n_tokens - 1))
+        && row
+            .token_vectors
+            .as_ref()
+            .is_none_or(|m| m.width > 0 && m.data.len() == m.width * n_tokens);
     if !is_whole {
         let message = "the model gave a result of another size than its own";
         return Err(Error::new(ErrorKind::Internal, message));
@@ -417,6 +421,7 @@ fn outputs_of(keys: &PerHead<CacheKey>) -> Outputs {
         dense: keys.get(Head::Dense).is_some(),
         sparse: keys.get(Head::Sparse).is_some(),
         multi_vector: keys.get(Head::MultiVector).is_some(),
+        token_vectors: keys.get(Head::TokenVectors).is_some(),
         score: false,
     }
 }

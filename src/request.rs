@@ -182,6 +182,8 @@ impl NamePattern {
 pub enum TokenIds {
     /// `OpenAI`'s `cl100k_base`: decoded to text, which is what LangChain means by them.
     Cl100k,
+    /// `OpenAI`'s `o200k_base`, of its newer models: decoded to text.
+    O200k,
     /// The model's own ids: they go to the model as they are, special tokens included.
     Native,
     /// Refused.
@@ -234,6 +236,8 @@ pub struct Embedding {
     pub sparse: Option<SparseVector>,
     /// A vector of length 1 for each token but the first.
     pub multi_vector: Option<Matrix>,
+    /// A vector for each token, as the last layer gives it.
+    pub token_vectors: Option<Matrix>,
     /// Tokens that the model saw, special tokens included.
     pub n_tokens: usize,
     /// Tokens of the whole input: more than `n_tokens` where it was cut.

@@ -204,6 +204,10 @@ fn complete(
         (outputs.dense, dense),
         (outputs.sparse, sparse),
         (outputs.multi_vector, multi_vector),
+        (
+            outputs.token_vectors,
+            results.token_vectors.as_ref().map(Vec::len),
+        ),
         (outputs.score, results.scores.as_ref().map(Vec::len)),
     ]
     .iter()

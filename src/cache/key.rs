@@ -9,22 +9,29 @@ pub enum Head {
     Dense,
     /// The lexical weights.
     Sparse,
-    /// The token vectors.
+    /// The token vectors (ColBERT).
     MultiVector,
+    /// The token vectors as of the last layer.
+    TokenVectors,
 }
 
 impl Head {
     /// Each once.
-    pub const ALL: [Self; 3] = [Self::Dense, Self::Sparse, Self::MultiVector];
+    pub const ALL: [Self; 4] = [
+        Self::Dense,
+        Self::Sparse,
+        Self::MultiVector,
+        Self::TokenVectors,
+    ];
 }
 
 /// Something for some of the heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerHead<T>([Option<T>; 3]);
+pub struct PerHead<T>([Option<T>; 4]);
 
 impl<T> Default for PerHead<T> {
     fn default() -> Self {
-        Self([None, None, None])
+        Self([None, None, None, None])
     }
 }
 

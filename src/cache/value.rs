@@ -29,6 +29,7 @@ impl Computed {
             dense,
             sparse,
             multi_vector,
+            token_vectors,
             // Pairs are not kept.
             score: _,
         } = self.row;
@@ -44,10 +45,8 @@ impl Computed {
                 let indices = indices.into();
                 (Head::Sparse, Payload::Sparse { indices, weights })
             }),
-            multi_vector.map(|Matrix { data, width }| {
-                let rows = Numbers::new(data, precision);
-                (Head::MultiVector, Payload::MultiVector { rows, width })
-            }),
+            multi_vector.map(|matrix| (Head::MultiVector, Payload::rows(matrix, precision))),
+            token_vectors.map(|matrix| (Head::TokenVectors, Payload::rows(matrix, precision))),
         ];
         let mut values = PerHead::default();
         for (head, payload) in payloads.into_iter().flatten() {
@@ -95,6 +94,13 @@ pub enum Payload {
         /// Numbers in a row.
         width: usize,
     },
+}
+
+impl Payload {
+    fn rows(Matrix { data, width }: Matrix, precision: ValuePrecision) -> Self {
+        let rows = Numbers::new(data, precision);
+        Self::MultiVector { rows, width }
+    }
 }
 
 /// Numbers as they are kept.
@@ -334,6 +340,7 @@ mod tests {
 
     fn values(precision: ValuePrecision) -> Vec<CachedValue> {
         let row = Row {
+            token_vectors: None,
             score: None,
             dense: Some(vec![1.0, -2.5e-3, 3e20]),
             sparse: Some(SparseVector {

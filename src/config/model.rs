@@ -35,7 +35,7 @@ pub struct ModelConfig {
     pub prompts: BTreeMap<String, String>,
     /// The prompt that is put in front of every text; `""` for none. None means as the folder says.
     pub default_prompt: Option<String>,
-    /// What arrays of token ids mean: `cl100k` (OpenAI's, as LangChain sends), `native` (the model's own) or `reject`.
+    /// What arrays of token ids mean: `cl100k` (OpenAI's, as LangChain sends), `o200k` (of OpenAI's newer models), `native` (the model's own) or `reject`.
     /// None means what the route's dialect means by them.
     pub token_ids: Option<TokenIds>,
     /// What `dimensions` below the model's own does: `cut` (and renormalize) or `refuse`.

@@ -87,6 +87,7 @@ impl Finish {
             multi_vector: values
                 .get(Head::MultiVector)
                 .and_then(|value| multi_vector(value)),
+            token_vectors: values.get(Head::TokenVectors).and_then(|value| rows(value)),
             n_tokens,
             n_tokens_full,
         }
@@ -119,17 +120,22 @@ fn sparse(value: &CachedValue) -> Option<SparseVector> {
 ///
 /// Source: FlagEmbedding 1.4.2, `inference/embedder/encoder_only/m3.py`: `normalize(colbert_vecs, dim=-1)`.
 fn multi_vector(value: &CachedValue) -> Option<Matrix> {
-    let Payload::MultiVector { rows, width } = &value.payload else {
-        return None;
-    };
-    let mut matrix = Matrix {
-        data: rows.all(),
-        width: *width,
-    };
+    let mut matrix = rows(value)?;
     for i in 0..matrix.rows() {
         normalize(matrix.row_mut(i));
     }
     Some(matrix)
+}
+
+/// Token vectors as they are.
+fn rows(value: &CachedValue) -> Option<Matrix> {
+    let Payload::MultiVector { rows, width } = &value.payload else {
+        return None;
+    };
+    Some(Matrix {
+        data: rows.all(),
+        width: *width,
+    })
 }
 
 fn text(form: VectorText, vector: &[f32]) -> Arc<str> {

@@ -1,6 +1,7 @@
 //! Makes of a request's inputs what the cache and the model take. By arithmetic alone: no model is asked.
 
 use embedgate_core::Outputs;
+use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton};
 
 use super::Task;
 use crate::{
@@ -92,6 +93,7 @@ fn heads(outputs: Outputs) -> impl Iterator<Item = Head> + Clone {
         Head::Dense => outputs.dense,
         Head::Sparse => outputs.sparse,
         Head::MultiVector => outputs.multi_vector,
+        Head::TokenVectors => outputs.token_vectors,
     })
 }
 
@@ -111,7 +113,8 @@ fn readable(model: &Model, policy: TokenIds, ids: Vec<u32>) -> Result<Input, Err
             ))
         }
         TokenIds::Native => native(model, ids),
-        TokenIds::Cl100k => cl100k(&ids),
+        TokenIds::Cl100k => openai(cl100k_base_singleton(), "cl100k_base", &ids),
+        TokenIds::O200k => openai(o200k_base_singleton(), "o200k_base", &ids),
     }
 }
 
@@ -126,16 +129,15 @@ fn native(model: &Model, ids: Vec<u32>) -> Result<Input, Error> {
     }
 }
 
-fn cl100k(ids: &[u32]) -> Result<Input, Error> {
-    let bytes = tiktoken_rs::cl100k_base_singleton()
-        .decode_bytes(ids)
-        .map_err(|unknown| {
-            let id = unknown.token;
-            Error::invalid(
-                "input",
-                format!("token id {id} is not in cl100k_base, which this model's token_ids are"),
-            )
-        })?;
+/// Reads ids of one of `OpenAI`'s encodings.
+fn openai(encoding: &CoreBPE, name: &str, ids: &[u32]) -> Result<Input, Error> {
+    let bytes = encoding.decode_bytes(ids).map_err(|unknown| {
+        let id = unknown.token;
+        Error::invalid(
+            "input",
+            format!("token id {id} is not in {name}, which this model's token_ids are"),
+        )
+    })?;
     // A text that was split into chunks of tokens may be cut within a character.
     Ok(Input::Text(String::from_utf8_lossy(&bytes).into_owned()))
 }

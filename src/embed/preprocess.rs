@@ -73,7 +73,7 @@ impl Embedder {
             return Ok(());
         };
         let policy = model.config.token_ids.unwrap_or(request.token_ids);
-        if !has_ids || policy != TokenIds::Cl100k {
+        if !has_ids || !matches!(policy, TokenIds::Cl100k | TokenIds::O200k) {
             return Ok(());
         }
         let inputs = std::mem::take(&mut request.inputs);

@@ -223,7 +223,7 @@ fn outputs(model: &Model) -> Result<Outputs, Error> {
         dense: gives.dense && weights.dense > 0.0,
         sparse: gives.sparse && weights.sparse > 0.0,
         multi_vector: gives.multi_vector && weights.colbert > 0.0,
-        score: false,
+        ..Outputs::default()
     };
     if outputs == Outputs::default() {
         let message = format!(

@@ -170,8 +170,9 @@ fn numbers(embedding: &Embedding) -> usize {
         Some(Dense::Text(_)) | None => 0,
     };
     let sparse = embedding.sparse.as_ref().map_or(0, |s| s.values.len());
-    let multi = embedding.multi_vector.as_ref().map_or(0, |m| m.data.len());
-    dense + sparse + multi
+    let rows = [&embedding.multi_vector, &embedding.token_vectors];
+    let rows: usize = rows.into_iter().flatten().map(|m| m.data.len()).sum();
+    dense + sparse + rows
 }
 
 /// What the answer takes, before any work is done for it; of results by token, about.
@@ -189,8 +190,8 @@ fn answer_bytes(embedder: &Embedder, request: &EmbedRequest) -> Result<usize, Er
     if request.outputs.sparse {
         per_token += BYTES_PER_WEIGHT;
     }
-    if request.outputs.multi_vector {
-        per_token += own * per_number;
+    for rows in [request.outputs.multi_vector, request.outputs.token_vectors] {
+        per_token += usize::from(rows) * own * per_number;
     }
     let n_tokens = match per_token {
         0 => 0,

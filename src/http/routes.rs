@@ -117,6 +117,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .at("/embed", post(tei::embed))
             .says(tei_docs::embed()),
         Place::TEI
+            .at("/embed_all", post(tei::embed_all))
+            .says(tei_docs::embed_all()),
+        Place::TEI
             .at("/embed_sparse", post(tei::embed_sparse))
             .says(tei_docs::embed_sparse()),
         Place::TEI

@@ -29,6 +29,20 @@ pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
     answer(exchange, parse::embed, render).await
 }
 
+/// `POST /embed_all`: a vector for each token, special ones too, as the model's last layer gives them.
+pub(super) async fn embed_all(exchange: Exchange) -> Result<Response, Failed> {
+    let render = |answer: &EmbedResponse| {
+        let mut out = Vec::new();
+        json::list(&mut out, &answer.embeddings, |out, embedding| {
+            let all = embedding.token_vectors.iter();
+            let rows = all.flat_map(|all| (0..all.rows()).map(|i| all.row(i)));
+            json::list(out, rows, |out, row| VectorText::Numbers.write(row, out));
+        });
+        out
+    };
+    answer(exchange, parse::embed_all, render).await
+}
+
 /// `POST /embed_sparse`: lexical weights of each input, by token id.
 pub(super) async fn embed_sparse(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::{
     reference::Reference,
     support::{
-        Answer, Gateway, cosine, embedgate, fixtures, max_difference, minilm, texts, tiny_config,
+        Answer, Gateway, converted, cosine, embedgate, fixtures, max_difference, minilm, texts,
+        tiny_config,
     },
 };
 
@@ -165,7 +166,7 @@ async fn what_a_model_does_not_give_and_what_nobody_knows_is_refused_by_name() {
         (
             json!({"model": "mini", "outputs": ["dense", "sparse"]}),
             "outputs",
-            "gives dense, not dense, sparse",
+            "gives dense, token vectors, not dense, sparse",
         ),
         (json!({"outputs": ["dens"]}), "outputs", "got \"dens\""),
         (json!({"outputs": []}), "outputs", "got []"),
@@ -953,4 +954,49 @@ fn the_doctor_says_what_ragflow_would_make_of_a_server() {
     let (_, words, text) = doctor(&closed, &[]);
     assert_eq!(words[0], "FAIL");
     assert!(text.contains("--key"), "{text}");
+}
+
+#[tokio::test]
+async fn embed_all_gives_the_vectors_that_pooling_takes_the_mean_of() {
+    let (model, file) = (minilm(), converted(&minilm()));
+    let gateway = Gateway::start(&format!(
+        "default_model = \"candle\"\n[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n[models.candle]\npath = {model:?}\n\
+         [models.onnx]\npath = {model:?}\nbackend = {{ type = \"onnx\", file = {file:?} }}\n"
+    ));
+    let texts = ["The cat sits on the mat.", "", "猫坐在垫子上。"];
+    for model in ["candle", "onnx"] {
+        let body = json!({"model": model, "inputs": texts});
+        let all = ok(&gateway, "/embed_all", body.clone()).await;
+        let pooled = ok(&gateway, "/embed", body.clone()).await;
+        let tokens = ok(&gateway, "/tokenize", body).await;
+        for (i, text) in texts.iter().enumerate() {
+            let rows: Vec<Vec<f32>> = all[i].as_array().unwrap().iter().map(numbers).collect();
+            assert_eq!(rows.len(), tokens[i].as_array().unwrap().len(), "{text}");
+            let mut mean = vec![0.0_f32; 384];
+            for row in &rows {
+                mean.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, x)| *sum += x / rows.len() as f32);
+            }
+            let length = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
+            mean.iter_mut().for_each(|x| *x /= length);
+            assert!(
+                max_difference(&mean, &numbers(&pooled[i])) < SAME,
+                "{model} {text}"
+            );
+        }
+        // Kept ones are the same.
+        let again = ok(
+            &gateway,
+            "/embed_all",
+            json!({"model": model, "inputs": texts[0]}),
+        )
+        .await;
+        assert_eq!(again[0], all[0]);
+    }
+    let refused = ask(&gateway, "/embed_all", json!({"inputs": []})).await;
+    assert_eq!(
+        (refused.status, &refused.body["error_type"]),
+        (400, &json!("Empty"))
+    );
 }

@@ -50,6 +50,7 @@ impl Heads {
         Outputs {
             sparse: self.sparse.is_some(),
             multi_vector: self.multi_vector.is_some(),
+            token_vectors: true,
             ..Outputs::DENSE
         }
     }

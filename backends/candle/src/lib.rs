@@ -115,6 +115,17 @@ impl CandleBackend {
         dense
     }
 
+    /// The rows of each sequence in a matrix of its own.
+    fn token_vectors(&self, hidden: &[f32], batch: &TokenBatch) -> Vec<Matrix> {
+        let width = self.info.dimensions;
+        let ends = batch.offsets().windows(2);
+        ends.map(|ends| Matrix {
+            data: hidden[ends[0] * width..ends[1] * width].to_vec(),
+            width,
+        })
+        .collect()
+    }
+
     fn results(
         &self,
         hidden: &Tensor,
@@ -122,8 +133,12 @@ impl CandleBackend {
         outputs: Outputs,
     ) -> candle_core::Result<EmbeddingBatch> {
         let mut results = EmbeddingBatch::default();
-        if outputs.dense {
-            results.dense = Some(self.dense(&hidden.flatten_all()?.to_vec1()?, batch));
+        if outputs.dense || outputs.token_vectors {
+            let rows: Vec<f32> = hidden.flatten_all()?.to_vec1()?;
+            results.dense = outputs.dense.then(|| self.dense(&rows, batch));
+            results.token_vectors = outputs
+                .token_vectors
+                .then(|| self.token_vectors(&rows, batch));
         }
         if outputs.sparse {
             results.sparse = Some(self.heads.sparse(hidden, batch, &self.special_token_ids)?);

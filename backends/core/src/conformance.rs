@@ -85,6 +85,7 @@ fn run(
         dense: result.dense.is_some(),
         sparse: result.sparse.is_some(),
         multi_vector: result.multi_vector.is_some(),
+        token_vectors: result.token_vectors.is_some(),
         score: result.scores.is_some(),
     };
     if set != outputs {
@@ -110,6 +111,7 @@ fn count(result: &EmbeddingBatch, n: usize) -> Result<(), String> {
         result.dense.as_ref().map(Matrix::rows),
         result.sparse.as_ref().map(Vec::len),
         result.multi_vector.as_ref().map(Vec::len),
+        result.token_vectors.as_ref().map(Vec::len),
         result.scores.as_ref().map(Vec::len),
     ];
     match counts.into_iter().flatten().find(|rows| *rows != n) {
@@ -129,6 +131,9 @@ fn rows(result: &EmbeddingBatch, i: usize) -> Result<Rows, String> {
     }
     if let Some(multi) = &result.multi_vector {
         rows.push(multi[i].data.clone());
+    }
+    if let Some(tokens) = &result.token_vectors {
+        rows.push(tokens[i].data.clone());
     }
     if let Some(scores) = &result.scores {
         rows.push(vec![scores[i]]);
@@ -175,6 +180,16 @@ fn shapes(
                 "a sequence of {} tokens has not {} token vectors",
                 ids.len(),
                 ids.len() - 1
+            ));
+        }
+        if outputs.token_vectors
+            && rows
+                .next()
+                .is_some_and(|all| all.len() != ids.len() * dimensions)
+        {
+            return Err(format!(
+                "a sequence has not {} vectors as of the last layer",
+                ids.len()
             ));
         }
     }
@@ -225,7 +240,7 @@ fn one_output_at_a_time(
     Ok(())
 }
 
-fn single_outputs() -> [Outputs; 4] {
+fn single_outputs() -> [Outputs; 5] {
     let none = Outputs::default();
     [
         Outputs {
@@ -238,6 +253,10 @@ fn single_outputs() -> [Outputs; 4] {
         },
         Outputs {
             multi_vector: true,
+            ..none
+        },
+        Outputs {
+            token_vectors: true,
             ..none
         },
         Outputs {

@@ -11,6 +11,8 @@ pub struct Outputs {
     pub sparse: bool,
     /// One vector a token (ColBERT).
     pub multi_vector: bool,
+    /// One vector a token, as the last layer gives them.
+    pub token_vectors: bool,
     /// One score a sequence (cross-encoders).
     pub score: bool,
 }
@@ -21,6 +23,7 @@ impl Outputs {
         dense: true,
         sparse: false,
         multi_vector: false,
+        token_vectors: false,
         score: false,
     };
     /// Everything that bge-m3 gives: dense, sparse and multi-vector.
@@ -28,6 +31,7 @@ impl Outputs {
         dense: true,
         sparse: true,
         multi_vector: true,
+        token_vectors: false,
         score: false,
     };
     /// Scores alone: everything that a cross-encoder gives.
@@ -35,6 +39,7 @@ impl Outputs {
         dense: false,
         sparse: false,
         multi_vector: false,
+        token_vectors: false,
         score: true,
     };
 
@@ -51,6 +56,7 @@ impl Outputs {
             dense: self.dense || other.dense,
             sparse: self.sparse || other.sparse,
             multi_vector: self.multi_vector || other.multi_vector,
+            token_vectors: self.token_vectors || other.token_vectors,
             score: self.score || other.score,
         }
     }
@@ -68,6 +74,7 @@ impl std::fmt::Display for Outputs {
             (self.dense, "dense"),
             (self.sparse, "sparse"),
             (self.multi_vector, "multi-vector"),
+            (self.token_vectors, "token vectors"),
             (self.score, "score"),
         ];
         let names: Vec<_> = named
@@ -154,6 +161,8 @@ pub struct EmbeddingBatch {
     pub sparse: Option<Vec<SparseVector>>,
     /// A matrix `(tokens - 1, dimensions)` a sequence, without the first token, not normalized.
     pub multi_vector: Option<Vec<Matrix>>,
+    /// A matrix `(tokens, dimensions)` a sequence, as the last layer gives it, not normalized.
+    pub token_vectors: Option<Vec<Matrix>>,
     /// One score a sequence: the logit as the head gives it, any finite number, larger for a better match. No sigmoid.
     pub scores: Option<Vec<f32>>,
 }

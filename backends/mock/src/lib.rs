@@ -201,6 +201,13 @@ impl Backend for MockBackend {
             }
         }
         let multi_vector = |ids: &[u32]| Self::multi_vector(ids, self.info.dimensions);
+        let token_vectors = |ids: &[u32]| Matrix {
+            data: ids
+                .iter()
+                .flat_map(|id| Self::vector(&[*id], self.info.dimensions))
+                .collect(),
+            width: self.info.dimensions,
+        };
         Ok(EmbeddingBatch {
             dense: outputs.dense.then_some(dense),
             sparse: outputs
@@ -209,6 +216,9 @@ impl Backend for MockBackend {
             multi_vector: outputs
                 .multi_vector
                 .then(|| batch.iter().map(|s| multi_vector(s.ids)).collect()),
+            token_vectors: outputs
+                .token_vectors
+                .then(|| batch.iter().map(|s| token_vectors(s.ids)).collect()),
             scores: None,
         })
     }

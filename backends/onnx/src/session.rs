@@ -115,6 +115,7 @@ impl OnnxBackend {
                 dense: wiring.dense.is_some(),
                 sparse: wiring.sparse.is_some(),
                 multi_vector: wiring.multi_vector.is_some(),
+                token_vectors: wiring.tokens.is_some(),
                 score: wiring.score.is_some(),
             },
             max_sequence_tokens: options
@@ -215,6 +216,15 @@ impl Model {
                 };
             }
         }
+        if let (Some(tokens), Some(name)) = (&mut results.token_vectors, &self.wiring.tokens) {
+            let rows = Rows::of(outputs, name, Expected::Tokens { length, width })?;
+            for (at, i) in places() {
+                tokens[i] = Matrix {
+                    data: rows.get(at, 0, padded.lengths[at])?.to_vec(),
+                    width,
+                };
+            }
+        }
         if let (Some(scores), Some(name)) = (&mut results.scores, &self.wiring.score) {
             let rows = Rows::of(outputs, name, Expected::Pooled { width: 1 })?;
             for (at, i) in places() {
@@ -243,6 +253,7 @@ impl Backend for OnnxBackend {
                 .then(|| Matrix::zeros(n, self.model.info.dimensions)),
             sparse: outputs.sparse.then(|| vec![SparseVector::default(); n]),
             multi_vector: outputs.multi_vector.then(|| vec![Matrix::default(); n]),
+            token_vectors: outputs.token_vectors.then(|| vec![Matrix::default(); n]),
             scores: outputs.score.then(|| vec![0.0; n]),
         };
         let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.ids.len()).collect();

@@ -28,6 +28,8 @@ pub(crate) struct Wiring {
     pub(crate) sparse: Option<String>,
     /// Shape `(batch, length, width)` or without the first token.
     pub(crate) multi_vector: Option<String>,
+    /// Shape `(batch, length, width)`: what the last layer gives.
+    pub(crate) tokens: Option<String>,
     /// Shape `(batch, 1)`: a score a sequence. A model that has it is wired to nothing else.
     pub(crate) score: Option<String>,
 }
@@ -115,6 +117,7 @@ impl Wiring {
             dense: Some(dense),
             sparse: named(&SPARSE, &[2, 3]),
             multi_vector: named(&MULTI_VECTOR, &[3]),
+            tokens: named(&TOKENS, &[3]),
             score: None,
         })
     }
@@ -146,6 +149,7 @@ impl Wiring {
             dense: None,
             sparse: None,
             multi_vector: None,
+            tokens: None,
             score: Some(score.name.clone()),
         })
     }

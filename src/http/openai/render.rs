@@ -154,6 +154,7 @@ mod tests {
             dense: Some(Dense::Numbers(vector)),
             sparse: None,
             multi_vector: None,
+            token_vectors: None,
             n_tokens: 3,
             n_tokens_full: 3,
         };

@@ -14,6 +14,13 @@ pub(in crate::http) fn embed() -> Operation {
     )
 }
 
+pub(in crate::http) fn embed_all() -> Operation {
+    Operation::post::<TeiEmbedRequest, TeiTokenVectors>(
+        "Embed texts without pooling",
+        "A vector for each token, special ones too, as the model's last layer gives them.",
+    )
+}
+
 pub(in crate::http) fn embed_sparse() -> Operation {
     Operation::post::<TeiEmbedRequest, TeiSparse>(
         "Weigh the tokens of texts",
@@ -74,6 +81,9 @@ pub(super) enum Direction {
 
 #[derive(ToSchema)]
 struct TeiVectors(Vec<Vec<f32>>);
+
+#[derive(ToSchema)]
+struct TeiTokenVectors(Vec<Vec<Vec<f32>>>);
 
 #[derive(ToSchema)]
 struct TeiSparse(Vec<Vec<TeiWeight>>);

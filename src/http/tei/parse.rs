@@ -50,12 +50,28 @@ pub(super) fn embed(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()
     Ok((request(&fields, &Parameters::default(), given)?, ()))
 }
 
+pub(super) fn embed_all(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
+    let outputs = Outputs {
+        token_vectors: true,
+        ..Outputs::default()
+    };
+    other_outputs(bytes, max_inputs, outputs)
+}
+
 pub(super) fn embed_sparse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
-    let (request, ()) = embed(bytes, max_inputs)?;
     let outputs = Outputs {
         sparse: true,
         ..Outputs::default()
     };
+    other_outputs(bytes, max_inputs, outputs)
+}
+
+fn other_outputs(
+    bytes: &[u8],
+    max_inputs: usize,
+    outputs: Outputs,
+) -> Result<(EmbedRequest, ()), Error> {
+    let (request, ()) = embed(bytes, max_inputs)?;
     Ok((EmbedRequest { outputs, ..request }, ()))
 }
 
