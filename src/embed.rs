@@ -11,7 +11,10 @@ use embedgate_core::Outputs;
 use futures_util::future::try_join_all;
 
 use self::{finish::Finish, inputs::Prepared};
-pub use self::{preprocess::Preprocessed, rerank::Ranking};
+pub use self::{
+    preprocess::Preprocessed,
+    rerank::{Length, Ranking},
+};
 use crate::{
     batch::{Admission, Urgent, Work},
     cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},
@@ -264,7 +267,7 @@ impl Embedder {
         }
         drop(flights);
         let landing = |(i, keys, flight): (usize, PerHead<CacheKey>, Flight)| async move {
-            let values = flight.await.map_err(|error| inputs::at(error, i))?;
+            let values = flight.await.map_err(|error| error.of_input(i))?;
             Ok::<_, Error>((i, keys, values))
         };
         for (i, keys, values) in try_join_all(waits.into_iter().map(landing)).await? {

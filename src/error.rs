@@ -11,14 +11,44 @@ pub struct Error {
     pub code: Option<Cow<'static, str>>,
     /// The request's field that is wrong.
     pub param: Option<&'static str>,
-    /// For the client: what is wrong, with the value, and what would be right.
+    /// The entry of one of the request's lists that it is about.
+    pub entry: Option<Entry>,
+    /// For the client: what is wrong, with the value, and what would be right. The entry stands in front of it when shown.
     pub message: String,
     /// When it makes sense to try again.
     pub retry_after: Option<Duration>,
     /// Added to the headers of the answer.
-    pub headers: Option<Arc<[(String, String)]>>,
+    pub headers: Option<Arc<Vec<(String, String)>>>,
     /// For the log.
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// An entry of one of the request's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The list.
+    pub list: List,
+    /// Its place in the list, from 0.
+    pub index: u32,
+}
+
+/// A list of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// What is embedded.
+    Inputs,
+    /// What is ranked.
+    Documents,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = match self.list {
+            List::Inputs => "input",
+            List::Documents => "documents",
+        };
+        write!(f, "{list}[{}]", self.index)
+    }
 }
 
 /// The sorts of problem.
@@ -59,6 +89,7 @@ impl Error {
             kind,
             code: None,
             param: None,
+            entry: None,
             message: message.into(),
             retry_after: None,
             headers: None,
@@ -83,21 +114,33 @@ impl Error {
         )
     }
 
-    /// Counts the inputs that it may name from another first one.
+    /// Says which input it is about, where it is about one: a full queue is not.
     #[must_use]
-    pub fn moved(self, first: usize) -> Self {
-        let rest = self.message.split_once("input[");
-        let numbered = rest.and_then(|(before, rest)| {
-            let (i, after) = rest.split_once(']')?;
-            Some(format!(
-                "{before}documents[{}]{after}",
-                i.parse::<usize>().ok()? + first
-            ))
+    pub fn of_input(self, index: usize) -> Self {
+        let is_of_one = matches!(self.kind, ErrorKind::InvalidRequest | ErrorKind::Internal);
+        let entry = is_of_one.then_some(Entry {
+            list: List::Inputs,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
         });
-        match numbered {
-            Some(message) => Self { message, ..self },
-            None => self,
-        }
+        Self { entry, ..self }
+    }
+
+    /// Says which document it is about, where the inputs were made of documents.
+    #[must_use]
+    pub fn of_document(self, document_of: impl FnOnce(usize) -> usize) -> Self {
+        let entry = self.entry.map(|entry| Entry {
+            list: List::Documents,
+            index: u32::try_from(document_of(entry.index as usize)).unwrap_or(u32::MAX),
+        });
+        Self { entry, ..self }
+    }
+
+    /// What is added to the headers of the answer.
+    #[must_use]
+    pub fn headers(&self) -> &[(String, String)] {
+        self.headers
+            .as_ref()
+            .map_or(&[], |headers| headers.as_slice())
     }
 
     /// Makes an error that the client cannot mend and need not understand.
@@ -128,7 +171,13 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        let Some(entry) = self.entry else {
+            return f.write_str(&self.message);
+        };
+        match self.kind {
+            ErrorKind::Internal => write!(f, "{} at {entry}", self.message),
+            _ => write!(f, "{entry}: {}", self.message),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod tokenizer;
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +20,7 @@ use embedgate_core::{BackendInfo, Outputs, Pooling};
 
 use self::{
     prompts::Prompts,
-    tokenizer::{TextTokenizer, Tokenized, TokenizerPool},
+    tokenizer::{Cutting, TextTokenizer, Tokenized, TokenizerPool},
 };
 use crate::{
     batch::Batcher,
@@ -156,6 +157,32 @@ impl Model {
         let tokens = encoding.await?;
         self.token_ratio.observe(bytes, tokens.n_tokens_full);
         Ok(tokens)
+    }
+
+    /// Cuts a text into parts, in bytes, on the model's tokenizer threads.
+    ///
+    /// # Errors
+    /// As [`Model::tokenize`].
+    pub async fn parts(
+        &self,
+        text: &Arc<String>,
+        cutting: Cutting,
+        lane: Lane,
+    ) -> Result<Vec<Range<usize>>, Error> {
+        self.tokenizing.parts(text, cutting, lane).await
+    }
+
+    /// How many tokens a document may have: behind a prompt, or in a pair with a query where the model scores pairs.
+    ///
+    /// # Errors
+    /// As [`Model::tokenize`].
+    pub async fn room(&self, prompt_or_query: String, lane: Lane) -> Result<usize, Error> {
+        let (scores, bytes) = (self.info.outputs.score, prompt_or_query.len());
+        let count = move |tokenizer: &TextTokenizer, _: &dyn Fn() -> bool| match scores {
+            true => tokenizer.room_beside(&prompt_or_query),
+            false => tokenizer.room_behind(&prompt_or_query),
+        };
+        self.tokenizing.run(bytes, lane, count).await
     }
 
     /// About how many tokens an input has, at least 1.

@@ -190,6 +190,17 @@ pub enum TokenIds {
     Reject,
 }
 
+/// What becomes of documents to rank that are longer than the model takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongDocuments {
+    /// They are cut, or refused, as any over-long text.
+    #[default]
+    Truncate,
+    /// They are scored in windows that overlap, and the best one counts.
+    Windows,
+}
+
 /// Which of the two queues of a model a request waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -225,6 +236,17 @@ pub struct EmbedResponse {
     pub n_cached: usize,
     /// Headers that plugins add to the answer.
     pub headers: Vec<(String, String)>,
+}
+
+/// An input that was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Its place in the request.
+    pub index: usize,
+    /// Tokens of the whole.
+    pub from: usize,
+    /// Tokens that the model saw.
+    pub to: usize,
 }
 
 /// One input's result: what was asked for is set.
@@ -299,6 +321,17 @@ fn base64(vector: &[f32], out: &mut Vec<u8>) {
 }
 
 impl EmbedResponse {
+    /// The inputs that were cut.
+    pub fn cuts(&self) -> impl Iterator<Item = Cut> {
+        let all = self.embeddings.iter().enumerate();
+        let all = all.map(|(index, embedding)| Cut {
+            index,
+            from: embedding.n_tokens_full,
+            to: embedding.n_tokens,
+        });
+        all.filter(|cut| cut.from > cut.to)
+    }
+
     /// Tokens of all inputs, as billed.
     #[must_use]
     pub fn n_tokens(&self) -> usize {

@@ -6,7 +6,7 @@ use embedgate_core::{Pooling, Precision};
 use serde::{Deserialize, Serialize};
 
 use super::{Period, Problem, ServerConfig};
-use crate::request::{Lane, TokenIds};
+use crate::request::{Lane, LongDocuments, TokenIds};
 
 /// More inputs than memory could hold.
 const MAX_QUEUE: usize = 10_000_000;
@@ -42,6 +42,9 @@ pub struct ModelConfig {
     pub dimensions: DimensionsPolicy,
     /// What each of a model's results counts where it reranks by them: a weighted mean.
     pub rerank: RerankWeights,
+    /// What becomes of documents to rank that are longer than the model takes: `truncate`, or `windows` that overlap, of
+    /// which the best one counts.
+    pub long_documents: LongDocuments,
     /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429.
     pub queue_capacity: usize,
     /// Most tokens in one forward pass, padding included; a longer input goes alone. None means what a measurement at
@@ -75,6 +78,7 @@ impl Default for ModelConfig {
             token_ids: None,
             dimensions: DimensionsPolicy::Cut,
             rerank: RerankWeights::default(),
+            long_documents: LongDocuments::Truncate,
             queue_capacity: 8192,
             max_batch_tokens: None,
             max_batch_time: Period::milliseconds(200),

@@ -6,7 +6,7 @@ use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton};
 use super::Task;
 use crate::{
     cache::{CacheKey, EmbeddingCache, Head, PerHead, key::KeyParts},
-    error::{Error, ErrorKind},
+    error::Error,
     model::Model,
     request::{EmbedRequest, Input, Lane, Principal, TokenIds},
 };
@@ -58,7 +58,9 @@ pub(super) fn prepare(
     let one = |(i, input)| {
         let input = match input {
             Input::Text(text) => Input::Text(text),
-            Input::Tokens(ids) => readable(model, policy, ids).map_err(|error| at(error, i))?,
+            Input::Tokens(ids) => {
+                readable(model, policy, ids).map_err(|error| error.of_input(i))?
+            }
         };
         let mut keys = PerHead::default();
         let parts = KeyParts {
@@ -83,7 +85,7 @@ pub(super) fn decode(
 ) -> Result<Vec<Input>, Error> {
     let one = |(i, input)| match input {
         Input::Text(text) => Ok(Input::Text(text)),
-        Input::Tokens(ids) => readable(model, policy, ids).map_err(|error| at(error, i)),
+        Input::Tokens(ids) => readable(model, policy, ids).map_err(|error| error.of_input(i)),
     };
     inputs.into_iter().enumerate().map(one).collect()
 }
@@ -140,19 +142,4 @@ fn openai(encoding: &CoreBPE, name: &str, ids: &[u32]) -> Result<Input, Error> {
     })?;
     // A text that was split into chunks of tokens may be cut within a character.
     Ok(Input::Text(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// Says which input an error is about.
-pub(super) fn at(error: Error, i: usize) -> Error {
-    match error.kind {
-        ErrorKind::InvalidRequest => Error {
-            message: format!("input[{i}]: {}", error.message),
-            ..error
-        },
-        ErrorKind::Internal => Error {
-            message: format!("{} at input[{i}]", error.message),
-            ..error
-        },
-        _ => error,
-    }
 }

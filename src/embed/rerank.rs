@@ -1,22 +1,24 @@
 //! How well documents answer a query: by a cross-encoder, or by all that one model gives of both.
 
+mod vectors;
+mod windows;
+
 use std::sync::Arc;
 
-use embedgate_core::{Matrix, Outputs, SparseVector};
+use embedgate_core::Outputs;
+use futures_util::future::try_join_all;
 use tokio::sync::OwnedSemaphorePermit;
 
-use futures_util::future::try_join_all;
-
+pub use self::windows::Length;
+use self::windows::Passages;
 use super::{Charge, Embedder, Preprocessed, check_length, in_time, inputs, truncation};
 use crate::{
     batch::{Urgent, Work},
-    config::RerankWeights,
     error::{Error, ErrorKind},
     model::Model,
     offload,
     request::{
-        Dense, EmbedRequest, EmbedResponse, Embedding, Input, InputKind, Lane, RequestContext,
-        Truncation,
+        Cut, EmbedRequest, EmbedResponse, Input, InputKind, Lane, RequestContext, Truncation,
     },
 };
 
@@ -26,6 +28,8 @@ const GROUP_BYTES: usize = 32 << 20;
 const QUERY_BYTES: usize = 64 << 10;
 /// Of a longer query, a cross-encoder reads the first bytes.
 const MOST_QUERY_BYTES: usize = 16 << 10;
+/// What documents take while they are cut: their parts, which overlap, and where tokens begin and end.
+const BYTES_PER_CUT_BYTE: usize = 2 + 8;
 /// Bytes of a number while it is compared: kept, and copied.
 const BYTES_PER_NUMBER: usize = 4 + 4;
 
@@ -42,6 +46,8 @@ pub struct Ranking {
     pub n_tokens: usize,
     /// How many of the query and the documents were in the cache.
     pub n_cached: usize,
+    /// The documents that were cut.
+    pub cuts: Vec<Cut>,
     /// Headers that plugins add to the answer.
     pub headers: Vec<(String, String)>,
 }
@@ -63,54 +69,82 @@ impl Embedder {
     /// Scores documents, the inputs but the first, for a query, the first. `take` gives leave to hold so many bytes.
     ///
     /// # Errors
-    /// As [`Embedder::embed`]; and `InvalidRequest` where the model's weights ask for nothing that it gives.
+    /// As [`Embedder::embed`]; and `InvalidRequest` where the model's weights ask for nothing that it gives, or where
+    /// documents make more windows than the model queues.
     pub async fn rerank(
         &self,
         ctx: &RequestContext,
         request: Preprocessed,
+        length: Length,
         take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
     ) -> Result<Ranking, Error> {
-        in_time(ctx, self.rerank_in_time(ctx, request, take)).await
+        in_time(ctx, self.rerank_in_time(ctx, request, length, take)).await
     }
 
     async fn rerank_in_time(
         &self,
         ctx: &RequestContext,
         request: Preprocessed,
+        length: Length,
         take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
     ) -> Result<Ranking, Error> {
         let (mut request, headers) = request.into_parts();
         let model = self.model(&ctx.principal, request.model.as_deref())?;
         let lane = lane(ctx, model, &request.inputs);
-        let ctx = &RequestContext {
-            lane: Some(lane),
-            ..ctx.clone()
-        };
-        let mut query = std::mem::take(&mut request.inputs);
-        let documents = query.split_off(1);
+        let mut inputs = std::mem::take(&mut request.inputs);
+        let documents = inputs.split_off(1);
         inputs::check_count(documents.len(), self.max_inputs)?;
-        if model.info.outputs.score {
-            let inputs = query.iter().chain(&documents);
-            let tokens: usize = inputs.map(|input| model.reserve_tokens(input)).sum();
-            // Ids and segments, and the query's beside each document's.
-            let most = model.info.max_sequence_tokens * documents.len();
-            let _memory = take((tokens * documents.len()).min(most) * 8)?;
-            let pairs = cross_encode(ctx, model, &request, query, documents);
-            let (scores, n_tokens) = pairs.await?;
-            let name = request.model.filter(|name| !name.is_empty());
-            return Ok(Ranking {
-                model: name.unwrap_or_else(|| model.name.clone()),
-                scores,
-                are_logits: true,
-                n_tokens,
-                n_cached: 0,
-                headers,
-            });
+        let missing = || Error::new(ErrorKind::Internal, "a query to rerank for is missing");
+        let query = inputs.pop().ok_or_else(missing)?;
+        let _memory = match length.cuts(model) {
+            true => Some(take(Input::total_bytes(&documents) * BYTES_PER_CUT_BYTE)?),
+            false => None,
+        };
+        let mut passages = Passages::of(model, &request, length, &query, documents, lane).await?;
+        let task = Task {
+            ctx: RequestContext {
+                lane: Some(lane),
+                ..ctx.clone()
+            },
+            lane,
+            model,
+            request,
+        };
+        let inputs = std::mem::take(&mut passages.inputs);
+        let scored = match model.info.outputs.score {
+            true => cross_encode(&task, query, inputs, take).await,
+            false => self.compare(&task, query, inputs, take).await,
+        };
+        let scored = scored.map_err(|error| error.of_document(|i| passages.document(i)))?;
+        let named = task.request.model.filter(|name| !name.is_empty());
+        let mut cuts = scored.cuts;
+        for cut in &mut cuts {
+            cut.index = passages.document(cut.index);
         }
+        cuts.dedup_by_key(|cut| cut.index);
+        Ok(Ranking {
+            model: named.unwrap_or_else(|| model.name.clone()),
+            scores: passages.best(&scored.scores),
+            are_logits: model.info.outputs.score,
+            n_tokens: scored.n_tokens,
+            n_cached: scored.n_cached,
+            cuts,
+            headers,
+        })
+    }
+
+    /// Compares the vectors of passages with the query's. An error names a passage.
+    async fn compare(
+        &self,
+        task: &Task<'_>,
+        query: Input,
+        passages: Vec<Input>,
+        take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+    ) -> Result<Scored, Error> {
+        let model = task.model;
         let weights = model.config.rerank;
         let outputs = outputs(model)?;
-        let of_query = group_bytes(model, outputs, &query[0]);
-        let _memory = take(of_query)?;
+        let _memory = take(group_bytes(model, outputs, &query))?;
         let asked = |inputs: Vec<Input>, kind: InputKind| {
             let request = EmbedRequest {
                 inputs,
@@ -119,82 +153,103 @@ impl Embedder {
                 normalize: Some(true),
                 text: None,
                 dimensions: None,
-                ..request.clone()
+                ..task.request.clone()
             };
-            self.embed(ctx, Preprocessed::unchanged(request))
+            self.embed(&task.ctx, Preprocessed::unchanged(request))
         };
-        let answer = asked(query, InputKind::Query).await?;
-        let mut ranking = Ranking {
-            model: answer.model.clone(),
-            scores: Vec::with_capacity(documents.len()),
-            are_logits: false,
+        let answer = asked(vec![query], InputKind::Query).await;
+        let answer = answer.map_err(|error| Error {
+            param: error.param.map(|_| "query"),
+            entry: None,
+            ..error
+        })?;
+        let mut scored = Scored {
             n_tokens: answer.n_tokens(),
             n_cached: answer.n_cached,
-            headers,
+            ..Scored::default()
         };
         let query: Arc<EmbedResponse> = Arc::new(answer);
-        for (group, bytes) in groups(model, outputs, documents) {
+        for (group, bytes) in groups(model, outputs, passages) {
             let memory = take(bytes)?;
-            let first = ranking.scores.len();
+            let first = scored.scores.len();
             let answer = asked(group, InputKind::Document).await;
-            let answer = answer.map_err(|error| error.moved(first))?;
-            ranking.n_tokens += answer.n_tokens();
-            ranking.n_cached += answer.n_cached;
+            let answer = answer.map_err(|error| error.of_document(|i| first + i))?;
+            scored.n_tokens += answer.n_tokens();
+            scored.n_cached += answer.n_cached;
+            let cuts = answer.cuts().map(|cut| Cut {
+                index: first + cut.index,
+                ..cut
+            });
+            scored.cuts.extend(cuts);
             let query = Arc::clone(&query);
             let compare = move || {
-                let one = |document| score(weights, &query.embeddings[0], document);
+                let one = |document| vectors::score(weights, &query.embeddings[0], document);
                 answer.embeddings.iter().map(one).collect::<Vec<f32>>()
             };
             let scores = offload::run_if(outputs.multi_vector, compare).await?;
-            ranking.scores.extend(scores);
+            scored.scores.extend(scores);
             drop(memory);
         }
-        Ok(ranking)
+        Ok(scored)
     }
 }
 
-/// Runs each pair of the query and a document through the model: admitted all or none, in batches with whatever else waits.
-/// Returns the scores, and the tokens of all pairs.
+/// What is done for one request.
+struct Task<'a> {
+    ctx: RequestContext,
+    lane: Lane,
+    model: &'a Model,
+    /// Without its inputs.
+    request: EmbedRequest,
+}
+
+/// The scores of passages, and what they took.
+#[derive(Default)]
+struct Scored {
+    scores: Vec<f32>,
+    n_tokens: usize,
+    n_cached: usize,
+    cuts: Vec<Cut>,
+}
+
+/// Runs each pair of the query and a passage through the model: admitted all or none, in batches with whatever else waits.
+/// An error names a passage.
 async fn cross_encode(
-    ctx: &RequestContext,
-    model: &Model,
-    request: &EmbedRequest,
-    query: Vec<Input>,
-    documents: Vec<Input>,
-) -> Result<(Vec<f32>, usize), Error> {
-    let lane = ctx.lane.unwrap_or(Lane::Bulk);
-    let truncation = truncation(model, request);
-    let of_query: usize = query.iter().map(|query| model.estimate_tokens(query)).sum();
-    let most = model.info.max_sequence_tokens;
-    let estimate = |document: &Input| (of_query + model.estimate_tokens(document)).min(most);
-    let estimates: Vec<usize> = documents.iter().map(estimate).collect();
-    let admissions = model.batcher().admit(&estimates, lane, ctx.deadline)?;
-    let charge = Charge::estimated(&ctx.principal, || estimates.iter().sum());
-    let texts = query.into_iter().chain(documents).map(|input| match input {
-        Input::Text(text) => Ok(Arc::new(text)),
-        Input::Tokens(_) => Err(Error::invalid("documents", "pairs are made of texts")),
-    });
-    let mut texts: Vec<Arc<String>> = texts.collect::<Result<_, _>>()?;
-    if let Some(query) = texts.first_mut()
-        && query.len() > MOST_QUERY_BYTES
-        && truncation != Truncation::Refuse
-    {
-        // It is read again for each document.
-        let end = query.floor_char_boundary(MOST_QUERY_BYTES);
-        *query = Arc::new(query[..end].to_owned());
+    task: &Task<'_>,
+    query: Input,
+    passages: Vec<Input>,
+    take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+) -> Result<Scored, Error> {
+    let (model, lane) = (task.model, task.lane);
+    let inputs = passages.iter().chain([&query]);
+    let tokens: usize = inputs.map(|input| model.reserve_tokens(input)).sum();
+    // Ids and segments, and the query's beside each passage's.
+    let most = model.info.max_sequence_tokens * passages.len();
+    let _memory = take((tokens * passages.len()).min(most) * 8)?;
+    let truncation = truncation(model, &task.request);
+    let (of_query, most) = (
+        model.estimate_tokens(&query),
+        model.info.max_sequence_tokens,
+    );
+    let estimate = |passage: &Input| (of_query + model.estimate_tokens(passage)).min(most);
+    let estimates: Vec<usize> = passages.iter().map(estimate).collect();
+    let admissions = model.batcher().admit(&estimates, lane, task.ctx.deadline)?;
+    let charge = Charge::estimated(&task.ctx.principal, || estimates.iter().sum());
+    let mut query = windows::text(query)?;
+    if truncation != Truncation::Refuse {
+        // It is read again for each passage.
+        query.truncate(query.floor_char_boundary(MOST_QUERY_BYTES));
     }
-    let (query, documents) = texts
-        .split_first()
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "a query to rerank for is missing"))?;
-    let pairs = documents.iter().zip(admissions).enumerate();
-    let pairs = pairs.map(|(i, (document, admission))| async move {
+    let query = &Arc::new(query);
+    let pairs = passages.into_iter().zip(admissions).enumerate();
+    let pairs = pairs.map(|(i, (passage, admission))| async move {
         let scored = async {
-            let text = Arc::clone(document);
+            let text = Arc::new(windows::text(passage)?);
             let tokens = model
                 .tokenize_pair(query, text, truncation.side(), lane)
                 .await?;
             check_length(model, &tokens, truncation)?;
-            let n_tokens = tokens.ids.len();
+            let (from, to) = (tokens.n_tokens_full, tokens.ids.len());
             let work = Work {
                 ids: tokens.ids,
                 type_ids: tokens.type_ids,
@@ -204,16 +259,24 @@ async fn cross_encode(
             };
             let row = model.batcher().embed(work).await?;
             let missing = || Error::new(ErrorKind::Internal, "the model gave no score");
-            Ok::<_, Error>((row.score.ok_or_else(missing)?, n_tokens))
+            let cut = Cut { index: i, from, to };
+            Ok::<_, Error>((row.score.ok_or_else(missing)?, cut))
         };
-        scored.await.map_err(|error| inputs::at(error, i).moved(0))
+        scored.await.map_err(|error| error.of_input(i))
     });
-    let scored = try_join_all(pairs).await?;
-    let (scores, n_tokens): (Vec<f32>, Vec<usize>) = scored.into_iter().unzip();
-    let n_tokens = n_tokens.iter().sum();
+    let (scores, lengths): (Vec<f32>, Vec<Cut>) = try_join_all(pairs).await?.into_iter().unzip();
+    let n_tokens = lengths.iter().map(|cut| cut.to).sum();
     charge.settle(n_tokens);
     model.metrics.tokens.inc_by(n_tokens as u64);
-    Ok((scores, n_tokens))
+    Ok(Scored {
+        scores,
+        n_tokens,
+        n_cached: 0,
+        cuts: lengths
+            .into_iter()
+            .filter(|cut| cut.from > cut.to)
+            .collect(),
+    })
 }
 
 /// What is compared: all that the model gives and that has a weight.
@@ -265,99 +328,4 @@ fn groups(model: &Model, outputs: Outputs, documents: Vec<Input>) -> Vec<(Vec<In
         }
     }
     groups
-}
-
-/// The weighted mean of the scores by each of the results that both have.
-///
-/// Source: FlagEmbedding 1.4.2, `inference/embedder/encoder_only/m3.py`, `compute_score`.
-#[expect(clippy::cast_possible_truncation, reason = "the result is f32")]
-fn score(weights: RerankWeights, query: &Embedding, document: &Embedding) -> f32 {
-    let (mut sum, mut of) = (0.0, 0.0);
-    let mut add = |weight: f64, score: f64| {
-        sum += weight * score;
-        of += weight;
-    };
-    if let (Some(Dense::Numbers(a)), Some(Dense::Numbers(b))) = (&query.dense, &document.dense) {
-        add(weights.dense, dot(a, b).into());
-    }
-    if let (Some(a), Some(b)) = (&query.sparse, &document.sparse) {
-        add(weights.sparse, lexical(a, b));
-    }
-    if let (Some(a), Some(b)) = (&query.multi_vector, &document.multi_vector) {
-        add(weights.colbert, late_interaction(a, b));
-    }
-    (sum / of) as f32
-}
-
-/// The product of two vectors of one length.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // Sums side by side: a single one would wait for each addition.
-    let mut sums = [0.0_f32; 16];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    for (a, b) in a.iter().zip(b) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a * b;
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
-}
-
-/// The sum over the tokens that both have of the product of their weights.
-fn lexical(a: &SparseVector, b: &SparseVector) -> f64 {
-    let mut others = b.indices.iter().zip(&b.values).peekable();
-    let mut sum = 0.0;
-    for (id, weight) in a.indices.iter().zip(&a.values) {
-        while others.next_if(|(other, _)| *other < id).is_some() {}
-        if let Some((_, other)) = others.next_if(|(other, _)| *other == id) {
-            sum += f64::from(*weight) * f64::from(*other);
-        }
-    }
-    sum
-}
-
-/// The mean over the query's tokens of the best product with a token of the document; 0 where one has no token.
-fn late_interaction(query: &Matrix, document: &Matrix) -> f64 {
-    let best = |i: usize| {
-        let rows = (0..document.rows()).map(|j| dot(query.row(i), document.row(j)));
-        rows.reduce(f32::max).unwrap_or(0.0)
-    };
-    let n = query.rows();
-    let sum: f64 = (0..n).map(|i| f64::from(best(i))).sum();
-    if n == 0 { 0.0 } else { sum / n as f64 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lexical_weights_meet_at_equal_tokens_alone() {
-        let sparse = |pairs: &[(u32, f32)]| {
-            let (indices, values) = pairs.iter().copied().unzip();
-            SparseVector { indices, values }
-        };
-        let a = sparse(&[(1, 0.5), (4, 2.0), (9, 1.0)]);
-        assert_eq!(
-            lexical(&a, &sparse(&[(0, 9.0), (4, 0.25), (5, 9.0), (9, 3.0)])),
-            3.5
-        );
-        assert_eq!(lexical(&a, &sparse(&[])), 0.0);
-        assert_eq!(
-            lexical(&sparse(&[(9, 1.0)]), &sparse(&[(1, 1.0), (2, 1.0)])),
-            0.0
-        );
-    }
-
-    #[test]
-    fn each_token_of_the_query_counts_with_its_best() {
-        let matrix = |rows: &[[f32; 2]]| Matrix {
-            data: rows.concat(),
-            width: 2,
-        };
-        let query = matrix(&[[1.0, 0.0], [0.0, 1.0]]);
-        let document = matrix(&[[0.6, 0.8], [1.0, 0.0], [-1.0, 0.0]]);
-        assert!((late_interaction(&query, &document) - 0.9).abs() < 1e-6);
-        assert_eq!(late_interaction(&query, &matrix(&[])), 0.0);
-    }
 }

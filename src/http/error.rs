@@ -80,11 +80,10 @@ fn say(error: &Error, dialect: Dialect) -> Response {
     let code = error.code.clone().or(default_code.map(Into::into));
     // What went wrong inside is the log's; where it went wrong (which input) the client may know.
     let message = match error.kind {
-        ErrorKind::Internal => format!(
-            "{}; the server's log has the cause under this request's id",
-            error.message
-        ),
-        _ => error.message.clone(),
+        ErrorKind::Internal => {
+            format!("{error}; the server's log has the cause under this request's id")
+        }
+        _ => error.to_string(),
     };
     let body = dialect.envelope(error, &short(message), kind, code.as_deref());
     let mut response = (status, Json(body)).into_response();
@@ -116,10 +115,7 @@ fn say(error: &Error, dialect: Dialect) -> Response {
             headers.insert("retry-after-ms", value);
         }
     }
-    add_headers(
-        response.headers_mut(),
-        error.headers.as_deref().unwrap_or_default(),
-    );
+    add_headers(response.headers_mut(), error.headers());
     if status == StatusCode::UNAUTHORIZED {
         let headers = response.headers_mut();
         let given = headers.entry(header::WWW_AUTHENTICATE);

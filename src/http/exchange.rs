@@ -22,7 +22,9 @@ use crate::{
     embed::Embedder,
     error::Error,
     offload,
-    request::{Dense, EmbedRequest, EmbedResponse, Embedding, Input, RequestContext, VectorText},
+    request::{
+        Cut, Dense, EmbedRequest, EmbedResponse, Embedding, Input, RequestContext, VectorText,
+    },
 };
 
 /// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
@@ -133,26 +135,26 @@ impl Answer {
             n_tokens: answer.n_tokens(),
             n_cached: answer.n_cached,
         };
-        let truncated = truncated(&answer);
+        let cuts: Vec<Cut> = answer.cuts().collect();
         let numbers: usize = answer.embeddings.iter().map(numbers).sum();
         let json = offload::run_if(numbers >= RENDER_ELSEWHERE, move || render(&answer)).await?;
-        let mut response = respond(json, self.memory, &added, work);
-        if let Some(value) = truncated {
-            response.headers_mut().insert("x-truncated", value);
-        }
-        Ok(response)
+        Ok(respond(json, self.memory, &added, &cuts, work))
     }
 }
 
-/// A body of JSON with its memory, the headers that plugins add, and what the log is told.
+/// A body of JSON with its memory, the headers that plugins add, which inputs were cut, and what the log is told.
 pub(super) fn respond(
     json: Vec<u8>,
     memory: OwnedSemaphorePermit,
     added: &[(String, String)],
+    cuts: &[Cut],
     work: Work,
 ) -> Response {
     let mut response = json_body(json, memory);
     add_headers(response.headers_mut(), added);
+    if let Some(value) = truncated(cuts) {
+        response.headers_mut().insert("x-truncated", value);
+    }
     response.extensions_mut().insert(work);
     response
 }
@@ -205,14 +207,10 @@ fn answer_bytes(embedder: &Embedder, request: &EmbedRequest) -> Result<usize, Er
 }
 
 /// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more.
-fn truncated(answer: &EmbedResponse) -> Option<HeaderValue> {
-    let cut = answer
-        .embeddings
+fn truncated(cuts: &[Cut]) -> Option<HeaderValue> {
+    let mut all: Vec<String> = cuts
         .iter()
-        .enumerate()
-        .filter(|(_, e)| e.n_tokens_full > e.n_tokens);
-    let mut all: Vec<String> = cut
-        .map(|(i, e)| format!("{i}:{}>{}", e.n_tokens_full, e.n_tokens))
+        .map(|cut| format!("{}:{}>{}", cut.index, cut.from, cut.to))
         .take(MAX_TRUNCATED + 1)
         .collect();
     if all.is_empty() {

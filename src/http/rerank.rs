@@ -59,9 +59,10 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
     }
     let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
     let take = |bytes| gateway.body_memory.take(bytes);
-    let mut ranking = embedder.rerank(ctx, request, take).await?;
+    let mut ranking = embedder.rerank(ctx, request, asked.length, take).await?;
     exchange.give_back_body();
     let added = std::mem::take(&mut ranking.headers);
+    let cuts = std::mem::take(&mut ranking.cuts);
     let work = Work {
         model: ranking.model.clone(),
         n_inputs,
@@ -71,7 +72,7 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
     let id = Arc::clone(&exchange.ctx.id);
     let render = move || render(shape, &asked, &ranking, &documents, &id);
     let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
-    Ok(respond(json, memory, &added, work))
+    Ok(respond(json, memory, &added, &cuts, work))
 }
 
 fn text(input: &Input) -> String {

@@ -212,7 +212,7 @@ fn log_cause(id: &str, error: &Error, status: u16) {
         std::iter::successors(Some(&**source as &dyn std::error::Error), |e| e.source())
             .map(ToString::to_string)
             .collect();
-    let (causes, message) = (causes.join(": "), &error.message);
+    let (causes, message) = (causes.join(": "), error.to_string());
     if status >= 500 {
         tracing::error!(id, status, causes, "request failed: {message}: {causes}");
     } else {

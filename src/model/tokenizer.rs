@@ -1,5 +1,6 @@
 //! Turns texts into the model's tokens, on threads of their own.
 
+mod parts;
 mod pool;
 
 use std::{
@@ -13,7 +14,7 @@ use tokenizers::{
     normalizers::{Lowercase, Sequence},
 };
 
-pub use self::pool::TokenizerPool;
+pub use self::{parts::Cutting, pool::TokenizerPool};
 use crate::request::Side;
 
 /// The tokens of one input, cut to the model's longest sequence.
@@ -177,7 +178,8 @@ impl TextTokenizer {
     ) -> Result<Tokenized, String> {
         unpanicked(|| {
             let room = self.max_tokens.saturating_sub(self.n_added_to_pair);
-            let (first, n_first) = self.bare(query, room * 3 / 4, Side::Right, &given_up)?;
+            let (first, n_first) =
+                self.bare(query, parts::most_of_query(room), Side::Right, &given_up)?;
             let left = room - first.len();
             let (second, n_second) = self.bare(text, left, side, given_up)?;
             let encoding = self

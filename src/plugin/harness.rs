@@ -240,8 +240,8 @@ fn refused(error: &Error) -> Value {
     json!({"rejection": {
         "status": status,
         "code": error.code,
-        "message": error.message,
-        "headers": pairs(error.headers.as_deref().unwrap_or_default()),
+        "message": error.to_string(),
+        "headers": pairs(error.headers()),
     }})
 }
 

@@ -408,6 +408,10 @@ fn embed_writes_the_same_as_json_lines_parquet_and_npz() {
         "colbert_offsets",
     ]
     .map(|name| whole(&format!("{name}.npy")));
+    let from_to = |offsets: &[i64], i: usize| {
+        let at = |i: usize| usize::try_from(offsets[i]).unwrap();
+        at(i)..at(i + 1)
+    };
     assert_eq!(colbert_shape, [*colbert_offsets.last().unwrap() as u64, 64]);
     for (i, line) in lines.iter().enumerate() {
         assert_eq!(Some(tokens[i]), line["tokens"].as_i64());
@@ -416,21 +420,21 @@ fn embed_writes_the_same_as_json_lines_parquet_and_npz() {
             line["truncated_from"].as_i64().or(Some(tokens[i]))
         );
         assert_eq!(dense[i * 64..(i + 1) * 64], numbers(&line["embedding"]));
-        let ends = sparse_offsets[i] as usize..sparse_offsets[i + 1] as usize;
+        let ends = from_to(&sparse_offsets, i);
         let expected: Vec<i64> = ids(&line["sparse_embedding"]["indices"])
             .into_iter()
             .map(i64::from)
             .collect();
         assert_eq!(sparse_ids[ends.clone()], expected);
         assert_eq!(weights[ends], numbers(&line["sparse_embedding"]["values"]));
-        let ends = colbert_offsets[i] as usize * 64..colbert_offsets[i + 1] as usize * 64;
+        let rows = from_to(&colbert_offsets, i);
         let expected: Vec<f32> = line["colbert_embedding"]
             .as_array()
             .unwrap()
             .iter()
             .flat_map(numbers)
             .collect();
-        assert_eq!(colbert[ends], expected);
+        assert_eq!(colbert[rows.start * 64..rows.end * 64], expected);
     }
 }
 

@@ -712,6 +712,13 @@ async fn reranking_is_spoken_as_jina_cohere_and_tei_do() {
             "/error",
             "documents[1]",
         ),
+        (
+            "/v1/rerank",
+            json!({"query": "a", "documents": ["b"], "long_documents": "chunks"}),
+            400,
+            "/error/message",
+            "long_documents must be \"truncate\" or \"windows\", got \"chunks\"",
+        ),
     ];
     for (path, body, status, at, part) in cases {
         let answer = ask(&gateway, path, body).await;
@@ -791,6 +798,87 @@ async fn cross_encoders_score_pairs_as_transformers_does() {
                 answer.body
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn long_documents_are_scored_in_windows_and_the_best_one_counts() {
+    // Special tokens of a pair, or of a text alone, which has no query beside it.
+    for (folder, n_special, has_query) in [
+        ("tiny-bert-reranker", 3, true),
+        ("tiny-xlmr-reranker", 4, true),
+        ("tiny-bge-m3", 2, false),
+    ] {
+        let gateway = Gateway::start(&format!(
+            "[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n[models.m]\npath = {:?}\nmax_length = 128\nqueue_capacity = 2048\n",
+            fixtures().join(folder)
+        ));
+        let query = "where is the vector kept";
+        let filler = "word and more ".repeat(60);
+        let long = format!("{filler}the vector is kept in a cache {filler}");
+        let scores = async |documents: &[&str], more: Value| {
+            let mut body = json!({"query": query, "documents": documents, "raw_scores": true});
+            let members = body.as_object_mut().unwrap();
+            members.extend(more.as_object().unwrap().clone());
+            let answer = ask(&gateway, "/v1/rerank", body).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            let mut scores = vec![f64::NAN; documents.len()];
+            for line in answer.body["results"].as_array().unwrap() {
+                let index = usize::try_from(line["index"].as_u64().unwrap()).unwrap();
+                scores[index] = line["relevance_score"].as_f64().unwrap();
+            }
+            (scores, answer.header("x-truncated").map(str::to_owned))
+        };
+
+        // The windows, made here from the tokens that the server shows.
+        let body = json!({"inputs": [query, &long], "add_special_tokens": false});
+        let tokens = ok(&gateway, "/tokenize", body).await;
+        let n_query = if has_query {
+            tokens[0].as_array().unwrap().len()
+        } else {
+            0
+        };
+        let window = 128 - n_special - n_query - 4;
+        let tokens = tokens[1].as_array().unwrap();
+        let at = |i: usize, side: &str| usize::try_from(tokens[i][side].as_u64().unwrap()).unwrap();
+        let (step, mut starts) = (window - window / 4, vec![0]);
+        while starts.last().unwrap() + window < tokens.len() {
+            starts.push((starts.last().unwrap() + step).min(tokens.len() - window));
+        }
+        assert!(starts.len() >= 3, "{folder}: {starts:?}");
+        let windows: Vec<&str> = starts
+            .iter()
+            .map(|start| &long[at(*start, "start")..at(start + window - 1, "stop")])
+            .collect();
+        let (each, header) = scores(&windows, json!({})).await;
+        assert_eq!(header, None, "{folder}: each fits");
+        let expected = each.iter().copied().fold(f64::MIN, f64::max);
+
+        let documents = ["short", &*long, "another short one"];
+        let (cut, header) = scores(&documents, json!({})).await;
+        assert!(header.unwrap().starts_with("1:"), "{folder}");
+        let (best, header) = scores(&documents, json!({"long_documents": "windows"})).await;
+        assert_eq!(header, None, "{folder}: windows lose nothing");
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-5;
+        assert!(near(best[1], expected), "{folder}: {best:?} {each:?}");
+        assert!(!near(best[1], cut[1]), "{folder}: {best:?} {cut:?}");
+        assert!(near(cut[0], best[0]) && near(cut[2], best[2]), "{folder}");
+
+        // Only the first tokens count: then both are the same text.
+        let first = json!({"max_tokens_per_doc": 3});
+        let (few, header) = scores(&[&filler, &long], first).await;
+        assert_eq!(header, None);
+        assert!(near(few[0], few[1]), "{folder}: {few:?}");
+
+        let endless = "word ".repeat(128 * 2048);
+        let body = json!({"query": query, "documents": [endless], "long_documents": "windows"});
+        let refused = ask(&gateway, "/v1/rerank", body).await;
+        assert_eq!(refused.status, 400);
+        let message = refused.body["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains("windows, and model \"m\" takes at most 2048"),
+            "{message}"
+        );
     }
 }
 

@@ -205,7 +205,7 @@ mod tests {
         let parsed = request(json.as_bytes(), 100);
         parsed
             .map(|(request, _)| request.inputs)
-            .map_err(|error| error.message)
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -50,8 +50,19 @@ pub(super) struct RerankRequest {
     /// false: over-long documents are refused.
     truncate: Option<Flag>,
     truncation_direction: Option<Direction>,
-    /// Known, and without effect.
-    max_tokens_per_doc: Option<serde_json::Value>,
+    /// Only so many tokens of each document count; all where nothing is said.
+    #[schema(minimum = 0)]
+    max_tokens_per_doc: Option<u64>,
+    /// What becomes of documents that are longer than the model takes.
+    long_documents: Option<LongDocuments>,
+}
+
+/// Cut them, or refuse them as `truncate` says; or score them in windows that overlap, of which the best one counts.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum LongDocuments {
+    Truncate,
+    Windows,
 }
 
 /// One document, or several.
@@ -134,7 +145,9 @@ struct TeiRerankRequest {
     truncation_direction: Option<Direction>,
     #[schema(minimum = 0)]
     top_n: Option<u64>,
-    max_tokens_per_doc: Option<serde_json::Value>,
+    #[schema(minimum = 0)]
+    max_tokens_per_doc: Option<u64>,
+    long_documents: Option<LongDocuments>,
 }
 
 #[derive(ToSchema)]

@@ -3,14 +3,15 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::{count, object, texts, truncation_direction, typed, wrong};
+use super::super::json::{count, object, one_of, texts, truncation_direction, typed, wrong};
 use crate::{
+    embed::Length,
     error::Error,
-    request::{EmbedRequest, Input, TokenIds},
+    request::{EmbedRequest, Input, LongDocuments, TokenIds},
 };
 
 /// The members that mean something.
-pub(in crate::http) const KNOWN: [&str; 11] = [
+pub(in crate::http) const KNOWN: [&str; 12] = [
     "model",
     "query",
     "documents",
@@ -22,6 +23,12 @@ pub(in crate::http) const KNOWN: [&str; 11] = [
     "truncate",
     "truncation_direction",
     "max_tokens_per_doc",
+    "long_documents",
+];
+
+const LONG_DOCUMENTS: [(&str, LongDocuments); 2] = [
+    ("truncate", LongDocuments::Truncate),
+    ("windows", LongDocuments::Windows),
 ];
 
 /// Whose request it is.
@@ -41,6 +48,8 @@ pub(super) struct Asked {
     pub(super) with_documents: bool,
     /// Whether scores are given as they are, and not within 0 and 1.
     pub(super) raw_scores: bool,
+    /// What is done to long documents.
+    pub(super) length: Length,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +65,8 @@ struct Fields<'a> {
     raw_scores: Option<&'a RawValue>,
     truncate: Option<&'a RawValue>,
     truncation_direction: Option<&'a RawValue>,
+    max_tokens_per_doc: Option<&'a RawValue>,
+    long_documents: Option<&'a RawValue>,
 }
 
 /// A text, as itself or as Jina writes it.
@@ -119,6 +130,10 @@ pub(super) fn request(
         top_n: count("top_n", fields.top_n)?,
         with_documents: flag(with_documents.0, with_documents.1)?.unwrap_or(false),
         raw_scores: flag("raw_scores", fields.raw_scores)?.unwrap_or(false),
+        length: Length {
+            long_documents: one_of("long_documents", fields.long_documents, &LONG_DOCUMENTS)?,
+            max_tokens: count("max_tokens_per_doc", fields.max_tokens_per_doc)?,
+        },
     };
     Ok((request, asked))
 }

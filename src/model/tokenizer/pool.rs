@@ -2,26 +2,21 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    ops::Range,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
 
-use super::{TextTokenizer, Tokenized};
+use super::{Cutting, TextTokenizer, Tokenized};
 use crate::{
     error::Error,
     request::{Lane, Side},
 };
 
-struct Job {
-    /// Gone when the caller is: what waits here takes no memory for who left. (That of a `Weak<str>` would stay.)
-    text: Weak<String>,
-    /// The query that the text may answer, in a pair.
-    query: Option<Weak<String>>,
-    /// Where it is cut.
-    side: Side,
-    reply: oneshot::Sender<Result<Tokenized, String>>,
-}
+/// Work on a text. It holds the text weakly: what waits here takes no memory for who left. (That of a `Weak<str>` would
+/// stay.)
+type Job = Box<dyn FnOnce(&TextTokenizer) + Send>;
 
 /// Texts that wait for a tokenizer thread, by lane. Their admission bounds how many there are.
 #[derive(Default)]
@@ -108,25 +103,8 @@ impl TokenizerPool {
             let (jobs, tokenizer) = (Arc::clone(&pool.jobs), tokenizer.clone());
             let long_too = i > 0 || threads == 1;
             let work = move || {
-                while let Some(Job {
-                    text,
-                    query,
-                    side,
-                    reply,
-                }) = jobs.next(long_too)
-                {
-                    if let Some(text) = text.upgrade() {
-                        // An error means that the caller left in the meantime.
-                        let given_up = || reply.is_closed();
-                        let query = query.map(|query| query.upgrade().unwrap_or_default());
-                        let result = match query {
-                            None => tokenizer.encode_unless(&text, side, given_up),
-                            Some(query) => {
-                                tokenizer.encode_pair_unless(&query, &text, side, given_up)
-                            }
-                        };
-                        drop(reply.send(result));
-                    }
+                while let Some(job) = jobs.next(long_too) {
+                    job(&tokenizer);
                 }
             };
             std::thread::Builder::new()
@@ -139,7 +117,7 @@ impl TokenizerPool {
     /// Tokenizes one text, or a pair of a query and a text, cut on one side.
     ///
     /// # Errors
-    /// `InvalidRequest` when the tokenizer refuses the text; `Unavailable` when the threads are gone.
+    /// As [`TokenizerPool::run`].
     pub async fn encode(
         &self,
         query: Option<&Arc<String>>,
@@ -147,14 +125,53 @@ impl TokenizerPool {
         side: Side,
         lane: Lane,
     ) -> Result<Tokenized, Error> {
-        let (reply, answer) = oneshot::channel();
-        let job = Job {
-            text: Arc::downgrade(&text),
-            query: query.map(Arc::downgrade),
-            side,
-            reply,
-        };
         let bytes = text.len() + query.map_or(0, |query| query.len());
+        let (weak, weak_query) = (Arc::downgrade(&text), query.map(Arc::downgrade));
+        let encode = move |tokenizer: &TextTokenizer, given_up: &dyn Fn() -> bool| {
+            let text = weak.upgrade().unwrap_or_default();
+            match weak_query.map(|query| query.upgrade().unwrap_or_default()) {
+                None => tokenizer.encode_unless(&text, side, given_up),
+                Some(query) => tokenizer.encode_pair_unless(&query, &text, side, given_up),
+            }
+        };
+        self.run(bytes, lane, encode).await
+    }
+
+    /// Cuts a text into parts, in bytes.
+    ///
+    /// # Errors
+    /// As [`TokenizerPool::run`].
+    pub async fn parts(
+        &self,
+        text: &Arc<String>,
+        cutting: Cutting,
+        lane: Lane,
+    ) -> Result<Vec<Range<usize>>, Error> {
+        let weak = Arc::downgrade(text);
+        let cut = move |tokenizer: &TextTokenizer, given_up: &dyn Fn() -> bool| {
+            tokenizer.parts_unless(&weak.upgrade().unwrap_or_default(), cutting, given_up)
+        };
+        self.run(text.len(), lane, cut).await
+    }
+
+    /// Runs work on a text of so many bytes, unless the caller leaves before: then it is told to give up.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when the tokenizer refuses the text; `Unavailable` when the threads are gone.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        lane: Lane,
+        work: impl FnOnce(&TextTokenizer, &dyn Fn() -> bool) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(move |tokenizer: &TextTokenizer| {
+            if !reply.is_closed() {
+                let result = work(tokenizer, &|| reply.is_closed());
+                // An error means that the caller left in the meantime.
+                drop(reply.send(result));
+            }
+        });
         self.jobs.push(lane, job, bytes);
         let gone = |_| {
             Error::unavailable(
@@ -163,7 +180,6 @@ impl TokenizerPool {
             )
         };
         let result = answer.await.map_err(gone)?;
-        drop(text);
         result.map_err(|e| Error::invalid("input", e))
     }
 }

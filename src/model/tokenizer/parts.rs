@@ -1,0 +1,186 @@
+//! Cuts a text where its tokens meet, so that each part is a text that fits into the model.
+
+use std::ops::Range;
+
+use super::{TextTokenizer, split_slice, unpanicked};
+use crate::request::Side;
+
+/// How a text is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cutting {
+    /// Only so many tokens of it count; the rest is left out, on one side.
+    pub max_tokens: Option<usize>,
+    /// The side that loses tokens.
+    pub side: Side,
+    /// Whether what counts goes in windows of at most so many tokens, each of which begins with the last quarter of the one
+    /// before. None: in one piece.
+    pub window: Option<usize>,
+}
+
+impl TextTokenizer {
+    /// How many tokens a text may have beside a prompt in front of it.
+    ///
+    /// # Errors
+    /// The tokenizer's own sentence.
+    pub fn room_behind(&self, prompt: &str) -> Result<usize, String> {
+        let n_prompt = self.count(prompt, || false)?;
+        Ok(self.max_tokens.saturating_sub(self.n_added + n_prompt))
+    }
+
+    /// How many tokens a text may have in a pair with a query.
+    ///
+    /// # Errors
+    /// The tokenizer's own sentence.
+    pub fn room_beside(&self, query: &str) -> Result<usize, String> {
+        let room = self.max_tokens.saturating_sub(self.n_added_to_pair);
+        let n_query = self.count(query, || false)?;
+        Ok(room - n_query.min(most_of_query(room)))
+    }
+
+    fn count(&self, text: &str, given_up: impl Fn() -> bool) -> Result<usize, String> {
+        unpanicked(|| Ok(self.bare(text, 0, Side::Right, given_up)?.1))?
+    }
+
+    /// The parts of a text, in bytes and in their order; at least one.
+    ///
+    /// # Errors
+    /// The tokenizer's own sentence.
+    pub(super) fn parts_unless(
+        &self,
+        text: &str,
+        cutting: Cutting,
+        given_up: impl Fn() -> bool,
+    ) -> Result<Vec<Range<usize>>, String> {
+        let places = unpanicked(|| self.places(text, given_up))??;
+        Ok(parts(&places, cutting)
+            .into_iter()
+            .map(|part| text.floor_char_boundary(part.start)..text.ceil_char_boundary(part.end))
+            .collect())
+    }
+
+    /// Where each token of a text begins and ends, in bytes.
+    fn places(&self, text: &str, given_up: impl Fn() -> bool) -> Result<Vec<Range<usize>>, String> {
+        let (mut places, mut rest, mut done) = (Vec::new(), text, 0);
+        while !rest.is_empty() {
+            if given_up() {
+                return Err("the caller left".into());
+            }
+            let (slice, after) = split_slice(rest, self.slice_bytes());
+            let encoding = self.inner.encode(slice, false).map_err(|e| e.to_string())?;
+            let offsets = encoding.get_offsets().iter();
+            places.extend(offsets.map(|(start, end)| done + start..done + end));
+            (rest, done) = (after, done + slice.len());
+        }
+        Ok(places)
+    }
+}
+
+/// The most tokens of a pair's query, of all that both may have.
+pub(super) fn most_of_query(room: usize) -> usize {
+    room * 3 / 4
+}
+
+fn parts(places: &[Range<usize>], cutting: Cutting) -> Vec<Range<usize>> {
+    let (n, most) = (places.len(), cutting.max_tokens.unwrap_or(usize::MAX));
+    let counted = match cutting.side {
+        Side::Right => &places[..n.min(most)],
+        Side::Left => &places[n.saturating_sub(most)..],
+    };
+    let between = |tokens: &[Range<usize>]| match tokens {
+        [] => 0..0,
+        [only] => only.clone(),
+        [first, .., last] => first.start..last.end,
+    };
+    let window = cutting.window.unwrap_or(usize::MAX).max(1);
+    if counted.len() <= window {
+        return vec![between(counted)];
+    }
+    // The last one is as long as the others: it begins earlier.
+    let last = counted.len() - window;
+    let step = window - window / 4;
+    let starts = (0..last).step_by(step).chain([last]);
+    starts
+        .map(|start| between(&counted[start..start + window]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn tiny() -> TextTokenizer {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bge-m3");
+        TextTokenizer::load(&folder, 32, false).unwrap()
+    }
+
+    fn cut(text: &str, cutting: Cutting) -> Vec<&str> {
+        let parts = tiny().parts_unless(text, cutting, || false).unwrap();
+        parts.into_iter().map(|part| &text[part]).collect()
+    }
+
+    const WHOLE: Cutting = Cutting {
+        max_tokens: None,
+        side: Side::Right,
+        window: None,
+    };
+
+    #[test]
+    fn windows_cover_all_tokens_and_overlap_by_a_quarter() {
+        let places: Vec<Range<usize>> = (0..10).map(|i| i * 2..i * 2 + 2).collect();
+        let windows = |window, n: usize| {
+            let cutting = Cutting {
+                window: Some(window),
+                ..WHOLE
+            };
+            parts(&places[..n], cutting)
+        };
+        assert_eq!(windows(4, 10), [0..8, 6..14, 12..20]);
+        assert_eq!(windows(4, 8), [0..8, 6..14, 8..16], "the last is full too");
+        assert_eq!(windows(4, 4), vec![0..8; 1]);
+        assert_eq!(windows(4, 0), vec![0..0; 1], "an empty text is one part");
+        assert_eq!(windows(1, 3), [0..2, 2..4, 4..6]);
+    }
+
+    #[test]
+    fn only_the_tokens_that_count_are_kept_on_the_side_that_is_asked_for() {
+        let text = "word and 向量 检索 word";
+        let n = tiny().count(text, || false).unwrap();
+        let most = |max_tokens, side| Cutting {
+            max_tokens: Some(max_tokens),
+            side,
+            window: None,
+        };
+        assert_eq!(cut(text, most(n, Side::Right)), [text]);
+        let (left, right) = (
+            cut(text, most(n - 1, Side::Left)),
+            cut(text, most(n - 1, Side::Right)),
+        );
+        assert!(text.starts_with(right[0]) && right[0].len() < text.len());
+        assert!(text.ends_with(left[0]) && left[0].len() < text.len());
+    }
+
+    #[test]
+    fn parts_of_a_text_in_slices_are_those_of_the_whole() {
+        let tokenizer = tiny();
+        let text = "longer-than-most, 😀 检索 ".repeat(5000);
+        assert!(text.len() > tokenizer.slice_bytes() * 2);
+        let cutting = Cutting {
+            window: Some(28),
+            ..WHOLE
+        };
+        let parts = tokenizer.parts_unless(&text, cutting, || false).unwrap();
+        assert_eq!(
+            (parts[0].start, parts.last().unwrap().end),
+            (0, text.trim_end().len())
+        );
+        for (a, b) in parts.iter().zip(&parts[1..]) {
+            assert!(a.start < b.start && b.start <= a.end && a.end < b.end);
+        }
+        for part in parts {
+            let n = tokenizer.encode(&text[part]).unwrap().n_tokens_full;
+            assert!(n <= 32, "{n} tokens fit with room for what a cut word adds");
+        }
+    }
+}
