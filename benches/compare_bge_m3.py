@@ -29,13 +29,13 @@ LONG = 8192
 class Server:
     """embedgate with one backend."""
 
-    def __init__(self, program: str, model: str, backend: str, threads: int) -> None:
+    def __init__(self, program: str, model: str, backend: str, threads: int, settings: str = "") -> None:
         self.name = f"embedgate {backend} f32"
         self.file = tempfile.NamedTemporaryFile("w", suffix=".toml")
         self.file.write(
             f'[auth]\nmode = "none"\n[log]\nformat = "json"\n[cache]\nmax_size = "0B"\n[server]\n'
             f'listen = "127.0.0.1:0"\nrequest_timeout = "30m"\nidle_timeout = "1h"\n[models.m]\npath = "{model}"\n'
-            f'backend = {{ type = "{backend}", threads = {threads} }}\n'
+            f'backend = {{ type = "{backend}", threads = {threads} }}\n{settings}\n'
         )
         self.file.flush()
         started = time.perf_counter()
@@ -51,12 +51,13 @@ class Server:
         self.seconds = time.perf_counter() - started
         self.connection = http.client.HTTPConnection(address)
 
-    def embed(self, texts: list) -> None:
-        body = json.dumps({"model": "m", "input": texts, "encoding_format": "base64"})
+    def embed(self, texts: list, **fields: object) -> bytes:
+        body = json.dumps({"model": "m", "input": texts, "encoding_format": "base64"} | fields)
         self.connection.request("POST", "/v1/embeddings", body)
         response = self.connection.getresponse()
         answer = response.read()
         assert response.status == 200, answer
+        return answer
 
     def peak_mib(self) -> int:
         return peak_mib(self.process.pid)

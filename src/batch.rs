@@ -38,6 +38,7 @@ use crate::{
     error::{Error, ErrorKind},
     metrics::ModelMetrics,
     request::Lane,
+    spent::Spent,
 };
 
 /// The results of one sequence: what was asked for is set.
@@ -110,6 +111,8 @@ pub struct Work {
     pub urgent: Urgent,
     /// The leave to run it.
     pub admission: Admission,
+    /// Where its time goes.
+    pub spent: Arc<Spent>,
 }
 
 /// One sequence on its way.
@@ -119,6 +122,7 @@ pub(crate) struct Entry {
     outputs: Outputs,
     urgent: Urgent,
     since: Instant,
+    spent: Arc<Spent>,
     reply: oneshot::Sender<Result<Row, Error>>,
     /// Held until the reply is sent.
     admission: Admission,
@@ -291,6 +295,7 @@ impl Batcher {
             outputs,
             urgent,
             mut admission,
+            spent,
         } = work;
         admission.set_tokens(ids.len());
         let entry = Entry {
@@ -299,6 +304,7 @@ impl Batcher {
             outputs,
             urgent,
             since: Instant::now(),
+            spent,
             reply,
             admission,
         };

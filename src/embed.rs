@@ -23,6 +23,7 @@ use crate::{
     model::{Model, ModelRegistry, tokenizer::Tokenized},
     offload,
     request::{EmbedRequest, EmbedResponse, Input, Lane, Principal, RequestContext, Truncation},
+    spent::{Spent, Step},
 };
 
 /// Requests with at least so many bytes of input are prepared off the threads that serve connections: about 1 ms.
@@ -127,6 +128,7 @@ impl Embedder {
             prompt: Arc::clone(prompt),
             truncation: truncation(model, &request),
             lane: inputs::lane(ctx.lane, model.config.lane, &request.inputs),
+            spent: Arc::clone(&ctx.spent),
         };
 
         let prepared = self.prepare(ctx, &task, request).await?;
@@ -341,6 +343,8 @@ struct Task {
     prompt: Arc<str>,
     truncation: Truncation,
     lane: Lane,
+    /// Of the request that asked first.
+    spent: Arc<Spent>,
 }
 
 /// Tokenizes and runs one input. Holds the leave until the backend has answered.
@@ -356,10 +360,13 @@ async fn compute(
         prompt,
         truncation,
         lane,
+        spent,
     } = task;
+    let started = Instant::now();
     let tokens = model
         .tokenize(&prompt, &input, truncation.side(), lane)
         .await?;
+    spent.add(Step::Tokenize, started.elapsed());
     drop((input, prompt));
     check_length(&model, &tokens, truncation)?;
     let (n_tokens, n_tokens_full) = (tokens.ids.len(), tokens.n_tokens_full);
@@ -369,6 +376,7 @@ async fn compute(
         outputs,
         urgent,
         admission,
+        spent,
     };
     let row = model.batcher().embed(work).await?;
     let is_whole = row

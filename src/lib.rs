@@ -28,6 +28,7 @@ pub mod plugin;
 pub mod reload;
 pub mod request;
 pub mod shutdown;
+pub mod spent;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

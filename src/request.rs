@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use embedgate_core::{Matrix, Outputs, SparseVector};
 
-use crate::limits::Allowance;
+use crate::{limits::Allowance, spent::Spent};
 
 /// A request for embeddings, parsed and not yet validated against the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -353,6 +353,8 @@ pub struct RequestContext {
     pub deadline: Instant,
     /// The lane that the caller or their key's configuration asks for.
     pub lane: Option<Lane>,
+    /// Where its time goes.
+    pub spent: Arc<Spent>,
 }
 
 /// Who a caller is.

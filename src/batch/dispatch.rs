@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::{Notify, mpsc};
 
 use super::{Entry, down, load::Load, queue::BatchQueue, replica::Health, worker::Turn};
-use crate::{metrics::ModelMetrics, request::Lane};
+use crate::{metrics::ModelMetrics, request::Lane, spent::Step};
 
 /// Collects entries and hands a batch to each worker that asks.
 pub(super) struct Dispatcher {
@@ -69,9 +69,10 @@ impl Dispatcher {
             .promote(now, |entry| entry.urgent.load(Ordering::Relaxed));
         let batch = self.queue.next_batch(now);
         for entry in &batch {
-            let wait = entry.since.elapsed().as_secs_f64();
+            let wait = entry.since.elapsed();
+            entry.spent.add(Step::Queue, wait);
             let lane = entry.admission.lane() as usize;
-            self.metrics.queue_seconds[lane].observe(wait);
+            self.metrics.queue_seconds[lane].observe(wait.as_secs_f64());
         }
         // A worker that died since it asked gives the batch back: it waits for another, or for the end.
         if let Err(batch) = turn.batch.send(batch) {

@@ -19,6 +19,7 @@ async fn run(gateway: &TestGateway, lane: Lane, ids: &[u32]) -> Result<Row, Erro
         outputs: Outputs::DENSE,
         urgent: Urgent::default(),
         admission,
+        spent: Arc::default(),
     };
     model.batcher().embed(work).await
 }
@@ -213,6 +214,7 @@ async fn a_row_holds_what_its_own_caller_asked_for() {
                 outputs,
                 urgent: Urgent::default(),
                 admission: admitted.unwrap().remove(0),
+                spent: Arc::default(),
             };
             model.batcher().embed(work).await.unwrap()
         })

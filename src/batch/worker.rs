@@ -11,7 +11,7 @@ use embedgate_core::{Backend, BackendError, EmbeddingBatch, Outputs, TokenBatch}
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Entry, Row, cost::Shape};
-use crate::{error::Error, metrics::ModelMetrics};
+use crate::{error::Error, metrics::ModelMetrics, spent::Step};
 
 /// A worker that is free, or will be in a moment.
 pub(crate) struct Turn {
@@ -93,6 +93,9 @@ impl Worker {
                 Err(Lost) => return Ended::Lost,
             };
             let time = started.elapsed();
+            for entry in &ran.entries {
+                entry.spent.add(Step::Compute, time);
+            }
             let has_results = ran.results.is_some();
             scatter = Some(ran);
             if !has_results {

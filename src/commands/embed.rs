@@ -123,6 +123,7 @@ async fn embed_lines(
         principal: Principal::Anonymous,
         deadline,
         lane: Some(Lane::Bulk),
+        spent: std::sync::Arc::default(),
     };
     let answer = embedder
         .embed(&ctx, Preprocessed::unchanged(request))

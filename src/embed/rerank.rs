@@ -3,7 +3,7 @@
 mod vectors;
 mod windows;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use embedgate_core::Outputs;
 use futures_util::future::try_join_all;
@@ -20,6 +20,7 @@ use crate::{
     request::{
         Cut, EmbedRequest, EmbedResponse, Input, InputKind, Lane, RequestContext, Truncation,
     },
+    spent::Step,
 };
 
 /// Documents are compared in groups whose results take about so many bytes: token vectors of many would fill the memory.
@@ -245,9 +246,11 @@ async fn cross_encode(
     let pairs = pairs.map(|(i, (passage, admission))| async move {
         let scored = async {
             let text = Arc::new(windows::text(passage)?);
+            let started = Instant::now();
             let tokens = model
                 .tokenize_pair(query, text, truncation.side(), lane)
                 .await?;
+            task.ctx.spent.add(Step::Tokenize, started.elapsed());
             check_length(model, &tokens, truncation)?;
             let (from, to) = (tokens.n_tokens_full, tokens.ids.len());
             let work = Work {
@@ -256,6 +259,7 @@ async fn cross_encode(
                 outputs: Outputs::SCORE,
                 urgent: Urgent::default(),
                 admission,
+                spent: Arc::clone(&task.ctx.spent),
             };
             let row = model.batcher().embed(work).await?;
             let missing = || Error::new(ErrorKind::Internal, "the model gave no score");

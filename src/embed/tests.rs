@@ -381,6 +381,7 @@ fn context() -> RequestContext {
         principal: Principal::Anonymous,
         deadline: far(),
         lane: None,
+        spent: std::sync::Arc::default(),
     }
 }
 

@@ -78,6 +78,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             principal,
             deadline,
             lane,
+            spent: Arc::default(),
         }))
     }
 }

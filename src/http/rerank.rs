@@ -3,7 +3,7 @@
 
 pub(super) mod parse;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::response::Response;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use super::{
     error::Failed,
     exchange::{Exchange, respond},
     json,
+    tei::{Told, characters},
     trace::Work,
 };
 use crate::{embed::Ranking, error::Error, offload, request::Input};
@@ -44,6 +45,7 @@ pub(super) async fn either(exchange: Exchange) -> Result<Response, Failed> {
 }
 
 async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error> {
+    let started = Instant::now();
     let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
     let (mut request, asked) = exchange.parse(&parse::KNOWN, parser).await?;
     let (gateway, ctx, embedder) = (&exchange.gateway, &exchange.ctx, exchange.embedder());
@@ -52,6 +54,7 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         false => Vec::new(),
     };
     let n_inputs = request.inputs.len();
+    let n_characters = request.inputs.iter().map(characters).sum();
     let bytes = n_inputs * LINE_BYTES + 2 * documents.iter().map(String::len).sum::<usize>();
     let memory = gateway.body_memory.take(bytes)?;
     if request.model.is_none() {
@@ -69,10 +72,24 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         n_tokens: ranking.n_tokens,
         n_cached: ranking.n_cached,
     };
+    let model = exchange
+        .embedder()
+        .registry()
+        .resolve(Some(&ranking.model))?;
+    let told = (shape == Shape::Tei).then(|| Told {
+        device: model.info.device.clone(),
+        n_characters,
+        n_tokens: ranking.n_tokens,
+        started,
+    });
     let id = Arc::clone(&exchange.ctx.id);
     let render = move || render(shape, &asked, &ranking, &documents, &id);
     let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
-    Ok(respond(json, memory, &added, &cuts, work))
+    let mut response = respond(json, memory, &added, &cuts, work);
+    if let Some(told) = told {
+        told.put(&exchange.ctx.spent, response.headers_mut());
+    }
+    Ok(response)
 }
 
 fn text(input: &Input) -> String {

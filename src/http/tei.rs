@@ -8,15 +8,20 @@ mod tokens;
 
 use std::time::{Duration, Instant};
 
-use axum::{Json, http::HeaderValue, response::Response};
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderValue},
+    response::Response,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(super) use self::tokens::{decode, tokenize};
 use super::{State, context::Context, error::Failed, exchange::Exchange, json};
 use crate::{
-    error::{Error, ErrorKind},
+    error::Error,
     request::{Dense, EmbedRequest, EmbedResponse, Input, VectorText},
+    spent::{Spent, Step},
 };
 
 /// `POST /embed`: a dense vector an input.
@@ -108,26 +113,50 @@ async fn answer(
     let answer = exchange.embed(request).await?;
     let registry = exchange.embedder().registry();
     let model = registry.resolve(Some(&answer.response.model))?;
-    let device = HeaderValue::from_str(&model.info.device);
-    let n_tokens = answer.response.n_tokens();
+    let told = Told {
+        device: model.info.device.clone(),
+        n_characters,
+        n_tokens: answer.response.n_tokens(),
+        started,
+    };
     let mut response = answer.write(render).await?;
-    let headers = response.headers_mut();
-    if let Ok(device) = device {
-        headers.insert("x-compute-type", device);
-    }
-    let took = milliseconds(started.elapsed());
-    for (name, value) in [
-        ("x-compute-characters", n_characters),
-        ("x-compute-tokens", n_tokens),
-        ("x-compute-time", took),
-        ("x-total-time", took),
-    ] {
-        headers.insert(name, value.into());
-    }
+    told.put(&exchange.ctx.spent, response.headers_mut());
     Ok(response)
 }
 
-fn characters(input: &Input) -> usize {
+/// What headers tell of an answer.
+pub(super) struct Told {
+    pub(super) device: String,
+    pub(super) n_characters: usize,
+    pub(super) n_tokens: usize,
+    pub(super) started: Instant,
+}
+
+impl Told {
+    /// Adds the headers. Times are milliseconds; those of a step are means of the inputs that were computed.
+    pub(super) fn put(&self, spent: &Spent, headers: &mut HeaderMap) {
+        if let Ok(device) = HeaderValue::from_str(&self.device) {
+            headers.insert("x-compute-type", device);
+        }
+        let took = milliseconds(self.started.elapsed());
+        for (name, value) in [
+            ("x-compute-characters", self.n_characters),
+            ("x-compute-tokens", self.n_tokens),
+            ("x-compute-time", took),
+            ("x-total-time", took),
+            (
+                "x-tokenization-time",
+                milliseconds(spent.mean(Step::Tokenize)),
+            ),
+            ("x-queue-time", milliseconds(spent.mean(Step::Queue))),
+            ("x-inference-time", milliseconds(spent.mean(Step::Compute))),
+        ] {
+            headers.insert(name, value.into());
+        }
+    }
+}
+
+pub(super) fn characters(input: &Input) -> usize {
     match input {
         Input::Text(text) => text.chars().count(),
         Input::Tokens(_) => 0,
@@ -140,11 +169,7 @@ fn milliseconds(time: Duration) -> usize {
 
 /// `GET /info`: the default model, and what a request may hold.
 pub(super) async fn info(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
-    let model = gateway.embedder()?.registry().resolve(None)?;
-    if !ctx.principal.may_use(model.names()) {
-        let message = "you may not use the default model";
-        return Err(Error::new(ErrorKind::Forbidden, message).into());
-    }
+    let model = gateway.embedder()?.model(&ctx.principal, None)?;
     let model_type = if model.info.outputs.score {
         json!({"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}})
     } else {

@@ -280,6 +280,10 @@ async fn text_embeddings_inference_is_spoken() {
         .await;
         assert_eq!(answer.header("x-compute-characters"), Some("18"));
         assert_eq!(answer.header("x-compute-type"), Some("cpu"));
+        for step in ["tokenization", "queue", "inference"] {
+            let time = answer.header(&format!("x-{step}-time")).unwrap();
+            assert!(time.parse::<u64>().is_ok(), "{step}: {time}");
+        }
         let n_tokens: usize = answer.header("x-compute-tokens").unwrap().parse().unwrap();
         assert!(n_tokens > 8);
         for (i, expected) in expected.iter().enumerate() {
