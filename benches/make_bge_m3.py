@@ -18,6 +18,13 @@ from transformers import XLMRobertaConfig, XLMRobertaModel
 TINY = pathlib.Path(__file__).parent.parent / "tests/fixtures/tiny-bge-m3"
 
 
+def middle(model: XLMRobertaModel, weight: torch.Tensor) -> torch.Tensor:
+    """The bias that leaves half of the tokens with a sparse weight: a random encoder's tokens nearly all have one sign."""
+    ids = torch.randint(4, 2000, (8, 64))
+    with torch.no_grad():
+        return -(model.eval()(ids).last_hidden_state @ weight.T).median().reshape(1)
+
+
 def main() -> None:
     out = pathlib.Path(sys.argv[1])
     shutil.copytree(TINY, out, ignore=shutil.ignore_patterns("*.bin", "*.pt", "onnx"))
@@ -30,7 +37,8 @@ def main() -> None:
     (out / "1_Pooling/config.json").write_text(json.dumps(pooling, indent=2) + "\n")
     model = XLMRobertaModel(XLMRobertaConfig(**{k: v for k, v in config.items() if k != "torch_dtype"}))
     torch.save(model.float().state_dict(), out / "pytorch_model.bin")
-    torch.save({"weight": torch.randn(1, 1024) / 32, "bias": torch.zeros(1)}, out / "sparse_linear.pt")
+    weight = torch.randn(1, 1024) / 32
+    torch.save({"weight": weight, "bias": middle(model, weight)}, out / "sparse_linear.pt")
     torch.save({"weight": torch.randn(1024, 1024) / 32, "bias": torch.zeros(1024)}, out / "colbert_linear.pt")
     print(f"{(out / 'pytorch_model.bin').stat().st_size / 1e9:.2f} GB -> {out}")
 
