@@ -22,13 +22,20 @@ struct Probe {
     /// The providers that send it.
     providers: &'static str,
     path: &'static str,
-    /// Some providers never send a key.
-    with_key: bool,
+    key: Key,
     body: Value,
     /// What it finds, or what is wrong with it.
     read: fn(&Value) -> Result<String, String>,
-    /// What to do where it gets no further than the door.
-    way_in: &'static str,
+}
+
+/// The key that a provider sends.
+#[derive(Clone, Copy)]
+enum Key {
+    /// The one typed into its dialog.
+    Typed,
+    /// One of its own, whatever was typed.
+    Own(&'static str),
+    Never,
 }
 
 pub(super) fn run(command: &DoctorCommand, environment: &Environment) -> Result<(), Failure> {
@@ -79,8 +86,12 @@ async fn ask(probe: &Probe, url: &Target, key: Option<&str>) -> Result<String, S
         name: url.name.clone(),
         url: Uri::from_parts(parts).map_err(|e| e.to_string())?,
     };
-    // Its clients send any word where no key is asked for.
-    let key = probe.with_key.then(|| key.unwrap_or("empty"));
+    let key = match probe.key {
+        // The dialog wants some word where no key is asked for.
+        Key::Typed => Some(key.unwrap_or("empty")),
+        Key::Own(own) => Some(own),
+        Key::Never => None,
+    };
     let started = Instant::now();
     let body = probe.body.to_string().into();
     let reply = Connection::new(&target, key, None, TIMEOUT)
@@ -92,7 +103,7 @@ async fn ask(probe: &Probe, url: &Target, key: Option<&str>) -> Result<String, S
     if reply.status != 200 {
         let shown: String = text.chars().take(300).collect();
         let hint = match reply.status {
-            401 | 403 => probe.way_in,
+            401 | 403 => probe.way_in(),
             404 => "; is there another server at this URL, or no such model?",
             _ => "",
         };
@@ -106,68 +117,110 @@ async fn ask(probe: &Probe, url: &Target, key: Option<&str>) -> Result<String, S
 
 /// Adding a model calls it once, within this time.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-const NEEDS_KEY: &str = "; give the key with --key, or in EMBEDGATE_KEY";
-const NEEDS_OPEN: &str =
-    "; this provider never sends a key: set auth.open_routes = [\"tei\", \"rerank\"]";
 
+impl Probe {
+    /// What to do where it gets no further than the door.
+    fn way_in(&self) -> &'static str {
+        match (self.key, self.path) {
+            (Key::Typed, _) => "; give the key with --key, or in EMBEDGATE_KEY",
+            (Key::Own(_), _) => {
+                "; this provider sends a key of its own: set auth.open_routes = [\"embeddings\"]"
+            }
+            (Key::Never, "/rerank") => {
+                "; this provider never sends a key: set auth.open_routes = [\"tei\", \"rerank\"]"
+            }
+            (Key::Never, _) => {
+                "; this provider never sends a key: set auth.open_routes = [\"tei\"]"
+            }
+        }
+    }
+}
+
+/// Texts of one request of an ingest.
+const N_TEXTS: usize = 16;
+
+fn texts() -> Vec<String> {
+    // An empty chunk comes as this word.
+    let known = ["Test if the model works.", "测试", "None"].map(str::to_owned);
+    let chunks = (known.len()..N_TEXTS).map(|i| format!("Chunk {i} of a document."));
+    known.into_iter().chain(chunks).collect()
+}
+
+/// Source: RAGFlow 0.26.4 and 0.27.0, `rag/llm/embedding_model.py`.
 fn embedding(model: &str) -> Vec<Probe> {
-    let texts = ["Test if the model works.", "测试"];
+    let openai = |providers, key, more: Value, read| {
+        let mut body = json!({"input": texts(), "model": model});
+        body.as_object_mut()
+            .into_iter()
+            .for_each(|body| body.extend(more.as_object().cloned().unwrap_or_default()));
+        Probe {
+            providers,
+            path: "/v1/embeddings",
+            key,
+            body,
+            read,
+        }
+    };
+    let as_floats = json!({"encoding_format": "float", "drop_params": true});
+    // What the client adds where no form is named.
+    let as_base64 = || json!({"encoding_format": "base64"});
     vec![
+        openai(
+            "OpenAI-API-Compatible, VLLM, GPUStack",
+            Key::Typed,
+            as_floats,
+            floats as fn(&Value) -> _,
+        ),
+        openai("Xinference", Key::Typed, as_base64(), base64),
+        openai("LocalAI", Key::Own("empty"), as_base64(), base64),
+        openai("LM-Studio", Key::Own("lm-studio"), as_base64(), base64),
         Probe {
-            providers: "OpenAI-API-Compatible, VLLM",
-            path: "/v1/embeddings",
-            with_key: true,
-            body: json!({"input": texts, "model": model, "encoding_format": "float", "drop_params": true}),
-            read: floats,
-            way_in: NEEDS_KEY,
-        },
-        Probe {
-            providers: "Xinference, LocalAI, LM-Studio, GPUStack",
-            path: "/v1/embeddings",
-            with_key: true,
-            body: json!({"input": texts, "model": model, "encoding_format": "base64"}),
-            read: base64,
-            way_in: NEEDS_KEY,
+            providers: "Ollama",
+            path: "/api/embed",
+            key: Key::Typed,
+            body: json!({"model": model, "input": texts(), "options": {"use_mmap": true}, "keep_alive": -1}),
+            read: of_ollama,
         },
         Probe {
             providers: "HuggingFace, Builtin",
             path: "/embed",
-            with_key: false,
-            body: json!({"inputs": texts, "normalize": true, "truncate": true}),
+            key: Key::Never,
+            body: json!({"inputs": texts(), "normalize": true, "truncate": true}),
             read: bare,
-            way_in: NEEDS_OPEN,
         },
     ]
 }
 
+/// Source: RAGFlow 0.26.4 and 0.27.0, `rag/llm/rerank_model.py`.
 fn reranking(model: &str) -> Vec<Probe> {
     let documents = ["RAGFlow reads documents.", "Rice is cooked in water."];
     let query = "What reads documents?";
+    let plain = json!({"model": model, "query": query, "documents": documents, "top_n": 2});
+    let by_plain = |providers, path| Probe {
+        providers,
+        path,
+        key: Key::Typed,
+        body: plain.clone(),
+        read: ranks,
+    };
     vec![
+        by_plain("OpenAI-API-Compatible, rerank", "/v1/rerank"),
+        by_plain("VLLM, GPUStack, rerank", "/v1/v1/rerank"),
+        by_plain("LocalAI, rerank", "/rerank"),
         Probe {
-            providers: "OpenAI-API-Compatible, VLLM, rerank",
+            providers: "Xinference, rerank",
             path: "/v1/rerank",
-            with_key: true,
-            body: json!({"model": model, "query": query, "documents": documents, "top_n": 2}),
-            read: ranks,
-            way_in: NEEDS_KEY,
-        },
-        Probe {
-            providers: "Xinference, LocalAI, rerank",
-            path: "/v1/rerank",
-            with_key: true,
+            key: Key::Typed,
             body: json!({"model": model, "query": query, "documents": documents,
                 "return_documents": "true", "return_len": "true"}),
             read: ranks,
-            way_in: NEEDS_KEY,
         },
         Probe {
             providers: "HuggingFace, rerank",
             path: "/rerank",
-            with_key: false,
+            key: Key::Never,
             body: json!({"query": query, "texts": documents, "raw_scores": false, "truncate": true}),
             read: bare_ranks,
-            way_in: NEEDS_OPEN,
         },
     ]
 }
@@ -192,9 +245,9 @@ fn of_openai(answer: &Value, width: impl Fn(&Value) -> Option<usize>) -> Result<
     let widths: Option<Vec<usize>> = items.iter().map(width).collect();
     let widths = widths.ok_or("an item of \"data\" has no embedding of the form asked for")?;
     let indices: Vec<Option<u64>> = items.iter().map(|item| item["index"].as_u64()).collect();
-    if indices != [Some(0), Some(1)] {
+    if !indices.iter().copied().eq((0..N_TEXTS as u64).map(Some)) {
         return Err(format!(
-            "2 texts were sent, the items have the indices {indices:?}"
+            "{N_TEXTS} texts were sent, the items have the indices {indices:?}"
         ));
     }
     let tokens = answer["usage"]["total_tokens"].as_u64().unwrap_or(0);
@@ -204,12 +257,22 @@ fn of_openai(answer: &Value, width: impl Fn(&Value) -> Option<usize>) -> Result<
     Ok(format!("{} dimensions, {tokens} tokens", same(&widths)?))
 }
 
+fn of_ollama(answer: &Value) -> Result<String, String> {
+    let tokens = answer["prompt_eval_count"].as_u64().unwrap_or(0);
+    if tokens == 0 {
+        return Err("prompt_eval_count is missing or 0".into());
+    }
+    let found = bare(&answer["embeddings"])?;
+    Ok(format!("{found}, {tokens} tokens"))
+}
+
 fn bare(answer: &Value) -> Result<String, String> {
     let rows = answer.as_array().ok_or("it is no list of vectors")?;
     let widths: Option<Vec<usize>> = rows.iter().map(|row| Some(row.as_array()?.len())).collect();
     let widths = widths.ok_or("it is no list of vectors")?;
-    if widths.len() != 2 {
-        return Err(format!("2 texts were sent, {} vectors came", widths.len()));
+    if widths.len() != N_TEXTS {
+        let n = widths.len();
+        return Err(format!("{N_TEXTS} texts were sent, {n} vectors came"));
     }
     Ok(format!("{} dimensions", same(&widths)?))
 }
