@@ -252,14 +252,20 @@ impl Batcher {
         }
         self.load
             .admit(tokens, lane, deadline)
-            .map_err(|refusal| self.overloaded(refusal))
+            .map_err(|refusal| self.overloaded(refusal, lane))
     }
 
-    fn overloaded(&self, refusal: Refusal) -> Error {
+    /// How many sequences can ever be let in together.
+    #[must_use]
+    pub fn most_at_once(&self, lane: Lane) -> usize {
+        self.load.most_at_once(lane)
+    }
+
+    fn overloaded(&self, refusal: Refusal, lane: Lane) -> Error {
         let name = &self.name;
         let (message, retry_after) = match refusal {
             Refusal::Full { retry_after } => {
-                let capacity = self.load.capacity();
+                let capacity = self.load.most_at_once(lane);
                 let message =
                     format!("the queue of model \"{name}\" is full ({capacity} inputs): try again");
                 (message, retry_after)

@@ -114,7 +114,7 @@ impl Embedder {
         let name = name.unwrap_or_else(|| model.name.clone());
         model.check_outputs(request.outputs)?;
         model.check_dimensions(request.dimensions)?;
-        inputs::check_count(request.inputs.len(), self.max_inputs)?;
+        inputs::check_count("input", request.inputs.len(), self.max_inputs)?;
         let prompt = model
             .prompts
             .choose(request.prompt_name.as_deref(), request.kind)?;
@@ -144,8 +144,11 @@ impl Embedder {
             .collect();
         let keys: Vec<PerHead<CacheKey>> = prepared.iter().map(|input| input.keys).collect();
         if !is_kept.iter().all(|kept| *kept) {
-            self.compute_missing(&task, ctx.deadline, prepared, &mut found)
-                .await?;
+            let computed = self.compute_missing(&task, ctx.deadline, prepared, &mut found);
+            if let Err(error) = computed.await {
+                charge.fail(&error);
+                return Err(error);
+            }
         }
         let embeddings = finish.all(&self.cache, keys, found, &is_kept).await?;
         let answer = EmbedResponse {
@@ -317,6 +320,13 @@ impl<'a> Charge<'a> {
             allowance.charge_tokens(paid);
         }
         Self { allowance, paid }
+    }
+
+    /// Gives it back to who was turned away; an input that made work and failed is paid.
+    fn fail(self, error: &Error) {
+        if matches!(error.kind, ErrorKind::Overloaded | ErrorKind::Unavailable) {
+            self.settle(0);
+        }
     }
 
     /// Makes what was paid what was used.

@@ -105,13 +105,11 @@ impl Error {
         }
     }
 
-    /// Makes the error of a request with too many inputs.
+    /// Makes the error of a list with too many entries.
     #[must_use]
-    pub fn too_many_inputs(n: usize, max: usize) -> Self {
-        Self::invalid(
-            "input",
-            format!("input must hold at most {max} entries, got {n}: split the request"),
-        )
+    pub fn too_many(name: &'static str, n: usize, max: usize) -> Self {
+        let message = format!("{name} must hold at most {max} entries, got {n}: split the request");
+        Self::invalid(name, message)
     }
 
     /// Says which input it is about, where it is about one: a full queue is not.
@@ -132,7 +130,15 @@ impl Error {
             list: List::Documents,
             index: u32::try_from(document_of(entry.index as usize)).unwrap_or(u32::MAX),
         });
-        Self { entry, ..self }
+        let param = match entry {
+            Some(_) => self.param.map(|_| "documents"),
+            None => self.param,
+        };
+        Self {
+            entry,
+            param,
+            ..self
+        }
     }
 
     /// What is added to the headers of the answer.

@@ -8,7 +8,6 @@ pub mod tokenizer;
 
 use std::{
     collections::HashMap,
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +19,7 @@ use embedgate_core::{BackendInfo, Outputs, Pooling};
 
 use self::{
     prompts::Prompts,
-    tokenizer::{Cutting, TextTokenizer, Tokenized, TokenizerPool},
+    tokenizer::{Cutting, Parts, Query, TextTokenizer, Tokenized, TokenizerPool},
 };
 use crate::{
     batch::Batcher,
@@ -133,12 +132,20 @@ impl Model {
             Input::Text(text) => {
                 let text = Arc::new(format!("{prompt}{text}"));
                 let bytes = text.len();
-                let tokens = self.tokenizing.encode(None, text, side, lane).await?;
+                let tokens = self.tokenizing.encode(text, side, lane).await?;
                 self.token_ratio.observe(bytes, tokens.n_tokens_full);
                 Ok(tokens)
             }
             Input::Tokens(ids) => Ok(Tokenized::native(ids, self.info.max_sequence_tokens, side)),
         }
+    }
+
+    /// Turns a query into tokens, for as many pairs as there are.
+    ///
+    /// # Errors
+    /// As [`Model::tokenize`].
+    pub async fn tokenize_query(&self, query: String, lane: Lane) -> Result<Query, Error> {
+        self.tokenizing.encode_query(Arc::new(query), lane).await
     }
 
     /// Turns a query and a text that may answer it into tokens; the text is cut on one side.
@@ -147,19 +154,20 @@ impl Model {
     /// As [`Model::tokenize`].
     pub async fn tokenize_pair(
         &self,
-        query: &Arc<String>,
+        query: &Arc<Query>,
         text: Arc<String>,
         side: Side,
         lane: Lane,
     ) -> Result<Tokenized, Error> {
-        let bytes = query.len() + text.len();
-        let encoding = self.tokenizing.encode(Some(query), text, side, lane);
+        let bytes = text.len();
+        let encoding = self.tokenizing.encode_pair(query, text, side, lane);
         let tokens = encoding.await?;
-        self.token_ratio.observe(bytes, tokens.n_tokens_full);
+        let of_text = tokens.n_tokens_full - query.n_tokens();
+        self.token_ratio.observe(bytes, of_text);
         Ok(tokens)
     }
 
-    /// Cuts a text into parts, in bytes, on the model's tokenizer threads.
+    /// Cuts a text into parts on the model's tokenizer threads.
     ///
     /// # Errors
     /// As [`Model::tokenize`].
@@ -168,20 +176,18 @@ impl Model {
         text: &Arc<String>,
         cutting: Cutting,
         lane: Lane,
-    ) -> Result<Vec<Range<usize>>, Error> {
+    ) -> Result<Parts, Error> {
         self.tokenizing.parts(text, cutting, lane).await
     }
 
-    /// How many tokens a document may have: behind a prompt, or in a pair with a query where the model scores pairs.
+    /// How many tokens a text may have behind a prompt.
     ///
     /// # Errors
     /// As [`Model::tokenize`].
-    pub async fn room(&self, prompt_or_query: String, lane: Lane) -> Result<usize, Error> {
-        let (scores, bytes) = (self.info.outputs.score, prompt_or_query.len());
-        let count = move |tokenizer: &TextTokenizer, _: &dyn Fn() -> bool| match scores {
-            true => tokenizer.room_beside(&prompt_or_query),
-            false => tokenizer.room_behind(&prompt_or_query),
-        };
+    pub async fn room_behind(&self, prompt: Arc<str>, lane: Lane) -> Result<usize, Error> {
+        let bytes = prompt.len();
+        let count =
+            move |tokenizer: &TextTokenizer, _: &dyn Fn() -> bool| tokenizer.room_behind(&prompt);
         self.tokenizing.run(bytes, lane, count).await
     }
 

@@ -238,11 +238,11 @@ pub struct EmbedResponse {
     pub headers: Vec<(String, String)>,
 }
 
-/// An input that was cut.
+/// What was cut of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Its place in the request.
-    pub index: usize,
+    /// Its place among the inputs, or among the documents; none: it is the query that they are ranked for.
+    pub index: Option<usize>,
     /// Tokens of the whole.
     pub from: usize,
     /// Tokens that the model saw.
@@ -325,7 +325,7 @@ impl EmbedResponse {
     pub fn cuts(&self) -> impl Iterator<Item = Cut> {
         let all = self.embeddings.iter().enumerate();
         let all = all.map(|(index, embedding)| Cut {
-            index,
+            index: Some(index),
             from: embedding.n_tokens_full,
             to: embedding.n_tokens,
         });

@@ -30,6 +30,7 @@ pub(crate) struct Load {
     /// Bulk needs one of these too: there are fewer, so that an import leaves room for queries.
     bulk_permits: Arc<Semaphore>,
     capacity: usize,
+    bulk_capacity: usize,
     /// Of each lane: tokens of inputs that wait or run, estimated until they are known.
     tokens: [AtomicU64; 2],
     /// Bits of an f64.
@@ -38,10 +39,12 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn new(capacity: usize, bulk_capacity: usize, tokens_per_second: f64) -> Self {
+        let bulk_capacity = bulk_capacity.min(capacity);
         Self {
             permits: Arc::new(Semaphore::new(capacity)),
-            bulk_permits: Arc::new(Semaphore::new(bulk_capacity.min(capacity))),
+            bulk_permits: Arc::new(Semaphore::new(bulk_capacity)),
             capacity,
+            bulk_capacity,
             tokens: [AtomicU64::new(0), AtomicU64::new(0)],
             tokens_per_second: AtomicU64::new(tokens_per_second.to_bits()),
         }
@@ -112,8 +115,12 @@ impl Load {
         self.capacity - self.permits.available_permits()
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+    /// How many inputs of a lane there can be.
+    pub(crate) fn most_at_once(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Query => self.capacity,
+            Lane::Bulk => self.bulk_capacity,
+        }
     }
 
     /// Tokens a second that are drained, lately.
@@ -219,6 +226,7 @@ mod tests {
         let _bulk = load.admit(&[1; 3], Lane::Bulk, soon()).unwrap();
         assert!(load.admit(&[1], Lane::Bulk, soon()).is_err());
         assert_eq!(load.admit(&[1], Lane::Query, soon()).unwrap().len(), 1);
+        assert_eq!(Lane::ALL.map(|lane| load.most_at_once(lane)), [4, 3]);
     }
 
     #[test]

@@ -86,9 +86,9 @@ fn embedder(
             names.join(", ")
         ))
     })?;
-    let lines_at_once = model.queue_capacity.min(LINES);
     let model = load::load(name, model, &surroundings, &metrics)
         .map_err(|e| anyhow::anyhow!("model {name}: {e}"))?;
+    let lines_at_once = model.batcher().most_at_once(Lane::Bulk).min(LINES);
     let entries = vec![(Entry::Loaded(Arc::new(model)), Vec::new())];
     let registry = ModelRegistry::new(entries, Some(name));
     Ok((

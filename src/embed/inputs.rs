@@ -34,13 +34,13 @@ pub(super) fn lane(said: Option<Lane>, configured: Option<Lane>, inputs: &[Input
 }
 
 /// Refuses a request with no input or with too many.
-pub(super) fn check_count(n: usize, max: usize) -> Result<(), Error> {
+pub(super) fn check_count(name: &'static str, n: usize, max: usize) -> Result<(), Error> {
     match n {
         0 => Err(Error::invalid(
-            "input",
-            "input must hold at least one entry",
+            name,
+            format!("{name} must hold at least one entry"),
         )),
-        n if n > max => Err(Error::too_many_inputs(n, max)),
+        n if n > max => Err(Error::too_many(name, n, max)),
         _ => Ok(()),
     }
 }

@@ -33,6 +33,12 @@ impl Preprocessed {
         &self.request
     }
 
+    /// Bytes by which plugins made its inputs grow, which count as if the client had sent them.
+    #[must_use]
+    pub fn grown(&self, before: usize) -> usize {
+        Input::total_bytes(&self.request.inputs).saturating_sub(before)
+    }
+
     pub(super) fn into_parts(self) -> (EmbedRequest, Vec<(String, String)>) {
         (self.request, self.headers)
     }

@@ -251,6 +251,38 @@ async fn a_full_queue_refuses_with_the_time_to_wait_and_still_serves_what_is_kep
 }
 
 #[tokio::test]
+async fn who_is_turned_away_does_not_pay_for_it() {
+    let gateway = TestGateway::with(|setup| {
+        setup.config.models = model(|m| m.queue_capacity = 1);
+        setup.config.auth = toml::from_str(
+            "limits.few.tokens_per_minute = 30\nkeys = [{ name = \"a\", key = \"of-who-is-turned-away\", limit = \"few\" }, \
+             { name = \"b\", key = \"of-who-fills-the-queue\" }]",
+        )
+        .unwrap();
+    });
+    let key = |key| ("authorization", key);
+    let other = key("Bearer of-who-fills-the-queue");
+    gateway.control.close();
+    let held = tokio::spawn(gateway.post(&[other], &json!({"model": "m", "input": [1]})));
+    gateway.batch_waits().await;
+    let limited = key("Bearer of-who-is-turned-away");
+    let body = json!({"model": "m", "input": [vec![2; 25]]});
+    for _ in 0..3 {
+        let refused = gateway.post(&[limited], &body).await;
+        assert_eq!((refused.status, refused.code()), (429, "overloaded"));
+    }
+    gateway.control.open();
+    assert_eq!(held.await.unwrap().status, 200);
+    gateway.in_flight(0).await;
+    assert_eq!(gateway.post(&[limited], &body).await.status, 200);
+    // 25 of 30 are paid: the next one is let in, and makes a debt.
+    let more = json!({"model": "m", "input": [vec![3; 25]]});
+    assert_eq!(gateway.post(&[limited], &more).await.status, 200);
+    let limit = gateway.post(&[limited], &more).await;
+    assert_eq!((limit.status, limit.code()), (429, "rate_limit_exceeded"));
+}
+
+#[tokio::test]
 async fn who_would_wait_beyond_the_own_deadline_is_refused_at_once() {
     let gateway = TestGateway::with(|setup| setup.tokens_per_second = 10.0);
     let held = gateway.hold(json!([1])).await;

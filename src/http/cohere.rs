@@ -7,13 +7,15 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
+    dense::{DenseForm, FORMS},
     error::Failed,
     exchange::Exchange,
+    input::Inputs,
     json::{self, count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
 };
 use crate::{
     error::Error,
-    request::{Dense, EmbedRequest, EmbedResponse, Side, TokenIds, VectorText},
+    request::{EmbedRequest, EmbedResponse, Side, TokenIds},
 };
 
 /// The members that mean something.
@@ -43,26 +45,8 @@ struct Fields<'a> {
     truncate: Option<&'a RawValue>,
 }
 
-/// How vectors are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Float,
-    Base64,
-    /// A bit a number, whether it is above 0: eight in a signed byte, the first the highest.
-    Binary,
-    /// The same in unsigned bytes.
-    Ubinary,
-}
-
-const FORMS: [(&str, Form); 4] = [
-    ("float", Form::Float),
-    ("base64", Form::Base64),
-    ("binary", Form::Binary),
-    ("ubinary", Form::Ubinary),
-];
-
 /// Those that a request asks for, under their names.
-type Forms = Vec<(&'static str, Form)>;
+type Forms = Vec<(&'static str, DenseForm)>;
 
 pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {
     let (request, forms) = exchange.parse(&KNOWN, parse).await?;
@@ -93,7 +77,7 @@ fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Forms), Error
         dimensions: count("output_dimension", fields.output_dimension)?,
         truncate: end.map(|side| side.is_some()),
         side: end.flatten().unwrap_or(Side::Right),
-        ..EmbedRequest::new(inputs("texts", fields.texts, max_inputs)?)
+        ..EmbedRequest::new(inputs(Inputs::alike("texts", max_inputs), fields.texts)?)
     };
     Ok((request, forms(fields.embedding_types)?))
 }
@@ -105,14 +89,14 @@ fn forms(raw: Option<&RawValue>) -> Result<Forms, Error> {
     if let Some(unknown) = names.iter().find(is_unknown) {
         return Err(wrong("embedding_types", expected, &format!("{unknown:?}")));
     }
-    let is_asked = |(known, form): &(&str, Form)| match names.as_slice() {
-        [] => *form == Form::Float,
+    let is_asked = |(known, form): &(&str, DenseForm)| match names.as_slice() {
+        [] => *form == DenseForm::Float,
         names => names.iter().any(|name| name == known),
     };
     Ok(FORMS.into_iter().filter(is_asked).collect())
 }
 
-fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, Form)]) -> Vec<u8> {
+fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, DenseForm)]) -> Vec<u8> {
     let mut out = br#"{"id":"#.to_vec();
     json::write(&mut out, id);
     out.extend_from_slice(br#","embeddings":{"#);
@@ -123,9 +107,7 @@ fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, Form)]) -> Vec<u8> {
         json::write(&mut out, name);
         out.push(b':');
         json::list(&mut out, &answer.embeddings, |out, embedding| {
-            if let Some(Dense::Numbers(vector)) = &embedding.dense {
-                write_vector(out, vector, *form);
-            }
+            form.write(out, embedding.dense.as_ref());
         });
     }
     let n = answer.n_tokens();
@@ -134,21 +116,4 @@ fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, Form)]) -> Vec<u8> {
     json::write(&mut out, &meta);
     out.extend_from_slice(br#","response_type":"embeddings_by_type"}"#);
     out
-}
-
-fn write_vector(out: &mut Vec<u8>, vector: &[f32], form: Form) {
-    let bits = |eight: &[f32]| {
-        let bit = |(i, x): (usize, &f32)| u8::from(*x > 0.0) << (7 - i);
-        eight.iter().enumerate().map(bit).sum::<u8>()
-    };
-    match form {
-        Form::Float => VectorText::Numbers.write(vector, out),
-        Form::Base64 => VectorText::Base64.write(vector, out),
-        Form::Ubinary => json::list(out, vector.chunks(8), |out, eight| {
-            json::write(out, &bits(eight));
-        }),
-        Form::Binary => json::list(out, vector.chunks(8), |out, eight| {
-            json::write(out, &(i16::from(bits(eight)) - 128));
-        }),
-    }
 }

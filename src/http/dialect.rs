@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    model::tokenizer::TOKENIZER,
+};
 
 /// Whose API a route is after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +50,11 @@ impl Dialect {
 /// Source: text-embeddings-inference 1.9, `core/src/lib.rs` and `router/src/http/server.rs`, `ErrorType`.
 fn tei_type(error: &Error) -> &'static str {
     match error.kind {
-        ErrorKind::InvalidRequest if error.code.as_deref() == Some(EMPTY) => "Empty",
+        ErrorKind::InvalidRequest => match error.code.as_deref() {
+            Some(EMPTY) => "Empty",
+            Some(TOKENIZER) => "Tokenizer",
+            _ => "Validation",
+        },
         ErrorKind::Overloaded => "Overloaded",
         ErrorKind::Unavailable => "Unhealthy",
         ErrorKind::Internal | ErrorKind::DeadlineExceeded => "Backend",
@@ -57,3 +64,25 @@ fn tei_type(error: &Error) -> &'static str {
 
 /// The code of a request without any input, which text-embeddings-inference tells from others.
 pub(super) const EMPTY: &str = "empty_input";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_types_of_text_embeddings_inference() {
+        let invalid = || Error::invalid("inputs", "no");
+        for (error, expected) in [
+            (invalid(), "Validation"),
+            (invalid().with_code(EMPTY), "Empty"),
+            (invalid().with_code(TOKENIZER), "Tokenizer"),
+            (Error::new(ErrorKind::ModelNotFound, "no"), "Validation"),
+            (Error::new(ErrorKind::Overloaded, "no"), "Overloaded"),
+            (Error::new(ErrorKind::Unavailable, "no"), "Unhealthy"),
+            (Error::new(ErrorKind::Internal, "no"), "Backend"),
+            (Error::new(ErrorKind::DeadlineExceeded, "no"), "Backend"),
+        ] {
+            assert_eq!(tei_type(&error), expected, "{error:?}");
+        }
+    }
+}

@@ -86,17 +86,25 @@ impl Exchange {
         known: &'static [&'static str],
         parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, T), Error> + Send + 'static,
     ) -> Result<(EmbedRequest, T), Error> {
-        let (bytes, max_inputs) = (self.bytes().clone(), self.gateway.config.max_inputs);
-        let is_large = bytes.len() >= PARSE_ELSEWHERE;
+        let max_inputs = self.gateway.config.max_inputs;
         let has_preprocessors = self.gateway.plugins.has_preprocessors();
-        let parse = move || {
-            let (mut request, more) = parser(&bytes, max_inputs)?;
+        let parse = move |bytes: &[u8]| {
+            let (mut request, more) = parser(bytes, max_inputs)?;
             if has_preprocessors {
-                request.extra = json::extra(&bytes, known);
+                request.extra = json::extra(bytes, known);
             }
             Ok((request, more))
         };
-        offload::run_if(is_large, parse).await?
+        self.read(parse).await?
+    }
+
+    /// Reads a body, off the threads that serve connections where it is a large one.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let bytes = self.bytes().clone();
+        offload::run_if(bytes.len() >= PARSE_ELSEWHERE, move || read(&bytes)).await
     }
 
     /// Lets plugins see the request, and embeds its inputs.
@@ -104,9 +112,7 @@ impl Exchange {
         let (gateway, ctx, embedder) = (&self.gateway, &self.ctx, self.embedder());
         let before = Input::total_bytes(&request.inputs);
         let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
-        // What plugins add counts as if the client had sent it.
-        let grown = Input::total_bytes(&request.get().inputs).saturating_sub(before);
-        let _grown = gateway.body_memory.take(grown)?;
+        let _grown = gateway.body_memory.take(request.grown(before))?;
         let bytes = answer_bytes(embedder, request.get())?;
         let memory = gateway.body_memory.take(bytes)?;
         let response = embedder.embed(ctx, request).await?;
@@ -206,11 +212,15 @@ fn answer_bytes(embedder: &Embedder, request: &EmbedRequest) -> Result<usize, Er
     Ok(request.inputs.len() * fixed + n_tokens * per_token)
 }
 
-/// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more.
+/// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more. A query that
+/// documents are ranked for is `query:from>to`.
 fn truncated(cuts: &[Cut]) -> Option<HeaderValue> {
     let mut all: Vec<String> = cuts
         .iter()
-        .map(|cut| format!("{}:{}>{}", cut.index, cut.from, cut.to))
+        .map(|Cut { index, from, to }| match index {
+            Some(index) => format!("{index}:{from}>{to}"),
+            None => format!("query:{from}>{to}"),
+        })
         .take(MAX_TRUNCATED + 1)
         .collect();
     if all.is_empty() {

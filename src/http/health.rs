@@ -1,5 +1,7 @@
 //! Is the process alive, is it ready, what is it.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     response::{IntoResponse, Response},
@@ -10,26 +12,41 @@ use super::{
     State,
     error::{Failed, probe},
 };
-use crate::model::{Entry, ModelRegistry};
+use crate::{
+    error::Error,
+    model::{Entry, ModelRegistry},
+};
+
+/// When a model that is down may serve again: its backend is loaded anew.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// `GET /livez`: 200 as long as the process answers.
 pub(super) async fn livez() -> Json<Value> {
     Json(json!({"status": "alive"}))
 }
 
-/// `GET /readyz` and `GET /health`: 200 when requests are served, with the state of each model; else 503.
+/// `GET /readyz`: 200 when requests are served, with the state of each model; else 503.
 pub(super) async fn readyz(gateway: State) -> Response {
     let embedder = match gateway.embedder() {
         Ok(embedder) => embedder,
         Err(error) => return Failed::from(error).into_response(),
     };
     let states = states(embedder.registry());
-    let serving = embedder
-        .registry()
-        .loaded()
-        .any(|model| model.batcher().is_healthy());
+    let serving = serves(embedder.registry());
     let word = if serving { "ready" } else { "down" };
     probe(serving, json!({"status": word, "models": states}))
+}
+
+/// `GET /health`, as text-embeddings-inference has it: 200 without a body when requests are served; else 503.
+pub(super) async fn health(gateway: State) -> Result<(), Failed> {
+    match serves(gateway.embedder()?.registry()) {
+        true => Ok(()),
+        false => Err(Error::unavailable("no model serves", RETRY_AFTER).into()),
+    }
+}
+
+fn serves(registry: &ModelRegistry) -> bool {
+    registry.loaded().any(|model| model.batcher().is_healthy())
 }
 
 /// `GET /`: what this is, for people who paste the base URL into a browser.

@@ -8,10 +8,10 @@ use serde::{
 };
 use serde_json::{error::Category, value::RawValue};
 
-use super::{dialect::EMPTY, openai::input::Inputs};
+use super::{dialect::EMPTY, input::Inputs};
 use crate::{
     error::{Error, ErrorKind},
-    request::{Dense, EmbedResponse, Input, InputKind, Side, VectorText},
+    request::{Input, InputKind, Side},
 };
 
 /// What plugins are shown of the members that mean nothing here.
@@ -116,12 +116,9 @@ pub(super) fn one_of<T: Copy>(
         .ok_or_else(|| wrong(name, &expected, &format!("{given:?}")))
 }
 
-/// Reads inputs in any of their forms, at most `max` of them.
-pub(super) fn inputs(
-    name: &'static str,
-    raw: Option<&RawValue>,
-    max: usize,
-) -> Result<Vec<Input>, Error> {
+/// Reads inputs in any of their forms.
+pub(super) fn inputs(form: Inputs, raw: Option<&RawValue>) -> Result<Vec<Input>, Error> {
+    let name = form.name;
     let Some(raw) = raw else {
         let message =
             format!("{name} is missing: a string, a list of strings, or lists of token ids");
@@ -129,7 +126,7 @@ pub(super) fn inputs(
     };
     let mut deserializer = serde_json::Deserializer::from_str(raw.get());
     // The errors of inputs say themselves which entry is wrong.
-    let read = Inputs { name, max }.deserialize(&mut deserializer);
+    let read = form.deserialize(&mut deserializer);
     read.map_err(|e| {
         let message = without_place(&e.to_string()).to_owned();
         match e.classify() {
@@ -150,7 +147,7 @@ pub(super) fn texts(
     if raw.is_none() {
         return Err(Error::invalid(name, format!("{name} is missing: {list}")));
     }
-    let all = inputs(name, raw, max)?;
+    let all = inputs(Inputs::alike(name, max), raw)?;
     if all.iter().any(|input| matches!(input, Input::Tokens(_))) {
         let message = format!("{name} must be {list}, not token ids");
         return Err(Error::invalid(name, message));
@@ -241,20 +238,4 @@ pub(super) fn list<T>(
         item(out, one);
     }
     out.push(b']');
-}
-
-/// Appends the dense vectors of an answer as a list.
-pub(super) fn dense_list(out: &mut Vec<u8>, answer: &EmbedResponse, form: VectorText) {
-    list(out, &answer.embeddings, |out, embedding| {
-        dense(out, embedding.dense.as_ref(), form);
-    });
-}
-
-/// Appends a dense vector, or null.
-pub(super) fn dense(out: &mut Vec<u8>, vector: Option<&Dense>, form: VectorText) {
-    match vector {
-        Some(Dense::Text(text)) => out.extend_from_slice(text.as_bytes()),
-        Some(Dense::Numbers(vector)) => form.write(vector, out),
-        None => out.extend_from_slice(b"null"),
-    }
 }

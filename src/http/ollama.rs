@@ -14,8 +14,10 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     Gateway, State,
     context::Context,
+    dense::DenseForm,
     error::Failed,
     exchange::Exchange,
+    input::Inputs,
     json::{self, count, inputs, object, typed},
 };
 use crate::{
@@ -55,7 +57,7 @@ pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
         let mut out = br#"{"model":"#.to_vec();
         json::write(&mut out, &answer.model);
         out.extend_from_slice(br#","embeddings":"#);
-        json::dense_list(&mut out, answer, VectorText::Numbers);
+        DenseForm::Float.write_all(&mut out, answer);
         let times = json!({
             "total_duration": u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
             "load_duration": 0,
@@ -75,11 +77,8 @@ pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = br#"{"embedding":"#.to_vec();
         let first = answer.embeddings.first();
-        json::dense(
-            &mut out,
-            first.and_then(|embedding| embedding.dense.as_ref()),
-            VectorText::Numbers,
-        );
+        let dense = first.and_then(|embedding| embedding.dense.as_ref());
+        DenseForm::Float.write(&mut out, dense);
         out.push(b'}');
         out
     };
@@ -99,7 +98,7 @@ fn parse(bytes: &[u8], from: &'static str, max: usize) -> Result<(EmbedRequest, 
         token_ids: TokenIds::Reject,
         dimensions: count("dimensions", fields.dimensions)?,
         truncate: typed("truncate", fields.truncate, "true or false")?,
-        ..EmbedRequest::new(inputs(from, given, max)?)
+        ..EmbedRequest::new(inputs(Inputs::alike(from, max), given)?)
     };
     Ok((request, ()))
 }
@@ -110,8 +109,12 @@ async fn answer(
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
     let (mut request, ()) = exchange.parse(&KNOWN, parser).await?;
+    let asked = request.model.clone().filter(|name| !name.is_empty());
     request.model = request.model.map(|name| known(&exchange, name));
-    let answer = exchange.embed(request).await?;
+    let mut answer = exchange.embed(request).await?;
+    if let Some(asked) = asked {
+        answer.response.model = asked;
+    }
     Ok(answer.write(render).await?)
 }
 

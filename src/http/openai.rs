@@ -1,6 +1,5 @@
 //! `POST /v1/embeddings` as `OpenAI` speaks it, with what else models give, and what Jina's clients add.
 
-pub(super) mod input;
 pub(super) mod parse;
 mod render;
 

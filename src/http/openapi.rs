@@ -57,7 +57,8 @@ pub(super) struct Operation {
     description: &'static str,
     method: HttpMethod,
     request: Option<Body>,
-    answer: Body,
+    /// None: a body without anything in it.
+    answer: Option<Body>,
     failures: &'static [ErrorKind],
     /// Where a body tells whose words its sender knows, the other dialect.
     also: Option<Dialect>,
@@ -71,7 +72,7 @@ impl Operation {
             description,
             method: HttpMethod::Post,
             request: Some(Body::of::<T>()),
-            answer: Body::of::<A>(),
+            answer: Some(Body::of::<A>()),
             failures: &[
                 ErrorKind::InvalidRequest,
                 ErrorKind::Unauthenticated,
@@ -95,7 +96,7 @@ impl Operation {
             description,
             method: HttpMethod::Get,
             request: None,
-            answer: Body::of::<A>(),
+            answer: Some(Body::of::<A>()),
             failures: &[
                 ErrorKind::InvalidRequest,
                 ErrorKind::Unauthenticated,
@@ -114,6 +115,19 @@ impl Operation {
         Self {
             failures: &[],
             ..Self::get::<A>(summary, description)
+        }
+    }
+
+    /// Whether anybody is served: the status alone says it.
+    fn status(summary: &'static str, description: &'static str) -> Self {
+        Self {
+            summary,
+            description,
+            method: HttpMethod::Get,
+            request: None,
+            answer: None,
+            failures: &[ErrorKind::Unavailable],
+            also: None,
         }
     }
 
@@ -172,7 +186,8 @@ fn build() -> OpenApi {
         let bodies = operation
             .request
             .iter()
-            .chain([&operation.answer, &failure]);
+            .chain(&operation.answer)
+            .chain([&failure]);
         components = components.schemas_from_iter(bodies.flat_map(|body| body.schemas.clone()));
         // The document has no word for parameters that hold slashes.
         let path = endpoint.path.replace("{*", "{");
@@ -217,10 +232,12 @@ fn described(endpoint: &Endpoint, operation: &Operation) -> utoipa::openapi::pat
         .description("The answer.")
         .header("x-request-id", text_header(REQUEST_ID));
     if operation.method == HttpMethod::Post {
-        let cut = "Which inputs were cut, as index:from>to in tokens, separated by commas.";
+        let cut = "Which inputs were cut, if any, as index:from>to in tokens, separated by commas; the query of a reranking as query:from>to.";
         answer = answer.header("x-truncated", text_header(cut));
     }
-    let answer = answer.content("application/json", content(operation.answer.reference()));
+    if let Some(body) = &operation.answer {
+        answer = answer.content("application/json", content(body.reference()));
+    }
     let mut described = OperationBuilder::new()
         .tag(tag)
         .summary(Some(operation.summary))

@@ -37,7 +37,7 @@ pub(super) async fn cohere(exchange: Exchange) -> Result<Response, Failed> {
 
 /// `POST /rerank`.
 pub(super) async fn either(exchange: Exchange) -> Result<Response, Failed> {
-    let shape = parse::shape(exchange.bytes());
+    let shape = exchange.read(parse::shape).await?;
     answer(exchange, shape).await.map_err(|error| match shape {
         Shape::Tei => Failed::from(error).in_words_of(Dialect::Tei),
         Shape::Jina | Shape::Cohere => error.into(),
@@ -49,18 +49,22 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
     let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
     let (mut request, asked) = exchange.parse(&parse::KNOWN, parser).await?;
     let (gateway, ctx, embedder) = (&exchange.gateway, &exchange.ctx, exchange.embedder());
+    let n_inputs = request.inputs.len();
+    let n_characters = request.inputs.iter().map(characters).sum();
+    let before = Input::total_bytes(&request.inputs);
+    // Documents that go into the answer are kept, and written.
+    let shown = if asked.with_documents { 2 * before } else { 0 };
+    let bytes = n_inputs * LINE_BYTES + shown;
+    let memory = gateway.body_memory.take(bytes)?;
     let documents: Vec<String> = match asked.with_documents {
         true => request.inputs[1..].iter().map(text).collect(),
         false => Vec::new(),
     };
-    let n_inputs = request.inputs.len();
-    let n_characters = request.inputs.iter().map(characters).sum();
-    let bytes = n_inputs * LINE_BYTES + 2 * documents.iter().map(String::len).sum::<usize>();
-    let memory = gateway.body_memory.take(bytes)?;
     if request.model.is_none() {
         request.model = embedder.registry().reranker().map(str::to_owned);
     }
     let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
+    let _grown = gateway.body_memory.take(request.grown(before))?;
     let take = |bytes| gateway.body_memory.take(bytes);
     let mut ranking = embedder.rerank(ctx, request, asked.length, take).await?;
     exchange.give_back_body();

@@ -157,7 +157,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Place::OPEN
             .at("/readyz", get(health::readyz))
             .says(models_docs::ready()),
-        Place::OPEN.at("/health", get(health::readyz)),
+        Place::new(None, Dialect::Tei)
+            .at("/health", get(health::health))
+            .says(tei_docs::health()),
         Place::OPEN.at("/metrics", get(metrics::metrics)),
         Place::OPEN.at("/openapi.json", get(openapi::document)),
         Place::OPEN.at("/docs", get(openapi::to_page)),

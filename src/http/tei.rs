@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(super) use self::tokens::{decode, tokenize};
-use super::{State, context::Context, error::Failed, exchange::Exchange, json};
+use super::{State, context::Context, dense::DenseForm, error::Failed, exchange::Exchange, json};
 use crate::{
     error::Error,
     request::{Dense, EmbedRequest, EmbedResponse, Input, VectorText},
@@ -28,7 +28,7 @@ use crate::{
 pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = Vec::new();
-        json::dense_list(&mut out, answer, VectorText::Numbers);
+        DenseForm::Float.write_all(&mut out, answer);
         out
     };
     answer(exchange, parse::embed, render).await

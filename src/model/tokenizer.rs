@@ -14,7 +14,10 @@ use tokenizers::{
     normalizers::{Lowercase, Sequence},
 };
 
-pub use self::{parts::Cutting, pool::TokenizerPool};
+pub use self::{
+    parts::{Cutting, Parts},
+    pool::{TOKENIZER, TokenizerPool},
+};
 use crate::request::Side;
 
 /// The tokens of one input, cut to the model's longest sequence.
@@ -54,6 +57,21 @@ pub struct Token {
     pub name: String,
     /// Where it begins and ends in the text, in characters; none for a special token.
     pub place: Option<(usize, usize)>,
+}
+
+/// The tokens of a query, for as many pairs as there are; cut to the most that a query may have of a pair.
+pub struct Query {
+    encoding: Encoding,
+    /// Tokens of the whole query: more than [`Query::n_tokens`] where it was cut.
+    pub n_tokens_full: usize,
+}
+
+impl Query {
+    /// Tokens that stand in each pair.
+    #[must_use]
+    pub fn n_tokens(&self) -> usize {
+        self.encoding.len()
+    }
 }
 
 /// The tokenizer of one model.
@@ -164,34 +182,58 @@ impl TextTokenizer {
         })?
     }
 
-    /// Token ids of a query and a text that may answer it, with special tokens and segments. The text is cut, on one
-    /// side; the query only where it would leave the text less than a quarter.
+    /// The tokens of a query, cut where it alone would be more than three quarters of the longest pair.
     ///
-    /// Source: FlagEmbedding 1.4.2, `inference/reranker/encoder_only/base.py`: queries have three quarters at most, and
-    /// `truncation="only_second"`.
-    fn encode_pair_unless(
+    /// Source: FlagEmbedding 1.4.2, `inference/reranker/encoder_only/base.py`: queries have three quarters at most.
+    fn encode_query_unless(
         &self,
         query: &str,
+        given_up: impl Fn() -> bool,
+    ) -> Result<Query, String> {
+        unpanicked(|| {
+            let most = (self.max_tokens * 3 / 4).min(self.room_of_pair());
+            let (encoding, n_tokens_full) = self.bare(query, most, Side::Right, given_up)?;
+            Ok(Query {
+                encoding,
+                n_tokens_full,
+            })
+        })?
+    }
+
+    /// Token ids of a query and a text that may answer it, with special tokens and segments. The text is cut, on one
+    /// side. Whether the query was cut is not counted here: that is the same in each of its pairs.
+    ///
+    /// Source: FlagEmbedding 1.4.2, `inference/reranker/encoder_only/base.py`: `truncation="only_second"`.
+    fn encode_pair_unless(
+        &self,
+        query: &Query,
         text: &str,
         side: Side,
         given_up: impl Fn() -> bool,
     ) -> Result<Tokenized, String> {
         unpanicked(|| {
-            let room = self.max_tokens.saturating_sub(self.n_added_to_pair);
-            let (first, n_first) =
-                self.bare(query, parts::most_of_query(room), Side::Right, &given_up)?;
-            let left = room - first.len();
-            let (second, n_second) = self.bare(text, left, side, given_up)?;
+            let (text, n_text) = self.bare(text, self.room_beside(query), side, given_up)?;
             let encoding = self
                 .inner
-                .post_process(first, Some(second), true)
+                .post_process(query.encoding.clone(), Some(text), true)
                 .map_err(|e| e.to_string())?;
             Ok(Tokenized {
                 ids: encoding.get_ids().to_vec(),
                 type_ids: encoding.get_type_ids().to_vec(),
-                n_tokens_full: n_first + n_second + self.n_added_to_pair,
+                n_tokens_full: query.n_tokens() + n_text + self.n_added_to_pair,
             })
         })?
+    }
+
+    /// How many tokens a text may have in a pair with a query.
+    #[must_use]
+    pub fn room_beside(&self, query: &Query) -> usize {
+        self.room_of_pair() - query.n_tokens()
+    }
+
+    /// How many tokens both texts of a pair may have together.
+    fn room_of_pair(&self) -> usize {
+        self.max_tokens.saturating_sub(self.n_added_to_pair)
     }
 
     /// The tokens of a text without special ones, cut to `room`; and how many there were.

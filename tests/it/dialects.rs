@@ -254,6 +254,17 @@ async fn jinas_additions_are_understood() {
         .vectors();
     let length = raw[0].iter().map(|x| x * x).sum::<f32>().sqrt();
     assert!((length - 1.0).abs() > 0.01 && cosine(&raw[0], &expected[0]) > 0.999_999);
+    let body = |form: &str| json!({"model": "tiny", "input": "a", "embedding_type": form});
+    let bytes = async |form: &str| -> Vec<i16> {
+        let answer = gateway.embed(&body(form)).await;
+        serde_json::from_value(answer.body["data"][0]["embedding"].clone()).unwrap()
+    };
+    let (signed, unsigned) = (bytes("binary").await, bytes("ubinary").await);
+    for (i, x) in expected[0].iter().enumerate() {
+        assert_eq!(unsigned[i / 8] >> (7 - i % 8) & 1 == 1, *x > 0.0, "bit {i}");
+        assert_eq!(signed[i / 8], unsigned[i / 8] - 128);
+    }
+    assert_eq!(signed.len(), expected[0].len() / 8);
     let image = gateway
         .embed(&json!({"model": "tiny", "input": [{"image": "x"}]}))
         .await;
@@ -290,6 +301,24 @@ async fn text_embeddings_inference_is_spoken() {
             assert!(max_difference(&numbers(&answer.body[i]), expected) < SAME);
         }
     }
+    let tokens = ok(&gateway, "/tokenize", json!({"inputs": "好 world"})).await;
+    let native: Vec<&Value> = tokens[0]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| &token["id"])
+        .collect();
+    let mixed = ok(
+        &gateway,
+        "/embed",
+        json!({"inputs": ["hello world", native]}),
+    )
+    .await;
+    for (i, expected) in expected.iter().enumerate() {
+        assert!(max_difference(&numbers(&mixed[i]), expected) < SAME);
+    }
+    let health = gateway.get("/health").await;
+    assert_eq!((health.status, health.body), (200, json!("")));
     let one = ok(&gateway, "/embed", json!({"inputs": "hello world"})).await;
     assert_eq!(
         one.as_array().unwrap().len(),
@@ -463,7 +492,7 @@ async fn ollama_is_spoken() {
         json!({"model": "tiny:latest", "input": ["a", "b"]}),
     )
     .await;
-    assert_eq!(answer["model"], "tiny");
+    assert_eq!(answer["model"], "tiny:latest", "as it was asked for");
     assert!(answer["prompt_eval_count"].as_u64().unwrap() >= 6);
     assert!(answer["total_duration"].as_u64().unwrap() > 0 && answer["load_duration"] == 0);
     for (i, expected) in expected.iter().enumerate() {
@@ -676,6 +705,20 @@ async fn reranking_is_spoken_as_jina_cohere_and_tei_do() {
         ),
         (
             "/v1/rerank",
+            json!({"query": "a", "documents": ["b", 5]}),
+            400,
+            "/error/message",
+            "documents[1]: is a token id",
+        ),
+        (
+            "/rerank",
+            json!({"query": "a", "texts": vec!["b"; 2049]}),
+            422,
+            "/error",
+            "texts must hold at most 2048 entries, got 2049",
+        ),
+        (
+            "/v1/rerank",
             json!({"query": "a", "documents": ["a"], "return_documents": "yes"}),
             400,
             "/error/message",
@@ -741,10 +784,20 @@ async fn reranking_is_spoken_as_jina_cohere_and_tei_do() {
     }
 }
 
+/// `FlagEmbedding`'s scores of pairs that are longer than the models take.
+#[derive(serde::Deserialize)]
+struct CutPairs {
+    /// Places of query and text.
+    pairs: Vec<[usize; 2]>,
+    scores: std::collections::HashMap<String, Vec<f64>>,
+}
+
 #[tokio::test]
-async fn cross_encoders_score_pairs_as_transformers_does() {
+async fn cross_encoders_score_pairs_as_transformers_and_flag_embedding_do() {
     let reference = Reference::open("tiny_rerankers_reference.safetensors");
     let (texts, pairs) = (texts(), reference.numbers("pairs"));
+    let cut = std::fs::read_to_string(fixtures().join("tiny_cut_pairs_reference.json")).unwrap();
+    let cut: CutPairs = serde_json::from_str(&cut).unwrap();
     for name in ["bert", "xlmr"] {
         let folder = fixtures().join(format!("tiny-{name}-reranker"));
         let gateway = Gateway::start(&format!(
@@ -756,7 +809,7 @@ async fn cross_encoders_score_pairs_as_transformers_does() {
         let lengths = reference.numbers(&format!("{name}.offsets"));
         let mut n = 0;
         for (i, pair) in pairs.chunks(2).enumerate() {
-            // Of those that are cut, transformers cuts both.
+            // Of those that are too long, transformers cuts the longer text.
             if lengths[i + 1] - lengths[i] == 128 {
                 continue;
             }
@@ -776,6 +829,16 @@ async fn cross_encoders_score_pairs_as_transformers_does() {
             n += 1;
         }
         assert!(n >= 20, "{n} pairs of {name} are not cut");
+        for (pair, expected) in cut.pairs.iter().zip(&cut.scores[name]) {
+            let body =
+                json!({"query": texts[pair[0]], "texts": [texts[pair[1]]], "raw_scores": true});
+            let answer = ok(&gateway, "/rerank", body).await;
+            let score = answer[0]["score"].as_f64().unwrap();
+            assert!(
+                (score - expected).abs() < 1e-4,
+                "{name} {pair:?}: {score} {expected}"
+            );
+        }
 
         let body = json!({"query": "a question", "documents": ["one", "two", "word ".repeat(500)]});
         let answer = ok(&gateway, "/v1/rerank", body).await;
@@ -791,6 +854,13 @@ async fn cross_encoders_score_pairs_as_transformers_does() {
             message.contains("documents[1]") && message.contains("at most 128"),
             "{message}"
         );
+        let body = json!({"query": "word ".repeat(500), "documents": ["b"], "truncate": false});
+        let refused = ask(&gateway, "/v1/rerank", body).await;
+        let error = &refused.body["error"];
+        assert_eq!((refused.status, &error["param"]), (400, &json!("query")));
+        let message = error["message"].as_str().unwrap();
+        let expected = "of which model \"ranker\" takes at most 96 beside a document";
+        assert!(message.contains(expected), "{message}");
         for (path, body) in [
             ("/v1/embeddings", json!({"input": "a", "dimensions": 4})),
             ("/embed", json!({"inputs": "a"})),
@@ -871,8 +941,37 @@ async fn long_documents_are_scored_in_windows_and_the_best_one_counts() {
         // Only the first tokens count: then both are the same text.
         let first = json!({"max_tokens_per_doc": 3});
         let (few, header) = scores(&[&filler, &long], first).await;
-        assert_eq!(header, None);
+        let n_tokens = async |text: &str| {
+            let body = json!({"inputs": text, "add_special_tokens": false});
+            let tokens = ok(&gateway, "/tokenize", body).await;
+            tokens[0].as_array().unwrap().len()
+        };
+        let (n_filler, n_long) = (n_tokens(&filler).await, tokens.len());
+        assert_eq!(header, Some(format!("0:{n_filler}>3,1:{n_long}>3")));
         assert!(near(few[0], few[1]), "{folder}: {few:?}");
+
+        // More windows than a request may have inputs.
+        let many = "word ".repeat(2100 * step);
+        let (_, header) = scores(
+            &[&many[..many.len() / 4]],
+            json!({"long_documents": "windows"}),
+        )
+        .await;
+        assert_eq!(header, None);
+
+        // A query that is cut is said, too.
+        let body = json!({"query": "word ".repeat(500), "documents": ["one", "two"]});
+        let answer = ask(&gateway, "/v1/rerank", body).await;
+        let (from, to) = match has_query {
+            true => (n_tokens(&"word ".repeat(500)).await, 96),
+            false => (n_tokens(&"word ".repeat(500)).await + n_special, 128),
+        };
+        let said = format!("query:{from}>{to}");
+        assert_eq!(
+            answer.header("x-truncated"),
+            Some(said.as_str()),
+            "{folder}"
+        );
 
         let endless = "word ".repeat(128 * 2048);
         let body = json!({"query": query, "documents": [endless], "long_documents": "windows"});
@@ -1025,24 +1124,33 @@ fn the_doctor_says_what_ragflow_would_make_of_a_server() {
     let (code, words, text) = doctor(&open, &["--rerank-model", "tiny"]);
     assert_eq!(
         (code, words.join(" ").as_str()),
-        (Some(0), "ok   ok   ok   ok   ok   ok  "),
+        (Some(0), ["ok  "; 11].join(" ").as_str()),
         "{text}"
     );
-    assert_eq!(text.matches("64 dimensions").count(), 3, "{text}");
+    assert_eq!(text.matches("64 dimensions").count(), 6, "{text}");
 
     let key = "the-only-key-there-is";
-    let closed = tiny_config("").replace("mode = \"none\"", &format!("keys = [\"{key}\"]"));
-    let closed = Gateway::start(&closed);
+    let closed_config = tiny_config("").replace("mode = \"none\"", &format!("keys = [\"{key}\"]"));
+    let closed = Gateway::start(&closed_config);
     let (code, words, text) = doctor(&closed, &["--key", key]);
     assert_eq!(
         (code, words.join(" ").as_str()),
-        (Some(1), "ok   ok   FAIL     "),
+        (Some(1), "ok   ok   FAIL FAIL ok   FAIL     "),
         "{text}"
     );
-    assert!(
-        text.contains("401") && text.contains("open_routes = [\"tei\""),
-        "{text}"
-    );
+    for word in [
+        "401",
+        "open_routes = [\"tei\"]",
+        "open_routes = [\"embeddings\"]",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let keys = format!("keys = [\"{key}\"]");
+    let open_routes = "open_routes = [\"embeddings\", \"tei\", \"rerank\"]";
+    let open = closed_config.replace(&keys, &format!("{keys}\n{open_routes}"));
+    let open = Gateway::start(&open);
+    let (code, _, text) = doctor(&open, &["--key", key, "--rerank-model", "tiny"]);
+    assert_eq!(code, Some(0), "{text}");
     let (_, words, text) = doctor(&closed, &[]);
     assert_eq!(words[0], "FAIL");
     assert!(text.contains("--key"), "{text}");

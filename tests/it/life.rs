@@ -79,7 +79,12 @@ async fn until_models_are_loaded_requests_get_503_with_retry_after() {
     let config = tiny_config("").replace(&format!("{:?}", tiny_bge_m3()), &format!("{model:?}"));
     let gateway = Gateway::start_loading(&config, &[]);
     assert_eq!(gateway.get("/livez").await.status, 200);
-    for path in ["/readyz", "/health", "/v1/models"] {
+    let health = gateway.get("/health").await;
+    assert_eq!(
+        (health.status, &health.body["error_type"]),
+        (503, &json!("Unhealthy"))
+    );
+    for path in ["/readyz", "/v1/models"] {
         let answer = gateway.get(path).await;
         assert_eq!(
             (answer.status, answer.header("retry-after")),

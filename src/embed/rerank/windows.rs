@@ -1,18 +1,22 @@
-//! Documents that are longer than a model takes, in windows: the best one counts.
+//! Documents as they go to the model: whole, cut, or, where they are longer than it takes, in windows of which the best
+//! one counts.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::try_join_all;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::MOST_QUERY_BYTES;
+use super::{Task, text};
 use crate::{
-    error::{Error, ErrorKind},
+    error::Error,
     model::{Model, tokenizer::Cutting},
-    request::{EmbedRequest, Input, InputKind, Lane, LongDocuments},
+    request::{Cut, Input, InputKind, LongDocuments},
 };
 
-/// A part of a text may have some tokens more than the text has there: a word that is cut is other tokens.
-const SLACK: usize = 4;
+/// Windows overlap by a quarter: they take up to 4/3 of the document's bytes.
+const WINDOW_BYTES_PER_BYTE: usize = 2;
+/// Where a token begins and ends, while a text is cut; at worst each byte is a token.
+const PLACE_BYTES_PER_BYTE: usize = size_of::<std::ops::Range<usize>>();
 
 /// What is asked about long documents.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,38 +38,54 @@ impl Length {
     }
 }
 
-/// Documents, or windows of them, as they go to the model.
+/// How many tokens a document may have behind the prompt of documents, where that matters.
+pub(super) async fn room(task: &Task<'_>, length: Length) -> Result<usize, Error> {
+    if !length.in_windows(task.model) {
+        return Ok(0);
+    }
+    let prompt = task.request.prompt_name.as_deref();
+    let prompt = task.model.prompts.choose(prompt, InputKind::Document)?;
+    task.model.room_behind(Arc::clone(prompt), task.lane).await
+}
+
+/// Documents, or parts of them, as they go to the model.
 pub(super) struct Passages {
     /// In the order of the documents.
-    pub(super) inputs: Vec<Input>,
+    inputs: Vec<Input>,
     /// The document of each.
     documents: Vec<usize>,
+    /// What documents lost before the model sees them.
+    shortened: Vec<Cut>,
+    /// Of the texts of windows.
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Passages {
-    /// Cuts documents as it is asked.
+    /// Cuts documents as it is asked, where there is room for so many tokens of one. `take` gives leave to hold so many
+    /// bytes.
     pub(super) async fn of(
-        model: &Model,
-        request: &EmbedRequest,
+        task: &Task<'_>,
         length: Length,
-        query: &Input,
+        room: usize,
         documents: Vec<Input>,
-        lane: Lane,
+        take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
     ) -> Result<Self, Error> {
+        let (model, lane) = (task.model, task.lane);
         if !length.cuts(model) {
             return Ok(Self {
                 documents: (0..documents.len()).collect(),
                 inputs: documents,
+                shortened: Vec::new(),
+                _memory: None,
             });
         }
-        let window = match length.in_windows(model) {
-            true => Some(room(model, request, query, lane).await?),
-            false => None,
-        };
+        let bytes = Input::total_bytes(&documents);
+        let memory = take(bytes * WINDOW_BYTES_PER_BYTE)?;
+        let _places = take(bytes * PLACE_BYTES_PER_BYTE)?;
         let cutting = Cutting {
             max_tokens: length.max_tokens,
-            side: request.side,
-            window,
+            side: task.request.side,
+            room: length.in_windows(model).then_some(room),
         };
         let cut = documents
             .into_iter()
@@ -73,31 +93,36 @@ impl Passages {
             .map(|(i, document)| async move {
                 let text = Arc::new(text(document)?);
                 let parts = model.parts(&text, cutting, lane).await;
-                Ok::<_, Error>((
-                    text,
-                    parts.map_err(|error| error.of_input(i).of_document(|i| i))?,
-                ))
+                let parts = parts.map_err(|error| error.of_input(i).of_document(|i| i))?;
+                Ok::<_, Error>((text, parts))
             });
+        let cut = try_join_all(cut).await?;
+        check_count(task, cut.iter().map(|(_, parts)| parts.ranges.len()).sum())?;
         let mut passages = Self {
             inputs: Vec::new(),
             documents: Vec::new(),
+            shortened: Vec::new(),
+            _memory: Some(memory),
         };
-        for (i, (text, parts)) in try_join_all(cut).await?.into_iter().enumerate() {
-            for part in parts {
-                passages.inputs.push(Input::Text(text[part].to_owned()));
+        for (i, (text, parts)) in cut.into_iter().enumerate() {
+            if parts.n_counted < parts.n_tokens {
+                passages.shortened.push(Cut {
+                    index: Some(i),
+                    from: parts.n_tokens,
+                    to: parts.n_counted,
+                });
+            }
+            for range in parts.ranges {
+                passages.inputs.push(Input::Text(text[range].to_owned()));
                 passages.documents.push(i);
             }
         }
-        let (n, most) = (passages.inputs.len(), model.config.queue_capacity);
-        if n > most {
-            let message = format!(
-                "documents make {n} windows, and model \"{}\" takes at most {most} at once: send less, or ask for \
-                 \"long_documents\": \"truncate\"",
-                model.name
-            );
-            return Err(Error::invalid("documents", message));
-        }
         Ok(passages)
+    }
+
+    /// The passages, which are read once.
+    pub(super) fn take_inputs(&mut self) -> Vec<Input> {
+        std::mem::take(&mut self.inputs)
     }
 
     /// The document of a passage.
@@ -117,37 +142,69 @@ impl Passages {
         }
         best
     }
-}
 
-/// The text of an input.
-pub(super) fn text(input: Input) -> Result<String, Error> {
-    match input {
-        Input::Text(text) => Ok(text),
-        Input::Tokens(_) => Err(Error::invalid(
-            "documents",
-            "documents and queries are texts",
-        )),
+    /// What the query and each document lost, of what passages lost: before the model saw them and when it did. Of
+    /// several passages of one document, the first that was cut speaks for it.
+    pub(super) fn cuts(&self, of_passages: Vec<Cut>) -> Vec<Cut> {
+        let mut all: BTreeMap<Option<usize>, Cut> = BTreeMap::new();
+        for cut in of_passages {
+            let index = cut.index.map(|passage| self.document(passage));
+            all.entry(index).or_insert(Cut { index, ..cut });
+        }
+        for before in &self.shortened {
+            let cut_again = |after: &mut Cut| {
+                // The model counts what stands around the document too.
+                let around = after.from.saturating_sub(before.to);
+                after.from = before.from + around;
+            };
+            let entry = all.entry(before.index).and_modify(cut_again);
+            entry.or_insert(*before);
+        }
+        all.into_values().collect()
     }
 }
 
-/// How many tokens a window may have beside what comes with it.
-async fn room(
-    model: &Model,
-    request: &EmbedRequest,
-    query: &Input,
-    lane: Lane,
-) -> Result<usize, Error> {
-    let beside = if model.info.outputs.score {
-        let Input::Text(query) = query else {
-            return Err(Error::new(ErrorKind::Internal, "a query without text"));
+/// Refuses documents that make more windows than can ever be let in at once.
+fn check_count(task: &Task<'_>, n: usize) -> Result<(), Error> {
+    let most = task.model.batcher().most_at_once(task.lane);
+    if n <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "documents make {n} windows, and model \"{}\" takes at most {most} at once: send less, or ask for \
+         \"long_documents\": \"truncate\"",
+        task.model.name
+    );
+    Err(Error::invalid("documents", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_document_lost_before_and_in_the_model_is_said_as_one() {
+        let cut = |index, from, to| Cut { index, from, to };
+        let passages = Passages {
+            inputs: Vec::new(),
+            documents: vec![0, 1, 1, 2],
+            shortened: vec![cut(Some(0), 100, 40), cut(Some(2), 9, 5)],
+            _memory: None,
         };
-        let end = query.floor_char_boundary(MOST_QUERY_BYTES);
-        query[..end].to_owned()
-    } else {
-        let prompt = request.prompt_name.as_deref();
-        let prompt = model.prompts.choose(prompt, InputKind::Document)?;
-        prompt.to_string()
-    };
-    let room = model.room(beside, lane).await?;
-    Ok(room.saturating_sub(SLACK).max(1))
+        let of_passages = vec![
+            cut(None, 50, 20),
+            cut(Some(0), 42, 32),
+            cut(Some(1), 34, 32),
+            cut(Some(2), 40, 32),
+        ];
+        assert_eq!(
+            passages.cuts(of_passages),
+            [
+                cut(None, 50, 20),
+                cut(Some(0), 102, 32),
+                cut(Some(1), 34, 32),
+                cut(Some(2), 9, 5),
+            ]
+        );
+    }
 }

@@ -4,10 +4,14 @@ use embedgate_core::Outputs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::{count, inputs, kind, object, one_of, perhaps, typed, words, wrong};
+use super::super::{
+    dense::{DenseForm, FORMS},
+    input::Inputs,
+    json::{count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
+};
 use crate::{
     error::Error,
-    request::{EmbedRequest, Side, TokenIds, VectorText},
+    request::{EmbedRequest, Side, TokenIds},
 };
 
 /// The members that mean something, as in [`Fields`].
@@ -63,7 +67,7 @@ struct Fields<'a> {
 /// How the results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
-    pub(super) dense: VectorText,
+    pub(super) dense: DenseForm,
     pub(super) sparse: SparseForm,
     /// Whether [`SparseForm::Lists`] also has the tokens.
     pub(super) sparse_tokens: bool,
@@ -115,7 +119,7 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
         outputs: outputs(fields.outputs)?,
-        text: Some(form.dense),
+        text: form.dense.text(),
         kind: kind(said.as_deref()),
         prompt_name: typed("prompt_name", fields.prompt_name, "a string")?,
         user: perhaps(fields.user),
@@ -124,20 +128,18 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
         normalize: typed("normalized", fields.normalized, boolean)?,
         truncate: cut.map(|side| side.is_some()),
         side: cut.flatten().unwrap_or(Side::Right),
-        ..EmbedRequest::new(inputs("input", fields.input, max_inputs)?)
+        ..EmbedRequest::new(inputs(Inputs::alike("input", max_inputs), fields.input)?)
     };
     Ok((request, form))
 }
 
 fn form(fields: &Fields<'_>) -> Result<Form, Error> {
-    let encodings = [
-        ("float", VectorText::Numbers),
-        ("base64", VectorText::Base64),
-    ];
-    let dense = match one_of("encoding_format", fields.encoding_format, &encodings)? {
+    // Jina's embedding_type knows more forms than OpenAI's encoding_format, which come first.
+    let dense = match one_of("encoding_format", fields.encoding_format, &FORMS[..2])? {
         Some(said) => said,
-        None => one_of("embedding_type", fields.embedding_type, &encodings)?
-            .unwrap_or(VectorText::Numbers),
+        None => {
+            one_of("embedding_type", fields.embedding_type, &FORMS)?.unwrap_or(DenseForm::Float)
+        }
     };
     let sparse_forms = [
         ("qdrant", SparseForm::Lists),
@@ -150,8 +152,8 @@ fn form(fields: &Fields<'_>) -> Result<Form, Error> {
         ("base64_f16", ColbertForm::F16),
     ];
     let as_dense = match dense {
-        VectorText::Numbers => ColbertForm::Numbers,
-        VectorText::Base64 => ColbertForm::F32,
+        DenseForm::Base64 => ColbertForm::F32,
+        DenseForm::Float | DenseForm::Binary | DenseForm::Ubinary => ColbertForm::Numbers,
     };
     let colbert = one_of("colbert_format", fields.colbert_format, &colbert_forms)?;
     Ok(Form {
@@ -241,7 +243,7 @@ mod tests {
             (request.model, request.dimensions, request.truncate),
             (None, None, None)
         );
-        assert_eq!(form.dense, VectorText::Numbers);
+        assert_eq!(form.dense, DenseForm::Float);
         assert_eq!(request.outputs, Outputs::DENSE);
     }
 }

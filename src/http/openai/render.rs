@@ -35,7 +35,7 @@ pub(super) fn response(
         out.extend_from_slice(br#"{"object":"embedding","index":"#);
         json::write(out, &i);
         out.extend_from_slice(br#","embedding":"#);
-        json::dense(out, embedding.dense.as_ref(), form.dense);
+        form.dense.write(out, embedding.dense.as_ref());
         if let Some(weights) = &embedding.sparse {
             out.extend_from_slice(br#","sparse_embedding":"#);
             sparse(out, weights, form, tokenizer);
@@ -148,6 +148,7 @@ fn colbert(out: &mut Vec<u8>, vectors: &Matrix, form: ColbertForm) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::dense::DenseForm;
 
     fn answer(vector: Vec<f32>) -> EmbedResponse {
         let embedding = Embedding {
@@ -166,7 +167,7 @@ mod tests {
         }
     }
 
-    fn form(dense: VectorText) -> Form {
+    fn form(dense: DenseForm) -> Form {
         Form {
             dense,
             sparse: SparseForm::Lists,
@@ -183,7 +184,7 @@ mod tests {
             .collect();
         let json: serde_json::Value = serde_json::from_slice(&response(
             &answer(vector.clone()),
-            &form(VectorText::Numbers),
+            &form(DenseForm::Float),
             None,
         ))
         .unwrap();
@@ -202,7 +203,7 @@ mod tests {
     fn base64_is_little_endian_padded_and_standard() {
         let json: serde_json::Value = serde_json::from_slice(&response(
             &answer(vec![1.0, -2.5]),
-            &form(VectorText::Base64),
+            &form(DenseForm::Base64),
             None,
         ))
         .unwrap();

@@ -2,7 +2,10 @@
 
 use utoipa::ToSchema;
 
-use super::{Operation, openai::Texts};
+use super::{
+    Operation,
+    openai::{EmbeddingType, Texts},
+};
 
 pub(in crate::http) fn embed() -> Operation {
     Operation::post::<CohereEmbedRequest, CohereEmbedResponse>(
@@ -18,7 +21,7 @@ pub(super) struct CohereEmbedRequest {
     /// search_query, search_document or another word, which says nothing.
     input_type: Option<serde_json::Value>,
     /// float where nothing is said.
-    embedding_types: Option<Vec<CohereType>>,
+    embedding_types: Option<Vec<EmbeddingType>>,
     #[schema(minimum = 0)]
     output_dimension: Option<u64>,
     truncate: Option<Truncate>,
@@ -46,15 +49,6 @@ pub(super) enum Truncate {
     None,
     Start,
     End,
-}
-
-#[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum CohereType {
-    Float,
-    Base64,
-    Binary,
-    Ubinary,
 }
 
 #[derive(ToSchema)]

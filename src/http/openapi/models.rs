@@ -23,7 +23,7 @@ pub(in crate::http) fn live() -> Operation {
 }
 
 pub(in crate::http) fn ready() -> Operation {
-    Operation::probe::<Ready>("Are requests served?", "503 where not; also at `/health`.")
+    Operation::probe::<Ready>("Are requests served?", "503 where not.")
 }
 
 #[derive(ToSchema)]

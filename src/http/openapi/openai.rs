@@ -25,8 +25,8 @@ pub(super) struct EmbeddingsRequest {
     input: Inputs,
     /// Numbers, or base64 of little-endian f32.
     encoding_format: Option<Encoding>,
-    /// Jina's name of encoding_format.
-    embedding_type: Option<Encoding>,
+    /// Jina's name of encoding_format, with two forms more.
+    embedding_type: Option<EmbeddingType>,
     /// Cut to so many dimensions, and made length 1 again.
     #[schema(minimum = 0)]
     dimensions: Option<u64>,
@@ -71,6 +71,17 @@ pub(super) enum Inputs {
 
 /// A list that is not empty. Always written in its place, and never by its name.
 pub(super) struct NonEmpty<T>(Vec<T>);
+
+/// Texts and token ids beside each other.
+pub(super) type Mixed = NonEmpty<TextOrIds>;
+
+/// A text, or its token ids.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(super) enum TextOrIds {
+    Text(#[schema(inline)] Text),
+    Ids(#[schema(inline)] Ids),
+}
 
 /// Several texts.
 pub(super) type Texts = NonEmpty<Text>;
@@ -135,6 +146,16 @@ pub(super) struct TextObject {
 enum Encoding {
     Float,
     Base64,
+}
+
+/// binary and ubinary: whether numbers are above 0, eight in a signed or an unsigned byte, the first the highest bit.
+#[derive(ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum EmbeddingType {
+    Float,
+    Base64,
+    Binary,
+    Ubinary,
 }
 
 /// Whether, or on which side.
@@ -213,7 +234,7 @@ struct Embedding {
     colbert_embedding: Option<Colbert>,
 }
 
-/// Numbers, or base64 of little-endian f32.
+/// Numbers (or bytes of bits), or base64 of little-endian f32.
 #[derive(ToSchema)]
 #[serde(untagged)]
 pub(super) enum Vector {

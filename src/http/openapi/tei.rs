@@ -4,7 +4,7 @@ use utoipa::ToSchema;
 
 use super::{
     Operation,
-    openai::{AnyIdLists, Ids, Inputs, Texts},
+    openai::{AnyIdLists, Ids, Mixed, Texts},
 };
 
 pub(in crate::http) fn embed() -> Operation {
@@ -46,6 +46,10 @@ pub(in crate::http) fn decode() -> Operation {
     Operation::post::<TeiDecodeRequest, TeiTexts>("Join tokens to texts", "")
 }
 
+pub(in crate::http) fn health() -> Operation {
+    Operation::status("Is anybody served?", "200 without a body, or 503.")
+}
+
 pub(in crate::http) fn info() -> Operation {
     Operation::get::<TeiInfo>("Describe the default model", "")
 }
@@ -54,7 +58,7 @@ pub(in crate::http) fn info() -> Operation {
 pub(super) struct TeiEmbedRequest {
     /// The model's name; text-embeddings-inference has but one.
     model: Option<String>,
-    inputs: Inputs,
+    inputs: TeiInputs,
     /// false: vectors as they come from the model.
     normalize: Option<bool>,
     /// Cut to so many dimensions.
@@ -66,6 +70,15 @@ pub(super) struct TeiEmbedRequest {
     /// A prompt of the model, by its name.
     prompt_name: Option<String>,
     parameters: Option<serde_json::Value>,
+}
+
+/// One text, one text's token ids, or several of either.
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum TeiInputs {
+    Text(String),
+    Ids(#[schema(inline)] Ids),
+    Several(#[schema(inline)] Mixed),
 }
 
 /// The side on which over-long inputs are cut.

@@ -4,7 +4,10 @@ use embedgate_core::Outputs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::{count, inputs, object, texts, truncation_direction, typed, wrong};
+use super::super::{
+    input::{Inputs, Mix},
+    json::{count, inputs, object, texts, truncation_direction, typed, wrong},
+};
 use crate::{
     error::Error,
     request::{EmbedRequest, Input, TokenIds, VectorText},
@@ -46,7 +49,12 @@ struct Parameters<'a> {
 
 pub(super) fn embed(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
     let fields: Fields<'_> = object(bytes, "inputs")?;
-    let given = inputs("inputs", fields.inputs, max_inputs)?;
+    let form = Inputs {
+        name: "inputs",
+        max: max_inputs,
+        mix: Mix::Any,
+    };
+    let given = inputs(form, fields.inputs)?;
     Ok((request(&fields, &Parameters::default(), given)?, ()))
 }
 

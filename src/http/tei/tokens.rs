@@ -9,6 +9,7 @@ use serde_json::{json, value::RawValue};
 use super::super::{
     error::Failed,
     exchange::{Exchange, json_body},
+    input::Inputs,
     json,
     json::{inputs, object, typed},
 };
@@ -16,7 +17,7 @@ use crate::{
     error::{Error, ErrorKind},
     model::{
         Model,
-        tokenizer::{TextTokenizer, Token},
+        tokenizer::{TOKENIZER, TextTokenizer, Token},
     },
     offload,
     request::{Input, InputKind},
@@ -44,7 +45,10 @@ struct Fields<'a> {
 pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, Failed> {
     let fields: Fields<'_> = object(exchange.bytes(), "inputs")?;
     let model = model(&exchange, &fields)?;
-    let given = inputs("inputs", fields.inputs, exchange.gateway.config.max_inputs)?;
+    let given = inputs(
+        Inputs::alike("inputs", exchange.gateway.config.max_inputs),
+        fields.inputs,
+    )?;
     let with_special = typed(
         "add_special_tokens",
         fields.add_special_tokens,
@@ -81,7 +85,7 @@ fn all_tokens(
 ) -> Result<Vec<u8>, Error> {
     let tokens = texts.iter().map(|text| {
         let tokens = tokenizer.tokens(text, with_special);
-        tokens.map_err(|e| Error::invalid("inputs", e))
+        tokens.map_err(|e| Error::invalid("inputs", e).with_code(TOKENIZER))
     });
     let tokens: Vec<Vec<Token>> = tokens.collect::<Result<_, _>>()?;
     let mut out = Vec::new();
@@ -110,7 +114,10 @@ fn all_tokens(
 pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<String>>, Failed> {
     let fields: Fields<'_> = object(exchange.bytes(), "ids")?;
     let model = model(&exchange, &fields)?;
-    let given = inputs("ids", fields.ids, exchange.gateway.config.max_inputs)?;
+    let given = inputs(
+        Inputs::alike("ids", exchange.gateway.config.max_inputs),
+        fields.ids,
+    )?;
     let skip = typed(
         "skip_special_tokens",
         fields.skip_special_tokens,

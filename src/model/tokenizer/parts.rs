@@ -5,6 +5,9 @@ use std::ops::Range;
 use super::{TextTokenizer, split_slice, unpanicked};
 use crate::request::Side;
 
+/// A part of a text may have some tokens more than the text has there: a word that is cut is other tokens.
+const SLACK: usize = 4;
+
 /// How a text is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cutting {
@@ -12,9 +15,20 @@ pub struct Cutting {
     pub max_tokens: Option<usize>,
     /// The side that loses tokens.
     pub side: Side,
-    /// Whether what counts goes in windows of at most so many tokens, each of which begins with the last quarter of the one
-    /// before. None: in one piece.
-    pub window: Option<usize>,
+    /// Whether what counts goes in windows where there is room for so many tokens; each begins with the last quarter of
+    /// the one before. None: in one piece.
+    pub room: Option<usize>,
+}
+
+/// A text in parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The parts, in bytes and in their order; at least one.
+    pub ranges: Vec<Range<usize>>,
+    /// Tokens of the whole text.
+    pub n_tokens: usize,
+    /// Tokens that count.
+    pub n_counted: usize,
 }
 
 impl TextTokenizer {
@@ -23,25 +37,19 @@ impl TextTokenizer {
     /// # Errors
     /// The tokenizer's own sentence.
     pub fn room_behind(&self, prompt: &str) -> Result<usize, String> {
-        let n_prompt = self.count(prompt, || false)?;
+        // Where prompt and text meet there may be other tokens than each has alone.
+        let n_prompt = match self.count(prompt, || false)? {
+            0 => 0,
+            n => n + SLACK,
+        };
         Ok(self.max_tokens.saturating_sub(self.n_added + n_prompt))
-    }
-
-    /// How many tokens a text may have in a pair with a query.
-    ///
-    /// # Errors
-    /// The tokenizer's own sentence.
-    pub fn room_beside(&self, query: &str) -> Result<usize, String> {
-        let room = self.max_tokens.saturating_sub(self.n_added_to_pair);
-        let n_query = self.count(query, || false)?;
-        Ok(room - n_query.min(most_of_query(room)))
     }
 
     fn count(&self, text: &str, given_up: impl Fn() -> bool) -> Result<usize, String> {
         unpanicked(|| Ok(self.bare(text, 0, Side::Right, given_up)?.1))?
     }
 
-    /// The parts of a text, in bytes and in their order; at least one.
+    /// Cuts a text. One that need not be cut is one part, from end to end.
     ///
     /// # Errors
     /// The tokenizer's own sentence.
@@ -50,12 +58,26 @@ impl TextTokenizer {
         text: &str,
         cutting: Cutting,
         given_up: impl Fn() -> bool,
-    ) -> Result<Vec<Range<usize>>, String> {
+    ) -> Result<Parts, String> {
         let places = unpanicked(|| self.places(text, given_up))??;
-        Ok(parts(&places, cutting)
-            .into_iter()
-            .map(|part| text.floor_char_boundary(part.start)..text.ceil_char_boundary(part.end))
-            .collect())
+        let counted = counted(&places, cutting);
+        let is_whole = counted.len() == places.len();
+        let mut ranges = match cutting.room {
+            // As many tokens as it was counted to have.
+            Some(room) if !is_whole || counted.len() > room => {
+                windows(counted, room.saturating_sub(SLACK).max(1))
+            }
+            _ if is_whole => vec![0..text.len()],
+            _ => windows(counted, usize::MAX),
+        };
+        for range in &mut ranges {
+            *range = text.floor_char_boundary(range.start)..text.ceil_char_boundary(range.end);
+        }
+        Ok(Parts {
+            ranges,
+            n_tokens: places.len(),
+            n_counted: counted.len(),
+        })
     }
 
     /// Where each token of a text begins and ends, in bytes.
@@ -75,23 +97,22 @@ impl TextTokenizer {
     }
 }
 
-/// The most tokens of a pair's query, of all that both may have.
-pub(super) fn most_of_query(room: usize) -> usize {
-    room * 3 / 4
-}
-
-fn parts(places: &[Range<usize>], cutting: Cutting) -> Vec<Range<usize>> {
+/// The tokens that count.
+fn counted(places: &[Range<usize>], cutting: Cutting) -> &[Range<usize>] {
     let (n, most) = (places.len(), cutting.max_tokens.unwrap_or(usize::MAX));
-    let counted = match cutting.side {
+    match cutting.side {
         Side::Right => &places[..n.min(most)],
         Side::Left => &places[n.saturating_sub(most)..],
-    };
+    }
+}
+
+/// Windows of at most so many tokens, at least 1, in bytes.
+fn windows(counted: &[Range<usize>], window: usize) -> Vec<Range<usize>> {
     let between = |tokens: &[Range<usize>]| match tokens {
         [] => 0..0,
         [only] => only.clone(),
         [first, .., last] => first.start..last.end,
     };
-    let window = cutting.window.unwrap_or(usize::MAX).max(1);
     if counted.len() <= window {
         return vec![between(counted)];
     }
@@ -117,25 +138,20 @@ mod tests {
 
     fn cut(text: &str, cutting: Cutting) -> Vec<&str> {
         let parts = tiny().parts_unless(text, cutting, || false).unwrap();
-        parts.into_iter().map(|part| &text[part]).collect()
+        let ranges = parts.ranges.into_iter();
+        ranges.map(|range| &text[range]).collect()
     }
 
     const WHOLE: Cutting = Cutting {
         max_tokens: None,
         side: Side::Right,
-        window: None,
+        room: None,
     };
 
     #[test]
     fn windows_cover_all_tokens_and_overlap_by_a_quarter() {
         let places: Vec<Range<usize>> = (0..10).map(|i| i * 2..i * 2 + 2).collect();
-        let windows = |window, n: usize| {
-            let cutting = Cutting {
-                window: Some(window),
-                ..WHOLE
-            };
-            parts(&places[..n], cutting)
-        };
+        let windows = |window, n: usize| windows(&places[..n], window);
         assert_eq!(windows(4, 10), [0..8, 6..14, 12..20]);
         assert_eq!(windows(4, 8), [0..8, 6..14, 8..16], "the last is full too");
         assert_eq!(windows(4, 4), vec![0..8; 1]);
@@ -150,7 +166,7 @@ mod tests {
         let most = |max_tokens, side| Cutting {
             max_tokens: Some(max_tokens),
             side,
-            window: None,
+            room: None,
         };
         assert_eq!(cut(text, most(n, Side::Right)), [text]);
         let (left, right) = (
@@ -162,15 +178,30 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_just_fits_is_one_part_and_one_that_just_does_not_is_two() {
+        let text = " word and 向量 检索 word and more of it \n";
+        let n = tiny().count(text, || false).unwrap();
+        let within = |room| Cutting {
+            room: Some(room),
+            ..WHOLE
+        };
+        assert_eq!(cut(text, within(n)), [text]);
+        assert_eq!(cut(text, within(n - 1)).len(), 2);
+        let parts = tiny().parts_unless(text, within(n - 1), || false).unwrap();
+        assert_eq!((parts.n_tokens, parts.n_counted), (n, n));
+    }
+
+    #[test]
     fn parts_of_a_text_in_slices_are_those_of_the_whole() {
         let tokenizer = tiny();
         let text = "longer-than-most, 😀 检索 ".repeat(5000);
         assert!(text.len() > tokenizer.slice_bytes() * 2);
         let cutting = Cutting {
-            window: Some(28),
+            room: Some(32),
             ..WHOLE
         };
         let parts = tokenizer.parts_unless(&text, cutting, || false).unwrap();
+        let parts = parts.ranges;
         assert_eq!(
             (parts[0].start, parts.last().unwrap().end),
             (0, text.trim_end().len())

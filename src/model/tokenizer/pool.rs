@@ -2,13 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::oneshot;
 
-use super::{Cutting, TextTokenizer, Tokenized};
+use super::{Cutting, Parts, Query, TextTokenizer, Tokenized};
 use crate::{
     error::Error,
     request::{Lane, Side},
@@ -85,6 +84,9 @@ impl Jobs {
     }
 }
 
+/// The code of a text that the tokenizer refuses.
+pub const TOKENIZER: &str = "tokenizer";
+
 /// Tokenizer threads of one model; they end when the pool is dropped.
 pub struct TokenizerPool {
     jobs: Arc<Jobs>,
@@ -114,30 +116,56 @@ impl TokenizerPool {
         Ok(pool)
     }
 
-    /// Tokenizes one text, or a pair of a query and a text, cut on one side.
+    /// Tokenizes one text, cut on one side.
     ///
     /// # Errors
     /// As [`TokenizerPool::run`].
     pub async fn encode(
         &self,
-        query: Option<&Arc<String>>,
         text: Arc<String>,
         side: Side,
         lane: Lane,
     ) -> Result<Tokenized, Error> {
-        let bytes = text.len() + query.map_or(0, |query| query.len());
-        let (weak, weak_query) = (Arc::downgrade(&text), query.map(Arc::downgrade));
+        let weak = Arc::downgrade(&text);
         let encode = move |tokenizer: &TextTokenizer, given_up: &dyn Fn() -> bool| {
-            let text = weak.upgrade().unwrap_or_default();
-            match weak_query.map(|query| query.upgrade().unwrap_or_default()) {
-                None => tokenizer.encode_unless(&text, side, given_up),
-                Some(query) => tokenizer.encode_pair_unless(&query, &text, side, given_up),
-            }
+            tokenizer.encode_unless(&weak.upgrade().unwrap_or_default(), side, given_up)
         };
-        self.run(bytes, lane, encode).await
+        self.run(text.len(), lane, encode).await
     }
 
-    /// Cuts a text into parts, in bytes.
+    /// Tokenizes a query, for [`TokenizerPool::encode_pair`].
+    ///
+    /// # Errors
+    /// As [`TokenizerPool::run`].
+    pub async fn encode_query(&self, query: Arc<String>, lane: Lane) -> Result<Query, Error> {
+        let weak = Arc::downgrade(&query);
+        let encode = move |tokenizer: &TextTokenizer, given_up: &dyn Fn() -> bool| {
+            tokenizer.encode_query_unless(&weak.upgrade().unwrap_or_default(), given_up)
+        };
+        self.run(query.len(), lane, encode).await
+    }
+
+    /// Tokenizes a text beside a query, cut on one side.
+    ///
+    /// # Errors
+    /// As [`TokenizerPool::run`].
+    pub async fn encode_pair(
+        &self,
+        query: &Arc<Query>,
+        text: Arc<String>,
+        side: Side,
+        lane: Lane,
+    ) -> Result<Tokenized, Error> {
+        let (weak, weak_query) = (Arc::downgrade(&text), Arc::downgrade(query));
+        let encode = move |tokenizer: &TextTokenizer, given_up: &dyn Fn() -> bool| {
+            let text = weak.upgrade().unwrap_or_default();
+            let query = weak_query.upgrade().ok_or("the caller left")?;
+            tokenizer.encode_pair_unless(&query, &text, side, given_up)
+        };
+        self.run(text.len(), lane, encode).await
+    }
+
+    /// Cuts a text into parts.
     ///
     /// # Errors
     /// As [`TokenizerPool::run`].
@@ -146,7 +174,7 @@ impl TokenizerPool {
         text: &Arc<String>,
         cutting: Cutting,
         lane: Lane,
-    ) -> Result<Vec<Range<usize>>, Error> {
+    ) -> Result<Parts, Error> {
         let weak = Arc::downgrade(text);
         let cut = move |tokenizer: &TextTokenizer, given_up: &dyn Fn() -> bool| {
             tokenizer.parts_unless(&weak.upgrade().unwrap_or_default(), cutting, given_up)
@@ -180,7 +208,7 @@ impl TokenizerPool {
             )
         };
         let result = answer.await.map_err(gone)?;
-        result.map_err(|e| Error::invalid("input", e))
+        result.map_err(|e| Error::invalid("input", e).with_code(TOKENIZER))
     }
 }
 

@@ -13,10 +13,21 @@ use crate::{error::Error, request::Input};
 ///
 /// Of a list with more than `max` entries the rest is counted and not kept, so that a small body cannot become a large
 /// amount of memory.
-pub(in crate::http) struct Inputs {
+pub(super) struct Inputs {
     /// The member of the body, for messages.
-    pub(in crate::http) name: &'static str,
-    pub(in crate::http) max: usize,
+    pub(super) name: &'static str,
+    pub(super) max: usize,
+    /// Which entries may stand beside each other.
+    pub(super) mix: Mix,
+}
+
+/// Which entries of a list may stand beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mix {
+    /// Strings beside strings, lists of token ids beside such lists.
+    Alike,
+    /// Strings and lists of token ids in any order.
+    Any,
 }
 
 impl<'de> DeserializeSeed<'de> for Inputs {
@@ -47,81 +58,87 @@ impl<'de> Visitor<'de> for Inputs {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Input>, A::Error> {
-        let Some(first) = next(&mut list, 0)? else {
+        let Some(first) = self.next(&mut list, 0)? else {
             return Err(de::Error::custom(format!(
                 "{} must hold at least one entry, got an empty list",
                 self.name
             )));
         };
         match first {
-            Entry::Id(id) => Ok(vec![Input::Tokens(ids(id, list)?)]),
-            first => several(first, list, self.max),
+            Entry::Id(id) => Ok(vec![Input::Tokens(self.ids(id, list)?)]),
+            first => self.several(first, list),
         }
     }
 }
 
-/// The rest of a list that began with a token id.
-fn ids<'de, A: SeqAccess<'de>>(first: u32, mut list: A) -> Result<Vec<u32>, A::Error> {
-    let mut ids = vec![first];
-    while let Some(entry) = next(&mut list, ids.len())? {
-        match entry {
-            Entry::Id(id) => ids.push(id),
-            other => return Err(mixed(ids.len(), &other, "a token id")),
-        }
+impl Inputs {
+    /// What most dialects take: entries that are alike.
+    pub(super) fn alike(name: &'static str, max: usize) -> Self {
+        let mix = Mix::Alike;
+        Self { name, max, mix }
     }
-    Ok(ids)
-}
 
-/// The rest of a list that began with a string or a list.
-fn several<'de, A: SeqAccess<'de>>(
-    first: Entry,
-    mut list: A,
-    max: usize,
-) -> Result<Vec<Input>, A::Error> {
-    let of_texts = matches!(first, Entry::Text(_));
-    let mut inputs = Vec::from_iter(first.into_input());
-    while inputs.len() < max {
-        let Some(entry) = next(&mut list, inputs.len())? else {
-            return Ok(inputs);
-        };
-        match entry {
-            Entry::Text(text) if of_texts => inputs.push(Input::Text(text)),
-            Entry::Ids(ids) if !of_texts => inputs.push(Input::Tokens(ids)),
-            other => {
-                return Err(mixed(
-                    inputs.len(),
-                    &other,
-                    if of_texts { "a string" } else { "a list" },
-                ));
+    /// The rest of a list that began with a token id.
+    fn ids<'de, A: SeqAccess<'de>>(&self, first: u32, mut list: A) -> Result<Vec<u32>, A::Error> {
+        let mut ids = vec![first];
+        while let Some(entry) = self.next(&mut list, ids.len())? {
+            match entry {
+                Entry::Id(id) => ids.push(id),
+                other => return Err(self.mixed(ids.len(), &other, "a token id")),
             }
         }
+        Ok(ids)
     }
-    let mut n = inputs.len();
-    while list.next_element::<IgnoredAny>()?.is_some() {
-        n += 1;
+
+    /// The rest of a list that began with a string or a list.
+    fn several<'de, A: SeqAccess<'de>>(
+        &self,
+        first: Entry,
+        mut list: A,
+    ) -> Result<Vec<Input>, A::Error> {
+        let of_texts = matches!(first, Entry::Text(_));
+        let takes = |is_text: bool| is_text == of_texts || self.mix == Mix::Any;
+        let mut inputs = Vec::from_iter(first.into_input());
+        while inputs.len() < self.max {
+            let Some(entry) = self.next(&mut list, inputs.len())? else {
+                return Ok(inputs);
+            };
+            match entry {
+                Entry::Text(text) if takes(true) => inputs.push(Input::Text(text)),
+                Entry::Ids(ids) if takes(false) => inputs.push(Input::Tokens(ids)),
+                other => {
+                    let first = if of_texts { "a string" } else { "a list" };
+                    return Err(self.mixed(inputs.len(), &other, first));
+                }
+            }
+        }
+        let mut n = inputs.len();
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            n += 1;
+        }
+        if n > self.max {
+            return Err(de::Error::custom(Error::too_many(self.name, n, self.max)));
+        }
+        Ok(inputs)
     }
-    if n > max {
-        return Err(de::Error::custom(Error::too_many_inputs(n, max)));
+
+    fn next<'de, A: SeqAccess<'de>>(
+        &self,
+        list: &mut A,
+        i: usize,
+    ) -> Result<Option<Entry>, A::Error> {
+        list.next_element().map_err(|e| self.at(i, &e.to_string()))
     }
-    Ok(inputs)
-}
 
-fn next<'de, A: SeqAccess<'de>>(list: &mut A, i: usize) -> Result<Option<Entry>, A::Error> {
-    list.next_element().map_err(|e| at(i, &e.to_string()))
-}
+    fn mixed<E: de::Error>(&self, i: usize, entry: &Entry, first: &str) -> E {
+        let kind = entry.kind();
+        self.at(i, &format!("{kind}, while the first entry is {first}"))
+    }
 
-fn mixed<E: de::Error>(i: usize, entry: &Entry, first: &str) -> E {
-    at(
-        i,
-        &format!("{}, while the first entry is {first}", entry.kind()),
-    )
-}
-
-fn at<E: de::Error>(i: usize, message: &str) -> E {
-    E::custom(format!(
-        "input[{i}]: {}",
-        super::super::json::without_place(message)
-    ))
+    fn at<E: de::Error>(&self, i: usize, message: &str) -> E {
+        let message = super::json::without_place(message);
+        E::custom(format!("{}[{i}]: {message}", self.name))
+    }
 }
 
 /// One entry of a list.

@@ -1,0 +1,73 @@
+//! The forms in which dialects write dense vectors.
+
+use super::json;
+use crate::request::{Dense, EmbedResponse, VectorText};
+
+/// How a dense vector is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DenseForm {
+    /// A list of numbers.
+    Float,
+    /// Base64 of little-endian f32.
+    Base64,
+    /// A bit a number, whether it is above 0: eight in a signed byte, the first the highest.
+    ///
+    /// Source: Cohere's API reference, version 2, "Embed": the unsigned byte less 128.
+    Binary,
+    /// The same in unsigned bytes.
+    Ubinary,
+}
+
+/// All of them, by their names.
+pub(super) const FORMS: [(&str, DenseForm); 4] = [
+    ("float", DenseForm::Float),
+    ("base64", DenseForm::Base64),
+    ("binary", DenseForm::Binary),
+    ("ubinary", DenseForm::Ubinary),
+];
+
+impl DenseForm {
+    /// The form in which vectors are kept as text, where it is one.
+    pub(super) fn text(self) -> Option<VectorText> {
+        match self {
+            Self::Float => Some(VectorText::Numbers),
+            Self::Base64 => Some(VectorText::Base64),
+            Self::Binary | Self::Ubinary => None,
+        }
+    }
+
+    /// About how many bytes so many numbers take.
+    pub(super) fn bytes(self, n: usize) -> usize {
+        match self.text() {
+            Some(text) => text.bytes(n),
+            None => n.div_ceil(8) * "-128,".len(),
+        }
+    }
+
+    /// Appends the vectors of an answer as a list.
+    pub(super) fn write_all(self, out: &mut Vec<u8>, answer: &EmbedResponse) {
+        json::list(out, &answer.embeddings, |out, embedding| {
+            self.write(out, embedding.dense.as_ref());
+        });
+    }
+
+    /// Appends a vector, or null. One that is text already was asked for in this form.
+    pub(super) fn write(self, out: &mut Vec<u8>, vector: Option<&Dense>) {
+        let bits = |eight: &[f32]| {
+            let bit = |(i, x): (usize, &f32)| u8::from(*x > 0.0) << (7 - i);
+            eight.iter().enumerate().map(bit).sum::<u8>()
+        };
+        match (vector, self.text()) {
+            (None, _) => out.extend_from_slice(b"null"),
+            (Some(Dense::Text(text)), _) => out.extend_from_slice(text.as_bytes()),
+            (Some(Dense::Numbers(vector)), Some(text)) => text.write(vector, out),
+            (Some(Dense::Numbers(vector)), None) => {
+                json::list(out, vector.chunks(8), |out, eight| {
+                    let byte = i16::from(bits(eight));
+                    let shift = if self == Self::Binary { 128 } else { 0 };
+                    json::write(out, &(byte - shift));
+                });
+            }
+        }
+    }
+}
