@@ -4,7 +4,7 @@
 //! goes, so nothing starves within it; its company are the entries nearest to it in length, while the batch stays within
 //! its budgets, and while each costs less in this batch than in one of its own: padding can cost more than a batch. An
 //! entry that alone exceeds the budgets goes alone. Bulk that has had no batch for `aging_seconds` goes before the queries
-//! once.
+//! once: however long its batch takes, queries have the next one.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -110,6 +110,8 @@ pub struct BatchQueue<T> {
     arrivals: u64,
     last_query: f64,
     last_bulk_batch: f64,
+    /// Whether the last batch was of bulk that went before queries.
+    bulk_went_first: bool,
 }
 
 impl<T> BatchQueue<T> {
@@ -123,6 +125,7 @@ impl<T> BatchQueue<T> {
             arrivals: 0,
             last_query: f64::NEG_INFINITY,
             last_bulk_batch: f64::NEG_INFINITY,
+            bulk_went_first: false,
         }
     }
 
@@ -201,6 +204,7 @@ impl<T> BatchQueue<T> {
         if lane == Lane::Bulk {
             self.last_bulk_batch = now;
         }
+        self.bulk_went_first = lane == Lane::Bulk && self.len(Lane::Query) > 0;
         let (budget, cost) = (self.budget, self.cost);
         let fits = |batch: Shape, next: Shape| {
             let together = batch.with(next.longest);
@@ -232,7 +236,7 @@ impl<T> BatchQueue<T> {
             |since: f64| now - since.max(self.last_bulk_batch) > self.budget.aging_seconds;
         match (has_query, bulk_since) {
             (false, None) => None,
-            (true, Some(since)) if is_aged(since) => Some(Lane::Bulk),
+            (true, Some(since)) if is_aged(since) && !self.bulk_went_first => Some(Lane::Bulk),
             (true, _) => Some(Lane::Query),
             (false, Some(_)) => Some(Lane::Bulk),
         }
@@ -319,6 +323,18 @@ mod tests {
         }
         let order: Vec<usize> = (0..9).map(|i| queue.next_batch(f64::from(i))[0]).collect();
         assert_eq!(order, [100, 101, 102, 103, 104, 105, 0, 106, 107]);
+    }
+
+    #[test]
+    fn bulk_whose_batches_last_longer_than_it_ages_leaves_queries_every_other_one() {
+        let mut queue = queue(Layout::Packed, 10, &[10, 10, 10]);
+        for i in 0..3 {
+            queue.push(Lane::Query, 10, 0.0, 100 + i);
+        }
+        let order: Vec<usize> = (1..=6)
+            .map(|i| queue.next_batch(f64::from(i) * 6.0)[0])
+            .collect();
+        assert_eq!(order, [0, 100, 1, 101, 2, 102]);
     }
 
     #[test]
