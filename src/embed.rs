@@ -118,9 +118,12 @@ impl Embedder {
         let prompt = model
             .prompts
             .choose(request.prompt_name.as_deref(), request.kind)?;
+        let own = model.info.dimensions;
+        let is_cut = request.dimensions.is_some_and(|n| n < own);
         let finish = Finish {
-            dimensions: request.dimensions.unwrap_or(model.info.dimensions),
-            normalize: request.normalize.unwrap_or(model.normalize),
+            dimensions: request.dimensions.unwrap_or(own),
+            // Cut vectors are made length 1 again, unless the request says that it wants none of that.
+            normalize: request.normalize.unwrap_or(model.normalize || is_cut),
             text: request.text,
         };
         let task = Task {

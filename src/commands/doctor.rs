@@ -61,6 +61,10 @@ async fn ragflow(args: &RagflowArgs, environment: &Environment) -> anyhow::Resul
     for probe in probes {
         let (providers, path) = (probe.providers, probe.path);
         let (word, said) = match ask(&probe, &args.url, key.as_deref()).await {
+            Ok(found) if matches!(probe.key, Key::Never) => {
+                let by = "; by the server's default model, since this provider names none";
+                ("ok  ", format!("{found}{by}"))
+            }
             Ok(found) => ("ok  ", found),
             Err(problem) => {
                 is_well = false;

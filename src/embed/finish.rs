@@ -93,13 +93,13 @@ impl Finish {
         }
     }
 
-    /// A dense vector, cut to `dimensions`; of length 1 when asked for, or when it was cut.
+    /// A dense vector, cut to `dimensions`; of length 1 when asked for.
     fn dense(self, value: &CachedValue) -> Vec<f32> {
         let Payload::Dense(numbers) = &value.payload else {
             return Vec::new();
         };
         let mut vector = numbers.first(self.dimensions);
-        if self.normalize || vector.len() < numbers.len() {
+        if self.normalize {
             normalize(&mut vector);
         }
         vector
@@ -191,11 +191,8 @@ mod tests {
     fn vectors_are_cut_and_normalized_as_asked() {
         let whole = [3.0, 4.0, 12.0];
         assert_eq!(finish(&whole, 3, false), whole);
-        assert_eq!(
-            finish(&whole, 2, false),
-            [0.6, 0.8],
-            "cut vectors are always normalized"
-        );
+        assert_eq!(finish(&whole, 2, false), [3.0, 4.0]);
+        assert_eq!(finish(&whole, 2, true), [0.6, 0.8]);
         assert_eq!(
             finish(&whole, 3, true),
             [3.0 / 13.0, 4.0 / 13.0, 12.0 / 13.0]

@@ -46,7 +46,19 @@ impl BodyMemory {
     /// # Errors
     /// `Overloaded` when there is not so much left, `PayloadTooLarge` when there never is.
     pub(super) fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        if bytes >> 10 > self.kib {
+        self.take_beside(0, bytes)
+    }
+
+    /// Takes memory for one more piece of a request that holds so much already.
+    ///
+    /// # Errors
+    /// As [`BodyMemory::take`].
+    pub(super) fn take_beside(
+        &self,
+        held: usize,
+        bytes: usize,
+    ) -> Result<OwnedSemaphorePermit, Error> {
+        if (held + bytes) >> 10 > self.kib {
             let message = "this request and its answer exceed server.max_bodies: split the request";
             return Err(Error::new(ErrorKind::PayloadTooLarge, message));
         }

@@ -65,7 +65,8 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
     }
     let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
     let _grown = gateway.body_memory.take(request.grown(before))?;
-    let take = |bytes| gateway.body_memory.take(bytes);
+    let held = exchange.bytes().len() + bytes;
+    let take = |more| gateway.body_memory.take_beside(held, more);
     let mut ranking = embedder.rerank(ctx, request, asked.length, take).await?;
     exchange.give_back_body();
     let added = std::mem::take(&mut ranking.headers);

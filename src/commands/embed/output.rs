@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use self::{npz::Npz, parquet::Parquet};
@@ -130,23 +130,42 @@ fn dense(embedding: &Embedding) -> Option<&[f32]> {
     }
 }
 
+/// One text's results; each number with the digits that an f32 has.
+#[derive(Serialize)]
+struct Line<'a> {
+    tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sparse_embedding: Option<Sparse<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    colbert_embedding: Option<Vec<&'a [f32]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated_from: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Sparse<'a> {
+    indices: &'a [u32],
+    values: &'a [f32],
+}
+
 fn lines(out: &mut dyn Write, embeddings: Vec<Embedding>) -> anyhow::Result<()> {
     for embedding in embeddings {
         let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
-        let mut line = json!({"tokens": n_tokens});
-        if let Some(vector) = dense(&embedding) {
-            line["embedding"] = json!(vector);
-        }
-        if let Some(sparse) = embedding.sparse {
-            line["sparse_embedding"] = json!({"indices": sparse.indices, "values": sparse.values});
-        }
-        if let Some(vectors) = embedding.multi_vector {
-            let rows = (0..vectors.rows()).map(|i| vectors.row(i));
-            line["colbert_embedding"] = rows.collect();
-        }
-        if full > n_tokens {
-            line["truncated_from"] = full.into();
-        }
+        let sparse = embedding.sparse.as_ref().map(|sparse| Sparse {
+            indices: &sparse.indices,
+            values: &sparse.values,
+        });
+        let vectors = embedding.multi_vector.as_ref();
+        let rows = vectors.map(|all| (0..all.rows()).map(|i| all.row(i)).collect());
+        let line = Line {
+            embedding: dense(&embedding),
+            sparse_embedding: sparse,
+            colbert_embedding: rows,
+            tokens: n_tokens,
+            truncated_from: (full > n_tokens).then_some(full),
+        };
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
     }

@@ -80,8 +80,7 @@ impl Passages {
             });
         }
         let bytes = Input::total_bytes(&documents);
-        let memory = take(bytes * WINDOW_BYTES_PER_BYTE)?;
-        let _places = take(bytes * PLACE_BYTES_PER_BYTE)?;
+        let while_cutting = take(bytes * (WINDOW_BYTES_PER_BYTE + PLACE_BYTES_PER_BYTE))?;
         let cutting = Cutting {
             max_tokens: length.max_tokens,
             side: task.request.side,
@@ -97,6 +96,8 @@ impl Passages {
                 Ok::<_, Error>((text, parts))
             });
         let cut = try_join_all(cut).await?;
+        let memory = take(bytes * WINDOW_BYTES_PER_BYTE)?;
+        drop(while_cutting);
         check_count(task, cut.iter().map(|(_, parts)| parts.ranges.len()).sum())?;
         let mut passages = Self {
             inputs: Vec::new(),

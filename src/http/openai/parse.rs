@@ -134,12 +134,11 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
 }
 
 fn form(fields: &Fields<'_>) -> Result<Form, Error> {
-    // Jina's embedding_type knows more forms than OpenAI's encoding_format, which come first.
-    let dense = match one_of("encoding_format", fields.encoding_format, &FORMS[..2])? {
-        Some(said) => said,
-        None => {
-            one_of("embedding_type", fields.embedding_type, &FORMS)?.unwrap_or(DenseForm::Float)
-        }
+    let encoding = one_of("encoding_format", fields.encoding_format, &FORMS[..2])?;
+    let dense = match one_of("embedding_type", fields.embedding_type, &FORMS)? {
+        // OpenAI's clients always name an encoding; these are Jina's alone, so that somebody asked for them.
+        Some(form @ (DenseForm::Binary | DenseForm::Ubinary)) => form,
+        jinas => encoding.or(jinas).unwrap_or(DenseForm::Float),
     };
     let sparse_forms = [
         ("qdrant", SparseForm::Lists),

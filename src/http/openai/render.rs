@@ -2,7 +2,7 @@
 //!
 //! The envelope is written by hand: most of a body is vectors, and those that are kept as text are copied as they are.
 
-use std::io::Write;
+use std::{collections::HashMap, io::Write};
 
 use embedgate_core::{Matrix, SparseVector};
 
@@ -74,7 +74,8 @@ fn written_bytes(embedding: &Embedding, form: &Form) -> usize {
     dense + sparse + colbert
 }
 
-/// Lexical weights. Elasticsearch takes no dots in names of features, so that they are written as `__`.
+/// Lexical weights. Elasticsearch takes no dots in names of features, so that they are written as `__`; should two tokens
+/// then have one name, the larger weight counts.
 fn sparse(
     out: &mut Vec<u8>,
     weights: &SparseVector,
@@ -86,12 +87,27 @@ fn sparse(
         name.unwrap_or_else(|| id.to_string())
     };
     let by_name = |out: &mut Vec<u8>, name: &dyn Fn(&u32) -> String| {
+        let mut names: Vec<(String, f32)> = Vec::with_capacity(weights.indices.len());
+        let mut places = HashMap::new();
+        for (id, weight) in weights.indices.iter().zip(&weights.values) {
+            let name = name(id);
+            match places.get(&name) {
+                Some(place) => {
+                    let (_, kept): &mut (String, f32) = &mut names[*place];
+                    *kept = kept.max(*weight);
+                }
+                None => {
+                    places.insert(name.clone(), names.len());
+                    names.push((name, *weight));
+                }
+            }
+        }
         out.push(b'{');
-        for (i, (id, weight)) in weights.indices.iter().zip(&weights.values).enumerate() {
+        for (i, (name, weight)) in names.iter().enumerate() {
             if i > 0 {
                 out.push(b',');
             }
-            json::write(out, &name(id));
+            json::write(out, name);
             out.push(b':');
             json::write(out, weight);
         }
