@@ -1,10 +1,10 @@
-"""Measures a full-size bge-m3 on the CPU: sentence-transformers, embedgate with candle, embedgate with ONNX Runtime.
+"""Measures a full-size bge-m3 on the CPU: sentence-transformers, and embedgate with each of its backends and precisions.
 
     python3 -m venv v && v/bin/pip install sentence-transformers==6.2.0
     v/bin/python benches/make_bge_m3.py models/bge-m3-random && target/release/embedgate convert models/bge-m3-random
     v/bin/python benches/compare_bge_m3.py models/bge-m3-random
 
-All three run side by side, take turns in each round, and use the same number of threads; embedgate is measured over
+All run side by side, take turns in each round, and use the same number of threads; embedgate is measured over
 HTTP, its cache off. Printed are the time from start to ready (file in the page cache), the median of tokens a second by
 shape (sequences x tokens), the ratio to sentence-transformers in the same rounds, and the process's peak memory, the
 last also after one sequence of 8192 tokens.
@@ -30,12 +30,13 @@ class Server:
     """embedgate with one backend."""
 
     def __init__(self, program: str, model: str, backend: str, threads: int, settings: str = "") -> None:
-        self.name = f"embedgate {backend} f32"
+        self.name = f"embedgate {backend}"
+        backend, _, precision = backend.partition(" ")
         self.file = tempfile.NamedTemporaryFile("w", suffix=".toml")
         self.file.write(
             f'[auth]\nmode = "none"\n[log]\nformat = "json"\n[cache]\nmax_size = "0B"\n[server]\n'
             f'listen = "127.0.0.1:0"\nrequest_timeout = "30m"\nidle_timeout = "1h"\n[models.m]\npath = "{model}"\n'
-            f'backend = {{ type = "{backend}", threads = {threads} }}\n{settings}\n'
+            f'backend = {{ type = "{backend}", precision = "{precision or "f32"}", threads = {threads} }}\n{settings}\n'
         )
         self.file.flush()
         started = time.perf_counter()
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--program", default="target/release/embedgate")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backends", default="cpu f32,cpu bf16,cpu int8,candle f32,onnx f32")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     model = str(pathlib.Path(args.model).resolve())
@@ -140,7 +142,7 @@ def main() -> None:
         assert all(len(tokenizer.encode(t).ids) == tokens for t in texts_of(rng, words, n, tokens))
 
     systems = [SentenceTransformers(model, args.threads)]
-    systems += [Server(args.program, model, backend, args.threads) for backend in ("candle", "onnx")]
+    systems += [Server(args.program, model, backend, args.threads) for backend in args.backends.split(",")]
     speeds = {(s.name, shape): [] for s in systems for shape in SHAPES}
     for round_ in range(args.rounds + 1):
         for shape in SHAPES:

@@ -5,7 +5,7 @@
     v/bin/python benches/verify_bge_m3.py models/bge-m3-random
     v/bin/python benches/verify_bge_m3.py models/bge-m3-random --cost
 
-Texts in 26 scripts and of 2 to 8192 tokens go to FlagEmbedding one by one, and to both backends one by one and then all in
+Texts in 26 scripts and of 2 to 8192 tokens go to FlagEmbedding one by one, and to each backend one by one and then all in
 one request, but for the longest, which a batch never holds beside others. Dense and ColBERT vectors must have a cosine of
 at least 0.99999, sparse weights the same tokens and no difference above 1e-4; a token that only one side has, with a weight
 below that, is counted apart. Exits with 1 where something does not hold.
@@ -33,7 +33,7 @@ import numpy
 from compare_bge_m3 import Server, texts_of
 from tokenizers import Tokenizer
 
-BACKENDS = ("candle", "onnx")
+BACKENDS = ("cpu", "candle", "onnx")
 ALL = {"outputs": ["dense", "sparse", "colbert"], "colbert_format": "base64"}
 COSINE, WEIGHT, RATIO, GROWTH = 0.99999, 1e-4, 1.15, 0.03
 LENGTHS = (3, 8, 16, 64, 128, 512, 2048, 8192)

@@ -25,12 +25,15 @@ use self::auth::Authenticators;
 pub use self::{
     auth::{AuthConfig, AuthMode, KeyConfig, KeySecret, LimitConfig, Timestamp},
     cache::{CacheConfig, CacheFileConfig, CachePolicy, ValuePrecision},
-    model::{BackendConfig, BackendType, Device, DimensionsPolicy, ModelConfig, RerankWeights},
+    model::{
+        BackendConfig, BackendType, Device, DimensionsPolicy, ModelConfig, PrecisionChoice,
+        RerankWeights,
+    },
     plugin::{
         CryptoConfig, GrantsConfig, Hook, HttpConfig, InstanceConfig, IssuerConfig, KvConfig,
         MOST_INSTANCES, OnError, PluginConfig,
     },
-    server::{LogConfig, LogFormat, LogLevel, OnnxRuntimeConfig, ServerConfig},
+    server::{LogConfig, LogFormat, LogLevel, OneDnnConfig, OnnxRuntimeConfig, ServerConfig},
     units::{ByteSize, Period, Secret},
 };
 
@@ -52,6 +55,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// ONNX Runtime's library.
     pub onnxruntime: OnnxRuntimeConfig,
+    /// oneDNN's library.
+    pub onednn: OneDnnConfig,
     /// The models by name.
     pub models: BTreeMap<String, ModelConfig>,
     /// The plugins by name.
@@ -293,6 +298,7 @@ impl Config {
             model.backend.file.as_mut().map(resolve);
         }
         self.onnxruntime.library.as_mut().map(resolve);
+        self.onednn.library.as_mut().map(resolve);
         self.cache.file.path.as_mut().map(resolve);
         self.server.state_dir.as_mut().map(resolve);
         for plugin in self.plugins.values_mut() {

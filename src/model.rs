@@ -1,6 +1,7 @@
 //! Models by name: what is loaded, what could not be, and who answers when no model is named.
 
 pub mod calibrate;
+pub mod engine;
 pub mod fingerprint;
 pub mod load;
 pub mod prompts;

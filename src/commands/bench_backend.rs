@@ -14,7 +14,10 @@ use crate::{
     args::BenchBackendArgs,
     bench::{median, random_texts},
     config::{Config, Environment, LogLevel},
-    model::load::{self, Surroundings},
+    model::{
+        engine,
+        load::{self, Surroundings},
+    },
 };
 
 /// Batches of so many tokens at most are tried.
@@ -45,7 +48,8 @@ pub(super) fn run(
     let plan = load::plan(model)?;
     let tokenizer = load::tokenizer(&plan).map_err(anyhow::Error::from)?;
     let surroundings = Surroundings::new(&config, environment);
-    let mut backend = load::backend(&plan, model, &tokenizer, &surroundings)?;
+    let model = &engine::resolve("of the benchmark", model, &surroundings)?;
+    let mut backend = engine::open(&plan, model, &tokenizer, &surroundings)?;
     let mut sequences = Vec::new();
     for text in random_texts(args.words, args.seed, args.n) {
         sequences.push(tokenizer.encode(&text).map_err(anyhow::Error::msg)?.ids);

@@ -28,7 +28,10 @@ mod supported {
     use crate::{
         args::ConvertArgs,
         config::{BackendConfig, BackendType, Config, Environment, LogLevel, ModelConfig},
-        model::load::{self, Plan, Surroundings},
+        model::{
+            engine,
+            load::{self, Plan, Surroundings},
+        },
     };
 
     /// What the written model is tried on: scripts, code, an empty text, and lengths that make padding.
@@ -68,7 +71,7 @@ mod supported {
         }
         let surroundings = Surroundings::new(&Config::default(), environment);
         // Without it the result could not be checked: better said now than after gigabytes.
-        embedgate_onnx::runtime::load(&surroundings.library()).map_err(anyhow::Error::new)?;
+        embedgate_onnx::runtime::load(&surroundings.onnxruntime()).map_err(anyhow::Error::new)?;
         let partial = Partial::create(&output)?;
         write(&plan, &partial.0)?;
         verify(&plan, &config, &partial.0, &surroundings)?;
@@ -131,7 +134,7 @@ mod supported {
                 ..config.clone()
             };
             let mut backend: Box<dyn Backend> =
-                load::backend(plan, &config, &tokenizer, surroundings)?;
+                engine::open(plan, &config, &tokenizer, surroundings)?;
             let outputs = backend.info().outputs;
             Ok(backend.embed(&batch, outputs)?)
         };

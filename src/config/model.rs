@@ -118,25 +118,73 @@ impl Default for RerankWeights {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackendConfig {
-    /// `candle` runs the model's own weights, `onnx` its ONNX variant (see `embedgate convert`).
+    /// `cpu` runs the model's own weights, fastest of all, `candle` too, in Rust alone, `onnx` its ONNX variant (see
+    /// `embedgate convert`).
     #[serde(rename = "type")]
     pub kind: BackendType,
     /// Where it runs: `cpu`.
     pub device: Device,
-    /// Number format: `f32`.
-    pub precision: Precision,
+    /// Number format of matrix products: `f32`, and with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
+    /// keeps cosines of 0.9999.
+    pub precision: PrecisionChoice,
     /// Threads of a matrix product. None means one a core, shared among the replicas.
     pub threads: Option<usize>,
     /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder.
     pub file: Option<PathBuf>,
 }
 
+/// A number format, or none in particular.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// As the processor has instructions for.
+    Auto,
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Bytes.
+    Int8,
+}
+
+impl PrecisionChoice {
+    /// What was said, if anything was.
+    #[must_use]
+    pub fn said(self) -> Option<Precision> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(Precision::F32),
+            Self::Bf16 => Some(Precision::Bf16),
+            Self::Int8 => Some(Precision::Int8),
+        }
+    }
+
+    /// Whether nothing else can run it.
+    #[must_use]
+    pub fn needs_onednn(self) -> bool {
+        matches!(self, Self::Bf16 | Self::Int8)
+    }
+}
+
+impl From<Precision> for PrecisionChoice {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
+        }
+    }
+}
+
 /// The backends of this program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendType {
-    /// The model's own weights, with candle.
+    /// The model's own weights, on oneDNN; on candle where there is no oneDNN.
     #[default]
+    Cpu,
+    /// The model's own weights, with candle.
     Candle,
     /// An ONNX model, with ONNX Runtime.
     Onnx,
@@ -245,7 +293,16 @@ impl ModelConfig {
         if self.backend.file.is_some() && self.backend.kind != BackendType::Onnx {
             problem(
                 "backend.file",
-                "is for type = \"onnx\"; candle reads the weights of the model's folder".into(),
+                "is for type = \"onnx\"; the others read the weights of the model's folder".into(),
+            );
+        }
+        let BackendConfig {
+            kind, precision, ..
+        } = self.backend;
+        if precision.needs_onednn() && kind != BackendType::Cpu {
+            problem(
+                "backend.precision",
+                "must be \"f32\" or \"auto\" here: bf16 and int8 are for type = \"cpu\"".into(),
             );
         }
     }

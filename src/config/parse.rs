@@ -20,6 +20,7 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         auth: section(&mut table, "auth", problems),
         cache: section(&mut table, "cache", problems),
         onnxruntime: section(&mut table, "onnxruntime", problems),
+        onednn: section(&mut table, "onednn", problems),
         ..Config::default()
     };
     match table.remove("models") {
@@ -43,7 +44,7 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         Some(_) => problems.push(Problem::new("plugins", "must be tables: [plugins.NAME]")),
     }
     for key in table.keys() {
-        let known = "default_model, [server], [log], [auth], [cache], [onnxruntime], [models.NAME] and [plugins.NAME]";
+        let known = "default_model, [server], [log], [auth], [cache], [onnxruntime], [onednn], [models.NAME] and [plugins.NAME]";
         problems.push(Problem::new(
             key,
             format!("is not known, expected one of {known}"),
@@ -227,7 +228,7 @@ mod tests {
             "{}",
             message("server.max_body")
         );
-        assert!(message("models.a.backend.type").contains("`candle` or `onnx`"));
+        assert!(message("models.a.backend.type").contains("`cpu`, `candle`, `onnx`"));
         assert!(message("server.lisen").contains("`listen`"));
     }
 

@@ -1,4 +1,4 @@
-//! `[server]`, `[log]` and `[onnxruntime]`.
+//! `[server]`, `[log]`, `[onnxruntime]` and `[onednn]`.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -168,5 +168,13 @@ pub enum LogFormat {
 pub struct OnnxRuntimeConfig {
     /// The library's file, or the folder it is in. None means `ORT_DYLIB_PATH`, else beside the program, else where
     /// `scripts/setup` put it.
+    pub library: Option<PathBuf>,
+}
+
+/// oneDNN's library, on which the `cpu` backend runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OneDnnConfig {
+    /// The library's file, or the folder it is in. None means beside the program, else where `scripts/setup` put it.
     pub library: Option<PathBuf>,
 }

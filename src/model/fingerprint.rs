@@ -75,7 +75,9 @@ pub fn fingerprint(
 fn is_read(path: &Path, backend: BackendType) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match backend {
-        BackendType::Candle => !name.ends_with(".onnx") && !name.ends_with(".onnx_data"),
+        BackendType::Cpu | BackendType::Candle => {
+            !name.ends_with(".onnx") && !name.ends_with(".onnx_data")
+        }
         BackendType::Onnx => !name.ends_with(".safetensors") && !name.starts_with("pytorch_model"),
     }
 }

@@ -1,22 +1,24 @@
-//! Loads a configured model: folder, tokenizer, backend, warm-up. The match that names the backends of the server is here.
+//! Loads a configured model: folder, tokenizer, backend, warm-up.
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Instant};
 
 use embedgate_core::{
     Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, TokenBatch,
+    library::Candidates,
 };
 use thiserror::Error;
 
 use super::{
     Model, TokenRatio,
     calibrate::{Calibration, CalibrationFile},
+    engine,
     fingerprint::{self, Depth},
     prompts::Prompts,
     tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
 use crate::{
     batch::{self, Batcher, BatcherConfig, Reload, queue::Budget},
-    config::{BackendType, Config, Environment, ModelConfig},
+    config::{Config, Environment, ModelConfig},
     metrics::Metrics,
 };
 
@@ -55,10 +57,8 @@ pub enum LoadError {
 /// What loading needs to know beyond the model's own configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// A library that the user named.
-    pub onnxruntime: Option<PathBuf>,
-    /// Folders where ONNX Runtime's library may be.
-    pub library_folders: Vec<PathBuf>,
+    onnxruntime: Candidates,
+    onednn: Candidates,
     /// Threads of a matrix product where the model's config says nothing.
     pub default_threads: usize,
     /// Most inputs in one request.
@@ -78,26 +78,27 @@ impl Surroundings {
             .library
             .clone()
             .or_else(|| environment.get("ORT_DYLIB_PATH").map(PathBuf::from));
-        let mut folders = Vec::new();
-        if let Some(beside) = environment.program_folder() {
-            // The last is for a program run from cargo's target folder, wherever it is run.
-            folders.extend([
-                beside.to_owned(),
-                beside.join("lib"),
-                beside.join("../../.embedgate/lib"),
-            ]);
-        }
-        let system = [
-            ".embedgate/lib",
-            "/usr/local/lib/embedgate",
-            "/usr/lib/embedgate",
-        ];
-        folders.extend(system.map(PathBuf::from));
+        let folders = |own: &str| {
+            let beside = environment.program_folder().into_iter().flat_map(|beside| {
+                // The last is for a program run from cargo's target folder, wherever it is run.
+                let from_target = beside.join("../../.embedgate").join(own);
+                [beside.to_owned(), beside.join("lib"), from_target]
+            });
+            let here = PathBuf::from(".embedgate").join(own);
+            let system = ["/usr/local/lib/embedgate", "/usr/lib/embedgate"].map(PathBuf::from);
+            beside.chain([here]).chain(system).collect()
+        };
         let default_threads =
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            onnxruntime: named,
-            library_folders: folders,
+            onnxruntime: Candidates {
+                named,
+                folders: folders("lib"),
+            },
+            onednn: Candidates {
+                named: config.onednn.library.clone(),
+                folders: folders("onednn"),
+            },
             default_threads,
             max_inputs: config.server.max_inputs,
             state_folder: config
@@ -110,19 +111,21 @@ impl Surroundings {
     }
 
     /// Threads of each replica.
-    fn threads(&self, config: &ModelConfig) -> usize {
+    pub(super) fn threads(&self, config: &ModelConfig) -> usize {
         let shared = || (self.default_threads / config.replicas).max(1);
         config.backend.threads.unwrap_or_else(shared)
     }
 
     /// Where ONNX Runtime's library may be.
-    #[cfg(feature = "onnx")]
     #[must_use]
-    pub fn library(&self) -> embedgate_onnx::runtime::Candidates {
-        embedgate_onnx::runtime::Candidates {
-            named: self.onnxruntime.clone(),
-            folders: self.library_folders.clone(),
-        }
+    pub fn onnxruntime(&self) -> Candidates {
+        self.onnxruntime.clone()
+    }
+
+    /// Where oneDNN's library may be.
+    #[must_use]
+    pub fn onednn(&self) -> Candidates {
+        self.onednn.clone()
     }
 }
 
@@ -170,37 +173,10 @@ pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
 ///
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
-#[cfg_attr(
-    not(feature = "onnx"),
-    expect(unused_variables, reason = "only ONNX Runtime is looked up")
-)]
 pub fn inspect(config: &ModelConfig, surroundings: &Surroundings) -> Result<(), LoadError> {
     let plan = plan(config)?;
     check_vocabulary(&tokenizer(&plan)?, &plan)?;
-    match config.backend.kind {
-        #[cfg(feature = "candle")]
-        BackendType::Candle => {
-            let opened = embedgate_candle::weights::Weights::open(&plan.folder.path);
-            opened
-                .map(|_| ())
-                .map_err(|e| BackendError::Load(e.to_string()).into())
-        }
-        #[cfg(feature = "onnx")]
-        BackendType::Onnx => Ok(embedgate_onnx::check(
-            &plan.folder,
-            config.backend.file.as_deref(),
-            &surroundings.library(),
-        )?),
-        #[cfg(not(all(feature = "candle", feature = "onnx")))]
-        missing => Err(LoadError::Setting(not_built(missing))),
-    }
-}
-
-#[cfg(not(all(feature = "candle", feature = "onnx")))]
-fn not_built(missing: BackendType) -> String {
-    format!(
-        "this embedgate was built without the {missing:?} backend: build it with that cargo feature"
-    )
+    engine::inspect(&plan, config, surroundings)
 }
 
 /// What the libraries do where a folder does not say: FlagEmbedding, which saves bge-m3's heads and no pooling, takes the
@@ -258,6 +234,7 @@ pub fn load(
     let started = Instant::now();
     let path = config.path.display();
     tracing::info!(model.name = name, %path, "loading model {name} from {path}");
+    let config = &engine::resolve(name, config, surroundings)?;
     let plan = plan(config)?;
     // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
     let is_pooled = !plan.folder.is_cross_encoder;
@@ -271,7 +248,7 @@ pub fn load(
     check_vocabulary(&tokenizer, &plan)?;
     let reload = reload(config, surroundings);
     let fingerprint = identity(config, &plan, surroundings);
-    let mut backends = vec![backend(&plan, config, &tokenizer, surroundings)?];
+    let mut backends = vec![engine::open(&plan, config, &tokenizer, surroundings)?];
     warm_up(backends[0].as_mut(), &tokenizer)?;
     let info = backends[0].info().clone();
     let fingerprint = fingerprint
@@ -281,7 +258,9 @@ pub fn load(
         .map_err(system("the model's folder cannot be read"))?;
     let calibration = calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
     while backends.len() < config.replicas {
-        backends.push(reload().map_err(LoadError::Replica)?);
+        let shared = backends[0].replica()?;
+        let another = shared.map_or_else(|| reload().map_err(LoadError::Replica), Ok)?;
+        backends.push(another);
     }
     announce(name, &info, started);
     let batching = BatcherConfig {
@@ -324,7 +303,7 @@ fn reload(config: &ModelConfig, surroundings: &Surroundings) -> Reload {
     Arc::new(move || {
         let plan = plan(&config)?;
         let tokenizer = tokenizer(&plan)?;
-        let mut backend = backend(&plan, &config, &tokenizer, &surroundings)?;
+        let mut backend = engine::open(&plan, &config, &tokenizer, &surroundings)?;
         warm_up(backend.as_mut(), &tokenizer)?;
         Ok(backend)
     })
@@ -404,51 +383,6 @@ fn check_vocabulary(tokenizer: &TextTokenizer, plan: &Plan) -> Result<(), LoadEr
         path.display()
     );
     Err(LoadError::Setting(message))
-}
-
-/// Opens the configured backend.
-///
-/// # Errors
-/// The backend's own sentence.
-pub fn backend(
-    plan: &Plan,
-    config: &ModelConfig,
-    tokenizer: &TextTokenizer,
-    surroundings: &Surroundings,
-) -> Result<Box<dyn Backend>, LoadError> {
-    let threads = surroundings.threads(config);
-    match config.backend.kind {
-        #[cfg(feature = "candle")]
-        BackendType::Candle => {
-            let options = embedgate_candle::Options {
-                pooling: plan.pooling,
-                max_sequence_tokens: plan.max_tokens,
-                special_token_ids: tokenizer.special_token_ids(),
-                threads,
-            };
-            Ok(Box::new(embedgate_candle::CandleBackend::load(
-                &plan.folder,
-                options,
-            )?))
-        }
-        #[cfg(feature = "onnx")]
-        BackendType::Onnx => {
-            let options = embedgate_onnx::Options {
-                file: config.backend.file.clone(),
-                library: surroundings.library(),
-                pooling: plan.pooling,
-                max_sequence_tokens: plan.max_tokens,
-                special_token_ids: tokenizer.special_token_ids(),
-                threads,
-            };
-            Ok(Box::new(embedgate_onnx::OnnxBackend::load(
-                &plan.folder,
-                options,
-            )?))
-        }
-        #[cfg(not(all(feature = "candle", feature = "onnx")))]
-        missing => Err(LoadError::Setting(not_built(missing))),
-    }
 }
 
 /// The first run of a model allocates, reads weights from the disk and plans: no request should pay for that.

@@ -85,6 +85,11 @@ fn libraries_stay_behind_their_module() {
         &[],
     );
     only_in(
+        "backends/cpu/src",
+        &["candle_core", "ort::", "tokio", "axum", "tokenizers"],
+        &[],
+    );
+    only_in(
         "backends/onnx/src",
         &["candle_core", "tokio", "axum", "tokenizers"],
         &[],
@@ -117,6 +122,7 @@ fn the_batching_rule_knows_neither_clocks_nor_channels() {
 fn guests_get_no_wasi_and_no_unsafe_but_one() {
     only_in("src", &["wasmtime_wasi"], &[]);
     only_in("src", &["unsafe {"], &["src/plugin/load.rs"]);
+    only_in("backends", &["unsafe"], &["backends/cpu/src/onednn"]);
 }
 
 #[test]

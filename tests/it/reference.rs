@@ -1,13 +1,15 @@
-//! Both backends against vectors made by the reference libraries, and against the contract.
+//! All backends against vectors made by the reference libraries, and against the contract.
 
 use std::path::Path;
 
 use embedgate::model::tokenizer::TextTokenizer;
 use embedgate_candle::CandleBackend;
 use embedgate_core::{
-    Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, TokenBatch, conformance,
+    Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, Precision, TokenBatch, conformance,
+    library::Candidates,
 };
-use embedgate_onnx::{OnnxBackend, runtime::Candidates};
+use embedgate_cpu::CpuBackend;
+use embedgate_onnx::OnnxBackend;
 use safetensors::SafeTensors;
 
 use crate::support::{
@@ -32,6 +34,30 @@ fn candle(path: &Path) -> (Box<dyn Backend>, ModelFolder) {
     };
     (
         Box::new(CandleBackend::load(&folder, options).unwrap()),
+        folder,
+    )
+}
+
+fn cpu(path: &Path) -> (Box<dyn Backend>, ModelFolder) {
+    cpu_in(Precision::F32, path)
+}
+
+fn cpu_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, ModelFolder) {
+    let folder = ModelFolder::open(path).unwrap();
+    let library = Candidates {
+        named: Some(root().join(".embedgate/onednn")),
+        folders: Vec::new(),
+    };
+    let options = embedgate_cpu::Options {
+        pooling: folder.pooling.unwrap(),
+        max_sequence_tokens: folder.max_sequence_tokens,
+        special_token_ids: tokenizer(&folder).special_token_ids(),
+        threads: 2,
+        precision,
+    };
+    let library = embedgate_cpu::runtime::load(&library).unwrap();
+    (
+        Box::new(CpuBackend::load(&folder, library, options).unwrap()),
         folder,
     )
 }
@@ -235,6 +261,45 @@ fn assert_sparse(reference: &Reference, batches: &[EmbeddingBatch], how: &str) {
 }
 
 #[test]
+fn cpu_minilm_equals_sentence_transformers() {
+    let (backend, folder) = cpu(&minilm());
+    minilm_equals_sentence_transformers(backend, &folder);
+}
+
+#[test]
+fn cpu_tiny_bge_m3_equals_flag_embedding() {
+    let (backend, folder) = cpu(&tiny_bge_m3());
+    tiny_bge_m3_equals_flag_embedding(backend, &folder);
+}
+
+/// How far coarser products move the vectors of the real model, over texts in many scripts.
+#[test]
+fn coarser_precisions_stay_near_sentence_transformers() {
+    let (texts, tokenizer) = (texts(), tokenizer(&ModelFolder::open(&minilm()).unwrap()));
+    let expected = Reference::open("minilm_reference.safetensors").rows("vectors", 384);
+    for (precision, mean, least) in [
+        (Precision::Bf16, 0.99995, 0.9998),
+        (Precision::Int8, 0.9993, 0.998),
+    ] {
+        let (mut backend, _) = cpu_in(precision, &minilm());
+        let got = run(backend.as_mut(), &tokenizer, &texts, 9, Outputs::DENSE);
+        let got = dense_rows(&got);
+        let cosines: Vec<f64> = got
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| cosine(a, b))
+            .collect();
+        let of_all = cosines.iter().sum::<f64>() / cosines.len() as f64;
+        let worst = cosines.iter().copied().fold(1.0, f64::min);
+        println!("{precision}: cosine {of_all:.6} on average, {worst:.6} at least");
+        assert!(
+            of_all >= mean && worst >= least,
+            "{precision}: {of_all} {worst}"
+        );
+    }
+}
+
+#[test]
 fn candle_minilm_equals_sentence_transformers() {
     let (backend, folder) = candle(&minilm());
     minilm_equals_sentence_transformers(backend, &folder);
@@ -261,8 +326,10 @@ fn onnx_tiny_bge_m3_equals_flag_embedding() {
 #[test]
 fn every_backend_and_model_keeps_the_contract() {
     for (mut backend, folder) in [
+        cpu(&minilm()),
         candle(&minilm()),
         onnx(&minilm()),
+        cpu(&tiny_bge_m3()),
         candle(&tiny_bge_m3()),
         onnx(&tiny_bge_m3()),
     ] {

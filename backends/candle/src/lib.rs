@@ -9,7 +9,6 @@ mod classifier;
 mod encoder;
 mod heads;
 mod linear;
-mod math;
 mod ops;
 pub mod weights;
 

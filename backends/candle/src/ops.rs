@@ -6,14 +6,15 @@
 //! The loops are plain; `pulp` compiles them for each instruction set and picks one at run time.
 
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, bail};
-use embedgate_core::encoder::Activation;
+use embedgate_core::{
+    encoder::Activation,
+    math::{exp, gelu, gelu_tanh},
+};
 use pulp::Arch;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
     slice::ParallelSliceMut,
 };
-
-use crate::math::{exp, gelu, gelu_tanh};
 
 /// Rows go to the threads in blocks of at least this many numbers: about 10 microseconds of work.
 const BLOCK: usize = 1 << 14;

@@ -25,6 +25,14 @@ pub trait Backend: Send {
         batch: &TokenBatch,
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError>;
+
+    /// One more backend that shares the weights of this one; none where they cannot be shared.
+    ///
+    /// # Errors
+    /// [`BackendError::Load`] when there are no resources for it.
+    fn replica(&self) -> Result<Option<Box<dyn Backend>>, BackendError> {
+        Ok(None)
+    }
 }
 
 /// Facts of a loaded model that never change.
@@ -108,12 +116,18 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
+    /// bfloat16 products with sums in 32-bit floats.
+    Bf16,
+    /// Products of bytes.
+    Int8,
 }
 
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::F32 => f.write_str("f32"),
+            Self::Bf16 => f.write_str("bf16"),
+            Self::Int8 => f.write_str("int8"),
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! The modules in reading order: [`backend`] is the trait, [`batch`] what goes in, [`output`] what comes out; [`folder`]
 //! reads what a model folder says of its model, [`encoder`] what its `config.json` says of the architecture;
-//! [`pooling`] and [`classes`] are arithmetic that backends share; [`conformance`] is the test that each must pass.
+//! [`pooling`], [`classes`] and [`math`] are arithmetic that backends share, [`library`] finds what is loaded at run time; [`conformance`] is the test that each must pass.
 
 pub mod backend;
 pub mod batch;
@@ -14,6 +14,8 @@ pub mod conformance;
 pub mod encoder;
 pub mod error;
 pub mod folder;
+pub mod library;
+pub mod math;
 pub mod output;
 pub mod pooling;
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use embedgate_core::BackendError;
+use embedgate_core::{BackendError, library::Candidates};
 use ort::{environment::Environment, logging::LogLevel};
 
 /// The oldest release whose API this crate is built against.
@@ -18,15 +18,6 @@ const HOW_TO_GET_IT: &str = "get it with scripts/setup (it fetches the pinned li
 static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
 /// Loading is serialized: two models that start at the same time make one environment.
 static LOADING: Mutex<()> = Mutex::new(());
-
-/// Where the library may be.
-#[derive(Clone, Debug, Default)]
-pub struct Candidates {
-    /// Said by the user: a file or a folder. If there is one, no other place is tried.
-    pub named: Option<PathBuf>,
-    /// Folders that are searched in this order otherwise.
-    pub folders: Vec<PathBuf>,
-}
 
 /// Loads the library from the first place that has it. Does nothing when a library is loaded already.
 ///
@@ -87,69 +78,10 @@ fn open(path: &Path) -> Result<Environment, String> {
 
 /// Every library that may be loaded, the likeliest first; at least one.
 pub(crate) fn find(candidates: &Candidates) -> Result<Vec<PathBuf>, BackendError> {
-    let (found, looked) = match &candidates.named {
-        Some(named) if named.is_dir() => (in_folder(named), named.display().to_string()),
-        Some(named) => (
-            Vec::from_iter(named.is_file().then(|| named.clone())),
-            named.display().to_string(),
-        ),
-        None => {
-            let looked: Vec<_> = candidates
-                .folders
-                .iter()
-                .map(|folder| folder.display().to_string())
-                .collect();
-            (
-                candidates
-                    .folders
-                    .iter()
-                    .flat_map(|folder| in_folder(folder))
-                    .collect(),
-                looked.join(", "),
-            )
-        }
-    };
-    if found.is_empty() {
+    candidates.find("onnxruntime").map_err(|looked| {
         let message = format!("ONNX Runtime's library is not in {looked}: {HOW_TO_GET_IT}");
-        return Err(BackendError::MissingLibrary(message));
-    }
-    Ok(found)
-}
-
-/// The libraries in a folder, the newest first: `libonnxruntime.so`, `libonnxruntime.so.1.32.0`,
-/// `libonnxruntime.1.32.0.dylib`, `onnxruntime.dll`.
-fn in_folder(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| is_library(path))
-        .collect();
-    found.sort_by_cached_key(|path| std::cmp::Reverse(version(path)));
-    found
-}
-
-/// The numbers in a library's name.
-fn version(path: &Path) -> Vec<u32> {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect()
-}
-
-fn is_library(path: &Path) -> bool {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let unix =
-        name.starts_with("libonnxruntime.") && (name.contains(".so") || name.ends_with(".dylib"));
-    (unix || name == "onnxruntime.dll") && path.is_file()
+        BackendError::MissingLibrary(message)
+    })
 }
 
 #[cfg(test)]
@@ -157,39 +89,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_named_library_that_is_not_there_is_an_error_even_where_another_would_be_found() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("libonnxruntime.so.1.32.0"), "").unwrap();
+    fn a_missing_library_is_said_with_where_it_was_looked_for_and_how_to_get_it() {
         let candidates = Candidates {
             named: Some("/nowhere/libonnxruntime.so".into()),
-            folders: vec![folder.path().into()],
+            folders: Vec::new(),
         };
         let error = find(&candidates).unwrap_err().to_string();
         assert!(
             error.contains("/nowhere/libonnxruntime.so") && error.contains("scripts/setup"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn folders_are_searched_in_order_and_all_named_when_none_has_it() {
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let candidates = Candidates {
-            named: None,
-            folders: vec![a.path().into(), b.path().into()],
-        };
-        let error = find(&candidates).unwrap_err().to_string();
-        assert!(
-            error.contains(a.path().to_str().unwrap())
-                && error.contains(b.path().to_str().unwrap()),
-            "{error}"
-        );
-        let library = b.path().join("libonnxruntime.so.1.32.0");
-        std::fs::write(&library, "").unwrap();
-        std::fs::write(b.path().join("libonnxruntime_providers_shared.so"), "").unwrap();
-        assert_eq!(find(&candidates).unwrap(), std::slice::from_ref(&library));
-        let older = b.path().join("libonnxruntime.so.1.9.0");
-        std::fs::write(&older, "").unwrap();
-        assert_eq!(find(&candidates).unwrap(), [library, older], "newest first");
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, EncoderConfig, Layout, Matrix, ModelFolder,
     Outputs, Pooling, Precision, SparseVector, TokenBatch, classes::length_classes,
+    library::Candidates,
 };
 use ort::{
     session::{Session, SessionInputValue, SessionOutputs, builder::GraphOptimizationLevel},
@@ -14,7 +15,7 @@ use ort::{
 use crate::{
     external,
     padded::{Expected, Padded, Rows},
-    runtime::{self, Candidates},
+    runtime,
     wiring::{Dense, Element, Port, Wiring},
 };
 

@@ -8,11 +8,10 @@ mod rerankers;
 use std::{io, path::Path};
 
 use embedgate_candle::weights::Weights;
-use embedgate_core::{ModelFolder, Pooling};
+use embedgate_core::{ModelFolder, Pooling, library::Candidates};
 use embedgate_onnx::{
     OnnxBackend, Options,
     convert::{self, ConvertError, DATA_FILE, Heads, MODEL_FILE},
-    runtime::Candidates,
 };
 
 fn convert(folder: &ModelFolder, heads: Heads, to: &Path) {

@@ -2,7 +2,8 @@
 
 /// `x / 2 (1 + erf(x / sqrt 2))`.
 #[inline(always)]
-pub(crate) fn gelu(x: f32) -> f32 {
+#[must_use]
+pub fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
@@ -10,7 +11,8 @@ pub(crate) fn gelu(x: f32) -> f32 {
 ///
 /// Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.
 #[inline(always)]
-pub(crate) fn gelu_tanh(x: f32) -> f32 {
+#[must_use]
+pub fn gelu_tanh(x: f32) -> f32 {
     let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
     0.5 * x * (1.0 + inner.tanh())
 }
@@ -59,7 +61,8 @@ const ROUND: f32 = 12_582_912.0;
 /// e^x to 2e-7 of its value for x <= 88: 2^n times the Taylor polynomial of degree 7 of what is left. Without branches or
 /// calls, so that the compiler makes vectors of it; NaN stays NaN.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+#[must_use]
+pub fn exp(x: f32) -> f32 {
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
     // ln 2 in two parts, so that n times the first is exact.
@@ -88,7 +91,7 @@ mod tests {
     fn erf_is_within_its_bound_everywhere() {
         for i in -60_000..=60_000 {
             let x = i as f32 * 1e-4;
-            let exact = candle_core::cpu::erf::erf_f64(f64::from(x));
+            let exact = libm::erf(f64::from(x));
             assert!(
                 (f64::from(erf(x)) - exact).abs() < 3e-7,
                 "erf({x}) = {}, exact {exact}",

@@ -1,0 +1,256 @@
+//! The forward pass of a BERT-like encoder over packed sequences: there is no padding but to a multiple of 16 rows.
+//!
+//! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
+
+use std::sync::Mutex;
+
+use embedgate_core::{EncoderConfig, TokenBatch};
+use half::bf16;
+use rayon::{
+    iter::{IndexedParallelIterator, ParallelIterator},
+    slice::ParallelSliceMut,
+};
+
+use crate::{
+    attention::{Attention, KEY_STEP, Scratch, Which},
+    buffers::{Rows, resize},
+    linear::{Linear, ROW_STEP, Target},
+    load::{LoadError, Loader, Table},
+    onednn::{Format, OneDnnError},
+    precision::Precision,
+    vector::Norm,
+};
+
+/// The weights of an encoder. Workers share it: each has a [`Workspace`] of its own.
+pub(crate) struct Encoder {
+    config: EncoderConfig,
+    precision: Precision,
+    word: Table,
+    position: Table,
+    segment: Vec<f32>,
+    norm: Norm,
+    layers: Vec<Layer>,
+    attention: Attention,
+}
+
+struct Layer {
+    qkv: Linear,
+    out: Linear,
+    attention_norm: Norm,
+    up: Linear,
+    down: Linear,
+    norm: Norm,
+}
+
+/// The numbers of one forward pass, and scratch memory of each thread.
+pub(crate) struct Workspace {
+    /// Shape `(rows, width)`: what the layers add to.
+    x: Vec<f32>,
+    /// The same as products read it.
+    hidden: Rows,
+    /// What a product adds to `x`.
+    y: Vec<f32>,
+    qkv: Rows,
+    contexts: Rows,
+    wide: Rows,
+    floats: Vec<Mutex<Scratch<f32>>>,
+    halves: Vec<Mutex<Scratch<bf16>>>,
+}
+
+impl Workspace {
+    pub(crate) fn new(encoder: &Encoder, threads: usize) -> Self {
+        let (width, precision) = (encoder.config.hidden_size, encoder.precision);
+        // Attention reads what is between products as it is.
+        let as_written = match precision {
+            Precision::F32 => Precision::F32,
+            Precision::Bf16 | Precision::Int8 => Precision::Bf16,
+        };
+        Self {
+            x: Vec::new(),
+            hidden: Rows::new(width, precision),
+            y: Vec::new(),
+            qkv: Rows::new(3 * width, as_written),
+            contexts: Rows::new(width, precision),
+            wide: Rows::new(encoder.config.intermediate_size, precision),
+            floats: (0..threads).map(|_| Mutex::default()).collect(),
+            halves: (0..threads).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Makes room for so many rows.
+    fn resize(&mut self, rows: usize, width: usize) {
+        resize(&mut self.x, rows * width);
+        resize(&mut self.y, rows * width);
+        for part in [&mut self.hidden, &mut self.contexts, &mut self.wide] {
+            part.resize(rows);
+        }
+    }
+}
+
+impl Encoder {
+    pub(crate) fn load(config: &EncoderConfig, loader: &Loader<'_>) -> Result<Self, LoadError> {
+        let width = config.hidden_size;
+        let table = |name: &str, rows| {
+            loader.table(&format!("embeddings.{name}_embeddings.weight"), rows, width)
+        };
+        let shape = [config.type_vocabulary_size, width];
+        let layers = (0..config.n_layers).map(|i| Layer::load(config, loader, i));
+        let between = loader.precision.between();
+        let attention = Attention::new(loader.library, between, config.n_heads, config.head_size());
+        Ok(Self {
+            word: table("word", config.vocabulary_size)?,
+            position: table("position", config.max_position_embeddings)?,
+            segment: loader.numbers("embeddings.token_type_embeddings.weight", &shape)?,
+            norm: loader.norm("embeddings.LayerNorm", config)?,
+            layers: layers.collect::<Result<_, _>>()?,
+            attention,
+            precision: loader.precision,
+            config: config.clone(),
+        })
+    }
+
+    /// Numbers in a token's vector.
+    pub(crate) fn width(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    /// What the weights take.
+    pub(crate) fn bytes(&self) -> usize {
+        let of_layer = |layer: &Layer| {
+            let all = [&layer.qkv, &layer.out, &layer.up, &layer.down];
+            all.into_iter().map(Linear::bytes).sum::<usize>()
+        };
+        let layers: usize = self.layers.iter().map(of_layer).sum();
+        self.word.bytes() + self.position.bytes() + layers
+    }
+
+    /// Runs the encoder on the threads of the pool that it is called in. Returns the last hidden states, shape
+    /// `(rows, hidden_size)`, of all tokens or of each sequence's first; rows that follow mean nothing.
+    pub(crate) fn forward<'a>(
+        &self,
+        batch: &TokenBatch,
+        which: Which,
+        workspace: &'a mut Workspace,
+    ) -> Result<&'a [f32], OneDnnError> {
+        let n_tokens = batch.ids().len();
+        let rows = n_tokens.next_multiple_of(ROW_STEP);
+        workspace.resize(rows, self.config.hidden_size);
+        workspace.qkv.resize(rows);
+        self.embed_tokens(batch, workspace);
+        let (last, others) = self.layers.split_last().expect("a model has layers");
+        for layer in others {
+            self.layer(layer, batch, Which::All, workspace)?;
+        }
+        self.layer(last, batch, which, workspace)?;
+        Ok(&workspace.x)
+    }
+
+    fn embed_tokens(&self, batch: &TokenBatch, workspace: &mut Workspace) {
+        let width = self.config.hidden_size;
+        let positions: Vec<u32> = batch
+            .iter()
+            .flat_map(|s| self.config.position_ids(s.ids))
+            .collect();
+        let n_tokens = positions.len();
+        let (tokens, padding) = workspace.x.split_at_mut(n_tokens * width);
+        padding.fill(0.0);
+        let add = |x: &mut [f32], row: &[f32]| {
+            x.iter_mut().zip(row).for_each(|(x, y)| *x += y);
+        };
+        let rows = tokens.par_chunks_mut(width).enumerate();
+        rows.with_min_len(ROW_STEP).for_each_init(
+            || vec![0.0; width],
+            |row, (i, x)| {
+                self.word.read(batch.ids()[i] as usize, x);
+                self.position.read(positions[i] as usize, row);
+                add(x, row);
+                let segment = batch.type_ids()[i] as usize;
+                add(x, &self.segment[segment * width..(segment + 1) * width]);
+            },
+        );
+        workspace.hidden.add_norm(&self.norm, &mut workspace.x, &[]);
+    }
+
+    fn layer(
+        &self,
+        layer: &Layer,
+        batch: &TokenBatch,
+        which: Which,
+        workspace: &mut Workspace,
+    ) -> Result<(), OneDnnError> {
+        let width = self.config.hidden_size;
+        let n_rows = workspace.x.len() / width;
+        workspace.qkv.resize(n_rows);
+        layer
+            .qkv
+            .forward(workspace.hidden.operand(), workspace.qkv.target())?;
+        // Tiles of keys end beyond the last token, where there must be numbers.
+        workspace.qkv.resize(n_rows + KEY_STEP);
+        if which == Which::First {
+            self.keep_first(batch, workspace);
+        }
+        let Workspace {
+            x,
+            hidden,
+            y,
+            qkv,
+            contexts,
+            wide,
+            floats,
+            halves,
+        } = workspace;
+        let offsets = batch.offsets();
+        match self.precision.between() {
+            Format::F32 => {
+                let contexts = contexts.floats();
+                self.attention
+                    .attend(qkv.floats(), offsets, which, contexts, floats)?;
+            }
+            Format::Bf16 | Format::S8 => {
+                let contexts = contexts.halves();
+                self.attention
+                    .attend(qkv.halves(), offsets, which, contexts, halves)?;
+            }
+        }
+        contexts.prepare();
+        layer.out.forward(contexts.operand(), Target::F32(y))?;
+        hidden.add_norm(&layer.attention_norm, x, y);
+        layer.up.forward(hidden.operand(), wide.target())?;
+        wide.prepare();
+        layer.down.forward(wide.operand(), Target::F32(y))?;
+        hidden.add_norm(&layer.norm, x, y);
+        Ok(())
+    }
+
+    /// Leaves the rows of first tokens alone: from here on nobody reads the others.
+    fn keep_first(&self, batch: &TokenBatch, workspace: &mut Workspace) {
+        let width = self.config.hidden_size;
+        let n = batch.len();
+        for (i, first) in batch.offsets()[..n].iter().enumerate() {
+            workspace
+                .x
+                .copy_within(first * width..(first + 1) * width, i * width);
+        }
+        let rows = n.next_multiple_of(ROW_STEP);
+        workspace.resize(rows, width);
+        workspace.x[n * width..].fill(0.0);
+    }
+}
+
+impl Layer {
+    fn load(config: &EncoderConfig, loader: &Loader<'_>, i: usize) -> Result<Self, LoadError> {
+        let (width, ffn) = (config.hidden_size, config.intermediate_size);
+        let at = |name: &str| format!("encoder.layer.{i}.{name}");
+        let between = loader.precision.between();
+        let out = at("attention.output.dense");
+        let (up, activation) = (at("intermediate.dense"), Some(config.activation));
+        Ok(Self {
+            qkv: loader.fused_qkv(config, i)?,
+            out: loader.linear(&out, [width, width], None, Format::F32)?,
+            attention_norm: loader.norm(&at("attention.output.LayerNorm"), config)?,
+            up: loader.linear(&up, [ffn, width], activation, between)?,
+            down: loader.linear(&at("output.dense"), [width, ffn], None, Format::F32)?,
+            norm: loader.norm(&at("output.LayerNorm"), config)?,
+        })
+    }
+}

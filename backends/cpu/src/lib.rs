@@ -1,0 +1,254 @@
+//! Runs BERT, RoBERTa and XLM-RoBERTa encoders, embedders and cross-encoders alike, on the CPU in f32, bfloat16 or bytes,
+//! straight from their own weights.
+//!
+//! [`CpuBackend`] is the backend. Sequences are packed: tokens lie back to back, there is no padding. Matrix products are
+//! oneDNN's ([`onednn`]), with weights packed once at the load; everything between them is done here, in one pass each.
+//! The candle backend computes the same with a library of its own, and is what this one is held to.
+
+mod attention;
+mod buffers;
+mod encoder;
+mod heads;
+mod linear;
+mod load;
+mod onednn;
+mod precision;
+pub mod runtime;
+mod vector;
+
+use std::sync::Arc;
+
+use embedgate_candle::weights::Weights;
+use embedgate_core::{
+    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
+    Pooling, TokenBatch,
+};
+
+pub use crate::onednn::{Instructions, Library};
+use crate::{
+    attention::Which,
+    encoder::{Encoder, Workspace},
+    heads::Heads,
+    load::{LoadError, Loader},
+    onednn::OneDnnError,
+    precision::Precision,
+};
+
+/// What is chosen when a model is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How token vectors become the dense vector; a cross-encoder has none.
+    pub pooling: Pooling,
+    /// Longest sequence in tokens, special tokens included.
+    pub max_sequence_tokens: usize,
+    /// Token ids that never get a sparse weight, sorted: the tokenizer's cls, eos, pad and unk.
+    pub special_token_ids: Vec<u32>,
+    /// Threads of a forward pass.
+    pub threads: usize,
+    /// Number format of the encoder's matrix products.
+    pub precision: embedgate_core::Precision,
+}
+
+/// A model's weights, which any number of backends share.
+struct Model {
+    encoder: Encoder,
+    heads: Heads,
+}
+
+/// An encoder with its heads, and the memory and threads to run it.
+pub struct CpuBackend {
+    info: BackendInfo,
+    pooling: Pooling,
+    special_token_ids: Vec<u32>,
+    model: Arc<Model>,
+    workspace: Workspace,
+    pool: rayon::ThreadPool,
+}
+
+impl CpuBackend {
+    /// Loads the encoder and its heads: a cross-encoder's, or bge-m3's where the folder has them. Progress goes to the
+    /// log.
+    ///
+    /// # Errors
+    /// [`BackendError::Load`] names the file and what is wrong with it.
+    pub fn load(
+        folder: &ModelFolder,
+        library: &'static Library,
+        options: Options,
+    ) -> Result<Self, BackendError> {
+        let load_error = |e: LoadError| BackendError::Load(e.to_string());
+        let weights = Weights::open(&folder.path).map_err(|e| load_error(e.into()))?;
+        let pool = pool(options.threads)?;
+        let loader = Loader {
+            library,
+            weights: &weights,
+            precision: internal(options.precision),
+            threads: options.threads,
+        };
+        let model = Model {
+            encoder: Encoder::load(&folder.encoder, &loader).map_err(load_error)?,
+            heads: Heads::load(folder, &loader).map_err(load_error)?,
+        };
+        let bytes = model.encoder.bytes() + model.heads.bytes();
+        tracing::debug!(bytes, "weights take {} MiB", bytes >> 20);
+        let outputs = model.heads.outputs();
+        let info = BackendInfo {
+            backend: "cpu",
+            device: "cpu".into(),
+            precision: options.precision,
+            dimensions: if outputs.dense {
+                folder.encoder.hidden_size
+            } else {
+                0
+            },
+            outputs,
+            max_sequence_tokens: options
+                .max_sequence_tokens
+                .min(folder.encoder.max_sequence_tokens()),
+            vocabulary_size: folder.encoder.vocabulary_size,
+            type_vocabulary_size: folder.encoder.type_vocabulary_size,
+            layout: Layout::Packed,
+        };
+        Ok(Self {
+            workspace: Workspace::new(&model.encoder, options.threads),
+            info,
+            pooling: options.pooling,
+            special_token_ids: options.special_token_ids,
+            model: Arc::new(model),
+            pool,
+        })
+    }
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool, BackendError> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("cpu-{i}"))
+        .build()
+        .map_err(|e| BackendError::Load(format!("cannot start {threads} threads: {e}")))
+}
+
+/// The fastest precision that this processor has instructions for and that keeps cosines of 0.9999: bytes are for who asks
+/// for them.
+#[must_use]
+pub fn fastest(instructions: Instructions) -> embedgate_core::Precision {
+    if instructions >= Instructions::Avx512Bf16 {
+        embedgate_core::Precision::Bf16
+    } else {
+        embedgate_core::Precision::F32
+    }
+}
+
+fn internal(precision: embedgate_core::Precision) -> Precision {
+    match precision {
+        embedgate_core::Precision::F32 => Precision::F32,
+        embedgate_core::Precision::Bf16 => Precision::Bf16,
+        embedgate_core::Precision::Int8 => Precision::Int8,
+    }
+}
+
+impl Model {
+    fn run(
+        &self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+        how: (Pooling, &[u32]),
+        workspace: &mut Workspace,
+    ) -> Result<EmbeddingBatch, OneDnnError> {
+        let (pooling, special_token_ids) = how;
+        let reads_all = outputs.sparse
+            || outputs.multi_vector
+            || outputs.token_vectors
+            || (outputs.dense && pooling != Pooling::Cls);
+        let which = if reads_all { Which::All } else { Which::First };
+        let hidden = self.encoder.forward(batch, which, workspace)?;
+        let first;
+        let of_first = match which {
+            Which::First => hidden,
+            Which::All => {
+                first = first_rows(hidden, batch, self.encoder.width());
+                &first
+            }
+        };
+        let width = self.encoder.width();
+        let mut results = EmbeddingBatch::default();
+        if outputs.dense {
+            let mut dense = Matrix::zeros(batch.len(), width);
+            for (i, ends) in batch.offsets().windows(2).enumerate() {
+                let rows = match which {
+                    Which::First => i..i + 1,
+                    Which::All => ends[0]..ends[1],
+                };
+                pooling.pool(
+                    &hidden[rows.start * width..rows.end * width],
+                    dense.row_mut(i),
+                );
+            }
+            results.dense = Some(dense);
+        }
+        if outputs.token_vectors {
+            let ends = batch.offsets().windows(2);
+            let rows = |e: &[usize]| Matrix {
+                data: hidden[e[0] * width..e[1] * width].to_vec(),
+                width,
+            };
+            results.token_vectors = Some(ends.map(rows).collect());
+        }
+        if outputs.sparse {
+            let tokens = &hidden[..batch.ids().len() * width];
+            results.sparse = self.heads.sparse(tokens, batch, special_token_ids);
+        }
+        if outputs.multi_vector {
+            results.multi_vector = self.heads.multi_vector(hidden, batch)?;
+        }
+        if outputs.score {
+            results.scores = self.heads.scores(of_first, batch.len())?;
+        }
+        Ok(results)
+    }
+}
+
+/// The rows of first tokens, padded.
+fn first_rows(hidden: &[f32], batch: &TokenBatch, width: usize) -> Vec<f32> {
+    let n = batch.len().next_multiple_of(linear::ROW_STEP);
+    let mut first = vec![0.0; n * width];
+    for (row, at) in first
+        .chunks_exact_mut(width)
+        .zip(&batch.offsets()[..batch.len()])
+    {
+        row.copy_from_slice(&hidden[at * width..(at + 1) * width]);
+    }
+    first
+}
+
+impl Backend for CpuBackend {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn embed(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        self.info.check(batch, outputs)?;
+        let how = (self.pooling, self.special_token_ids.as_slice());
+        let (model, workspace) = (&self.model, &mut self.workspace);
+        let results = self
+            .pool
+            .install(|| model.run(batch, outputs, how, workspace));
+        results.map_err(|e| BackendError::inference("the forward pass failed", e))
+    }
+
+    fn replica(&self) -> Result<Option<Box<dyn Backend>>, BackendError> {
+        let threads = self.pool.current_num_threads();
+        Ok(Some(Box::new(Self {
+            info: self.info.clone(),
+            pooling: self.pooling,
+            special_token_ids: self.special_token_ids.clone(),
+            model: Arc::clone(&self.model),
+            workspace: Workspace::new(&self.model.encoder, threads),
+            pool: pool(threads)?,
+        })))
+    }
+}

@@ -1,0 +1,167 @@
+//! Reads a model's weights and packs them, one tensor at a time.
+
+use embedgate_candle::weights::{Weights, WeightsError};
+use embedgate_core::{EncoderConfig, encoder::Activation};
+use half::bf16;
+use thiserror::Error;
+
+use crate::{
+    linear::{Form, Linear},
+    onednn::{Format, Library, OneDnnError},
+    precision::Precision,
+    vector::{Norm, round},
+};
+
+/// Why a model cannot be loaded.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Library(#[from] OneDnnError),
+}
+
+/// What everything that is loaded needs.
+pub(crate) struct Loader<'a> {
+    pub(crate) library: &'static Library,
+    pub(crate) weights: &'a Weights,
+    pub(crate) precision: Precision,
+    pub(crate) threads: usize,
+}
+
+impl Loader<'_> {
+    /// A layer of the encoder, in the model's precision.
+    pub(crate) fn linear(
+        &self,
+        name: &str,
+        [outer, inner]: [usize; 2],
+        activation: Option<Activation>,
+        dst: Format,
+    ) -> Result<Linear, LoadError> {
+        let form = Form {
+            precision: self.precision,
+            activation,
+            dst,
+            threads: self.threads,
+        };
+        self.packed(form, name, [outer, inner])
+    }
+
+    /// A layer that keeps f32.
+    pub(crate) fn exact(
+        &self,
+        name: &str,
+        outer: usize,
+        inner: usize,
+    ) -> Result<Linear, LoadError> {
+        let form = Form {
+            precision: Precision::F32,
+            activation: None,
+            dst: Format::F32,
+            threads: self.threads,
+        };
+        self.packed(form, name, [outer, inner])
+    }
+
+    fn packed(
+        &self,
+        form: Form,
+        name: &str,
+        [outer, inner]: [usize; 2],
+    ) -> Result<Linear, LoadError> {
+        let bias = self.numbers(&format!("{name}.bias"), &[outer])?;
+        let packed =
+            self.weights
+                .with_values(&format!("{name}.weight"), &[outer, inner], |values| {
+                    Linear::pack(self.library, form, values, &bias)
+                })?;
+        Ok(packed?)
+    }
+
+    /// Query, key and value in one layer; the query is already divided by the square root of the head size.
+    pub(crate) fn fused_qkv(
+        &self,
+        config: &EncoderConfig,
+        layer: usize,
+    ) -> Result<Linear, LoadError> {
+        let width = config.hidden_size;
+        let mut weight = Vec::with_capacity(3 * width * width);
+        let mut bias = Vec::with_capacity(3 * width);
+        let query_scale = 1.0 / (config.head_size() as f32).sqrt();
+        for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
+            let name = format!("encoder.layer.{layer}.attention.self.{part}");
+            let scaled =
+                |to: &mut Vec<f32>, values: &[f32]| to.extend(values.iter().map(|x| x * scale));
+            let shape = [width, width];
+            self.weights
+                .with_values(&format!("{name}.weight"), &shape, |values| {
+                    scaled(&mut weight, values);
+                })?;
+            self.weights
+                .with_values(&format!("{name}.bias"), &[width], |values| {
+                    scaled(&mut bias, values);
+                })?;
+        }
+        let form = Form {
+            precision: self.precision,
+            activation: None,
+            dst: self.precision.between(),
+            threads: self.threads,
+        };
+        Ok(Linear::pack(self.library, form, &weight, &bias)?)
+    }
+
+    pub(crate) fn norm(&self, name: &str, config: &EncoderConfig) -> Result<Norm, LoadError> {
+        let width = [config.hidden_size];
+        Ok(Norm {
+            weight: self.numbers(&format!("{name}.weight"), &width)?,
+            bias: self.numbers(&format!("{name}.bias"), &width)?,
+            eps: config.layer_norm_eps,
+        })
+    }
+
+    pub(crate) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let numbers = self.weights.with_values(name, shape, <[f32]>::to_vec)?;
+        Ok(numbers)
+    }
+
+    /// The vectors of tokens, of which there are many: in bfloat16 unless the model is in f32.
+    pub(crate) fn table(&self, name: &str, rows: usize, width: usize) -> Result<Table, LoadError> {
+        if self.precision == Precision::F32 {
+            return Ok(Table::F32(self.numbers(name, &[rows, width])?));
+        }
+        let mut halves = vec![bf16::ZERO; rows * width];
+        self.weights
+            .with_values(name, &[rows, width], |values| round(values, &mut halves))?;
+        Ok(Table::Bf16(halves))
+    }
+}
+
+/// Vectors by id.
+pub(crate) enum Table {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+}
+
+impl Table {
+    /// Copies a row.
+    pub(crate) fn read(&self, id: usize, row: &mut [f32]) {
+        let range = id * row.len()..(id + 1) * row.len();
+        match self {
+            Self::F32(all) => row.copy_from_slice(&all[range]),
+            Self::Bf16(all) => {
+                for (x, half) in row.iter_mut().zip(&all[range]) {
+                    *x = half.to_f32();
+                }
+            }
+        }
+    }
+
+    /// What it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::F32(all) => size_of_val(&all[..]),
+            Self::Bf16(all) => size_of_val(&all[..]),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Every precision against the candle backend, which is the reference, and f32 against the contract.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+#[path = "support/load.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use embedgate_candle::CandleBackend;
+use embedgate_core::{
+    Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, Precision, TokenBatch, conformance,
+};
+
+fn tiny_bge_m3() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-bge-m3")
+}
+
+fn minilm() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/all-MiniLM-L6-v2")
+}
+
+fn candle(folder: &ModelFolder) -> CandleBackend {
+    let options = embedgate_candle::Options {
+        pooling: folder.pooling.unwrap_or(Pooling::Cls),
+        max_sequence_tokens: folder.max_sequence_tokens,
+        special_token_ids: vec![0, 1, 2, 3],
+        threads: 2,
+    };
+    CandleBackend::load(folder, options).unwrap()
+}
+
+/// Pseudo-random ids, in these lengths.
+fn batch(lengths: &[usize], vocabulary: usize) -> TokenBatch {
+    let mut state = 1_u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % vocabulary
+    };
+    let sequence =
+        |n: &usize| -> Vec<u32> { (0..*n).map(|_| u32::try_from(next()).unwrap()).collect() };
+    let sequences: Vec<Vec<u32>> = lengths.iter().map(sequence).collect();
+    sequences.iter().map(Vec::as_slice).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// The least cosine of dense and of token vectors.
+fn least_cosines(got: &EmbeddingBatch, expected: &EmbeddingBatch) -> (f64, f64) {
+    let (a, b) = (
+        got.dense.as_ref().unwrap(),
+        expected.dense.as_ref().unwrap(),
+    );
+    assert_eq!((a.rows(), a.width), (b.rows(), b.width));
+    let dense = (0..a.rows())
+        .map(|i| cosine(a.row(i), b.row(i)))
+        .fold(1.0, f64::min);
+    let mut tokens: f64 = 1.0;
+    for (a, b) in got
+        .token_vectors
+        .iter()
+        .flatten()
+        .zip(expected.token_vectors.iter().flatten())
+    {
+        assert_eq!(a.rows(), b.rows());
+        tokens = (0..a.rows())
+            .map(|i| cosine(a.row(i), b.row(i)))
+            .fold(tokens, f64::min);
+    }
+    (dense, tokens)
+}
+
+/// Shorter and longer than tiles of queries (128) and of keys (512), and than steps of rows (16) and keys (32).
+const LENGTHS: [usize; 14] = [1, 2, 15, 16, 17, 31, 33, 100, 128, 129, 200, 511, 512, 5];
+
+#[test]
+fn f32_keeps_the_contract() {
+    for path in [tiny_bge_m3(), minilm()] {
+        let folder = ModelFolder::open(&path).unwrap();
+        let mut backend = support::load(&folder, Precision::F32);
+        assert_eq!(conformance::check(&mut backend), Ok(()));
+    }
+}
+
+#[test]
+fn every_precision_is_as_near_to_the_reference_as_it_promises() {
+    for path in [tiny_bge_m3(), minilm()] {
+        let folder = ModelFolder::open(&path).unwrap();
+        let longest = folder.max_sequence_tokens;
+        let lengths: Vec<usize> = LENGTHS.iter().map(|n| *n.min(&longest)).collect();
+        let batch = batch(&lengths, folder.encoder.vocabulary_size);
+        let outputs = Outputs {
+            token_vectors: true,
+            ..Outputs::DENSE
+        };
+        let expected = candle(&folder).embed(&batch, outputs).unwrap();
+        for (precision, dense, tokens) in [
+            (Precision::F32, 0.999_999, 0.999_999),
+            (Precision::Bf16, 0.9998, 0.9996),
+            (Precision::Int8, 0.998, 0.996),
+        ] {
+            let mut backend = support::load(&folder, precision);
+            assert_eq!(backend.info().precision, precision);
+            let got = backend.embed(&batch, outputs).unwrap();
+            let (d, t) = least_cosines(&got, &expected);
+            println!("{} {precision}: {d:.7} {t:.7}", path.display());
+            assert!(d >= dense && t >= tokens, "{precision}: {d} {t}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Loads models for the other tests.
+
+use std::path::Path;
+
+use embedgate_core::{ModelFolder, Pooling, Precision, library::Candidates};
+use embedgate_cpu::{CpuBackend, Options, runtime};
+
+/// A model by the library that `scripts/setup` fetches.
+pub(crate) fn load(folder: &ModelFolder, precision: Precision) -> CpuBackend {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let library = Candidates {
+        named: Some(root.join(".embedgate/onednn")),
+        folders: Vec::new(),
+    };
+    let options = Options {
+        pooling: folder.pooling.unwrap_or(Pooling::Cls),
+        max_sequence_tokens: folder.max_sequence_tokens,
+        special_token_ids: vec![0, 1, 2, 3],
+        threads: 2,
+        precision,
+    };
+    CpuBackend::load(folder, runtime::load(&library).unwrap(), options).unwrap()
+}

@@ -1,0 +1,159 @@
+//! Opens the backend that a model is configured with. The match that names the backends of the server is here.
+
+use embedgate_core::{Backend, BackendError, Precision};
+
+use super::{
+    load::{LoadError, Plan, Surroundings},
+    tokenizer::TextTokenizer,
+};
+use crate::config::{BackendType, ModelConfig, PrecisionChoice};
+
+/// The configuration with nothing left open: which backend runs the model on this machine, in which precision.
+///
+/// # Errors
+/// [`LoadError::Backend`] when the library is missing without which the model cannot run as it is asked to.
+#[cfg_attr(
+    not(feature = "cpu"),
+    expect(unused_variables, reason = "only oneDNN is looked up")
+)]
+pub fn resolve(
+    name: &str,
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+) -> Result<ModelConfig, LoadError> {
+    let mut resolved = config.clone();
+    let backend = &mut resolved.backend;
+    match backend.kind {
+        #[cfg(feature = "cpu")]
+        BackendType::Cpu => match embedgate_cpu::runtime::load(&surroundings.onednn()) {
+            Ok(library) => {
+                if backend.precision == PrecisionChoice::Auto {
+                    let chosen = embedgate_cpu::fastest(library.instructions());
+                    tracing::info!(
+                        model.name = name,
+                        precision = %chosen,
+                        "model {name} runs in {chosen}: this processor has {:?}",
+                        library.instructions()
+                    );
+                    backend.precision = chosen.into();
+                }
+            }
+            Err(missing) => match backend.precision {
+                PrecisionChoice::Auto | PrecisionChoice::F32 => {
+                    tracing::warn!(
+                        model.name = name,
+                        "model {name} runs with candle, in f32 and slower: {missing}"
+                    );
+                    (backend.kind, backend.precision) = (BackendType::Candle, PrecisionChoice::F32);
+                }
+                PrecisionChoice::Bf16 | PrecisionChoice::Int8 => return Err(missing.into()),
+            },
+        },
+        // The others know f32 alone.
+        _ => backend.precision = PrecisionChoice::F32,
+    }
+    Ok(resolved)
+}
+
+/// Opens the files that a backend needs, but reads no weights.
+///
+/// # Errors
+/// [`LoadError`] names the file and what is wrong with it.
+#[cfg_attr(
+    not(any(feature = "onnx", feature = "cpu")),
+    expect(unused_variables, reason = "only libraries are looked up")
+)]
+pub fn inspect(
+    plan: &Plan,
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+) -> Result<(), LoadError> {
+    match config.backend.kind {
+        #[cfg(feature = "cpu")]
+        BackendType::Cpu => {
+            if config.backend.precision.needs_onednn() {
+                embedgate_cpu::runtime::load(&surroundings.onednn())?;
+            }
+            open_weights(plan)
+        }
+        #[cfg(feature = "candle")]
+        BackendType::Candle => open_weights(plan),
+        #[cfg(feature = "onnx")]
+        BackendType::Onnx => Ok(embedgate_onnx::check(
+            &plan.folder,
+            config.backend.file.as_deref(),
+            &surroundings.onnxruntime(),
+        )?),
+        #[cfg(not(all(feature = "candle", feature = "onnx", feature = "cpu")))]
+        missing => Err(LoadError::Setting(not_built(missing))),
+    }
+}
+
+#[cfg(feature = "candle")]
+fn open_weights(plan: &Plan) -> Result<(), LoadError> {
+    let opened = embedgate_candle::weights::Weights::open(&plan.folder.path);
+    opened
+        .map(|_| ())
+        .map_err(|e| BackendError::Load(e.to_string()).into())
+}
+
+#[cfg(not(all(feature = "candle", feature = "onnx", feature = "cpu")))]
+fn not_built(missing: BackendType) -> String {
+    format!(
+        "this embedgate was built without the {missing:?} backend: build it with that cargo feature"
+    )
+}
+
+/// Loads a backend, of a configuration that was resolved.
+///
+/// # Errors
+/// [`LoadError`] names the file and what is wrong with it.
+pub fn open(
+    plan: &Plan,
+    config: &ModelConfig,
+    tokenizer: &TextTokenizer,
+    surroundings: &Surroundings,
+) -> Result<Box<dyn Backend>, LoadError> {
+    let threads = surroundings.threads(config);
+    match config.backend.kind {
+        #[cfg(feature = "cpu")]
+        BackendType::Cpu => {
+            let library = embedgate_cpu::runtime::load(&surroundings.onednn())?;
+            let options = embedgate_cpu::Options {
+                pooling: plan.pooling,
+                max_sequence_tokens: plan.max_tokens,
+                special_token_ids: tokenizer.special_token_ids(),
+                threads,
+                precision: config.backend.precision.said().unwrap_or(Precision::F32),
+            };
+            let loaded = embedgate_cpu::CpuBackend::load(&plan.folder, library, options)?;
+            Ok(Box::new(loaded))
+        }
+        #[cfg(feature = "candle")]
+        BackendType::Candle => {
+            let options = embedgate_candle::Options {
+                pooling: plan.pooling,
+                max_sequence_tokens: plan.max_tokens,
+                special_token_ids: tokenizer.special_token_ids(),
+                threads,
+            };
+            let loaded = embedgate_candle::CandleBackend::load(&plan.folder, options)?;
+            Ok(Box::new(loaded))
+        }
+        #[cfg(feature = "onnx")]
+        BackendType::Onnx => {
+            let options = embedgate_onnx::Options {
+                file: config.backend.file.clone(),
+                library: surroundings.onnxruntime(),
+                pooling: plan.pooling,
+                max_sequence_tokens: plan.max_tokens,
+                special_token_ids: tokenizer.special_token_ids(),
+                threads,
+            };
+            let loaded = embedgate_onnx::OnnxBackend::load(&plan.folder, options)?;
+            Ok(Box::new(loaded))
+        }
+        #[cfg(not(all(feature = "candle", feature = "onnx", feature = "cpu")))]
+        missing => Err(LoadError::Setting(not_built(missing))),
+    }
+}
