@@ -1,6 +1,6 @@
 //! Opens the backend that a model is configured with. The match that names the backends of the server is here.
 
-use embedgate_core::{Backend, BackendError, Precision};
+use embedgate_core::Backend;
 
 use super::{
     load::{LoadError, Plan, Surroundings},
@@ -94,7 +94,7 @@ fn open_weights(plan: &Plan) -> Result<(), LoadError> {
     let opened = embedgate_candle::weights::Weights::open(&plan.folder.path);
     opened
         .map(|_| ())
-        .map_err(|e| BackendError::Load(e.to_string()).into())
+        .map_err(|e| embedgate_core::BackendError::Load(e.to_string()).into())
 }
 
 #[cfg(not(all(feature = "candle", feature = "onnx", feature = "cpu")))]
@@ -124,7 +124,7 @@ pub fn open(
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
                 threads,
-                precision: config.backend.precision.said().unwrap_or(Precision::F32),
+                precision: config.backend.precision.said().unwrap_or_default(),
             };
             let loaded = embedgate_cpu::CpuBackend::load(&plan.folder, library, options)?;
             Ok(Box::new(loaded))

@@ -254,6 +254,11 @@ async fn jinas_additions_are_understood() {
         .vectors();
     let length = raw[0].iter().map(|x| x * x).sum::<f32>().sqrt();
     assert!((length - 1.0).abs() > 0.01 && cosine(&raw[0], &expected[0]) > 0.999_999);
+    let cut = gateway
+        .embed(&json!({"model": "tiny", "input": "a", "normalized": false, "dimensions": 5}))
+        .await
+        .vectors();
+    assert!(max_difference(&cut[0], &raw[0][..5]) < SAME);
     let body = |form: &str| json!({"model": "tiny", "input": "a", "embedding_type": form});
     let bytes = async |form: &str| -> Vec<i16> {
         let answer = gateway.embed(&body(form)).await;
@@ -265,6 +270,11 @@ async fn jinas_additions_are_understood() {
         assert_eq!(signed[i / 8], unsigned[i / 8] - 128);
     }
     assert_eq!(signed.len(), expected[0].len() / 8);
+    // OpenAI's clients always name an encoding.
+    let mut named = body("binary");
+    named["encoding_format"] = json!("base64");
+    let named = gateway.embed(&named).await.body["data"][0]["embedding"].clone();
+    assert_eq!(serde_json::from_value::<Vec<i16>>(named).unwrap(), signed);
     let image = gateway
         .embed(&json!({"model": "tiny", "input": [{"image": "x"}]}))
         .await;

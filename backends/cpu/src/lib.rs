@@ -2,7 +2,7 @@
 //! straight from their own weights.
 //!
 //! [`CpuBackend`] is the backend. Sequences are packed: tokens lie back to back, there is no padding. Matrix products are
-//! oneDNN's ([`onednn`]), with weights packed once at the load; everything between them is done here, in one pass each.
+//! oneDNN's, with weights packed once at the load; everything between them is done here, in one pass each.
 //! The candle backend computes the same with a library of its own, and is what this one is held to.
 
 mod attention;

@@ -1,7 +1,7 @@
 //! Matrix products by oneDNN: all that is unsafe in this crate, behind a safe face.
 //!
-//! [`Library`] is the loaded library, [`Weights`] a matrix in the layout that a product likes best, [`View`] one that lies
-//! as it lies, [`Product`] a compiled product of one size, [`Tile`] a part of a matrix that one thread writes. Every call
+//! [`Library`] is the loaded library, [`Weights`] a matrix in the layout that a product likes best, [`Right`] how a right
+//! operand lies, [`Product`] a compiled product of one size, [`Tile`] a part of a matrix that one thread writes. Every call
 //! runs on the thread that makes it: who calls spreads the work.
 //!
 //! What makes it sound: sizes and number formats of all operands are checked against the product before the library sees

@@ -67,7 +67,7 @@ impl TextTokenizer {
             Some(room) if !is_whole || counted.len() > room => {
                 windows(counted, room.saturating_sub(SLACK).max(1))
             }
-            _ if is_whole => vec![0..text.len()],
+            _ if is_whole => std::iter::once(0..text.len()).collect(),
             _ => windows(counted, usize::MAX),
         };
         for range in &mut ranges {
