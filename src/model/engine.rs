@@ -49,6 +49,10 @@ pub fn resolve(
                 PrecisionChoice::Bf16 | PrecisionChoice::Int8 => return Err(missing.into()),
             },
         },
+        #[cfg(all(not(feature = "cpu"), feature = "candle"))]
+        BackendType::Cpu if !backend.precision.needs_onednn() => {
+            (backend.kind, backend.precision) = (BackendType::Candle, PrecisionChoice::F32);
+        }
         // The others know f32 alone.
         _ => backend.precision = PrecisionChoice::F32,
     }

@@ -209,28 +209,33 @@ async fn usage_is_exact_and_the_same_on_hits() {
 }
 
 #[tokio::test]
-async fn cl100k_tokens_give_the_vector_of_their_text() {
-    let gateway = Gateway::start(&tiny_config(""));
-    let texts = ["Hello, world!", "向量检索 🎉", "fn main() {}"];
-    let bpe = tiktoken_rs::cl100k_base_singleton();
-    let tokens: Vec<Vec<u32>> = texts.iter().map(|text| bpe.encode_ordinary(text)).collect();
-    let expected = gateway.vectors("tiny", &json!(texts)).await;
-    assert_eq!(gateway.vectors("tiny", &json!(tokens)).await, expected);
-    assert_eq!(
-        gateway.vectors("tiny", &json!(tokens[0])).await,
-        expected[..1],
-        "one flat list is one input"
+async fn openais_tokens_give_the_vector_of_their_text() {
+    let (cl100k, o200k) = (
+        tiktoken_rs::cl100k_base_singleton(),
+        tiktoken_rs::o200k_base_singleton(),
     );
-    let unknown = gateway
-        .embed(&json!({"model": "tiny", "input": [[9906, 4_000_000]]}))
-        .await;
-    assert_eq!(
-        (unknown.status, unknown.message()),
-        (
-            400,
-            "input[0]: token id 4000000 is not in cl100k_base, which this model's token_ids are"
-        )
-    );
+    for (setting, bpe, name) in [
+        ("", cl100k, "cl100k_base"),
+        ("token_ids = \"o200k\"", o200k, "o200k_base"),
+    ] {
+        let gateway = Gateway::start(&tiny_config(setting));
+        let texts = ["Hello, world!", "向量检索 🎉", "fn main() {}"];
+        let tokens: Vec<Vec<u32>> = texts.iter().map(|text| bpe.encode_ordinary(text)).collect();
+        let expected = gateway.vectors("tiny", &json!(texts)).await;
+        assert_eq!(gateway.vectors("tiny", &json!(tokens)).await, expected);
+        assert_eq!(
+            gateway.vectors("tiny", &json!(tokens[0])).await,
+            expected[..1],
+            "one flat list is one input"
+        );
+        let unknown = gateway
+            .embed(&json!({"model": "tiny", "input": [[9906, 4_000_000]]}))
+            .await;
+        let message = format!(
+            "input[0]: token id 4000000 is not in {name}, which this model's token_ids are"
+        );
+        assert_eq!((unknown.status, unknown.message()), (400, &*message));
+    }
 }
 
 #[tokio::test]

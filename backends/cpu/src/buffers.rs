@@ -59,6 +59,15 @@ impl Rows {
         &mut self.halves
     }
 
+    /// Makes the rows from here on zeros: nobody wrote them, and what is left of an earlier batch may be no number.
+    pub(crate) fn clear_from(&mut self, row: usize) {
+        let first = row * self.width;
+        match self.precision.between() {
+            Format::F32 => self.floats[first..].fill(0.0),
+            Format::Bf16 | Format::S8 => self.halves[first..].fill(bf16::ZERO),
+        }
+    }
+
     /// To be written by a product.
     pub(crate) fn target(&mut self) -> Target<'_> {
         match self.precision.between() {

@@ -12,7 +12,7 @@ use rayon::{
 };
 
 use crate::{
-    attention::{Attention, KEY_STEP, Scratch, Which},
+    attention::{Attention, Scratch, Which},
     buffers::{Rows, resize},
     linear::{Linear, ROW_STEP, Target},
     load::{LoadError, Loader, Table},
@@ -184,8 +184,6 @@ impl Encoder {
         layer
             .qkv
             .forward(workspace.hidden.operand(), workspace.qkv.target())?;
-        // Tiles of keys end beyond the last token, where there must be numbers.
-        workspace.qkv.resize(n_rows + KEY_STEP);
         if which == Which::First {
             self.keep_first(batch, workspace);
         }
@@ -212,6 +210,11 @@ impl Encoder {
                     .attend(qkv.halves(), offsets, which, contexts, halves)?;
             }
         }
+        let n_queries = match which {
+            Which::All => batch.ids().len(),
+            Which::First => batch.len(),
+        };
+        contexts.clear_from(n_queries);
         contexts.prepare();
         layer.out.forward(contexts.operand(), Target::F32(y))?;
         hidden.add_norm(&layer.attention_norm, x, y);

@@ -162,14 +162,6 @@ impl Model {
             || (outputs.dense && pooling != Pooling::Cls);
         let which = if reads_all { Which::All } else { Which::First };
         let hidden = self.encoder.forward(batch, which, workspace)?;
-        let first;
-        let of_first = match which {
-            Which::First => hidden,
-            Which::All => {
-                first = first_rows(hidden, batch, self.encoder.width());
-                &first
-            }
-        };
         let width = self.encoder.width();
         let mut results = EmbeddingBatch::default();
         if outputs.dense {
@@ -202,23 +194,11 @@ impl Model {
             results.multi_vector = self.heads.multi_vector(hidden, batch)?;
         }
         if outputs.score {
-            results.scores = self.heads.scores(of_first, batch.len())?;
+            // A cross-encoder gives nothing else, so that these are the rows of first tokens.
+            results.scores = self.heads.scores(hidden, batch.len())?;
         }
         Ok(results)
     }
-}
-
-/// The rows of first tokens, padded.
-fn first_rows(hidden: &[f32], batch: &TokenBatch, width: usize) -> Vec<f32> {
-    let n = batch.len().next_multiple_of(linear::ROW_STEP);
-    let mut first = vec![0.0; n * width];
-    for (row, at) in first
-        .chunks_exact_mut(width)
-        .zip(&batch.offsets()[..batch.len()])
-    {
-        row.copy_from_slice(&hidden[at * width..(at + 1) * width]);
-    }
-    first
 }
 
 impl Backend for CpuBackend {

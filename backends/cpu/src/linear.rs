@@ -144,9 +144,21 @@ impl Linear {
         }
     }
 
-    fn multiply<A: Number, C: Number>(&self, src: &[A], dst: &mut [C]) -> Result<(), OneDnnError> {
+    /// The library is several times as fast where rows of results lie back to back: a slice's are made in memory of this
+    /// thread, which stays in its caches.
+    fn multiply<A: Number, C: Spare>(&self, src: &[A], dst: &mut [C]) -> Result<(), OneDnnError> {
         self.by_tiles(src, dst, |product, (weights, columns), _, src, tile| {
-            product.run(src, weights, columns, tile)
+            if tile.columns() == self.outer {
+                return product.run(src, weights, columns, tile);
+            }
+            let (rows, width) = (tile.rows(), tile.columns());
+            C::with_spare(rows * width, |dense| {
+                product.run(src, weights, columns, &mut Tile::whole(dense, width))?;
+                for (i, row) in dense.chunks_exact(width).enumerate() {
+                    tile.row_mut(i).copy_from_slice(row);
+                }
+                Ok(())
+            })
         })
     }
 
@@ -156,14 +168,9 @@ impl Linear {
         scales: &[f32],
         dst: &mut [C],
     ) -> Result<(), OneDnnError> {
-        thread_local! {
-            static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-        }
         self.by_tiles(src, dst, |product, (weights, columns), first, src, tile| {
-            SUMS.with_borrow_mut(|sums| {
-                let (rows, width) = (tile.rows(), tile.columns());
-                sums.resize(sums.len().max(rows * width), 0.0);
-                let sums = &mut sums[..rows * width];
+            let (rows, width) = (tile.rows(), tile.columns());
+            f32::with_spare(rows * width, |sums| {
                 product.run(src, weights, columns, &mut Tile::whole(sums, width))?;
                 let scales = &scales[first..first + rows];
                 finish_bytes(sums, scales, &columns.bias, self.form.activation, tile);
@@ -225,12 +232,42 @@ impl Linear {
             src_stride: self.inner,
             // Sums of bytes are finished here, since the library knows no scales by row.
             dst_format: if is_bytes { Format::F32 } else { self.form.dst },
-            dst_stride: if is_bytes { columns } else { self.outer },
+            dst_stride: columns,
             has_scales: is_bytes,
             has_bias: !is_bytes,
             activation: self.form.activation.filter(|_| !is_bytes),
         }
     }
+}
+
+/// A number of which each thread keeps some to spare, between one product and the next. They are bounded by the size of a
+/// tile, and stay until the thread ends.
+trait Spare: Number {
+    fn with_spare<R>(n: usize, use_them: impl FnOnce(&mut [Self]) -> R) -> R;
+}
+
+impl Spare for f32 {
+    fn with_spare<R>(n: usize, use_them: impl FnOnce(&mut [Self]) -> R) -> R {
+        thread_local! {
+            static SPARE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        }
+        SPARE.with_borrow_mut(|all| use_them(first(all, n)))
+    }
+}
+
+impl Spare for bf16 {
+    fn with_spare<R>(n: usize, use_them: impl FnOnce(&mut [Self]) -> R) -> R {
+        thread_local! {
+            static SPARE: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) };
+        }
+        SPARE.with_borrow_mut(|all| use_them(first(all, n)))
+    }
+}
+
+/// The first so many numbers, of as many as there ever had to be.
+fn first<T: Number>(all: &mut Vec<T>, n: usize) -> &mut [T] {
+    all.resize(all.len().max(n), T::default());
+    &mut all[..n]
 }
 
 /// Columns of each slice: as many slices for each thread, all alike but the last, of whole cache lines.

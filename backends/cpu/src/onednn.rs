@@ -102,6 +102,8 @@ unsafe impl Send for Library {}
 // SAFETY: as above.
 unsafe impl Sync for Library {}
 
+static LOADED: OnceLock<Library> = OnceLock::new();
+
 /// Older releases have no separate scales; the next major one may have other types.
 const VERSION: (c_int, c_int) = (3, 2);
 
@@ -111,12 +113,17 @@ impl Library {
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
     pub fn load(path: &Path) -> Result<&'static Self, String> {
-        static LOADED: OnceLock<Library> = OnceLock::new();
-        if let Some(library) = LOADED.get() {
+        if let Some(library) = Self::loaded() {
             return Ok(library);
         }
         let library = Self::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(LOADED.get_or_init(|| library))
+    }
+
+    /// The library that was loaded.
+    #[must_use]
+    pub fn loaded() -> Option<&'static Self> {
+        LOADED.get()
     }
 
     fn open(path: &Path) -> Result<Self, String> {
@@ -329,9 +336,14 @@ impl Library {
         })
     }
 
-    fn worker(&self) -> Result<Worker, OneDnnError> {
-        // SAFETY: it sets a number of this thread's: the library's own threads are not wanted.
+    /// Keeps the library from using threads of its own: what is compiled and packed depends on their number, too.
+    fn use_this_thread_alone(&self) {
+        // SAFETY: it sets a number of this thread's.
         unsafe { (self.functions.omp_set_num_threads)(1) };
+    }
+
+    fn worker(&self) -> Result<Worker, OneDnnError> {
+        self.use_this_thread_alone();
         let stream = Owned::new(
             "a stream",
             self.functions.dnnl_stream_destroy,
@@ -404,6 +416,7 @@ impl Product {
         shape: Shape,
         right: Right<'_>,
     ) -> Result<Self, OneDnnError> {
+        library.use_this_thread_alone();
         let f = &library.functions;
         let Shape {
             rows,
@@ -491,7 +504,7 @@ impl Product {
         );
         let implementation = implementation(library, &description);
         tracing::trace!(%implementation, "compiled {shape:?}");
-        if implementation.starts_with("ref") {
+        if !implementation.starts_with("brg") && library.instructions >= Instructions::Avx512 {
             tracing::warn!(
                 "oneDNN has no fast product for {shape:?} on this processor: {implementation}"
             );
@@ -533,13 +546,14 @@ impl Product {
         assert!(self.right_strides.is_none(), "a product of a view");
         let weights_are = (weights.inner, weights.columns, weights.format);
         assert_eq!(weights_are, (inner, n, format), "other weights");
-        // SAFETY: both descriptors are alive. Weights have the product's layout, as large as their memory.
-        let bytes =
-            unsafe { (self.library.functions.dnnl_memory_desc_get_size)(self.right.handle) };
-        assert!(
-            bytes <= weights.data.0.len() * 64,
-            "weights in another layout"
-        );
+        // SAFETY: both descriptors are alive.
+        let is_like = unsafe {
+            (self.library.functions.dnnl_memory_desc_equal)(
+                self.right.handle,
+                weights.layout.handle,
+            )
+        };
+        assert_ne!(is_like, 0, "weights in another layout");
         // SAFETY: just checked.
         unsafe { self.run_raw(src, weights.data.pointer(), columns, dst) }
     }
@@ -715,6 +729,7 @@ impl Weights {
     /// When `values` has another size or format.
     pub(crate) fn pack<T: Number>(like: &Product, values: &[T]) -> Result<Self, OneDnnError> {
         let (library, shape) = (like.library, like.shape);
+        library.use_this_thread_alone();
         let f = &library.functions;
         assert_eq!(values.len(), shape.inner * shape.columns);
         assert_eq!(T::FORMAT, shape.format);

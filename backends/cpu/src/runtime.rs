@@ -13,6 +13,9 @@ const HOW_TO_GET_IT: &str = "get it with scripts/setup (it fetches the pinned li
 /// # Errors
 /// [`BackendError::MissingLibrary`] says where was looked, what is wrong with what was found, and how to get it.
 pub fn load(candidates: &Candidates) -> Result<&'static Library, BackendError> {
+    if let Some(library) = Library::loaded() {
+        return Ok(library);
+    }
     let missing =
         |message: String| BackendError::MissingLibrary(format!("{message}: {HOW_TO_GET_IT}"));
     let found = candidates

@@ -5,9 +5,30 @@ use embedgate_core::{
     math::{exp, gelu, gelu_tanh},
 };
 use half::bf16;
-use pulp::Arch;
+use pulp::{Arch, NullaryFnOnce};
 
 use crate::onednn::{Number, Tile};
+
+/// Runs a closure that is compiled for each instruction set, for the one that this processor has. The closure must be
+/// `#[inline(always)]`.
+///
+/// It is called as the `FnMut` that it is: called as an `FnOnce`, as pulp calls closures, it would be wrapped in a function
+/// that is not inlined, and so be compiled for the least of all processors.
+#[inline(always)]
+fn vectorized<R>(mut compute: impl FnMut() -> R) -> R {
+    struct Computation<'a, F>(&'a mut F);
+
+    impl<R, F: FnMut() -> R> NullaryFnOnce for Computation<'_, F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn call(self) -> R {
+            (self.0)()
+        }
+    }
+
+    Arch::new().dispatch(Computation(&mut compute))
+}
 
 /// A number that results are rounded to.
 pub(crate) trait Rounded: Number {
@@ -48,7 +69,7 @@ const LARGEST: f32 = 127.0;
 
 /// `to = from`, rounded.
 pub(crate) fn round<T: Rounded>(from: &[f32], to: &mut [T]) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (to, x) in to.iter_mut().zip(from) {
@@ -68,7 +89,7 @@ pub(crate) fn round<T: Rounded>(from: &[f32], to: &mut [T]) {
 ///
 /// Source: Ashkboos et al., "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", 2024, section 4.
 pub(crate) fn quantize<T: Rounded>(row: &[T], rotated: &mut [f32], bytes: &mut [i8]) -> f32 {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (to, x) in rotated.iter_mut().zip(row) {
@@ -181,7 +202,7 @@ fn finish<T: Rounded>(
     dst: &mut Tile<'_, T>,
     activation: impl Fn(f32) -> f32,
 ) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let columns = bias.len();
@@ -208,7 +229,7 @@ impl Norm {
     /// Mean and variance are taken in two passes over the row, as PyTorch's are: the difference of squares would lose
     /// digits where the mean is large.
     pub(crate) fn add(&self, x: &mut [f32], y: &[f32]) {
-        Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 let width = self.weight.len();
@@ -253,7 +274,7 @@ fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
 
 /// `a . b`.
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             const LANES: usize = 32;
@@ -345,14 +366,14 @@ pub(crate) fn softmax<T: Rounded>(
     running: &mut [Running],
     corrections: &mut [f32],
 ) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let rows = scores
                 .chunks_exact(stride)
                 .zip(powers.chunks_exact_mut(stride));
             for ((row, powers), (running, correction)) in
-                rows.zip(running.iter_mut().zip(corrections))
+                rows.zip(running.iter_mut().zip(corrections.iter_mut()))
             {
                 *correction = softmax_part(row, n, powers, running);
             }
@@ -362,7 +383,7 @@ pub(crate) fn softmax<T: Rounded>(
 
 /// `sum = sum * correction + part`, row by row.
 pub(crate) fn accumulate(sum: &mut [f32], part: &[f32], corrections: &[f32], width: usize) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let rows = sum.chunks_exact_mut(width).zip(part.chunks_exact(width));
@@ -377,7 +398,7 @@ pub(crate) fn accumulate(sum: &mut [f32], part: &[f32], corrections: &[f32], wid
 
 /// `dst = sum / total`, row by row.
 pub(crate) fn divide<T: Rounded>(sum: &[f32], running: &[Running], dst: &mut Tile<'_, T>) {
-    Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             let width = dst.columns();

@@ -116,3 +116,42 @@ fn every_precision_is_as_near_to_the_reference_as_it_promises() {
         }
     }
 }
+
+/// Dense vectors alone of a model that pools the first token go another way through the last layer.
+#[test]
+fn dense_vectors_alone_are_those_that_come_with_others() {
+    let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
+    let lengths = [1, 16, 17, 600, 3, 128];
+    let batch = batch(&lengths, folder.encoder.vocabulary_size);
+    let all = Outputs {
+        token_vectors: true,
+        ..Outputs::DENSE
+    };
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let mut backend = support::load(&folder, precision);
+        let with_others = backend.embed(&batch, all).unwrap().dense.unwrap();
+        let alone = backend
+            .embed(&batch, Outputs::DENSE)
+            .unwrap()
+            .dense
+            .unwrap();
+        for i in 0..lengths.len() {
+            let near = cosine(alone.row(i), with_others.row(i));
+            assert!(near > 0.999_999, "{precision} {i}: {near}");
+        }
+    }
+}
+
+#[test]
+fn replicas_share_the_weights_and_give_the_same() {
+    let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
+    let batch = batch(&[5, 40], folder.encoder.vocabulary_size);
+    let mut first = support::load(&folder, Precision::Bf16);
+    let mut second = first
+        .replica()
+        .unwrap()
+        .expect("weights that can be shared");
+    let expected = first.embed(&batch, Outputs::BGE_M3).unwrap();
+    let other = std::thread::spawn(move || second.embed(&batch, Outputs::BGE_M3).unwrap());
+    assert_eq!(other.join().unwrap(), expected);
+}

@@ -80,6 +80,7 @@ functions! {
     dnnl_memory_desc_create_with_tag(*mut Handle, c_int, *const i64, c_int, c_int) -> c_int;
     dnnl_memory_desc_create_with_strides(*mut Handle, c_int, *const i64, c_int, *const i64) -> c_int;
     dnnl_memory_desc_clone(*mut Handle, Handle) -> c_int;
+    dnnl_memory_desc_equal(Handle, Handle) -> c_int;
     dnnl_memory_desc_get_size(Handle) -> usize;
     dnnl_memory_desc_destroy(Handle) -> c_int;
     dnnl_memory_create(*mut Handle, Handle, Handle, Handle) -> c_int;
