@@ -1,5 +1,6 @@
 //! The numbers of a forward pass, in memory that a worker keeps from batch to batch.
 
+use embedgate_core::Precision;
 use half::bf16;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
@@ -9,7 +10,7 @@ use rayon::{
 use crate::{
     linear::{Operand, Target},
     onednn::Format,
-    precision::Precision,
+    precision::between,
     vector::{Norm, Rounded, quantize, round},
 };
 
@@ -41,7 +42,7 @@ impl Rows {
     /// Makes room for so many rows, without changing those that are there. Rows that are new are zeros.
     pub(crate) fn resize(&mut self, rows: usize) {
         let n = rows * self.width;
-        match self.precision.between() {
+        match between(self.precision) {
             Format::F32 => resize(&mut self.floats, n),
             Format::Bf16 | Format::S8 => resize(&mut self.halves, n),
         }
@@ -62,7 +63,7 @@ impl Rows {
     /// Makes the rows from here on zeros: nobody wrote them, and what is left of an earlier batch may be no number.
     pub(crate) fn clear_from(&mut self, row: usize) {
         let first = row * self.width;
-        match self.precision.between() {
+        match between(self.precision) {
             Format::F32 => self.floats[first..].fill(0.0),
             Format::Bf16 | Format::S8 => self.halves[first..].fill(bf16::ZERO),
         }
@@ -70,7 +71,7 @@ impl Rows {
 
     /// To be written by a product.
     pub(crate) fn target(&mut self) -> Target<'_> {
-        match self.precision.between() {
+        match between(self.precision) {
             Format::F32 => Target::F32(&mut self.floats),
             Format::Bf16 | Format::S8 => Target::Bf16(&mut self.halves),
         }

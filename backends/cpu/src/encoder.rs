@@ -4,7 +4,7 @@
 
 use std::sync::Mutex;
 
-use embedgate_core::{EncoderConfig, TokenBatch};
+use embedgate_core::{EncoderConfig, Precision, TokenBatch};
 use half::bf16;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
@@ -17,7 +17,7 @@ use crate::{
     linear::{Linear, ROW_STEP, Target},
     load::{LoadError, Loader, Table},
     onednn::{Format, OneDnnError},
-    precision::Precision,
+    precision::between,
     vector::Norm,
 };
 
@@ -95,7 +95,7 @@ impl Encoder {
         };
         let shape = [config.type_vocabulary_size, width];
         let layers = (0..config.n_layers).map(|i| Layer::load(config, loader, i));
-        let between = loader.precision.between();
+        let between = between(loader.precision);
         let attention = Attention::new(loader.library, between, config.n_heads, config.head_size());
         Ok(Self {
             word: table("word", config.vocabulary_size)?,
@@ -178,9 +178,6 @@ impl Encoder {
         which: Which,
         workspace: &mut Workspace,
     ) -> Result<(), OneDnnError> {
-        let width = self.config.hidden_size;
-        let n_rows = workspace.x.len() / width;
-        workspace.qkv.resize(n_rows);
         layer
             .qkv
             .forward(workspace.hidden.operand(), workspace.qkv.target())?;
@@ -198,7 +195,7 @@ impl Encoder {
             halves,
         } = workspace;
         let offsets = batch.offsets();
-        match self.precision.between() {
+        match between(self.precision) {
             Format::F32 => {
                 let contexts = contexts.floats();
                 self.attention
@@ -244,7 +241,7 @@ impl Layer {
     fn load(config: &EncoderConfig, loader: &Loader<'_>, i: usize) -> Result<Self, LoadError> {
         let (width, ffn) = (config.hidden_size, config.intermediate_size);
         let at = |name: &str| format!("encoder.layer.{i}.{name}");
-        let between = loader.precision.between();
+        let between = between(loader.precision);
         let out = at("attention.output.dense");
         let (up, activation) = (at("intermediate.dense"), Some(config.activation));
         Ok(Self {

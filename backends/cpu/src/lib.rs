@@ -21,7 +21,7 @@ use std::sync::Arc;
 use embedgate_candle::weights::Weights;
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    Pooling, TokenBatch,
+    Pooling, Precision, TokenBatch,
 };
 
 pub use crate::onednn::{Instructions, Library};
@@ -31,7 +31,6 @@ use crate::{
     heads::Heads,
     load::{LoadError, Loader},
     onednn::OneDnnError,
-    precision::Precision,
 };
 
 /// What is chosen when a model is loaded.
@@ -46,7 +45,7 @@ pub struct Options {
     /// Threads of a forward pass.
     pub threads: usize,
     /// Number format of the encoder's matrix products.
-    pub precision: embedgate_core::Precision,
+    pub precision: Precision,
 }
 
 /// A model's weights, which any number of backends share.
@@ -82,7 +81,7 @@ impl CpuBackend {
         let loader = Loader {
             library,
             weights: &weights,
-            precision: internal(options.precision),
+            precision: options.precision,
             threads: options.threads,
         };
         let model = Model {
@@ -131,19 +130,11 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool, BackendError> {
 /// The fastest precision that this processor has instructions for and that keeps cosines of 0.9999: bytes are for who asks
 /// for them.
 #[must_use]
-pub fn fastest(instructions: Instructions) -> embedgate_core::Precision {
+pub fn fastest(instructions: Instructions) -> Precision {
     if instructions >= Instructions::Avx512Bf16 {
-        embedgate_core::Precision::Bf16
+        Precision::Bf16
     } else {
-        embedgate_core::Precision::F32
-    }
-}
-
-fn internal(precision: embedgate_core::Precision) -> Precision {
-    match precision {
-        embedgate_core::Precision::F32 => Precision::F32,
-        embedgate_core::Precision::Bf16 => Precision::Bf16,
-        embedgate_core::Precision::Int8 => Precision::Int8,
+        Precision::F32
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, ops::Range, sync::OnceLock};
 
-use embedgate_core::encoder::Activation;
+use embedgate_core::{Precision, encoder::Activation};
 use half::bf16;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
@@ -10,7 +10,7 @@ use crate::{
     onednn::{
         Columns, Format, Library, Number, OneDnnError, Product, Right, Shape, Tile, Weights, tiles,
     },
-    precision::Precision,
+    precision::operands,
     vector::{self, Rounded, finish_bytes, quantize, rotation},
 };
 
@@ -228,7 +228,7 @@ impl Linear {
             rows,
             inner: self.inner,
             columns,
-            format: self.form.precision.format(),
+            format: operands(self.form.precision),
             src_stride: self.inner,
             // Sums of bytes are finished here, since the library knows no scales by row.
             dst_format: if is_bytes { Format::F32 } else { self.form.dst },

@@ -1,14 +1,14 @@
 //! Reads a model's weights and packs them, one tensor at a time.
 
 use embedgate_candle::weights::{Weights, WeightsError};
-use embedgate_core::{EncoderConfig, encoder::Activation};
+use embedgate_core::{EncoderConfig, Precision, encoder::Activation};
 use half::bf16;
 use thiserror::Error;
 
 use crate::{
     linear::{Form, Linear},
     onednn::{Format, Library, OneDnnError},
-    precision::Precision,
+    precision::between,
     vector::{Norm, round},
 };
 
@@ -105,7 +105,7 @@ impl Loader<'_> {
         let form = Form {
             precision: self.precision,
             activation: None,
-            dst: self.precision.between(),
+            dst: between(self.precision),
             threads: self.threads,
         };
         Ok(Linear::pack(self.library, form, &weight, &bias)?)

@@ -1,31 +1,23 @@
-//! Number formats that the engine runs in.
+//! What a precision means here. It is that of the encoder's matrix products: everything else (normalizations, softmax,
+//! heads) is in f32. With bytes, weights are scaled by output and activations by token, and attention is in bfloat16.
+
+use embedgate_core::Precision;
 
 use crate::onednn::Format;
 
-/// The number format of the encoder's matrix products. Everything else (normalizations, softmax, heads) is in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Precision {
-    F32,
-    Bf16,
-    /// Bytes: weights scaled by output, activations by token. Attention is in bfloat16.
-    Int8,
+/// The format of a product's operands.
+pub(crate) fn operands(precision: Precision) -> Format {
+    match precision {
+        Precision::F32 => Format::F32,
+        Precision::Bf16 => Format::Bf16,
+        Precision::Int8 => Format::S8,
+    }
 }
 
-impl Precision {
-    /// Of operands.
-    pub(crate) fn format(self) -> Format {
-        match self {
-            Self::F32 => Format::F32,
-            Self::Bf16 => Format::Bf16,
-            Self::Int8 => Format::S8,
-        }
-    }
-
-    /// What is between products.
-    pub(crate) fn between(self) -> Format {
-        match self {
-            Self::F32 => Format::F32,
-            Self::Bf16 | Self::Int8 => Format::Bf16,
-        }
+/// The format of what is between products.
+pub(crate) fn between(precision: Precision) -> Format {
+    match precision {
+        Precision::F32 => Format::F32,
+        Precision::Bf16 | Precision::Int8 => Format::Bf16,
     }
 }

@@ -24,7 +24,11 @@ pub fn load(candidates: &Candidates) -> Result<&'static Library, BackendError> {
     let mut problems = Vec::new();
     for path in found {
         match Library::load(&path) {
-            Ok(library) => return Ok(library),
+            Ok(library) => {
+                let version = library.version();
+                tracing::info!(path = %path.display(), "oneDNN {version} loaded from {}", path.display());
+                return Ok(library);
+            }
             Err(problem) => problems.push(problem),
         }
     }
