@@ -3,14 +3,13 @@
 //! candle's own operations would make a tensor for every bias, sum and activation; at 1024 x 4096 numbers a layer the
 //! memory traffic costs as much as a matrix product. They would also run on threads of candle's own, which spin.
 //!
-//! The loops are plain; `pulp` compiles them for each instruction set and picks one at run time.
+//! The loops are plain, and compiled for each instruction set.
 
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, bail};
 use embedgate_core::{
     encoder::Activation,
-    math::{exp, gelu, gelu_tanh},
+    math::{Fused, exp, gelu, gelu_tanh, sum, vectorized},
 };
-use pulp::Arch;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
     slice::ParallelSliceMut,
@@ -57,7 +56,7 @@ impl InplaceOp2 for Add {
             slice_mut(x, x_layout)?,
             width,
             #[inline(always)]
-            |i, row| add(row, &y[i * width..(i + 1) * width]),
+            |i, row, _| add(row, &y[i * width..(i + 1) * width]),
         );
         Ok(())
     }
@@ -80,7 +79,7 @@ impl InplaceOp2 for AddBias {
             slice_mut(x, x_layout)?,
             bias.len(),
             #[inline(always)]
-            |_, row| add(row, bias),
+            |_, row, _| add(row, bias),
         );
         Ok(())
     }
@@ -102,7 +101,7 @@ impl InplaceOp2 for BiasActivation {
         match self.0 {
             Activation::Gelu => activate(x, bias, gelu),
             Activation::GeluTanh => activate(x, bias, gelu_tanh),
-            Activation::Relu => activate(x, bias, |x| x.max(0.0)),
+            Activation::Relu => activate(x, bias, |x, _| x.max(0.0)),
         }
         Ok(())
     }
@@ -119,7 +118,7 @@ impl InplaceOp1 for Softmax {
             slice_mut(x, layout)?,
             width,
             #[inline(always)]
-            |_, row| softmax_row(row),
+            |_, row, fused| softmax_row(row, fused),
         );
         Ok(())
     }
@@ -148,7 +147,7 @@ impl InplaceOp3 for AddNorm {
             slice_mut(x, x_layout)?,
             width,
             #[inline(always)]
-            |i, row| {
+            |i, row, _| {
                 let residual = &residual[i * width..(i + 1) * width];
                 for ((x, b), r) in row.iter_mut().zip(bias).zip(residual) {
                     *x += b + r;
@@ -167,14 +166,14 @@ fn add(row: &mut [f32], other: &[f32]) {
     }
 }
 
-fn activate(x: &mut [f32], bias: &[f32], f: impl Fn(f32) -> f32 + Sync) {
+fn activate(x: &mut [f32], bias: &[f32], f: impl Fn(f32, Fused) -> f32 + Sync) {
     for_each_row(
         x,
         bias.len(),
         #[inline(always)]
-        |_, row| {
+        |_, row, fused| {
             for (x, b) in row.iter_mut().zip(bias) {
-                *x = f(*x + b);
+                *x = f(*x + b, fused);
             }
         },
     );
@@ -182,13 +181,13 @@ fn activate(x: &mut [f32], bias: &[f32], f: impl Fn(f32) -> f32 + Sync) {
 
 /// Takes the largest number off first, so that no exponential overflows.
 #[inline(always)]
-fn softmax_row(row: &mut [f32]) {
+fn softmax_row(row: &mut [f32], fused: Fused) {
     let largest = row.iter().fold(
         f32::NEG_INFINITY,
         |largest, x| if *x > largest { *x } else { largest },
     );
     for x in row.iter_mut() {
-        *x = exp(*x - largest);
+        *x = exp(*x - largest, fused);
     }
     let scale = 1.0 / sum(row, |x| x);
     for x in row {
@@ -207,30 +206,15 @@ fn normalize_row(row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
     }
 }
 
-/// Sums `f` of each number in 16 lanes, which is both quicker and more exact than one after another.
-#[inline(always)]
-fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0_f32; 16];
-    let chunks = row.chunks_exact(16);
-    let rest: f32 = chunks.remainder().iter().map(|x| f(*x)).sum();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += f(*x);
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
-}
-
 /// Calls `f`, which must be marked to be inlined, with the index and the numbers of each row.
-fn for_each_row(x: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-    let arch = Arch::new();
+fn for_each_row(x: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32], Fused) + Sync) {
     let rows = (BLOCK / width).max(1);
     let in_block = |(block, chunk): (usize, &mut [f32])| {
-        arch.dispatch(
+        vectorized(
             #[inline(always)]
-            || {
+            |fused| {
                 for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
-                    f(block * rows + i, row);
+                    f(block * rows + i, row, fused);
                 }
             },
         );

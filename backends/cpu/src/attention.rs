@@ -1,4 +1,5 @@
 //! Attention within each packed sequence, in tiles of queries and keys: the scores of a whole sequence are never held.
+//! A task is one head of one sequence and some tiles of queries; it copies that head's keys and values together once.
 //!
 //! Source: Dao et al., "FlashAttention", 2022, for the order of tiles; here with the products of a library.
 
@@ -10,6 +11,7 @@ use std::{
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::{
+    buffers::resize,
     linear::ROW_STEP,
     onednn::{Format, Library, OneDnnError, Product, Right, Shape, Tile, tiles},
     vector::{Rounded, Running, accumulate, divide, softmax},
@@ -66,22 +68,20 @@ impl<T> Default for Scratch<T> {
 }
 
 impl<T: Rounded> Scratch<T> {
-    fn grow(&mut self, queries: usize, keys: usize, head_size: usize) {
+    /// Makes room for tiles of so many queries and keys, and for all keys of a sequence.
+    fn grow(&mut self, queries: usize, keys: usize, all_keys: usize, head_size: usize) {
+        let at_least = |numbers: &mut Vec<T>, n: usize| {
+            numbers.resize(numbers.len().max(n), T::default());
+        };
         let n = queries * keys;
-        if self.scores.len() < n {
-            self.scores.resize(n, 0.0);
-            self.powers.resize(n, T::default());
-        }
+        self.scores.resize(self.scores.len().max(n), 0.0);
+        at_least(&mut self.powers, n);
         for part in &mut self.parts {
             part.resize(part.len().max(queries * head_size), 0.0);
         }
-        let rows = [
-            (&mut self.queries, queries),
-            (&mut self.keys, keys),
-            (&mut self.values, keys),
-        ];
-        for (numbers, rows) in rows {
-            numbers.resize(numbers.len().max(rows * head_size), T::default());
+        at_least(&mut self.queries, queries * head_size);
+        for numbers in [&mut self.keys, &mut self.values] {
+            resize(numbers, all_keys * head_size);
         }
     }
 }
@@ -123,7 +123,7 @@ impl Attention {
         scratch: &[Mutex<Scratch<T>>],
     ) -> Result<(), OneDnnError> {
         let width = self.n_heads * self.head_size;
-        let queries = queries(offsets, which);
+        let queries = queries(offsets, which, self.n_heads, scratch.len());
         let mut next = 0;
         let rows: Vec<Range<usize>> = queries
             .iter()
@@ -145,12 +145,12 @@ impl Attention {
                 let mut scratch = scratch[thread]
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
-                self.tile(qkv, &heads[head], queries, &mut scratch, &mut tile)
+                self.head(qkv, &heads[head], queries, &mut scratch, &mut tile)
             })
     }
 
     /// The context vectors of one head and some queries.
-    fn tile<T: Rounded>(
+    fn head<T: Rounded>(
         &self,
         qkv: &[T],
         head: &Range<usize>,
@@ -159,27 +159,46 @@ impl Attention {
         contexts: &mut Tile<'_, T>,
     ) -> Result<(), OneDnnError> {
         let (width, size) = (self.n_heads * self.head_size, self.head_size);
-        let (rows, n_queries) = (
-            queries.rows.len(),
-            queries.rows.len().next_multiple_of(ROW_STEP),
-        );
-        let head = |part: usize| part * width + head.start..part * width + head.end;
-        let most_keys = KEYS.min(queries.sequence.len().next_multiple_of(KEY_STEP));
-        scratch.grow(n_queries, most_keys, size);
-        let query = &mut scratch.queries[..n_queries * size];
-        gather(qkv, 3 * width, queries.rows.clone(), head(0), query);
+        let n = queries.sequence.len();
+        let most_queries = QUERIES.min(queries.rows.len().next_multiple_of(ROW_STEP));
+        let all_keys = n.next_multiple_of(KEY_STEP);
+        scratch.grow(most_queries, KEYS.min(all_keys), all_keys, size);
+        let columns = |part: usize| part * width + head.start..part * width + head.end;
+        for (part, numbers) in [(1, &mut scratch.keys), (2, &mut scratch.values)] {
+            let rows = queries.sequence.clone();
+            gather(qkv, 3 * width, rows, columns(part), numbers);
+        }
+        for first in (0..queries.rows.len()).step_by(QUERIES) {
+            let rows = queries.rows.start + first..queries.rows.end;
+            let rows = rows.start..rows.end.min(rows.start + QUERIES);
+            let n_queries = rows.len().next_multiple_of(ROW_STEP);
+            let query = &mut scratch.queries[..n_queries * size];
+            gather(qkv, 3 * width, rows.clone(), columns(0), query);
+            self.tile(rows.len(), n, scratch)?;
+            let (sum, running) = (&scratch.parts[1], &scratch.running[..rows.len()]);
+            divide(&sum[..rows.len() * size], running, first, contexts);
+        }
+        Ok(())
+    }
+
+    /// Sums up the values of `n` keys for so many queries, by powers of their scores.
+    fn tile<T: Rounded>(
+        &self,
+        rows: usize,
+        n: usize,
+        scratch: &mut Scratch<T>,
+    ) -> Result<(), OneDnnError> {
+        let (size, n_queries) = (self.head_size, rows.next_multiple_of(ROW_STEP));
         let running = &mut scratch.running[..rows];
         running.fill(Running::NONE);
         let [part, sum] = &mut scratch.parts;
-        for first in queries.sequence.clone().step_by(KEYS) {
-            let n = KEYS.min(queries.sequence.end - first);
+        for first in (0..n).step_by(KEYS) {
+            let n = KEYS.min(n - first);
             let n_keys = n.next_multiple_of(KEY_STEP);
-            let (keys, values) = (
-                &mut scratch.keys[..n_keys * size],
-                &mut scratch.values[..n_keys * size],
-            );
-            gather(qkv, 3 * width, first..first + n, head(1), keys);
-            gather(qkv, 3 * width, first..first + n, head(2), values);
+            let of_keys = first * size..(first + n_keys) * size;
+            let keys = &scratch.keys[of_keys.clone()];
+            let values = &scratch.values[of_keys];
+            let query = &scratch.queries[..n_queries * size];
             let scores = &mut scratch.scores[..n_queries * n_keys];
             let powers = &mut scratch.powers[..n_queries * n_keys];
             let product = self.product(Step::Scores, n_queries, n_keys)?;
@@ -187,15 +206,13 @@ impl Attention {
             let corrections = &mut scratch.corrections[..rows];
             softmax(scores, n_keys, n, powers, running, corrections);
             let product = self.product(Step::Contexts, n_queries, n_keys)?;
-            let is_first = first == queries.sequence.start;
-            let into = if is_first { &mut *sum } else { &mut *part };
+            let into = if first == 0 { &mut *sum } else { &mut *part };
             let mut into = Tile::whole(&mut into[..n_queries * size], size);
             product.run_view(powers, values, &mut into)?;
-            if !is_first {
+            if first > 0 {
                 accumulate(&mut sum[..rows * size], part, corrections, size);
             }
         }
-        divide(&sum[..rows * size], running, contexts);
         Ok(())
     }
 
@@ -259,20 +276,52 @@ pub(crate) enum Which {
     First,
 }
 
-fn queries(offsets: &[usize], which: Which) -> Vec<Queries> {
+/// Tasks of a head for each thread, at least: so that none waits long for the last.
+const TASKS: usize = 4;
+
+fn queries(offsets: &[usize], which: Which, n_heads: usize, threads: usize) -> Vec<Queries> {
+    let wanted = |ends: &[usize]| match which {
+        Which::All => ends[0]..ends[1],
+        Which::First => ends[0]..ends[0] + 1,
+    };
+    let tiles_of = |ends: &[usize]| wanted(ends).len().div_ceil(QUERIES);
+    let n_tiles: usize = offsets.windows(2).map(tiles_of).sum();
+    // Tiles of one sequence stay together where there are tasks enough without parting them.
+    let together = (n_tiles * n_heads / (TASKS * threads)).max(1);
     let mut all = Vec::new();
     for ends in offsets.windows(2) {
-        let sequence = ends[0]..ends[1];
-        let end = match which {
-            Which::All => sequence.end,
-            Which::First => sequence.start + 1,
-        };
-        for first in (sequence.start..end).step_by(QUERIES) {
+        let rows = wanted(ends);
+        for first in rows.clone().step_by(together * QUERIES) {
             all.push(Queries {
-                rows: first..end.min(first + QUERIES),
-                sequence: sequence.clone(),
+                rows: first..rows.end.min(first + together * QUERIES),
+                sequence: ends[0]..ends[1],
             });
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_of_all_sequences_are_taken_once_and_keep_every_thread_busy() {
+        let rows = |offsets: &[usize], which, n_heads, threads| -> Vec<Range<usize>> {
+            let all = queries(offsets, which, n_heads, threads);
+            all.into_iter().map(|queries| queries.rows).collect()
+        };
+        assert_eq!(rows(&[0, 5, 300], Which::First, 16, 2), [0..1, 5..6]);
+        assert_eq!(
+            rows(&[0, 5, 300], Which::All, 1, 8),
+            [0..5, 5..133, 133..261, 261..300]
+        );
+        assert_eq!(rows(&[0, 5, 300], Which::All, 16, 2), [0..5, 5..300]);
+        assert_eq!(
+            rows(&[0, 8192], Which::All, 16, 2),
+            std::slice::from_ref(&(0..8192))
+        );
+        let of_many = rows(&[0, 8192], Which::All, 16, 32);
+        assert_eq!((of_many.len(), of_many[0].clone()), (8, 0..1024));
+    }
 }

@@ -103,26 +103,22 @@ impl Rows {
         );
     }
 
-    /// `x = LayerNorm(x + y)`, row by row, and these rows are `x` as a product reads it. `y` may be empty.
-    pub(crate) fn add_norm(&mut self, norm: &Norm, x: &mut [f32], y: &[f32]) {
+    /// `x = LayerNorm(x)`, row by row, and these rows are `x` as a product reads it.
+    pub(crate) fn normalize(&mut self, norm: &Norm, x: &mut [f32]) {
         let (width, precision) = (self.width, self.precision);
         let n = ROWS_AT_ONCE * width;
-        let y_of = |i: usize, len: usize| match y.is_empty() {
-            true => y,
-            false => &y[i * n..i * n + len],
-        };
-        let x = x.par_chunks_mut(n).enumerate();
+        let x = x.par_chunks_mut(n);
         match precision {
             Precision::F32 => x
                 .zip(self.floats.par_chunks_mut(n))
-                .for_each(|((i, x), floats)| {
-                    norm.add(x, y_of(i, x.len()));
+                .for_each(|(x, floats)| {
+                    norm.apply(x);
                     floats.copy_from_slice(x);
                 }),
             Precision::Bf16 => x
                 .zip(self.halves.par_chunks_mut(n))
-                .for_each(|((i, x), halves)| {
-                    norm.add(x, y_of(i, x.len()));
+                .for_each(|(x, halves)| {
+                    norm.apply(x);
                     round(x, halves);
                 }),
             Precision::Int8 => {
@@ -130,8 +126,8 @@ impl Rows {
                 let bytes = self.bytes.par_chunks_mut(n);
                 x.zip(bytes).zip(scales).for_each_init(
                     || vec![0.0; width],
-                    |rotated, (((i, x), bytes), scales)| {
-                        norm.add(x, y_of(i, x.len()));
+                    |rotated, ((x, bytes), scales)| {
+                        norm.apply(x);
                         quantize_rows(x, width, rotated, bytes, scales);
                     },
                 );

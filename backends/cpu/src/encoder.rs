@@ -48,8 +48,6 @@ pub(crate) struct Workspace {
     x: Vec<f32>,
     /// The same as products read it.
     hidden: Rows,
-    /// What a product adds to `x`.
-    y: Vec<f32>,
     qkv: Rows,
     contexts: Rows,
     wide: Rows,
@@ -68,7 +66,6 @@ impl Workspace {
         Self {
             x: Vec::new(),
             hidden: Rows::new(width, precision),
-            y: Vec::new(),
             qkv: Rows::new(3 * width, as_written),
             contexts: Rows::new(width, precision),
             wide: Rows::new(encoder.config.intermediate_size, precision),
@@ -80,7 +77,6 @@ impl Workspace {
     /// Makes room for so many rows.
     fn resize(&mut self, rows: usize, width: usize) {
         resize(&mut self.x, rows * width);
-        resize(&mut self.y, rows * width);
         for part in [&mut self.hidden, &mut self.contexts, &mut self.wide] {
             part.resize(rows);
         }
@@ -168,7 +164,7 @@ impl Encoder {
                 add(x, &self.segment[segment * width..(segment + 1) * width]);
             },
         );
-        workspace.hidden.add_norm(&self.norm, &mut workspace.x, &[]);
+        workspace.hidden.normalize(&self.norm, &mut workspace.x);
     }
 
     fn layer(
@@ -187,7 +183,6 @@ impl Encoder {
         let Workspace {
             x,
             hidden,
-            y,
             qkv,
             contexts,
             wide,
@@ -213,12 +208,12 @@ impl Encoder {
         };
         contexts.clear_from(n_queries);
         contexts.prepare();
-        layer.out.forward(contexts.operand(), Target::F32(y))?;
-        hidden.add_norm(&layer.attention_norm, x, y);
+        layer.out.forward(contexts.operand(), Target::Sum(x))?;
+        hidden.normalize(&layer.attention_norm, x);
         layer.up.forward(hidden.operand(), wide.target())?;
         wide.prepare();
-        layer.down.forward(wide.operand(), Target::F32(y))?;
-        hidden.add_norm(&layer.norm, x, y);
+        layer.down.forward(wide.operand(), Target::Sum(x))?;
+        hidden.normalize(&layer.norm, x);
         Ok(())
     }
 

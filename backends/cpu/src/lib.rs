@@ -7,6 +7,7 @@
 
 mod attention;
 mod buffers;
+mod ceiling;
 mod encoder;
 mod heads;
 mod linear;
@@ -24,13 +25,16 @@ use embedgate_core::{
     Pooling, Precision, TokenBatch,
 };
 
-pub use crate::onednn::{Instructions, Library};
 use crate::{
     attention::Which,
     encoder::{Encoder, Workspace},
     heads::Heads,
     load::{LoadError, Loader},
     onednn::OneDnnError,
+};
+pub use crate::{
+    ceiling::ceiling,
+    onednn::{Instructions, Library},
 };
 
 /// What is chosen when a model is loaded.

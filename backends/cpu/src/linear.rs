@@ -11,7 +11,7 @@ use crate::{
         Columns, Format, Library, Number, OneDnnError, Product, Right, Shape, Tile, Weights, tiles,
     },
     precision::operands,
-    vector::{self, Rounded, finish_bytes, quantize, rotation},
+    vector::{self, add_bytes, finish_bytes, quantize, rotation},
 };
 
 /// Rows of one product. Products of more are no faster, and each number of rows is a product to compile: operands are
@@ -38,6 +38,8 @@ pub(crate) enum Operand<'a> {
 pub(crate) enum Target<'a> {
     F32(&'a mut [f32]),
     Bf16(&'a mut [bf16]),
+    /// Added to what is there.
+    Sum(&'a mut [f32]),
 }
 
 /// How a layer is run.
@@ -136,9 +138,20 @@ impl Linear {
             (Operand::F32(src), Target::F32(dst)) => self.multiply(src, dst),
             (Operand::Bf16(src), Target::F32(dst)) => self.multiply(src, dst),
             (Operand::Bf16(src), Target::Bf16(dst)) => self.multiply(src, dst),
-            (Operand::Int8(src, scales), Target::F32(dst)) => self.multiply_bytes(src, scales, dst),
+            (Operand::F32(src), Target::Sum(dst)) => self.add(src, dst),
+            (Operand::Bf16(src), Target::Sum(dst)) => self.add(src, dst),
+            (Operand::Int8(src, scales), Target::F32(dst)) => {
+                self.multiply_bytes(src, scales, dst, |sums, scales, bias, tile| {
+                    finish_bytes(sums, scales, bias, self.form.activation, tile);
+                })
+            }
             (Operand::Int8(src, scales), Target::Bf16(dst)) => {
-                self.multiply_bytes(src, scales, dst)
+                self.multiply_bytes(src, scales, dst, |sums, scales, bias, tile| {
+                    finish_bytes(sums, scales, bias, self.form.activation, tile);
+                })
+            }
+            (Operand::Int8(src, scales), Target::Sum(dst)) => {
+                self.multiply_bytes(src, scales, dst, add_bytes)
             }
             (Operand::F32(_), Target::Bf16(_)) => panic!("layers in f32 give f32"),
         }
@@ -162,18 +175,32 @@ impl Linear {
         })
     }
 
-    fn multiply_bytes<C: Rounded>(
+    fn add<A: Number>(&self, src: &[A], dst: &mut [f32]) -> Result<(), OneDnnError> {
+        self.by_tiles(src, dst, |product, (weights, columns), _, src, tile| {
+            let (rows, width) = (tile.rows(), tile.columns());
+            f32::with_spare(rows * width, |dense| {
+                product.run(src, weights, columns, &mut Tile::whole(dense, width))?;
+                for (i, row) in dense.chunks_exact(width).enumerate() {
+                    vector::add(tile.row_mut(i), row);
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// `finish` gets sums, scales of their rows, the bias, and where they go.
+    fn multiply_bytes<C: Number>(
         &self,
         src: &[i8],
         scales: &[f32],
         dst: &mut [C],
+        finish: impl Fn(&[f32], &[f32], &[f32], &mut Tile<'_, C>) + Sync,
     ) -> Result<(), OneDnnError> {
         self.by_tiles(src, dst, |product, (weights, columns), first, src, tile| {
             let (rows, width) = (tile.rows(), tile.columns());
             f32::with_spare(rows * width, |sums| {
                 product.run(src, weights, columns, &mut Tile::whole(sums, width))?;
-                let scales = &scales[first..first + rows];
-                finish_bytes(sums, scales, &columns.bias, self.form.activation, tile);
+                finish(sums, &scales[first..first + rows], &columns.bias, tile);
                 Ok(())
             })
         })

@@ -78,7 +78,8 @@ impl Loader<'_> {
         Ok(packed?)
     }
 
-    /// Query, key and value in one layer; the query is already divided by the square root of the head size.
+    /// Query, key and value in one layer. The query is already divided by the square root of the head size, and scaled so
+    /// that the softmax takes powers of 2.
     pub(crate) fn fused_qkv(
         &self,
         config: &EncoderConfig,
@@ -87,7 +88,7 @@ impl Loader<'_> {
         let width = config.hidden_size;
         let mut weight = Vec::with_capacity(3 * width * width);
         let mut bias = Vec::with_capacity(3 * width);
-        let query_scale = 1.0 / (config.head_size() as f32).sqrt();
+        let query_scale = std::f32::consts::LOG2_E / (config.head_size() as f32).sqrt();
         for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
             let name = format!("encoder.layer.{layer}.attention.self.{part}");
             let scaled =
