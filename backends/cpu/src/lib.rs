@@ -88,10 +88,13 @@ impl CpuBackend {
             precision: options.precision,
             threads: options.threads,
         };
-        let model = Model {
-            encoder: Encoder::load(&folder.encoder, &loader).map_err(load_error)?,
-            heads: Heads::load(folder, &loader).map_err(load_error)?,
-        };
+        let loaded = pool.install(|| {
+            Ok(Model {
+                encoder: Encoder::load(&folder.encoder, &loader)?,
+                heads: Heads::load(folder, &loader)?,
+            })
+        });
+        let model = loaded.map_err(load_error)?;
         let bytes = model.encoder.bytes() + model.heads.bytes();
         tracing::debug!(bytes, "weights take {} MiB", bytes >> 20);
         let outputs = model.heads.outputs();
@@ -140,6 +143,17 @@ pub fn fastest(instructions: Instructions) -> Precision {
     } else {
         Precision::F32
     }
+}
+
+/// Whether this processor has instructions for products of this precision.
+#[must_use]
+pub fn is_fast(precision: Precision, instructions: Instructions) -> bool {
+    let least = match precision {
+        Precision::F32 => Instructions::Avx2,
+        Precision::Bf16 => Instructions::Avx512Bf16,
+        Precision::Int8 => Instructions::Avx512Vnni,
+    };
+    instructions >= least
 }
 
 impl Model {
@@ -225,5 +239,20 @@ impl Backend for CpuBackend {
             workspace: Workspace::new(&self.model.encoder, threads),
             pool: pool(threads)?,
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_precision_is_one_that_the_processor_has() {
+        use Instructions::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni};
+        for instructions in [Avx2, Avx512, Avx512Vnni, Avx512Bf16, Amx] {
+            assert!(is_fast(fastest(instructions), instructions));
+        }
+        assert!(!is_fast(Precision::Bf16, Avx512Vnni) && is_fast(Precision::Int8, Avx512Vnni));
+        assert!(!is_fast(Precision::Int8, Avx512));
     }
 }

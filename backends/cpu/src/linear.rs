@@ -4,7 +4,9 @@ use std::{cell::RefCell, ops::Range, sync::OnceLock};
 
 use embedgate_core::{Precision, encoder::Activation};
 use half::bf16;
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use rayon::iter::{
+    IndexedParallelIterator, IntoParallelIterator, IntoParallelRefIterator, ParallelIterator,
+};
 
 use crate::{
     onednn::{
@@ -71,7 +73,7 @@ pub(crate) struct Linear {
 struct Products([[OnceLock<Result<Product, OneDnnError>>; N_STEPS]; 2]);
 
 impl Linear {
-    /// Packs a layer. `weight` has shape `(outer, inner)`, row-major, as PyTorch has it, `bias` shape `(outer)`.
+    /// Packs a layer, on the threads of the pool that it is called in. `weight` has shape `(outer, inner)`, row-major, as PyTorch has it, `bias` shape `(outer)`.
     pub(crate) fn pack(
         library: &'static Library,
         form: Form,
@@ -88,35 +90,43 @@ impl Linear {
             slices: Vec::new(),
             products: Products::default(),
         };
-        for range in linear.ranges.clone() {
-            let like = Product::new(library, linear.shape(BLOCK_ROWS, range.len()), Right::Any)?;
+        let pack = |range: &Range<usize>| {
             let values = &weight[range.start * inner..range.end * inner];
-            let mut columns = Columns {
-                bias: bias[range].to_vec(),
-                scales: Vec::new(),
-            };
-            let weights = match form.precision {
-                Precision::F32 => Weights::pack(&like, values)?,
-                Precision::Bf16 => {
-                    let mut rounded = vec![bf16::ZERO; values.len()];
-                    vector::round(values, &mut rounded);
-                    Weights::pack(&like, &rounded)?
-                }
-                Precision::Int8 => {
-                    let (mut bytes, mut row) = (vec![0; values.len()], vec![0.0; inner]);
-                    let rows = values.chunks_exact(inner);
-                    let rows = rows.zip(bytes.chunks_exact_mut(inner));
-                    // Both operands are rotated, without the rotation's own scale.
-                    let factor = 1.0 / rotation(inner) as f32;
-                    columns.scales = rows
-                        .map(|(values, bytes)| quantize(values, &mut row, bytes) * factor)
-                        .collect();
-                    Weights::pack(&like, &bytes)?
-                }
-            };
-            linear.slices.push((weights, columns));
-        }
+            linear.pack_slice(values, &bias[range.clone()])
+        };
+        linear.slices = linear
+            .ranges
+            .par_iter()
+            .map(pack)
+            .collect::<Result<_, _>>()?;
         Ok(linear)
+    }
+
+    fn pack_slice(&self, values: &[f32], bias: &[f32]) -> Result<(Weights, Columns), OneDnnError> {
+        let (inner, columns) = (self.inner, bias.len());
+        let like = Product::new(self.library, self.shape(BLOCK_ROWS, columns), Right::Any)?;
+        let mut scales = Vec::new();
+        let weights = match self.form.precision {
+            Precision::F32 => Weights::pack(&like, values)?,
+            Precision::Bf16 => {
+                let mut rounded = vec![bf16::ZERO; values.len()];
+                vector::round(values, &mut rounded);
+                Weights::pack(&like, &rounded)?
+            }
+            Precision::Int8 => {
+                let (mut bytes, mut row) = (vec![0; values.len()], vec![0.0; inner]);
+                let rows = values.chunks_exact(inner);
+                let rows = rows.zip(bytes.chunks_exact_mut(inner));
+                // Both operands are rotated, without the rotation's own scale.
+                let factor = 1.0 / rotation(inner) as f32;
+                scales = rows
+                    .map(|(values, bytes)| quantize(values, &mut row, bytes) * factor)
+                    .collect();
+                Weights::pack(&like, &bytes)?
+            }
+        };
+        let bias = bias.to_vec();
+        Ok((weights, Columns { bias, scales }))
     }
 
     /// Numbers in a row of results.

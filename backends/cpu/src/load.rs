@@ -3,13 +3,17 @@
 use embedgate_candle::weights::{Weights, WeightsError};
 use embedgate_core::{EncoderConfig, Precision, encoder::Activation};
 use half::bf16;
+use rayon::{
+    iter::{IndexedParallelIterator, ParallelIterator},
+    slice::{ParallelSlice, ParallelSliceMut},
+};
 use thiserror::Error;
 
 use crate::{
     linear::{Form, Linear},
     onednn::{Format, Library, OneDnnError},
     precision::between,
-    vector::{Norm, round},
+    vector::{Norm, Rounded, round},
 };
 
 /// Why a model cannot be loaded.
@@ -128,15 +132,29 @@ impl Loader<'_> {
 
     /// The vectors of tokens, of which there are many: in bfloat16 unless the model is in f32.
     pub(crate) fn table(&self, name: &str, rows: usize, width: usize) -> Result<Table, LoadError> {
-        if self.precision == Precision::F32 {
-            return Ok(Table::F32(self.numbers(name, &[rows, width])?));
-        }
-        let mut halves = vec![bf16::ZERO; rows * width];
-        self.weights
-            .with_values(name, &[rows, width], |values| round(values, &mut halves))?;
-        Ok(Table::Bf16(halves))
+        Ok(match self.precision {
+            Precision::F32 => Table::F32(self.rounded(name, rows, width)?),
+            Precision::Bf16 | Precision::Int8 => Table::Bf16(self.rounded(name, rows, width)?),
+        })
+    }
+
+    fn rounded<T: Rounded>(
+        &self,
+        name: &str,
+        rows: usize,
+        width: usize,
+    ) -> Result<Vec<T>, LoadError> {
+        let mut all = vec![T::default(); rows * width];
+        self.weights.with_values(name, &[rows, width], |values| {
+            let blocks = all.par_chunks_mut(BLOCK).zip(values.par_chunks(BLOCK));
+            blocks.for_each(|(to, from)| round(from, to));
+        })?;
+        Ok(all)
     }
 }
+
+/// Numbers that a thread rounds at once.
+const BLOCK: usize = 1 << 18;
 
 /// Vectors by id.
 pub(crate) enum Table {

@@ -2,7 +2,7 @@
 
 use embedgate_core::{
     encoder::Activation,
-    math::{Fused, ROUND, gelu, gelu_tanh, multiply_add, vectorized},
+    math::{Fused, LANES, ROUND, fold, gelu, gelu_tanh, multiply_add, sum, vectorized},
 };
 use pulp::{Arch, Simd, WithSimd};
 
@@ -49,29 +49,29 @@ pub(crate) fn quantize<T: Rounded>(row: &[T], rotated: &mut [f32], bytes: &mut [
     )
 }
 
-/// Rows that are mixed with each other where a row is cut into so many.
-const PARTS: usize = 16;
-/// Neighbours that are mixed once more.
+/// Neighbours that are mixed with each other, in wide rows.
 const BLOCK: usize = 128;
-/// Those of them that are mixed with each other are so far apart.
+/// Those of them that are mixed are so far apart: a vector register.
 const APART: usize = 16;
+
+/// Parts of a wide row that are mixed with each other, each of whole blocks; none for other rows.
+fn parts(width: usize) -> Option<usize> {
+    [16, 8]
+        .into_iter()
+        .find(|n| width.is_multiple_of(n * BLOCK))
+}
 
 /// Numbers of a row of this width that each number is spread over: what a rotation multiplies lengths with, squared.
 pub(crate) fn rotation(width: usize) -> usize {
-    if is_blocked(width) {
-        PARTS * BLOCK / APART
-    } else {
-        1 << width.trailing_zeros().min(BLOCK.trailing_zeros())
+    const LARGEST: u32 = 128_u32.trailing_zeros();
+    match parts(width) {
+        Some(parts) => parts * BLOCK / APART,
+        None => 1 << width.trailing_zeros().min(LARGEST),
     }
 }
 
-fn is_blocked(width: usize) -> bool {
-    width.is_multiple_of(BLOCK) && width >= PARTS * APART
-}
-
-/// Multiplies a row by Hadamard matrices, which mix numbers that are a vector register or more apart: first the sixteenths of
-/// the row with each other, then blocks of neighbours in themselves. Rows of other widths are mixed in groups of as many
-/// neighbours as a power of 2 divides.
+/// Multiplies a row by Hadamard matrices. In wide rows they mix numbers that are a vector register or more apart: first the
+/// parts of the row, then blocks of neighbours in themselves, which are in memory once each.
 ///
 /// Returns the largest magnitude; NaN where there is one, or a number that is infinite.
 struct Rotate<'a>(&'a mut [f32]);
@@ -82,15 +82,15 @@ impl WithSimd for Rotate<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
         let row = self.0;
-        if !is_blocked(row.len()) {
-            return mix_neighbours(row, rotation(row.len()));
+        let see_nothing = |_| {};
+        match parts(row.len()) {
+            Some(16) => mix::<S, 16>(simd, row, see_nothing),
+            Some(_) => mix::<S, 8>(simd, row, see_nothing),
+            None => {
+                mix_groups(row);
+                return largest(row) + sum(row, |x| x * 0.0);
+            }
         }
-        mix::<S, PARTS>(
-            simd,
-            row,
-            #[inline(always)]
-            |_| {},
-        );
         let zero = simd.splat_f32s(0.0);
         // Nothing is larger than a NaN, nor smaller: only a sum keeps it.
         let (mut largest, mut nothing) = (zero, zero);
@@ -107,6 +107,24 @@ impl WithSimd for Rotate<'_> {
         }
         simd.reduce_max_f32s(largest) + simd.reduce_sum_f32s(nothing)
     }
+}
+
+/// The largest magnitude; a NaN counts as nothing.
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [0.0_f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks
+        .remainder()
+        .iter()
+        .fold(0.0, |a, x| larger(a, x.abs()));
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, x.abs());
+        }
+    }
+    larger(fold(lanes, larger), rest)
 }
 
 /// Mixes the `N` parts of a row with each other: each register of numbers at once, then what fills none.
@@ -162,13 +180,33 @@ fn butterflies<T: Copy>(group: &mut [T], of: impl Fn(T, T) -> (T, T)) {
     }
 }
 
-/// Mixes groups of `n` neighbours: for widths that no model has which is large enough to be slow.
-fn mix_neighbours(row: &mut [f32], n: usize) -> f32 {
-    for group in row.chunks_exact_mut(n) {
-        butterflies(group, |a, b| (a + b, a - b));
+/// Mixes groups whose members are `width / rotation(width)` apart, so that as many groups are mixed at once, each in a lane of
+/// its own.
+#[inline(always)]
+fn mix_groups(row: &mut [f32]) {
+    let mut run = row.len() / rotation(row.len());
+    // Two steps at a time, which halves the way through memory.
+    while run * 4 <= row.len() && row.len().is_multiple_of(run * 4) {
+        for block in row.chunks_exact_mut(4 * run) {
+            let (ab, cd) = block.split_at_mut(2 * run);
+            let ((a, b), (c, d)) = (ab.split_at_mut(run), cd.split_at_mut(run));
+            for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+                let (sum, difference) = (*a + *b, *a - *b);
+                let (other_sum, other_difference) = (*c + *d, *c - *d);
+                (*a, *b) = (sum + other_sum, difference + other_difference);
+                (*c, *d) = (sum - other_sum, difference - other_difference);
+            }
+        }
+        run *= 4;
     }
-    let largest = row.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-    largest + row.iter().map(|x| x * 0.0).sum::<f32>()
+    if run < row.len() {
+        for block in row.chunks_exact_mut(2 * run) {
+            let (a, b) = block.split_at_mut(run);
+            for (a, b) in a.iter_mut().zip(b) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+    }
 }
 
 /// Finishes a product of bytes: `dst = activation(row scale * sums + bias)`.
@@ -250,7 +288,7 @@ mod tests {
 
     #[test]
     fn products_of_rotated_rows_are_those_of_the_rows() {
-        for width in [88, 96, 192, 384, 1024, 4096] {
+        for width in [88, 96, 192, 384, 1024, 1536, 4096] {
             let a: Vec<f32> = (0..width).map(|i| (i as f32 * 1.3).sin()).collect();
             let b: Vec<f32> = (0..width).map(|i| (i as f32 * 0.3).cos()).collect();
             let expected = dot(&a, &b);
