@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use embedgate_core::BackendInfo;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -35,6 +36,14 @@ struct RouteLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ModelLabels {
     model: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BackendLabels {
+    model: String,
+    backend: &'static str,
+    device: String,
+    precision: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -88,6 +97,7 @@ struct Inner {
     batch_tokens: Seconds<ModelLabels>,
     batch_seconds: Seconds<ModelLabels>,
     drain_rate: Family<ModelLabels, Gauge<f64, AtomicU64>>,
+    models: Family<BackendLabels, Gauge>,
     ready: Family<ModelLabels, Gauge>,
     restarts: Family<ModelLabels, Counter>,
     cache_entries: Gauge,
@@ -167,6 +177,11 @@ impl Metrics {
                 "Tokens a second that the backend does while it works, lately",
                 Family::default(),
             ),
+            models: all.add(
+                "embedgate_model_info",
+                "1 for each loaded model, with what it runs on",
+                Family::default(),
+            ),
             ready: all.add(
                 "embedgate_model_ready",
                 "Whether the model serves: 1 or 0",
@@ -211,6 +226,18 @@ impl Metrics {
             registry: Registry::default(),
         };
         Self(Arc::new(Inner { registry, ..inner }))
+    }
+
+    /// Notes what a loaded model runs on.
+    pub fn runs_on(&self, name: &str, info: &BackendInfo) {
+        let models = &self.0.models;
+        let labels = BackendLabels {
+            model: name.to_owned(),
+            backend: info.backend,
+            device: info.device.clone(),
+            precision: info.precision.to_string(),
+        };
+        models.get_or_create(&labels).set(1);
     }
 
     /// The metrics of one model.
@@ -370,6 +397,8 @@ mod tests {
         // Names without a value are not written.
         drop(metrics.model("m"));
         metrics.request("/", 200, Duration::ZERO);
+        let (backend, _) = embedgate_mock::MockBackend::new(8);
+        metrics.runs_on("m", embedgate_core::Backend::info(&backend));
         metrics.refused("overloaded");
         metrics.evicted("size");
         let text = metrics.text();
@@ -389,6 +418,7 @@ mod tests {
         embedgate_batch_tokens histogram
         embedgate_batch_duration_seconds histogram
         embedgate_drain_rate_tokens_per_second gauge
+        embedgate_model_info gauge
         embedgate_model_ready gauge
         embedgate_backend_restarts counter
         embedgate_cache_entries gauge

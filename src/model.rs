@@ -4,6 +4,7 @@ pub mod calibrate;
 pub mod engine;
 pub mod fingerprint;
 pub mod load;
+mod memory;
 pub mod prompts;
 pub mod tokenizer;
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use embedgate_core::{Pooling, Precision};
 use serde::{Deserialize, Serialize};
 
-use super::{Period, Problem, ServerConfig};
+use super::{ByteSize, Period, Problem, ServerConfig};
 use crate::request::{Lane, LongDocuments, TokenIds};
 
 /// More inputs than memory could hold.
@@ -61,6 +61,9 @@ pub struct ModelConfig {
     pub replicas: usize,
     /// Threads that turn text into tokens.
     pub tokenizer_threads: usize,
+    /// The model is refused where its weights and what it takes to run its longest input are more than this. None means what
+    /// the machine has.
+    pub max_memory: Option<ByteSize>,
 }
 
 impl Default for ModelConfig {
@@ -86,6 +89,7 @@ impl Default for ModelConfig {
             lane: None,
             replicas: 1,
             tokenizer_threads: 2,
+            max_memory: None,
         }
     }
 }
@@ -127,14 +131,14 @@ pub struct BackendConfig {
     /// Number format of matrix products: `f32`, and with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
     /// keeps cosines of 0.9999.
     pub precision: PrecisionChoice,
-    /// Threads of a matrix product. None means one a core, shared among the replicas.
+    /// Threads of a matrix product. None means one a physical core, shared among the replicas.
     pub threads: Option<usize>,
     /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder.
     pub file: Option<PathBuf>,
 }
 
 /// A number format, or none in particular.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum PrecisionChoice {
     /// As the processor has instructions for.

@@ -37,6 +37,15 @@ pub fn resolve(
                     );
                     backend.precision = chosen.into();
                 }
+                let precision = backend.precision.said().unwrap_or_default();
+                if !embedgate_cpu::is_fast(precision, library.instructions()) {
+                    tracing::warn!(
+                        model.name = name,
+                        "model {name} runs in {precision}, which this processor has no instructions for (it has {:?}): \
+                         \"f32\" may be faster; `embedgate bench-backend --precision f32,{precision}` tells",
+                        library.instructions()
+                    );
+                }
             }
             Err(missing) => match backend.precision {
                 PrecisionChoice::Auto | PrecisionChoice::F32 => {

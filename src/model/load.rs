@@ -13,6 +13,7 @@ use super::{
     calibrate::{Calibration, CalibrationFile},
     engine,
     fingerprint::{self, Depth},
+    memory,
     prompts::Prompts,
     tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
@@ -88,8 +89,9 @@ impl Surroundings {
             let system = ["/usr/local/lib/embedgate", "/usr/lib/embedgate"].map(PathBuf::from);
             beside.chain([here]).chain(system).collect()
         };
-        let default_threads =
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // Two threads on one core share its arithmetic, and products are nothing else.
+        let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let default_threads = allowed.min(num_cpus::get_physical()).max(1);
         Self {
             onnxruntime: Candidates {
                 named,
@@ -111,7 +113,7 @@ impl Surroundings {
     }
 
     /// Threads of each replica.
-    pub(super) fn threads(&self, config: &ModelConfig) -> usize {
+    pub(crate) fn threads(&self, config: &ModelConfig) -> usize {
         let shared = || (self.default_threads / config.replicas).max(1);
         config.backend.threads.unwrap_or_else(shared)
     }
@@ -175,6 +177,7 @@ pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
 /// [`LoadError`] names the file and what is wrong with it.
 pub fn inspect(config: &ModelConfig, surroundings: &Surroundings) -> Result<(), LoadError> {
     let plan = plan(config)?;
+    memory::check(config, &plan)?;
     check_vocabulary(&tokenizer(&plan)?, &plan)?;
     engine::inspect(&plan, config, surroundings)
 }
@@ -236,6 +239,7 @@ pub fn load(
     tracing::info!(model.name = name, %path, "loading model {name} from {path}");
     let config = &engine::resolve(name, config, surroundings)?;
     let plan = plan(config)?;
+    memory::check(config, &plan)?;
     // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
     let is_pooled = !plan.folder.is_cross_encoder;
     if is_pooled && config.pooling.is_none() && plan.folder.pooling.is_none() {
@@ -270,6 +274,7 @@ pub fn load(
         cost: calibration.cost(&info),
         tokens_per_second: calibration.tokens_per_second(),
     };
+    metrics.runs_on(name, &info);
     let metrics = metrics.model(name);
     Ok(Model {
         name: name.into(),

@@ -171,6 +171,33 @@ fn check_opens_tokenizer_weights_and_library() {
 }
 
 #[test]
+fn a_model_that_takes_more_memory_than_it_may_is_refused_with_the_numbers() {
+    let with = |more: &str| {
+        let file = config(&tiny_config(more));
+        let (code, _, errors) = run(embedgate().arg("check").arg(file.path()));
+        (code, errors)
+    };
+    let (code, errors) = with("max_memory = \"12MiB\"");
+    assert_eq!(code, Some(78), "{errors}");
+    for part in [
+        "the model takes about 19MiB, and max_memory is 12MiB",
+        "3MiB of weights in f32",
+        "to run an input of 8192 tokens",
+        "backend.precision = \"bf16\" takes 11MiB",
+    ] {
+        assert!(errors.contains(part), "{errors}");
+    }
+    let (code, errors) = with("max_memory = \"4MiB\"");
+    assert_eq!(code, Some(78), "{errors}");
+    assert!(
+        errors.contains("a smaller max_length takes less"),
+        "{errors}"
+    );
+    let (code, errors) = with("max_memory = \"4MiB\"\nmax_length = 512");
+    assert_eq!(code, Some(0), "{errors}");
+}
+
+#[test]
 fn embed_turns_lines_into_json_lines() {
     let file = config(&tiny_config("max_length = 16"));
     let texts = tempfile::NamedTempFile::new().unwrap();
