@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     bench::{Lengths, Target},
-    config::Period,
+    config::{Period, PrecisionChoice},
     request::Lane,
 };
 
@@ -55,7 +55,7 @@ pub enum Command {
     /// Serve the same answer to everybody: what `bench --bare` compares with.
     #[command(hide = true)]
     BenchBare,
-    /// Measure a model's backend alone, in the best batches of some texts: what a gateway around it can reach at most.
+    /// Measure a model's backend alone: its speed by shape of batch, beside what the processor can do, and its accuracy.
     BenchBackend(BenchBackendArgs),
 }
 
@@ -325,15 +325,37 @@ pub struct BenchBackendArgs {
     /// A model of the configuration.
     #[arg(short, long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Random words in a text, as for bench.
+    /// Also run so many texts of random words, in batches of several sizes and one at a time.
+    #[arg(short, value_name = "N", default_value_t = 0)]
+    pub n: usize,
+    /// Random words in such a text, as for bench.
     #[arg(short, long, value_name = "LENGTHS", default_value = "10..200")]
     pub words: Lengths,
-    /// How many texts.
-    #[arg(short, long, default_value_t = 200)]
-    pub n: usize,
     /// Makes the texts, as for bench.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Measure these number formats side by side, each loaded beside the others; f32 is what the others' vectors are
+    /// compared with [default: the model's own].
+    #[arg(
+        short,
+        long,
+        value_name = "PRECISION,...",
+        value_enum,
+        value_delimiter = ','
+    )]
+    pub precision: Vec<PrecisionChoice>,
+    /// Times that each shape of batch is measured, precisions in turn; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rounds: usize,
+    /// Leave out shapes with longer sequences, in tokens.
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub longest: usize,
+    /// Compare the vectors of this file's lines, instead of 144 sentences in twelve languages.
+    #[arg(long, value_name = "FILE")]
+    pub texts: Option<PathBuf>,
+    /// So many of the texts look for their nearest among the rest [default: each looks among all others].
+    #[arg(long, value_name = "N")]
+    pub queries: Option<usize>,
 }
 
 /// How vectors are asked for.

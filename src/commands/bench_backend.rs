@@ -1,4 +1,9 @@
-//! `embedgate bench-backend`: what a model's backend does without a gateway around it, to compare the gateway with.
+//! `embedgate bench-backend`: what a model's backend does without a gateway around it, how near that is to what the
+//! processor can do, and what each precision costs in accuracy.
+
+mod accuracy;
+mod speed;
+mod table;
 
 use std::{
     io::{self, Write},
@@ -9,19 +14,31 @@ use std::{
 use anyhow::Context;
 use embedgate_core::{Backend, TokenBatch};
 
+use self::{
+    speed::{Ceiling, run as run_batch},
+    table::Table,
+};
 use super::{Failure, start_log};
 use crate::{
     args::BenchBackendArgs,
     bench::{median, random_texts},
-    config::{Config, Environment, LogLevel},
+    config::{BackendType, Config, Environment, LogLevel, ModelConfig, PrecisionChoice},
     model::{
         engine,
-        load::{self, Surroundings},
+        load::{self, Plan, Surroundings},
+        tokenizer::TextTokenizer,
     },
 };
 
 /// Batches of so many tokens at most are tried.
 const BUDGETS: [usize; 6] = [64, 128, 256, 512, 1024, 2048];
+
+/// A backend in one precision.
+struct Engine {
+    name: String,
+    backend: Box<dyn Backend>,
+    ceiling: Option<Ceiling>,
+}
 
 pub(super) fn run(
     config: Option<&Path>,
@@ -42,40 +59,158 @@ pub(super) fn run(
     };
     let model =
         model.with_context(|| format!("no such model: choose one with --model: {}", names()))?;
-    if args.n == 0 {
-        return Err(anyhow::anyhow!("-n must be at least 1").into());
+    if args.rounds == 0 {
+        return Err(anyhow::anyhow!("--rounds must be at least 1").into());
     }
     let plan = load::plan(model)?;
     let tokenizer = load::tokenizer(&plan).map_err(anyhow::Error::from)?;
     let surroundings = Surroundings::new(&config, environment);
-    let model = &engine::resolve("of the benchmark", model, &surroundings)?;
-    let mut backend = engine::open(&plan, model, &tokenizer, &surroundings)?;
+    let mut engines = Vec::new();
+    for precision in precisions(model, args)? {
+        engines.push(open(model, precision, &plan, &tokenizer, &surroundings)?);
+    }
+    let mut out = io::stdout();
+    let mut print =
+        |what: &dyn std::fmt::Display| writeln!(out, "{what}").context("standard output");
+    let threads = surroundings.threads(model);
+    let backend = engines[0].backend.info().backend;
+    print(&format!("backend {backend}, {threads} threads\n"))?;
+    if engines.iter().any(|engine| engine.ceiling.is_some()) {
+        print(&ceilings(&engines))?;
+    }
+    let longest = args.longest.min(plan.max_tokens);
+    print(&"tokens/s, medians, and the share of what the products alone would allow")?;
+    let encoder = &plan.folder.encoder;
+    let speeds = speed::measure(&mut engines, encoder, longest, args.rounds, args.seed)?;
+    print(&speeds)?;
+    if args.n > 0 {
+        print(&random_load(&mut engines, &tokenizer, args)?)?;
+    }
+    if engines.len() > 1 && engines[0].backend.info().outputs.dense {
+        let texts = accuracy::texts(args.texts.as_deref())?;
+        if args.queries.is_some_and(|n| n == 0 || n >= texts.len()) {
+            let message = format!("--queries must be 1 to {}", texts.len().saturating_sub(1));
+            return Err(anyhow::anyhow!(message).into());
+        }
+        let (n, first) = (texts.len(), &engines[0].name);
+        print(&format!("{n} texts, dense vectors beside those of {first}"))?;
+        let compared = accuracy::compare(&mut engines, &tokenizer, &texts, args.queries)?;
+        print(&compared)?;
+    }
+    Ok(())
+}
+
+/// Those asked for, f32 first, which the others are compared with; or the model's own.
+fn precisions(
+    model: &ModelConfig,
+    args: &BenchBackendArgs,
+) -> Result<Vec<PrecisionChoice>, Failure> {
+    let mut asked = args.precision.clone();
+    if asked.is_empty() {
+        asked.push(model.backend.precision);
+    } else if model.backend.kind != BackendType::Cpu {
+        let message = "--precision is for models of the backend \"cpu\": the others have one";
+        return Err(anyhow::anyhow!(message).into());
+    }
+    asked.sort_by_key(|precision| *precision != PrecisionChoice::F32);
+    asked.dedup();
+    Ok(asked)
+}
+
+fn open(
+    model: &ModelConfig,
+    precision: PrecisionChoice,
+    plan: &Plan,
+    tokenizer: &TextTokenizer,
+    surroundings: &Surroundings,
+) -> Result<Engine, Failure> {
+    let mut model = model.clone();
+    model.backend.precision = precision;
+    let model = engine::resolve("of the benchmark", &model, surroundings)?;
+    let started = Instant::now();
+    let backend = engine::open(plan, &model, tokenizer, surroundings)?;
+    let precision = backend.info().precision;
+    tracing::debug!(%precision, seconds = started.elapsed().as_secs_f64(), "loaded");
+    Ok(Engine {
+        name: precision.to_string(),
+        ceiling: ceiling(&model, backend.as_ref(), surroundings)?,
+        backend,
+    })
+}
+
+#[cfg(feature = "cpu")]
+fn ceiling(
+    model: &ModelConfig,
+    backend: &dyn Backend,
+    surroundings: &Surroundings,
+) -> Result<Option<Ceiling>, Failure> {
+    let Ok(library) = embedgate_cpu::runtime::load(&surroundings.onednn()) else {
+        return Ok(None);
+    };
+    let (threads, precision) = (surroundings.threads(model), backend.info().precision);
+    let measured = |precision| {
+        embedgate_cpu::ceiling(library, precision, threads).context("the ceiling is not known")
+    };
+    Ok(Some(Ceiling {
+        layers: measured(precision)?,
+        attention: measured(Ceiling::of_attention(precision))?,
+    }))
+}
+
+#[cfg(not(feature = "cpu"))]
+fn ceiling(_: &ModelConfig, _: &dyn Backend, _: &Surroundings) -> Result<Option<Ceiling>, Failure> {
+    Ok(None)
+}
+
+fn ceilings(engines: &[Engine]) -> Table {
+    let names = engines.iter().map(|engine| engine.name.clone());
+    let mut table = Table::new(std::iter::once(String::new()).chain(names));
+    let cells = engines.iter().map(|engine| {
+        let giga = |ceiling: Ceiling| format!("{:.0}", ceiling.layers / 1e9);
+        engine.ceiling.map(giga).unwrap_or_default()
+    });
+    table.row(std::iter::once("products, GFLOP/s".to_owned()).chain(cells));
+    table
+}
+
+/// Random texts as `bench` sends them: in the best batches when all are known, and one at a time.
+fn random_load(
+    engines: &mut [Engine],
+    tokenizer: &TextTokenizer,
+    args: &BenchBackendArgs,
+) -> Result<Table, Failure> {
     let mut sequences = Vec::new();
     for text in random_texts(args.words, args.seed, args.n) {
         sequences.push(tokenizer.encode(&text).map_err(anyhow::Error::msg)?.ids);
     }
     sequences.sort_by_key(Vec::len);
     let tokens: usize = sequences.iter().map(Vec::len).sum();
-    let mut out = io::stdout();
-    writeln!(out, "{} texts, {tokens} tokens", sequences.len()).context("standard output")?;
+    let names = engines.iter().map(|engine| engine.name.clone());
+    let title = format!("{} texts, {tokens} tokens", sequences.len());
+    let mut table = Table::new(std::iter::once(title).chain(names));
     for budget in BUDGETS {
-        let seconds = seconds(backend.as_mut(), &sequences, budget)?;
-        writeln!(
-            out,
-            "batches of up to {budget:>4} tokens: {:>7.0} tokens/s",
-            tokens as f64 / seconds
-        )
-        .context("standard output")?;
+        let mut cells = vec![format!("batches of up to {budget:>4} tokens, tokens/s")];
+        for engine in &mut *engines {
+            let seconds = seconds(engine.backend.as_mut(), &sequences, budget)?;
+            cells.push(format!("{:.0}", tokens as f64 / seconds));
+        }
+        table.row(cells);
     }
-    let mut alone = Vec::new();
-    for ids in &sequences {
-        let started = Instant::now();
-        run_batch(backend.as_mut(), std::slice::from_ref(ids))?;
-        alone.push(started.elapsed().as_secs_f64() * 1e3);
+    let mut cells = vec!["one text at a time, median, ms".to_owned()];
+    for engine in engines {
+        let mut alone = Vec::new();
+        for ids in &sequences {
+            let started = Instant::now();
+            run_batch(
+                engine.backend.as_mut(),
+                &std::iter::once(ids.as_slice()).collect(),
+            )?;
+            alone.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        cells.push(format!("{:.2}", median(alone)));
     }
-    let median = median(alone);
-    writeln!(out, "one text at a time: median {median:.2} ms").context("standard output")?;
-    Ok(())
+    table.row(cells);
+    Ok(table)
 }
 
 /// The time for all sequences, in batches of neighbours in length; the least of three runs.
@@ -93,19 +228,11 @@ fn seconds(
             let fits = |n: &usize| *n == 1 || n * rest[n - 1].len() <= budget;
             let n = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
             let (batch, after) = rest.split_at(n);
-            run_batch(backend, batch)?;
+            let batch: TokenBatch = batch.iter().map(Vec::as_slice).collect();
+            run_batch(backend, &batch)?;
             rest = after;
         }
         least = least.min(started.elapsed().as_secs_f64());
     }
     Ok(least)
-}
-
-fn run_batch(backend: &mut dyn Backend, sequences: &[Vec<u32>]) -> Result<(), Failure> {
-    let batch: TokenBatch = sequences.iter().map(Vec::as_slice).collect();
-    let outputs = backend.info().outputs.main();
-    backend
-        .embed(&batch, outputs)
-        .context("the backend failed")?;
-    Ok(())
 }

@@ -112,16 +112,46 @@ fn a_backend_is_measured_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("embedgate.toml");
     std::fs::write(&file, tiny_config("")).unwrap();
-    let mut command = embedgate();
-    command
-        .args(["bench-backend", "-n", "5", "--words", "3", "--config"])
-        .arg(&file);
-    let (code, out, errors) = run(&mut command);
+    let bench = |args: &[&str]| {
+        let mut command = embedgate();
+        command.args(["bench-backend", "--config"]).arg(&file);
+        run(command.args(args))
+    };
+    let (code, out, errors) = bench(&["-n", "5", "--words", "3", "--rounds", "1"]);
     assert_eq!(code, Some(0), "{errors}");
     assert!(
         out.contains("5 texts") && out.contains("one text at a time"),
         "{out}"
     );
+    let (code, out, errors) = bench(&["-p", "int8,f32,bf16", "--rounds", "2"]);
+    assert_eq!(code, Some(0), "{errors}");
+    // f32 comes first, whatever the order, and the rest is compared with it.
+    let cells = |row: &str| -> Vec<String> {
+        let line = out.lines().find(|line| line.starts_with(row));
+        let line = line.unwrap_or_else(|| panic!("no {row} in {out}"));
+        let cells = line[row.len()..].split_whitespace();
+        cells.map(str::to_owned).collect()
+    };
+    assert_eq!(cells("sequences x tokens"), ["f32", "int8", "bf16"]);
+    let number = |text: &String| text.parse::<f64>().unwrap();
+    assert!(cells("products, GFLOP/s").iter().all(|c| number(c) > 0.1));
+    assert!(number(&cells("8 x 128")[0]) > 1.0, "{out}");
+    for (precision, least) in [("bf16", 0.9999), ("int8", 0.99)] {
+        let cosines = cells(precision);
+        let (mean, worst) = (number(&cosines[0]), number(&cosines[1]));
+        assert!(worst > least && worst <= mean && mean < 1.0, "{out}");
+    }
+    for (args, expected) in [
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--model", "other"], "no such model"),
+    ] {
+        let (code, _, errors) = bench(&args);
+        assert_eq!(code, Some(1), "{errors}");
+        assert!(errors.contains(expected), "{errors}");
+    }
+    let (code, _, errors) = bench(&["-p", "f32,bf16", "--queries", "144", "--longest", "16"]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("--queries must be 1 to 143"), "{errors}");
 }
 
 #[tokio::test]
@@ -142,6 +172,10 @@ async fn metrics_count_what_happened_and_need_no_key() {
         (
             "embedgate_requests_total{route=\"/v1/embeddings\",status=\"200\"}",
             2.0,
+        ),
+        (
+            "embedgate_model_info{model=\"tiny\",backend=\"cpu\",device=\"cpu\",precision=\"f32\"}",
+            1.0,
         ),
         (
             "embedgate_requests_total{route=\"/v1/embeddings\",status=\"401\"}",
