@@ -6,13 +6,18 @@
 
 All run side by side, take turns in each round, and use the same number of threads; embedgate is measured over
 HTTP, its cache off. Printed are the time from start to ready (file in the page cache), the median of tokens a second by
-shape (sequences x tokens), the ratio to sentence-transformers in the same rounds, and the process's peak memory, the
-last also after one sequence of 8192 tokens.
+shape (sequences x tokens), the ratio to sentence-transformers in the same rounds, and the process's memory: resident
+once it is ready, at its peak, and at its peak after one sequence of 8192 tokens.
+
+"mixed" is 64 texts of 10 to 512 tokens, the logarithm of the length normally distributed, in one request; "clients" are the same
+texts one a request, from 16 clients at once. sentence-transformers has one caller: there it is the speed of "mixed".
 """
 
 import argparse
+import concurrent.futures
 import http.client
 import json
+import math
 import os
 import pathlib
 import random
@@ -24,6 +29,10 @@ import time
 
 SHAPES = [(1, 16), (1, 128), (8, 128), (4, 512)]
 LONG = 8192
+# The logarithm of the length is normally distributed, as it is in most collections of texts.
+LENGTHS = statistics.NormalDist(math.log(68), 0.9)
+MIXED = [min(max(round(math.exp(LENGTHS.inv_cdf((i + 0.5) / 64))), 10), 512) for i in range(64)]
+CLIENTS = 16
 
 
 class Server:
@@ -50,18 +59,34 @@ class Server:
         else:
             sys.exit(f"{self.name} did not start")
         self.seconds = time.perf_counter() - started
+        self.address = address
         self.connection = http.client.HTTPConnection(address)
+        self.pool = concurrent.futures.ThreadPoolExecutor(CLIENTS)
 
-    def embed(self, texts: list, **fields: object) -> bytes:
+    def embed(self, texts: list, connection: http.client.HTTPConnection | None = None, **fields: object) -> bytes:
+        connection = connection or self.connection
         body = json.dumps({"model": "m", "input": texts, "encoding_format": "base64"} | fields)
-        self.connection.request("POST", "/v1/embeddings", body)
-        response = self.connection.getresponse()
+        connection.request("POST", "/v1/embeddings", body)
+        response = connection.getresponse()
         answer = response.read()
         assert response.status == 200, answer
         return answer
 
-    def peak_mib(self) -> int:
-        return peak_mib(self.process.pid)
+    def embed_from_clients(self, texts: list) -> None:
+        """One text a request: each client sends its next when the last is answered."""
+        waiting = iter(texts)
+
+        def client() -> None:
+            connection = http.client.HTTPConnection(self.address)
+            for text in waiting:
+                self.embed([text], connection)
+            connection.close()
+
+        for running in [self.pool.submit(client) for _ in range(CLIENTS)]:
+            running.result()
+
+    def memory_mib(self, which: str) -> int:
+        return memory_mib(self.process.pid, which)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -87,8 +112,8 @@ class SentenceTransformers:
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "done\n"
 
-    def peak_mib(self) -> int:
-        return peak_mib(self.process.pid)
+    def memory_mib(self, which: str) -> int:
+        return memory_mib(self.process.pid, which)
 
     def stop(self) -> None:
         self.process.stdin.close()
@@ -108,9 +133,10 @@ def worker(model: str, threads: int) -> None:
         print("done", flush=True)
 
 
-def peak_mib(pid: int) -> int:
+def memory_mib(pid: int, which: str) -> int:
+    """VmRSS is what is resident, VmHWM the most that was."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+    return int(status.split(f"{which}:")[1].split()[0]) // 1024
 
 
 def texts_of(rng: random.Random, words: list, n: int, tokens: int) -> list:
@@ -143,16 +169,26 @@ def main() -> None:
 
     systems = [SentenceTransformers(model, args.threads)]
     systems += [Server(args.program, model, backend, args.threads) for backend in args.backends.split(",")]
-    speeds = {(s.name, shape): [] for s in systems for shape in SHAPES}
+    idle = {s.name: s.memory_mib("VmRSS") for s in systems}
+    loads = [f"{n}x{t}" for n, t in SHAPES] + ["mixed", "clients"]
+    speeds = {(s.name, load): [] for s in systems for load in loads}
     for round_ in range(args.rounds + 1):
-        for shape in SHAPES:
-            texts = texts_of(rng, words, *shape)
+        for load, shape in zip(loads, [*SHAPES, None, None]):
+            # Every load gets texts of its own.
+            lengths = [shape[1]] * shape[0] if shape else MIXED
+            texts = [text for tokens in lengths for text in texts_of(rng, words, 1, tokens)]
+            rng.shuffle(texts)
             for system in systems:
+                if round_ == 0 and not shape:
+                    continue
+                if load == "clients" and system is systems[0]:
+                    speeds[system.name, load].append(speeds[system.name, "mixed"][-1])
+                    continue
                 started = time.perf_counter()
-                system.embed(texts)
+                (system.embed_from_clients if load == "clients" else system.embed)(texts)
                 if round_ > 0:  # the first warms up
-                    speeds[system.name, shape].append(shape[0] * shape[1] / (time.perf_counter() - started))
-    peaks = {s.name: s.peak_mib() for s in systems}
+                    speeds[system.name, load].append(sum(lengths) / (time.perf_counter() - started))
+    peaks = {s.name: s.memory_mib("VmHWM") for s in systems}
     long_text = texts_of(rng, words, 1, LONG)
     long_speeds = {}
     for system in systems:
@@ -160,19 +196,19 @@ def main() -> None:
         system.embed(long_text)
         long_speeds[system.name] = LONG / (time.perf_counter() - started)
 
-    heads = [f"{n}x{t}" for n, t in SHAPES] + [f"1x{LONG}"]
+    heads = ["start to ready", *loads, f"1x{LONG}", "idle MiB", "peak MiB", f"peak MiB after 1x{LONG}"]
     print(f"{args.threads} threads, medians of {args.rounds} rounds; tokens/s (ratio to the first row in the same rounds)\n")
-    print("| | start to ready | " + " | ".join(heads) + f" | peak MiB | peak MiB after 1x{LONG} |")
-    print("| --- |" + " --- |" * (len(heads) + 3))
+    print("| | " + " | ".join(heads) + " |")
+    print("| --- |" + " --- |" * len(heads))
     for system in systems:
-        cells = []
-        for shape in SHAPES:
-            pairs = zip(speeds[system.name, shape], speeds[systems[0].name, shape])
+        cells = [f"{system.seconds:.1f} s"]
+        for load in loads:
+            pairs = zip(speeds[system.name, load], speeds[systems[0].name, load])
             ratio = statistics.median(a / b for a, b in pairs)
-            cells.append(f"{statistics.median(speeds[system.name, shape]):.0f} ({ratio:.2f})")
+            cells.append(f"{statistics.median(speeds[system.name, load]):.0f} ({ratio:.2f})")
         cells.append(f"{long_speeds[system.name]:.0f} ({long_speeds[system.name] / long_speeds[systems[0].name]:.2f})")
-        row = f"| {system.name} | {system.seconds:.1f} s | " + " | ".join(cells)
-        print(row + f" | {peaks[system.name]} | {system.peak_mib()} |")
+        cells += [idle[system.name], peaks[system.name], system.memory_mib("VmHWM")]
+        print(f"| {system.name} | " + " | ".join(map(str, cells)) + " |")
     for system in systems:
         system.stop()
 

@@ -224,7 +224,7 @@ def cost(model: pathlib.Path, args: argparse.Namespace) -> bool:
                     outputs_mib = sum(rows_.nbytes for *_, rows_ in served(answer)) / 2**20
         ratios = [b / a for a, b in zip(*seconds)]
         ratio = statistics.median(ratios)
-        dense_mib, all_mib = (server.peak_mib() for server in servers)
+        dense_mib, all_mib = (server.memory_mib("VmHWM") for server in servers)
         for server in servers:
             server.stop()
         growth = all_mib - dense_mib
