@@ -144,16 +144,23 @@ fn ceiling(
     backend: &dyn Backend,
     surroundings: &Surroundings,
 ) -> Result<Option<Ceiling>, Failure> {
+    use embedgate_core::Precision;
+
     let Ok(library) = embedgate_cpu::runtime::load(&surroundings.onednn()) else {
         return Ok(None);
     };
     let (threads, precision) = (surroundings.threads(model), backend.info().precision);
+    // Attention is in bfloat16 where layers are in bytes.
+    let of_attention = match precision {
+        Precision::F32 => Precision::F32,
+        Precision::Bf16 | Precision::Int8 => Precision::Bf16,
+    };
     let measured = |precision| {
         embedgate_cpu::ceiling(library, precision, threads).context("the ceiling is not known")
     };
     Ok(Some(Ceiling {
         layers: measured(precision)?,
-        attention: measured(Ceiling::of_attention(precision))?,
+        attention: measured(of_attention)?,
     }))
 }
 

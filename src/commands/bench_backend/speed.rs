@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use embedgate_core::{Backend, EncoderConfig, Layout, Precision, TokenBatch};
+use embedgate_core::{Backend, EncoderConfig, Layout, TokenBatch};
 
 use super::{Engine, Failure, table::Table};
 use crate::bench::median;
@@ -142,16 +142,6 @@ fn batches(sequences: &[Vec<u32>], layout: Layout) -> Vec<TokenBatch> {
 pub(super) struct Ceiling {
     pub(super) layers: f64,
     pub(super) attention: f64,
-}
-
-impl Ceiling {
-    /// Attention is in bfloat16 where layers are in bytes.
-    pub(super) fn of_attention(precision: Precision) -> Precision {
-        match precision {
-            Precision::F32 => Precision::F32,
-            Precision::Bf16 | Precision::Int8 => Precision::Bf16,
-        }
-    }
 }
 
 /// The time that all products of the encoder would take at the ceiling, for all tokens in all layers.
