@@ -147,7 +147,7 @@ fn check(
     let config = Config::load(args.file.as_deref().or(config), environment)?;
     let surroundings = Surroundings::new(&config, environment);
     let problem = |(name, model): (&String, &_)| {
-        load::inspect(model, &surroundings)
+        load::inspect(name, model, &surroundings)
             .err()
             .map(|error| format!("models.{name}: {error}"))
     };

@@ -59,8 +59,18 @@ pub(super) fn run(
     };
     let model =
         model.with_context(|| format!("no such model: choose one with --model: {}", names()))?;
-    if args.rounds == 0 {
-        return Err(anyhow::anyhow!("--rounds must be at least 1").into());
+    for (flag, value) in [("--rounds", args.rounds), ("--longest", args.longest)] {
+        if value == 0 {
+            return Err(anyhow::anyhow!("{flag} must be at least 1").into());
+        }
+    }
+    let texts = accuracy::texts(args.texts.as_deref())?;
+    if texts.len() < 2 {
+        return Err(anyhow::anyhow!("--texts must name a file of 2 lines at least").into());
+    }
+    if args.queries.is_some_and(|n| n == 0 || n >= texts.len()) {
+        let message = format!("--queries must be 1 to {}", texts.len() - 1);
+        return Err(anyhow::anyhow!(message).into());
     }
     let plan = load::plan(model)?;
     let tokenizer = load::tokenizer(&plan).map_err(anyhow::Error::from)?;
@@ -87,11 +97,6 @@ pub(super) fn run(
         print(&random_load(&mut engines, &tokenizer, args)?)?;
     }
     if engines.len() > 1 && engines[0].backend.info().outputs.dense {
-        let texts = accuracy::texts(args.texts.as_deref())?;
-        if args.queries.is_some_and(|n| n == 0 || n >= texts.len()) {
-            let message = format!("--queries must be 1 to {}", texts.len().saturating_sub(1));
-            return Err(anyhow::anyhow!(message).into());
-        }
         let (n, first) = (texts.len(), &engines[0].name);
         print(&format!("{n} texts, dense vectors beside those of {first}"))?;
         let compared = accuracy::compare(&mut engines, &tokenizer, &texts, args.queries)?;
@@ -113,8 +118,13 @@ fn precisions(
         return Err(anyhow::anyhow!(message).into());
     }
     asked.sort_by_key(|precision| *precision != PrecisionChoice::F32);
-    asked.dedup();
-    Ok(asked)
+    let mut once = Vec::new();
+    for precision in asked {
+        if !once.contains(&precision) {
+            once.push(precision);
+        }
+    }
+    Ok(once)
 }
 
 fn open(

@@ -61,7 +61,7 @@ pub struct ModelConfig {
     pub replicas: usize,
     /// Threads that turn text into tokens.
     pub tokenizer_threads: usize,
-    /// The model is refused where its weights and what it takes to run its longest input are more than this. None means what
+    /// The model is refused where its weights and what it takes to run its longest batch are more than this. None means what
     /// the machine has.
     pub max_memory: Option<ByteSize>,
 }

@@ -11,7 +11,8 @@ use crate::config::{BackendType, ModelConfig, PrecisionChoice};
 /// The configuration with nothing left open: which backend runs the model on this machine, in which precision.
 ///
 /// # Errors
-/// [`LoadError::Backend`] when the library is missing without which the model cannot run as it is asked to.
+/// [`LoadError::Backend`] when the library is missing without which the model cannot run as it is asked to,
+/// [`LoadError::Setting`] when this processor cannot run it so.
 #[cfg_attr(
     not(feature = "cpu"),
     expect(unused_variables, reason = "only oneDNN is looked up")
@@ -38,6 +39,13 @@ pub fn resolve(
                     backend.precision = chosen.into();
                 }
                 let precision = backend.precision.said().unwrap_or_default();
+                if !embedgate_cpu::runs(library, precision) {
+                    return Err(LoadError::Setting(format!(
+                        "oneDNN cannot run a model in {precision} on this processor, which has {:?}: set \
+                         backend.precision = \"f32\"",
+                        library.instructions()
+                    )));
+                }
                 if !embedgate_cpu::is_fast(precision, library.instructions()) {
                     tracing::warn!(
                         model.name = name,
@@ -73,8 +81,8 @@ pub fn resolve(
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
 #[cfg_attr(
-    not(any(feature = "onnx", feature = "cpu")),
-    expect(unused_variables, reason = "only libraries are looked up")
+    not(feature = "onnx"),
+    expect(unused_variables, reason = "only ONNX Runtime is looked up")
 )]
 pub fn inspect(
     plan: &Plan,
@@ -83,12 +91,7 @@ pub fn inspect(
 ) -> Result<(), LoadError> {
     match config.backend.kind {
         #[cfg(feature = "cpu")]
-        BackendType::Cpu => {
-            if config.backend.precision.needs_onednn() {
-                embedgate_cpu::runtime::load(&surroundings.onednn())?;
-            }
-            open_weights(plan)
-        }
+        BackendType::Cpu => open_weights(plan),
         #[cfg(feature = "candle")]
         BackendType::Candle => open_weights(plan),
         #[cfg(feature = "onnx")]

@@ -175,7 +175,12 @@ pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
 ///
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
-pub fn inspect(config: &ModelConfig, surroundings: &Surroundings) -> Result<(), LoadError> {
+pub fn inspect(
+    name: &str,
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+) -> Result<(), LoadError> {
+    let config = &engine::resolve(name, config, surroundings)?;
     let plan = plan(config)?;
     memory::check(config, &plan)?;
     check_vocabulary(&tokenizer(&plan)?, &plan)?;

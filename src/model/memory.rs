@@ -13,15 +13,17 @@ struct Estimate {
     weights: u64,
     /// What one forward pass of the longest input writes, in all replicas at once.
     working: u64,
+    /// While the vectors of the vocabulary are read: as they are in the file, and as they are kept.
+    loading: u64,
 }
 
 impl Estimate {
     fn total(self) -> u64 {
-        self.weights + self.working
+        self.weights.saturating_add(self.working).max(self.loading)
     }
 
-    /// With the backend `cpu` replicas share their weights. What a forward pass takes in the other libraries is theirs
-    /// to know: it is left out.
+    /// With the backend `cpu` replicas share their weights. What a forward pass takes in candle is candle's to know: it is
+    /// left out.
     fn new(
         encoder: &EncoderConfig,
         config: &ModelConfig,
@@ -29,14 +31,20 @@ impl Estimate {
         precision: Precision,
     ) -> Self {
         let replicas = config.replicas as u64;
-        let of = |n: usize, bytes: usize| n as u64 * bytes as u64;
+        // Numbers of a config file, which nothing bounds: what is too large for 64 bits is too large for any machine.
+        let of = |factors: &[usize]| {
+            let factors = factors.iter().map(|factor| *factor as u64);
+            factors.fold(1, u64::saturating_mul)
+        };
         let (width, wide) = (encoder.hidden_size, encoder.intermediate_size);
         let table_rows = encoder.vocabulary_size + encoder.max_position_embeddings;
-        let layers = encoder.n_layers * (4 * width * width + 2 * width * wide);
+        let of_layers = |bytes| of(&[encoder.n_layers, 4 * width + 2 * wide, width, bytes]);
         if config.backend.kind != BackendType::Cpu {
+            let of_one = of(&[table_rows, width, 4]).saturating_add(of_layers(4));
             return Self {
-                weights: replicas * of(table_rows * width + layers, 4),
+                weights: of_one.saturating_mul(replicas),
                 working: 0,
+                loading: 0,
             };
         }
         // A number in a table, in a layer, and between two products; and its copy as a byte.
@@ -47,28 +55,34 @@ impl Estimate {
         };
         let of_token = 4 * width + between * 3 * width + (between + copy) * (2 * width + wide);
         Self {
-            weights: of(table_rows * width, table) + of(layers, layer),
-            working: replicas * of(tokens, of_token),
+            weights: of(&[table_rows, width, table]).saturating_add(of_layers(layer)),
+            working: of(&[config.replicas, tokens, of_token]),
+            loading: of(&[encoder.vocabulary_size, width, 4 + table]),
         }
     }
 }
 
-/// Refuses a model that takes more than its `max_memory`, or than there is.
+/// Refuses a model that takes more than its `max_memory`, or than there is. One that ONNX Runtime runs is not judged: its
+/// file is mapped, and what it takes beside that is not known before it runs.
 ///
 /// # Errors
 /// [`LoadError::Setting`] says how much, of what, and what would take less.
 pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> {
-    // Which one is taken is found out when the model is loaded.
-    let Some(precision) = config.backend.precision.said() else {
-        return Ok(());
-    };
+    if config.backend.kind == BackendType::Onnx {
+        return match config.max_memory {
+            None => Ok(()),
+            Some(_) => Err(LoadError::Setting(NOT_FOR_ONNX.into())),
+        };
+    }
+    let precision = config.backend.precision.said().unwrap_or_default();
     let tokens = plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0));
     let encoder = &plan.folder.encoder;
     let estimate = Estimate::new(encoder, config, tokens, precision);
+    let there_is = "this machine or its control group has";
     let (limit, what) = match (config.max_memory, limit()) {
-        (Some(own), Some(all)) if own.0 > all => (all, "this machine has"),
+        (Some(own), Some(all)) if own.0 > all => (all, there_is),
         (Some(own), _) => (own.0, "max_memory is"),
-        (None, Some(all)) => (all, "this machine has"),
+        (None, Some(all)) => (all, there_is),
         (None, None) => return Ok(()),
     };
     if estimate.total() <= limit {
@@ -82,7 +96,11 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
     );
     if estimate.working > 0 {
         let working = mib(estimate.working);
-        message += &format!(", {working} to run an input of {tokens} tokens");
+        message += &format!(", {working} to run a batch of {tokens} tokens");
+    }
+    if estimate.loading >= estimate.total() {
+        let loading = mib(estimate.loading);
+        message += &format!(", {loading} while the vectors of its vocabulary are read");
     }
     let smaller = [PrecisionChoice::Bf16, PrecisionChoice::Int8];
     let fitting = smaller
@@ -98,7 +116,15 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
                 )
             })
         });
-    message += &fitting.unwrap_or_else(|| "; a smaller max_length takes less to run".into());
+    let fits_shorter = estimate.weights.max(estimate.loading) < limit;
+    message += &match fitting {
+        Some(precision) => precision,
+        None if fits_shorter => {
+            "; a smaller max_length or max_batch_tokens takes less to run".into()
+        }
+        None if config.replicas > 1 => "; fewer replicas take less".into(),
+        None => String::new(),
+    };
     Err(LoadError::Setting(message))
 }
 
@@ -114,15 +140,44 @@ fn limit() -> Option<u64> {
         let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
         Some(kib << 10)
     });
-    let files = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    let groups = files.into_iter().filter_map(read);
+    let groups = read("/proc/self/cgroup").unwrap_or_default();
+    let limits = limit_files(&groups)
+        .into_iter()
+        .filter_map(|file| read(&file));
     // "max" is no number.
-    let groups = groups.filter_map(|text| text.trim().parse::<u64>().ok());
-    machine.into_iter().chain(groups).min()
+    let limits = limits.filter_map(|text| text.trim().parse::<u64>().ok());
+    machine.into_iter().chain(limits).min()
 }
+
+/// The files that may hold a limit, from the text of `/proc/self/cgroup`: of each group of this process and of all above
+/// it, in either version of the file system. In a container the groups' own paths need not be there, the roots are.
+fn limit_files(groups: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let own = path.trim_matches('/');
+        let ends = own.match_indices('/').map(|(at, _)| at).chain([own.len()]);
+        files.push(format!("{root}/{file}"));
+        files.extend(
+            ends.filter(|end| *end > 0)
+                .map(|end| format!("{root}/{}/{file}", &own[..end])),
+        );
+    }
+    files
+}
+
+const NOT_FOR_ONNX: &str = "max_memory is for models of the backends \"cpu\" and \"candle\": what ONNX Runtime takes is \
+                            not known before it runs";
 
 #[cfg(test)]
 mod tests {
@@ -137,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_estimate_is_what_bge_m3_was_seen_to_take() {
-        // Resident memory of a loaded model, and what it grew by at one input of 8192 tokens, in MiB (docs/benchmarks.md).
+        // Resident memory in MiB of a loaded model, and what it grew by at one input of 8192 tokens, measured on Zen 4.
         for (precision, loaded, grown) in [
             (Precision::F32, 2399, 356),
             (Precision::Bf16, 1160, 190),
@@ -165,6 +220,28 @@ mod tests {
         assert_eq!(of(&config).working, 3 * one.working);
         config.backend.kind = BackendType::Onnx;
         assert_eq!(of(&config).weights, 3 * one.weights);
+    }
+
+    #[test]
+    fn what_only_loading_takes_counts_and_nothing_overflows() {
+        let config = ModelConfig::default();
+        let bytes = Estimate::new(&bge_m3(), &config, 128, Precision::Int8);
+        assert!(bytes.total() == bytes.loading && bytes.loading >> 20 == 1464);
+        let endless = Estimate::new(&bge_m3(), &config, usize::MAX, Precision::F32);
+        assert_eq!(endless.total(), u64::MAX);
+    }
+
+    #[test]
+    fn limits_are_looked_for_in_every_group_above_the_process() {
+        let first = "4:cpu,cpuacct:/a\n3:hugetlb,memory:/a/b\nnonsense\n";
+        let root = "/sys/fs/cgroup/memory";
+        let name = "memory.limit_in_bytes";
+        let of_first = ["", "/a", "/a/b"].map(|group| format!("{root}{group}/{name}"));
+        assert_eq!(limit_files(first), of_first);
+        assert_eq!(limit_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+        let second = ["", "/system.slice", "/system.slice/e.service"]
+            .map(|group| format!("/sys/fs/cgroup{group}/memory.max"));
+        assert_eq!(limit_files("0::/system.slice/e.service\n"), second);
     }
 
     #[test]

@@ -182,7 +182,7 @@ fn a_model_that_takes_more_memory_than_it_may_is_refused_with_the_numbers() {
     for part in [
         "the model takes about 19MiB, and max_memory is 12MiB",
         "3MiB of weights in f32",
-        "to run an input of 8192 tokens",
+        "to run a batch of 8192 tokens",
         "backend.precision = \"bf16\" takes 11MiB",
     ] {
         assert!(errors.contains(part), "{errors}");
@@ -190,7 +190,7 @@ fn a_model_that_takes_more_memory_than_it_may_is_refused_with_the_numbers() {
     let (code, errors) = with("max_memory = \"4MiB\"");
     assert_eq!(code, Some(78), "{errors}");
     assert!(
-        errors.contains("a smaller max_length takes less"),
+        errors.contains("a smaller max_length or max_batch_tokens takes less"),
         "{errors}"
     );
     let (code, errors) = with("max_memory = \"4MiB\"\nmax_length = 512");

@@ -45,6 +45,22 @@ pub fn ceiling(
     Ok(most)
 }
 
+/// Whether the library has all products of this precision on this processor.
+#[must_use]
+pub fn runs(library: &'static Library, precision: Precision) -> bool {
+    fn tried<T: Number>(library: &'static Library) -> bool {
+        Matrices::<T>::new(library, COLUMNS[0])
+            .and_then(|mut matrices| matrices.multiply())
+            .is_ok()
+    }
+    match precision {
+        Precision::F32 => tried::<f32>(library),
+        Precision::Bf16 => tried::<bf16>(library),
+        // Attention is in bfloat16.
+        Precision::Int8 => tried::<i8>(library) && tried::<bf16>(library),
+    }
+}
+
 /// The rates of one thread, which begins each measurement with all others.
 fn rates<T: Number>(
     library: &'static Library,

@@ -33,7 +33,7 @@ use crate::{
     onednn::OneDnnError,
 };
 pub use crate::{
-    ceiling::ceiling,
+    ceiling::{ceiling, runs},
     onednn::{Instructions, Library},
 };
 

@@ -73,7 +73,8 @@ pub(crate) struct Linear {
 struct Products([[OnceLock<Result<Product, OneDnnError>>; N_STEPS]; 2]);
 
 impl Linear {
-    /// Packs a layer, on the threads of the pool that it is called in. `weight` has shape `(outer, inner)`, row-major, as PyTorch has it, `bias` shape `(outer)`.
+    /// Packs a layer, on the threads of the pool that it is called in. `weight` has shape `(outer, inner)`, row-major, as
+    /// PyTorch has it, `bias` shape `(outer)`.
     pub(crate) fn pack(
         library: &'static Library,
         form: Form,

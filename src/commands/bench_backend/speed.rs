@@ -95,7 +95,7 @@ fn loads(vocabulary: usize, longest: usize, layout: Layout, seed: u64) -> Vec<Lo
         })
         .collect();
     let (n, [shortest, most]) = MIXED;
-    let most = most.min(longest);
+    let (shortest, most) = (shortest.min(longest), most.min(longest));
     let [from, to] = [shortest, most].map(|length| (length as f64).ln());
     // The same lengths always, so that seeds differ in tokens alone.
     let length = |i: usize| {
