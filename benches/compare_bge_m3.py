@@ -10,7 +10,8 @@ shape (sequences x tokens), the ratio to sentence-transformers in the same round
 once it is ready, at its peak, and at its peak after one sequence of 8192 tokens.
 
 "mixed" is 64 texts of 10 to 512 tokens, the logarithm of the length normally distributed, in one request; "clients" are other
-texts of the same lengths, one a request, from 16 clients at once. sentence-transformers has one caller: there it is the speed of "mixed".
+texts of the same lengths, one a request, from 16 clients at once. sentence-transformers has one caller: there it is the
+speed of "mixed".
 """
 
 import argparse

@@ -309,5 +309,12 @@ impl ModelConfig {
                 "must be \"f32\" or \"auto\" here: bf16 and int8 are for type = \"cpu\"".into(),
             );
         }
+        if self.max_memory.is_some() && kind == BackendType::Onnx {
+            problem(
+                "max_memory",
+                "is not for type = \"onnx\": what ONNX Runtime takes is not known before it runs"
+                    .into(),
+            );
+        }
     }
 }

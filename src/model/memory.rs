@@ -70,10 +70,7 @@ impl Estimate {
 /// [`LoadError::Setting`] says how much, of what, and what would take less.
 pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> {
     if config.backend.kind == BackendType::Onnx {
-        return match config.max_memory {
-            None => Ok(()),
-            Some(_) => Err(LoadError::Setting(NOT_FOR_ONNX.into())),
-        };
+        return Ok(());
     }
     let precision = config.backend.precision.said().unwrap_or_default();
     let tokens = plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0));
@@ -177,9 +174,6 @@ fn limit_files(groups: &str) -> Vec<String> {
     files
 }
 
-const NOT_FOR_ONNX: &str = "max_memory is for models of the backends \"cpu\" and \"candle\": what ONNX Runtime takes is \
-                            not known before it runs";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +188,8 @@ mod tests {
     #[test]
     fn the_estimate_is_what_bge_m3_was_seen_to_take() {
         // Resident memory in MiB of an idle server with the model, and what it grew by at one input of 8192 tokens, measured
-        // on Zen 4. The tokenizer and the server itself are not in the estimate.
+        // on Zen 4. What the tokenizer, the scales of bytes and the server itself take is not in the estimate.
+        const REST: u64 = 90 << 20;
         for (precision, loaded, grown) in [
             (Precision::F32, 2360, 356),
             (Precision::Bf16, 1254, 190),
@@ -203,9 +198,9 @@ mod tests {
             let estimate = Estimate::new(&bge_m3(), &ModelConfig::default(), 8192, precision);
             let near = |bytes: u64, seen: u64| {
                 let mib = bytes >> 20;
-                assert!(mib.abs_diff(seen) < seen / 5, "{precision}: {mib} {seen}");
+                assert!(mib.abs_diff(seen) < seen / 8, "{precision}: {mib} {seen}");
             };
-            near(estimate.weights, loaded);
+            near(estimate.weights + REST, loaded);
             near(estimate.working, grown);
         }
     }

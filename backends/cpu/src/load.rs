@@ -194,7 +194,7 @@ impl Table {
             let parts = bytes.chunks_mut(SCALED).zip(scales);
             for ((bytes, scale), values) in parts.zip(values.chunks(SCALED)) {
                 *scale = values.iter().fold(0.0_f32, |most, x| most.max(x.abs())) / MOST;
-                // Where all are zero, so are the bytes; what is no number makes its row's scale none.
+                // Where all are zero, so are the bytes; what is no number makes their scale none.
                 let factor = if *scale > 0.0 { 1.0 / *scale } else { 0.0 };
                 if values.iter().any(|x| x.is_nan()) {
                     *scale = f32::NAN;
