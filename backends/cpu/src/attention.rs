@@ -5,13 +5,14 @@
 
 use std::{
     ops::Range,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::{
     buffers::resize,
+    compiled::Compiled,
     linear::ROW_STEP,
     onednn::{Format, Library, OneDnnError, Product, Right, Shape, Tile, tiles},
     vector::{Rounded, Running, accumulate, divide, softmax},
@@ -36,7 +37,7 @@ pub(crate) struct Attention {
     contexts: ByTile,
 }
 
-type ByTile = [[OnceLock<Result<Product, OneDnnError>>; KEYS / KEY_STEP]; QUERIES / ROW_STEP];
+type ByTile = [[Compiled; KEYS / KEY_STEP]; QUERIES / ROW_STEP];
 
 /// What one thread needs meanwhile.
 pub(crate) struct Scratch<T> {
@@ -222,7 +223,7 @@ impl Attention {
             Step::Contexts => &self.contexts,
         };
         let slot = &by_tile[queries / ROW_STEP - 1][keys / KEY_STEP - 1];
-        let compiled = slot.get_or_init(|| {
+        slot.get_or(|| {
             let size = self.head_size;
             let (inner, columns, strides) = match step {
                 Step::Scores => (size, keys, [1, size]),
@@ -241,8 +242,7 @@ impl Attention {
                 activation: None,
             };
             Product::new(self.library, shape, Right::Strided(strides))
-        });
-        compiled.as_ref().map_err(Clone::clone)
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 mod attention;
 mod buffers;
 mod ceiling;
+mod compiled;
 mod encoder;
 mod heads;
 mod linear;

@@ -1,6 +1,6 @@
 //! Linear layers: weights packed once, in slices of columns that threads share among themselves.
 
-use std::{cell::RefCell, ops::Range, sync::OnceLock};
+use std::{cell::RefCell, ops::Range};
 
 use embedgate_core::{Precision, encoder::Activation};
 use half::bf16;
@@ -9,6 +9,7 @@ use rayon::iter::{
 };
 
 use crate::{
+    compiled::Compiled,
     onednn::{
         Columns, Format, Library, Number, OneDnnError, Product, Right, Shape, Tile, Weights, tiles,
     },
@@ -70,7 +71,7 @@ pub(crate) struct Linear {
 /// Compiled products of one left operand's width, by the steps of rows, for slices that are alike and for a last one that
 /// is smaller.
 #[derive(Default)]
-struct Products([[OnceLock<Result<Product, OneDnnError>>; N_STEPS]; 2]);
+struct Products([[Compiled; N_STEPS]; 2]);
 
 impl Linear {
     /// Packs a layer, on the threads of the pool that it is called in. `weight` has shape `(outer, inner)`, row-major, as
@@ -253,11 +254,10 @@ impl Linear {
     fn product(&self, rows: usize, slice: usize) -> Result<&Product, OneDnnError> {
         let width = self.ranges[slice].len();
         let of_width = &self.products.0[usize::from(width != self.ranges[0].len())];
-        let compiled = of_width[rows / ROW_STEP - 1].get_or_init(|| {
+        of_width[rows / ROW_STEP - 1].get_or(|| {
             let right = Right::Packed(&self.slices[slice].0);
             Product::new(self.library, self.shape(rows, width), right)
-        });
-        compiled.as_ref().map_err(Clone::clone)
+        })
     }
 
     fn shape(&self, rows: usize, columns: usize) -> Shape {

@@ -2,15 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+#[path = "engine/odd_model.rs"]
+mod odd_model;
+#[path = "support/reference.rs"]
+mod reference;
 #[path = "support/load.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
 
-use embedgate_candle::CandleBackend;
-use embedgate_core::{
-    Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, Precision, TokenBatch, conformance,
-};
+use embedgate_core::{Backend, ModelFolder, Outputs, Precision, conformance};
+
+use crate::reference::{batch, candle, cosine, least_cosines};
 
 fn tiny_bge_m3() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-bge-m3")
@@ -18,64 +21,6 @@ fn tiny_bge_m3() -> PathBuf {
 
 fn minilm() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/all-MiniLM-L6-v2")
-}
-
-fn candle(folder: &ModelFolder) -> CandleBackend {
-    let options = embedgate_candle::Options {
-        pooling: folder.pooling.unwrap_or(Pooling::Cls),
-        max_sequence_tokens: folder.max_sequence_tokens,
-        special_token_ids: vec![0, 1, 2, 3],
-        threads: 2,
-    };
-    CandleBackend::load(folder, options).unwrap()
-}
-
-/// Pseudo-random ids, in these lengths.
-fn batch(lengths: &[usize], vocabulary: usize) -> TokenBatch {
-    let mut state = 1_u32;
-    let mut next = move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as usize % vocabulary
-    };
-    let sequence =
-        |n: &usize| -> Vec<u32> { (0..*n).map(|_| u32::try_from(next()).unwrap()).collect() };
-    let sequences: Vec<Vec<u32>> = lengths.iter().map(sequence).collect();
-    sequences.iter().map(Vec::as_slice).collect()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-            .sum()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-}
-
-/// The least cosine of dense and of token vectors.
-fn least_cosines(got: &EmbeddingBatch, expected: &EmbeddingBatch) -> (f64, f64) {
-    let (a, b) = (
-        got.dense.as_ref().unwrap(),
-        expected.dense.as_ref().unwrap(),
-    );
-    assert_eq!((a.rows(), a.width), (b.rows(), b.width));
-    let dense = (0..a.rows())
-        .map(|i| cosine(a.row(i), b.row(i)))
-        .fold(1.0, f64::min);
-    let mut tokens: f64 = 1.0;
-    for (a, b) in got
-        .token_vectors
-        .iter()
-        .flatten()
-        .zip(expected.token_vectors.iter().flatten())
-    {
-        assert_eq!(a.rows(), b.rows());
-        tokens = (0..a.rows())
-            .map(|i| cosine(a.row(i), b.row(i)))
-            .fold(tokens, f64::min);
-    }
-    (dense, tokens)
 }
 
 /// Shorter and longer than tiles of queries (128) and of keys (512), and than steps of rows (16) and keys (32).

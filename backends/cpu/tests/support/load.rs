@@ -7,6 +7,11 @@ use embedgate_cpu::{CpuBackend, Options, runtime};
 
 /// A model by the library that `scripts/setup` fetches.
 pub(crate) fn load(folder: &ModelFolder, precision: Precision) -> CpuBackend {
+    load_on(2, folder, precision)
+}
+
+/// The same on so many threads.
+pub(crate) fn load_on(threads: usize, folder: &ModelFolder, precision: Precision) -> CpuBackend {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let library = Candidates {
         named: Some(root.join(".embedgate/onednn")),
@@ -16,7 +21,7 @@ pub(crate) fn load(folder: &ModelFolder, precision: Precision) -> CpuBackend {
         pooling: folder.pooling.unwrap_or(Pooling::Cls),
         max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: vec![0, 1, 2, 3],
-        threads: 2,
+        threads,
         precision,
     };
     CpuBackend::load(folder, runtime::load(&library).unwrap(), options).unwrap()
