@@ -1,7 +1,9 @@
 """Measures a full-size bge-m3 on the CPU: sentence-transformers, and embedgate with each of its backends and precisions.
 
     python3 -m venv v && v/bin/pip install sentence-transformers==6.2.0
-    v/bin/python benches/make_bge_m3.py models/bge-m3-random && target/release/embedgate convert models/bge-m3-random
+    v/bin/python benches/make_bge_m3.py models/bge-m3-random
+    target/release/embedgate convert models/bge-m3-random
+    target/release/embedgate convert models/bge-m3-random --precision int8
     v/bin/python benches/compare_bge_m3.py models/bge-m3-random
 
 All run side by side, take turns in each round, and use the same number of threads; embedgate is measured over
@@ -151,7 +153,7 @@ def main() -> None:
     parser.add_argument("--program", default="target/release/embedgate")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--backends", default="cpu f32,cpu bf16,cpu int8,candle f32,onnx f32")
+    parser.add_argument("--backends", default="cpu f32,cpu bf16,cpu int8,candle f32,onnx f32,onnx int8")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     model = str(pathlib.Path(args.model).resolve())

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use embedgate_core::Precision;
 
 use crate::{
     bench::{Lengths, Target},
@@ -231,12 +232,34 @@ pub struct ConvertArgs {
     /// The model's folder, with config.json, tokenizer.json and weights.
     #[arg(value_name = "MODEL_DIR")]
     pub folder: PathBuf,
-    /// Where to write model.onnx and model.onnx_data [default: MODEL_DIR/onnx].
+    /// Where to write the model [default: MODEL_DIR/onnx].
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Number format of the layers' products: f32 writes model.onnx and model.onnx_data, int8 writes model_int8.onnx and
+    /// model_int8.onnx_data.
+    #[arg(short, long, value_name = "PRECISION", default_value = "f32")]
+    pub precision: OnnxPrecision,
     /// Replace an ONNX model that is there already.
     #[arg(short, long)]
     pub force: bool,
+}
+
+/// Number formats that ONNX models are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnnxPrecision {
+    /// 32-bit floats.
+    F32,
+    /// Bytes: a quarter of the size.
+    Int8,
+}
+
+impl From<OnnxPrecision> for Precision {
+    fn from(precision: OnnxPrecision) -> Self {
+        match precision {
+            OnnxPrecision::F32 => Self::F32,
+            OnnxPrecision::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// Arguments of `bench`.

@@ -113,9 +113,20 @@ fn precisions(
     let mut asked = args.precision.clone();
     if asked.is_empty() {
         asked.push(model.backend.precision);
-    } else if model.backend.kind != BackendType::Cpu {
-        let message = "--precision is for models of the backend \"cpu\": the others have one";
+    } else if model.backend.kind == BackendType::Candle {
+        let message =
+            "--precision is for models of the backends \"cpu\" and \"onnx\": candle has one";
         return Err(anyhow::anyhow!(message).into());
+    } else if model.backend.kind == BackendType::Onnx {
+        if model.backend.file.is_some() {
+            let message =
+                "--precision chooses among the ONNX models of a folder: leave out backend.file";
+            return Err(anyhow::anyhow!(message).into());
+        }
+        if asked.contains(&PrecisionChoice::Bf16) {
+            let message = "there are no ONNX models in bf16: --precision f32,int8 compares those that there are";
+            return Err(anyhow::anyhow!(message).into());
+        }
     }
     asked.sort_by_key(|precision| *precision != PrecisionChoice::F32);
     let mut once = Vec::new();
@@ -160,10 +171,13 @@ fn ceiling(
         return Ok(None);
     };
     let (threads, precision) = (surroundings.threads(model), backend.info().precision);
-    // Attention is in bfloat16 where layers are in bytes.
-    let of_attention = match precision {
-        Precision::F32 => Precision::F32,
-        Precision::Bf16 | Precision::Int8 => Precision::Bf16,
+    if !embedgate_cpu::runs(library, precision) {
+        return Ok(None);
+    }
+    // Attention is in bfloat16 where layers are in bytes, but for ONNX Runtime, which has it in f32.
+    let of_attention = match (model.backend.kind, precision) {
+        (BackendType::Onnx, _) | (_, Precision::F32) => Precision::F32,
+        (_, Precision::Bf16 | Precision::Int8) => Precision::Bf16,
     };
     let measured = |precision| {
         embedgate_cpu::ceiling(library, precision, threads).context("the ceiling is not known")

@@ -21,8 +21,8 @@ mod supported {
 
     use anyhow::{Context, bail};
     use embedgate_candle::weights::Weights;
-    use embedgate_core::{Backend, EmbeddingBatch, TokenBatch};
-    use embedgate_onnx::convert::{self, ConvertError, DATA_FILE, Heads, MODEL_FILE};
+    use embedgate_core::{Backend, EmbeddingBatch, Precision, TokenBatch};
+    use embedgate_onnx::convert::{self, ConvertError, Files, Heads};
 
     use super::super::{Failure, start_log};
     use crate::{
@@ -43,8 +43,10 @@ mod supported {
         "A longer text, so that the others of its batch are padded to its length: one two three four five six seven eight \
          nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty twenty-one.",
     ];
-    /// The largest difference allowed between the two, relative to the largest number of a vector.
+    /// The largest difference allowed in f32, relative to the largest number of a vector.
     const TOLERANCE: f32 = 1e-4;
+    /// The least cosine allowed in int8, whose numbers are rounded: all-MiniLM-L6-v2 has 0.998, random weights 0.988.
+    const LEAST_COSINE: f32 = 0.95;
 
     pub(in super::super) fn run(
         args: &ConvertArgs,
@@ -61,11 +63,13 @@ mod supported {
             .output
             .clone()
             .unwrap_or_else(|| args.folder.join("onnx"));
-        if output.join(MODEL_FILE).exists() && !args.force {
-            let there = output.join(MODEL_FILE);
+        let precision = Precision::from(args.precision);
+        let files = Files::of(precision).context(ConvertError::Precision(precision))?;
+        let model = output.join(files.model);
+        if model.exists() && !args.force {
             return Err(anyhow::anyhow!(
                 "{} is there already: use --force to replace it",
-                there.display()
+                model.display()
             )
             .into());
         }
@@ -73,19 +77,21 @@ mod supported {
         // Without it the result could not be checked: better said now than after gigabytes.
         embedgate_onnx::runtime::load(&surroundings.onnxruntime()).map_err(anyhow::Error::new)?;
         let partial = Partial::create(&output)?;
-        write(&plan, &partial.0)?;
-        verify(&plan, &config, &partial.0, &surroundings)?;
-        partial.publish(&output)?;
+        write(&plan, &partial.0, files, precision)?;
+        verify(
+            &plan,
+            &config,
+            &partial.0.join(files.model),
+            precision,
+            &surroundings,
+        )?;
+        partial.publish(&output, files)?;
         let seconds = started.elapsed().as_secs_f64();
-        tracing::info!(
-            seconds,
-            "wrote {} in {seconds:.1} s",
-            output.join(MODEL_FILE).display()
-        );
+        tracing::info!(seconds, "wrote {} in {seconds:.1} s", model.display());
         Ok(())
     }
 
-    fn write(plan: &Plan, folder: &Path) -> anyhow::Result<()> {
+    fn write(plan: &Plan, folder: &Path, files: Files, precision: Precision) -> anyhow::Result<()> {
         let weights = Weights::open(&plan.folder.path)?;
         let heads = Heads {
             sparse: weights.has("sparse_linear.weight"),
@@ -97,7 +103,7 @@ mod supported {
                 let used = weights.with_values(name, shape, |values| use_them(values));
                 let written = used.map_err(|e| ConvertError::Weights(Box::new(e)))?;
                 written.map_err(|source| ConvertError::Write {
-                    path: folder.join(DATA_FILE),
+                    path: folder.join(files.data),
                     source,
                 })
             };
@@ -105,6 +111,7 @@ mod supported {
             folder,
             &plan.folder.encoder,
             heads,
+            precision,
             &mut read,
         )?)
     }
@@ -113,7 +120,8 @@ mod supported {
     fn verify(
         plan: &Plan,
         config: &ModelConfig,
-        folder: &Path,
+        file: &Path,
+        precision: Precision,
         surroundings: &Surroundings,
     ) -> anyhow::Result<()> {
         tracing::info!("checking the ONNX model against candle");
@@ -124,13 +132,9 @@ mod supported {
             let n_segments = plan.folder.encoder.type_vocabulary_size;
             batch.push_pair(&ids, &segments(ids.len(), n_segments));
         }
-        let embed = |kind: BackendType, file: Option<PathBuf>| -> anyhow::Result<EmbeddingBatch> {
+        let embed = |backend: BackendConfig| -> anyhow::Result<EmbeddingBatch> {
             let config = ModelConfig {
-                backend: BackendConfig {
-                    kind,
-                    file,
-                    ..BackendConfig::default()
-                },
+                backend,
                 ..config.clone()
             };
             let mut backend: Box<dyn Backend> =
@@ -138,17 +142,76 @@ mod supported {
             let outputs = backend.info().outputs;
             Ok(backend.embed(&batch, outputs)?)
         };
-        let expected = embed(BackendType::Candle, None)?;
-        let got = embed(BackendType::Onnx, Some(folder.join(MODEL_FILE)))?;
-        let difference =
-            difference(&expected, &got).context("the ONNX model has other outputs than candle")?;
-        if difference.is_nan() || difference > TOLERANCE {
-            bail!(
-                "the ONNX model differs from candle by {difference:e}, allowed is {TOLERANCE:e}: nothing was written"
-            );
+        let expected = embed(BackendConfig {
+            kind: BackendType::Candle,
+            ..BackendConfig::default()
+        })?;
+        let got = embed(BackendConfig {
+            kind: BackendType::Onnx,
+            precision: precision.into(),
+            file: Some(file.to_owned()),
+            ..BackendConfig::default()
+        })?;
+        let n_ids = plan.folder.encoder.vocabulary_size;
+        compare(
+            &rows(&expected, n_ids, precision),
+            &rows(&got, n_ids, precision),
+            precision,
+        )
+    }
+
+    /// Fails unless all vectors agree as well as they do in this precision.
+    fn compare(
+        expected: &[Vec<f32>],
+        got: &[Vec<f32>],
+        precision: Precision,
+    ) -> anyhow::Result<()> {
+        let widths = |rows: &[Vec<f32>]| rows.iter().map(Vec::len).collect::<Vec<_>>();
+        if widths(expected) != widths(got) {
+            bail!("the ONNX model has other outputs than candle: nothing was written");
         }
-        tracing::info!(difference, "both agree within {difference:.1e}");
+        let pairs = || expected.iter().zip(got);
+        if precision == Precision::F32 {
+            let difference = worst(pairs().map(|(a, b)| difference(a, b)), f32::max);
+            if difference.is_nan() || difference > TOLERANCE {
+                bail!(
+                    "the ONNX model differs from candle by {difference:e}, allowed is {TOLERANCE:e}: nothing was written"
+                );
+            }
+            tracing::info!(difference, "both agree within {difference:.1e}");
+        } else {
+            let cosine = worst(pairs().map(|(a, b)| cosine(a, b)), f32::min);
+            if cosine.is_nan() || cosine < LEAST_COSINE {
+                bail!(
+                    "vectors of the ONNX model have cosines down to {cosine} with candle's, allowed is {LEAST_COSINE}: \
+                     nothing was written"
+                );
+            }
+            tracing::info!(cosine, "both agree, with cosines of {cosine:.5} and more");
+        }
         Ok(())
+    }
+
+    /// The worst of some numbers; NaN, if one is.
+    fn worst(numbers: impl Iterator<Item = f32>, worse: fn(f32, f32) -> f32) -> f32 {
+        let either = |a: f32, b: f32| {
+            if a.is_nan() || b.is_nan() {
+                f32::NAN
+            } else {
+                worse(a, b)
+            }
+        };
+        numbers.reduce(either).unwrap_or(f32::NAN)
+    }
+
+    /// The cosine of two vectors; 1 if both are empty or zeros.
+    fn cosine(a: &[f32], b: &[f32]) -> f32 {
+        let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+        let lengths = (dot(a, a) * dot(b, b)).sqrt();
+        if lengths == 0.0 {
+            return if dot(a, a) == dot(b, b) { 1.0 } else { 0.0 };
+        }
+        dot(a, b) / lengths
     }
 
     /// The second half of a sequence is in another segment, where the model has more than one.
@@ -157,45 +220,42 @@ mod supported {
         (0..length).map(|at| u32::from(second(at))).collect()
     }
 
-    /// The largest difference of a number, relative to the largest of its vector. None when the shapes differ.
-    fn difference(expected: &EmbeddingBatch, got: &EmbeddingBatch) -> Option<f32> {
-        let mut worst = 0.0_f32;
-        for (expected, got) in rows(expected).into_iter().zip(rows(got)) {
-            if expected.len() != got.len() {
-                return None;
-            }
-            let scale = expected
-                .iter()
-                .fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-            let far = expected
-                .iter()
-                .zip(&got)
-                .map(|(a, b)| (a - b).abs() / scale);
-            worst = far.fold(
-                worst,
-                |worst, far| if far.is_nan() { far } else { worst.max(far) },
-            );
-        }
-        (rows(expected).len() == rows(got).len()).then_some(worst)
+    /// The largest difference of a number, relative to the largest of both vectors.
+    fn difference(a: &[f32], b: &[f32]) -> f32 {
+        let amounts = a.iter().chain(b).map(|x| x.abs());
+        let largest = amounts.fold(f32::MIN_POSITIVE, f32::max);
+        let far = a.iter().zip(b).map(|(a, b)| (a - b).abs() / largest);
+        worst(far.chain([0.0]), f32::max)
     }
 
-    /// All scores are one row: a score alone has no vector whose scale it shares.
-    fn rows(batch: &EmbeddingBatch) -> Vec<Vec<f32>> {
+    /// Vectors of every output. All sparse ones are one row, written out, since a weight about zero may be there or not; so
+    /// are all scores, in int8 less their mean: they tell texts apart by their differences.
+    fn rows(batch: &EmbeddingBatch, n_ids: usize, precision: Precision) -> Vec<Vec<f32>> {
         let dense = batch
             .dense
             .iter()
             .flat_map(|dense| (0..dense.rows()).map(|i| dense.row(i).to_vec()));
-        let sparse = batch
-            .sparse
-            .iter()
-            .flatten()
-            .map(|vector| vector.values.clone());
+        let sparse = batch.sparse.iter().map(|vectors| {
+            let mut row = vec![0.0; n_ids * vectors.len()];
+            for (vector, row) in vectors.iter().zip(row.chunks_exact_mut(n_ids)) {
+                for (id, weight) in vector.indices.iter().zip(&vector.values) {
+                    row[*id as usize] = *weight;
+                }
+            }
+            row
+        });
         let multi = batch
             .multi_vector
             .iter()
             .flatten()
             .map(|matrix| matrix.data.clone());
-        let scores = batch.scores.iter().cloned();
+        let scores = batch.scores.iter().map(|scores| {
+            let mean = match precision {
+                Precision::F32 => 0.0,
+                _ => scores.iter().sum::<f32>() / scores.len() as f32,
+            };
+            scores.iter().map(|score| score - mean).collect()
+        });
         dense.chain(sparse).chain(multi).chain(scores).collect()
     }
 
@@ -216,18 +276,18 @@ mod supported {
         }
 
         /// Moves both files into place. At no time does a model file stand beside another model's data.
-        fn publish(&self, output: &Path) -> anyhow::Result<()> {
+        fn publish(&self, output: &Path, files: Files) -> anyhow::Result<()> {
             fs::create_dir_all(output).with_context(|| output.display().to_string())?;
-            let (model, data) = (output.join(MODEL_FILE), output.join(DATA_FILE));
+            let (model, data) = (output.join(files.model), output.join(files.data));
             match fs::remove_file(&model) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(error).with_context(|| model.display().to_string());
                 }
                 _ => {}
             }
-            fs::rename(self.0.join(DATA_FILE), &data)
+            fs::rename(self.0.join(files.data), &data)
                 .with_context(|| data.display().to_string())?;
-            fs::rename(self.0.join(MODEL_FILE), &model)
+            fs::rename(self.0.join(files.model), &model)
                 .with_context(|| model.display().to_string())?;
             Ok(())
         }

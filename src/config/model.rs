@@ -128,12 +128,12 @@ pub struct BackendConfig {
     pub kind: BackendType,
     /// Where it runs: `cpu`.
     pub device: Device,
-    /// Number format of matrix products: `f32`, and with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
-    /// keeps cosines of 0.9999.
+    /// Number format of matrix products: `f32`; with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
+    /// keeps cosines of 0.9999; with `onnx` also `int8`, a model of its own (`embedgate convert --precision int8`).
     pub precision: PrecisionChoice,
     /// Threads of a matrix product. None means one a physical core, shared among the replicas.
     pub threads: Option<usize>,
-    /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder.
+    /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8.
     pub file: Option<PathBuf>,
 }
 
@@ -164,7 +164,7 @@ impl PrecisionChoice {
         }
     }
 
-    /// Whether nothing else can run it.
+    /// Whether only oneDNN can run a model's own weights in it.
     #[must_use]
     pub fn needs_onednn(self) -> bool {
         matches!(self, Self::Bf16 | Self::Int8)
@@ -303,10 +303,19 @@ impl ModelConfig {
         let BackendConfig {
             kind, precision, ..
         } = self.backend;
-        if precision.needs_onednn() && kind != BackendType::Cpu {
+        let fitting = match (kind, precision) {
+            (BackendType::Candle, PrecisionChoice::Bf16 | PrecisionChoice::Int8) => {
+                Some(r#""f32" or "auto" with type = "candle""#)
+            }
+            (BackendType::Onnx, PrecisionChoice::Bf16) => {
+                Some(r#""f32", "int8" or "auto" with type = "onnx""#)
+            }
+            _ => None,
+        };
+        if let Some(fitting) = fitting {
             problem(
                 "backend.precision",
-                "must be \"f32\" or \"auto\" here: bf16 and int8 are for type = \"cpu\"".into(),
+                format!(r#"must be {fitting}: type = "cpu" has them all"#),
             );
         }
         if self.max_memory.is_some() && kind == BackendType::Onnx {

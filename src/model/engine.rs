@@ -70,8 +70,9 @@ pub fn resolve(
         BackendType::Cpu if !backend.precision.needs_onednn() => {
             (backend.kind, backend.precision) = (BackendType::Candle, PrecisionChoice::F32);
         }
-        // The others know f32 alone.
-        _ => backend.precision = PrecisionChoice::F32,
+        // Configurations leave the others what they have: f32, and a model of its own for int8.
+        _ if backend.precision == PrecisionChoice::Auto => backend.precision = PrecisionChoice::F32,
+        _ => {}
     }
     Ok(resolved)
 }
@@ -98,6 +99,7 @@ pub fn inspect(
         BackendType::Onnx => Ok(embedgate_onnx::check(
             &plan.folder,
             config.backend.file.as_deref(),
+            config.backend.precision.said().unwrap_or_default(),
             &surroundings.onnxruntime(),
         )?),
         #[cfg(not(all(feature = "candle", feature = "onnx", feature = "cpu")))]
@@ -160,6 +162,7 @@ pub fn open(
         BackendType::Onnx => {
             let options = embedgate_onnx::Options {
                 file: config.backend.file.clone(),
+                precision: config.backend.precision.said().unwrap_or_default(),
                 library: surroundings.onnxruntime(),
                 pooling: plan.pooling,
                 max_sequence_tokens: plan.max_tokens,

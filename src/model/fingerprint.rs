@@ -4,7 +4,7 @@ use std::{fs::File, io, path::Path, time::UNIX_EPOCH};
 
 use embedgate_core::Pooling;
 
-use crate::config::{BackendType, ModelConfig};
+use crate::config::{BackendConfig, BackendType, ModelConfig, PrecisionChoice};
 
 /// Files up to this size are hashed whole in any case.
 const HASHED_WHOLE: u64 = 16 << 20;
@@ -62,7 +62,7 @@ pub fn fingerprint(
             files.push(entry?.path());
         }
     }
-    files.retain(|path| path.is_file() && is_read(path, config.backend.kind));
+    files.retain(|path| path.is_file() && is_read(path, &config.backend));
     files.sort();
     files.dedup();
     for path in files {
@@ -72,13 +72,23 @@ pub fn fingerprint(
 }
 
 /// Whether the backend reads it: gigabytes of another backend's weights are not hashed.
-fn is_read(path: &Path, backend: BackendType) -> bool {
+fn is_read(path: &Path, backend: &BackendConfig) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    match backend {
+    match backend.kind {
         BackendType::Cpu | BackendType::Candle => {
             !name.ends_with(".onnx") && !name.ends_with(".onnx_data")
         }
-        BackendType::Onnx => !name.ends_with(".safetensors") && !name.starts_with("pytorch_model"),
+        BackendType::Onnx
+            if name.ends_with(".safetensors") || name.starts_with("pytorch_model") =>
+        {
+            false
+        }
+        // The variant of the other precision may lie beside this one.
+        BackendType::Onnx if backend.file.is_none() => match backend.precision {
+            PrecisionChoice::Int8 => !name.starts_with("model.onnx"),
+            _ => !name.starts_with("model_int8.onnx"),
+        },
+        BackendType::Onnx => true,
     }
 }
 
@@ -146,5 +156,35 @@ mod tests {
         bytes.push(b' ');
         std::fs::write(&file, bytes).unwrap();
         assert_ne!(of(copy.path(), Depth::EveryByte), before);
+    }
+
+    #[test]
+    fn an_onnx_model_is_the_same_whatever_variant_lies_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("onnx")).unwrap();
+        let of = |precision| {
+            let config = ModelConfig {
+                path: folder.path().to_owned(),
+                backend: BackendConfig {
+                    kind: BackendType::Onnx,
+                    precision,
+                    ..BackendConfig::default()
+                },
+                ..ModelConfig::default()
+            };
+            fingerprint(&config, Pooling::Cls, 512, Depth::EveryByte).unwrap()
+        };
+        let write = |name: &str, text| std::fs::write(folder.path().join("onnx").join(name), text);
+        write("model.onnx", "a").unwrap();
+        let before = of(PrecisionChoice::F32);
+        write("model_int8.onnx", "b").unwrap();
+        write("model_int8.onnx_data", "c").unwrap();
+        assert_eq!(of(PrecisionChoice::F32), before);
+        let bytes = of(PrecisionChoice::Int8);
+        write("model.onnx", "d").unwrap();
+        assert_eq!(of(PrecisionChoice::Int8), bytes);
+        assert_ne!(of(PrecisionChoice::F32), before);
+        write("model_int8.onnx_data", "e").unwrap();
+        assert_ne!(of(PrecisionChoice::Int8), bytes);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use embedgate_candle::{CandleBackend, Options};
 use embedgate_core::{Backend, BackendError, ModelFolder, Outputs, Pooling, TokenBatch};
 
-use crate::support::{converted, embedgate, minilm, run, tiny_bge_m3, tiny_config};
+use crate::support::{converted, copy, embedgate, minilm, run, tiny_bge_m3, tiny_config};
 
 /// A copy of the tiny model that a test may damage.
 struct Copy(tempfile::TempDir);
@@ -43,19 +43,6 @@ impl Copy {
             .arg(self.path("test.toml"));
         let (code, _, errors) = run(&mut command);
         (code, errors)
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in from.read_dir().unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            fs::create_dir(&target).unwrap();
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
     }
 }
 

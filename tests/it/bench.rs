@@ -152,6 +152,24 @@ fn a_backend_is_measured_alone() {
     let (code, _, errors) = bench(&["-p", "f32,bf16", "--queries", "144", "--longest", "16"]);
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("--queries must be 1 to 143"), "{errors}");
+    let with_backend = |backend: &str| {
+        let config = tiny_config("").replace("threads = 1", backend);
+        std::fs::write(&file, config).unwrap();
+        let (code, _, errors) = bench(&["-p", "f32,bf16"]);
+        assert_eq!(code, Some(1), "{errors}");
+        errors
+    };
+    for (backend, expected) in [
+        ("type = \"candle\"", "candle has one"),
+        ("type = \"onnx\"", "--precision f32,int8"),
+        (
+            "type = \"onnx\", file = \"a.onnx\"",
+            "leave out backend.file",
+        ),
+    ] {
+        let errors = with_backend(backend);
+        assert!(errors.contains(expected), "{errors}");
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use embedgate_onnx::OnnxBackend;
 use safetensors::SafeTensors;
 
 use crate::support::{
-    converted, cosine, fixtures, max_difference, minilm, root, texts, tiny_bge_m3,
+    converted_in, cosine, fixtures, max_difference, minilm, root, texts, tiny_bge_m3,
 };
 
 /// What the reference promises: f32 on another library sums in another order.
@@ -63,9 +63,14 @@ fn cpu_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, ModelFolder) 
 }
 
 fn onnx(path: &Path) -> (Box<dyn Backend>, ModelFolder) {
+    onnx_in(Precision::F32, path)
+}
+
+fn onnx_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, ModelFolder) {
     let folder = ModelFolder::open(path).unwrap();
     let options = embedgate_onnx::Options {
-        file: Some(converted(path)),
+        file: Some(converted_in(precision, path)),
+        precision,
         library: Candidates {
             named: Some(root().join(".embedgate/lib")),
             folders: Vec::new(),
@@ -277,11 +282,13 @@ fn cpu_tiny_bge_m3_equals_flag_embedding() {
 fn coarser_precisions_stay_near_sentence_transformers() {
     let (texts, tokenizer) = (texts(), tokenizer(&ModelFolder::open(&minilm()).unwrap()));
     let expected = Reference::open("minilm_reference.safetensors").rows("vectors", 384);
-    for (precision, mean, least) in [
-        (Precision::Bf16, 0.99995, 0.9998),
-        (Precision::Int8, 0.9993, 0.998),
+    for ((mut backend, _), mean, least) in [
+        (cpu_in(Precision::Bf16, &minilm()), 0.99995, 0.9998),
+        (cpu_in(Precision::Int8, &minilm()), 0.9993, 0.998),
+        (onnx_in(Precision::Int8, &minilm()), 0.9993, 0.998),
     ] {
-        let (mut backend, _) = cpu_in(precision, &minilm());
+        let info = backend.info();
+        let how = format!("{} in {}", info.backend, info.precision);
         let got = run(backend.as_mut(), &tokenizer, &texts, 9, Outputs::DENSE);
         let got = dense_rows(&got);
         let cosines: Vec<f64> = got
@@ -291,11 +298,8 @@ fn coarser_precisions_stay_near_sentence_transformers() {
             .collect();
         let of_all = cosines.iter().sum::<f64>() / cosines.len() as f64;
         let worst = cosines.iter().copied().fold(1.0, f64::min);
-        println!("{precision}: cosine {of_all:.6} on average, {worst:.6} at least");
-        assert!(
-            of_all >= mean && worst >= least,
-            "{precision}: {of_all} {worst}"
-        );
+        println!("{how}: cosine {of_all:.6} on average, {worst:.6} at least");
+        assert!(of_all >= mean && worst >= least, "{how}: {of_all} {worst}");
     }
 }
 
@@ -332,6 +336,8 @@ fn every_backend_and_model_keeps_the_contract() {
         cpu(&tiny_bge_m3()),
         candle(&tiny_bge_m3()),
         onnx(&tiny_bge_m3()),
+        onnx_in(Precision::Int8, &minilm()),
+        onnx_in(Precision::Int8, &tiny_bge_m3()),
     ] {
         let kept = conformance::check(backend.as_mut());
         assert_eq!(

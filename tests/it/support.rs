@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
+use embedgate_core::Precision;
+use embedgate_onnx::convert::Files;
 use serde_json::{Value, json};
 
 /// The repository.
@@ -50,22 +52,37 @@ pub(crate) fn embedgate() -> Command {
     command
 }
 
-/// The ONNX variant of a model, written once a test run by the program itself.
+/// Copies a folder and all that is in it to one that may be there.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in from.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// The ONNX variant of a model in f32, written once a test run by the program itself.
 pub(crate) fn converted(model: &Path) -> PathBuf {
-    static TINY: OnceLock<tempfile::TempDir> = OnceLock::new();
-    static MINILM: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let slot = if model == tiny_bge_m3() {
-        &TINY
-    } else {
-        &MINILM
-    };
-    let folder = slot.get_or_init(|| {
+    converted_in(Precision::F32, model)
+}
+
+/// The ONNX variant of a model in a precision, written once a test run.
+pub(crate) fn converted_in(precision: Precision, model: &Path) -> PathBuf {
+    static FOLDERS: [OnceLock<tempfile::TempDir>; 4] = [const { OnceLock::new() }; 4];
+    let slot = usize::from(model == tiny_bge_m3()) * 2 + usize::from(precision == Precision::F32);
+    let folder = FOLDERS[slot].get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let output = embedgate()
             .arg("convert")
             .arg(model)
             .arg("--output")
             .arg(folder.path().join("onnx"))
+            .args(["--precision", &precision.to_string()])
             .output();
         let output = output.unwrap();
         assert!(
@@ -75,7 +92,8 @@ pub(crate) fn converted(model: &Path) -> PathBuf {
         );
         folder
     });
-    folder.path().join("onnx/model.onnx")
+    let name = Files::of(precision).unwrap().model;
+    folder.path().join("onnx").join(name)
 }
 
 /// A configuration of the tiny model named `tiny`, with what else is given; no key is needed.

@@ -10,16 +10,19 @@ use std::{
 
 use prost::Message;
 
-use crate::proto::{EXTERNAL, Entry};
+use crate::{
+    convert::{PRECISION, PRODUCER},
+    proto::{EXTERNAL, Entry},
+};
 
 /// The format's own limit.
 const MAX_FILE: u64 = 2 << 30;
 
-/// Reads the model file and checks every reference in it.
+/// Reads the model file and checks every reference in it. Returns the precision that it states, if it was written here.
 ///
 /// # Errors
 /// A sentence that names the file, the tensor and what is wrong.
-pub(crate) fn check(model: &Path) -> Result<(), String> {
+pub(crate) fn check(model: &Path) -> Result<Option<String>, String> {
     let shown = model.display();
     let length = model.metadata().map_err(|e| format!("{shown}: {e}"))?.len();
     if length > MAX_FILE {
@@ -51,7 +54,8 @@ pub(crate) fn check(model: &Path) -> Result<(), String> {
             .iter()
             .try_for_each(|f| checker.function(f))
     });
-    checked.map_err(|problem| format!("{shown}: {problem}"))
+    checked.map_err(|problem| format!("{shown}: {problem}"))?;
+    Ok(parsed.precision())
 }
 
 struct Checker {
@@ -194,10 +198,23 @@ fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a str> {
 /// takes no memory.
 #[derive(Clone, PartialEq, Message)]
 struct Model {
+    #[prost(string, tag = "2")]
+    producer_name: String,
     #[prost(message, optional, tag = "7")]
     graph: Option<Graph>,
+    #[prost(message, repeated, tag = "14")]
+    metadata_props: Vec<Entry>,
     #[prost(message, repeated, tag = "25")]
     functions: Vec<Function>,
+}
+
+impl Model {
+    /// What it states, if it was written here: others may mean something else by the word.
+    fn precision(&self) -> Option<String> {
+        let mut stated = self.metadata_props.iter();
+        let stated = stated.find(|entry| entry.key == PRECISION)?;
+        (self.producer_name == PRODUCER).then(|| stated.value.clone())
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -302,7 +319,7 @@ mod tests {
 
     fn checked_model(model: &Model) -> Result<(), String> {
         let folder = folder(model);
-        check(&folder.path().join("model.onnx"))
+        check(&folder.path().join("model.onnx")).map(|_| ())
     }
 
     #[test]
@@ -406,6 +423,7 @@ mod tests {
         let error = checked_model(&Model {
             graph: Some(Graph::default()),
             functions,
+            ..Model::default()
         })
         .unwrap_err();
         assert!(error.contains("/etc/passwd"), "{error}");

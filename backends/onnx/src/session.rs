@@ -13,6 +13,7 @@ use ort::{
 };
 
 use crate::{
+    convert::{ConvertError, Files},
     external,
     padded::{Expected, Padded, Rows},
     runtime,
@@ -24,6 +25,8 @@ use crate::{
 pub struct Options {
     /// The model file; none means to look in the model folder.
     pub file: Option<PathBuf>,
+    /// Which of the folder's models, f32 or int8; a model that states its precision must be in it.
+    pub precision: Precision,
     /// Where ONNX Runtime's library may be.
     pub library: Candidates,
     /// How token vectors become the dense vector, where the model leaves that open; a cross-encoder has none.
@@ -51,11 +54,13 @@ struct Model {
     wiring: Wiring,
 }
 
-/// The ONNX file of a model folder: `onnx/model.onnx` as the hubs lay it out, or `model.onnx`.
+/// The ONNX file of a model folder, as the hubs lay it out: `onnx/model.onnx`, `onnx/model_int8.onnx` for int8, or either
+/// beside the other files.
 #[must_use]
-pub fn find_model(folder: &Path) -> Option<PathBuf> {
-    ["onnx/model.onnx", "model.onnx"]
-        .map(|name| folder.join(name))
+pub fn find_model(folder: &Path, precision: Precision) -> Option<PathBuf> {
+    let name = Files::of(precision)?.model;
+    ["onnx", ""]
+        .map(|within| folder.join(within).join(name))
         .into_iter()
         .find(|path| path.is_file())
 }
@@ -67,23 +72,41 @@ pub fn find_model(folder: &Path) -> Option<PathBuf> {
 pub fn check(
     folder: &ModelFolder,
     file: Option<&Path>,
+    precision: Precision,
     library: &Candidates,
 ) -> Result<(), BackendError> {
     runtime::find(library)?;
-    external::check(&model_file(folder, file)?).map_err(BackendError::Load)
+    check_file(&model_file(folder, file, precision)?, precision)
 }
 
-fn model_file(folder: &ModelFolder, named: Option<&Path>) -> Result<PathBuf, BackendError> {
-    named
-        .map(Path::to_owned)
-        .or_else(|| find_model(&folder.path))
-        .ok_or_else(|| {
-            let shown = folder.path.display();
-            let way_out = format!("write one with `embedgate convert {shown}`");
-            BackendError::Load(format!(
-                "{shown} has no onnx/model.onnx or model.onnx: {way_out}"
-            ))
-        })
+fn model_file(
+    folder: &ModelFolder,
+    named: Option<&Path>,
+    precision: Precision,
+) -> Result<PathBuf, BackendError> {
+    let Some(Files { model, .. }) = Files::of(precision) else {
+        return Err(BackendError::Load(
+            ConvertError::Precision(precision).to_string(),
+        ));
+    };
+    let found = named.map(Path::to_owned);
+    found.or_else(|| find_model(&folder.path, precision)).ok_or_else(|| {
+        let shown = folder.path.display();
+        BackendError::Load(format!(
+            "{shown} has no onnx/{model} or {model}: write one with `embedgate convert {shown} --precision {precision}`"
+        ))
+    })
+}
+
+/// Checks what a file refers to, and that a model written here is configured as what it is, for that is what users are told.
+fn check_file(file: &Path, configured: Precision) -> Result<(), BackendError> {
+    match external::check(file).map_err(BackendError::Load)? {
+        Some(stated) if stated != configured.to_string() => Err(BackendError::Load(format!(
+            "{} is a model in {stated}, but is configured as {configured}: set backend.precision = \"{stated}\"",
+            file.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 impl OnnxBackend {
@@ -94,10 +117,12 @@ impl OnnxBackend {
     /// wrong with it.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
         let environment = runtime::environment(&options.library)?;
-        let file = model_file(folder, options.file.as_deref())?;
-        external::check(&file).map_err(BackendError::Load)?;
-        let load_error = |e: ort::Error| BackendError::Load(format!("{}: {e}", file.display()));
-        let session = open_session(environment, &file, options.threads).map_err(load_error)?;
+        let file = model_file(folder, options.file.as_deref(), options.precision)?;
+        check_file(&file, options.precision)?;
+        let load_error =
+            |problem: String| BackendError::Load(format!("{}: {problem}", file.display()));
+        let session = open_session(environment, &file, options.threads)
+            .map_err(|e| load_error(e.to_string()))?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let wiring = if folder.is_cross_encoder {
@@ -105,12 +130,11 @@ impl OnnxBackend {
         } else {
             Wiring::of_embedder(&inputs, &outputs)
         };
-        let wiring = wiring
-            .map_err(|problem| BackendError::Load(format!("{}: {problem}", file.display())))?;
+        let wiring = wiring.map_err(load_error)?;
         let info = BackendInfo {
             backend: "onnx",
             device: "cpu".into(),
-            precision: Precision::F32,
+            precision: options.precision,
             dimensions: dimensions(&session, &wiring, folder),
             outputs: Outputs {
                 dense: wiring.dense.is_some(),
@@ -277,7 +301,24 @@ fn open_session(
         .with_intra_op_spinning(false)?
         // Lengths vary from call to call: a plan of memory for each would be kept for ever.
         .with_memory_pattern(false)?;
+    if bytes_overflow() {
+        // kOrtSessionOptionsAvx2PrecisionMode: weights become unsigned, which is slower and cannot overflow.
+        builder = builder.with_config_entry("session.x64quantprecision", "1")?;
+    }
     builder.commit_from_file(file)
+}
+
+/// Whether this processor has only instructions that add two products of an unsigned and a signed byte in 16 bits, and clamp
+/// a sum that does not fit.
+#[cfg(target_arch = "x86_64")]
+fn bytes_overflow() -> bool {
+    !is_x86_feature_detected!("avx512vnni") && !is_x86_feature_detected!("avxvnni")
+}
+
+/// Other processors add in 32 bits.
+#[cfg(not(target_arch = "x86_64"))]
+fn bytes_overflow() -> bool {
+    false
 }
 
 fn port(outlet: &Outlet) -> Port {

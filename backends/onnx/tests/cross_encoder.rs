@@ -8,33 +8,35 @@ mod rerankers;
 use std::{io, path::Path};
 
 use embedgate_candle::weights::Weights;
-use embedgate_core::{ModelFolder, Pooling, library::Candidates};
+use embedgate_core::{ModelFolder, Pooling, Precision, library::Candidates};
 use embedgate_onnx::{
     OnnxBackend, Options,
-    convert::{self, ConvertError, DATA_FILE, Heads, MODEL_FILE},
+    convert::{self, ConvertError, Files, Heads},
 };
 
-fn convert(folder: &ModelFolder, heads: Heads, to: &Path) {
+fn convert(folder: &ModelFolder, heads: Heads, precision: Precision, to: &Path) {
+    let files = Files::of(precision).unwrap();
     let weights = Weights::open(&folder.path).unwrap();
     let mut read =
         |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
             let used = weights.with_values(name, shape, |values| use_them(values));
             let written = used.map_err(|e| ConvertError::Weights(Box::new(e)))?;
             written.map_err(|source| ConvertError::Write {
-                path: to.join(DATA_FILE),
+                path: to.join(files.data),
                 source,
             })
         };
-    convert::write(to, &folder.encoder, heads, &mut read).unwrap();
+    convert::write(to, &folder.encoder, heads, precision, &mut read).unwrap();
 }
 
-fn load(name: &str, heads: Heads) -> Result<OnnxBackend, String> {
+fn load(name: &str, heads: Heads, precision: Precision) -> Result<OnnxBackend, String> {
     let folder = rerankers::open(name);
     let written = tempfile::tempdir().unwrap();
-    convert(&folder, heads, written.path());
+    convert(&folder, heads, precision, written.path());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let options = Options {
-        file: Some(written.path().join(MODEL_FILE)),
+        file: Some(written.path().join(Files::of(precision).unwrap().model)),
+        precision,
         library: Candidates {
             named: Some(root.join(".embedgate/lib")),
             folders: Vec::new(),
@@ -47,38 +49,47 @@ fn load(name: &str, heads: Heads) -> Result<OnnxBackend, String> {
     OnnxBackend::load(&folder, options).map_err(|e| e.to_string())
 }
 
-fn scorer(name: &str) -> OnnxBackend {
+fn scorer(name: &str, precision: Precision) -> OnnxBackend {
     let heads = Heads {
         score: true,
         ..Heads::default()
     };
-    load(name, heads).unwrap()
+    load(name, heads, precision).unwrap()
 }
 
 #[test]
 fn scores_equal_transformers_alone_and_batched() {
     for name in rerankers::NAMES {
-        rerankers::scores_equal_transformers(&mut scorer(name), name);
+        rerankers::scores_equal_transformers(&mut scorer(name, Precision::F32), name);
+    }
+}
+
+/// Of scores that lie up to 6.5 apart; 32 numbers a token are few for errors to cancel out.
+#[test]
+fn scores_in_int8_are_near_transformers() {
+    for name in rerankers::NAMES {
+        let mut scorer = scorer(name, Precision::Int8);
+        rerankers::scores_are_near_transformers(&mut scorer, name, 0.3);
     }
 }
 
 #[test]
 fn segments_change_the_scores_of_bert() {
-    rerankers::segments_change_scores(&mut scorer("bert"));
+    rerankers::segments_change_scores(&mut scorer("bert", Precision::F32));
 }
 
 #[test]
 fn cross_encoders_give_scores_alone() {
     for name in rerankers::NAMES {
-        rerankers::it_gives_scores_alone(&mut scorer(name));
+        rerankers::it_gives_scores_alone(&mut scorer(name, Precision::F32));
     }
 }
 
 #[test]
 fn a_model_without_logits_is_no_cross_encoder() {
-    let Err(error) = load("bert", Heads::default()) else {
+    let Err(error) = load("bert", Heads::default(), Precision::F32) else {
         panic!("an encoder without its classifier was loaded");
     };
-    assert!(error.contains(MODEL_FILE), "{error}");
+    assert!(error.contains("model.onnx"), "{error}");
     assert!(error.contains("expected f32 logits"), "{error}");
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -31,17 +32,27 @@ impl DataFile {
         })
     }
 
-    /// Appends numbers at the next page; returns where they start.
-    pub(super) fn append(&mut self, values: &[f32]) -> io::Result<u64> {
+    /// Its name, by which the model file refers to it.
+    pub(super) fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// Appends numbers, as bytes, at the next page; returns where they lie.
+    pub(super) fn append<const N: usize>(
+        &mut self,
+        numbers: impl Iterator<Item = [u8; N]>,
+    ) -> io::Result<Range<u64>> {
         let start = self.length.next_multiple_of(PAGE);
         for _ in self.length..start {
             self.file.write_all(&[0])?;
         }
-        for value in values {
-            self.file.write_all(&value.to_le_bytes())?;
+        self.length = start;
+        for number in numbers {
+            self.file.write_all(&number)?;
+            self.length += N as u64;
         }
-        self.length = start + 4 * values.len() as u64;
-        Ok(start)
+        Ok(start..self.length)
     }
 
     pub(super) fn finish(self) -> Result<(), ConvertError> {

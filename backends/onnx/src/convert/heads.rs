@@ -5,11 +5,7 @@
 
 use embedgate_core::EncoderConfig;
 
-use super::{
-    ConvertError, Heads,
-    graph::{Builder, int},
-    layers::linear,
-};
+use super::{ConvertError, Heads, attributes::int, graph::Builder, products::linear};
 
 type Result<T> = std::result::Result<T, ConvertError>;
 
@@ -26,12 +22,12 @@ pub(super) fn heads(
     }
     b.token_output(hidden, width);
     if heads.sparse {
-        let weights = linear(b, "sparse_linear", hidden, width, 1)?;
+        let weights = linear(b, "sparse_linear", hidden, [width, 1])?;
         b.named("sparse_weights", "Relu", &[&weights], vec![]);
         b.token_output("sparse_weights", 1);
     }
     if heads.multi_vector {
-        let vectors = linear(b, "colbert_linear", hidden, width, width)?;
+        let vectors = linear(b, "colbert_linear", hidden, [width, width])?;
         b.named("colbert_vecs", "Identity", &[&vectors], vec![]);
         b.token_output("colbert_vecs", width);
     }
@@ -42,11 +38,11 @@ pub(super) fn heads(
 fn score(b: &mut Builder<'_, '_>, config: &EncoderConfig, hidden: &str) -> Result<()> {
     let width = config.hidden_size;
     let [dense, score] = config.architecture.classifier_layers();
-    let at = b.ints("first_token", &[0], &[]);
+    let at = b.tensors.ints("first_token", &[0], &[]);
     let first = b.node("Gather", &[hidden, &at], vec![int("axis", 1)]);
-    let dense = linear(b, dense, &first, width, width)?;
+    let dense = linear(b, dense, &first, [width, width])?;
     let dense = b.node("Tanh", &[&dense], vec![]);
-    let score = linear(b, score, &dense, width, 1)?;
+    let score = linear(b, score, &dense, [width, 1])?;
     b.named("logits", "Identity", &[&score], vec![]);
     b.sequence_output("logits", 1);
     Ok(())

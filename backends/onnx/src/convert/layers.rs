@@ -9,7 +9,10 @@ use embedgate_core::{
 
 use super::{
     ConvertError,
-    graph::{Builder, Store, float, int, ints, transposed},
+    attributes::{float, int, ints},
+    graph::Builder,
+    products::{computed, gathered, linear_in},
+    tensors::Store,
 };
 use crate::proto::element;
 
@@ -33,12 +36,14 @@ pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result
     let mask = b.input("attention_mask");
     let mut hidden = embeddings(b, config, &ids)?;
     let constants = Constants {
-        by_head: b.ints(
+        by_head: b.tensors.ints(
             "shape_by_head",
             &[0, 0, config.n_heads as i64, config.head_size() as i64],
             &[4],
         ),
-        joined: b.ints("shape_joined", &[0, 0, config.hidden_size as i64], &[3]),
+        joined: b
+            .tensors
+            .ints("shape_joined", &[0, 0, config.hidden_size as i64], &[3]),
         unpadded: unpadded(b, &mask),
         mask: score_mask(b, &mask),
     };
@@ -55,16 +60,12 @@ pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result
 
 fn embeddings(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> Result<String> {
     let width = config.hidden_size;
-    let word = b.weight(
-        "embeddings.word_embeddings.weight",
-        &[config.vocabulary_size, width],
-        Store::AsIs,
-    )?;
-    let word = b.node("Gather", &[&word, ids], vec![]);
+    let word = "embeddings.word_embeddings.weight";
+    let word = gathered(b, word, [config.vocabulary_size, width], ids)?;
     let segments = segments(b, config)?;
     let sum = b.node("Add", &[&word, &segments], vec![]);
     let rows = config.max_position_embeddings;
-    let position = b.weight(
+    let position = b.tensors.weight(
         "embeddings.position_embeddings.weight",
         &[rows, width],
         Store::AsIs,
@@ -78,7 +79,7 @@ fn embeddings(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> Res
 /// A model with one segment adds its only row to every token and takes no `token_type_ids`.
 fn segments(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result<String> {
     let rows = config.type_vocabulary_size;
-    let table = b.weight(
+    let table = b.tensors.weight(
         "embeddings.token_type_embeddings.weight",
         &[rows, config.hidden_size],
         Store::AsIs,
@@ -92,16 +93,18 @@ fn segments(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result<String> {
 
 /// Position ids: `0..length` for BERT; for RoBERTa counted from `padding_idx + 1` over what is not padding.
 fn positions(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> String {
-    let one = b.ints("one", &[1], &[]);
+    let one = b.tensors.ints("one", &[1], &[]);
     match config.architecture {
         Architecture::Bert => {
             let shape = b.node("Shape", &[ids], vec![]);
-            let zero = b.ints("zero", &[0], &[]);
+            let zero = b.tensors.ints("zero", &[0], &[]);
             let length = b.node("Gather", &[&shape, &one], vec![int("axis", 0)]);
             b.node("Range", &[&zero, &length, &one], vec![])
         }
         Architecture::Roberta => {
-            let pad = b.ints("padding_idx", &[i64::from(config.pad_token_id)], &[]);
+            let pad = b
+                .tensors
+                .ints("padding_idx", &[i64::from(config.pad_token_id)], &[]);
             let is_pad = b.node("Equal", &[ids, &pad], vec![]);
             let is_token = b.node("Not", &[&is_pad], vec![]);
             let is_token = b.node("Cast", &[&is_token], vec![int("to", element::INT64.into())]);
@@ -118,12 +121,12 @@ fn unpadded(b: &mut Builder<'_, '_>, mask: &str) -> String {
 }
 
 fn score_mask(b: &mut Builder<'_, '_>, mask: &str) -> String {
-    let axes = b.ints("mask_axes", &[1, 2], &[2]);
+    let axes = b.tensors.ints("mask_axes", &[1, 2], &[2]);
     let mask = b.node("Unsqueeze", &[mask, &axes], vec![]);
     let mask = b.node("Cast", &[&mask], vec![int("to", element::FLOAT.into())]);
-    let one = b.float("one_f32", 1.0);
+    let one = b.tensors.float("one_f32", 1.0);
     let padding = b.node("Sub", &[&one, &mask], vec![]);
-    let lowest = b.float("lowest_f32", f32::MIN);
+    let lowest = b.tensors.float("lowest_f32", f32::MIN);
     b.node("Mul", &[&padding, &lowest], vec![])
 }
 
@@ -138,7 +141,7 @@ fn layer(
     let (width, ffn) = (config.hidden_size, config.intermediate_size);
     let at = |part: &str| format!("encoder.layer.{i}.{part}");
     let context = attention(b, config, i, hidden, constants)?;
-    let out = linear(b, &at("attention.output.dense"), &context, width, width)?;
+    let out = linear_in(b, &at("attention.output.dense"), &context, [width, width])?;
     let sum = b.node("Add", &[&out, hidden], vec![]);
     let attended = normalize(
         b,
@@ -148,9 +151,9 @@ fn layer(
         &format!("attended_{i}"),
     )?;
 
-    let wide = linear(b, &at("intermediate.dense"), &attended, width, ffn)?;
+    let wide = linear_in(b, &at("intermediate.dense"), &attended, [width, ffn])?;
     let wide = activate(b, config.activation, &wide);
-    let out = linear(b, &at("output.dense"), &wide, ffn, width)?;
+    let out = linear_in(b, &at("output.dense"), &wide, [ffn, width])?;
     let sum = b.node("Add", &[&out, &attended], vec![]);
     normalize(b, config, &at("output.LayerNorm"), &sum, name)
 }
@@ -165,8 +168,8 @@ fn attention(
     constants: &Constants,
 ) -> Result<String> {
     let (weight, bias) = fused_qkv(b, config, i)?;
-    let qkv = b.node("MatMul", &[hidden, &weight], vec![]);
-    let qkv = b.node("Add", &[&qkv, &bias], vec![]);
+    let name = format!("encoder.layer.{i}.attention.self.qkv");
+    let qkv = computed(b, &name, hidden, weight, &bias)?;
     let [query, key, value] = b.split(&qkv);
     let flash = |b: &mut Builder<'_, '_>| {
         let attributes = vec![int("num_heads", config.n_heads as i64), float("scale", 1.0)];
@@ -196,52 +199,32 @@ fn masked_attention(
     b.node("Reshape", &[&context, &constants.joined], vec![])
 }
 
-/// Query, key and value side by side, `(width, 3 * width)`; the query is divided by the square root of the head size.
+/// Weights of query, key and value, `(3 * width, width)`, and their biases; the query is divided by the square root of the
+/// head size.
 fn fused_qkv(
     b: &mut Builder<'_, '_>,
     config: &EncoderConfig,
     i: usize,
-) -> Result<(String, String)> {
+) -> Result<(Vec<f32>, Vec<f32>)> {
     let width = config.hidden_size;
     let (mut weight, mut bias) = (Vec::new(), Vec::new());
     let query_scale = 1.0 / (config.head_size() as f32).sqrt();
     for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
         let name = format!("encoder.layer.{i}.attention.self.{part}");
         weight.extend(
-            b.read(&format!("{name}.weight"), &[width, width])?
+            b.tensors
+                .read(&format!("{name}.weight"), &[width, width])?
                 .iter()
                 .map(|w| w * scale),
         );
         bias.extend(
-            b.read(&format!("{name}.bias"), &[width])?
+            b.tensors
+                .read(&format!("{name}.bias"), &[width])?
                 .iter()
                 .map(|w| w * scale),
         );
     }
-    let weight = transposed(&weight, 3 * width, width);
-    let name = format!("encoder.layer.{i}.attention.self.qkv");
-    let weight = b.floats(&format!("{name}.weight"), &[width, 3 * width], &weight)?;
-    Ok((
-        weight,
-        b.floats(&format!("{name}.bias"), &[3 * width], &bias)?,
-    ))
-}
-
-pub(super) fn linear(
-    b: &mut Builder<'_, '_>,
-    name: &str,
-    x: &str,
-    inputs: usize,
-    outputs: usize,
-) -> Result<String> {
-    let weight = b.weight(
-        &format!("{name}.weight"),
-        &[outputs, inputs],
-        Store::Transposed,
-    )?;
-    let bias = b.weight(&format!("{name}.bias"), &[outputs], Store::AsIs)?;
-    let product = b.node("MatMul", &[x, &weight], vec![]);
-    Ok(b.node("Add", &[&product, &bias], vec![]))
+    Ok((weight, bias))
 }
 
 fn normalize(
@@ -252,8 +235,12 @@ fn normalize(
     name: &str,
 ) -> Result<String> {
     let width = [config.hidden_size];
-    let gamma = b.weight(&format!("{weights}.weight"), &width, Store::AsIs)?;
-    let beta = b.weight(&format!("{weights}.bias"), &width, Store::AsIs)?;
+    let gamma = b
+        .tensors
+        .weight(&format!("{weights}.weight"), &width, Store::AsIs)?;
+    let beta = b
+        .tensors
+        .weight(&format!("{weights}.bias"), &width, Store::AsIs)?;
     let eps = float("epsilon", config.layer_norm_eps);
     Ok(b.named(
         name,
@@ -268,10 +255,10 @@ fn activate(b: &mut Builder<'_, '_>, activation: Activation, x: &str) -> String 
     match activation {
         Activation::Relu => b.node("Relu", &[x], vec![]),
         Activation::Gelu => {
-            let root = shared_float(b, "sqrt_2", std::f32::consts::SQRT_2);
+            let root = b.tensors.float("sqrt_2", std::f32::consts::SQRT_2);
             let (one, half) = (
-                shared_float(b, "gelu_one", 1.0),
-                shared_float(b, "gelu_half", 0.5),
+                b.tensors.float("gelu_one", 1.0),
+                b.tensors.float("gelu_half", 0.5),
             );
             let inner = b.node("Div", &[x, &root], vec![]);
             let inner = b.node("Erf", &[&inner], vec![]);
@@ -281,12 +268,12 @@ fn activate(b: &mut Builder<'_, '_>, activation: Activation, x: &str) -> String 
         }
         Activation::GeluTanh => {
             let (one, half) = (
-                shared_float(b, "gelu_one", 1.0),
-                shared_float(b, "gelu_half", 0.5),
+                b.tensors.float("gelu_one", 1.0),
+                b.tensors.float("gelu_half", 0.5),
             );
             let (a, c) = (
-                shared_float(b, "gelu_a", 0.797_884_6),
-                shared_float(b, "gelu_c", 0.044_715),
+                b.tensors.float("gelu_a", 0.797_884_6),
+                b.tensors.float("gelu_c", 0.044_715),
             );
             let square = b.node("Mul", &[x, x], vec![]);
             let cube = b.node("Mul", &[&square, x], vec![]);
@@ -298,14 +285,5 @@ fn activate(b: &mut Builder<'_, '_>, activation: Activation, x: &str) -> String 
             let scaled = b.node("Mul", &[x, &inner], vec![]);
             b.node("Mul", &[&scaled, &half], vec![])
         }
-    }
-}
-
-/// A constant that several layers share: added the first time it is asked for.
-fn shared_float(b: &mut Builder<'_, '_>, name: &str, value: f32) -> String {
-    if b.has_initializer(name) {
-        name.into()
-    } else {
-        b.float(name, value)
     }
 }
