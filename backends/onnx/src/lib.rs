@@ -6,10 +6,12 @@
 
 pub mod convert;
 mod external;
+mod file;
 mod padded;
 mod proto;
 pub mod runtime;
 mod session;
 mod wiring;
 
-pub use session::{OnnxBackend, Options, check, find_model};
+pub use file::{check, find_model};
+pub use session::{OnnxBackend, Options};

@@ -13,8 +13,7 @@ use ort::{
 };
 
 use crate::{
-    convert::{ConvertError, Files},
-    external,
+    file::{check_file, model_file},
     padded::{Expected, Padded, Rows},
     runtime,
     wiring::{Dense, Element, Port, Wiring},
@@ -54,61 +53,6 @@ struct Model {
     wiring: Wiring,
 }
 
-/// The ONNX file of a model folder, as the hubs lay it out: `onnx/model.onnx`, `onnx/model_int8.onnx` for int8, or either
-/// beside the other files.
-#[must_use]
-pub fn find_model(folder: &Path, precision: Precision) -> Option<PathBuf> {
-    let name = Files::of(precision)?.model;
-    ["onnx", ""]
-        .map(|within| folder.join(within).join(name))
-        .into_iter()
-        .find(|path| path.is_file())
-}
-
-/// Checks that a model's file is there, what it refers to, and that there is a library; loads neither.
-///
-/// # Errors
-/// As [`OnnxBackend::load`].
-pub fn check(
-    folder: &ModelFolder,
-    file: Option<&Path>,
-    precision: Precision,
-    library: &Candidates,
-) -> Result<(), BackendError> {
-    runtime::find(library)?;
-    check_file(&model_file(folder, file, precision)?, precision)
-}
-
-fn model_file(
-    folder: &ModelFolder,
-    named: Option<&Path>,
-    precision: Precision,
-) -> Result<PathBuf, BackendError> {
-    let Some(Files { model, .. }) = Files::of(precision) else {
-        return Err(BackendError::Load(
-            ConvertError::Precision(precision).to_string(),
-        ));
-    };
-    let found = named.map(Path::to_owned);
-    found.or_else(|| find_model(&folder.path, precision)).ok_or_else(|| {
-        let shown = folder.path.display();
-        BackendError::Load(format!(
-            "{shown} has no onnx/{model} or {model}: write one with `embedgate convert {shown} --precision {precision}`"
-        ))
-    })
-}
-
-/// Checks what a file refers to, and that a model written here is configured as what it is, for that is what users are told.
-fn check_file(file: &Path, configured: Precision) -> Result<(), BackendError> {
-    match external::check(file).map_err(BackendError::Load)? {
-        Some(stated) if stated != configured.to_string() => Err(BackendError::Load(format!(
-            "{} is a model in {stated}, but is configured as {configured}: set backend.precision = \"{stated}\"",
-            file.display()
-        ))),
-        _ => Ok(()),
-    }
-}
-
 impl OnnxBackend {
     /// Checks the model's references to other files, loads it and finds out what it takes and gives.
     ///
@@ -116,12 +60,21 @@ impl OnnxBackend {
     /// [`BackendError::MissingLibrary`] when there is no ONNX Runtime; [`BackendError::Load`] names the file and what is
     /// wrong with it.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
+        Self::load_for(bytes_overflow(), folder, options)
+    }
+
+    /// The same for processors on which products of bytes overflow, or do not.
+    fn load_for(
+        bytes_overflow: bool,
+        folder: &ModelFolder,
+        options: Options,
+    ) -> Result<Self, BackendError> {
         let environment = runtime::environment(&options.library)?;
         let file = model_file(folder, options.file.as_deref(), options.precision)?;
         check_file(&file, options.precision)?;
         let load_error =
             |problem: String| BackendError::Load(format!("{}: {problem}", file.display()));
-        let session = open_session(environment, &file, options.threads)
+        let session = open_session(environment, &file, options.threads, bytes_overflow)
             .map_err(|e| load_error(e.to_string()))?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
@@ -293,6 +246,7 @@ fn open_session(
     environment: &ort::environment::Environment,
     file: &Path,
     threads: usize,
+    bytes_overflow: bool,
 ) -> ort::Result<Session> {
     let mut builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
@@ -301,7 +255,7 @@ fn open_session(
         .with_intra_op_spinning(false)?
         // Lengths vary from call to call: a plan of memory for each would be kept for ever.
         .with_memory_pattern(false)?;
-    if bytes_overflow() {
+    if bytes_overflow {
         // kOrtSessionOptionsAvx2PrecisionMode: weights become unsigned, which is slower and cannot overflow.
         builder = builder.with_config_entry("session.x64quantprecision", "1")?;
     }
@@ -353,4 +307,70 @@ fn dimensions(session: &Session, wiring: &Wiring, folder: &ModelFolder) -> usize
     last.and_then(|width| usize::try_from(width).ok())
         .filter(|width| *width > 0)
         .unwrap_or(folder.encoder.hidden_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use embedgate_core::library::Candidates;
+
+    use super::*;
+    use crate::convert::{self, ConvertError, Files, Heads};
+
+    /// Pseudo-random numbers as the weights of the tiny bge-m3, converted to int8.
+    fn convert_random(folder: &ModelFolder, to: &Path) -> PathBuf {
+        let mut state = 1_u32;
+        let mut read =
+            |_: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> std::io::Result<()>| {
+                let mut next = || {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+                };
+                let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
+                use_them(&values).map_err(|e| ConvertError::Weights(e.into()))
+            };
+        let precision = Precision::Int8;
+        convert::write(to, &folder.encoder, Heads::default(), precision, &mut read).unwrap();
+        to.join(Files::of(precision).unwrap().model)
+    }
+
+    /// Bytes without a sign, which processors without VNNI get, stand for the same numbers.
+    #[test]
+    fn int8_is_the_same_where_bytes_overflow() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let folder = ModelFolder::open(&root.join("tests/fixtures/tiny-bge-m3")).unwrap();
+        let written = tempfile::tempdir().unwrap();
+        let options = Options {
+            file: Some(convert_random(&folder, written.path())),
+            precision: Precision::Int8,
+            library: Candidates {
+                named: Some(root.join(".embedgate/lib")),
+                folders: Vec::new(),
+            },
+            pooling: Pooling::Cls,
+            max_sequence_tokens: 64,
+            special_token_ids: Vec::new(),
+            threads: 1,
+        };
+        let batch: TokenBatch = [[5, 6, 7].as_slice(), &[9; 20]].into_iter().collect();
+        let embed = |bytes_overflow| {
+            let backend = OnnxBackend::load_for(bytes_overflow, &folder, options.clone());
+            let dense = backend
+                .unwrap()
+                .embed(&batch, Outputs::DENSE)
+                .unwrap()
+                .dense;
+            dense.unwrap()
+        };
+        let (signed, unsigned) = (embed(false), embed(true));
+        for i in 0..2 {
+            let largest = signed
+                .row(i)
+                .iter()
+                .fold(0.0_f32, |all, x| all.max(x.abs()));
+            assert!(largest > 0.0);
+            for (a, b) in signed.row(i).iter().zip(unsigned.row(i)) {
+                assert!((a - b).abs() <= largest / 50.0, "{a} {b}");
+            }
+        }
+    }
 }

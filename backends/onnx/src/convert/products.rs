@@ -90,7 +90,8 @@ fn of_bytes(b: &mut Builder<'_, '_>, name: &str, x: &str, weight: &Bytes) -> Res
         .floats(&format!("{name}_scale"), &[outputs], &weight.scales)?;
     let x = rotated(b, x, inputs);
     let largest = largest(b, &x);
-    let symmetric = b.tensors.signed_byte("symmetric", 0);
+    // One of each product, and in the file: ONNX Runtime makes unsigned ones of them where bytes would overflow, by name.
+    let symmetric = b.tensors.signed_byte(&format!("{name}_zero_point"), 0);
     let (one, step) = (
         b.tensors.float("one_f32", 1.0),
         b.tensors.float("step", 1.0 / STEPS),
