@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Instant};
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, TokenBatch,
+    Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, Replicas, TokenBatch,
     library::Candidates,
 };
 use thiserror::Error;
@@ -255,7 +255,6 @@ pub fn load(
     }
     let tokenizer = tokenizer(&plan)?;
     check_vocabulary(&tokenizer, &plan)?;
-    let reload = reload(config, surroundings);
     let fingerprint = identity(config, &plan, surroundings);
     let mut backends = vec![engine::open(&plan, config, &tokenizer, surroundings)?];
     warm_up(backends[0].as_mut(), &tokenizer)?;
@@ -266,10 +265,12 @@ pub fn load(
         .and_then(|hash| hash)
         .map_err(system("the model's folder cannot be read"))?;
     let calibration = calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
+    let sharing = backends[0]
+        .replicas()
+        .map(|replicas| (replicas, tokenizer.clone()));
+    let reload = reload(config, surroundings, sharing);
     while backends.len() < config.replicas {
-        let shared = backends[0].replica()?;
-        let another = shared.map_or_else(|| reload().map_err(LoadError::Replica), Ok)?;
-        backends.push(another);
+        backends.push(reload().map_err(LoadError::Replica)?);
     }
     announce(name, &info, started);
     let batching = BatcherConfig {
@@ -307,10 +308,29 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
     move |source| LoadError::System { what, source }
 }
 
-/// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost.
-fn reload(config: &ModelConfig, surroundings: &Surroundings) -> Reload {
+/// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost. Where replicas share
+/// weights, these are read again only when nothing runs with the ones that are there.
+fn reload(
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+    sharing: Option<(Replicas, TextTokenizer)>,
+) -> Reload {
     let (config, surroundings) = (config.clone(), surroundings.clone());
     Arc::new(move || {
+        let shared = sharing.as_ref().map(|(replicas, tokenizer)| {
+            let mut backend = replicas()?;
+            warm_up(backend.as_mut(), tokenizer)?;
+            Ok::<_, LoadError>(backend)
+        });
+        match shared {
+            Some(Ok(backend)) => return Ok(backend),
+            Some(Err(error)) => tracing::warn!(
+                error = %error,
+                "{} does not run with its weights in memory, reading them again: {error}",
+                config.path.display()
+            ),
+            None => {}
+        }
         let plan = plan(&config)?;
         let tokenizer = tokenizer(&plan)?;
         let mut backend = engine::open(&plan, &config, &tokenizer, &surroundings)?;

@@ -13,13 +13,11 @@ struct Estimate {
     weights: u64,
     /// What one forward pass of the longest input writes, in all replicas at once.
     working: u64,
-    /// While the vectors of the vocabulary are read: as they are in the file, and as they are kept.
-    loading: u64,
 }
 
 impl Estimate {
     fn total(self) -> u64 {
-        self.weights.saturating_add(self.working).max(self.loading)
+        self.weights.saturating_add(self.working)
     }
 
     /// With the backend `cpu` replicas share their weights. What a forward pass takes in candle is candle's to know: it is
@@ -44,7 +42,6 @@ impl Estimate {
             return Self {
                 weights: of_one.saturating_mul(replicas),
                 working: 0,
-                loading: 0,
             };
         }
         // A number in a table, in a layer, and between two products; and its copy as a byte.
@@ -58,7 +55,6 @@ impl Estimate {
             // The scales of bytes are a sixteenth of them and left out.
             weights: of(&[table_rows, width, table]).saturating_add(of_layers(layer)),
             working: of(&[config.replicas, tokens, of_token]),
-            loading: of(&[encoder.vocabulary_size, width, 4 + table]),
         }
     }
 }
@@ -96,10 +92,6 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
         let working = mib(estimate.working);
         message += &format!(", {working} to run a batch of {tokens} tokens");
     }
-    if estimate.loading >= estimate.total() {
-        let loading = mib(estimate.loading);
-        message += &format!(", {loading} while the vectors of its vocabulary are read");
-    }
     let smaller = [PrecisionChoice::Bf16, PrecisionChoice::Int8];
     let fitting = smaller
         .into_iter()
@@ -114,10 +106,9 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
                 )
             })
         });
-    let fits_shorter = estimate.weights.max(estimate.loading) < limit;
     message += &match fitting {
         Some(precision) => precision,
-        None if fits_shorter => {
+        None if estimate.weights < limit => {
             "; a smaller max_length or max_batch_tokens takes less to run".into()
         }
         None if config.replicas > 1 => "; fewer replicas take less".into(),
@@ -220,10 +211,8 @@ mod tests {
     }
 
     #[test]
-    fn what_only_loading_takes_counts_and_nothing_overflows() {
+    fn nothing_overflows() {
         let config = ModelConfig::default();
-        let bytes = Estimate::new(&bge_m3(), &config, 128, Precision::Int8);
-        assert!(bytes.total() == bytes.loading && bytes.loading >> 20 == 1220);
         let endless = Estimate::new(&bge_m3(), &config, usize::MAX, Precision::F32);
         assert_eq!(endless.total(), u64::MAX);
     }

@@ -3,20 +3,20 @@
 //! Each tensor is read from its file straight into the memory it stays in, as f32: nothing is mapped, nothing is held
 //! twice. Sizes are checked against the file before memory is asked for.
 
+mod numbers;
+mod progress;
 mod pth;
 mod safetensors;
 
 use std::{
     collections::BTreeSet,
-    io::{self, Read},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
-use candle_core::{CpuStorage, DType, Storage, Tensor};
+use candle_core::{CpuStorage, Storage, Tensor};
 use thiserror::Error;
 
-use self::{pth::PthFile, safetensors::SafetensorsFile};
+use self::{progress::Progress, pth::PthFile, safetensors::SafetensorsFile};
 
 /// Why weights cannot be read.
 #[derive(Debug, Error)]
@@ -92,7 +92,23 @@ impl File {
             Self::Pth(file) => file.read(name),
         }
     }
+
+    /// Lends the numbers of a tensor in row-major order, `block` at a time; fewer are in the last one.
+    fn read_blocks(
+        &self,
+        name: &str,
+        block: usize,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), WeightsError> {
+        match self {
+            Self::Safetensors(file) => file.read_blocks(name, block, each),
+            Self::Pth(file) => file.read_blocks(name, block, each),
+        }
+    }
 }
+
+/// Numbers that are held at once where a tensor is read in blocks: 16 MiB of them.
+const BLOCK: usize = 1 << 22;
 
 /// Heads that lie beside the encoder in files of their own, as FlagEmbedding saves them: file, and what its tensors are
 /// called here.
@@ -169,18 +185,9 @@ impl Weights {
     /// # Errors
     /// [`WeightsError`] when it is missing, has another shape, or cannot be read whole.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
-        let (file, full) = self.find(name)?;
-        let found = file.shape(&full).unwrap_or_default();
-        if found != shape {
-            return Err(WeightsError::WrongShape {
-                path: self.folder.clone(),
-                name: name.into(),
-                found,
-                expected: shape.to_vec(),
-            });
-        }
+        let (file, full) = self.checked(name, shape)?;
         let tensor = file.read(&full)?;
-        self.progress.add(tensor.elem_count() as u64 * 4);
+        self.progress.add(tensor.elem_count());
         Ok(tensor)
     }
 
@@ -205,6 +212,42 @@ impl Weights {
                 format!("tensor \"{name}\" is not contiguous f32"),
             )),
         }
+    }
+
+    /// Lends the rows of a matrix in their order, many at a time, with the number of the first of them. Beside what
+    /// `use_them` keeps, 16 MiB are held, however large the matrix is.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`]. What was lent before a part that cannot be read is of no use then.
+    pub fn with_rows(
+        &self,
+        name: &str,
+        [rows, width]: [usize; 2],
+        mut use_them: impl FnMut(usize, &[f32]),
+    ) -> Result<(), WeightsError> {
+        let (file, full) = self.checked(name, &[rows, width])?;
+        let at_once = (BLOCK / width.max(1)).max(1);
+        let mut first = 0;
+        file.read_blocks(&full, at_once * width, &mut |values| {
+            use_them(first, values);
+            self.progress.add(values.len());
+            first += at_once;
+        })
+    }
+
+    /// Where a tensor is, if it has this shape.
+    fn checked(&self, name: &str, shape: &[usize]) -> Result<(&File, String), WeightsError> {
+        let (file, full) = self.find(name)?;
+        let found = file.shape(&full).unwrap_or_default();
+        if found != shape {
+            return Err(WeightsError::WrongShape {
+                path: self.folder.clone(),
+                name: name.into(),
+                found,
+                expected: shape.to_vec(),
+            });
+        }
+        Ok((file, full))
     }
 
     /// Old checkpoints call the normalization's weight and bias `gamma` and `beta`.
@@ -250,68 +293,4 @@ fn open_files(folder: &Path) -> Result<Vec<File>, WeightsError> {
         return Ok(vec![File::Pth(PthFile::open(&pickled)?)]);
     }
     Err(WeightsError::NoWeights(folder.to_owned()))
-}
-
-/// Number formats that weights come in; they are turned into f32 when they are read.
-fn is_supported(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64)
-}
-
-/// Reads `n` numbers through a buffer of 1 MiB: beside the result nothing large is held.
-fn read_f32(reader: &mut impl Read, dtype: DType, n: usize) -> io::Result<Vec<f32>> {
-    let size = dtype.size_in_bytes();
-    let mut values = Vec::with_capacity(n);
-    let mut buffer = vec![0; 1 << 20];
-    while values.len() < n {
-        let bytes = &mut buffer[..((n - values.len()) * size).min(1 << 20)];
-        reader.read_exact(bytes)?;
-        match dtype {
-            DType::F16 => {
-                values.extend(chunks(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()))
-            }
-            DType::BF16 => {
-                values.extend(chunks(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()))
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "the model computes in f32")]
-            DType::F64 => values.extend(chunks(bytes).map(|b| f64::from_le_bytes(b) as f32)),
-            _ => values.extend(chunks(bytes).map(f32::from_le_bytes)),
-        }
-    }
-    Ok(values)
-}
-
-fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.as_chunks::<N>().0.iter().copied()
-}
-
-/// Says how far loading is, at most ten times, and only for files that take a while.
-struct Progress {
-    folder: PathBuf,
-    total: u64,
-    read: AtomicU64,
-}
-
-/// Below this a model loads at once, and its progress is noise.
-const WORTH_REPORTING: u64 = 256 << 20;
-
-impl Progress {
-    fn new(folder: &Path, total: u64) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            total,
-            read: AtomicU64::new(0),
-        }
-    }
-
-    fn add(&self, bytes: u64) {
-        let before = self.read.fetch_add(bytes, Ordering::Relaxed);
-        let tenth = |n: u64| n * 10 / self.total.max(1);
-        if self.total >= WORTH_REPORTING && tenth(before) != tenth(before + bytes) {
-            let percent = (before + bytes) * 100 / self.total;
-            tracing::info!(
-                path = %self.folder.display(), percent, total_mib = self.total >> 20,
-                "reading weights of {}: {percent} % of {} MiB", self.folder.display(), self.total >> 20
-            );
-        }
-    }
 }

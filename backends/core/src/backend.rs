@@ -1,5 +1,7 @@
 //! The trait that every local backend implements, and the facts that it states of itself.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{BackendError, EmbeddingBatch, Outputs, TokenBatch, batch::Sequence};
@@ -26,14 +28,16 @@ pub trait Backend: Send {
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError>;
 
-    /// One more backend that shares the weights of this one; none where they cannot be shared.
-    ///
-    /// # Errors
-    /// [`BackendError::Load`] when there are no resources for it.
-    fn replica(&self) -> Result<Option<Box<dyn Backend>>, BackendError> {
-        Ok(None)
+    /// What makes more backends that share the weights of this one; none where they cannot be shared. It keeps the weights
+    /// when this backend is dropped.
+    fn replicas(&self) -> Option<Replicas> {
+        None
     }
 }
+
+/// Makes backends that share the weights of one model. Fails with [`BackendError::Load`] when there are no resources for
+/// one more.
+pub type Replicas = Arc<dyn Fn() -> Result<Box<dyn Backend>, BackendError> + Send + Sync>;
 
 /// Facts of a loaded model that never change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

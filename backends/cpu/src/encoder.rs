@@ -15,9 +15,10 @@ use crate::{
     attention::{Attention, Scratch, Which},
     buffers::{Rows, resize},
     linear::{Linear, ROW_STEP, Target},
-    load::{LoadError, Loader, Table},
+    load::{LoadError, Loader},
     onednn::{Format, OneDnnError},
     precision::between,
+    table::Table,
     vector::Norm,
 };
 

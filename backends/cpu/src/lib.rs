@@ -16,6 +16,7 @@ mod load;
 mod onednn;
 mod precision;
 pub mod runtime;
+mod table;
 mod vector;
 
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use embedgate_candle::weights::Weights;
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    Pooling, Precision, TokenBatch,
+    Pooling, Precision, Replicas, TokenBatch,
 };
 
 use crate::{
@@ -53,17 +54,18 @@ pub struct Options {
     pub precision: Precision,
 }
 
-/// A model's weights, which any number of backends share.
+/// A model's weights and what is known of it, which any number of backends share.
 struct Model {
+    info: BackendInfo,
+    pooling: Pooling,
+    special_token_ids: Vec<u32>,
+    threads: usize,
     encoder: Encoder,
     heads: Heads,
 }
 
 /// An encoder with its heads, and the memory and threads to run it.
 pub struct CpuBackend {
-    info: BackendInfo,
-    pooling: Pooling,
-    special_token_ids: Vec<u32>,
     model: Arc<Model>,
     workspace: Workspace,
     pool: rayon::ThreadPool,
@@ -90,15 +92,13 @@ impl CpuBackend {
             threads: options.threads,
         };
         let loaded = pool.install(|| {
-            Ok(Model {
-                encoder: Encoder::load(&folder.encoder, &loader)?,
-                heads: Heads::load(folder, &loader)?,
-            })
+            let encoder = Encoder::load(&folder.encoder, &loader)?;
+            Ok((encoder, Heads::load(folder, &loader)?))
         });
-        let model = loaded.map_err(load_error)?;
-        let bytes = model.encoder.bytes() + model.heads.bytes();
+        let (encoder, heads) = loaded.map_err(load_error)?;
+        let bytes = encoder.bytes() + heads.bytes();
         tracing::debug!(bytes, "weights take {} MiB", bytes >> 20);
-        let outputs = model.heads.outputs();
+        let outputs = heads.outputs();
         let info = BackendInfo {
             backend: "cpu",
             device: "cpu".into(),
@@ -116,14 +116,23 @@ impl CpuBackend {
             type_vocabulary_size: folder.encoder.type_vocabulary_size,
             layout: Layout::Packed,
         };
-        Ok(Self {
-            workspace: Workspace::new(&model.encoder, options.threads),
+        let model = Model {
             info,
             pooling: options.pooling,
             special_token_ids: options.special_token_ids,
-            model: Arc::new(model),
+            threads: options.threads,
+            encoder,
+            heads,
+        };
+        Ok(Self::of(Arc::new(model), pool))
+    }
+
+    fn of(model: Arc<Model>, pool: rayon::ThreadPool) -> Self {
+        Self {
+            workspace: Workspace::new(&model.encoder, model.threads),
+            model,
             pool,
-        })
+        }
     }
 }
 
@@ -162,10 +171,9 @@ impl Model {
         &self,
         batch: &TokenBatch,
         outputs: Outputs,
-        how: (Pooling, &[u32]),
         workspace: &mut Workspace,
     ) -> Result<EmbeddingBatch, OneDnnError> {
-        let (pooling, special_token_ids) = how;
+        let pooling = self.pooling;
         let reads_all = outputs.sparse
             || outputs.multi_vector
             || outputs.token_vectors
@@ -198,7 +206,7 @@ impl Model {
         }
         if outputs.sparse {
             let tokens = &hidden[..batch.ids().len() * width];
-            results.sparse = self.heads.sparse(tokens, batch, special_token_ids);
+            results.sparse = self.heads.sparse(tokens, batch, &self.special_token_ids);
         }
         if outputs.multi_vector {
             results.multi_vector = self.heads.multi_vector(hidden, batch)?;
@@ -213,7 +221,7 @@ impl Model {
 
 impl Backend for CpuBackend {
     fn info(&self) -> &BackendInfo {
-        &self.info
+        &self.model.info
     }
 
     fn embed(
@@ -221,25 +229,19 @@ impl Backend for CpuBackend {
         batch: &TokenBatch,
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError> {
-        self.info.check(batch, outputs)?;
-        let how = (self.pooling, self.special_token_ids.as_slice());
         let (model, workspace) = (&self.model, &mut self.workspace);
-        let results = self
-            .pool
-            .install(|| model.run(batch, outputs, how, workspace));
-        results.map_err(|e| BackendError::inference("the forward pass failed", e))
+        model.info.check(batch, outputs)?;
+        self.pool
+            .install(|| model.run(batch, outputs, workspace))
+            .map_err(|e| BackendError::inference("the forward pass failed", e))
     }
 
-    fn replica(&self) -> Result<Option<Box<dyn Backend>>, BackendError> {
-        let threads = self.pool.current_num_threads();
-        Ok(Some(Box::new(Self {
-            info: self.info.clone(),
-            pooling: self.pooling,
-            special_token_ids: self.special_token_ids.clone(),
-            model: Arc::clone(&self.model),
-            workspace: Workspace::new(&self.model.encoder, threads),
-            pool: pool(threads)?,
-        })))
+    fn replicas(&self) -> Option<Replicas> {
+        let model = Arc::clone(&self.model);
+        Some(Arc::new(move || {
+            let pool = pool(model.threads)?;
+            Ok(Box::new(Self::of(Arc::clone(&model), pool)))
+        }))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     fs::File,
     io::{self, BufReader, Read},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,7 +19,10 @@ use candle_core::{
 };
 use zip::ZipArchive;
 
-use super::{WeightsError, is_supported, read_f32};
+use super::{
+    WeightsError,
+    numbers::{is_supported, read_blocks, read_f32},
+};
 
 pub(super) struct PthFile {
     path: PathBuf,
@@ -75,27 +79,59 @@ impl PthFile {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
-        let damaged =
-            |e: String| WeightsError::damaged(&self.path, format!("tensor \"{name}\": {e}"));
-        let info = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| damaged("is not in the file".into()))?;
-        let values = self.values(info).map_err(|e| damaged(e.to_string()))?;
-        tensor(values, info).map_err(|e| damaged(e.to_string()))
+        let info = self.info(name)?;
+        let n = info.layout.shape().elem_count();
+        let values = self
+            .with_entry(info, |entry| read_f32(entry, info.dtype, n))
+            .map_err(|e| self.damaged(name, &e))?;
+        tensor(values, info).map_err(|e| self.damaged(name, &e))
     }
 
-    /// Reads a tensor's numbers as they lie in the file, and the rest of their entry for its checksum.
-    fn values(&self, info: &TensorInfo) -> io::Result<Vec<f32>> {
+    pub(super) fn read_blocks(
+        &self,
+        name: &str,
+        block: usize,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), WeightsError> {
+        let info = self.info(name)?;
+        let n = info.layout.shape().elem_count();
+        if info.layout.is_contiguous() {
+            return self
+                .with_entry(info, |entry| read_blocks(entry, info.dtype, n, block, each))
+                .map_err(|e| self.damaged(name, &e));
+        }
+        // Its rows do not lie one after the other.
+        let values = self.read(name)?.flatten_all().and_then(|all| all.to_vec1());
+        let values: Vec<f32> = values.map_err(|e| self.damaged(name, &e))?;
+        values.chunks(block).for_each(each);
+        Ok(())
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| self.damaged(name, &"is not in the file"))
+    }
+
+    fn damaged(&self, name: &str, problem: &dyn Display) -> WeightsError {
+        WeightsError::damaged(&self.path, format!("tensor \"{name}\": {problem}"))
+    }
+
+    /// Lends a tensor's bytes to `read`, and reads the rest of their entry for its checksum.
+    fn with_entry<T>(
+        &self,
+        info: &TensorInfo,
+        read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entry = archive.by_name(&info.path)?;
         io::copy(
             &mut entry.by_ref().take(info.layout.start_offset() as u64),
             &mut io::sink(),
         )?;
-        let values = read_f32(&mut entry, info.dtype, info.layout.shape().elem_count())?;
+        let read = read(&mut entry)?;
         io::copy(&mut entry, &mut io::sink())?;
-        Ok(values)
+        Ok(read)
     }
 }
 

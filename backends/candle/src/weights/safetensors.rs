@@ -5,6 +5,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    fs::File,
     io::{Read, Seek, SeekFrom},
     path::{Component, Path, PathBuf},
 };
@@ -12,7 +14,10 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
-use super::{WeightsError, is_supported, read_f32};
+use super::{
+    WeightsError,
+    numbers::{is_supported, read_blocks, read_f32},
+};
 
 /// The format's own limit on the length of its header.
 const MAX_HEADER: u64 = 100_000_000;
@@ -38,7 +43,7 @@ pub(super) struct SafetensorsFile {
 impl SafetensorsFile {
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let damaged = |problem: String| WeightsError::damaged(path, problem);
-        let mut file = std::fs::File::open(path).map_err(|e| damaged(e.to_string()))?;
+        let mut file = File::open(path).map_err(|e| damaged(e.to_string()))?;
         let file_length = file.metadata().map_err(|e| damaged(e.to_string()))?.len();
         let mut length = [0; 8];
         file.read_exact(&mut length)
@@ -82,19 +87,44 @@ impl SafetensorsFile {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
-        let damaged =
-            |e: String| WeightsError::damaged(&self.path, format!("tensor \"{name}\": {e}"));
+        let damaged = |e: &dyn Display| self.damaged(name, e);
+        let (mut file, info) = self.open_at(name)?;
+        let values = read_f32(&mut file, info.dtype, info.shape.iter().product())
+            .map_err(|e| damaged(&e))?;
+        Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu).map_err(|e| damaged(&e))
+    }
+
+    pub(super) fn read_blocks(
+        &self,
+        name: &str,
+        block: usize,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), WeightsError> {
+        let (mut file, info) = self.open_at(name)?;
+        read_blocks(
+            &mut file,
+            info.dtype,
+            info.shape.iter().product(),
+            block,
+            each,
+        )
+        .map_err(|e| self.damaged(name, &e))
+    }
+
+    /// The file, at the first byte of a tensor.
+    fn open_at(&self, name: &str) -> Result<(File, &Info), WeightsError> {
         let info = self
             .tensors
             .get(name)
-            .ok_or_else(|| damaged("is not in the file".into()))?;
-        let mut file = std::fs::File::open(&self.path).map_err(|e| damaged(e.to_string()))?;
+            .ok_or_else(|| self.damaged(name, &"is not in the file"))?;
+        let mut file = File::open(&self.path).map_err(|e| self.damaged(name, &e))?;
         file.seek(SeekFrom::Start(info.start))
-            .map_err(|e| damaged(e.to_string()))?;
-        let values = read_f32(&mut file, info.dtype, info.shape.iter().product())
-            .map_err(|e| damaged(e.to_string()))?;
-        Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)
-            .map_err(|e| damaged(e.to_string()))
+            .map_err(|e| self.damaged(name, &e))?;
+        Ok((file, info))
+    }
+
+    fn damaged(&self, name: &str, problem: &dyn Display) -> WeightsError {
+        WeightsError::damaged(&self.path, format!("tensor \"{name}\": {problem}"))
     }
 }
 
