@@ -22,7 +22,7 @@ use crate::{
         connection::{self, End},
     },
     metrics::Metrics,
-    model::{Entry, ModelRegistry, load, load::Surroundings},
+    model::{Entry, ModelRegistry, load, surroundings::Surroundings},
     plugin::{INIT_TIMEOUT, PluginSurroundings, Plugins, Stamps, stamps},
     reload::{Reloader, Source},
     shutdown::{Shutdown, Stage},

@@ -22,7 +22,10 @@ use crate::{
     args::{CheckArgs, Cli, Command, ServeArgs},
     config::{Config, ConfigError, Environment, LogConfig, LogLevel},
     metrics::Metrics,
-    model::load::{self, LoadError, Surroundings},
+    model::{
+        load::{self, LoadError},
+        surroundings::Surroundings,
+    },
     plugin::Plugins,
     reload::Source,
     shutdown::{Shutdown, Stage},

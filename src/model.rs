@@ -6,6 +6,7 @@ pub mod fingerprint;
 pub mod load;
 mod memory;
 pub mod prompts;
+pub mod surroundings;
 pub mod tokenizer;
 
 use std::{

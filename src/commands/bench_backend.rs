@@ -25,7 +25,8 @@ use crate::{
     config::{BackendType, Config, Environment, LogLevel, ModelConfig, PrecisionChoice},
     model::{
         engine,
-        load::{self, Plan, Surroundings},
+        load::{self, Plan},
+        surroundings::Surroundings,
         tokenizer::TextTokenizer,
     },
 };

@@ -30,7 +30,8 @@ mod supported {
         config::{BackendConfig, BackendType, Config, Environment, LogLevel, ModelConfig},
         model::{
             engine,
-            load::{self, Plan, Surroundings},
+            load::{self, Plan},
+            surroundings::Surroundings,
         },
     };
 

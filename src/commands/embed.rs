@@ -21,7 +21,7 @@ use crate::{
     config::{CacheConfig, Config, Environment, LogLevel},
     embed::{Embedder, Preprocessed},
     metrics::Metrics,
-    model::{Entry, ModelRegistry, load, load::Surroundings},
+    model::{Entry, ModelRegistry, load, surroundings::Surroundings},
     request::{EmbedRequest, Embedding, Input, Lane, Principal, RequestContext},
 };
 

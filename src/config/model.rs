@@ -133,6 +133,9 @@ pub struct BackendConfig {
     pub precision: PrecisionChoice,
     /// Threads of a matrix product. None means one a physical core, shared among the replicas.
     pub threads: Option<usize>,
+    /// Whether each thread stays on a core of its own, with `cpu`. None means: where the threads of all replicas are as many
+    /// as the physical cores that this process may use.
+    pub pin_threads: Option<bool>,
     /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8.
     pub file: Option<PathBuf>,
 }
@@ -298,6 +301,12 @@ impl ModelConfig {
             problem(
                 "backend.file",
                 "is for type = \"onnx\"; the others read the weights of the model's folder".into(),
+            );
+        }
+        if self.backend.pin_threads.is_some() && self.backend.kind != BackendType::Cpu {
+            problem(
+                "backend.pin_threads",
+                "is for type = \"cpu\"; the others leave their threads to the system".into(),
             );
         }
         let BackendConfig {

@@ -3,7 +3,8 @@
 use embedgate_core::Backend;
 
 use super::{
-    load::{LoadError, Plan, Surroundings},
+    load::{LoadError, Plan},
+    surroundings::Surroundings,
     tokenizer::TextTokenizer,
 };
 use crate::config::{BackendType, ModelConfig, PrecisionChoice};
@@ -142,6 +143,7 @@ pub fn open(
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
                 threads,
+                cores: surroundings.cores(config),
                 precision: config.backend.precision.said().unwrap_or_default(),
             };
             let loaded = embedgate_cpu::CpuBackend::load(&plan.folder, library, options)?;

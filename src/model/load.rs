@@ -1,10 +1,9 @@
 //! Loads a configured model: folder, tokenizer, backend, warm-up.
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
 
 use embedgate_core::{
     Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, Replicas, TokenBatch,
-    library::Candidates,
 };
 use thiserror::Error;
 
@@ -15,11 +14,12 @@ use super::{
     fingerprint::{self, Depth},
     memory,
     prompts::Prompts,
+    surroundings::Surroundings,
     tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
 use crate::{
     batch::{self, Batcher, BatcherConfig, Reload, queue::Budget},
-    config::{Config, Environment, ModelConfig},
+    config::ModelConfig,
     metrics::Metrics,
 };
 
@@ -53,82 +53,6 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
-}
-
-/// What loading needs to know beyond the model's own configuration.
-#[derive(Clone, Debug, Default)]
-pub struct Surroundings {
-    onnxruntime: Candidates,
-    onednn: Candidates,
-    /// Threads of a matrix product where the model's config says nothing.
-    pub default_threads: usize,
-    /// Most inputs in one request.
-    pub max_inputs: usize,
-    /// Where measurements are kept.
-    pub state_folder: Option<PathBuf>,
-    /// Whether the cache outlives the process: then a model is known by all its bytes.
-    pub cache_outlives: bool,
-}
-
-impl Surroundings {
-    /// Looks at the configuration, the environment, the program's own place and the working folder.
-    #[must_use]
-    pub fn new(config: &Config, environment: &Environment) -> Self {
-        let named = config
-            .onnxruntime
-            .library
-            .clone()
-            .or_else(|| environment.get("ORT_DYLIB_PATH").map(PathBuf::from));
-        let folders = |own: &str| {
-            let beside = environment.program_folder().into_iter().flat_map(|beside| {
-                // The last is for a program run from cargo's target folder, wherever it is run.
-                let from_target = beside.join("../../.embedgate").join(own);
-                [beside.to_owned(), beside.join("lib"), from_target]
-            });
-            let here = PathBuf::from(".embedgate").join(own);
-            let system = ["/usr/local/lib/embedgate", "/usr/lib/embedgate"].map(PathBuf::from);
-            beside.chain([here]).chain(system).collect()
-        };
-        // Two threads on one core share its arithmetic, and products are nothing else.
-        let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let default_threads = allowed.min(num_cpus::get_physical()).max(1);
-        Self {
-            onnxruntime: Candidates {
-                named,
-                folders: folders("lib"),
-            },
-            onednn: Candidates {
-                named: config.onednn.library.clone(),
-                folders: folders("onednn"),
-            },
-            default_threads,
-            max_inputs: config.server.max_inputs,
-            state_folder: config
-                .server
-                .state_dir
-                .clone()
-                .or_else(|| environment.state_folder()),
-            cache_outlives: config.cache.file.path.is_some(),
-        }
-    }
-
-    /// Threads of each replica.
-    pub(crate) fn threads(&self, config: &ModelConfig) -> usize {
-        let shared = || (self.default_threads / config.replicas).max(1);
-        config.backend.threads.unwrap_or_else(shared)
-    }
-
-    /// Where ONNX Runtime's library may be.
-    #[must_use]
-    pub fn onnxruntime(&self) -> Candidates {
-        self.onnxruntime.clone()
-    }
-
-    /// Where oneDNN's library may be.
-    #[must_use]
-    pub fn onednn(&self) -> Candidates {
-        self.onednn.clone()
-    }
 }
 
 /// What the files and the configuration together say of a model, before its weights are read.
@@ -434,3 +358,6 @@ fn announce(name: &str, info: &BackendInfo, started: Instant) {
         batch::describe(info)
     );
 }
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests;

@@ -1,5 +1,7 @@
 //! The life of the process: loading, ready, draining, the end; and what each does to clients.
 
+use std::path::Path;
+
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,7 +22,13 @@ async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
     // The head is answered only at the end, so the body's arrival at the server shows in nothing but its work.
     let in_flight = tokio::spawn(client.post(&url).body(body).send());
     let idle = TcpStream::connect(gateway.address()).await.unwrap();
-    while gateway.get("/livez").await.status != 200 {}
+    let is_queue = |name: &str| name.starts_with("embedgate_queue_inputs");
+    while !in_flight.is_finished() {
+        let metrics = gateway.metrics().await;
+        if metrics.iter().any(|(name, n)| is_queue(name) && *n > 0.0) {
+            break;
+        }
+    }
     gateway.signal(libc::SIGTERM);
     gateway.wait_for_log("draining");
     let answer = in_flight.await.unwrap().unwrap();
@@ -53,11 +61,9 @@ async fn new_connections_are_refused_while_draining_and_a_second_signal_ends_at_
     assert!(log.contains("1 connections cut off"), "{log}");
 }
 
-#[tokio::test]
-async fn until_models_are_loaded_requests_get_503_with_retry_after() {
-    // The library is a pipe that nobody writes to: loading waits for ever.
-    let folder = tempfile::tempdir().unwrap();
-    let model = folder.path().join("model");
+/// The config of a model whose weights are a pipe that nobody writes to: loading waits for ever.
+fn stuck_config(folder: &Path) -> String {
+    let model = folder.join("model");
     std::fs::create_dir(&model).unwrap();
     for entry in tiny_bge_m3().read_dir().unwrap() {
         let path = entry.unwrap().path();
@@ -76,7 +82,13 @@ async fn until_models_are_loaded_requests_get_503_with_retry_after() {
         .status()
         .unwrap();
     assert!(made.success());
-    let config = tiny_config("").replace(&format!("{:?}", tiny_bge_m3()), &format!("{model:?}"));
+    tiny_config("").replace(&format!("{:?}", tiny_bge_m3()), &format!("{model:?}"))
+}
+
+#[tokio::test]
+async fn until_models_are_loaded_requests_get_503_with_retry_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = stuck_config(folder.path());
     let gateway = Gateway::start_loading(&config, &[]);
     assert_eq!(gateway.get("/livez").await.status, 200);
     let health = gateway.get("/health").await;
@@ -102,6 +114,25 @@ async fn until_models_are_loaded_requests_get_503_with_retry_after() {
     gateway.signal(libc::SIGTERM);
     let (status, log) = gateway.wait();
     assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_stay_on_cores_of_their_own_where_that_is_set() {
+    let processors = |pin: bool| {
+        let backend = format!("backend = {{ type = \"cpu\", pin_threads = {pin}, ");
+        let config = tiny_config("replicas = 2").replace("backend = { ", &backend);
+        let gateway = Gateway::start(&config);
+        gateway.processors_of_threads("cpu-0")
+    };
+    let free = processors(false);
+    assert!(free.len() == 2 && free[0] == free[1], "{free:?}");
+    let pinned = processors(true);
+    let is_one = |list: &String| list.parse::<usize>().is_ok();
+    assert!(pinned.len() == 2 && pinned.iter().all(is_one), "{pinned:?}");
+    // A machine of one core has no other.
+    let has_more = embedgate_core::cores::physical().len() > 1;
+    assert_eq!(pinned[0] != pinned[1], has_more, "{pinned:?}");
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn cpu_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, ModelFolder) 
         max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: tokenizer(&folder).special_token_ids(),
         threads: 2,
+        cores: Vec::new(),
         precision,
     };
     let library = embedgate_cpu::runtime::load(&library).unwrap();

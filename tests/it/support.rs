@@ -240,6 +240,21 @@ impl Gateway {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// The processors that each thread of this name may run on, as the system lists them.
+    pub(crate) fn processors_of_threads(&self, name: &str) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let read = |task: &Path, file: &str| std::fs::read_to_string(task.join(file)).unwrap();
+        let tasks = tasks.map(|task| task.unwrap().path());
+        let named = tasks.filter(|task| read(task, "comm").trim() == name);
+        let allowed = named.map(|task| {
+            let status = read(&task, "status");
+            let mut lines = status.lines();
+            let line = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            line.unwrap().trim().to_owned()
+        });
+        allowed.collect()
+    }
+
     /// Ends the process as nothing else does: at once.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

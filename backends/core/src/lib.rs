@@ -11,6 +11,7 @@ pub mod backend;
 pub mod batch;
 pub mod classes;
 pub mod conformance;
+pub mod cores;
 pub mod encoder;
 pub mod error;
 pub mod folder;

@@ -29,7 +29,7 @@ pub fn ceiling(
     precision: Precision,
     threads: usize,
 ) -> Result<f64, BackendError> {
-    let (pool, start) = (pool(threads)?, Barrier::new(threads));
+    let (pool, start) = (pool(threads, &[], 0)?, Barrier::new(threads));
     let mut most = 0.0_f64;
     for columns in COLUMNS {
         let rates = pool.broadcast(|_| match precision {

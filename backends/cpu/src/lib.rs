@@ -14,6 +14,7 @@ mod heads;
 mod linear;
 mod load;
 mod onednn;
+mod places;
 mod precision;
 pub mod runtime;
 mod table;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use embedgate_candle::weights::Weights;
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    Pooling, Precision, Replicas, TokenBatch,
+    Pooling, Precision, Replicas, TokenBatch, cores::Core,
 };
 
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
     heads::Heads,
     load::{LoadError, Loader},
     onednn::OneDnnError,
+    places::{Place, Places},
 };
 pub use crate::{
     ceiling::{ceiling, runs},
@@ -50,6 +52,8 @@ pub struct Options {
     pub special_token_ids: Vec<u32>,
     /// Threads of a forward pass.
     pub threads: usize,
+    /// Cores that the threads stay on, by turns with those of the other replicas; none leaves them to the system.
+    pub cores: Vec<Core>,
     /// Number format of the encoder's matrix products.
     pub precision: Precision,
 }
@@ -60,6 +64,8 @@ struct Model {
     pooling: Pooling,
     special_token_ids: Vec<u32>,
     threads: usize,
+    cores: Vec<Core>,
+    places: Places,
     encoder: Encoder,
     heads: Heads,
 }
@@ -69,6 +75,8 @@ pub struct CpuBackend {
     model: Arc<Model>,
     workspace: Workspace,
     pool: rayon::ThreadPool,
+    /// Held, that no other replica takes the cores of the pool.
+    _place: Place,
 }
 
 impl CpuBackend {
@@ -84,7 +92,9 @@ impl CpuBackend {
     ) -> Result<Self, BackendError> {
         let load_error = |e: LoadError| BackendError::Load(e.to_string());
         let weights = Weights::open(&folder.path).map_err(|e| load_error(e.into()))?;
-        let pool = pool(options.threads)?;
+        let places = Places::default();
+        let place = places.take();
+        let pool = pool(options.threads, &options.cores, 0)?;
         let loader = Loader {
             library,
             weights: &weights,
@@ -121,24 +131,35 @@ impl CpuBackend {
             pooling: options.pooling,
             special_token_ids: options.special_token_ids,
             threads: options.threads,
+            cores: options.cores,
+            places,
             encoder,
             heads,
         };
-        Ok(Self::of(Arc::new(model), pool))
+        Ok(Self::of(Arc::new(model), pool, place))
     }
 
-    fn of(model: Arc<Model>, pool: rayon::ThreadPool) -> Self {
+    fn of(model: Arc<Model>, pool: rayon::ThreadPool, place: Place) -> Self {
         Self {
             workspace: Workspace::new(&model.encoder, model.threads),
             model,
             pool,
+            _place: place,
         }
     }
 }
 
-fn pool(threads: usize) -> Result<rayon::ThreadPool, BackendError> {
+/// Threads that stay on cores, from the one at `first` on and round again; where there are none the system chooses.
+fn pool(threads: usize, cores: &[Core], first: usize) -> Result<rayon::ThreadPool, BackendError> {
+    let cores = cores.to_vec();
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
+        .start_handler(move |i| {
+            let core = (first + i).checked_rem(cores.len()).map(|at| cores[at]);
+            if core.is_some_and(|core| !core.pin_this_thread()) {
+                tracing::debug!("the system does not let a thread stay on {core:?}");
+            }
+        })
         .thread_name(|i| format!("cpu-{i}"))
         .build()
         .map_err(|e| BackendError::Load(format!("cannot start {threads} threads: {e}")))
@@ -239,8 +260,9 @@ impl Backend for CpuBackend {
     fn replicas(&self) -> Option<Replicas> {
         let model = Arc::clone(&self.model);
         Some(Arc::new(move || {
-            let pool = pool(model.threads)?;
-            Ok(Box::new(Self::of(Arc::clone(&model), pool)))
+            let place = model.places.take();
+            let pool = pool(model.threads, &model.cores, place.number * model.threads)?;
+            Ok(Box::new(Self::of(Arc::clone(&model), pool, place)))
         }))
     }
 }

@@ -22,6 +22,7 @@ pub(crate) fn load_on(threads: usize, folder: &ModelFolder, precision: Precision
         max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: vec![0, 1, 2, 3],
         threads,
+        cores: Vec::new(),
         precision,
     };
     CpuBackend::load(folder, runtime::load(&library).unwrap(), options).unwrap()

@@ -1,0 +1,106 @@
+//! What loading a model needs to know of the machine and of the rest of the configuration.
+
+use std::path::PathBuf;
+
+use embedgate_core::{cores, library::Candidates};
+
+use crate::config::{Config, Environment, ModelConfig};
+
+/// What loading needs to know beyond the model's own configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    onnxruntime: Candidates,
+    onednn: Candidates,
+    /// Threads of a matrix product where the model's config says nothing.
+    pub default_threads: usize,
+    /// The physical cores that this process may use; none where the system does not say.
+    #[cfg(feature = "cpu")]
+    cores: Vec<cores::Core>,
+    /// Most inputs in one request.
+    pub max_inputs: usize,
+    /// Where measurements are kept.
+    pub state_folder: Option<PathBuf>,
+    /// Whether the cache outlives the process: then a model is known by all its bytes.
+    pub cache_outlives: bool,
+}
+
+impl Surroundings {
+    /// Looks at the configuration, the environment, the program's own place and the working folder.
+    #[must_use]
+    pub fn new(config: &Config, environment: &Environment) -> Self {
+        let named = config
+            .onnxruntime
+            .library
+            .clone()
+            .or_else(|| environment.get("ORT_DYLIB_PATH").map(PathBuf::from));
+        let folders = |own: &str| {
+            let beside = environment.program_folder().into_iter().flat_map(|beside| {
+                // The last is for a program run from cargo's target folder, wherever it is run.
+                let from_target = beside.join("../../.embedgate").join(own);
+                [beside.to_owned(), beside.join("lib"), from_target]
+            });
+            let here = PathBuf::from(".embedgate").join(own);
+            let system = ["/usr/local/lib/embedgate", "/usr/lib/embedgate"].map(PathBuf::from);
+            beside.chain([here]).chain(system).collect()
+        };
+        // Two threads on one core share its arithmetic, and products are nothing else.
+        let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = cores::physical();
+        let n_cores = match cores.len() {
+            0 => num_cpus::get_physical(),
+            n => n,
+        };
+        let default_threads = allowed.min(n_cores).max(1);
+        Self {
+            onnxruntime: Candidates {
+                named,
+                folders: folders("lib"),
+            },
+            onednn: Candidates {
+                named: config.onednn.library.clone(),
+                folders: folders("onednn"),
+            },
+            default_threads,
+            #[cfg(feature = "cpu")]
+            cores,
+            max_inputs: config.server.max_inputs,
+            state_folder: config
+                .server
+                .state_dir
+                .clone()
+                .or_else(|| environment.state_folder()),
+            cache_outlives: config.cache.file.path.is_some(),
+        }
+    }
+
+    /// Threads of each replica.
+    pub(crate) fn threads(&self, config: &ModelConfig) -> usize {
+        let shared = || (self.default_threads / config.replicas).max(1);
+        config.backend.threads.unwrap_or_else(shared)
+    }
+
+    /// The cores that the threads of a model's replicas stay on; none where the system chooses. It does where they would not
+    /// fill the machine: another process that pins its own might take the same cores and leave the others idle.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn cores(&self, config: &ModelConfig) -> Vec<cores::Core> {
+        let n_threads = self.threads(config) * config.replicas;
+        let fills = n_threads == self.cores.len() && self.default_threads == self.cores.len();
+        if config.backend.pin_threads.unwrap_or(fills) {
+            self.cores.clone()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Where ONNX Runtime's library may be.
+    #[must_use]
+    pub fn onnxruntime(&self) -> Candidates {
+        self.onnxruntime.clone()
+    }
+
+    /// Where oneDNN's library may be.
+    #[must_use]
+    pub fn onednn(&self) -> Candidates {
+        self.onednn.clone()
+    }
+}
