@@ -11,7 +11,6 @@ mod plugin;
 use std::{
     io::{self, Write},
     path::Path,
-    process::ExitCode,
 };
 
 use anyhow::Context;
@@ -63,7 +62,7 @@ impl From<anyhow::Error> for Failure {
 
 /// Runs the command and returns the exit code.
 #[must_use]
-pub fn run(cli: Cli) -> ExitCode {
+pub fn run(cli: Cli) -> u8 {
     let environment = Environment::current();
     let config = cli.config.as_deref();
     let result = match cli.command {
@@ -87,13 +86,13 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     telemetry::flush();
     let (code, error) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) => return 0,
         Err(Failure::Config(error)) => (BAD_CONFIG, error),
         Err(Failure::Running(error)) => (1, error),
     };
     // The last words go to standard error as they are; an error means that nobody reads.
     drop(writeln!(io::stderr(), "embedgate: {error:#}"));
-    code.into()
+    code
 }
 
 fn serve(file: Option<&Path>, args: ServeArgs, environment: &Environment) -> Result<(), Failure> {

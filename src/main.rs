@@ -1,21 +1,24 @@
 //! The program: command line, configuration, build, serve, exit code.
 
-use std::process::ExitCode;
+use std::io::Write;
 
 use clap::Parser;
 use embedgate::{args::Cli, commands};
 
-fn main() -> ExitCode {
-    match Cli::try_parse() {
+fn main() -> ! {
+    let code = match Cli::try_parse() {
         Ok(cli) => commands::run(cli),
         Err(error) => {
             // Help and version are asked for; anything else is a mistake. An error means that nobody reads.
             drop(error.print());
             if error.use_stderr() {
-                commands::BAD_USAGE.into()
+                commands::BAD_USAGE
             } else {
-                ExitCode::SUCCESS
+                0
             }
         }
-    }
+    };
+    drop(std::io::stdout().flush());
+    // At once: exit handlers of oneDNN and ONNX Runtime would free what a thread that still loads or runs is using.
+    signal_hook::low_level::exit(code.into())
 }

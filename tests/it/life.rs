@@ -116,6 +116,20 @@ async fn until_models_are_loaded_requests_get_503_with_retry_after() {
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
+#[test]
+fn a_signal_in_the_midst_of_loading_ends_the_process_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = stuck_config(folder.path());
+    // Most moments are harmless: the library of the products is being made ready for some milliseconds.
+    for _ in 0..20 {
+        let gateway = Gateway::start_loading(&config, &[]);
+        gateway.wait_for_log("loading model");
+        gateway.signal(libc::SIGTERM);
+        let (status, log) = gateway.wait();
+        assert_eq!(status.code(), Some(0), "{status}: {log}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn threads_stay_on_cores_of_their_own_where_that_is_set() {
