@@ -64,6 +64,10 @@ impl WeightsError {
             problem: problem.to_string(),
         }
     }
+
+    fn tensor(path: &Path, name: &str, problem: impl std::fmt::Display) -> Self {
+        Self::damaged(path, format!("tensor \"{name}\": {problem}"))
+    }
 }
 
 enum File {

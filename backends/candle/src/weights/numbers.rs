@@ -9,6 +9,9 @@ pub(super) fn is_supported(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64)
 }
 
+/// Bytes read at once: beside the result nothing large is held.
+const BUFFER: usize = 1 << 20;
+
 /// Reads `n` numbers.
 pub(super) fn read_f32(
     reader: &mut (impl Read + ?Sized),
@@ -16,7 +19,7 @@ pub(super) fn read_f32(
     n: usize,
 ) -> io::Result<Vec<f32>> {
     let mut values = Vec::with_capacity(n);
-    append(reader, dtype, n, &mut values)?;
+    append(reader, dtype, n, &mut buffer(dtype, n), &mut values)?;
     Ok(values)
 }
 
@@ -28,30 +31,37 @@ pub(super) fn read_blocks(
     block: usize,
     each: &mut dyn FnMut(&[f32]),
 ) -> io::Result<()> {
-    let mut values = Vec::with_capacity(n.min(block));
+    let most = n.min(block);
+    let (mut buffer, mut values) = (buffer(dtype, most), Vec::with_capacity(most));
     let mut left = n;
     while left > 0 {
         let count = left.min(block);
         values.clear();
-        append(reader, dtype, count, &mut values)?;
+        append(reader, dtype, count, &mut buffer, &mut values)?;
         each(&values);
         left -= count;
     }
     Ok(())
 }
 
-/// Appends `n` numbers, read through a buffer of 1 MiB: beside the result nothing large is held.
+/// Room for so many numbers, or for a part of them.
+fn buffer(dtype: DType, n: usize) -> Vec<u8> {
+    vec![0; (n * dtype.size_in_bytes()).min(BUFFER)]
+}
+
+/// Appends `n` numbers, read through the buffer.
 fn append(
     reader: &mut (impl Read + ?Sized),
     dtype: DType,
     n: usize,
+    buffer: &mut [u8],
     values: &mut Vec<f32>,
 ) -> io::Result<()> {
     let size = dtype.size_in_bytes();
     let end = values.len() + n;
-    let mut buffer = vec![0; (n * size).min(1 << 20)];
     while values.len() < end {
-        let bytes = &mut buffer[..((end - values.len()) * size).min(1 << 20)];
+        let most = ((end - values.len()) * size).min(buffer.len());
+        let bytes = &mut buffer[..most];
         reader.read_exact(bytes)?;
         match dtype {
             DType::F16 => {

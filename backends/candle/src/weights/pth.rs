@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Display,
     fs::File,
     io::{self, BufReader, Read},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -83,8 +82,8 @@ impl PthFile {
         let n = info.layout.shape().elem_count();
         let values = self
             .with_entry(info, |entry| read_f32(entry, info.dtype, n))
-            .map_err(|e| self.damaged(name, &e))?;
-        tensor(values, info).map_err(|e| self.damaged(name, &e))
+            .map_err(|e| WeightsError::tensor(&self.path, name, e))?;
+        tensor(values, info).map_err(|e| WeightsError::tensor(&self.path, name, e))
     }
 
     pub(super) fn read_blocks(
@@ -98,11 +97,11 @@ impl PthFile {
         if info.layout.is_contiguous() {
             return self
                 .with_entry(info, |entry| read_blocks(entry, info.dtype, n, block, each))
-                .map_err(|e| self.damaged(name, &e));
+                .map_err(|e| WeightsError::tensor(&self.path, name, e));
         }
         // Its rows do not lie one after the other.
         let values = self.read(name)?.flatten_all().and_then(|all| all.to_vec1());
-        let values: Vec<f32> = values.map_err(|e| self.damaged(name, &e))?;
+        let values: Vec<f32> = values.map_err(|e| WeightsError::tensor(&self.path, name, e))?;
         values.chunks(block).for_each(each);
         Ok(())
     }
@@ -110,11 +109,7 @@ impl PthFile {
     fn info(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
         self.tensors
             .get(name)
-            .ok_or_else(|| self.damaged(name, &"is not in the file"))
-    }
-
-    fn damaged(&self, name: &str, problem: &dyn Display) -> WeightsError {
-        WeightsError::damaged(&self.path, format!("tensor \"{name}\": {problem}"))
+            .ok_or_else(|| WeightsError::tensor(&self.path, name, "is not in the file"))
     }
 
     /// Lends a tensor's bytes to `read`, and reads the rest of their entry for its checksum.

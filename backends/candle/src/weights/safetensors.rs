@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Display,
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::{Component, Path, PathBuf},
@@ -87,11 +86,11 @@ impl SafetensorsFile {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
-        let damaged = |e: &dyn Display| self.damaged(name, e);
         let (mut file, info) = self.open_at(name)?;
         let values = read_f32(&mut file, info.dtype, info.shape.iter().product())
-            .map_err(|e| damaged(&e))?;
-        Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu).map_err(|e| damaged(&e))
+            .map_err(|e| WeightsError::tensor(&self.path, name, e))?;
+        Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)
+            .map_err(|e| WeightsError::tensor(&self.path, name, e))
     }
 
     pub(super) fn read_blocks(
@@ -108,7 +107,7 @@ impl SafetensorsFile {
             block,
             each,
         )
-        .map_err(|e| self.damaged(name, &e))
+        .map_err(|e| WeightsError::tensor(&self.path, name, e))
     }
 
     /// The file, at the first byte of a tensor.
@@ -116,15 +115,12 @@ impl SafetensorsFile {
         let info = self
             .tensors
             .get(name)
-            .ok_or_else(|| self.damaged(name, &"is not in the file"))?;
-        let mut file = File::open(&self.path).map_err(|e| self.damaged(name, &e))?;
+            .ok_or_else(|| WeightsError::tensor(&self.path, name, "is not in the file"))?;
+        let mut file =
+            File::open(&self.path).map_err(|e| WeightsError::tensor(&self.path, name, e))?;
         file.seek(SeekFrom::Start(info.start))
-            .map_err(|e| self.damaged(name, &e))?;
+            .map_err(|e| WeightsError::tensor(&self.path, name, e))?;
         Ok((file, info))
-    }
-
-    fn damaged(&self, name: &str, problem: &dyn Display) -> WeightsError {
-        WeightsError::damaged(&self.path, format!("tensor \"{name}\": {problem}"))
     }
 }
 
