@@ -11,9 +11,10 @@ use embedgate_core::{
 use embedgate_cpu::CpuBackend;
 use embedgate_onnx::OnnxBackend;
 use safetensors::SafeTensors;
+use serde_json::json;
 
 use crate::support::{
-    converted_in, cosine, fixtures, max_difference, minilm, root, texts, tiny_bge_m3,
+    Gateway, converted_in, cosine, fixtures, max_difference, minilm, root, texts, tiny_bge_m3,
 };
 
 /// What the reference promises: f32 on another library sums in another order.
@@ -301,6 +302,26 @@ fn coarser_precisions_stay_near_sentence_transformers() {
         let worst = cosines.iter().copied().fold(1.0, f64::min);
         println!("{how}: cosine {of_all:.6} on average, {worst:.6} at least");
         assert!(of_all >= mean && worst >= least, "{how}: {of_all} {worst}");
+    }
+}
+
+/// Without products of bfloat16 attention is in f32, under bytes.
+#[tokio::test]
+async fn bytes_are_as_near_on_processors_without_bfloat16() {
+    let path = minilm();
+    let backend = "{ type = \"cpu\", precision = \"int8\", threads = 2 }";
+    let config = format!(
+        "[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n[models.m]\npath = {path:?}\nbackend = {backend}\n"
+    );
+    let variables = [("DNNL_MAX_CPU_ISA", "AVX512_CORE_VNNI")];
+    let gateway = Gateway::start_loading(&config, &variables);
+    gateway.wait_for_log("\"message\":\"ready\"");
+    let got = gateway.vectors("m", &json!(texts())).await;
+    let expected = Reference::open("minilm_reference.safetensors").rows("vectors", 384);
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(&expected) {
+        let cosine = cosine(got, expected);
+        assert!(cosine >= 0.998, "{cosine}");
     }
 }
 

@@ -10,7 +10,6 @@ use rayon::{
 use crate::{
     linear::{Operand, Target},
     onednn::Format,
-    precision::between,
     vector::{Norm, Rounded, quantize, round},
 };
 
@@ -21,6 +20,8 @@ const ROWS_AT_ONCE: usize = 8;
 pub(crate) struct Rows {
     pub(crate) width: usize,
     precision: Precision,
+    /// Of what is written.
+    between: Format,
     floats: Vec<f32>,
     halves: Vec<bf16>,
     bytes: Vec<i8>,
@@ -28,10 +29,11 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    pub(crate) fn new(width: usize, precision: Precision) -> Self {
+    pub(crate) fn new(width: usize, precision: Precision, between: Format) -> Self {
         Self {
             width,
             precision,
+            between,
             floats: Vec::new(),
             halves: Vec::new(),
             bytes: Vec::new(),
@@ -42,7 +44,7 @@ impl Rows {
     /// Makes room for so many rows, without changing those that are there. Rows that are new are zeros.
     pub(crate) fn resize(&mut self, rows: usize) {
         let n = rows * self.width;
-        match between(self.precision) {
+        match self.between {
             Format::F32 => resize(&mut self.floats, n),
             Format::Bf16 | Format::S8 => resize(&mut self.halves, n),
         }
@@ -63,7 +65,7 @@ impl Rows {
     /// Makes the rows from here on zeros: nobody wrote them, and what is left of an earlier batch may be no number.
     pub(crate) fn clear_from(&mut self, row: usize) {
         let first = row * self.width;
-        match between(self.precision) {
+        match self.between {
             Format::F32 => self.floats[first..].fill(0.0),
             Format::Bf16 | Format::S8 => self.halves[first..].fill(bf16::ZERO),
         }
@@ -71,7 +73,7 @@ impl Rows {
 
     /// To be written by a product.
     pub(crate) fn target(&mut self) -> Target<'_> {
-        match between(self.precision) {
+        match self.between {
             Format::F32 => Target::F32(&mut self.floats),
             Format::Bf16 | Format::S8 => Target::Bf16(&mut self.halves),
         }
@@ -91,16 +93,11 @@ impl Rows {
         if self.precision != Precision::Int8 {
             return;
         }
-        let (n, width) = (ROWS_AT_ONCE * self.width, self.width);
-        let halves = self.halves.par_chunks(n);
-        let bytes = self.bytes.par_chunks_mut(n);
-        let scales = self.scales.par_chunks_mut(ROWS_AT_ONCE);
-        halves.zip(bytes).zip(scales).for_each_init(
-            || vec![0.0; width],
-            |rotated, ((halves, bytes), scales)| {
-                quantize_rows(halves, width, rotated, bytes, scales);
-            },
-        );
+        let (width, bytes, scales) = (self.width, &mut self.bytes, &mut self.scales);
+        match self.between {
+            Format::F32 => quantize_all(&self.floats, width, bytes, scales),
+            Format::Bf16 | Format::S8 => quantize_all(&self.halves, width, bytes, scales),
+        }
     }
 
     /// `x = LayerNorm(x)`, row by row, and these rows are `x` as a product reads it.
@@ -134,6 +131,17 @@ impl Rows {
             }
         }
     }
+}
+
+/// Rounds rows to bytes, on all threads.
+fn quantize_all<T: Rounded>(rows: &[T], width: usize, bytes: &mut [i8], scales: &mut [f32]) {
+    let n = ROWS_AT_ONCE * width;
+    let bytes = bytes.par_chunks_mut(n);
+    let scales = scales.par_chunks_mut(ROWS_AT_ONCE);
+    rows.par_chunks(n).zip(bytes).zip(scales).for_each_init(
+        || vec![0.0; width],
+        |rotated, ((rows, bytes), scales)| quantize_rows(rows, width, rotated, bytes, scales),
+    );
 }
 
 /// Rounds rows to bytes, by way of one row's memory.

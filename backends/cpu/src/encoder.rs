@@ -17,7 +17,6 @@ use crate::{
     linear::{Linear, ROW_STEP, Target},
     load::{LoadError, Loader},
     onednn::{Format, OneDnnError},
-    precision::between,
     table::Table,
     vector::Norm,
 };
@@ -26,6 +25,7 @@ use crate::{
 pub(crate) struct Encoder {
     config: EncoderConfig,
     precision: Precision,
+    between: Format,
     word: Table,
     position: Table,
     segment: Vec<f32>,
@@ -58,18 +58,19 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub(crate) fn new(encoder: &Encoder, threads: usize) -> Self {
-        let (width, precision) = (encoder.config.hidden_size, encoder.precision);
+        let width = encoder.config.hidden_size;
         // Attention reads what is between products as it is.
-        let as_written = match precision {
-            Precision::F32 => Precision::F32,
-            Precision::Bf16 | Precision::Int8 => Precision::Bf16,
+        let as_written = match encoder.between {
+            Format::F32 => Precision::F32,
+            Format::Bf16 | Format::S8 => Precision::Bf16,
         };
+        let rows = |width, precision| Rows::new(width, precision, encoder.between);
         Self {
             x: Vec::new(),
-            hidden: Rows::new(width, precision),
-            qkv: Rows::new(3 * width, as_written),
-            contexts: Rows::new(width, precision),
-            wide: Rows::new(encoder.config.intermediate_size, precision),
+            hidden: rows(width, encoder.precision),
+            qkv: rows(3 * width, as_written),
+            contexts: rows(width, encoder.precision),
+            wide: rows(encoder.config.intermediate_size, encoder.precision),
             floats: (0..threads).map(|_| Mutex::default()).collect(),
             halves: (0..threads).map(|_| Mutex::default()).collect(),
         }
@@ -92,8 +93,8 @@ impl Encoder {
         };
         let shape = [config.type_vocabulary_size, width];
         let layers = (0..config.n_layers).map(|i| Layer::load(config, loader, i));
-        let between = between(loader.precision);
-        let attention = Attention::new(loader.library, between, config.n_heads, config.head_size());
+        let (n_heads, head_size) = (config.n_heads, config.head_size());
+        let attention = Attention::new(loader.library, loader.between, n_heads, head_size);
         Ok(Self {
             word: table("word", config.vocabulary_size)?,
             position: table("position", config.max_position_embeddings)?,
@@ -102,6 +103,7 @@ impl Encoder {
             layers: layers.collect::<Result<_, _>>()?,
             attention,
             precision: loader.precision,
+            between: loader.between,
             config: config.clone(),
         })
     }
@@ -191,7 +193,7 @@ impl Encoder {
             halves,
         } = workspace;
         let offsets = batch.offsets();
-        match between(self.precision) {
+        match self.between {
             Format::F32 => {
                 let contexts = contexts.floats();
                 self.attention
@@ -237,14 +239,13 @@ impl Layer {
     fn load(config: &EncoderConfig, loader: &Loader<'_>, i: usize) -> Result<Self, LoadError> {
         let (width, ffn) = (config.hidden_size, config.intermediate_size);
         let at = |name: &str| format!("encoder.layer.{i}.{name}");
-        let between = between(loader.precision);
         let out = at("attention.output.dense");
         let (up, activation) = (at("intermediate.dense"), Some(config.activation));
         Ok(Self {
             qkv: loader.fused_qkv(config, i)?,
             out: loader.linear(&out, [width, width], None, Format::F32)?,
             attention_norm: loader.norm(&at("attention.output.LayerNorm"), config)?,
-            up: loader.linear(&up, [ffn, width], activation, between)?,
+            up: loader.linear(&up, [ffn, width], activation, loader.between)?,
             down: loader.linear(&at("output.dense"), [width, ffn], None, Format::F32)?,
             norm: loader.norm(&at("output.LayerNorm"), config)?,
         })

@@ -35,6 +35,7 @@ use crate::{
     load::{LoadError, Loader},
     onednn::OneDnnError,
     places::{Place, Places},
+    precision::between,
 };
 pub use crate::{
     ceiling::{ceiling, runs},
@@ -99,6 +100,7 @@ impl CpuBackend {
             library,
             weights: &weights,
             precision: options.precision,
+            between: between(options.precision, library.instructions()),
             threads: options.threads,
         };
         let loaded = pool.install(|| {

@@ -7,7 +7,6 @@ use thiserror::Error;
 use crate::{
     linear::{Form, Linear},
     onednn::{Format, Library, OneDnnError},
-    precision::between,
     table::Table,
     vector::Norm,
 };
@@ -26,6 +25,8 @@ pub(crate) struct Loader<'a> {
     pub(crate) library: &'static Library,
     pub(crate) weights: &'a Weights,
     pub(crate) precision: Precision,
+    /// Of what is between products.
+    pub(crate) between: Format,
     pub(crate) threads: usize,
 }
 
@@ -106,7 +107,7 @@ impl Loader<'_> {
         let form = Form {
             precision: self.precision,
             activation: None,
-            dst: between(self.precision),
+            dst: self.between,
             threads: self.threads,
         };
         Ok(Linear::pack(self.library, form, &weight, &bias)?)
