@@ -1,4 +1,4 @@
-"""Measures a full-size bge-m3 on the CPU: sentence-transformers, and embedgate with each of its backends and precisions.
+"""Measures a full-size bge-m3 on the CPU: sentence-transformers, embedgate by backend and precision, and bge-m3-lite.
 
     python3 -m venv v && v/bin/pip install sentence-transformers==6.2.0
     v/bin/python benches/make_bge_m3.py models/bge-m3-random
@@ -6,14 +6,19 @@
     target/release/embedgate convert models/bge-m3-random --precision int8
     v/bin/python benches/compare_bge_m3.py models/bge-m3-random
 
+bge-m3-lite, a library for this one model on onnxruntime, is measured beside them when asked for:
+
+    v/bin/pip install bge-m3-lite==0.6.2 onnx sympy
+    v/bin/python benches/make_bge_m3_lite.py models/bge-m3-random
+    v/bin/python benches/compare_bge_m3.py models/bge-m3-random --lite models/bge-m3-random/lite
+
 All run side by side, take turns in each round, and use the same number of threads; embedgate is measured over
 HTTP, its cache off. Printed are the time from start to ready (file in the page cache), the median of tokens a second by
 shape (sequences x tokens), the ratio to sentence-transformers in the same rounds, and the process's memory: resident
 once it is ready, at its peak, and at its peak after one sequence of 8192 tokens.
 
 "mixed" is 64 texts of 10 to 512 tokens, the logarithm of the length normally distributed, in one request; "clients" are other
-texts of the same lengths, one a request, from 16 clients at once. sentence-transformers has one caller: there it is the
-speed of "mixed".
+texts of the same lengths, one a request, from 16 clients at once. A library has one caller: there it is the speed of "mixed".
 """
 
 import argparse
@@ -29,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 SHAPES = [(1, 16), (1, 128), (8, 128), (4, 512)]
 LONG = 8192
@@ -96,15 +102,14 @@ class Server:
         self.process.wait()
 
 
-class SentenceTransformers:
-    """The library in a process of its own, fed by a pipe."""
+class Library:
+    """A Python library in a process of its own, fed by a pipe."""
 
-    name = "sentence-transformers f32"
-
-    def __init__(self, model: str, threads: int) -> None:
+    def __init__(self, name: str, folder: str, threads: int) -> None:
+        self.name = name
         started = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, __file__, model, "--worker", str(threads)],
+            [sys.executable, __file__, folder, "--worker", name, "--threads", str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
         assert self.process.stdout.readline() == "ready\n"
@@ -123,17 +128,35 @@ class SentenceTransformers:
         self.process.wait()
 
 
-def worker(model: str, threads: int) -> None:
+def worker(name: str, folder: str, threads: int) -> None:
+    library, _, precision = name.partition(" ")
+    if library == "bge-m3-lite":
+        encode = bge_m3_lite(folder, precision, threads)
+    else:
+        encode = sentence_transformers(folder, threads)
+    encode(["warm-up"])
+    print("ready", flush=True)
+    for line in sys.stdin:
+        encode(json.loads(line))
+        print("done", flush=True)
+
+
+def sentence_transformers(folder: str, threads: int) -> Callable:
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(threads)
-    loaded = SentenceTransformer(model, device="cpu")
-    loaded.encode(["warm-up"])
-    print("ready", flush=True)
-    for line in sys.stdin:
-        loaded.encode(json.loads(line), batch_size=32, normalize_embeddings=True)
-        print("done", flush=True)
+    loaded = SentenceTransformer(folder, device="cpu")
+    return lambda texts: loaded.encode(texts, batch_size=32, normalize_embeddings=True)
+
+
+def bge_m3_lite(folder: str, precision: str, threads: int) -> Callable:
+    from bge_m3_lite import BGEM3Embedder, hub
+
+    # The package deletes and downloads whatever has not the digest of the hub's file; no setting leaves local files alone.
+    hub.ensure_files = lambda files, cache_dir, quiet: {f.name: pathlib.Path(cache_dir) / f.name for f in files}
+    precision = {"f32": "fp32", "int8": "int8"}[precision]
+    return BGEM3Embedder(cache_dir=folder, precision=precision, num_threads=threads).encode
 
 
 def memory_mib(pid: int, which: str) -> int:
@@ -154,11 +177,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backends", default="cpu f32,cpu bf16,cpu int8,candle f32,onnx f32,onnx int8")
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--lite", help="the folder made by make_bge_m3_lite.py")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     model = str(pathlib.Path(args.model).resolve())
     if args.worker:
-        worker(model, args.worker)
+        worker(args.worker, model, args.threads)
         return
 
     from tokenizers import Tokenizer
@@ -170,8 +194,10 @@ def main() -> None:
     for n, tokens in SHAPES:
         assert all(len(tokenizer.encode(t).ids) == tokens for t in texts_of(rng, words, n, tokens))
 
-    systems = [SentenceTransformers(model, args.threads)]
+    systems = [Library("sentence-transformers f32", model, args.threads)]
     systems += [Server(args.program, model, backend, args.threads) for backend in args.backends.split(",")]
+    if args.lite:
+        systems += [Library(f"bge-m3-lite {precision}", args.lite, args.threads) for precision in ["f32", "int8"]]
     idle = {s.name: s.memory_mib("VmRSS") for s in systems}
     loads = [f"{n}x{t}" for n, t in SHAPES] + ["mixed", "clients"]
     speeds = {(s.name, load): [] for s in systems for load in loads}
@@ -184,7 +210,7 @@ def main() -> None:
             for system in systems:
                 if round_ == 0 and not shape:
                     continue
-                if load == "clients" and system is systems[0]:
+                if load == "clients" and isinstance(system, Library):
                     speeds[system.name, load].append(speeds[system.name, "mixed"][-1])
                     continue
                 started = time.perf_counter()
