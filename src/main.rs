@@ -18,6 +18,7 @@ fn main() -> ! {
             }
         }
     };
+    // An error means that nobody reads.
     drop(std::io::stdout().flush());
     // At once: exit handlers of oneDNN and ONNX Runtime would free what a thread that still loads or runs is using.
     signal_hook::low_level::exit(code.into())

@@ -175,10 +175,9 @@ fn ceiling(
     if !embedgate_cpu::runs(library, precision) {
         return Ok(None);
     }
-    // Attention is in bfloat16 where layers are in bytes, but for ONNX Runtime, which has it in f32.
-    let of_attention = match (model.backend.kind, precision) {
-        (BackendType::Onnx, _) | (_, Precision::F32) => Precision::F32,
-        (_, Precision::Bf16 | Precision::Int8) => Precision::Bf16,
+    let of_attention = match model.backend.kind {
+        BackendType::Onnx => Precision::F32,
+        _ => embedgate_cpu::of_attention(precision, library.instructions()),
     };
     let measured = |precision| {
         embedgate_cpu::ceiling(library, precision, threads).context("the ceiling is not known")

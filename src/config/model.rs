@@ -134,7 +134,7 @@ pub struct BackendConfig {
     /// Threads of a matrix product. None means one a physical core, shared among the replicas.
     pub threads: Option<usize>,
     /// Whether each thread stays on a core of its own, with `cpu`. None means: where the threads of all replicas are as many
-    /// as the physical cores that this process may use.
+    /// as the physical cores that this process may use, without a quota below them.
     pub pin_threads: Option<bool>,
     /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8.
     pub file: Option<PathBuf>,

@@ -232,8 +232,8 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
     move |source| LoadError::System { what, source }
 }
 
-/// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost. Where replicas share
-/// weights, these are read again only when nothing runs with the ones that are there.
+/// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost. With the weights in
+/// memory where replicas can share them, else with those of the files.
 fn reload(
     config: &ModelConfig,
     surroundings: &Surroundings,
@@ -241,19 +241,10 @@ fn reload(
 ) -> Reload {
     let (config, surroundings) = (config.clone(), surroundings.clone());
     Arc::new(move || {
-        let shared = sharing.as_ref().map(|(replicas, tokenizer)| {
+        if let Some((replicas, tokenizer)) = &sharing {
             let mut backend = replicas()?;
             warm_up(backend.as_mut(), tokenizer)?;
-            Ok::<_, LoadError>(backend)
-        });
-        match shared {
-            Some(Ok(backend)) => return Ok(backend),
-            Some(Err(error)) => tracing::warn!(
-                error = %error,
-                "{} does not run with its weights in memory, reading them again: {error}",
-                config.path.display()
-            ),
-            None => {}
+            return Ok(backend);
         }
         let plan = plan(&config)?;
         let tokenizer = tokenizer(&plan)?;

@@ -79,13 +79,12 @@ impl Surroundings {
         config.backend.threads.unwrap_or_else(shared)
     }
 
-    /// The cores that the threads of a model's replicas stay on; none where the system chooses. It does where they would not
-    /// fill the machine: another process that pins its own might take the same cores and leave the others idle.
+    /// The cores that the threads of a model's replicas stay on; none where the system chooses.
     #[cfg(feature = "cpu")]
     pub(crate) fn cores(&self, config: &ModelConfig) -> Vec<cores::Core> {
         let n_threads = self.threads(config) * config.replicas;
-        let fills = n_threads == self.cores.len() && self.default_threads == self.cores.len();
-        if config.backend.pin_threads.unwrap_or(fills) {
+        let fills = || fills(n_threads, self.default_threads, self.cores.len());
+        if config.backend.pin_threads.unwrap_or_else(fills) {
             self.cores.clone()
         } else {
             Vec::new()
@@ -102,5 +101,32 @@ impl Surroundings {
     #[must_use]
     pub fn onednn(&self) -> Candidates {
         self.onednn.clone()
+    }
+}
+
+/// Whether so many threads fill the machine. Where they do not, another process that pins its own might take the same cores
+/// and leave the others idle; where a quota allows fewer than there are cores, the system has to move them.
+#[cfg(feature = "cpu")]
+fn fills(n_threads: usize, allowed: usize, n_cores: usize) -> bool {
+    n_threads == n_cores && allowed == n_cores
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_fill_the_machine_where_each_core_has_one_and_no_quota_is_below() {
+        for (n_threads, allowed, n_cores, expected) in [
+            (4, 4, 4, true),
+            (2, 4, 4, false),
+            (8, 4, 4, false),
+            (4, 2, 4, false),
+            // The system does not say which cores there are.
+            (4, 4, 0, false),
+        ] {
+            let is_full = fills(n_threads, allowed, n_cores);
+            assert_eq!(is_full, expected, "{n_threads} {allowed} {n_cores}");
+        }
     }
 }

@@ -23,7 +23,8 @@ async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
     let in_flight = tokio::spawn(client.post(&url).body(body).send());
     let idle = TcpStream::connect(gateway.address()).await.unwrap();
     let is_queue = |name: &str| name.starts_with("embedgate_queue_inputs");
-    while !in_flight.is_finished() {
+    loop {
+        assert!(!in_flight.is_finished(), "nothing is left to drain");
         let metrics = gateway.metrics().await;
         if metrics.iter().any(|(name, n)| is_queue(name) && *n > 0.0) {
             break;

@@ -219,7 +219,7 @@ impl Weights {
     }
 
     /// Lends the rows of a matrix in their order, many at a time, with the number of the first of them. Beside what
-    /// `use_them` keeps, 16 MiB are held, however large the matrix is.
+    /// `use_them` keeps, 16 MiB are held, however large the matrix is; the matrix, where a checkpoint has it column by column.
     ///
     /// # Errors
     /// As [`Weights::tensor`]. What was lent before a part that cannot be read is of no use then.

@@ -1,7 +1,7 @@
 //! The processor's cores: how many there are for arithmetic, and threads that stay on theirs.
 
 /// A core, by one of its logical processors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Core(usize);
 
 impl Core {

@@ -6,8 +6,12 @@ use embedgate_core::{BackendError, Precision};
 use half::bf16;
 
 use crate::{
-    onednn::{Columns, Format, Library, Number, OneDnnError, Product, Right, Shape, Tile, Weights},
+    onednn::{
+        Columns, Format, Instructions, Library, Number, OneDnnError, Product, Right, Shape, Tile,
+        Weights,
+    },
     pool,
+    precision::of_attention,
 };
 
 const ROWS: usize = 128;
@@ -29,7 +33,7 @@ pub fn ceiling(
     precision: Precision,
     threads: usize,
 ) -> Result<f64, BackendError> {
-    let (pool, start) = (pool(threads, &[], 0)?, Barrier::new(threads));
+    let (pool, start) = (pool(threads, &[])?, Barrier::new(threads));
     let mut most = 0.0_f64;
     for columns in COLUMNS {
         let rates = pool.broadcast(|_| match precision {
@@ -45,7 +49,7 @@ pub fn ceiling(
     Ok(most)
 }
 
-/// Whether the library has all products of this precision on this processor.
+/// Whether the library has all products of this precision on this processor, and computes them as they are.
 #[must_use]
 pub fn runs(library: &'static Library, precision: Precision) -> bool {
     fn tried<T: Number>(library: &'static Library) -> bool {
@@ -56,8 +60,14 @@ pub fn runs(library: &'static Library, precision: Precision) -> bool {
     match precision {
         Precision::F32 => tried::<f32>(library),
         Precision::Bf16 => tried::<bf16>(library),
-        // Attention is in bfloat16.
-        Precision::Int8 => tried::<i8>(library) && tried::<bf16>(library),
+        Precision::Int8 => {
+            let instructions = library.instructions();
+            // Without dot products of bytes the library adds pairs of products in 16 bits, which do not hold them: the least
+            // cosine of the real all-MiniLM-L6-v2 falls from 0.9987 to 0.986.
+            instructions >= Instructions::Avx512Vnni
+                && tried::<i8>(library)
+                && runs(library, of_attention(precision, instructions))
+        }
     }
 }
 

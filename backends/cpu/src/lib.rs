@@ -34,12 +34,13 @@ use crate::{
     heads::Heads,
     load::{LoadError, Loader},
     onednn::OneDnnError,
-    places::{Place, Places},
-    precision::between,
+    places::{PLACES, Place},
+    precision::operands,
 };
 pub use crate::{
     ceiling::{ceiling, runs},
     onednn::{Instructions, Library},
+    precision::of_attention,
 };
 
 /// What is chosen when a model is loaded.
@@ -53,7 +54,7 @@ pub struct Options {
     pub special_token_ids: Vec<u32>,
     /// Threads of a forward pass.
     pub threads: usize,
-    /// Cores that the threads stay on, by turns with those of the other replicas; none leaves them to the system.
+    /// Cores that the threads stay on, each on the one with the fewest threads then; none leaves them to the system.
     pub cores: Vec<Core>,
     /// Number format of the encoder's matrix products.
     pub precision: Precision,
@@ -66,7 +67,6 @@ struct Model {
     special_token_ids: Vec<u32>,
     threads: usize,
     cores: Vec<Core>,
-    places: Places,
     encoder: Encoder,
     heads: Heads,
 }
@@ -76,7 +76,7 @@ pub struct CpuBackend {
     model: Arc<Model>,
     workspace: Workspace,
     pool: rayon::ThreadPool,
-    /// Held, that no other replica takes the cores of the pool.
+    /// Held, that no other replica takes the cores of the pool before there are no others.
     _place: Place,
 }
 
@@ -93,14 +93,13 @@ impl CpuBackend {
     ) -> Result<Self, BackendError> {
         let load_error = |e: LoadError| BackendError::Load(e.to_string());
         let weights = Weights::open(&folder.path).map_err(|e| load_error(e.into()))?;
-        let places = Places::default();
-        let place = places.take();
-        let pool = pool(options.threads, &options.cores, 0)?;
+        let place = PLACES.take(options.threads, &options.cores);
+        let pool = pool(options.threads, &place.cores)?;
         let loader = Loader {
             library,
             weights: &weights,
             precision: options.precision,
-            between: between(options.precision, library.instructions()),
+            between: operands(of_attention(options.precision, library.instructions())),
             threads: options.threads,
         };
         let loaded = pool.install(|| {
@@ -134,7 +133,6 @@ impl CpuBackend {
             special_token_ids: options.special_token_ids,
             threads: options.threads,
             cores: options.cores,
-            places,
             encoder,
             heads,
         };
@@ -151,14 +149,15 @@ impl CpuBackend {
     }
 }
 
-/// Threads that stay on cores, from the one at `first` on and round again; where there are none the system chooses.
-fn pool(threads: usize, cores: &[Core], first: usize) -> Result<rayon::ThreadPool, BackendError> {
+/// Threads that stay on these cores, one after the other; where there are none the system chooses.
+fn pool(threads: usize, cores: &[Core]) -> Result<rayon::ThreadPool, BackendError> {
     let cores = cores.to_vec();
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .start_handler(move |i| {
-            let core = (first + i).checked_rem(cores.len()).map(|at| cores[at]);
-            if core.is_some_and(|core| !core.pin_this_thread()) {
+            if let Some(core) = cores.get(i)
+                && !core.pin_this_thread()
+            {
                 tracing::debug!("the system does not let a thread stay on {core:?}");
             }
         })
@@ -262,8 +261,8 @@ impl Backend for CpuBackend {
     fn replicas(&self) -> Option<Replicas> {
         let model = Arc::clone(&self.model);
         Some(Arc::new(move || {
-            let place = model.places.take();
-            let pool = pool(model.threads, &model.cores, place.number * model.threads)?;
+            let place = PLACES.take(model.threads, &model.cores);
+            let pool = pool(model.threads, &place.cores)?;
             Ok(Box::new(Self::of(Arc::clone(&model), pool, place)))
         }))
     }

@@ -1,28 +1,38 @@
-//! Which of a model's replicas are there, so that each has cores of its own.
+//! Which cores the threads of all replicas of all models are on, so that each has one of its own as far as there are enough.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
 };
 
-/// The numbers of the replicas that are there.
-#[derive(Clone, Default)]
-pub(crate) struct Places(Arc<Mutex<BTreeSet<usize>>>);
+use embedgate_core::cores::Core;
 
-/// A replica's number. It is free again when this is dropped.
+/// How many threads stay on each core.
+#[derive(Default)]
+pub(crate) struct Places(Mutex<BTreeMap<Core, usize>>);
+
+/// Those of this process.
+pub(crate) static PLACES: Places = Places(Mutex::new(BTreeMap::new()));
+
+/// The core of each thread of a replica; none where the system chooses. They are free again when this is dropped.
 pub(crate) struct Place {
-    pub(crate) number: usize,
-    places: Places,
+    pub(crate) cores: Vec<Core>,
+    places: &'static Places,
 }
 
 impl Places {
-    /// Takes the least number that is free.
-    pub(crate) fn take(&self) -> Place {
+    /// Takes a core for each thread, of these the ones with the fewest.
+    pub(crate) fn take(&'static self, threads: usize, among: &[Core]) -> Place {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = (0..).find(|number| taken.insert(*number));
+        let next = |_| {
+            let n_threads = |core: &&Core| taken.get(core).copied().unwrap_or(0);
+            let core = *among.iter().min_by_key(n_threads)?;
+            *taken.entry(core).or_default() += 1;
+            Some(core)
+        };
         Place {
-            number: free.unwrap_or(0),
-            places: self.clone(),
+            cores: (0..threads).map_while(next).collect(),
+            places: self,
         }
     }
 }
@@ -31,21 +41,34 @@ impl Drop for Place {
     fn drop(&mut self) {
         let taken = self.places.0.lock();
         let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
-        taken.remove(&self.number);
+        for core in &self.cores {
+            if let Some(n) = taken.get_mut(core) {
+                *n -= 1;
+            }
+        }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use embedgate_core::cores::physical;
+
     use super::*;
 
     #[test]
-    fn one_that_is_lost_leaves_its_place_to_the_next() {
-        let places = Places::default();
-        let (first, second) = (places.take(), places.take());
-        assert_eq!([first.number, second.number], [0, 1]);
+    fn each_thread_has_the_core_with_the_fewest_and_leaves_it_to_the_next() {
+        let places: &'static Places = Box::leak(Box::default());
+        let all = physical();
+        let n = all.len();
+        let first = places.take(1, &all);
+        assert_eq!(first.cores, all[..1]);
+        // The others, and round again.
+        let others = places.take(n, &all);
+        assert_eq!(others.cores[..n - 1], all[1..]);
+        assert_eq!(others.cores[n - 1], all[0]);
         drop(first);
-        let (third, fourth) = (places.take(), places.take());
-        assert_eq!([third.number, fourth.number], [0, 2]);
+        drop(others);
+        assert_eq!(places.take(n, &all).cores, all);
+        assert!(places.take(n, &[]).cores.is_empty());
     }
 }

@@ -15,12 +15,29 @@ pub(crate) fn operands(precision: Precision) -> Format {
     }
 }
 
-/// The format of what is between products, which attention reads as it is. Where the processor has no products of bfloat16,
-/// the library is far slower with them than with f32.
-pub(crate) fn between(precision: Precision, instructions: Instructions) -> Format {
+/// The precision of attention in a model of this precision. Where the processor has no products of bfloat16, the library
+/// is far slower with them than with f32: bytes do without them there.
+#[must_use]
+pub fn of_attention(precision: Precision, instructions: Instructions) -> Precision {
     match precision {
-        Precision::Int8 if instructions < Instructions::Avx512Bf16 => Format::F32,
-        Precision::F32 => Format::F32,
-        Precision::Bf16 | Precision::Int8 => Format::Bf16,
+        Precision::Int8 if instructions < Instructions::Avx512Bf16 => Precision::F32,
+        Precision::Int8 => Precision::Bf16,
+        Precision::F32 | Precision::Bf16 => precision,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_take_bfloat16_for_attention_only_where_there_are_products_of_it() {
+        use Instructions::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni};
+        let all = [Avx2, Avx512, Avx512Vnni, Avx512Bf16, Amx];
+        let of = |precision| all.map(|instructions| of_attention(precision, instructions));
+        let (floats, halves) = (Precision::F32, Precision::Bf16);
+        let of_bytes = [floats, floats, floats, halves, halves];
+        assert_eq!(of(Precision::Int8), of_bytes);
+        assert_eq!((of(floats), of(halves)), ([floats; 5], [halves; 5]));
     }
 }

@@ -95,7 +95,7 @@ fn replicas_share_the_weights_and_give_the_same() {
     let replicas = first.replicas().expect("weights that can be shared");
     let mut second = replicas().unwrap();
     let expected = first.embed(&batch, Outputs::BGE_M3).unwrap();
-    // One that was lost takes its weights with it no more than its memory.
+    // The replicas keep the weights.
     drop(first);
     let other = std::thread::spawn(move || second.embed(&batch, Outputs::BGE_M3).unwrap());
     assert_eq!(other.join().unwrap(), expected);
