@@ -303,7 +303,6 @@ fn assert_near(how: &str, got: &[Vec<f32>], expected: &[Vec<f32>], mean: f64, le
     let cosines: Vec<f64> = pairs.map(|(a, b)| cosine(a, b)).collect();
     let of_all = cosines.iter().sum::<f64>() / cosines.len() as f64;
     let worst = cosines.iter().copied().fold(1.0, f64::min);
-    println!("{how}: cosine {of_all:.6} on average, {worst:.6} at least");
     assert!(of_all >= mean && worst >= least, "{how}: {of_all} {worst}");
 }
 
