@@ -22,13 +22,7 @@ impl Estimate {
 
     /// With the backend `cpu` replicas share their weights. What a forward pass takes in candle is candle's to know: it is
     /// left out.
-    fn new(
-        encoder: &EncoderConfig,
-        config: &ModelConfig,
-        tokens: usize,
-        precision: Precision,
-        has_bf16: bool,
-    ) -> Self {
+    fn new(encoder: &EncoderConfig, config: &ModelConfig, tokens: usize, formats: Formats) -> Self {
         let replicas = config.replicas as u64;
         // Numbers of a config file, which nothing bounds: what is too large for 64 bits is too large for any machine.
         let of = |factors: &[usize]| {
@@ -45,19 +39,69 @@ impl Estimate {
                 working: 0,
             };
         }
-        // A number in a table, in a layer, and between two products; and its copy as a byte.
-        let (table, layer, between, copy) = match precision {
-            Precision::F32 => (4, 4, 4, 0),
-            Precision::Bf16 => (2, 2, 2, 0),
-            Precision::Int8 if has_bf16 => (1, 1, 2, 1),
-            Precision::Int8 => (1, 1, 4, 1),
+        let weight = bytes(formats.precision);
+        let activation = bytes(formats.activations);
+        // What the layers add to; queries, keys and values, and context vectors.
+        let of_token = 4 * width + activation * 4 * width;
+        // What is between the products of a step, and its copy as they read it. What runs beside a long batch is short and
+        // left out.
+        let copy = match formats.precision {
+            Precision::F32 => 0,
+            Precision::Bf16 => 2 * width,
+            Precision::Int8 => wide,
         };
-        let of_token = 4 * width + between * 3 * width + (between + copy) * (2 * width + wide);
+        let of_step_token = activation * wide + copy;
+        let of_all = of(&[tokens, of_token]);
+        let of_step = of(&[tokens.min(STEP_TOKENS), of_step_token]);
         Self {
             // The scales of bytes are a sixteenth of them and left out.
-            weights: of(&[table_rows, width, table]).saturating_add(of_layers(layer)),
-            working: of(&[config.replicas, tokens, of_token]),
+            weights: of(&[table_rows, width, weight]).saturating_add(of_layers(weight)),
+            working: of_all.saturating_add(of_step).saturating_mul(replicas),
         }
+    }
+}
+
+/// Tokens of a step of the cpu backend's forward pass.
+#[cfg(feature = "cpu")]
+const STEP_TOKENS: usize = embedgate_cpu::STEP_ROWS;
+#[cfg(not(feature = "cpu"))]
+const STEP_TOKENS: usize = 1024;
+
+/// The number formats of weights, and of what is computed.
+#[derive(Clone, Copy, Debug)]
+struct Formats {
+    precision: Precision,
+    activations: Precision,
+}
+
+impl Formats {
+    /// With the instructions of the library that was loaded; where none was, what takes most.
+    fn of(precision: Precision) -> Self {
+        Self {
+            precision,
+            activations: activations(precision),
+        }
+    }
+}
+
+#[cfg(feature = "cpu")]
+fn activations(precision: Precision) -> Precision {
+    embedgate_cpu::Library::loaded().map_or(Precision::F32, |library| {
+        embedgate_cpu::of_attention(precision, library.instructions())
+    })
+}
+
+#[cfg(not(feature = "cpu"))]
+fn activations(_: Precision) -> Precision {
+    Precision::F32
+}
+
+/// Of a number.
+fn bytes(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+        Precision::Int8 => 1,
     }
 }
 
@@ -73,7 +117,7 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
     let precision = config.backend.precision.said().unwrap_or_default();
     let tokens = plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0));
     let encoder = &plan.folder.encoder;
-    let estimate = Estimate::new(encoder, config, tokens, precision, has_bf16());
+    let estimate = Estimate::new(encoder, config, tokens, Formats::of(precision));
     let there_is = "this machine or its control group has";
     let (limit, what) = match (config.max_memory, limit()) {
         (Some(own), Some(all)) if own.0 > all => (all, there_is),
@@ -99,7 +143,7 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
         .into_iter()
         .filter_map(PrecisionChoice::said)
         .find_map(|precision| {
-            let estimate = Estimate::new(encoder, config, tokens, precision, has_bf16());
+            let estimate = Estimate::new(encoder, config, tokens, Formats::of(precision));
             let fits = config.backend.kind == BackendType::Cpu && estimate.total() <= limit;
             fits.then(|| {
                 format!(
@@ -117,15 +161,6 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
         None => String::new(),
     };
     Err(LoadError::Setting(message))
-}
-
-/// Whether the processor has products of bfloat16: where it has none, rows of bytes have f32 between their products.
-fn has_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let has = std::arch::is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    let has = false;
-    has
 }
 
 fn mib(bytes: u64) -> ByteSize {
@@ -190,16 +225,18 @@ mod tests {
     #[test]
     fn the_estimate_is_what_bge_m3_was_seen_to_take() {
         // Resident memory in MiB of an idle server with the model, and what it grew by at one input of 8192 tokens, measured
-        // on Zen 4, the last on Cascade Lake. What the tokenizer, the scales of bytes and the server itself take is not in the estimate.
+        // on Cascade Lake. What the tokenizer, the scales of bytes and the server itself take is not in the estimate.
         const REST: u64 = 90 << 20;
-        for (precision, has_bf16, loaded, grown) in [
-            (Precision::F32, true, 2360, 356),
-            (Precision::Bf16, true, 1254, 190),
-            (Precision::Int8, true, 647, 220),
-            (Precision::Int8, false, 658, 379),
+        for (precision, activations, loaded, grown) in [
+            (Precision::F32, Precision::F32, 2363, 186),
+            (Precision::Int8, Precision::F32, 658, 193),
         ] {
+            let formats = Formats {
+                precision,
+                activations,
+            };
             let config = ModelConfig::default();
-            let estimate = Estimate::new(&bge_m3(), &config, 8192, precision, has_bf16);
+            let estimate = Estimate::new(&bge_m3(), &config, 8192, formats);
             let near = |bytes: u64, seen: u64| {
                 let mib = bytes >> 20;
                 assert!(mib.abs_diff(seen) < seen / 8, "{precision}: {mib} {seen}");
@@ -215,7 +252,8 @@ mod tests {
             replicas: 3,
             ..ModelConfig::default()
         };
-        let of = |config: &ModelConfig| Estimate::new(&bge_m3(), config, 100, Precision::F32, true);
+        let formats = Formats::of(Precision::F32);
+        let of = |config: &ModelConfig| Estimate::new(&bge_m3(), config, 100, formats);
         let one = of(&ModelConfig::default());
         assert_eq!(of(&config).weights, one.weights);
         assert_eq!(of(&config).working, 3 * one.working);
@@ -226,7 +264,7 @@ mod tests {
     #[test]
     fn nothing_overflows() {
         let config = ModelConfig::default();
-        let endless = Estimate::new(&bge_m3(), &config, usize::MAX, Precision::F32, true);
+        let endless = Estimate::new(&bge_m3(), &config, usize::MAX, Formats::of(Precision::F32));
         assert_eq!(endless.total(), u64::MAX);
     }
 

@@ -177,13 +177,13 @@ fn a_model_that_takes_more_memory_than_it_may_is_refused_with_the_numbers() {
         let (code, _, errors) = run(embedgate().arg("check").arg(file.path()));
         (code, errors)
     };
-    let (code, errors) = with("max_memory = \"12MiB\"");
+    let (code, errors) = with("max_memory = \"9MiB\"");
     assert_eq!(code, Some(78), "{errors}");
     for part in [
-        "the model takes about 19MiB, and max_memory is 12MiB",
+        "the model takes about 14MiB, and max_memory is 9MiB",
         "3MiB of weights in f32",
         "to run a batch of 8192 tokens",
-        "backend.precision = \"bf16\" takes 11MiB",
+        "backend.precision = \"bf16\" takes 8MiB",
     ] {
         assert!(errors.contains(part), "{errors}");
     }

@@ -1,6 +1,6 @@
 //! The trait that every local backend implements, and the facts that it states of itself.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +28,36 @@ pub trait Backend: Send {
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError>;
 
+    /// Whether a long batch can be interrupted.
+    fn can_pause(&self) -> bool {
+        false
+    }
+
+    /// The same for a batch that takes long: between two steps of it, `pause` is called with another backend like this
+    /// one, to run something short on, and to say whether to go on. A backend that cannot pause does as in
+    /// [`embed`](Self::embed).
+    ///
+    /// # Errors
+    /// As for [`embed`](Self::embed), and [`BackendError::Stopped`] when `pause` breaks.
+    fn embed_with_pauses(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+        pause: &mut Pause<'_>,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        _ = pause;
+        self.embed(batch, outputs)
+    }
+
     /// What makes more backends that share the weights of this one; none where they cannot be shared. It keeps the weights
     /// when this backend is dropped.
     fn replicas(&self) -> Option<Replicas> {
         None
     }
 }
+
+/// What is done while a long batch rests: see [`Backend::embed_with_pauses`].
+pub type Pause<'a> = dyn FnMut(&mut dyn Backend) -> ControlFlow<()> + Send + 'a;
 
 /// Makes backends that share the weights of one model. Fails with [`BackendError::Load`] when there are no resources for
 /// one more.

@@ -1,5 +1,7 @@
 //! The test that every backend must pass, whatever its model.
 
+use std::ops::ControlFlow;
+
 use crate::{
     Backend, BackendError, EmbeddingBatch, Layout, Matrix, Outputs, Precision, SparseVector,
     TokenBatch,
@@ -15,8 +17,8 @@ pub const TOLERANCE: f32 = 2e-5;
 pub const TOLERANCE_OF_BYTES: f32 = 0.05;
 
 /// Checks a backend against the contract: one sequence alone, in any batch and in any order gives the same rows; shapes
-/// are right; exactly the outputs asked for are set; scores differ between sequences; what breaks the contract is
-/// refused.
+/// are right; exactly the outputs asked for are set; scores differ between sequences; pauses change nothing; what
+/// breaks the contract is refused.
 ///
 /// # Errors
 /// A sentence that says which promise is broken.
@@ -41,6 +43,7 @@ pub fn check(backend: &mut dyn Backend) -> Result<(), String> {
     turned.reverse();
     same(&alone, &turned, tolerance, "in reverse order")?;
     one_output_at_a_time(backend, &sequences, &together, tolerance)?;
+    pauses(backend, &sequences, &together)?;
     if info.outputs.score && alone.windows(2).all(|two| two[0].last() == two[1].last()) {
         return Err("every sequence has the same score".into());
     }
@@ -88,9 +91,16 @@ fn run(
     outputs: Outputs,
 ) -> Result<Vec<Rows>, String> {
     let batch = batch(sequences, backend.info().type_vocabulary_size);
-    let result = backend
-        .embed(&batch, outputs)
-        .map_err(|e| format!("a valid batch is refused: {e}"))?;
+    all_rows(backend.embed(&batch, outputs), sequences.len(), outputs)
+}
+
+/// The rows of so many sequences that have exactly these outputs.
+fn all_rows(
+    result: Result<EmbeddingBatch, BackendError>,
+    n: usize,
+    outputs: Outputs,
+) -> Result<Vec<Rows>, String> {
+    let result = result.map_err(|e| format!("a valid batch is refused: {e}"))?;
     let set = Outputs {
         dense: result.dense.is_some(),
         sparse: result.sparse.is_some(),
@@ -101,8 +111,8 @@ fn run(
     if set != outputs {
         return Err(format!("asked for {outputs}, got {set}"));
     }
-    count(&result, sequences.len())?;
-    (0..sequences.len()).map(|i| rows(&result, i)).collect()
+    count(&result, n)?;
+    (0..n).map(|i| rows(&result, i)).collect()
 }
 
 /// The second half of each sequence is in segment 1, where the model has more than one.
@@ -253,6 +263,55 @@ fn one_output_at_a_time(
             tolerance,
             &format!("when only {single} is asked for"),
         )?;
+    }
+    Ok(())
+}
+
+/// What runs in pauses changes nothing, and is what it is without; who breaks is obeyed.
+fn pauses(
+    backend: &mut dyn Backend,
+    sequences: &[Vec<u32>],
+    together: &[Rows],
+) -> Result<(), String> {
+    let info = backend.info().clone();
+    let of = |sequences: &[Vec<u32>]| batch(sequences, info.type_vocabulary_size);
+    let all = of(sequences);
+    let mut in_pauses = Vec::new();
+    let result = backend.embed_with_pauses(&all, info.outputs, &mut |other| {
+        let sequence = in_pauses.len() % sequences.len();
+        in_pauses.push(run(other, &sequences[sequence..=sequence], info.outputs));
+        ControlFlow::Continue(())
+    });
+    if all_rows(result, sequences.len(), info.outputs)? != together {
+        return Err("a batch that paused gives other numbers".into());
+    }
+    if backend.can_pause() == in_pauses.is_empty() {
+        return Err("a backend pauses if it says that it can, and else it does not".into());
+    }
+    for (i, result) in in_pauses.into_iter().enumerate() {
+        let sequence = i % sequences.len();
+        let alone = run(backend, &sequences[sequence..=sequence], info.outputs)?;
+        if result? != alone {
+            return Err(format!(
+                "sequence {sequence} gives other numbers in a pause"
+            ));
+        }
+    }
+    let mut n_pauses = 0;
+    let result = backend.embed_with_pauses(&all, info.outputs, &mut |_| {
+        n_pauses += 1;
+        ControlFlow::Break(())
+    });
+    match (backend.can_pause(), n_pauses, result) {
+        (true, 1, Err(BackendError::Stopped)) | (false, 0, Ok(_)) => {}
+        _ => {
+            return Err(format!(
+                "a batch that is stopped goes on, or pauses {n_pauses} times"
+            ));
+        }
+    }
+    if run(backend, sequences, info.outputs)? != together {
+        return Err("a batch that was stopped changes the next".into());
     }
     Ok(())
 }

@@ -35,6 +35,9 @@ pub enum BackendError {
         #[source]
         source: Source,
     },
+    /// The caller stopped the batch in a pause.
+    #[error("the batch was stopped")]
+    Stopped,
     /// The library underneath failed.
     #[error("{what}")]
     Inference {

@@ -20,7 +20,7 @@ pub mod math;
 pub mod output;
 pub mod pooling;
 
-pub use backend::{Backend, BackendInfo, Layout, Precision, Replicas};
+pub use backend::{Backend, BackendInfo, Layout, Pause, Precision, Replicas};
 pub use batch::TokenBatch;
 pub use encoder::EncoderConfig;
 pub use error::BackendError;

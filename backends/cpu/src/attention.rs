@@ -13,6 +13,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use crate::{
     buffers::resize,
     compiled::Compiled,
+    encoder::{Halt, Pause},
     linear::ROW_STEP,
     onednn::{Format, Library, OneDnnError, Product, Right, Shape, Tile, tiles},
     vector::{Rounded, Running, accumulate, divide, softmax},
@@ -94,6 +95,13 @@ struct Queries {
     sequence: Range<usize>,
 }
 
+impl Queries {
+    /// Of a query and a key.
+    fn pairs(&self) -> usize {
+        self.rows.len() * self.sequence.len()
+    }
+}
+
 impl Attention {
     pub(crate) fn new(
         library: &'static Library,
@@ -122,7 +130,8 @@ impl Attention {
         which: Which,
         contexts: &mut [T],
         scratch: &[Mutex<Scratch<T>>],
-    ) -> Result<(), OneDnnError> {
+        pause: &mut Pause<'_>,
+    ) -> Result<(), Halt> {
         let width = self.n_heads * self.head_size;
         let queries = queries(offsets, which, self.n_heads, scratch.len());
         let mut next = 0;
@@ -136,18 +145,28 @@ impl Attention {
         let heads: Vec<Range<usize>> = (0..self.n_heads)
             .map(|head| head * self.head_size..(head + 1) * self.head_size)
             .collect();
-        let tiles = tiles(contexts, width, &rows, &heads);
-        tiles
-            .into_par_iter()
-            .enumerate()
-            .try_for_each(|(i, mut tile)| {
-                let (head, queries) = (i / queries.len(), &queries[i % queries.len()]);
-                let thread = rayon::current_thread_index().unwrap_or(0) % scratch.len();
-                let mut scratch = scratch[thread]
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                self.head(qkv, &heads[head], queries, &mut scratch, &mut tile)
-            })
+        let mut tiles = tiles(contexts, width, &rows, &heads);
+        let task = |i: usize| (&heads[i / queries.len()], &queries[i % queries.len()]);
+        let mut first = 0;
+        while !tiles.is_empty() {
+            let pairs = (first..first + tiles.len()).map(|i| task(i).1.pairs());
+            let n = in_a_step(pairs, scratch.len());
+            let later = tiles.split_off(n);
+            let now = std::mem::replace(&mut tiles, later);
+            now.into_par_iter()
+                .zip(first..first + n)
+                .try_for_each(|(mut tile, i)| {
+                    let (head, queries) = task(i);
+                    let thread = rayon::current_thread_index().unwrap_or(0) % scratch.len();
+                    let mut scratch = scratch[thread]
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    self.head(qkv, head, queries, &mut scratch, &mut tile)
+                })?;
+            first += n;
+            pause()?;
+        }
+        Ok(())
     }
 
     /// The context vectors of one head and some queries.
@@ -279,6 +298,23 @@ pub(crate) enum Which {
 /// Tasks of a head for each thread, at least: so that none waits long for the last.
 const TASKS: usize = 4;
 
+/// Pairs of a query and a key in a step, at most: of heads of 64 numbers 34 billion operations, which is what
+/// 1024 rows of a layer of bge-m3 take.
+const STEP_PAIRS: usize = 1 << 27;
+
+/// How many of these tasks make a step: all threads have some, however large they are.
+fn in_a_step(pairs: impl Iterator<Item = usize>, threads: usize) -> usize {
+    let mut sum = 0;
+    let fitting = pairs.enumerate().take_while(|(i, pairs)| {
+        sum += pairs;
+        *i < 2 * threads || sum <= STEP_PAIRS
+    });
+    fitting.count()
+}
+
+/// Tiles of a long sequence that stay together in any case: the keys of 8192 tokens take 1 ms to copy, so many tiles 10.
+const LEAST_TOGETHER: usize = 8;
+
 fn queries(offsets: &[usize], which: Which, n_heads: usize, threads: usize) -> Vec<Queries> {
     let wanted = |ends: &[usize]| match which {
         Which::All => ends[0]..ends[1],
@@ -291,6 +327,9 @@ fn queries(offsets: &[usize], which: Which, n_heads: usize, threads: usize) -> V
     let mut all = Vec::new();
     for ends in offsets.windows(2) {
         let rows = wanted(ends);
+        // A step has two tasks for each thread.
+        let in_a_step = STEP_PAIRS / (2 * threads * QUERIES * (ends[1] - ends[0]).max(1));
+        let together = together.min(in_a_step.max(LEAST_TOGETHER));
         for first in rows.clone().step_by(together * QUERIES) {
             all.push(Queries {
                 rows: first..rows.end.min(first + together * QUERIES),
@@ -306,6 +345,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_step_is_short_unless_threads_would_be_idle() {
+        let of =
+            |pairs: usize, tasks, threads| in_a_step(std::iter::repeat_n(pairs, tasks), threads);
+        assert_eq!(of(512 * 512, 16 * 8, 2), 16 * 8);
+        assert_eq!(of(4096 * 4096, 16, 2), 8);
+        assert_eq!(of(4096 * 8192, 32, 2), 4);
+        assert_eq!(of(8192 * 8192, 3, 2), 3);
+        assert_eq!(of(1024 * 8192, 16 * 8, 16), 32);
+    }
+
+    #[test]
     fn queries_of_all_sequences_are_taken_once_and_keep_every_thread_busy() {
         let rows = |offsets: &[usize], which, n_heads, threads| -> Vec<Range<usize>> {
             let all = queries(offsets, which, n_heads, threads);
@@ -318,9 +368,10 @@ mod tests {
         );
         assert_eq!(rows(&[0, 5, 300], Which::All, 16, 2), [0..5, 5..300]);
         assert_eq!(
-            rows(&[0, 8192], Which::All, 16, 2),
-            std::slice::from_ref(&(0..8192))
+            rows(&[0, 4096], Which::All, 16, 2),
+            std::slice::from_ref(&(0..4096))
         );
+        assert_eq!(rows(&[0, 8192], Which::All, 16, 2), [0..4096, 4096..8192]);
         let of_many = rows(&[0, 8192], Which::All, 16, 32);
         assert_eq!((of_many.len(), of_many[0].clone()), (8, 0..1024));
     }

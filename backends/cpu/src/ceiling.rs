@@ -6,11 +6,11 @@ use embedgate_core::{BackendError, Precision};
 use half::bf16;
 
 use crate::{
+    Threads,
     onednn::{
         Columns, Format, Instructions, Library, Number, OneDnnError, Product, Right, Shape, Tile,
         Weights,
     },
-    pool,
     precision::of_attention,
 };
 
@@ -33,10 +33,11 @@ pub fn ceiling(
     precision: Precision,
     threads: usize,
 ) -> Result<f64, BackendError> {
-    let (pool, start) = (pool(threads, &[])?, Barrier::new(threads));
+    let start = Barrier::new(threads);
+    let threads = Threads::start(threads, &[])?;
     let mut most = 0.0_f64;
     for columns in COLUMNS {
-        let rates = pool.broadcast(|_| match precision {
+        let rates = threads.pool.broadcast(|_| match precision {
             Precision::F32 => rates::<f32>(library, columns, &start),
             Precision::Bf16 => rates::<bf16>(library, columns, &start),
             Precision::Int8 => rates::<i8>(library, columns, &start),

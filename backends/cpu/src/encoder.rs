@@ -1,8 +1,11 @@
 //! The forward pass of a BERT-like encoder over packed sequences: there is no padding but to a multiple of 16 rows.
 //!
+//! All but attention goes in steps of some rows, from the context vectors of a layer to the queries, keys and values of
+//! the next: what is between those products takes little memory, and between two steps the caller can do something else.
+//!
 //! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
 
-use std::sync::Mutex;
+use std::{ops::Range, sync::Mutex};
 
 use embedgate_core::{EncoderConfig, Precision, TokenBatch};
 use half::bf16;
@@ -13,19 +16,40 @@ use rayon::{
 
 use crate::{
     attention::{Attention, Scratch, Which},
-    buffers::{Rows, resize},
+    buffers::{Activations, Rounding, ToAttend, resize},
     linear::{Linear, ROW_STEP, Target},
     load::{LoadError, Loader},
     onednn::{Format, OneDnnError},
+    precision::operands,
     table::Table,
     vector::Norm,
 };
+
+/// Rows of a step: as many as the products need to be fast on weights that come from memory.
+pub const STEP_ROWS: usize = 1024;
+
+/// Why a forward pass ended early.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// The caller said so in a pause.
+    Stopped,
+    Failed(OneDnnError),
+}
+
+impl From<OneDnnError> for Halt {
+    fn from(error: OneDnnError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Called between two steps.
+pub(crate) type Pause<'a> = dyn FnMut() -> Result<(), Halt> + Send + 'a;
 
 /// The weights of an encoder. Workers share it: each has a [`Workspace`] of its own.
 pub(crate) struct Encoder {
     config: EncoderConfig,
     precision: Precision,
-    between: Format,
+    activations: Precision,
     word: Table,
     position: Table,
     segment: Vec<f32>,
@@ -47,30 +71,29 @@ struct Layer {
 pub(crate) struct Workspace {
     /// Shape `(rows, width)`: what the layers add to.
     x: Vec<f32>,
-    /// The same as products read it.
-    hidden: Rows,
-    qkv: Rows,
-    contexts: Rows,
-    wide: Rows,
+    qkv: Activations,
+    contexts: Activations,
+    /// Of one step.
+    wide: Activations,
+    rounding: Rounding,
     floats: Vec<Mutex<Scratch<f32>>>,
     halves: Vec<Mutex<Scratch<bf16>>>,
 }
 
 impl Workspace {
     pub(crate) fn new(encoder: &Encoder, threads: usize) -> Self {
-        let width = encoder.config.hidden_size;
-        // Attention reads what is between products as it is.
-        let as_written = match encoder.between {
-            Format::F32 => Precision::F32,
-            Format::Bf16 | Format::S8 => Precision::Bf16,
-        };
-        let rows = |width, precision| Rows::new(width, precision, encoder.between);
+        let EncoderConfig {
+            hidden_size: width,
+            intermediate_size: wide,
+            ..
+        } = encoder.config;
+        let rows = |width| Activations::new(width, encoder.activations);
         Self {
             x: Vec::new(),
-            hidden: rows(width, encoder.precision),
-            qkv: rows(3 * width, as_written),
-            contexts: rows(width, encoder.precision),
-            wide: rows(encoder.config.intermediate_size, encoder.precision),
+            qkv: rows(3 * width),
+            contexts: rows(width),
+            wide: rows(wide),
+            rounding: Rounding::new(encoder.precision),
             floats: (0..threads).map(|_| Mutex::default()).collect(),
             halves: (0..threads).map(|_| Mutex::default()).collect(),
         }
@@ -79,9 +102,9 @@ impl Workspace {
     /// Makes room for so many rows.
     fn resize(&mut self, rows: usize, width: usize) {
         resize(&mut self.x, rows * width);
-        for part in [&mut self.hidden, &mut self.contexts, &mut self.wide] {
-            part.resize(rows);
-        }
+        self.qkv.resize(rows);
+        self.contexts.resize(rows);
+        self.wide.resize(rows.min(STEP_ROWS));
     }
 }
 
@@ -94,7 +117,12 @@ impl Encoder {
         let shape = [config.type_vocabulary_size, width];
         let layers = (0..config.n_layers).map(|i| Layer::load(config, loader, i));
         let (n_heads, head_size) = (config.n_heads, config.head_size());
-        let attention = Attention::new(loader.library, loader.between, n_heads, head_size);
+        let attention = Attention::new(
+            loader.library,
+            operands(loader.activations),
+            n_heads,
+            head_size,
+        );
         Ok(Self {
             word: table("word", config.vocabulary_size)?,
             position: table("position", config.max_position_embeddings)?,
@@ -103,7 +131,7 @@ impl Encoder {
             layers: layers.collect::<Result<_, _>>()?,
             attention,
             precision: loader.precision,
-            between: loader.between,
+            activations: loader.activations,
             config: config.clone(),
         })
     }
@@ -125,33 +153,51 @@ impl Encoder {
 
     /// Runs the encoder on the threads of the pool that it is called in. Returns the last hidden states, shape
     /// `(rows, hidden_size)`, of all tokens or of each sequence's first; rows that follow mean nothing.
+    ///
+    /// # Errors
+    /// What the library says, or what `pause` says between two steps.
     pub(crate) fn forward<'a>(
         &self,
         batch: &TokenBatch,
         which: Which,
         workspace: &'a mut Workspace,
-    ) -> Result<&'a [f32], OneDnnError> {
-        let n_tokens = batch.ids().len();
-        let rows = n_tokens.next_multiple_of(ROW_STEP);
-        workspace.resize(rows, self.config.hidden_size);
-        workspace.qkv.resize(rows);
-        self.embed_tokens(batch, workspace);
-        let (last, others) = self.layers.split_last().expect("a model has layers");
-        for layer in others {
-            self.layer(layer, batch, Which::All, workspace)?;
+        pause: &mut Pause<'_>,
+    ) -> Result<&'a [f32], Halt> {
+        let mut rows = batch.ids().len().next_multiple_of(ROW_STEP);
+        let width = self.width();
+        workspace.resize(rows, width);
+        self.embed_tokens(batch, &mut workspace.x);
+        let first = self.layers.first().expect("a model has layers");
+        for step in steps(rows) {
+            let Workspace {
+                x, qkv, rounding, ..
+            } = &mut *workspace;
+            let x = &mut x[step.start * width..step.end * width];
+            let normalized = rounding.normalize(&self.norm, x);
+            first.qkv.forward(normalized, qkv.target(step))?;
+            pause()?;
         }
-        self.layer(last, batch, which, workspace)?;
-        Ok(&workspace.x)
+        for (i, layer) in self.layers.iter().enumerate() {
+            let next = self.layers.get(i + 1);
+            let which = if next.is_none() { which } else { Which::All };
+            rows = self.attend(batch, which, workspace, pause)?;
+            for step in steps(rows) {
+                layer.finish(next, step, workspace)?;
+                pause()?;
+            }
+        }
+        Ok(&workspace.x[..rows * width])
     }
 
-    fn embed_tokens(&self, batch: &TokenBatch, workspace: &mut Workspace) {
+    /// What is looked up for each token: not normalized yet.
+    fn embed_tokens(&self, batch: &TokenBatch, x: &mut [f32]) {
         let width = self.config.hidden_size;
         let positions: Vec<u32> = batch
             .iter()
             .flat_map(|s| self.config.position_ids(s.ids))
             .collect();
         let n_tokens = positions.len();
-        let (tokens, padding) = workspace.x.split_at_mut(n_tokens * width);
+        let (tokens, padding) = x.split_at_mut(n_tokens * width);
         padding.fill(0.0);
         let add = |x: &mut [f32], row: &[f32]| {
             x.iter_mut().zip(row).for_each(|(x, y)| *x += y);
@@ -167,72 +213,63 @@ impl Encoder {
                 add(x, &self.segment[segment * width..(segment + 1) * width]);
             },
         );
-        workspace.hidden.normalize(&self.norm, &mut workspace.x);
     }
 
-    fn layer(
+    /// The context vectors of all tokens, or of first tokens alone: then nobody reads other rows from here on, and they
+    /// are left out. Returns how many rows there are.
+    fn attend(
         &self,
-        layer: &Layer,
         batch: &TokenBatch,
         which: Which,
         workspace: &mut Workspace,
-    ) -> Result<(), OneDnnError> {
-        layer
-            .qkv
-            .forward(workspace.hidden.operand(), workspace.qkv.target())?;
-        if which == Which::First {
-            self.keep_first(batch, workspace);
-        }
-        let Workspace {
-            x,
-            hidden,
-            qkv,
-            contexts,
-            wide,
-            floats,
-            halves,
-        } = workspace;
-        let offsets = batch.offsets();
-        match self.between {
-            Format::F32 => {
-                let contexts = contexts.floats();
-                self.attention
-                    .attend(qkv.floats(), offsets, which, contexts, floats)?;
-            }
-            Format::Bf16 | Format::S8 => {
-                let contexts = contexts.halves();
-                self.attention
-                    .attend(qkv.halves(), offsets, which, contexts, halves)?;
-            }
-        }
+        pause: &mut Pause<'_>,
+    ) -> Result<usize, Halt> {
         let n_queries = match which {
             Which::All => batch.ids().len(),
-            Which::First => batch.len(),
+            Which::First => {
+                keep_first(batch, &mut workspace.x, self.width());
+                batch.len()
+            }
         };
-        contexts.clear_from(n_queries);
-        contexts.prepare();
-        layer.out.forward(contexts.operand(), Target::Sum(x))?;
-        hidden.normalize(&layer.attention_norm, x);
-        layer.up.forward(hidden.operand(), wide.target())?;
-        wide.prepare();
-        layer.down.forward(wide.operand(), Target::Sum(x))?;
-        hidden.normalize(&layer.norm, x);
-        Ok(())
-    }
-
-    /// Leaves the rows of first tokens alone: from here on nobody reads the others.
-    fn keep_first(&self, batch: &TokenBatch, workspace: &mut Workspace) {
-        let width = self.config.hidden_size;
-        let n = batch.len();
-        for (i, first) in batch.offsets()[..n].iter().enumerate() {
-            workspace
-                .x
-                .copy_within(first * width..(first + 1) * width, i * width);
+        let Workspace {
+            qkv,
+            contexts,
+            floats,
+            halves,
+            ..
+        } = workspace;
+        let offsets = batch.offsets();
+        match ToAttend::new(qkv, contexts) {
+            ToAttend::F32(qkv, contexts) => {
+                self.attention
+                    .attend(qkv, offsets, which, contexts, floats, pause)?;
+            }
+            ToAttend::Bf16(qkv, contexts) => {
+                self.attention
+                    .attend(qkv, offsets, which, contexts, halves, pause)?;
+            }
         }
-        let rows = n.next_multiple_of(ROW_STEP);
-        workspace.resize(rows, width);
-        workspace.x[n * width..].fill(0.0);
+        let rows = n_queries.next_multiple_of(ROW_STEP);
+        contexts.clear(n_queries..rows);
+        Ok(rows)
     }
+}
+
+/// Leaves the rows of first tokens alone, back to back, padded with zeros.
+fn keep_first(batch: &TokenBatch, x: &mut [f32], width: usize) {
+    let n = batch.len();
+    for (i, first) in batch.offsets()[..n].iter().enumerate() {
+        x.copy_within(first * width..(first + 1) * width, i * width);
+    }
+    let rows = n.next_multiple_of(ROW_STEP);
+    x[n * width..rows * width].fill(0.0);
+}
+
+/// All rows, some at once.
+fn steps(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows)
+        .step_by(STEP_ROWS)
+        .map(move |first| first..rows.min(first + STEP_ROWS))
 }
 
 impl Layer {
@@ -245,9 +282,39 @@ impl Layer {
             qkv: loader.fused_qkv(config, i)?,
             out: loader.linear(&out, [width, width], None, Format::F32)?,
             attention_norm: loader.norm(&at("attention.output.LayerNorm"), config)?,
-            up: loader.linear(&up, [ffn, width], activation, loader.between)?,
+            up: loader.linear(&up, [ffn, width], activation, operands(loader.activations))?,
             down: loader.linear(&at("output.dense"), [width, ffn], None, Format::F32)?,
             norm: loader.norm(&at("output.LayerNorm"), config)?,
         })
+    }
+
+    /// What follows attention, for the rows of one step; then the next layer's queries, keys and values of them.
+    fn finish(
+        &self,
+        next: Option<&Self>,
+        step: Range<usize>,
+        workspace: &mut Workspace,
+    ) -> Result<(), OneDnnError> {
+        let Workspace {
+            x,
+            qkv,
+            contexts,
+            wide,
+            rounding,
+            ..
+        } = workspace;
+        let (width, rows) = (self.norm.width(), 0..step.len());
+        let x = &mut x[step.start * width..step.end * width];
+        let contexts = rounding.operand(contexts, step.clone());
+        self.out.forward(contexts, Target::Sum(x))?;
+        let normalized = rounding.normalize(&self.attention_norm, x);
+        self.up.forward(normalized, wide.target(rows.clone()))?;
+        let wide = rounding.operand(wide, rows);
+        self.down.forward(wide, Target::Sum(x))?;
+        let normalized = rounding.normalize(&self.norm, x);
+        if let Some(next) = next {
+            next.qkv.forward(normalized, qkv.target(step))?;
+        }
+        Ok(())
     }
 }

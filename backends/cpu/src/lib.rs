@@ -20,25 +20,24 @@ pub mod runtime;
 mod table;
 mod vector;
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use embedgate_candle::weights::Weights;
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    Pooling, Precision, Replicas, TokenBatch, cores::Core,
+    Pause, Pooling, Precision, Replicas, TokenBatch, cores::Core,
 };
 
 use crate::{
     attention::Which,
-    encoder::{Encoder, Workspace},
+    encoder::{Encoder, Halt, Workspace},
     heads::Heads,
     load::{LoadError, Loader},
-    onednn::OneDnnError,
     places::{PLACES, Place},
-    precision::operands,
 };
 pub use crate::{
     ceiling::{ceiling, runs},
+    encoder::STEP_ROWS,
     onednn::{Instructions, Library},
     precision::of_attention,
 };
@@ -75,6 +74,13 @@ struct Model {
 pub struct CpuBackend {
     model: Arc<Model>,
     workspace: Workspace,
+    threads: Arc<Threads>,
+    /// Runs what is short while a long batch rests, on the same threads.
+    aside: Option<Box<CpuBackend>>,
+}
+
+/// The threads of a replica.
+struct Threads {
     pool: rayon::ThreadPool,
     /// Held, that no other replica takes the cores of the pool before there are no others.
     _place: Place,
@@ -93,16 +99,15 @@ impl CpuBackend {
     ) -> Result<Self, BackendError> {
         let load_error = |e: LoadError| BackendError::Load(e.to_string());
         let weights = Weights::open(&folder.path).map_err(|e| load_error(e.into()))?;
-        let place = PLACES.take(options.threads, &options.cores);
-        let pool = pool(options.threads, &place.cores)?;
+        let threads = Threads::start(options.threads, &options.cores)?;
         let loader = Loader {
             library,
             weights: &weights,
             precision: options.precision,
-            between: operands(of_attention(options.precision, library.instructions())),
+            activations: of_attention(options.precision, library.instructions()),
             threads: options.threads,
         };
-        let loaded = pool.install(|| {
+        let loaded = threads.pool.install(|| {
             let encoder = Encoder::load(&folder.encoder, &loader)?;
             Ok((encoder, Heads::load(folder, &loader)?))
         });
@@ -136,34 +141,41 @@ impl CpuBackend {
             encoder,
             heads,
         };
-        Ok(Self::of(Arc::new(model), pool, place))
+        Ok(Self::of(Arc::new(model), Arc::new(threads)))
     }
 
-    fn of(model: Arc<Model>, pool: rayon::ThreadPool, place: Place) -> Self {
+    fn of(model: Arc<Model>, threads: Arc<Threads>) -> Self {
         Self {
             workspace: Workspace::new(&model.encoder, model.threads),
             model,
-            pool,
-            _place: place,
+            threads,
+            aside: None,
         }
     }
 }
 
-/// Threads that stay on these cores, one after the other; where there are none the system chooses.
-fn pool(threads: usize, cores: &[Core]) -> Result<rayon::ThreadPool, BackendError> {
-    let cores = cores.to_vec();
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .start_handler(move |i| {
-            if let Some(core) = cores.get(i)
-                && !core.pin_this_thread()
-            {
-                tracing::debug!("the system does not let a thread stay on {core:?}");
-            }
+impl Threads {
+    /// Starts threads that stay on cores of their own, of these; where there are none the system chooses.
+    fn start(threads: usize, cores: &[Core]) -> Result<Self, BackendError> {
+        let place = PLACES.take(threads, cores);
+        let cores = place.cores.clone();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .start_handler(move |i| {
+                if let Some(core) = cores.get(i)
+                    && !core.pin_this_thread()
+                {
+                    tracing::debug!("the system does not let a thread stay on {core:?}");
+                }
+            })
+            .thread_name(|i| format!("cpu-{i}"))
+            .build()
+            .map_err(|e| BackendError::Load(format!("cannot start {threads} threads: {e}")))?;
+        Ok(Self {
+            pool,
+            _place: place,
         })
-        .thread_name(|i| format!("cpu-{i}"))
-        .build()
-        .map_err(|e| BackendError::Load(format!("cannot start {threads} threads: {e}")))
+    }
 }
 
 /// The fastest precision that this processor has instructions for and that keeps cosines of 0.9999: bytes are for who asks
@@ -194,14 +206,15 @@ impl Model {
         batch: &TokenBatch,
         outputs: Outputs,
         workspace: &mut Workspace,
-    ) -> Result<EmbeddingBatch, OneDnnError> {
+        pause: &mut encoder::Pause<'_>,
+    ) -> Result<EmbeddingBatch, Halt> {
         let pooling = self.pooling;
         let reads_all = outputs.sparse
             || outputs.multi_vector
             || outputs.token_vectors
             || (outputs.dense && pooling != Pooling::Cls);
         let which = if reads_all { Which::All } else { Which::First };
-        let hidden = self.encoder.forward(batch, which, workspace)?;
+        let hidden = self.encoder.forward(batch, which, workspace, pause)?;
         let width = self.encoder.width();
         let mut results = EmbeddingBatch::default();
         if outputs.dense {
@@ -251,20 +264,51 @@ impl Backend for CpuBackend {
         batch: &TokenBatch,
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError> {
+        self.model.info.check(batch, outputs)?;
         let (model, workspace) = (&self.model, &mut self.workspace);
-        model.info.check(batch, outputs)?;
-        self.pool
-            .install(|| model.run(batch, outputs, workspace))
-            .map_err(|e| BackendError::inference("the forward pass failed", e))
+        let pool = &self.threads.pool;
+        pool.install(|| model.run(batch, outputs, workspace, &mut || Ok(())))
+            .map_err(failed)
+    }
+
+    fn can_pause(&self) -> bool {
+        true
+    }
+
+    fn embed_with_pauses(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+        pause: &mut Pause<'_>,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        self.model.info.check(batch, outputs)?;
+        let (model, threads) = (&self.model, &self.threads);
+        let like_this = || Box::new(Self::of(Arc::clone(model), Arc::clone(threads)));
+        let aside = self.aside.get_or_insert_with(like_this);
+        let mut pause = || match pause(&mut **aside) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Halt::Stopped),
+        };
+        let workspace = &mut self.workspace;
+        threads
+            .pool
+            .install(|| model.run(batch, outputs, workspace, &mut pause))
+            .map_err(failed)
     }
 
     fn replicas(&self) -> Option<Replicas> {
         let model = Arc::clone(&self.model);
         Some(Arc::new(move || {
-            let place = PLACES.take(model.threads, &model.cores);
-            let pool = pool(model.threads, &place.cores)?;
-            Ok(Box::new(Self::of(Arc::clone(&model), pool, place)))
+            let threads = Threads::start(model.threads, &model.cores)?;
+            Ok(Box::new(Self::of(Arc::clone(&model), Arc::new(threads))))
         }))
+    }
+}
+
+fn failed(halt: Halt) -> BackendError {
+    match halt {
+        Halt::Stopped => BackendError::Stopped,
+        Halt::Failed(error) => BackendError::inference("the forward pass failed", error),
     }
 }
 

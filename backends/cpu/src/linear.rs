@@ -9,6 +9,7 @@ use rayon::iter::{
 };
 
 use crate::{
+    buffers::at_least,
     compiled::Compiled,
     onednn::{
         Columns, Format, Library, Number, OneDnnError, Product, Right, Shape, Tile, Weights, tiles,
@@ -289,7 +290,7 @@ impl Spare for f32 {
         thread_local! {
             static SPARE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
-        SPARE.with_borrow_mut(|all| use_them(first(all, n)))
+        SPARE.with_borrow_mut(|all| use_them(at_least(all, n)))
     }
 }
 
@@ -298,14 +299,8 @@ impl Spare for bf16 {
         thread_local! {
             static SPARE: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) };
         }
-        SPARE.with_borrow_mut(|all| use_them(first(all, n)))
+        SPARE.with_borrow_mut(|all| use_them(at_least(all, n)))
     }
-}
-
-/// The first so many numbers, of as many as there ever had to be.
-fn first<T: Number>(all: &mut Vec<T>, n: usize) -> &mut [T] {
-    all.resize(all.len().max(n), T::default());
-    &mut all[..n]
 }
 
 /// Columns of each slice: as many slices for each thread, all alike but the last, of whole cache lines.

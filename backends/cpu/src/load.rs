@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::{
     linear::{Form, Linear},
     onednn::{Format, Library, OneDnnError},
+    precision::operands,
     table::Table,
     vector::Norm,
 };
@@ -25,8 +26,8 @@ pub(crate) struct Loader<'a> {
     pub(crate) library: &'static Library,
     pub(crate) weights: &'a Weights,
     pub(crate) precision: Precision,
-    /// Of what is between products.
-    pub(crate) between: Format,
+    /// Of what products write and attention reads.
+    pub(crate) activations: Precision,
     pub(crate) threads: usize,
 }
 
@@ -107,7 +108,7 @@ impl Loader<'_> {
         let form = Form {
             precision: self.precision,
             activation: None,
-            dst: self.between,
+            dst: operands(self.activations),
             threads: self.threads,
         };
         Ok(Linear::pack(self.library, form, &weight, &bias)?)

@@ -15,8 +15,8 @@ pub(crate) fn operands(precision: Precision) -> Format {
     }
 }
 
-/// The precision of attention in a model of this precision. Where the processor has no products of bfloat16, the library
-/// is far slower with them than with f32: bytes do without them there.
+/// The precision of attention in a model of this precision, and of what products write. Where the processor has no
+/// products of bfloat16, the library is far slower with them than with f32: bytes do without them there.
 #[must_use]
 pub fn of_attention(precision: Precision, instructions: Instructions) -> Precision {
     match precision {

@@ -9,7 +9,10 @@ mod reference;
 #[path = "support/load.rs"]
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use embedgate_core::{Backend, ModelFolder, Outputs, Precision, conformance};
 
@@ -84,6 +87,29 @@ fn dense_vectors_alone_are_those_that_come_with_others() {
             let near = cosine(alone.row(i), with_others.row(i));
             assert!(near > 0.999_999, "{precision} {i}: {near}");
         }
+    }
+}
+
+/// More rows than a step has, so that there are pauses within a layer.
+#[test]
+fn pauses_change_nothing_in_any_precision() {
+    let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
+    let vocabulary = folder.encoder.vocabulary_size;
+    let (long, short) = (batch(&[500; 5], vocabulary), batch(&[7], vocabulary));
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let mut backend = support::load(&folder, precision);
+        let expected = [&long, &short].map(|b| backend.embed(b, Outputs::BGE_M3).unwrap());
+        let mut beside = Vec::new();
+        let mut pause = |other: &mut dyn Backend| {
+            beside.push(other.embed(&short, Outputs::BGE_M3).unwrap());
+            ControlFlow::Continue(())
+        };
+        let paused = backend.embed_with_pauses(&long, Outputs::BGE_M3, &mut pause);
+        assert_eq!(paused.unwrap(), expected[0]);
+        // Three steps before the layers, and in each layer as many after attention.
+        let n_layers = folder.encoder.n_layers;
+        assert_eq!(beside.len(), 3 + n_layers * (1 + 3));
+        assert!(beside.iter().all(|results| *results == expected[1]));
     }
 }
 

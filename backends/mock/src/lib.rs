@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, Outputs, Precision,
+    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, Outputs, Pause, Precision,
     SparseVector, TokenBatch,
 };
 
@@ -79,12 +79,17 @@ impl Control {
         f(&mut self.state.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn enter(&self, batch: &TokenBatch, outputs: Outputs) {
+    fn record(&self, batch: &TokenBatch, outputs: Outputs) {
+        self.with(|state| {
+            let ids = batch.iter().map(|sequence| sequence.ids.to_vec());
+            state.batches.push(ids.collect());
+            state.outputs.push(outputs);
+        });
+    }
+
+    /// Waits at the gate while it is closed.
+    fn enter(&self) {
         let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state
-            .batches
-            .push(batch.iter().map(|sequence| sequence.ids.to_vec()).collect());
-        state.outputs.push(outputs);
         state.waiting += 1;
         self.state.1.notify_all();
         state = self
@@ -100,6 +105,8 @@ impl Control {
 pub struct MockBackend {
     info: BackendInfo,
     control: Control,
+    /// What runs in another's pause does not wait at the gate.
+    is_aside: bool,
 }
 
 impl MockBackend {
@@ -127,6 +134,7 @@ impl MockBackend {
         Self {
             info,
             control: control.clone(),
+            is_aside: false,
         }
     }
 
@@ -172,7 +180,48 @@ impl Backend for MockBackend {
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError> {
         self.info.check(batch, outputs)?;
-        self.control.enter(batch, outputs);
+        self.control.record(batch, outputs);
+        if !self.is_aside {
+            self.control.enter();
+        }
+        self.results(batch, outputs)
+    }
+
+    fn can_pause(&self) -> bool {
+        true
+    }
+
+    /// Pauses once, and then as long as the gate is closed.
+    fn embed_with_pauses(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+        pause: &mut Pause<'_>,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        self.info.check(batch, outputs)?;
+        self.control.record(batch, outputs);
+        let mut other = Self {
+            is_aside: true,
+            ..Self::steered_by(self.info.dimensions, &self.control)
+        };
+        loop {
+            if pause(&mut other).is_break() {
+                return Err(BackendError::Stopped);
+            }
+            if !self.control.with(|state| state.closed) {
+                return self.results(batch, outputs);
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl MockBackend {
+    fn results(
+        &self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+    ) -> Result<EmbeddingBatch, BackendError> {
         if batch.ids().contains(&LOST_TOKEN) {
             return Err(BackendError::Lost {
                 what: "the mock was told to be lost",

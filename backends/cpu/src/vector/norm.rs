@@ -18,11 +18,16 @@ impl Norm {
         vectorized(
             #[inline(always)]
             |fused| {
-                for row in x.chunks_exact_mut(self.weight.len()) {
+                for row in x.chunks_exact_mut(self.width()) {
                     self.normalize(row, fused);
                 }
             },
         );
+    }
+
+    /// Numbers in a row.
+    pub(crate) fn width(&self) -> usize {
+        self.weight.len()
     }
 
     #[inline(always)]
