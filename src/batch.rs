@@ -3,18 +3,22 @@
 //! A sequence is admitted with a permit, waits in the queue of its lane, and goes to a worker thread that owns a backend,
 //! with neighbours of like length, as soon as a worker is free: there is no timer, load makes batches by itself. The rule
 //! that picks a batch is [`queue`], which knows neither clocks nor channels; [`cost`] predicts what a batch takes;
-//! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread, and `replica` starts it
-//! again when it is lost.
+//! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread, `interlude` what it does
+//! while a long batch rests, and `replica` starts it again when it is lost.
 
 pub mod cost;
 mod dispatch;
+mod interlude;
 mod load;
 pub mod queue;
 mod replica;
 mod worker;
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -129,6 +133,15 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// The lane that it is in now.
+    fn lane(&self) -> Lane {
+        if self.urgent.load(Ordering::Relaxed) {
+            Lane::Query
+        } else {
+            self.admission.lane()
+        }
+    }
+
     fn push_into(&self, batch: &mut TokenBatch) {
         if self.type_ids.is_empty() {
             batch.push(&self.ids);
@@ -197,24 +210,32 @@ impl Batcher {
         metrics: &ModelMetrics,
     ) -> Self {
         let name: Arc<str> = name.into();
+        let can_pause = backends.iter().all(|backend| backend.can_pause());
+        let mut queue = BatchQueue::new(config.budget, config.cost);
+        if can_pause {
+            queue = queue.with_pauses();
+        }
         let load = Arc::new(Load::new(
             config.capacity,
             config.bulk_capacity,
             config.tokens_per_second * backends.len() as f64,
         ));
+        load.set_most_beside(queue.most_beside());
         let health = Health::new(backends.len());
         metrics.ready.set(1);
         let (entries, incoming) = mpsc::channel(config.capacity);
         let left = Arc::new(Notify::new());
-        let (turns_tx, turns) = mpsc::channel(backends.len().max(1));
+        // A worker's turn, and one that it asked for beside a long batch that has ended since.
+        let (turns_tx, turns) = mpsc::channel(2 * backends.len().max(1));
         let dispatcher = Dispatcher {
             name: Arc::clone(&name),
-            queue: BatchQueue::new(config.budget, config.cost),
+            queue,
             load: Arc::clone(&load),
             health: health.clone(),
             left: Arc::clone(&left),
             metrics: metrics.clone(),
             started: Instant::now(),
+            resting: Vec::new(),
         };
         let mut tasks = vec![tokio::spawn(dispatcher.run(incoming, turns))];
         for backend in backends {

@@ -139,6 +139,23 @@ impl CostModel {
         self.scale * (self.fixed + self.per_token * tokens + self.per_square * squares)
     }
 
+    /// Tokens of the longest sequence that alone is predicted to take no longer; 1 where even that one does.
+    #[must_use]
+    pub fn longest_within(&self, seconds: f64) -> usize {
+        let fits = |tokens: usize| self.seconds(Shape::default().with(tokens)) <= seconds;
+        // No model takes a sequence of so many tokens.
+        let (mut fitting, mut above) = (1_usize, 1_usize << 20);
+        while above - fitting > 1 {
+            let middle = fitting.midpoint(above);
+            if fits(middle) {
+                fitting = middle;
+            } else {
+                above = middle;
+            }
+        }
+        fitting
+    }
+
     /// How the batch lies in memory.
     #[must_use]
     pub fn layout(&self) -> Layout {
@@ -232,6 +249,14 @@ mod tests {
                 assert!((found / truth - 1.0).abs() < 1e-6, "{found} {truth}");
             }
         }
+    }
+
+    #[test]
+    fn the_longest_sequence_within_a_time_is_found() {
+        let model = CostModel::new(Layout::Packed, [0.01, 1e-3, 1e-6]);
+        // 0.01 + 0.1 + 0.01 seconds.
+        assert_eq!(model.longest_within(0.12 + 1e-9), 100);
+        assert_eq!(model.longest_within(0.001), 1);
     }
 
     #[test]

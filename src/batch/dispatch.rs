@@ -7,8 +7,16 @@ use std::{
 
 use tokio::sync::{Notify, mpsc};
 
-use super::{Entry, down, load::Load, queue::BatchQueue, replica::Health, worker::Turn};
-use crate::{metrics::ModelMetrics, request::Lane, spent::Step};
+use super::{
+    Entry,
+    cost::Shape,
+    down,
+    load::Load,
+    queue::BatchQueue,
+    replica::Health,
+    worker::{Batch, Turn},
+};
+use crate::{metrics::ModelMetrics, request::Lane};
 
 /// Collects entries and hands a batch to each worker that asks.
 pub(super) struct Dispatcher {
@@ -19,6 +27,8 @@ pub(super) struct Dispatcher {
     pub(super) left: Arc<Notify>,
     pub(super) metrics: ModelMetrics,
     pub(super) started: Instant,
+    /// Of workers whose batch takes long: they take something short, whenever it comes.
+    pub(super) resting: Vec<Turn>,
 }
 
 impl Dispatcher {
@@ -40,9 +50,11 @@ impl Dispatcher {
                 // Whatever has arrived joins the queue before the next batch is picked.
                 biased;
                 Some(entry) = incoming.recv() => self.push(entry),
-                Some(turn) = turns.recv() => self.hand_over(turn),
+                Some(turn) = turns.recv() => self.take_turn(turn),
                 () = health.down() => self.refuse_all(),
                 () = left.notified() => self.discard(),
+                // A worker that is free comes before one that would have to interrupt its batch.
+                () = std::future::ready(()), if self.can_interrupt() => self.interrupt(),
             }
             self.show();
         }
@@ -54,8 +66,8 @@ impl Dispatcher {
         self.queue.push(lane, entry.ids.len(), now, entry);
     }
 
-    fn hand_over(&mut self, turn: Turn) {
-        if let Some((shape, time)) = turn.done {
+    fn take_turn(&mut self, mut turn: Turn) {
+        for (shape, time) in turn.done.drain(..) {
             self.queue.cost_mut().observe(shape, time.as_secs_f64());
             // What a small batch does says nothing of how fast a queue drains.
             if !self.queue.is_empty() || self.queue.is_large(shape) {
@@ -63,23 +75,68 @@ impl Dispatcher {
                 self.load.observe(shape.tokens, time, working);
             }
         }
+        self.load.set_most_beside(self.queue.most_beside());
+        if turn.beside.is_some() {
+            self.resting.push(turn);
+            return;
+        }
         self.discard();
         let now = self.now();
-        self.queue
-            .promote(now, |entry| entry.urgent.load(Ordering::Relaxed));
-        let batch = self.queue.next_batch(now);
-        for entry in &batch {
-            let wait = entry.since.elapsed();
-            entry.spent.add(Step::Queue, wait);
-            let lane = entry.admission.lane() as usize;
-            self.metrics.queue_seconds[lane].observe(wait.as_secs_f64());
+        self.promote(now);
+        let entries = self.queue.next_batch(now);
+        let shape: Shape = entries.iter().map(|entry| entry.ids.len()).collect();
+        let is_bulk = entries.iter().all(|entry| entry.lane() == Lane::Bulk);
+        let lane = if is_bulk { Lane::Bulk } else { Lane::Query };
+        let beside = self.queue.beside(lane, shape);
+        self.hand_over(turn, Batch { entries, beside });
+    }
+
+    /// Whether a worker rests that could run something short now.
+    fn can_interrupt(&mut self) -> bool {
+        self.resting.retain(|turn| !turn.batch.is_closed());
+        if self.resting.is_empty() {
+            return false;
         }
-        // A worker that died since it asked gives the batch back: it waits for another, or for the end.
+        self.promote(self.now());
+        self.resting.iter().any(|turn| self.has_short(turn))
+    }
+
+    fn has_short(&self, resting: &Turn) -> bool {
+        resting
+            .beside
+            .is_some_and(|lane| self.queue.has_short(lane))
+    }
+
+    fn interrupt(&mut self) {
+        self.discard();
+        let first = self.resting.iter().position(|turn| self.has_short(turn));
+        let Some(turn) = first.map(|at| self.resting.remove(at)) else {
+            return;
+        };
+        let (lane, now) = (turn.beside.unwrap_or(Lane::Query), self.now());
+        let batch = Batch {
+            entries: self.queue.next_short_batch(lane, now),
+            beside: None,
+        };
+        self.hand_over(turn, batch);
+    }
+
+    fn hand_over(&mut self, turn: Turn, batch: Batch) {
+        // A worker that died since it asked, or is through with its long batch, gives this one back: it waits for another,
+        // or for the end.
         if let Err(batch) = turn.batch.send(batch) {
-            for entry in batch {
-                self.push(entry);
+            for entry in batch.entries.into_iter().rev() {
+                let since = entry.since.saturating_duration_since(self.started);
+                let (lane, tokens) = (entry.lane(), entry.ids.len());
+                self.queue
+                    .put_back(lane, tokens, since.as_secs_f64(), entry);
             }
         }
+    }
+
+    fn promote(&mut self, now: f64) {
+        self.queue
+            .promote(now, |entry| entry.urgent.load(Ordering::Relaxed));
     }
 
     fn discard(&mut self) {

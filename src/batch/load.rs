@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,8 +31,10 @@ pub(crate) struct Load {
     bulk_permits: Arc<Semaphore>,
     capacity: usize,
     bulk_capacity: usize,
-    /// Of each lane: tokens of inputs that wait or run, estimated until they are known.
-    tokens: [AtomicU64; 2],
+    /// Inputs of up to so many tokens do not wait for the end of longer ones.
+    most_beside: AtomicUsize,
+    /// Of each lane: tokens of inputs that wait or run, estimated until they are known; of short inputs, and of long.
+    tokens: [[AtomicU64; 2]; 2],
     /// Bits of an f64.
     tokens_per_second: AtomicU64,
 }
@@ -45,7 +47,8 @@ impl Load {
             bulk_permits: Arc::new(Semaphore::new(bulk_capacity)),
             capacity,
             bulk_capacity,
-            tokens: [AtomicU64::new(0), AtomicU64::new(0)],
+            most_beside: AtomicUsize::new(0),
+            tokens: Default::default(),
             tokens_per_second: AtomicU64::new(tokens_per_second.to_bits()),
         }
     }
@@ -71,7 +74,8 @@ impl Load {
             Lane::Bulk => Some(take(&self.bulk_permits)?),
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        let wait = self.wait(lane);
+        let longest = tokens.iter().max();
+        let wait = self.wait(lane, longest.copied().unwrap_or(0));
         if n > 0 && wait > left {
             return Err(Refusal::TooLate {
                 retry_after: wait - left,
@@ -81,11 +85,8 @@ impl Load {
             // As many as were acquired are split off.
             let permit = permits.split(1)?;
             let bulk_permit = bulk_permits.as_mut().and_then(|permits| permits.split(1));
-            let tokens = *tokens as u64;
-            self.tokens[lane as usize].fetch_add(tokens, Ordering::Relaxed);
             Some(Admission {
-                tokens,
-                lane,
+                counted: self.counted(lane, *tokens),
                 load: Arc::clone(self),
                 _permits: (permit, bulk_permit),
             })
@@ -93,19 +94,62 @@ impl Load {
         Ok(tokens.iter().filter_map(one).collect())
     }
 
-    /// How long an input would wait for its turn now, as far as one can tell.
-    pub(crate) fn wait(&self, lane: Lane) -> Duration {
-        let query = self.tokens[Lane::Query as usize].load(Ordering::Relaxed);
-        let ahead = match lane {
-            Lane::Query => query,
-            Lane::Bulk => query + self.tokens[Lane::Bulk as usize].load(Ordering::Relaxed),
+    /// How long an input of so many tokens would wait for its turn now, as far as one can tell.
+    pub(crate) fn wait(&self, lane: Lane, tokens: usize) -> Duration {
+        let of = |lane: Lane| {
+            let [short, long] = &self.tokens[lane as usize];
+            [short, long].map(|tokens| tokens.load(Ordering::Relaxed))
+        };
+        let ([queries, long_queries], [bulk, long_bulk]) = (of(Lane::Query), of(Lane::Bulk));
+        // Beside a long batch others have half of the time.
+        let beside = |tokens: u64, long: u64| tokens + tokens.min(long);
+        let ahead = match (lane, self.is_long(tokens)) {
+            (Lane::Query, false) => beside(queries, long_queries + long_bulk),
+            (Lane::Query, true) => queries + long_queries,
+            (Lane::Bulk, false) => beside(queries + bulk, long_bulk) + long_queries,
+            (Lane::Bulk, true) => queries + long_queries + bulk + long_bulk,
         };
         seconds(ahead as f64 / self.rate())
     }
 
+    fn is_long(&self, tokens: usize) -> bool {
+        tokens > self.most_beside.load(Ordering::Relaxed)
+    }
+
+    /// Inputs of up to so many tokens go beside longer ones from now on.
+    pub(crate) fn set_most_beside(&self, tokens: usize) {
+        self.most_beside.store(tokens, Ordering::Relaxed);
+    }
+
+    fn count(&self, counted: Counted) -> &AtomicU64 {
+        &self.tokens[counted.lane as usize][usize::from(counted.is_long)]
+    }
+
+    fn counted(&self, lane: Lane, tokens: usize) -> Counted {
+        let is_long = self.is_long(tokens);
+        let counted = Counted {
+            lane,
+            tokens,
+            is_long,
+        };
+        self.count(counted)
+            .fetch_add(tokens as u64, Ordering::Relaxed);
+        counted
+    }
+
+    fn give_back(&self, counted: Counted) {
+        self.count(counted)
+            .fetch_sub(counted.tokens as u64, Ordering::Relaxed);
+    }
+
     /// When so many more permits will be free.
     fn time_until_free(&self, missing: usize) -> Duration {
-        let tokens: u64 = self.tokens.iter().map(|t| t.load(Ordering::Relaxed)).sum();
+        let tokens: u64 = self
+            .tokens
+            .as_flattened()
+            .iter()
+            .map(|t| t.load(Ordering::Relaxed))
+            .sum();
         let per_input = tokens as f64 / self.in_flight().max(1) as f64;
         seconds(missing.max(1) as f64 * per_input / self.rate())
     }
@@ -143,10 +187,17 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
+/// How an input was counted: what is short may change meanwhile.
+#[derive(Clone, Copy)]
+struct Counted {
+    lane: Lane,
+    tokens: usize,
+    is_long: bool,
+}
+
 /// Leave to put one sequence into the queue, and the bound on how many there are. Dropping it gives it back.
 pub struct Admission {
-    tokens: u64,
-    lane: Lane,
+    counted: Counted,
     load: Arc<Load>,
     _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
@@ -155,21 +206,20 @@ impl Admission {
     /// The lane that it was given for.
     #[must_use]
     pub fn lane(&self) -> Lane {
-        self.lane
+        self.counted.lane
     }
 
     /// Corrects the estimate, once the tokens are counted.
     pub(crate) fn set_tokens(&mut self, tokens: usize) {
-        let all = &self.load.tokens[self.lane as usize];
-        all.fetch_add(tokens as u64, Ordering::Relaxed);
-        all.fetch_sub(self.tokens, Ordering::Relaxed);
-        self.tokens = tokens as u64;
+        let counted = self.load.counted(self.lane(), tokens);
+        let before = std::mem::replace(&mut self.counted, counted);
+        self.load.give_back(before);
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.load.tokens[self.lane as usize].fetch_sub(self.tokens, Ordering::Relaxed);
+        self.load.give_back(self.counted);
     }
 }
 
@@ -195,7 +245,7 @@ mod tests {
         assert_eq!(load.in_flight(), 3, "a refusal takes nothing");
         drop(three);
         assert_eq!(
-            (load.in_flight(), load.wait(Lane::Bulk)),
+            (load.in_flight(), load.wait(Lane::Bulk, 1)),
             (0, Duration::ZERO)
         );
         assert_eq!(load.admit(&[1; 4], Lane::Bulk, soon()).unwrap().len(), 4);
@@ -221,6 +271,35 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_beside_a_long_input_does_not_wait_for_it() {
+        let load = Arc::new(Load::new(100, 100, 100.0));
+        load.set_most_beside(50);
+        let _long = load.admit(&[8000], Lane::Query, soon()).unwrap();
+        let wait = |lane, tokens| load.wait(lane, tokens).as_secs_f64();
+        assert_eq!(wait(Lane::Query, 50), 0.0);
+        assert_eq!(wait(Lane::Query, 51), 80.0);
+        assert_eq!(
+            wait(Lane::Bulk, 50),
+            80.0,
+            "bulk does not go beside queries"
+        );
+        let mut short = load.admit(&[40], Lane::Query, soon()).unwrap().remove(0);
+        assert_eq!(
+            wait(Lane::Query, 50),
+            0.8,
+            "half of the time is the long one's"
+        );
+        assert!(load.admit(&[51], Lane::Query, soon()).is_err());
+        // It was longer than estimated.
+        short.set_tokens(60);
+        assert_eq!((wait(Lane::Query, 50), wait(Lane::Query, 51)), (0.0, 80.6));
+        load.set_most_beside(70);
+        assert_eq!(wait(Lane::Query, 60), 0.0);
+        drop(short);
+        assert_eq!(wait(Lane::Query, 71), 80.0);
+    }
+
+    #[test]
     fn bulk_leaves_room_for_queries() {
         let load = Arc::new(Load::new(4, 3, 100.0));
         let _bulk = load.admit(&[1; 3], Lane::Bulk, soon()).unwrap();
@@ -234,9 +313,9 @@ mod tests {
         let load = Arc::new(Load::new(4, 4, 100.0));
         let mut one = load.admit(&[100], Lane::Query, soon()).unwrap().remove(0);
         one.set_tokens(30);
-        assert_eq!(load.wait(Lane::Query), Duration::from_millis(300));
+        assert_eq!(load.wait(Lane::Query, 1), Duration::from_millis(300));
         drop(one);
-        assert_eq!(load.wait(Lane::Query), Duration::ZERO);
+        assert_eq!(load.wait(Lane::Query, 1), Duration::ZERO);
     }
 
     #[test]

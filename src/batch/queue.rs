@@ -5,6 +5,9 @@
 //! its budgets, and while each costs less in this batch than in one of its own: padding can cost more than a batch. An
 //! entry that alone exceeds the budgets goes alone. Bulk that has had no batch for `aging_seconds` goes before the queries
 //! once: however long its batch takes, queries have the next one.
+//!
+//! A batch may take longer than batches may while queries are about: one long sequence, or bulk. Where the backend can
+//! pause, short sequences do not wait for its end: they go in batches beside it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -65,11 +68,16 @@ impl<T> LaneQueue<T> {
         }
     }
 
-    /// Keys of the oldest entry and of its neighbours in length, while `fits` holds of the batch and of what joins it.
-    fn pick(&mut self, fits: impl Fn(Shape, Shape) -> bool) -> Vec<(usize, u64)> {
-        let Some((oldest, _)) = self.oldest() else {
-            return Vec::new();
-        };
+    /// The key of the oldest entry of no more than so many tokens.
+    fn oldest_short(&self, most_tokens: usize) -> Option<(usize, u64)> {
+        let mut keys = self.by_age.iter();
+        let is_short =
+            |key: &&(usize, u64)| key.0 <= most_tokens && self.by_length.contains_key(key);
+        keys.find(is_short).copied()
+    }
+
+    /// Keys of this entry and of its neighbours in length, while `fits` holds of the batch and of what joins it.
+    fn pick(&self, oldest: (usize, u64), fits: impl Fn(Shape, Shape) -> bool) -> Vec<(usize, u64)> {
         let mut picked = vec![oldest];
         let mut shape = Shape::default().with(oldest.0);
         let mut shorter = self.by_length.range(..oldest).rev().peekable();
@@ -107,6 +115,8 @@ pub struct BatchQueue<T> {
     lanes: [LaneQueue<T>; 2],
     budget: Budget,
     cost: CostModel,
+    /// Whether batches can pause.
+    can_pause: bool,
     arrivals: u64,
     last_query: f64,
     last_bulk_batch: f64,
@@ -115,18 +125,47 @@ pub struct BatchQueue<T> {
 }
 
 impl<T> BatchQueue<T> {
-    /// Makes an empty queue for a backend of these costs.
+    /// Makes an empty queue for a backend of these costs, whose batches cannot pause.
     #[must_use]
     pub fn new(budget: Budget, cost: CostModel) -> Self {
         Self {
             lanes: [LaneQueue::default(), LaneQueue::default()],
             budget,
             cost,
+            can_pause: false,
             arrivals: 0,
             last_query: f64::NEG_INFINITY,
             last_bulk_batch: f64::NEG_INFINITY,
             bulk_went_first: false,
         }
+    }
+
+    /// The same for a backend whose batches can pause.
+    #[must_use]
+    pub fn with_pauses(self) -> Self {
+        Self {
+            can_pause: true,
+            ..self
+        }
+    }
+
+    /// Most tokens of a sequence that goes beside a long batch; 0 where batches cannot pause.
+    #[must_use]
+    pub fn most_beside(&self) -> usize {
+        if self.can_pause {
+            self.cost.longest_within(self.budget.max_batch_seconds)
+        } else {
+            0
+        }
+    }
+
+    /// Puts an entry that was taken out, and not run, back in front of its lane.
+    pub fn put_back(&mut self, lane: Lane, tokens: usize, since: f64, payload: T) {
+        self.arrivals += 1;
+        let key = (tokens, self.arrivals);
+        let queue = self.lane(lane);
+        queue.by_length.insert(key, Waiting { since, payload });
+        queue.by_age.push_front(key);
     }
 
     /// Adds an entry of so many tokens at the end of its lane.
@@ -205,6 +244,54 @@ impl<T> BatchQueue<T> {
             self.last_bulk_batch = now;
         }
         self.bulk_went_first = lane == Lane::Bulk && self.len(Lane::Query) > 0;
+        let oldest = self.lane(lane).oldest();
+        oldest.map_or_else(Vec::new, |(key, _)| self.take(lane, key, max_seconds))
+    }
+
+    /// What may go beside a batch of this lane: nothing beside one that takes no longer than a query should wait, and bulk
+    /// only beside bulk that is long by one sequence: short ones gain nothing by overtaking their like.
+    #[must_use]
+    pub fn beside(&self, lane: Lane, shape: Shape) -> Option<Lane> {
+        let is_long = self.can_pause && self.cost.seconds(shape) > self.budget.max_batch_seconds;
+        let has_long = shape.longest > self.most_beside();
+        let beside = if has_long { lane } else { Lane::Query };
+        is_long.then_some(beside)
+    }
+
+    /// Whether there is something short to go beside a long batch of this lane.
+    #[must_use]
+    pub fn has_short(&self, beside: Lane) -> bool {
+        self.lane_of_short(beside).is_some()
+    }
+
+    /// Takes a batch out that goes beside a long one of this lane: queries first, and bulk beside bulk alone.
+    pub fn next_short_batch(&mut self, beside: Lane, now: f64) -> Vec<T> {
+        let Some(lane) = self.lane_of_short(beside) else {
+            return Vec::new();
+        };
+        if lane == Lane::Bulk {
+            self.last_bulk_batch = now;
+        }
+        let (most_tokens, max_seconds) = (self.most_beside(), self.budget.max_batch_seconds);
+        let oldest = self.lane(lane).oldest_short(most_tokens);
+        oldest.map_or_else(Vec::new, |key| self.take(lane, key, max_seconds))
+    }
+
+    fn lane_of_short(&self, beside: Lane) -> Option<Lane> {
+        let most_tokens = self.most_beside();
+        let lanes: &[Lane] = match beside {
+            Lane::Query => &[Lane::Query],
+            Lane::Bulk => &[Lane::Query, Lane::Bulk],
+        };
+        let has_short = |lane: &&Lane| {
+            let shortest = self.lanes[**lane as usize].by_length.first_key_value();
+            shortest.is_some_and(|(key, _)| key.0 <= most_tokens)
+        };
+        lanes.iter().find(has_short).copied()
+    }
+
+    /// Takes an entry out, and what goes with it.
+    fn take(&mut self, lane: Lane, oldest: (usize, u64), max_seconds: f64) -> Vec<T> {
         let (budget, cost) = (self.budget, self.cost);
         let fits = |batch: Shape, next: Shape| {
             let together = batch.with(next.longest);
@@ -215,7 +302,7 @@ impl<T> BatchQueue<T> {
                 && seconds <= apart
         };
         let queue = self.lane(lane);
-        let picked = queue.pick(fits);
+        let picked = queue.pick(oldest, fits);
         queue.take(&picked)
     }
 
@@ -261,7 +348,8 @@ mod tests {
             max_batch_seconds: 0.21,
             aging_seconds: 5.0,
         };
-        BatchQueue::new(budget, CostModel::new(layout, [0.005, 0.001, 0.0]))
+        let cost = CostModel::new(layout, [0.005, 0.001, 0.0]);
+        BatchQueue::new(budget, cost).with_pauses()
     }
 
     fn queue(layout: Layout, max_batch_tokens: usize, tokens: &[usize]) -> BatchQueue<usize> {
@@ -304,6 +392,77 @@ mod tests {
         queue.discard(|payload| *payload == 1);
         assert_eq!(queue.next_batch(0.0), [0, 2]);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn beside_a_long_batch_go_short_ones_of_its_lane_or_queries() {
+        let mut queue = empty(Layout::Packed, 1000);
+        for (lane, tokens, payload) in [
+            (Lane::Query, 900, 0),
+            (Lane::Bulk, 20, 1),
+            (Lane::Bulk, 900, 2),
+        ] {
+            queue.push(lane, tokens, 0.0, payload);
+        }
+        let beside =
+            |lane, lengths: &[usize]| queue.beside(lane, lengths.iter().copied().collect());
+        assert_eq!(beside(Lane::Bulk, &[204]), None);
+        assert_eq!(beside(Lane::Bulk, &[206]), Some(Lane::Bulk));
+        assert_eq!(beside(Lane::Query, &[206]), Some(Lane::Query));
+        assert_eq!(beside(Lane::Bulk, &[103, 103]), Some(Lane::Query));
+        assert!(!queue.has_short(Lane::Query), "no bulk beside a query");
+        assert_eq!(
+            queue.next_short_batch(Lane::Query, 1.0),
+            Vec::<usize>::new()
+        );
+        queue.push(Lane::Query, 100, 1.0, 3);
+        queue.push(Lane::Query, 100, 1.0, 4);
+        queue.push(Lane::Query, 100, 1.0, 5);
+        assert!(queue.has_short(Lane::Query));
+        // Two take 205 ms, within 210.
+        assert_eq!(queue.next_short_batch(Lane::Bulk, 1.0), [3, 4]);
+        assert_eq!(queue.next_short_batch(Lane::Query, 1.0), [5]);
+        assert_eq!(queue.next_short_batch(Lane::Bulk, 1.0), [1]);
+        assert!(!queue.has_short(Lane::Bulk));
+        assert_eq!(queue.next_batch(1.0), [0]);
+        assert_eq!(queue.next_batch(1.0), [2]);
+    }
+
+    #[test]
+    fn what_is_put_back_keeps_its_place() {
+        let mut queue = queue(Layout::Packed, 10, &[10, 10, 10]);
+        let first = queue.next_batch(1.0)[0];
+        queue.put_back(Lane::Bulk, 10, 0.0, first);
+        let order: Vec<usize> = (0..3).map(|_| queue.next_batch(1.0)[0]).collect();
+        assert_eq!(order, [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_short_follows_what_batches_take() {
+        let mut queue = empty(Layout::Packed, 1000);
+        assert!((204..=205).contains(&queue.most_beside()));
+        let shape: Shape = [205].into_iter().collect();
+        for _ in 0..200 {
+            queue.cost_mut().observe(shape, 0.42);
+        }
+        assert!(
+            (95..=105).contains(&queue.most_beside()),
+            "{}",
+            queue.most_beside()
+        );
+        queue.push(Lane::Query, 200, 0.0, 0);
+        assert!(!queue.has_short(Lane::Query));
+    }
+
+    #[test]
+    fn nothing_is_long_where_batches_cannot_pause() {
+        let budget = empty(Layout::Packed, 10).budget;
+        let cost = CostModel::new(Layout::Packed, [0.0, 1.0, 0.0]);
+        let mut queue = BatchQueue::new(budget, cost);
+        queue.push(Lane::Query, 1, 0.0, 7);
+        assert_eq!(queue.beside(Lane::Query, [100].into_iter().collect()), None);
+        assert!(!queue.has_short(Lane::Bulk));
+        assert_eq!(queue.next_short_batch(Lane::Bulk, 1.0), Vec::<i32>::new());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::worker::{Ended, Turn, Worker};
+use super::worker::{Desk, Ended, Turn, Worker};
 use crate::metrics::ModelMetrics;
 
 /// The pause before the first attempt to load a lost backend again; it doubles with each.
@@ -78,12 +78,12 @@ impl Replica {
     pub(crate) async fn keep_working(self, mut backend: Box<dyn Backend>) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let worker = Worker {
+            let desk = Desk {
                 name: Arc::clone(&self.name),
-                backend,
                 metrics: self.metrics.clone(),
                 turns: self.turns.clone(),
             };
+            let worker = Worker { backend, desk };
             let since = Instant::now();
             let ended = match worker.start() {
                 // A thread that ends without a word panicked, outside of its backend.

@@ -198,6 +198,142 @@ async fn who_leaves_gives_the_permit_back_and_costs_no_work() {
     assert_eq!(gateway.model().batcher().in_flight(), 0);
 }
 
+/// A gateway for which two tokens are a long batch.
+fn gateway_of_long_batches() -> Arc<TestGateway> {
+    Arc::new(TestGateway::with(|setup| {
+        setup.tokens_per_second = 1.0;
+        setup.budget.max_batch_seconds = 1.0;
+    }))
+}
+
+/// Starts a long batch of query lane or bulk that does not end before the gate is opened.
+async fn long_batch(
+    gateway: &Arc<TestGateway>,
+    lane: Lane,
+    ids: &'static [u32],
+) -> tokio::task::JoinHandle<Result<Row, Error>> {
+    gateway.control.close();
+    let batches = gateway.control.batches().len();
+    let running = Arc::clone(gateway);
+    let long = tokio::spawn(async move { run(&running, lane, ids).await });
+    gateway
+        .until(|| gateway.control.batches().len() > batches)
+        .await;
+    long
+}
+
+#[tokio::test]
+async fn short_sequences_do_not_wait_for_the_end_of_a_long_one() {
+    let gateway = gateway_of_long_batches();
+    let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
+    for id in 10..30 {
+        let row = run(&gateway, Lane::Query, &[id]).await;
+        assert_eq!(vector(&row), MockBackend::vector(&[id], 8));
+    }
+    assert!(!long.is_finished());
+    gateway.control.open();
+    let row = long.await.unwrap();
+    assert_eq!(vector(&row), MockBackend::vector(&[5, 6, 7], 8));
+    assert_eq!(gateway.model().batcher().in_flight(), 0);
+}
+
+#[tokio::test]
+async fn bulk_goes_beside_bulk_and_not_beside_queries() {
+    let gateway = gateway_of_long_batches();
+    let long = long_batch(&gateway, Lane::Bulk, &[5, 6, 7]).await;
+    assert!(run(&gateway, Lane::Bulk, &[10]).await.is_ok());
+    assert!(run(&gateway, Lane::Query, &[11]).await.is_ok());
+    gateway.control.open();
+    assert!(long.await.unwrap().is_ok());
+
+    let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
+    let other = Arc::clone(&gateway);
+    let bulk = tokio::spawn(async move { run(&other, Lane::Bulk, &[12]).await });
+    gateway.in_flight(2).await;
+    // The queue has seen the bulk when it serves what came later.
+    assert!(run(&gateway, Lane::Query, &[13]).await.is_ok());
+    assert!(!bulk.is_finished());
+    gateway.control.open();
+    assert!(long.await.unwrap().is_ok() && bulk.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_free_replica_comes_before_an_interruption() {
+    let gateway = Arc::new(TestGateway::with(|setup| {
+        setup.tokens_per_second = 1.0;
+        setup.budget.max_batch_seconds = 1.0;
+        setup.replicas = 2;
+    }));
+    let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
+    let other = Arc::clone(&gateway);
+    let short = tokio::spawn(async move { run(&other, Lane::Query, &[10]).await });
+    // What runs beside a long batch does not wait at the gate.
+    gateway.batch_waits().await;
+    assert!(!short.is_finished());
+    gateway.control.open();
+    assert!(short.await.unwrap().is_ok() && long.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_a_long_batch_ends_as_a_short_one_comes() {
+    let gateway = gateway_of_long_batches();
+    for round in 0..300 {
+        let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
+        let short: Vec<_> = (0..4)
+            .map(|id| {
+                let gateway = Arc::clone(&gateway);
+                tokio::spawn(async move { run(&gateway, Lane::Query, &[id]).await })
+            })
+            .collect();
+        for _ in 0..round % 7 {
+            tokio::task::yield_now().await;
+        }
+        gateway.control.open();
+        assert!(long.await.unwrap().is_ok());
+        for (id, short) in (0..).zip(short) {
+            assert_eq!(vector(&short.await.unwrap()), MockBackend::vector(&[id], 8));
+        }
+    }
+    assert_eq!(gateway.model().batcher().in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_long_batch_that_nobody_waits_for_is_stopped() {
+    let gateway = gateway_of_long_batches();
+    let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
+    long.abort();
+    assert!(long.await.unwrap_err().is_cancelled());
+    // The gate is closed still: it would not have ended.
+    gateway.in_flight(0).await;
+    gateway.control.open();
+    assert!(run(&gateway, Lane::Query, &[8]).await.is_ok());
+    assert_eq!(gateway.control.batches().len(), 2);
+}
+
+#[tokio::test]
+async fn a_fault_beside_a_long_batch_is_the_backend_s() {
+    for bad in [PANIC_TOKEN, LOST_TOKEN] {
+        let gateway = gateway_of_long_batches();
+        let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
+        let error = run(&gateway, Lane::Query, &[bad]).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        let error = long.await.unwrap().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        // No permit is lost.
+        gateway.in_flight(0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failure_beside_a_long_batch_is_its_own() {
+    let gateway = gateway_of_long_batches();
+    let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
+    let error = run(&gateway, Lane::Query, &[FAIL_TOKEN]).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Internal);
+    gateway.control.open();
+    assert!(long.await.unwrap().is_ok());
+}
+
 #[tokio::test]
 async fn a_row_holds_what_its_own_caller_asked_for() {
     let gateway = Arc::new(TestGateway::start());

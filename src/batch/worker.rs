@@ -10,15 +10,28 @@ use std::{
 use embedgate_core::{Backend, BackendError, EmbeddingBatch, Outputs, TokenBatch};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Entry, Row, cost::Shape};
-use crate::{error::Error, metrics::ModelMetrics, spent::Step};
+use super::{
+    Entry, Row,
+    cost::Shape,
+    interlude::{Interludes, Left},
+};
+use crate::{error::Error, metrics::ModelMetrics, request::Lane, spent::Step};
 
-/// A worker that is free, or will be in a moment.
+/// A worker that is free, or will be in a moment, or whose long batch can rest for a short one.
 pub(crate) struct Turn {
-    /// Takes the next batch, which may be empty. Closed when the worker has died since.
-    pub(crate) batch: oneshot::Sender<Vec<Entry>>,
-    /// What the batch before took.
-    pub(crate) done: Option<(Shape, Duration)>,
+    /// Takes the next batch, which may be empty. Closed when the worker does not wait for it any more.
+    pub(crate) batch: oneshot::Sender<Batch>,
+    /// What batches took that were run since the turn before.
+    pub(crate) done: Vec<(Shape, Duration)>,
+    /// Of a long batch that can rest: what may go beside it.
+    pub(crate) beside: Option<Lane>,
+}
+
+/// What a worker runs at once.
+pub(crate) struct Batch {
+    pub(crate) entries: Vec<Entry>,
+    /// Set where it takes so long that others go beside it: queries, or bulk too.
+    pub(crate) beside: Option<Lane>,
 }
 
 /// How a worker's thread ended.
@@ -31,8 +44,13 @@ pub(crate) enum Ended {
 }
 
 pub(crate) struct Worker {
-    pub(crate) name: Arc<str>,
     pub(crate) backend: Box<dyn Backend>,
+    pub(crate) desk: Desk,
+}
+
+/// Everything of a worker but its backend.
+pub(crate) struct Desk {
+    pub(crate) name: Arc<str>,
     pub(crate) metrics: ModelMetrics,
     /// Where it asks for work.
     pub(crate) turns: mpsc::Sender<Turn>,
@@ -44,14 +62,15 @@ pub(crate) struct Worker {
 struct NotFinite;
 
 /// The backend cannot be used again.
-struct Lost;
+#[derive(Debug)]
+pub(super) struct Lost;
 
 impl Worker {
     /// Starts the thread; how it ends comes through the channel.
     pub(crate) fn start(self) -> io::Result<oneshot::Receiver<Ended>> {
         let (tx, ended) = oneshot::channel();
         std::thread::Builder::new()
-            .name(format!("worker-{}", self.name))
+            .name(format!("worker-{}", self.desk.name))
             .spawn(move || {
                 if tx.send(self.work()).is_err() {
                     tracing::debug!("nobody waits for the end of a worker any more");
@@ -61,65 +80,92 @@ impl Worker {
     }
 
     /// Runs batches until the queue is closed. While one batch's results are handed out, the next is being picked.
-    fn work(mut self) -> Ended {
-        let mut done = None;
+    fn work(self) -> Ended {
+        let Self { mut backend, desk } = self;
+        let mut done = Vec::new();
         let mut scatter: Option<Scatter> = None;
+        let mut next: Option<Batch> = None;
         loop {
-            let (batch, incoming) = oneshot::channel();
-            let turn = Turn {
-                batch,
-                done: done.take(),
-            };
-            let stopped = self.turns.blocking_send(turn).is_err();
+            let incoming = next.is_none().then(|| desk.ask(std::mem::take(&mut done)));
             if let Some(scatter) = scatter.take()
-                && self.answer(scatter).is_err()
+                && desk.answer(&mut *backend, scatter).is_err()
             {
                 return Ended::Lost;
             }
-            if stopped {
-                return Ended::Stopped;
-            }
-            let Ok(mut entries) = incoming.blocking_recv() else {
+            let batch = match incoming {
+                Some(incoming) => incoming.and_then(|incoming| incoming.blocking_recv().ok()),
+                None => next.take(),
+            };
+            let Some(batch) = batch else {
                 return Ended::Stopped;
             };
-            entries.retain(|entry| !entry.reply.is_closed());
-            if entries.is_empty() {
-                continue;
-            }
-            let started = Instant::now();
-            let shape: Shape = entries.iter().map(|entry| entry.ids.len()).collect();
-            let ran = match self.run(entries) {
-                Ok(ran) => ran,
+            match desk.run(&mut *backend, batch) {
+                Ok(Some(ran)) => {
+                    scatter = Some(ran.scatter);
+                    done.extend(ran.done);
+                    next = ran.next;
+                }
+                Ok(None) => {}
                 Err(Lost) => return Ended::Lost,
-            };
-            let time = started.elapsed();
-            for entry in &ran.entries {
-                entry.spent.add(Step::Compute, time);
             }
-            let has_results = ran.results.is_some();
-            scatter = Some(ran);
-            if !has_results {
-                // The time of a failure says nothing of the next batch.
-                continue;
-            }
-            self.metrics.batch_sequences.observe(shape.n as f64);
-            self.metrics.batch_tokens.observe(shape.tokens as f64);
-            self.metrics.batch_seconds.observe(time.as_secs_f64());
-            done = Some((shape, time));
         }
     }
+}
 
-    /// Runs a batch. An error means that the backend is lost; then the entries are dropped, which tells their callers.
-    fn run(&mut self, entries: Vec<Entry>) -> Result<Scatter, Lost> {
-        let outputs = entries
-            .iter()
-            .fold(Outputs::default(), |all, entry| all.union(entry.outputs));
-        let mut batch = TokenBatch::new();
+/// A batch that was run.
+pub(super) struct Ran {
+    pub(super) scatter: Scatter,
+    /// What it took, unless it failed: that says nothing of the next batch. And others beside it.
+    pub(super) done: Vec<(Shape, Duration)>,
+    /// What came beside it too late, and goes next.
+    pub(super) next: Option<Batch>,
+}
+
+impl Desk {
+    /// Asks for the next batch; none when the queue is closed.
+    fn ask(&self, done: Vec<(Shape, Duration)>) -> Option<oneshot::Receiver<Batch>> {
+        let (batch, incoming) = oneshot::channel();
+        let turn = Turn {
+            batch,
+            done,
+            beside: None,
+        };
+        self.turns.blocking_send(turn).ok()?;
+        Some(incoming)
+    }
+
+    /// Runs a batch; none where nobody waits for it any more. An error means that the backend is lost; then the entries
+    /// are dropped, which tells their callers.
+    pub(super) fn run(&self, backend: &mut dyn Backend, batch: Batch) -> Result<Option<Ran>, Lost> {
+        let Batch {
+            mut entries,
+            beside,
+        } = batch;
         for entry in &entries {
-            entry.push_into(&mut batch);
+            let wait = entry.since.elapsed();
+            entry.spent.add(Step::Queue, wait);
+            let lane = entry.admission.lane() as usize;
+            self.metrics.queue_seconds[lane].observe(wait.as_secs_f64());
         }
-        let results = match self.embed(&batch, outputs)? {
+        entries.retain(|entry| !entry.reply.is_closed());
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let (results, left) = if let Some(lane) = beside {
+            self.run_with_interludes(backend, &entries, lane)?
+        } else {
+            let (tokens, outputs) = tokens(&entries);
+            let run = || backend.embed(&tokens, outputs);
+            (self.results(entries.len(), outputs, run)?, Left::default())
+        };
+        let time = started.elapsed();
+        for entry in &entries {
+            entry.spent.add(Step::Compute, time);
+        }
+        let results = match results {
             Ok(results) => Some(results),
+            Err(BackendError::Stopped) => None,
             Err(error) => {
                 let n = entries.len();
                 tracing::warn!(
@@ -129,12 +175,40 @@ impl Worker {
                 None
             }
         };
-        Ok(Scatter { entries, results })
+        let shape: Shape = entries.iter().map(|entry| entry.ids.len()).collect();
+        let own_time = time.saturating_sub(left.rested);
+        let mut done = left.done;
+        if results.is_some() {
+            self.metrics.batch_sequences.observe(shape.n as f64);
+            self.metrics.batch_tokens.observe(shape.tokens as f64);
+            self.metrics.batch_seconds.observe(own_time.as_secs_f64());
+            done.push((shape, own_time));
+        }
+        Ok(Some(Ran {
+            done,
+            next: left.next,
+            scatter: Scatter { entries, results },
+        }))
+    }
+
+    /// Runs a long batch, and others beside it.
+    fn run_with_interludes(
+        &self,
+        backend: &mut dyn Backend,
+        entries: &[Entry],
+        beside: Lane,
+    ) -> Result<(Result<EmbeddingBatch, BackendError>, Left), Lost> {
+        let (tokens, outputs) = tokens(entries);
+        let mut interludes = Interludes::new(self, entries, beside);
+        let mut pause = |other: &mut dyn Backend| interludes.pause(other);
+        let run = || backend.embed_with_pauses(&tokens, outputs, &mut pause);
+        let results = self.results(entries.len(), outputs, run)?;
+        Ok((results, interludes.end()?))
     }
 
     /// Answers each entry. A bad row is tried again alone, and so is every sequence of a batch that failed as a whole: one
     /// bad sequence must not fail the others.
-    fn answer(&mut self, scatter: Scatter) -> Result<(), Lost> {
+    pub(super) fn answer(&self, backend: &mut dyn Backend, scatter: Scatter) -> Result<(), Lost> {
         let Scatter {
             entries,
             mut results,
@@ -143,19 +217,18 @@ impl Worker {
             let row = results.as_mut().map(|r| Row::take(r, i, entry.outputs));
             match row.filter(Row::is_finite) {
                 Some(row) => entry.answer(Ok(row)),
-                None => self.run_alone(entry)?,
+                None => self.run_alone(backend, entry)?,
             }
         }
         Ok(())
     }
 
-    fn run_alone(&mut self, entry: Entry) -> Result<(), Lost> {
+    fn run_alone(&self, backend: &mut dyn Backend, entry: Entry) -> Result<(), Lost> {
         if entry.reply.is_closed() {
             return Ok(());
         }
-        let mut batch = TokenBatch::new();
-        entry.push_into(&mut batch);
-        let result = match self.embed(&batch, entry.outputs)? {
+        let (tokens, outputs) = tokens(std::slice::from_ref(&entry));
+        let result = match self.results(1, outputs, || backend.embed(&tokens, outputs))? {
             Ok(mut results) => Some(Row::take(&mut results, 0, entry.outputs))
                 .filter(Row::is_finite)
                 .ok_or_else(|| Error::internal(NotFinite)),
@@ -165,20 +238,21 @@ impl Worker {
         Ok(())
     }
 
-    fn embed(
-        &mut self,
-        batch: &TokenBatch,
+    /// The results of `n` sequences, complete.
+    fn results(
+        &self,
+        n: usize,
         outputs: Outputs,
+        run: impl FnOnce() -> Result<EmbeddingBatch, BackendError>,
     ) -> Result<Result<EmbeddingBatch, BackendError>, Lost> {
-        let result = catch_unwind(AssertUnwindSafe(|| self.backend.embed(batch, outputs)));
-        match result {
+        match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Err(error @ BackendError::Lost { .. })) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 let cause = cause.unwrap_or_default();
                 tracing::error!(model.name = %self.name, cause, "model {}: {error}: {cause}", self.name);
                 Err(Lost)
             }
-            Ok(result) => Ok(result.and_then(|results| complete(results, batch.len(), outputs))),
+            Ok(result) => Ok(result.and_then(|results| complete(results, n, outputs))),
             // The panic itself is in the log already.
             Err(_) => {
                 tracing::error!(model.name = %self.name, "the backend of model {} panicked", self.name);
@@ -188,8 +262,19 @@ impl Worker {
     }
 }
 
+/// What a backend is given for these entries.
+fn tokens(entries: &[Entry]) -> (TokenBatch, Outputs) {
+    let mut batch = TokenBatch::new();
+    let mut outputs = Outputs::default();
+    for entry in entries {
+        entry.push_into(&mut batch);
+        outputs = outputs.union(entry.outputs);
+    }
+    (batch, outputs)
+}
+
 /// A batch that was run, not yet answered; without results where it failed as a whole.
-struct Scatter {
+pub(super) struct Scatter {
     entries: Vec<Entry>,
     results: Option<EmbeddingBatch>,
 }

@@ -1,0 +1,147 @@
+//! What a worker does while its long batch rests: short batches, for half of the time at most.
+
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use embedgate_core::Backend;
+use tokio::sync::{
+    mpsc::error::TrySendError,
+    oneshot::{self, error::TryRecvError},
+};
+
+use super::{
+    Entry,
+    cost::Shape,
+    worker::{Batch, Desk, Lost, Turn},
+};
+use crate::request::Lane;
+
+/// The batches beside a long one.
+pub(super) struct Interludes<'a> {
+    desk: &'a Desk,
+    /// The long batch.
+    entries: &'a [Entry],
+    /// What may go beside it.
+    beside: Lane,
+    started: Instant,
+    /// What others took.
+    rested: Duration,
+    /// The next, once there is one.
+    incoming: Option<oneshot::Receiver<Batch>>,
+    /// Those that were run since the queue was told of such.
+    done: Vec<(Shape, Duration)>,
+    is_lost: bool,
+}
+
+/// What is left when a long batch has ended.
+#[derive(Default)]
+pub(super) struct Left {
+    /// What others took.
+    pub(super) rested: Duration,
+    /// Those that the queue was not told of.
+    pub(super) done: Vec<(Shape, Duration)>,
+    /// What came too late for a pause.
+    pub(super) next: Option<Batch>,
+}
+
+impl<'a> Interludes<'a> {
+    pub(super) fn new(desk: &'a Desk, entries: &'a [Entry], beside: Lane) -> Self {
+        let mut interludes = Self {
+            desk,
+            entries,
+            beside,
+            started: Instant::now(),
+            rested: Duration::ZERO,
+            incoming: None,
+            done: Vec::new(),
+            is_lost: false,
+        };
+        interludes.ask();
+        interludes
+    }
+
+    /// Runs what has come, and says whether the long batch goes on: not when nobody waits for it any more.
+    pub(super) fn pause(&mut self, other: &mut dyn Backend) -> ControlFlow<()> {
+        if self.entries.iter().all(|entry| entry.reply.is_closed()) {
+            return ControlFlow::Break(());
+        }
+        match self.incoming.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Ok(batch)) => {
+                self.incoming = None;
+                if self.run(other, batch).is_err() {
+                    self.is_lost = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            // The queue is closed.
+            Some(Err(TryRecvError::Closed)) => self.incoming = None,
+            Some(Err(TryRecvError::Empty)) => return ControlFlow::Continue(()),
+            None => {}
+        }
+        self.ask();
+        ControlFlow::Continue(())
+    }
+
+    /// To be called when the long batch has ended.
+    pub(super) fn end(self) -> Result<Left, Lost> {
+        if self.is_lost {
+            return Err(Lost);
+        }
+        let next = self.incoming.and_then(|mut incoming| {
+            // What comes from here on goes back to the queue.
+            incoming.close();
+            incoming.try_recv().ok()
+        });
+        Ok(Left {
+            rested: self.rested,
+            done: self.done,
+            next,
+        })
+    }
+
+    fn ask(&mut self) {
+        if !may_ask(self.rested, self.started.elapsed()) {
+            return;
+        }
+        let (batch, incoming) = oneshot::channel();
+        let turn = Turn {
+            batch,
+            done: std::mem::take(&mut self.done),
+            beside: Some(self.beside),
+        };
+        match self.desk.turns.try_send(turn) {
+            Ok(()) => self.incoming = Some(incoming),
+            Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) => self.done = turn.done,
+        }
+    }
+
+    fn run(&mut self, backend: &mut dyn Backend, batch: Batch) -> Result<(), Lost> {
+        let started = Instant::now();
+        if let Some(ran) = self.desk.run(backend, batch)? {
+            self.done.extend(ran.done);
+            self.desk.answer(backend, ran.scatter)?;
+        }
+        self.rested += started.elapsed();
+        Ok(())
+    }
+}
+
+/// Others have half of the time at most: no more is asked for beyond that.
+fn may_ask(rested: Duration, elapsed: Duration) -> bool {
+    2 * rested <= elapsed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_time_is_the_long_batch_s() {
+        let seconds = Duration::from_secs;
+        assert!(may_ask(Duration::ZERO, Duration::ZERO));
+        assert!(may_ask(seconds(2), seconds(4)));
+        assert!(!may_ask(seconds(3), seconds(5)));
+    }
+}
