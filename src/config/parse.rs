@@ -185,6 +185,40 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_one_backend_are_refused_with_another() {
+        for (backend, key, fitting) in [
+            (
+                r#"type = "onnx", pin_threads = true"#,
+                "pin_threads",
+                r#"type = "cpu""#,
+            ),
+            (
+                r#"type = "candle", pin_threads = false"#,
+                "pin_threads",
+                r#"type = "cpu""#,
+            ),
+            (
+                r#"type = "cpu", file = "a.onnx""#,
+                "file",
+                r#"type = "onnx""#,
+            ),
+            (
+                r#"type = "candle", precision = "int8""#,
+                "precision",
+                r#""f32" or "auto""#,
+            ),
+        ] {
+            let text = format!(
+                "[auth]\nmode = \"none\"\n[models.a]\npath = \"/\"\nbackend = {{ {backend} }}\n"
+            );
+            let found = problems(&text);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].0, format!("models.a.backend.{key}"));
+            assert!(found[0].1.contains(fitting), "{found:?}");
+        }
+    }
+
+    #[test]
     fn every_problem_is_reported_with_its_key() {
         let text = r#"
             colour = "red"

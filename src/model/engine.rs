@@ -58,9 +58,13 @@ pub fn resolve(
             }
             Err(missing) => match backend.precision {
                 PrecisionChoice::Auto | PrecisionChoice::F32 => {
+                    let pinned = match backend.pin_threads {
+                        Some(true) => " (its threads stay on no cores)",
+                        _ => "",
+                    };
                     tracing::warn!(
                         model.name = name,
-                        "model {name} runs with candle, in f32 and slower: {missing}"
+                        "model {name} runs with candle, in f32 and slower{pinned}: {missing}"
                     );
                     (backend.kind, backend.precision) = (BackendType::Candle, PrecisionChoice::F32);
                 }
