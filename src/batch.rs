@@ -101,7 +101,29 @@ impl Row {
 }
 
 /// Set by a caller of the query lane who waits for work that was begun for bulk.
-pub type Urgent = Arc<AtomicBool>;
+#[derive(Clone, Default)]
+pub struct Urgent(Arc<(AtomicBool, Notify)>);
+
+impl Urgent {
+    /// Makes the work urgent, now or while it waits.
+    pub fn set(&self) {
+        self.0.0.store(true, Ordering::Relaxed);
+        self.0.1.notify_one();
+    }
+
+    /// Whether it was made so.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is made so. Only one can wait.
+    async fn until_set(&self) {
+        while !self.is_set() {
+            self.0.1.notified().await;
+        }
+    }
+}
 
 /// One sequence to run.
 pub struct Work {
@@ -135,7 +157,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// The lane that it is in now.
     fn lane(&self) -> Lane {
-        if self.urgent.load(Ordering::Relaxed) {
+        if self.urgent.is_set() {
             Lane::Query
         } else {
             self.admission.lane()
@@ -181,7 +203,7 @@ pub struct Batcher {
     entries: mpsc::Sender<Entry>,
     load: Arc<Load>,
     health: Health,
-    /// Told when a caller leaves, so that the place in the queue is free at once.
+    /// Told when a caller leaves, so that the place in the queue is free at once, and when work becomes urgent.
     left: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -225,8 +247,9 @@ impl Batcher {
         metrics.ready.set(1);
         let (entries, incoming) = mpsc::channel(config.capacity);
         let left = Arc::new(Notify::new());
-        // A worker's turn, and one that it asked for beside a long batch that has ended since.
-        let (turns_tx, turns) = mpsc::channel(2 * backends.len().max(1));
+        // A worker's turn, one that it asked for beside a long batch that has ended since, and that of the worker that takes
+        // its place when it is lost: nobody reads them while the queue is empty.
+        let (turns_tx, turns) = mpsc::channel(3 * backends.len().max(1));
         let dispatcher = Dispatcher {
             name: Arc::clone(&name),
             queue,
@@ -325,6 +348,7 @@ impl Batcher {
             spent,
         } = work;
         admission.set_tokens(ids.len());
+        let (waiting, was_urgent) = (urgent.clone(), urgent.is_set());
         let entry = Entry {
             ids,
             type_ids,
@@ -337,7 +361,17 @@ impl Batcher {
         };
         let lost = || down(&self.name, &self.health);
         self.entries.send(entry).await.map_err(|_| lost())?;
-        let answer = answer.await;
+        let becomes_urgent = async {
+            waiting.until_set().await;
+            self.left.notify_one();
+        };
+        let mut answer = answer;
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            // The worker may be resting in a long batch that this can go beside now.
+            () = becomes_urgent, if !was_urgent => answer.await,
+        };
         leaving.0 = None;
         answer.map_err(|_| self.lost_while_running())?
     }

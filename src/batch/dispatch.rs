@@ -1,9 +1,6 @@
 //! The task that collects entries and hands a batch to each worker that asks.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{Notify, mpsc};
 
@@ -135,8 +132,7 @@ impl Dispatcher {
     }
 
     fn promote(&mut self, now: f64) {
-        self.queue
-            .promote(now, |entry| entry.urgent.load(Ordering::Relaxed));
+        self.queue.promote(now, |entry| entry.urgent.is_set());
     }
 
     fn discard(&mut self) {

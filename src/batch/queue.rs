@@ -159,13 +159,15 @@ impl<T> BatchQueue<T> {
         }
     }
 
-    /// Puts an entry that was taken out, and not run, back in front of its lane.
+    /// Puts an entry that was taken out, and not run, back where it was in its lane by age.
     pub fn put_back(&mut self, lane: Lane, tokens: usize, since: f64, payload: T) {
         self.arrivals += 1;
         let key = (tokens, self.arrivals);
-        let queue = self.lane(lane);
-        queue.by_length.insert(key, Waiting { since, payload });
-        queue.by_age.push_front(key);
+        let LaneQueue { by_length, by_age } = self.lane(lane);
+        let is_older = |key: &(usize, u64)| by_length.get(key).is_none_or(|w| w.since < since);
+        let at = by_age.iter().take_while(|key| is_older(key)).count();
+        by_age.insert(at, key);
+        by_length.insert(key, Waiting { since, payload });
     }
 
     /// Adds an entry of so many tokens at the end of its lane.
@@ -430,11 +432,15 @@ mod tests {
 
     #[test]
     fn what_is_put_back_keeps_its_place() {
-        let mut queue = queue(Layout::Packed, 10, &[10, 10, 10]);
-        let first = queue.next_batch(1.0)[0];
-        queue.put_back(Lane::Bulk, 10, 0.0, first);
-        let order: Vec<usize> = (0..3).map(|_| queue.next_batch(1.0)[0]).collect();
-        assert_eq!(order, [0, 1, 2]);
+        let mut queue = empty(Layout::Packed, 10);
+        for (i, tokens) in [300, 10, 10, 10].into_iter().enumerate() {
+            queue.push(Lane::Query, tokens, i as f64, i);
+        }
+        let short = queue.next_short_batch(Lane::Query, 4.0)[0];
+        assert_eq!(short, 1);
+        queue.put_back(Lane::Query, 10, 1.0, short);
+        let order: Vec<usize> = (0..4).map(|_| queue.next_batch(5.0)[0]).collect();
+        assert_eq!(order, [0, 1, 2, 3]);
     }
 
     #[test]

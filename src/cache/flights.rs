@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -51,7 +51,7 @@ impl Registered {
     fn join(&self, lane: Lane) -> Option<Flight> {
         let flight = self.work.upgrade().map(Flight)?;
         if lane == Lane::Query {
-            self.urgent.store(true, Ordering::Relaxed);
+            self.urgent.set();
         }
         Some(flight)
     }
@@ -79,14 +79,17 @@ impl Flights {
     where
         F: Future<Output = Landing> + Send + 'static,
     {
-        let urgent: Urgent = Arc::new(AtomicBool::new(lane == Lane::Query));
+        let urgent = Urgent::default();
+        if lane == Lane::Query {
+            urgent.set();
+        }
         let registration = Registration {
             flights: Arc::clone(self),
             keys,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
         };
         let id = registration.id;
-        let work = work(Arc::clone(&urgent));
+        let work = work(urgent.clone());
         let work: Work = Box::pin(async move {
             let landing = work.await;
             // What was computed is in the cache by now.
@@ -102,7 +105,7 @@ impl Flights {
             let registered = Registered {
                 id,
                 work,
-                urgent: Arc::clone(&urgent),
+                urgent: urgent.clone(),
             };
             // Of several heads one may be under way already: then it is computed twice, which costs time and no more.
             if let Some(other) = self.register(*key, registered, lane)

@@ -78,14 +78,14 @@ async fn a_query_that_joins_makes_the_work_urgent() {
     let cache = EmbeddingCache::new(&CacheConfig::default(), None, &Metrics::new());
     let mut keys = PerHead::default();
     keys.set(Head::Dense, CacheKey([1; 32]));
-    let mut urgent = None;
+    let mut urgent: Option<crate::batch::Urgent> = None;
     let _flight = cache.start(keys, Lane::Bulk, |given| {
         urgent = Some(given);
         std::future::pending::<Result<Computed, Error>>()
     });
     let is_urgent = || {
         let urgent = urgent.as_ref().unwrap();
-        urgent.load(std::sync::atomic::Ordering::Relaxed)
+        urgent.is_set()
     };
     let _bulk = cache.join(&CacheKey([1; 32]), Lane::Bulk);
     assert!(!is_urgent());
