@@ -49,7 +49,10 @@ impl Dispatcher {
                 Some(entry) = incoming.recv() => self.push(entry),
                 Some(turn) = turns.recv() => self.take_turn(turn),
                 () = health.down() => self.refuse_all(),
-                () = left.notified() => self.discard(),
+                () = left.notified() => {
+                    self.discard();
+                    self.promote(self.now());
+                }
                 // A worker that is free comes before one that would have to interrupt its batch.
                 () = std::future::ready(()), if self.can_interrupt() => self.interrupt(),
             }
@@ -58,8 +61,7 @@ impl Dispatcher {
     }
 
     fn push(&mut self, entry: Entry) {
-        let lane = entry.admission.lane();
-        let now = self.now();
+        let (lane, now) = (entry.lane(), self.now());
         self.queue.push(lane, entry.ids.len(), now, entry);
     }
 
@@ -94,7 +96,6 @@ impl Dispatcher {
         if self.resting.is_empty() {
             return false;
         }
-        self.promote(self.now());
         self.resting.iter().any(|turn| self.has_short(turn))
     }
 

@@ -157,15 +157,11 @@ async fn while_one_replica_is_lost_the_other_serves() {
     assert!(gateway.model().batcher().is_healthy());
 }
 
-#[tokio::test]
-async fn replicas_work_side_by_side() {
-    let gateway = Arc::new(TestGateway::with(|setup| {
-        setup.replicas = 2;
-        setup.budget.max_batch_tokens = 1;
-    }));
+/// Runs a sequence on each of two replicas at once.
+async fn on_both_replicas(gateway: &Arc<TestGateway>) {
     gateway.control.close();
     let spawn = |id: u32| {
-        let gateway = Arc::clone(&gateway);
+        let gateway = Arc::clone(gateway);
         tokio::spawn(async move { run(&gateway, Lane::Query, &[id]).await })
     };
     let both = [spawn(1), spawn(2)];
@@ -175,6 +171,15 @@ async fn replicas_work_side_by_side() {
     for task in both {
         assert!(task.await.unwrap().is_ok());
     }
+}
+
+#[tokio::test]
+async fn replicas_work_side_by_side() {
+    let gateway = Arc::new(TestGateway::with(|setup| {
+        setup.replicas = 2;
+        setup.budget.max_batch_tokens = 1;
+    }));
+    on_both_replicas(&gateway).await;
 }
 
 #[tokio::test]
@@ -264,20 +269,11 @@ async fn a_free_replica_comes_before_an_interruption() {
         setup.budget.max_batch_seconds = 1.0;
         setup.replicas = 2;
     }));
-    gateway.control.close();
-    let spawn = |id: u32| {
-        let gateway = Arc::clone(&gateway);
-        tokio::spawn(async move { run(&gateway, Lane::Query, &[id]).await })
-    };
     // A worker asks for more before it answers: once both have answered, both have asked.
-    let both = [spawn(1), spawn(2)];
-    gateway.until(|| gateway.control.batches().len() == 2).await;
-    gateway.control.open();
-    for task in both {
-        assert!(task.await.unwrap().is_ok());
-    }
+    on_both_replicas(&gateway).await;
     let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
-    let short = spawn(10);
+    let other = Arc::clone(&gateway);
+    let short = tokio::spawn(async move { run(&other, Lane::Query, &[10]).await });
     // What runs beside a long batch does not wait at the gate.
     gateway.batch_waits().await;
     assert!(!short.is_finished());

@@ -152,6 +152,22 @@ impl CpuBackend {
             aside: None,
         }
     }
+
+    fn run(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+        pause: &mut encoder::Pause<'_>,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        self.model.info.check(batch, outputs)?;
+        let (model, workspace) = (&self.model, &mut self.workspace);
+        let pool = &self.threads.pool;
+        pool.install(|| model.run(batch, outputs, workspace, pause))
+            .map_err(|halt| match halt {
+                Halt::Stopped => BackendError::Stopped,
+                Halt::Failed(error) => BackendError::inference("the forward pass failed", error),
+            })
+    }
 }
 
 impl Threads {
@@ -264,11 +280,7 @@ impl Backend for CpuBackend {
         batch: &TokenBatch,
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError> {
-        self.model.info.check(batch, outputs)?;
-        let (model, workspace) = (&self.model, &mut self.workspace);
-        let pool = &self.threads.pool;
-        pool.install(|| model.run(batch, outputs, workspace, &mut || Ok(())))
-            .map_err(failed)
+        self.run(batch, outputs, &mut || Ok(()))
     }
 
     fn can_pause(&self) -> bool {
@@ -281,19 +293,15 @@ impl Backend for CpuBackend {
         outputs: Outputs,
         pause: &mut Pause<'_>,
     ) -> Result<EmbeddingBatch, BackendError> {
-        self.model.info.check(batch, outputs)?;
         let (model, threads) = (&self.model, &self.threads);
         let like_this = || Box::new(Self::of(Arc::clone(model), Arc::clone(threads)));
-        let aside = self.aside.get_or_insert_with(like_this);
-        let mut pause = || match pause(&mut **aside) {
+        let mut aside = self.aside.take().unwrap_or_else(like_this);
+        let result = self.run(batch, outputs, &mut || match pause(&mut *aside) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Halt::Stopped),
-        };
-        let workspace = &mut self.workspace;
-        threads
-            .pool
-            .install(|| model.run(batch, outputs, workspace, &mut pause))
-            .map_err(failed)
+        });
+        self.aside = Some(aside);
+        result
     }
 
     fn replicas(&self) -> Option<Replicas> {
@@ -302,13 +310,6 @@ impl Backend for CpuBackend {
             let threads = Threads::start(model.threads, &model.cores)?;
             Ok(Box::new(Self::of(Arc::clone(&model), Arc::new(threads))))
         }))
-    }
-}
-
-fn failed(halt: Halt) -> BackendError {
-    match halt {
-        Halt::Stopped => BackendError::Stopped,
-        Halt::Failed(error) => BackendError::inference("the forward pass failed", error),
     }
 }
 
