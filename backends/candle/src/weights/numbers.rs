@@ -12,70 +12,72 @@ pub(super) fn is_supported(dtype: DType) -> bool {
 /// Bytes read at once: beside the result nothing large is held.
 const BUFFER: usize = 1 << 20;
 
-/// Reads `n` numbers.
-pub(super) fn read_f32(
-    reader: &mut (impl Read + ?Sized),
+/// Reads numbers of one format.
+pub(super) struct Numbers<'a, R: ?Sized> {
+    reader: &'a mut R,
     dtype: DType,
-    n: usize,
-) -> io::Result<Vec<f32>> {
-    let mut values = Vec::with_capacity(n);
-    append(reader, dtype, n, &mut buffer(dtype, n), &mut values)?;
-    Ok(values)
+    buffer: Vec<u8>,
 }
 
-/// Reads `n` numbers and lends them to `each`, `block` at a time; fewer are in the last one.
-pub(super) fn read_blocks(
-    reader: &mut (impl Read + ?Sized),
-    dtype: DType,
-    n: usize,
-    block: usize,
-    each: &mut dyn FnMut(&[f32]),
-) -> io::Result<()> {
-    let most = n.min(block);
-    let (mut buffer, mut values) = (buffer(dtype, most), Vec::with_capacity(most));
-    let mut left = n;
-    while left > 0 {
-        let count = left.min(block);
-        values.clear();
-        append(reader, dtype, count, &mut buffer, &mut values)?;
-        each(&values);
-        left -= count;
-    }
-    Ok(())
-}
-
-/// Room for so many numbers, or for a part of them.
-fn buffer(dtype: DType, n: usize) -> Vec<u8> {
-    vec![0; (n * dtype.size_in_bytes()).min(BUFFER)]
-}
-
-/// Appends `n` numbers, read through the buffer.
-fn append(
-    reader: &mut (impl Read + ?Sized),
-    dtype: DType,
-    n: usize,
-    buffer: &mut [u8],
-    values: &mut Vec<f32>,
-) -> io::Result<()> {
-    let size = dtype.size_in_bytes();
-    let end = values.len() + n;
-    while values.len() < end {
-        let most = ((end - values.len()) * size).min(buffer.len());
-        let bytes = &mut buffer[..most];
-        reader.read_exact(bytes)?;
-        match dtype {
-            DType::F16 => {
-                values.extend(chunks(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()))
-            }
-            DType::BF16 => {
-                values.extend(chunks(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()))
-            }
-            #[expect(clippy::cast_possible_truncation, reason = "the model computes in f32")]
-            DType::F64 => values.extend(chunks(bytes).map(|b| f64::from_le_bytes(b) as f32)),
-            _ => values.extend(chunks(bytes).map(f32::from_le_bytes)),
+impl<'a, R: Read + ?Sized> Numbers<'a, R> {
+    pub(super) fn new(reader: &'a mut R, dtype: DType) -> Self {
+        Self {
+            reader,
+            dtype,
+            buffer: Vec::new(),
         }
     }
-    Ok(())
+
+    /// Reads `n` numbers.
+    pub(super) fn read(mut self, n: usize) -> io::Result<Vec<f32>> {
+        let mut values = Vec::with_capacity(n);
+        self.append(n, &mut values)?;
+        Ok(values)
+    }
+
+    /// Reads `n` numbers and lends them to `each`, `block` at a time; fewer are in the last one.
+    pub(super) fn lend_blocks(
+        mut self,
+        n: usize,
+        block: usize,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> io::Result<()> {
+        let mut values = Vec::with_capacity(n.min(block));
+        let mut left = n;
+        while left > 0 {
+            let count = left.min(block);
+            values.clear();
+            self.append(count, &mut values)?;
+            each(&values);
+            left -= count;
+        }
+        Ok(())
+    }
+
+    /// Appends `n` numbers, read through the buffer.
+    fn append(&mut self, n: usize, values: &mut Vec<f32>) -> io::Result<()> {
+        let size = self.dtype.size_in_bytes();
+        let needed = (n * size).min(BUFFER);
+        self.buffer.resize(self.buffer.len().max(needed), 0);
+        let end = values.len() + n;
+        while values.len() < end {
+            let most = ((end - values.len()) * size).min(self.buffer.len());
+            let bytes = &mut self.buffer[..most];
+            self.reader.read_exact(bytes)?;
+            match self.dtype {
+                DType::F16 => {
+                    values.extend(chunks(bytes).map(|b| half::f16::from_le_bytes(b).to_f32()))
+                }
+                DType::BF16 => {
+                    values.extend(chunks(bytes).map(|b| half::bf16::from_le_bytes(b).to_f32()))
+                }
+                #[expect(clippy::cast_possible_truncation, reason = "the model computes in f32")]
+                DType::F64 => values.extend(chunks(bytes).map(|b| f64::from_le_bytes(b) as f32)),
+                _ => values.extend(chunks(bytes).map(f32::from_le_bytes)),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn chunks<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
@@ -93,15 +95,13 @@ mod tests {
             .iter()
             .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
             .collect();
-        assert_eq!(
-            read_f32(&mut bytes.as_slice(), DType::BF16, 10).unwrap(),
-            numbers
-        );
-        let mut blocks = Vec::new();
-        read_blocks(&mut bytes.as_slice(), DType::BF16, 10, 4, &mut |block| {
-            blocks.push(block.to_vec());
-        })
-        .unwrap();
+        let mut reader = bytes.as_slice();
+        let read = Numbers::new(&mut reader, DType::BF16).read(10);
+        assert_eq!(read.unwrap(), numbers);
+        let (mut reader, mut blocks) = (bytes.as_slice(), Vec::new());
+        let mut keep = |block: &[f32]| blocks.push(block.to_vec());
+        let lent = Numbers::new(&mut reader, DType::BF16).lend_blocks(10, 4, &mut keep);
+        lent.unwrap();
         assert_eq!(blocks, [&numbers[..4], &numbers[4..8], &numbers[8..]]);
     }
 
@@ -109,11 +109,12 @@ mod tests {
     fn what_ends_early_is_an_error() {
         let bytes = [0; 30];
         let mut lent = 0;
-        let read = read_blocks(&mut bytes.as_slice(), DType::F32, 8, 4, &mut |block| {
-            lent += block.len();
-        });
+        let mut reader = bytes.as_slice();
+        let mut count = |block: &[f32]| lent += block.len();
+        let read = Numbers::new(&mut reader, DType::F32).lend_blocks(8, 4, &mut count);
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(lent, 4);
-        assert!(read_f32(&mut bytes.as_slice(), DType::F32, 8).is_err());
+        let mut reader = bytes.as_slice();
+        assert!(Numbers::new(&mut reader, DType::F32).read(8).is_err());
     }
 }

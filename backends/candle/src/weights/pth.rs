@@ -20,7 +20,7 @@ use zip::ZipArchive;
 
 use super::{
     WeightsError,
-    numbers::{is_supported, read_blocks, read_f32},
+    numbers::{Numbers, is_supported},
 };
 
 pub(super) struct PthFile {
@@ -81,7 +81,7 @@ impl PthFile {
         let info = self.info(name)?;
         let n = info.layout.shape().elem_count();
         let values = self
-            .with_entry(info, |entry| read_f32(entry, info.dtype, n))
+            .with_entry(info, |entry| Numbers::new(entry, info.dtype).read(n))
             .map_err(|e| WeightsError::tensor(&self.path, name, e))?;
         tensor(values, info).map_err(|e| WeightsError::tensor(&self.path, name, e))
     }
@@ -96,7 +96,9 @@ impl PthFile {
         let n = info.layout.shape().elem_count();
         if info.layout.is_contiguous() {
             return self
-                .with_entry(info, |entry| read_blocks(entry, info.dtype, n, block, each))
+                .with_entry(info, |entry| {
+                    Numbers::new(entry, info.dtype).lend_blocks(n, block, each)
+                })
                 .map_err(|e| WeightsError::tensor(&self.path, name, e));
         }
         // Its rows do not lie one after the other.

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::{
     WeightsError,
-    numbers::{is_supported, read_blocks, read_f32},
+    numbers::{Numbers, is_supported},
 };
 
 /// The format's own limit on the length of its header.
@@ -87,7 +87,8 @@ impl SafetensorsFile {
 
     pub(super) fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
         let (mut file, info) = self.open_at(name)?;
-        let values = read_f32(&mut file, info.dtype, info.shape.iter().product())
+        let values = Numbers::new(&mut file, info.dtype)
+            .read(info.shape.iter().product())
             .map_err(|e| WeightsError::tensor(&self.path, name, e))?;
         Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)
             .map_err(|e| WeightsError::tensor(&self.path, name, e))
@@ -100,14 +101,9 @@ impl SafetensorsFile {
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<(), WeightsError> {
         let (mut file, info) = self.open_at(name)?;
-        read_blocks(
-            &mut file,
-            info.dtype,
-            info.shape.iter().product(),
-            block,
-            each,
-        )
-        .map_err(|e| WeightsError::tensor(&self.path, name, e))
+        Numbers::new(&mut file, info.dtype)
+            .lend_blocks(info.shape.iter().product(), block, each)
+            .map_err(|e| WeightsError::tensor(&self.path, name, e))
     }
 
     /// The file, at the first byte of a tensor.
