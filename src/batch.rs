@@ -12,19 +12,16 @@ mod interlude;
 mod load;
 pub mod queue;
 mod replica;
+mod row;
+mod urgent;
 mod worker;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use embedgate_core::{
-    Backend, BackendInfo, EmbeddingBatch, Matrix, Outputs, SparseVector, TokenBatch,
-};
+use embedgate_core::{Backend, BackendInfo, Outputs, TokenBatch};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
@@ -37,93 +34,13 @@ use self::{
     queue::{BatchQueue, Budget},
     replica::{Health, Replica},
 };
-pub use self::{load::Admission, replica::Reload};
+pub use self::{load::Admission, replica::Reload, row::Row, urgent::Urgent};
 use crate::{
     error::{Error, ErrorKind},
     metrics::ModelMetrics,
     request::Lane,
     spent::Spent,
 };
-
-/// The results of one sequence: what was asked for is set.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Row {
-    /// Pooled, not normalized.
-    pub dense: Option<Vec<f32>>,
-    /// Lexical weights.
-    pub sparse: Option<SparseVector>,
-    /// A vector for each token but the first, not normalized.
-    pub multi_vector: Option<Matrix>,
-    /// A vector for each token, as the last layer gives it.
-    pub token_vectors: Option<Matrix>,
-    /// The raw score of a pair.
-    pub score: Option<f32>,
-}
-
-impl Row {
-    /// Takes what was asked for of sequence `i` out of a batch's results.
-    fn take(results: &mut EmbeddingBatch, i: usize, outputs: Outputs) -> Self {
-        let dense = results.dense.as_ref().filter(|_| outputs.dense);
-        let sparse = results.sparse.as_mut().filter(|_| outputs.sparse);
-        let multi_vector = results.multi_vector.as_mut();
-        let token_vectors = results.token_vectors.as_mut();
-        Self {
-            dense: dense.map(|rows| rows.row(i).to_vec()),
-            sparse: sparse.map(|all| std::mem::take(&mut all[i])),
-            multi_vector: multi_vector
-                .filter(|_| outputs.multi_vector)
-                .map(|all| std::mem::take(&mut all[i])),
-            token_vectors: token_vectors
-                .filter(|_| outputs.token_vectors)
-                .map(|all| std::mem::take(&mut all[i])),
-            score: results
-                .scores
-                .as_ref()
-                .filter(|_| outputs.score)
-                .map(|all| all[i]),
-        }
-    }
-
-    fn is_finite(&self) -> bool {
-        let numbers = [
-            self.dense.as_deref(),
-            self.sparse.as_ref().map(|sparse| sparse.values.as_slice()),
-            self.multi_vector.as_ref().map(|m| m.data.as_slice()),
-            self.token_vectors.as_ref().map(|m| m.data.as_slice()),
-            self.score.as_ref().map(std::slice::from_ref),
-        ];
-        numbers
-            .into_iter()
-            .flatten()
-            .flatten()
-            .all(|x| x.is_finite())
-    }
-}
-
-/// Set by a caller of the query lane who waits for work that was begun for bulk.
-#[derive(Clone, Default)]
-pub struct Urgent(Arc<(AtomicBool, Notify)>);
-
-impl Urgent {
-    /// Makes the work urgent, now or while it waits.
-    pub fn set(&self) {
-        self.0.0.store(true, Ordering::Relaxed);
-        self.0.1.notify_one();
-    }
-
-    /// Whether it was made so.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.0.0.load(Ordering::Relaxed)
-    }
-
-    /// Waits until it is made so. Only one can wait.
-    async fn until_set(&self) {
-        while !self.is_set() {
-            self.0.1.notified().await;
-        }
-    }
-}
 
 /// One sequence to run.
 pub struct Work {
