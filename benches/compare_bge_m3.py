@@ -22,6 +22,7 @@ texts of the same lengths, one a request, from 16 clients at once. A library has
 """
 
 import argparse
+import collections
 import concurrent.futures
 import http.client
 import json
@@ -33,6 +34,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 
@@ -68,6 +70,8 @@ class Server:
         else:
             sys.exit(f"{self.name} did not start")
         self.seconds = time.perf_counter() - started
+        # The rest of the log is read, and of no interest.
+        threading.Thread(target=collections.deque, args=(self.process.stderr, 0), daemon=True).start()
         self.address = address
         self.connection = http.client.HTTPConnection(address)
         self.pool = concurrent.futures.ThreadPoolExecutor(CLIENTS)

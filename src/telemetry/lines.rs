@@ -1,8 +1,9 @@
 //! Writes log lines behind the threads that log, many with one call to the system when there are many.
 //!
 //! A busy server logs a line a request, and each write to the system costs as much as the rest of a small request. A lone
-//! line is written at once, lines that follow it within 2 ms together; warnings and errors are written by whoever logs
-//! them, with all that stands before them. What a process that is killed had not written is lost: at most 2 ms.
+//! line is written at once, lines that follow it within 2 ms together. Nobody who logs waits for a reader, which may be a
+//! terminal that was stopped: beyond a megabyte lines are lost, and counted. What a process that is killed had not written
+//! is lost, too: at most 2 ms where the log is read.
 
 use std::{
     fs::File,
@@ -11,21 +12,31 @@ use std::{
     time::Duration,
 };
 
-use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines are written together at most so often.
 const TOGETHER: Duration = Duration::from_millis(2);
-/// With so many bytes waiting, whoever logs writes: a reader that stands still must not cost memory.
+/// Most bytes that wait: a reader that stands still must not cost memory.
 const WAITING: usize = 1 << 20;
+/// A process that ends waits for its reader at most so long.
+const AT_THE_END: Duration = Duration::from_secs(2);
 
 static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
 
+#[derive(Default)]
 struct Lines {
-    waiting: Mutex<Vec<u8>>,
+    state: Mutex<State>,
     arrived: Condvar,
-    /// Held while lines are taken and written, so that they keep their order.
-    out: Mutex<File>,
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Whether lines that waited are being written.
+    is_writing: bool,
+    /// Lines that found no room.
+    n_lost: usize,
 }
 
 /// What the log's formatter writes to.
@@ -37,48 +48,57 @@ impl Writer {
     /// # Errors
     /// When the system gives no thread.
     pub(super) fn start(out: File) -> io::Result<Self> {
-        let lines = Arc::new(Lines {
-            waiting: Mutex::default(),
-            arrived: Condvar::new(),
-            out: Mutex::new(out),
-        });
+        let lines = Arc::new(Lines::default());
         let behind = Arc::clone(&lines);
         std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || behind.write_behind())?;
+            .spawn(move || behind.write_behind(out))?;
         // Never set before: the log is started once.
         drop(LINES.set(Arc::clone(&lines)));
         Ok(Self(lines))
     }
 }
 
-/// Writes every line that waits. To be called before the process ends.
+/// Waits until every line is written, or for a reader that stands still no longer than a moment. To be called before the
+/// process ends.
 pub(super) fn flush() {
     if let Some(lines) = LINES.get() {
-        lines.write_waiting();
+        let is_open = |state: &mut State| state.is_writing || !state.waiting.is_empty();
+        drop(
+            lines
+                .written
+                .wait_timeout_while(lines.lock(), AT_THE_END, is_open),
+        );
     }
 }
 
 impl Lines {
-    fn write_behind(&self) {
+    fn write_behind(&self, mut out: File) {
         loop {
-            let waiting = self.lock();
-            let arrived = self.arrived.wait_while(waiting, |lines| lines.is_empty());
-            drop(arrived);
-            self.write_waiting();
+            let mut state = self
+                .arrived
+                .wait_while(self.lock(), |state| state.waiting.is_empty())
+                .unwrap_or_else(PoisonError::into_inner);
+            let lines = std::mem::take(&mut state.waiting);
+            let n_lost = std::mem::take(&mut state.n_lost);
+            state.is_writing = true;
+            drop(state);
+            // An error means that nobody reads the log: there is nobody to tell.
+            drop(out.write_all(&lines));
+            self.lock().is_writing = false;
+            if n_lost > 0 {
+                tracing::warn!(
+                    n_lost,
+                    "{n_lost} lines of the log are lost: nobody read it for a while"
+                );
+            }
+            self.written.notify_all();
             std::thread::sleep(TOGETHER);
         }
     }
 
-    fn write_waiting(&self) {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = std::mem::take(&mut *self.lock());
-        // An error means that nobody reads the log: there is nobody to tell.
-        drop(out.write_all(&lines));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,37 +106,25 @@ impl<'a> MakeWriter<'a> for Writer {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line {
-            lines: &self.0,
-            at_once: false,
-        }
-    }
-
-    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
-        Line {
-            lines: &self.0,
-            at_once: *metadata.level() <= Level::WARN,
-        }
+        Line(&self.0)
     }
 }
 
 /// Takes one line.
-pub(super) struct Line<'a> {
-    lines: &'a Lines,
-    at_once: bool,
-}
+pub(super) struct Line<'a>(&'a Lines);
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut waiting = self.lines.lock();
-        let was_empty = waiting.is_empty();
-        waiting.extend_from_slice(line);
-        let is_full = waiting.len() > WAITING;
-        drop(waiting);
-        if self.at_once || is_full {
-            self.lines.write_waiting();
-        } else if was_empty {
-            self.lines.arrived.notify_one();
+        let mut state = self.0.lock();
+        if state.waiting.len() + line.len() > WAITING {
+            state.n_lost += 1;
+            return Ok(line.len());
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line);
+        drop(state);
+        if was_empty {
+            self.0.arrived.notify_one();
         }
         Ok(line.len())
     }
@@ -128,7 +136,10 @@ impl Write for Line<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::{
+        io::{BufRead, BufReader, Read},
+        os::fd::OwnedFd,
+    };
 
     use super::*;
 
@@ -147,7 +158,14 @@ mod tests {
                 });
             }
         });
-        writer.0.write_waiting();
+        let is_open = |state: &mut State| state.is_writing || !state.waiting.is_empty();
+        drop(
+            writer
+                .0
+                .written
+                .wait_while(writer.0.lock(), is_open)
+                .unwrap(),
+        );
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         for thread in 0..4 {
@@ -157,5 +175,22 @@ mod tests {
             assert_eq!(own.collect::<Vec<_>>(), expected);
         }
         assert_eq!(text.lines().count(), 2000);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reader_that_stands_still() {
+        let (reader, out) = io::pipe().unwrap();
+        let writer = Writer::start(File::from(OwnedFd::from(out))).unwrap();
+        let line = |i: usize| format!("{i:0>99}\n");
+        let n = 50_000;
+        for i in 0..n {
+            writer.make_writer().write_all(line(i).as_bytes()).unwrap();
+        }
+        let n_lost = writer.0.lock().n_lost;
+        assert!(n_lost > n / 2 && n_lost < n, "{n_lost}");
+        let kept = BufReader::new(reader).lines().take(n - n_lost);
+        let kept: Vec<usize> = kept.map(|line| line.unwrap().parse().unwrap()).collect();
+        assert_eq!(kept.len(), n - n_lost);
+        assert!(kept.is_sorted() && kept[0] == 0);
     }
 }

@@ -1,6 +1,10 @@
 //! Products of matrices, compiled for one size each, and weights packed for them.
 
-use std::{ffi::CStr, ptr};
+use std::{
+    ffi::CStr,
+    ptr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use embedgate_core::encoder::Activation;
 
@@ -154,9 +158,13 @@ impl Product {
         let implementation = implementation(library, &description);
         tracing::trace!(%implementation, "compiled {shape:?}");
         if !implementation.starts_with("brg") && library.instructions >= Instructions::Avx512 {
-            tracing::warn!(
-                "oneDNN has no fast product for {shape:?} on this processor: {implementation}"
-            );
+            // Where one is slow all of its format are: the first says it.
+            static IS_SAID: AtomicBool = AtomicBool::new(false);
+            if !IS_SAID.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "oneDNN has no fast product for {shape:?} on this processor: {implementation}"
+                );
+            }
         }
         // SAFETY: the descriptor is alive.
         let scratch_bytes = unsafe { (f.dnnl_memory_desc_get_size)(scratch.handle) };
