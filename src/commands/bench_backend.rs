@@ -179,8 +179,10 @@ fn ceiling(
         BackendType::Onnx => Precision::F32,
         _ => embedgate_cpu::of_attention(precision, library.instructions()),
     };
+    let cores = surroundings.cores(model);
     let measured = |precision| {
-        embedgate_cpu::ceiling(library, precision, threads).context("the ceiling is not known")
+        embedgate_cpu::ceiling(library, precision, threads, &cores)
+            .context("the ceiling is not known")
     };
     Ok(Some(Ceiling {
         layers: measured(precision)?,

@@ -1,9 +1,13 @@
 //! What the processor does at most: products of matrices that stay in its caches, with nothing between them.
 
-use std::{sync::Barrier, time::Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
-use embedgate_core::{BackendError, Precision};
+use embedgate_core::{BackendError, Precision, cores::Core};
 use half::bf16;
+use rayon::BroadcastContext;
 
 use crate::{
     Threads,
@@ -24,7 +28,8 @@ const RUNS: usize = 40;
 const MEASUREMENTS: usize = 7;
 
 /// Multiplications and additions a second that so many threads do in products of this precision, each thread with matrices
-/// of its own: the most of a few short measurements.
+/// of its own: the most of a few short measurements. The threads stay on cores of their own, of these; where there are
+/// none the system chooses.
 ///
 /// # Errors
 /// When the library has no such product, or the system no such number of threads.
@@ -32,20 +37,18 @@ pub fn ceiling(
     library: &'static Library,
     precision: Precision,
     threads: usize,
+    cores: &[Core],
 ) -> Result<f64, BackendError> {
-    let start = Barrier::new(threads);
-    let threads = Threads::start(threads, &[])?;
+    let threads = Threads::start(threads, cores)?;
     let mut most = 0.0_f64;
     for columns in COLUMNS {
-        let rates = threads.pool.broadcast(|_| match precision {
-            Precision::F32 => rates::<f32>(library, columns, &start),
-            Precision::Bf16 => rates::<bf16>(library, columns, &start),
-            Precision::Int8 => rates::<i8>(library, columns, &start),
-        });
-        let rates: Result<Vec<_>, OneDnnError> = rates.into_iter().collect();
-        let rates = rates.map_err(|e| BackendError::inference("products cannot be measured", e))?;
-        let of_all = |i: usize| rates.iter().map(|of_thread| of_thread[i]).sum::<f64>();
-        most = (0..MEASUREMENTS).map(of_all).fold(most, f64::max);
+        let rate = match precision {
+            Precision::F32 => rate::<f32>(library, columns, &threads),
+            Precision::Bf16 => rate::<bf16>(library, columns, &threads),
+            Precision::Int8 => rate::<i8>(library, columns, &threads),
+        };
+        let rate = rate.map_err(|e| BackendError::inference("products cannot be measured", e))?;
+        most = most.max(rate);
     }
     Ok(most)
 }
@@ -72,28 +75,31 @@ pub fn runs(library: &'static Library, precision: Precision) -> bool {
     }
 }
 
-/// The rates of one thread, which begins each measurement with all others.
-fn rates<T: Number>(
+/// The most that all threads together do with matrices of so many columns.
+fn rate<T: Number>(
     library: &'static Library,
     columns: usize,
-    start: &Barrier,
-) -> Result<[f64; MEASUREMENTS], OneDnnError> {
-    let made = Matrices::<T>::new(library, columns);
-    let mut rates = [0.0; MEASUREMENTS];
-    let mut result = made.as_ref().map(|_| ()).map_err(Clone::clone);
-    let mut made = made.ok();
-    for rate in &mut rates {
-        start.wait();
+    threads: &Threads,
+) -> Result<f64, OneDnnError> {
+    let made = threads
+        .pool
+        .broadcast(|_| Matrices::<T>::new(library, columns).map(Mutex::new));
+    let made = made.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let multiply = |context: BroadcastContext<'_>| -> Result<(), OneDnnError> {
+        let own = made[context.index()].lock();
+        let mut matrices = own.unwrap_or_else(PoisonError::into_inner);
+        (0..RUNS).try_for_each(|_| matrices.multiply())
+    };
+    let operations = (2 * ROWS * INNER * columns * RUNS * made.len()) as f64;
+    let mut most = 0.0_f64;
+    for _ in 0..MEASUREMENTS {
+        // Threads that wait for work begin within microseconds, and have it for tens of milliseconds.
         let started = Instant::now();
-        for _ in 0..RUNS {
-            if let (Ok(()), Some(matrices)) = (&result, &mut made) {
-                result = matrices.multiply();
-            }
-        }
-        let operations = (2 * ROWS * INNER * columns * RUNS) as f64;
-        *rate = operations / started.elapsed().as_secs_f64();
+        let done = threads.pool.broadcast(multiply);
+        done.into_iter().collect::<Result<(), _>>()?;
+        most = most.max(operations / started.elapsed().as_secs_f64());
     }
-    result.map(|()| rates)
+    Ok(most)
 }
 
 struct Matrices<T> {
