@@ -10,6 +10,7 @@ mod expand;
 mod model;
 mod parse;
 mod plugin;
+mod replicas;
 mod server;
 mod units;
 
@@ -33,6 +34,7 @@ pub use self::{
         CryptoConfig, GrantsConfig, Hook, HttpConfig, InstanceConfig, IssuerConfig, KvConfig,
         MOST_INSTANCES, OnError, PluginConfig,
     },
+    replicas::ReplicaCount,
     server::{LogConfig, LogFormat, LogLevel, OneDnnConfig, OnnxRuntimeConfig, ServerConfig},
     units::{ByteSize, Period, Secret},
 };

@@ -3,9 +3,11 @@
 pub mod calibrate;
 pub mod engine;
 pub mod fingerprint;
+mod kept;
 pub mod load;
 mod memory;
 pub mod prompts;
+mod replicas;
 pub mod surroundings;
 pub mod tokenizer;
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use embedgate_core::{Pooling, Precision};
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Period, Problem, ServerConfig};
+use super::{ByteSize, Period, Problem, ReplicaCount, ServerConfig};
 use crate::request::{Lane, LongDocuments, TokenIds};
 
 /// More inputs than memory could hold.
@@ -57,8 +57,9 @@ pub struct ModelConfig {
     pub bulk_max_wait: Period,
     /// The lane of requests that name none, and whose key names none. None means by size: few short inputs are a query.
     pub lane: Option<Lane>,
-    /// Copies of the backend that run side by side, each with `backend.threads`.
-    pub replicas: usize,
+    /// Copies of the backend that run side by side, each with `backend.threads`. `auto` measures, once, how many are clearly
+    /// faster than fewer where there are many callers; a caller that is alone has the threads of one.
+    pub replicas: ReplicaCount,
     /// Threads that turn text into tokens.
     pub tokenizer_threads: usize,
     /// The model is refused where its weights and what it takes to run its longest batch are more than this. None means what
@@ -87,7 +88,7 @@ impl Default for ModelConfig {
             max_batch_time: Period::milliseconds(200),
             bulk_max_wait: Period::seconds(2),
             lane: None,
-            replicas: 1,
+            replicas: ReplicaCount::Fixed(1),
             tokenizer_threads: 2,
             max_memory: None,
         }
@@ -246,7 +247,7 @@ impl ModelConfig {
         for (key, value, least) in [
             ("max_length", self.max_length.unwrap_or(usize::MAX), 2),
             ("max_batch_tokens", self.max_batch_tokens.unwrap_or(1), 1),
-            ("replicas", self.replicas, 1),
+            ("replicas", self.replicas.get(), 1),
             ("tokenizer_threads", self.tokenizer_threads, 1),
             ("backend.threads", self.backend.threads.unwrap_or(1), 1),
         ] {
@@ -254,10 +255,13 @@ impl ModelConfig {
                 problem(key, format!("must be at least {least}, got {value}"));
             }
         }
-        if self.replicas > MAX_REPLICAS {
+        if self.replicas.get() > MAX_REPLICAS {
             problem(
                 "replicas",
-                format!("must be at most {MAX_REPLICAS}, got {}", self.replicas),
+                format!(
+                    "must be at most {MAX_REPLICAS}, got {}",
+                    self.replicas.get()
+                ),
             );
         }
         if self.queue_capacity > MAX_QUEUE {

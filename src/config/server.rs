@@ -38,7 +38,8 @@ pub struct ServerConfig {
     pub cors_origins: Vec<String>,
     /// Whether one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
     pub require_all_models: bool,
-    /// Folder for what is measured once and kept. None means `$CACHE_DIRECTORY` (systemd), else
+    /// Folder for what is measured or made once and kept: measurements, and the weights of ONNX models with replicas, packed
+    /// for this processor. Deleting it costs time only. None means `$CACHE_DIRECTORY` (systemd), else
     /// `$XDG_CACHE_HOME/embedgate`, else `~/.cache/embedgate`.
     pub state_dir: Option<PathBuf>,
 }

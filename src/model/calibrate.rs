@@ -3,15 +3,16 @@
 //! On a CPU a batch of a few hundred tokens is as fast a token as a large one, and answers sooner; where exactly depends on
 //! the model, the library and the machine. The measurement takes a second or a few, so it is kept in a file.
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use embedgate_core::{Backend, BackendError, BackendInfo, TokenBatch};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::cost::{CostModel, Shape};
+use super::{kept::KeptFile, load::LoadError, surroundings::Surroundings};
+use crate::{
+    batch::cost::{CostModel, Shape},
+    config::ModelConfig,
+};
 
 /// No further batch is measured after so long.
 const TIME: Duration = Duration::from_millis(1500);
@@ -69,6 +70,15 @@ impl Calibration {
         Ok(Self { measured })
     }
 
+    /// Whether it can be calculated with: what was read from a file need not be.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        let usable = |(n, length, seconds): &(usize, usize, f64)| {
+            (1..1 << 20).contains(n) && (1..1 << 20).contains(length) && *seconds > 0.0
+        };
+        !self.measured.is_empty() && self.measured.iter().all(usable)
+    }
+
     /// Predicts what a batch takes.
     #[must_use]
     pub fn cost(&self, info: &BackendInfo) -> CostModel {
@@ -105,67 +115,38 @@ impl Calibration {
 }
 
 /// Sequences of ordinary token ids: which ones makes no difference to the time.
-fn some_batch(n: usize, length: usize, vocabulary: usize) -> TokenBatch {
+pub(super) fn some_batch(n: usize, length: usize, vocabulary: usize) -> TokenBatch {
     let id = |i: usize| u32::try_from(i * 7919 % vocabulary).unwrap_or(0);
     let ids: Vec<u32> = (1..=n * length).map(id).collect();
     ids.chunks(length).collect()
 }
 
-/// Where measurements are kept: a file each, named by what was measured.
-#[derive(Clone, Debug)]
-pub struct CalibrationFile(PathBuf);
-
-impl CalibrationFile {
-    /// The file for this backend with so many threads and replicas, on this machine.
-    #[must_use]
-    pub fn new(folder: &Path, fingerprint: &blake3::Hash, threads: usize, replicas: usize) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 calibration");
-        hasher.update(fingerprint.as_bytes());
-        for n in [threads, replicas] {
-            hasher.update(&(n as u64).to_le_bytes());
-        }
-        hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
-        hasher.update(processor().as_bytes());
-        let name = hasher.finalize().to_hex();
-        Self(folder.join(format!("calibration-{}.json", &name[..16])))
+/// How the backend's time grows with its batch: measured before, or now.
+pub(super) fn calibration(
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+    fingerprint: &blake3::Hash,
+    backend: &mut dyn Backend,
+) -> Result<Calibration, LoadError> {
+    let threads = surroundings.threads(config) as u64;
+    let replicas = config.replicas.get() as u64;
+    let file = surroundings.state_folder.as_deref().map(|folder| {
+        let of = [
+            fingerprint.as_bytes().as_slice(),
+            &threads.to_le_bytes(),
+            &replicas.to_le_bytes(),
+        ];
+        KeptFile::new(folder, "calibration", &of)
+    });
+    let kept = file.as_ref().and_then(KeptFile::read);
+    if let Some(kept) = kept.filter(Calibration::is_usable) {
+        return Ok(kept);
     }
-
-    /// The measurement that is kept; none when there is none that can be read.
-    #[must_use]
-    pub fn read(&self) -> Option<Calibration> {
-        let kept: Calibration = serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()?;
-        let usable = |(n, length, seconds): &(usize, usize, f64)| {
-            (1..1 << 20).contains(n) && (1..1 << 20).contains(length) && *seconds > 0.0
-        };
-        let is_usable = !kept.measured.is_empty() && kept.measured.iter().all(usable);
-        is_usable.then_some(kept)
+    let measured = Calibration::measure(backend).map_err(LoadError::WarmUp)?;
+    if let Some(file) = file {
+        file.write(&measured);
     }
-
-    /// Keeps a measurement. That it cannot is no fault: it is measured again at the next start.
-    pub fn write(&self, calibration: &Calibration) {
-        let write = || -> std::io::Result<()> {
-            let folder = self.0.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(folder)?;
-            let mut temporary = self.0.clone().into_os_string();
-            temporary.push(format!(".{}", std::process::id()));
-            std::fs::write(&temporary, serde_json::to_vec(calibration)?)?;
-            std::fs::rename(&temporary, &self.0)
-        };
-        if let Err(error) = write() {
-            let path = self.0.display();
-            tracing::warn!(
-                error = %error,
-                "{path} cannot be written: {error}; every start measures again, see server.state_dir"
-            );
-        }
-    }
-}
-
-/// The processor's name: on another one the measurement says nothing.
-fn processor() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find(|line| line.starts_with("model name"));
-    name.unwrap_or_default().to_owned()
+    Ok(measured)
 }
 
 #[cfg(test)]
@@ -196,21 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn a_measurement_is_kept_and_a_broken_file_is_not_trusted() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = CalibrationFile::new(&folder.path().join("new"), &blake3::hash(b"m"), 2, 1);
-        assert_eq!(file.read(), None);
-        let calibration = measured(&[(1, 64, 0.1)]);
-        file.write(&calibration);
-        assert_eq!(file.read(), Some(calibration));
-        for broken in [
-            "",
-            "{}",
-            r#"{"measured":[]}"#,
-            r#"{"measured":[[0,1,1.0]]}"#,
-        ] {
-            std::fs::write(&file.0, broken).unwrap();
-            assert_eq!(file.read(), None, "{broken}");
+    fn a_measurement_of_nothing_is_not_usable() {
+        assert!(measured(&[(1, 64, 0.1)]).is_usable());
+        for points in [&[][..], &[(0, 1, 1.0)], &[(1, 0, 1.0)], &[(1, 64, 0.0)]] {
+            assert!(!measured(points).is_usable(), "{points:?}");
         }
     }
 

@@ -9,11 +9,12 @@ use thiserror::Error;
 
 use super::{
     Model, TokenRatio,
-    calibrate::{Calibration, CalibrationFile},
+    calibrate::{self, Calibration},
     engine,
     fingerprint::{self, Depth},
     memory,
     prompts::Prompts,
+    replicas,
     surroundings::Surroundings,
     tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
@@ -179,6 +180,14 @@ pub fn load(
     }
     let tokenizer = tokenizer(&plan)?;
     check_vocabulary(&tokenizer, &plan)?;
+    let subject = replicas::Subject {
+        name,
+        config,
+        plan: &plan,
+        tokenizer: &tokenizer,
+        surroundings,
+    };
+    let config = &subject.resolve()?;
     let fingerprint = identity(config, &plan, surroundings);
     let mut backends = vec![engine::open(&plan, config, &tokenizer, surroundings)?];
     warm_up(backends[0].as_mut(), &tokenizer)?;
@@ -188,12 +197,13 @@ pub fn load(
         .map_err(|_| io::Error::other("the thread that reads it panicked"))
         .and_then(|hash| hash)
         .map_err(system("the model's folder cannot be read"))?;
-    let calibration = calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
+    let calibration =
+        calibrate::calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
     let sharing = backends[0]
         .replicas()
         .map(|replicas| (replicas, tokenizer.clone()));
     let reload = reload(config, surroundings, sharing);
-    while backends.len() < config.replicas {
+    while backends.len() < config.replicas.get() {
         backends.push(reload().map_err(LoadError::Replica)?);
     }
     announce(name, &info, started);
@@ -267,28 +277,6 @@ fn identity(
     };
     let (config, pooling, max_tokens) = (config.clone(), plan.pooling, plan.max_tokens);
     std::thread::spawn(move || fingerprint::fingerprint(&config, pooling, max_tokens, depth))
-}
-
-/// How the backend's time grows with its batch: measured before, or now.
-fn calibration(
-    config: &ModelConfig,
-    surroundings: &Surroundings,
-    fingerprint: &blake3::Hash,
-    backend: &mut dyn Backend,
-) -> Result<Calibration, LoadError> {
-    let threads = surroundings.threads(config);
-    let file = surroundings
-        .state_folder
-        .as_deref()
-        .map(|folder| CalibrationFile::new(folder, fingerprint, threads, config.replicas));
-    if let Some(kept) = file.as_ref().and_then(CalibrationFile::read) {
-        return Ok(kept);
-    }
-    let measured = Calibration::measure(backend).map_err(LoadError::WarmUp)?;
-    if let Some(file) = file {
-        file.write(&measured);
-    }
-    Ok(measured)
 }
 
 fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {

@@ -20,10 +20,10 @@ impl Estimate {
         self.weights.saturating_add(self.working)
     }
 
-    /// With the backend `cpu` replicas share their weights. What a forward pass takes in candle is candle's to know: it is
+    /// With the backend `cpu` replicas share their weights; with ONNX Runtime they may, which is not counted on. What a forward pass takes in candle is candle's to know: it is
     /// left out.
     fn new(encoder: &EncoderConfig, config: &ModelConfig, tokens: usize, formats: Formats) -> Self {
-        let replicas = config.replicas as u64;
+        let replicas = config.replicas.get() as u64;
         // Numbers of a config file, which nothing bounds: what is too large for 64 bits is too large for any machine.
         let of = |factors: &[usize]| {
             let factors = factors.iter().map(|factor| *factor as u64);
@@ -118,12 +118,8 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
     let tokens = plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0));
     let encoder = &plan.folder.encoder;
     let estimate = Estimate::new(encoder, config, tokens, Formats::of(precision));
-    let there_is = "this machine or its control group has";
-    let (limit, what) = match (config.max_memory, limit()) {
-        (Some(own), Some(all)) if own.0 > all => (all, there_is),
-        (Some(own), _) => (own.0, "max_memory is"),
-        (None, Some(all)) => (all, there_is),
-        (None, None) => return Ok(()),
+    let Some((limit, what)) = allowed(config) else {
+        return Ok(());
     };
     if estimate.total() <= limit {
         return Ok(());
@@ -157,10 +153,30 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
         None if estimate.weights < limit => {
             "; a smaller max_length or max_batch_tokens takes less to run".into()
         }
-        None if config.replicas > 1 => "; fewer replicas take less".into(),
+        None if config.replicas.get() > 1 => "; fewer replicas take less".into(),
         None => String::new(),
     };
     Err(LoadError::Setting(message))
+}
+
+/// Whether a model fits, as far as can be known: one that ONNX Runtime runs, too, each replica with weights of its own.
+pub(super) fn fits(config: &ModelConfig, plan: &Plan) -> bool {
+    let precision = config.backend.precision.said().unwrap_or_default();
+    let tokens = plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0));
+    let formats = Formats::of(precision);
+    let estimate = Estimate::new(&plan.folder.encoder, config, tokens, formats);
+    allowed(config).is_none_or(|(limit, _)| estimate.total() <= limit)
+}
+
+/// The least of the model's own limit and of what there is, and which it is; none where neither is known.
+fn allowed(config: &ModelConfig) -> Option<(u64, &'static str)> {
+    let there_is = "this machine or its control group has";
+    match (config.max_memory, limit()) {
+        (Some(own), Some(all)) if own.0 > all => Some((all, there_is)),
+        (Some(own), _) => Some((own.0, "max_memory is")),
+        (None, Some(all)) => Some((all, there_is)),
+        (None, None) => None,
+    }
 }
 
 fn mib(bytes: u64) -> ByteSize {
@@ -214,6 +230,7 @@ fn limit_files(groups: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ReplicaCount;
 
     fn bge_m3() -> EncoderConfig {
         let text = r#"{"model_type": "xlm-roberta", "vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24,
@@ -247,9 +264,9 @@ mod tests {
     }
 
     #[test]
-    fn replicas_share_the_weights_of_the_cpu_backend_alone() {
+    fn only_the_cpu_backend_s_replicas_are_sure_to_share_weights() {
         let mut config = ModelConfig {
-            replicas: 3,
+            replicas: ReplicaCount::Fixed(3),
             ..ModelConfig::default()
         };
         let formats = Formats::of(Precision::F32);

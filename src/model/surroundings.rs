@@ -18,7 +18,7 @@ pub struct Surroundings {
     cores: Vec<cores::Core>,
     /// Most inputs in one request.
     pub max_inputs: usize,
-    /// Where measurements are kept.
+    /// Where measurements are kept, and packed weights that replicas share.
     pub state_folder: Option<PathBuf>,
     /// Whether the cache outlives the process: then a model is known by all its bytes.
     pub cache_outlives: bool,
@@ -75,14 +75,14 @@ impl Surroundings {
 
     /// Threads of each replica.
     pub(crate) fn threads(&self, config: &ModelConfig) -> usize {
-        let shared = || (self.default_threads / config.replicas).max(1);
+        let shared = || (self.default_threads / config.replicas.get()).max(1);
         config.backend.threads.unwrap_or_else(shared)
     }
 
     /// The cores that the threads of a model's replicas stay on; none where the system chooses.
     #[cfg(feature = "cpu")]
     pub(crate) fn cores(&self, config: &ModelConfig) -> Vec<cores::Core> {
-        let n_threads = self.threads(config) * config.replicas;
+        let n_threads = self.threads(config) * config.replicas.get();
         let fills = || fills(n_threads, self.default_threads, self.cores.len());
         if config.backend.pin_threads.unwrap_or_else(fills) {
             self.cores.clone()

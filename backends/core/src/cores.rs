@@ -57,6 +57,18 @@ fn one_of_each(
         .collect()
 }
 
+/// The processor's name and its instructions: what was found out on another one, or made for it, does not hold here.
+#[must_use]
+pub fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // As x86 and Arm say them.
+    let says = ["model name", "flags", "CPU part", "Features"];
+    let lines = says
+        .iter()
+        .filter_map(|key| info.lines().find(|line| line.starts_with(key)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,10 +5,16 @@ use std::path::Path;
 use embedgate_core::Outputs;
 
 use super::*;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, ReplicaCount};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn surroundings() -> Surroundings {
+    let mut all = Config::default();
+    all.onednn.library = Some(root().join(".embedgate/onednn"));
+    Surroundings::new(&all, &Environment::default())
 }
 
 #[test]
@@ -16,9 +22,7 @@ fn a_lost_backend_comes_back_with_the_weights_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model");
     std::os::unix::fs::symlink(root().join("tests/fixtures/tiny-bge-m3"), &path).unwrap();
-    let mut all = Config::default();
-    all.onednn.library = Some(root().join(".embedgate/onednn"));
-    let surroundings = Surroundings::new(&all, &Environment::default());
+    let surroundings = surroundings();
     let mut config = ModelConfig {
         path,
         ..ModelConfig::default()
@@ -40,4 +44,58 @@ fn a_lost_backend_comes_back_with_the_weights_in_memory() {
     assert!(from_files().is_err());
     let again = with_weights().unwrap().embed(&batch, Outputs::BGE_M3);
     assert_eq!(again.unwrap(), expected);
+}
+
+#[test]
+fn replicas_are_counted_by_a_measurement_that_is_kept() {
+    let state = tempfile::tempdir().unwrap();
+    let mut surroundings = surroundings();
+    surroundings.default_threads = 2;
+    surroundings.state_folder = Some(state.path().to_owned());
+    let config = ModelConfig {
+        path: root().join("tests/fixtures/tiny-bge-m3"),
+        replicas: ReplicaCount::Auto,
+        ..ModelConfig::default()
+    };
+    let plan = plan(&config).unwrap();
+    let tokenizer = tokenizer(&plan).unwrap();
+    let resolve = |surroundings: &Surroundings| {
+        let subject = replicas::Subject {
+            name: "m",
+            config: &config,
+            plan: &plan,
+            tokenizer: &tokenizer,
+            surroundings,
+        };
+        subject.resolve().unwrap().replicas.get()
+    };
+    let found = resolve(&surroundings);
+    assert!((1..=2).contains(&found), "{found}");
+    let files: Vec<_> = state
+        .path()
+        .read_dir()
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let one = |rate: f64| format!(r#"{{"replicas":1,"threads":2,"tokens_per_second":{rate}}}"#);
+    let two = |rate: f64| format!(r#"{{"replicas":2,"threads":1,"tokens_per_second":{rate}}}"#);
+    for (kept, expected) in [
+        (format!("[{},{}]", one(10.0), two(20.0)), 2..=2),
+        (format!("[{},{}]", one(20.0), two(20.0)), 1..=1),
+        // What was not measured of these candidates is measured again.
+        (two(20.0).replace('2', "9"), 1..=2),
+        (format!("[{},{}]", one(1.0), two(0.0)), 1..=2),
+    ] {
+        std::fs::write(&files[0], &kept).unwrap();
+        let found = resolve(&surroundings);
+        assert!(expected.contains(&found), "{kept}: {found}");
+    }
+    surroundings.default_threads = 1;
+    assert_eq!(resolve(&surroundings), 1);
+    assert_eq!(
+        state.path().read_dir().unwrap().count(),
+        1,
+        "nothing to measure with one thread"
+    );
 }

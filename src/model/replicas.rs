@@ -1,0 +1,269 @@
+//! Finds out, once, how many replicas a model is to have on this machine.
+//!
+//! Replicas share the processor, so that one with half of the threads takes longer for a batch; together they may do more,
+//! where a batch is too small for so many threads. A caller that is alone has one replica's threads only.
+
+use std::{
+    panic, thread,
+    time::{Duration, Instant},
+};
+
+use embedgate_core::{Backend, BackendError};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    calibrate::{Calibration, some_batch},
+    engine,
+    kept::KeptFile,
+    load::{LoadError, Plan},
+    memory,
+    surroundings::Surroundings,
+    tokenizer::TextTokenizer,
+};
+use crate::config::{ModelConfig, ReplicaCount};
+
+/// Fewer replicas are taken if they do at least this much of the most tokens a second: what more of them would gain has to be
+/// worth the time of a caller that is alone.
+const GOOD_ENOUGH: f64 = 0.8;
+/// The least time of so many counts, since noise only adds.
+const RUNS: usize = 3;
+/// Batches that a replica does in a run.
+const BATCHES: usize = 2;
+/// Tokens of each sequence: batches of longer ones are the same work.
+const SEQUENCE_TOKENS: usize = 128;
+
+/// What so many replicas do.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Measured {
+    replicas: usize,
+    /// Of each.
+    threads: usize,
+    /// Of all together.
+    tokens_per_second: f64,
+}
+
+/// A model whose replicas are to be counted, as it is configured and planned.
+pub(super) struct Subject<'a> {
+    pub(super) name: &'a str,
+    pub(super) config: &'a ModelConfig,
+    pub(super) plan: &'a Plan,
+    pub(super) tokenizer: &'a TextTokenizer,
+    pub(super) surroundings: &'a Surroundings,
+}
+
+impl Subject<'_> {
+    /// The configuration with the number of replicas said: the one that was found before, or is found now.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the model cannot be loaded or run.
+    pub(super) fn resolve(&self) -> Result<ModelConfig, LoadError> {
+        if self.config.replicas != ReplicaCount::Auto {
+            return Ok(self.config.clone());
+        }
+        let candidates = self.candidates();
+        if candidates.len() == 1 {
+            return Ok(self.with(1));
+        }
+        let Measured {
+            replicas,
+            threads,
+            tokens_per_second,
+        } = best(&self.measured(&candidates)?);
+        let name = self.name;
+        tracing::info!(
+            model.name = name,
+            replicas,
+            threads,
+            "model {name} gets {replicas} replicas with {threads} threads each, which do about {tokens_per_second:.0} tokens/s \
+             together"
+        );
+        Ok(self.with(replicas))
+    }
+
+    fn with(&self, replicas: usize) -> ModelConfig {
+        ModelConfig {
+            replicas: ReplicaCount::Fixed(replicas),
+            ..self.config.clone()
+        }
+    }
+
+    /// One replica, 2, 4 and so on, as long as there are threads for them, and memory even if they share nothing.
+    fn candidates(&self) -> Vec<ModelConfig> {
+        let fits = |config: &ModelConfig| {
+            let threads = config.replicas.get() * self.surroundings.threads(config);
+            threads <= self.surroundings.default_threads && memory::fits(config, self.plan)
+        };
+        let more = std::iter::successors(Some(2), |n| Some(2 * n)).map(|n| self.with(n));
+        std::iter::once(self.with(1))
+            .chain(more.take_while(fits))
+            .collect()
+    }
+
+    /// What was measured at an earlier start, or now.
+    fn measured(&self, candidates: &[ModelConfig]) -> Result<Vec<Measured>, LoadError> {
+        let file = self.surroundings.state_folder.as_deref().map(|folder| {
+            let Plan {
+                folder: model,
+                max_tokens,
+                ..
+            } = self.plan;
+            let ModelConfig {
+                backend,
+                max_batch_tokens,
+                ..
+            } = self.config;
+            let what_runs = format!(
+                "{:?} {backend:?} {max_tokens} {max_batch_tokens:?}",
+                model.encoder
+            );
+            let threads = self.surroundings.default_threads as u64;
+            let of = [what_runs.as_bytes(), &threads.to_le_bytes()];
+            KeptFile::new(folder, "replicas", &of)
+        });
+        let kept: Option<Vec<Measured>> = file.as_ref().and_then(KeptFile::read);
+        if let Some(kept) = kept.filter(|kept| self.is_of(kept, candidates)) {
+            return Ok(kept);
+        }
+        let mut measured = Vec::new();
+        for config in candidates {
+            match self.measure(config) {
+                Ok(one) => measured.push(one),
+                Err(error) if measured.is_empty() => return Err(error),
+                Err(error) => {
+                    let (name, n) = (self.name, config.replicas.get());
+                    tracing::warn!(model.name = name, error = %error, "model {name} cannot have {n} replicas: {error}");
+                    return Ok(measured);
+                }
+            }
+        }
+        if let Some(file) = file {
+            file.write(&measured);
+        }
+        Ok(measured)
+    }
+
+    /// Whether these are measurements of these candidates: a file may hold anything.
+    fn is_of(&self, kept: &[Measured], candidates: &[ModelConfig]) -> bool {
+        let is_one = |(kept, config): (&Measured, &ModelConfig)| {
+            kept.replicas == config.replicas.get()
+                && kept.threads == self.surroundings.threads(config)
+                && kept.tokens_per_second.is_finite()
+                && kept.tokens_per_second > 0.0
+        };
+        kept.len() == candidates.len() && kept.iter().zip(candidates).all(is_one)
+    }
+
+    fn measure(&self, config: &ModelConfig) -> Result<Measured, LoadError> {
+        let (name, replicas) = (self.name, config.replicas.get());
+        tracing::info!(
+            model.name = name,
+            replicas,
+            "measuring model {name} with {replicas} replicas, once"
+        );
+        let mut backends = self.open(config)?;
+        let best = Calibration::measure(backends[0].as_mut())
+            .map(|calibration| calibration.best_batch_tokens());
+        let tokens = best.map_err(LoadError::WarmUp)?;
+        let tokens = config.max_batch_tokens.unwrap_or(tokens);
+        let rate = tokens_per_second(&mut backends, tokens);
+        Ok(Measured {
+            replicas,
+            threads: self.surroundings.threads(config),
+            tokens_per_second: rate.map_err(LoadError::WarmUp)?,
+        })
+    }
+
+    fn open(&self, config: &ModelConfig) -> Result<Vec<Box<dyn Backend>>, LoadError> {
+        let open = || engine::open(self.plan, config, self.tokenizer, self.surroundings);
+        let mut backends = vec![open()?];
+        let sharing = backends[0].replicas();
+        while backends.len() < config.replicas.get() {
+            backends.push(match &sharing {
+                Some(replicas) => replicas()?,
+                None => open()?,
+            });
+        }
+        Ok(backends)
+    }
+}
+
+/// The fewest replicas that are nearly as fast as any. There is at least one measurement.
+fn best(measured: &[Measured]) -> Measured {
+    let rates = measured.iter().map(|one| one.tokens_per_second);
+    let enough = rates.fold(0.0, f64::max) * GOOD_ENOUGH;
+    let mut good = measured
+        .iter()
+        .filter(|one| one.tokens_per_second >= enough);
+    *good.next().unwrap_or(&measured[0])
+}
+
+/// Of all backends at work at once, in batches of about so many tokens.
+fn tokens_per_second(
+    backends: &mut [Box<dyn Backend>],
+    tokens: usize,
+) -> Result<f64, BackendError> {
+    let info = backends[0].info();
+    let (length, outputs) = (
+        SEQUENCE_TOKENS.min(info.max_sequence_tokens),
+        info.outputs.main(),
+    );
+    let n = (tokens / length).max(1);
+    let batch = some_batch(n, length, info.vocabulary_size);
+    let run = &|backend: &mut Box<dyn Backend>| {
+        (0..BATCHES).try_for_each(|_| backend.embed(&batch, outputs).map(|_| ()))
+    };
+    let all = backends.len() * BATCHES * n * length;
+    let mut least = Duration::MAX;
+    // One run more, for products that are compiled and memory that is taken in the first.
+    for _ in 0..=RUNS {
+        let started = Instant::now();
+        thread::scope(|scope| {
+            let running: Vec<_> = backends
+                .iter_mut()
+                .map(|backend| scope.spawn(move || run(backend)))
+                .collect();
+            running.into_iter().try_for_each(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| panic::resume_unwind(panic))
+            })
+        })?;
+        least = least.min(started.elapsed());
+    }
+    Ok(all as f64 / least.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_replicas_are_taken_only_where_they_do_clearly_more() {
+        for (rates, expected) in [
+            ([100.0, 110.0, 124.0], 1),
+            ([100.0, 130.0, 150.0], 2),
+            ([100.0, 90.0, 200.0], 4),
+        ] {
+            let one = |(i, rate): (usize, f64)| Measured {
+                replicas: 1 << i,
+                threads: 4 >> i,
+                tokens_per_second: rate,
+            };
+            let measured: Vec<_> = rates.into_iter().enumerate().map(one).collect();
+            assert_eq!(best(&measured).replicas, expected, "{rates:?}");
+            assert_eq!(best(&measured[..1]).replicas, 1);
+        }
+    }
+
+    #[test]
+    fn the_backends_are_measured_at_work_together() {
+        let (backends, controls): (Vec<_>, Vec<_>) =
+            (0..3).map(|_| embedgate_mock::MockBackend::new(8)).unzip();
+        let mut backends: Vec<Box<dyn Backend>> =
+            backends.into_iter().map(|b| Box::new(b) as _).collect();
+        assert!(tokens_per_second(&mut backends, 256).unwrap() > 0.0);
+        for control in controls {
+            assert_eq!(control.batches().len(), BATCHES * (RUNS + 1));
+        }
+    }
+}
