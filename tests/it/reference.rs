@@ -81,6 +81,7 @@ fn onnx_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, ModelFolder)
         max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: tokenizer(&folder).special_token_ids(),
         threads: 2,
+        shared_in: None,
     };
     (
         Box::new(OnnxBackend::load(&folder, options).unwrap()),

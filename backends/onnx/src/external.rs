@@ -18,11 +18,20 @@ use crate::{
 /// The format's own limit.
 const MAX_FILE: u64 = 2 << 30;
 
-/// Reads the model file and checks every reference in it. Returns the precision that it states, if it was written here.
+/// What a model file says, when all of its references are in order.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// The precision that it states, if it was written here.
+    pub(crate) precision: Option<String>,
+    /// The files that it refers to.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Reads the model file and checks every reference in it.
 ///
 /// # Errors
 /// A sentence that names the file, the tensor and what is wrong.
-pub(crate) fn check(model: &Path) -> Result<Option<String>, String> {
+pub(crate) fn check(model: &Path) -> Result<Checked, String> {
     let shown = model.display();
     let length = model.metadata().map_err(|e| format!("{shown}: {e}"))?.len();
     if length > MAX_FILE {
@@ -55,7 +64,11 @@ pub(crate) fn check(model: &Path) -> Result<Option<String>, String> {
             .try_for_each(|f| checker.function(f))
     });
     checked.map_err(|problem| format!("{shown}: {problem}"))?;
-    Ok(parsed.precision())
+    let names = checker.lengths.keys();
+    Ok(Checked {
+        precision: parsed.precision(),
+        files: names.map(|name| checker.folder.join(name)).collect(),
+    })
 }
 
 struct Checker {
@@ -136,17 +149,31 @@ impl Checker {
         let location = entry("location")
             .ok_or_else(|| format!("tensor \"{}\" names no location", tensor.name))?;
         let file_length = self.file_length(location, &tensor.name)?;
-        let number = |key: &str| {
-            let text = entry(key).unwrap_or("0");
+        let name = &tensor.name;
+        let number = |what: &str, text: &str| {
             text.parse::<u64>()
-                .map_err(|_| format!("tensor \"{}\" has the {key} \"{text}\"", tensor.name))
+                .map_err(|_| format!("tensor \"{name}\" has the {what} \"{text}\""))
         };
-        let end = number("offset")?.checked_add(number("length")?);
-        if end.is_none_or(|end| end > file_length) {
-            return Err(format!(
-                "tensor \"{}\" ends beyond {location}, which has {file_length} bytes: the file is cut off",
-                tensor.name
-            ));
+        let within = |offset: u64, length: u64| {
+            let end = offset.checked_add(length);
+            if end.is_none_or(|end| end > file_length) {
+                return Err(format!(
+                    "tensor \"{name}\" ends beyond {location}, which has {file_length} bytes: the file is cut off"
+                ));
+            }
+            Ok(())
+        };
+        let of = |key: &str| number(key, entry(key).unwrap_or("0"));
+        within(of("offset")?, of("length")?)?;
+        // Weights packed for a processor, as ONNX Runtime writes them: a name, and each one's offset, length and checksum.
+        let packed = tensor
+            .external_data
+            .iter()
+            .filter(|entry| entry.key.starts_with("prepacked_"));
+        for part in packed.flat_map(|entry| entry.value.split('|').skip(1)) {
+            let mut numbers = part.split(';');
+            let mut next = |what| number(what, numbers.next().unwrap_or_default());
+            within(next("packed offset")?, next("packed length")?)?;
         }
         Ok(())
     }
@@ -346,6 +373,32 @@ mod tests {
         ];
         for (tensor, expected) in refused {
             let error = checked(initializer(tensor)).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn packed_weights_lie_within_the_file() {
+        let checked_packed = |packed: &str| {
+            let mut tensor = external("data", "0", "10");
+            tensor.external_data.push(Entry {
+                key: "prepacked_0".into(),
+                value: packed.into(),
+            });
+            let initializer = vec![tensor];
+            checked(Graph {
+                initializer,
+                ..Graph::default()
+            })
+        };
+        assert_eq!(checked_packed("MatMul+17|10;40;0|50;50;0"), Ok(()));
+        for (packed, expected) in [
+            ("MatMul+17|10;40;0|51;50;0", "cut off"),
+            ("MatMul+17|18446744073709551615;50;0", "cut off"),
+            ("MatMul+17|10", "packed length \"\""),
+            ("MatMul+17|x;1;0", "packed offset \"x\""),
+        ] {
+            let error = checked_packed(packed).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
     }

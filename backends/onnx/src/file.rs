@@ -31,7 +31,7 @@ pub fn check(
     library: &Candidates,
 ) -> Result<(), BackendError> {
     runtime::find(library)?;
-    check_file(&model_file(folder, file, precision)?, precision)
+    check_file(&model_file(folder, file, precision)?, precision).map(|_| ())
 }
 
 /// The file that is named, or that of the folder.
@@ -55,12 +55,14 @@ pub(crate) fn model_file(
 }
 
 /// Checks what a file refers to, and that a model written here is configured as what it is, for that is what users are told.
-pub(crate) fn check_file(file: &Path, configured: Precision) -> Result<(), BackendError> {
-    match external::check(file).map_err(BackendError::Load)? {
+/// Returns the files that it refers to.
+pub(crate) fn check_file(file: &Path, configured: Precision) -> Result<Vec<PathBuf>, BackendError> {
+    let checked = external::check(file).map_err(BackendError::Load)?;
+    match checked.precision {
         Some(stated) if stated != configured.to_string() => Err(BackendError::Load(format!(
             "{} is a model in {stated}, but is configured as {configured}: set backend.precision = \"{stated}\"",
             file.display()
         ))),
-        _ => Ok(()),
+        _ => Ok(checked.files),
     }
 }

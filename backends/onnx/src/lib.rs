@@ -7,6 +7,7 @@
 pub mod convert;
 mod external;
 mod file;
+mod open;
 mod padded;
 mod proto;
 pub mod runtime;

@@ -15,7 +15,8 @@ pub const OLDEST: &str = "1.24";
 const HOW_TO_GET_IT: &str = "get it with scripts/setup (it fetches the pinned library), or install the Python package \
      onnxruntime and point `onnxruntime.library` in the config, or ORT_DYLIB_PATH, at its capi/libonnxruntime.so.*";
 
-static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+/// With the library's file.
+static ENVIRONMENT: OnceLock<(Environment, PathBuf)> = OnceLock::new();
 /// Loading is serialized: two models that start at the same time make one environment.
 static LOADING: Mutex<()> = Mutex::new(());
 
@@ -27,19 +28,24 @@ pub fn load(candidates: &Candidates) -> Result<(), BackendError> {
     environment(candidates).map(|_| ())
 }
 
-pub(crate) fn environment(candidates: &Candidates) -> Result<&'static Environment, BackendError> {
+/// The environment, and the library's file.
+pub(crate) fn environment(
+    candidates: &Candidates,
+) -> Result<(&'static Environment, &'static Path), BackendError> {
     let _guard = LOADING
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(environment) = ENVIRONMENT.get() {
-        return Ok(environment);
+    let parts =
+        |(environment, library): &'static (Environment, PathBuf)| (environment, library.as_path());
+    if let Some(loaded) = ENVIRONMENT.get() {
+        return Ok(parts(loaded));
     }
     let mut problems = Vec::new();
     for path in find(candidates)? {
         match open(&path) {
             Ok(environment) => {
                 tracing::info!(path = %path.display(), "ONNX Runtime loaded from {}", path.display());
-                return Ok(ENVIRONMENT.get_or_init(|| environment));
+                return Ok(parts(ENVIRONMENT.get_or_init(|| (environment, path))));
             }
             Err(problem) => problems.push(problem),
         }

@@ -1,6 +1,6 @@
 //! The backend: one session of ONNX Runtime, and the padding and pooling around it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, EncoderConfig, Layout, Matrix, ModelFolder,
@@ -8,12 +8,13 @@ use embedgate_core::{
     library::Candidates,
 };
 use ort::{
-    session::{Session, SessionInputValue, SessionOutputs, builder::GraphOptimizationLevel},
+    session::{Session, SessionInputValue, SessionOutputs},
     value::{Outlet, TensorElementType},
 };
 
 use crate::{
     file::{check_file, model_file},
+    open::{Opener, bytes_overflow},
     padded::{Expected, Padded, Rows},
     runtime,
     wiring::{Dense, Element, Port, Wiring},
@@ -36,6 +37,9 @@ pub struct Options {
     pub special_token_ids: Vec<u32>,
     /// Threads within one operation.
     pub threads: usize,
+    /// Where to keep the weights as they are packed for this processor, for all sessions of the model to share. None means
+    /// that each has its own.
+    pub shared_in: Option<PathBuf>,
 }
 
 /// An ONNX model loaded on the CPU.
@@ -69,13 +73,22 @@ impl OnnxBackend {
         folder: &ModelFolder,
         options: Options,
     ) -> Result<Self, BackendError> {
-        let environment = runtime::environment(&options.library)?;
+        let (environment, library) = runtime::environment(&options.library)?;
         let file = model_file(folder, options.file.as_deref(), options.precision)?;
-        check_file(&file, options.precision)?;
+        let data = check_file(&file, options.precision)?;
         let load_error =
             |problem: String| BackendError::Load(format!("{}: {problem}", file.display()));
-        let session = open_session(environment, &file, options.threads, bytes_overflow)
-            .map_err(|e| load_error(e.to_string()))?;
+        let opener = Opener {
+            environment,
+            library,
+            threads: options.threads,
+            bytes_overflow,
+        };
+        let session = match &options.shared_in {
+            Some(kept_in) => opener.open_shared(&file, &data, kept_in),
+            None => opener.open(&file),
+        };
+        let session = session.map_err(|e| load_error(e.to_string()))?;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let wiring = if folder.is_cross_encoder {
@@ -242,39 +255,6 @@ impl Backend for OnnxBackend {
     }
 }
 
-fn open_session(
-    environment: &ort::environment::Environment,
-    file: &Path,
-    threads: usize,
-    bytes_overflow: bool,
-) -> ort::Result<Session> {
-    let mut builder = Session::builder(environment)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(threads)?
-        // Spinning threads take 30 to 40 % of a short query's time from the rest of the server.
-        .with_intra_op_spinning(false)?
-        // Lengths vary from call to call: a plan of memory for each would be kept for ever.
-        .with_memory_pattern(false)?;
-    if bytes_overflow {
-        // kOrtSessionOptionsAvx2PrecisionMode: weights become unsigned, which is slower and cannot overflow.
-        builder = builder.with_config_entry("session.x64quantprecision", "1")?;
-    }
-    builder.commit_from_file(file)
-}
-
-/// Whether this processor has only instructions that add two products of an unsigned and a signed byte in 16 bits, and clamp
-/// a sum that does not fit.
-#[cfg(target_arch = "x86_64")]
-fn bytes_overflow() -> bool {
-    !is_x86_feature_detected!("avx512vnni") && !is_x86_feature_detected!("avxvnni")
-}
-
-/// Other processors add in 32 bits.
-#[cfg(not(target_arch = "x86_64"))]
-fn bytes_overflow() -> bool {
-    false
-}
-
 fn port(outlet: &Outlet) -> Port {
     let element = match outlet.dtype().tensor_type() {
         Some(TensorElementType::Float32) => Element::F32,
@@ -310,67 +290,4 @@ fn dimensions(session: &Session, wiring: &Wiring, folder: &ModelFolder) -> usize
 }
 
 #[cfg(test)]
-mod tests {
-    use embedgate_core::library::Candidates;
-
-    use super::*;
-    use crate::convert::{self, ConvertError, Files, Heads};
-
-    /// Pseudo-random numbers as the weights of the tiny bge-m3, converted to int8.
-    fn convert_random(folder: &ModelFolder, to: &Path) -> PathBuf {
-        let mut state = 1_u32;
-        let mut read =
-            |_: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> std::io::Result<()>| {
-                let mut next = || {
-                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-                };
-                let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
-                use_them(&values).map_err(|e| ConvertError::Weights(e.into()))
-            };
-        let precision = Precision::Int8;
-        convert::write(to, &folder.encoder, Heads::default(), precision, &mut read).unwrap();
-        to.join(Files::of(precision).unwrap().model)
-    }
-
-    /// Bytes without a sign, which processors without VNNI get, stand for the same numbers.
-    #[test]
-    fn int8_is_the_same_where_bytes_overflow() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let folder = ModelFolder::open(&root.join("tests/fixtures/tiny-bge-m3")).unwrap();
-        let written = tempfile::tempdir().unwrap();
-        let options = Options {
-            file: Some(convert_random(&folder, written.path())),
-            precision: Precision::Int8,
-            library: Candidates {
-                named: Some(root.join(".embedgate/lib")),
-                folders: Vec::new(),
-            },
-            pooling: Pooling::Cls,
-            max_sequence_tokens: 64,
-            special_token_ids: Vec::new(),
-            threads: 1,
-        };
-        let batch: TokenBatch = [[5, 6, 7].as_slice(), &[9; 20]].into_iter().collect();
-        let embed = |bytes_overflow| {
-            let backend = OnnxBackend::load_for(bytes_overflow, &folder, options.clone());
-            let dense = backend
-                .unwrap()
-                .embed(&batch, Outputs::DENSE)
-                .unwrap()
-                .dense;
-            dense.unwrap()
-        };
-        let (signed, unsigned) = (embed(false), embed(true));
-        for i in 0..2 {
-            let largest = signed
-                .row(i)
-                .iter()
-                .fold(0.0_f32, |all, x| all.max(x.abs()));
-            assert!(largest > 0.0);
-            for (a, b) in signed.row(i).iter().zip(unsigned.row(i)) {
-                assert!((a - b).abs() <= largest / 50.0, "{a} {b}");
-            }
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,162 @@
+use std::path::Path;
+
+use embedgate_core::library::Candidates;
+
+use super::*;
+use crate::convert::{self, ConvertError, Files, Heads};
+
+/// Pseudo-random numbers as the weights of the tiny bge-m3, converted.
+fn convert_random(folder: &ModelFolder, precision: Precision, to: &Path) -> PathBuf {
+    let mut state = 1_u32;
+    let mut read =
+        |_: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> std::io::Result<()>| {
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            };
+            let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
+            use_them(&values).map_err(|e| ConvertError::Weights(e.into()))
+        };
+    convert::write(to, &folder.encoder, Heads::default(), precision, &mut read).unwrap();
+    to.join(Files::of(precision).unwrap().model)
+}
+
+/// A folder, its converted model, and the options to load it.
+fn tiny(precision: Precision) -> (ModelFolder, tempfile::TempDir, Options) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = ModelFolder::open(&root.join("tests/fixtures/tiny-bge-m3")).unwrap();
+    let written = tempfile::tempdir().unwrap();
+    let options = Options {
+        file: Some(convert_random(&folder, precision, written.path())),
+        precision,
+        library: Candidates {
+            named: Some(root.join(".embedgate/lib")),
+            folders: Vec::new(),
+        },
+        pooling: Pooling::Cls,
+        max_sequence_tokens: 64,
+        special_token_ids: Vec::new(),
+        threads: 1,
+        shared_in: None,
+    };
+    (folder, written, options)
+}
+
+fn embed(backend: &mut OnnxBackend) -> Matrix {
+    let batch: TokenBatch = [[5, 6, 7].as_slice(), &[9; 20]].into_iter().collect();
+    let embedded = backend.embed(&batch, Outputs::DENSE).unwrap();
+    embedded.dense.unwrap()
+}
+
+/// Bytes without a sign, which processors without VNNI get, stand for the same numbers.
+#[test]
+fn int8_is_the_same_where_bytes_overflow() {
+    let (folder, _written, options) = tiny(Precision::Int8);
+    let [signed, unsigned] = [false, true].map(|bytes_overflow| {
+        let backend = OnnxBackend::load_for(bytes_overflow, &folder, options.clone());
+        embed(&mut backend.unwrap())
+    });
+    for i in 0..2 {
+        let largest = signed
+            .row(i)
+            .iter()
+            .fold(0.0_f32, |all, x| all.max(x.abs()));
+        assert!(largest > 0.0);
+        for (a, b) in signed.row(i).iter().zip(unsigned.row(i)) {
+            assert!((a - b).abs() <= largest / 50.0, "{a} {b}");
+        }
+    }
+}
+
+/// The folders with packed weights.
+fn packed_in(kept_in: &Path) -> Vec<PathBuf> {
+    let folders = |of: &Path| -> Vec<PathBuf> {
+        let entries = of.read_dir().unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect()
+    };
+    let models = folders(&kept_in.join("onnx"));
+    models.iter().flat_map(|model| folders(model)).collect()
+}
+
+#[test]
+fn sessions_that_share_their_weights_give_what_those_with_their_own_give() {
+    for precision in [Precision::F32, Precision::Int8] {
+        let (folder, _written, own) = tiny(precision);
+        let kept_in = tempfile::tempdir().unwrap();
+        let shared = Options {
+            shared_in: Some(kept_in.path().to_owned()),
+            ..own.clone()
+        };
+        let load = |options: &Options| OnnxBackend::load(&folder, options.clone()).unwrap();
+        let expected = embed(&mut load(&own));
+        let mut replicas = [load(&shared), load(&shared)];
+        for replica in &mut replicas {
+            assert_eq!(embed(replica), expected, "{precision}");
+        }
+        let packed = packed_in(kept_in.path());
+        assert_eq!(packed.len(), 1, "{packed:?}");
+        let model = std::fs::read(packed[0].join("model.onnx")).unwrap();
+        let names_packed = |bytes: &[u8]| bytes.windows(11).any(|b| b == b"prepacked_0");
+        assert!(names_packed(&model), "{precision}: nothing is packed");
+        let data = packed[0].join("model.onnx_data");
+        if cfg!(target_os = "linux") {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let real = data.canonicalize().unwrap();
+            assert!(
+                maps.contains(real.to_str().unwrap()),
+                "{precision}: not mapped"
+            );
+        }
+        drop(replicas);
+
+        // A file that was cut off is made again: what is packed is at its end.
+        let length = data.metadata().unwrap().len();
+        let file = std::fs::File::options().write(true).open(&data).unwrap();
+        file.set_len(length - 1).unwrap();
+        assert_eq!(embed(&mut load(&shared)), expected);
+        assert_eq!(data.metadata().unwrap().len(), length);
+    }
+}
+
+#[test]
+fn packed_weights_of_another_state_of_the_model_are_replaced() {
+    let (folder, _written, mut options) = tiny(Precision::F32);
+    let kept_in = tempfile::tempdir().unwrap();
+    options.shared_in = Some(kept_in.path().to_owned());
+    let load = || OnnxBackend::load(&folder, options.clone()).unwrap();
+    load();
+    let before = packed_in(kept_in.path());
+    let written = || {
+        before[0]
+            .join("model.onnx_data")
+            .metadata()
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let first_written = written();
+    load();
+    assert_eq!(packed_in(kept_in.path()), before);
+    assert_eq!(written(), first_written, "packed again without need");
+    let model = std::fs::File::options()
+        .write(true)
+        .open(options.file.as_ref().unwrap());
+    model.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    load();
+    let after = packed_in(kept_in.path());
+    assert_eq!(after.len(), 1, "{after:?}");
+    assert_ne!(after, before);
+}
+
+#[test]
+fn sessions_have_their_own_weights_where_none_can_be_kept() {
+    let (folder, written, mut options) = tiny(Precision::F32);
+    let expected = embed(&mut OnnxBackend::load(&folder, options.clone()).unwrap());
+    let no_folder = written.path().join("file");
+    std::fs::write(&no_folder, "").unwrap();
+    options.shared_in = Some(no_folder);
+    assert_eq!(
+        embed(&mut OnnxBackend::load(&folder, options).unwrap()),
+        expected
+    );
+}
