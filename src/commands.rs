@@ -84,14 +84,17 @@ pub fn run(cli: Cli) -> u8 {
         Some(Command::Plugin(command)) => plugin::run(config, &command, &environment),
         Some(Command::BenchBackend(args)) => bench_backend::run(config, &args, &environment),
     };
-    telemetry::flush();
+    let is_read = telemetry::flush();
     let (code, error) = match result {
         Ok(()) => return 0,
         Err(Failure::Config(error)) => (BAD_CONFIG, error),
         Err(Failure::Running(error)) => (1, error),
     };
-    // The last words go to standard error as they are; an error means that nobody reads.
-    drop(writeln!(io::stderr(), "embedgate: {error:#}"));
+    // The last words go to standard error as they are; an error means that nobody reads. Who does not read the log does not
+    // read them, and would be waited for.
+    if is_read {
+        drop(writeln!(io::stderr(), "embedgate: {error:#}"));
+    }
     code
 }
 

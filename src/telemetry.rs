@@ -16,6 +16,9 @@ use crate::config::{LogConfig, LogFormat, LogLevel};
 
 /// Starts logging. Does nothing when logging has been started already.
 pub fn init(config: &LogConfig) {
+    if lines::is_started() {
+        return;
+    }
     let level = match config.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -62,14 +65,15 @@ pub fn init(config: &LogConfig) {
 fn writer() -> BoxMakeWriter {
     let own = std::io::stderr().as_fd().try_clone_to_owned();
     match own.and_then(|stderr| lines::Writer::start(File::from(stderr))) {
-        Ok(lines) => BoxMakeWriter::new(lines),
+        Ok(lines) => BoxMakeWriter::new(lines.of_the_process()),
         Err(_) => BoxMakeWriter::new(std::io::stderr),
     }
 }
 
-/// Writes what was logged and not yet written. To be called before the process ends.
-pub fn flush() {
-    lines::flush();
+/// Waits until what was logged is written, but no longer than a moment where nobody reads it; says whether it is. To be called
+/// before the process ends.
+pub fn flush() -> bool {
+    lines::flush()
 }
 
 /// A panic becomes a log line like any other. Its message is ours or a library's, up to the first backtick: what the
@@ -91,5 +95,7 @@ fn log_panics() {
             thread,
             "panic in thread {thread} at {place}: {message}"
         );
+        // It may end the process.
+        lines::flush();
     }));
 }

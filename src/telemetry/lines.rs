@@ -53,23 +53,26 @@ impl Writer {
         std::thread::Builder::new()
             .name("log".into())
             .spawn(move || behind.write_behind(out))?;
-        // Never set before: the log is started once.
-        drop(LINES.set(Arc::clone(&lines)));
         Ok(Self(lines))
+    }
+
+    /// Makes it the log of the process, which [`flush`] waits for.
+    pub(super) fn of_the_process(self) -> Self {
+        // Never set before: the log is started once.
+        drop(LINES.set(Arc::clone(&self.0)));
+        self
     }
 }
 
-/// Waits until every line is written, or for a reader that stands still no longer than a moment. To be called before the
-/// process ends.
-pub(super) fn flush() {
-    if let Some(lines) = LINES.get() {
-        let is_open = |state: &mut State| state.is_writing || !state.waiting.is_empty();
-        drop(
-            lines
-                .written
-                .wait_timeout_while(lines.lock(), AT_THE_END, is_open),
-        );
-    }
+/// Whether the process has its log.
+pub(super) fn is_started() -> bool {
+    LINES.get().is_some()
+}
+
+/// Waits until every line is written, or for a reader that stands still no longer than a moment; says whether all is written.
+/// To be called before the process ends.
+pub(super) fn flush() -> bool {
+    LINES.get().is_none_or(|lines| lines.wait(AT_THE_END))
 }
 
 impl Lines {
@@ -83,22 +86,44 @@ impl Lines {
             let n_lost = std::mem::take(&mut state.n_lost);
             state.is_writing = true;
             drop(state);
-            // An error means that nobody reads the log: there is nobody to tell.
-            drop(out.write_all(&lines));
-            self.lock().is_writing = false;
+            write(&mut out, &lines);
             if n_lost > 0 {
                 tracing::warn!(
                     n_lost,
-                    "{n_lost} lines of the log are lost: nobody read it for a while"
+                    "{n_lost} lines of the log are lost: it was not read for a while"
                 );
             }
+            self.lock().is_writing = false;
             self.written.notify_all();
             std::thread::sleep(TOGETHER);
         }
     }
 
+    /// Waits until every line is written, at most so long; says whether it is.
+    fn wait(&self, limit: Duration) -> bool {
+        let is_open = |state: &mut State| state.is_writing || !state.waiting.is_empty();
+        let waited = self.written.wait_timeout_while(self.lock(), limit, is_open);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        !timeout.timed_out()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes as much as can be written: an error means that nobody reads the log, and there is nobody to tell.
+fn write(out: &mut File, mut lines: &[u8]) {
+    while !lines.is_empty() {
+        match out.write(lines) {
+            Ok(0) => return,
+            Ok(n) => lines = &lines[n..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Somebody else who has this terminal, or pipe, wants nobody to wait for it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(TOGETHER),
+            Err(_) => return,
+        }
     }
 }
 
@@ -158,14 +183,7 @@ mod tests {
                 });
             }
         });
-        let is_open = |state: &mut State| state.is_writing || !state.waiting.is_empty();
-        drop(
-            writer
-                .0
-                .written
-                .wait_while(writer.0.lock(), is_open)
-                .unwrap(),
-        );
+        assert!(writer.0.wait(Duration::MAX));
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         for thread in 0..4 {
@@ -181,16 +199,20 @@ mod tests {
     fn nobody_waits_for_a_reader_that_stands_still() {
         let (reader, out) = io::pipe().unwrap();
         let writer = Writer::start(File::from(OwnedFd::from(out))).unwrap();
-        let line = |i: usize| format!("{i:0>99}\n");
-        let n = 50_000;
-        for i in 0..n {
-            writer.make_writer().write_all(line(i).as_bytes()).unwrap();
+        let log = |line: &str| writer.make_writer().write_all(line.as_bytes()).unwrap();
+        // More than a pipe holds, in one piece that is being written from here on.
+        log(&format!("{}\n", "0".repeat(200_000)));
+        while !writer.0.lock().waiting.is_empty() {
+            std::thread::yield_now();
         }
-        let n_lost = writer.0.lock().n_lost;
-        assert!(n_lost > n / 2 && n_lost < n, "{n_lost}");
-        let kept = BufReader::new(reader).lines().take(n - n_lost);
+        let (n, room) = (20_000, WAITING / 100);
+        for i in 1..=n {
+            log(&format!("{i:0>99}\n"));
+        }
+        assert_eq!(writer.0.lock().n_lost, n - room);
+        assert!(!writer.0.wait(Duration::from_millis(1)));
+        let kept = BufReader::new(reader).lines().take(1 + room);
         let kept: Vec<usize> = kept.map(|line| line.unwrap().parse().unwrap()).collect();
-        assert_eq!(kept.len(), n - n_lost);
-        assert!(kept.is_sorted() && kept[0] == 0);
+        assert_eq!(kept, (0..=room).collect::<Vec<_>>());
     }
 }
