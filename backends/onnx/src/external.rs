@@ -169,7 +169,7 @@ impl Checker {
         let packed = tensor
             .external_data
             .iter()
-            .filter(|entry| entry.key.starts_with("prepacked_"));
+            .filter(|entry| entry.key.starts_with("prepacked"));
         for part in packed.flat_map(|entry| entry.value.split('|').skip(1)) {
             let mut numbers = part.split(';');
             let mut next = |what| number(what, numbers.next().unwrap_or_default());
@@ -382,7 +382,7 @@ mod tests {
         let checked_packed = |packed: &str| {
             let mut tensor = external("data", "0", "10");
             tensor.external_data.push(Entry {
-                key: "prepacked_0".into(),
+                key: "prepacked".into(),
                 value: packed.into(),
             });
             let initializer = vec![tensor];

@@ -5,10 +5,12 @@
 //! made again when the model, the library or the processor is another.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use embedgate_core::cores;
@@ -29,6 +31,9 @@ const DATA: &str = "model.onnx_data";
 
 /// Tested, with weights of many sizes.
 const OLDEST_THAT_SHARES: (u32, u32) = (1, 32);
+
+/// Models whose weights could not be shared: it is not tried again for each replica, for it may have taken gigabytes.
+static FAILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Why weights cannot be shared.
 #[derive(Debug, Error)]
@@ -77,8 +82,12 @@ impl Opener<'_> {
         data: &[PathBuf],
         kept_in: &Path,
     ) -> ort::Result<Session> {
-        let opened = self.open_in(model, data, kept_in);
-        opened.or_else(|error| {
+        let failed = || FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed().contains(model) {
+            return self.open(model);
+        }
+        self.open_in(model, data, kept_in).or_else(|error| {
+            failed().insert(model.to_owned());
             let shown = model.display();
             tracing::warn!(error = %error, "replicas of {shown} do not share their weights: {error}");
             self.open(model)
@@ -94,8 +103,9 @@ impl Opener<'_> {
         kept_in: &Path,
     ) -> Result<Session, ShareError> {
         self.check_version()?;
-        let model = &model.canonicalize().map_err(at(model))?;
-        let folder = kept_in.join("onnx").join(hash(&model.to_string_lossy()));
+        // What it refers to was checked beside the path as it was given: that is what is packed.
+        let real = model.canonicalize().map_err(at(model))?;
+        let folder = kept_in.join("onnx").join(hash(&real.to_string_lossy()));
         // For nobody else to read or write: who can change weights can change every vector.
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
