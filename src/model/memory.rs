@@ -20,8 +20,8 @@ impl Estimate {
         self.weights.saturating_add(self.working)
     }
 
-    /// With the backend `cpu` replicas share their weights; with ONNX Runtime they may, which is not counted on. What a forward pass takes in candle is candle's to know: it is
-    /// left out.
+    /// With the backend `cpu` replicas share their weights; with ONNX Runtime they may, which is not counted on. What a forward
+    /// pass takes in candle is candle's to know: it is left out.
     fn new(encoder: &EncoderConfig, config: &ModelConfig, tokens: usize, formats: Formats) -> Self {
         let replicas = config.replicas.get() as u64;
         // Numbers of a config file, which nothing bounds: what is too large for 64 bits is too large for any machine.

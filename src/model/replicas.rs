@@ -29,6 +29,8 @@ const GOOD_ENOUGH: f64 = 0.8;
 const RUNS: usize = 3;
 /// Batches that a replica does in a run.
 const BATCHES: usize = 2;
+/// Larger batches are no faster a token, and the start waits for them.
+const MOST_TOKENS: usize = 1024;
 /// Tokens of each sequence: batches of longer ones are the same work.
 const SEQUENCE_TOKENS: usize = 128;
 
@@ -74,8 +76,7 @@ impl Subject<'_> {
             model.name = name,
             replicas,
             threads,
-            "model {name} gets {replicas} replicas with {threads} threads each, which do about {tokens_per_second:.0} tokens/s \
-             together"
+            "model {name} gets replicas x threads = {replicas} x {threads}, which do about {tokens_per_second:.0} tokens/s together"
         );
         Ok(self.with(replicas))
     }
@@ -124,10 +125,17 @@ impl Subject<'_> {
         if let Some(kept) = kept.filter(|kept| self.is_of(kept, candidates)) {
             return Ok(kept);
         }
-        let mut measured = Vec::new();
+        let mut measured: Vec<Measured> = Vec::new();
         for config in candidates {
             match self.measure(config) {
-                Ok(one) => measured.push(one),
+                Ok(one) => {
+                    let before = measured.last().map_or(0.0, |last| last.tokens_per_second);
+                    measured.push(one);
+                    // More of what is slower already is slower still.
+                    if one.tokens_per_second < before * GOOD_ENOUGH {
+                        break;
+                    }
+                }
                 Err(error) if measured.is_empty() => return Err(error),
                 Err(error) => {
                     let (name, n) = (self.name, config.replicas.get());
@@ -150,7 +158,9 @@ impl Subject<'_> {
                 && kept.tokens_per_second.is_finite()
                 && kept.tokens_per_second > 0.0
         };
-        kept.len() == candidates.len() && kept.iter().zip(candidates).all(is_one)
+        !kept.is_empty()
+            && kept.len() <= candidates.len()
+            && kept.iter().zip(candidates).all(is_one)
     }
 
     fn measure(&self, config: &ModelConfig) -> Result<Measured, LoadError> {
@@ -158,13 +168,13 @@ impl Subject<'_> {
         tracing::info!(
             model.name = name,
             replicas,
-            "measuring model {name} with {replicas} replicas, once"
+            "measuring model {name} with replicas = {replicas}, once"
         );
         let mut backends = self.open(config)?;
         let best = Calibration::measure(backends[0].as_mut())
             .map(|calibration| calibration.best_batch_tokens());
         let tokens = best.map_err(LoadError::WarmUp)?;
-        let tokens = config.max_batch_tokens.unwrap_or(tokens);
+        let tokens = config.max_batch_tokens.unwrap_or(tokens).min(MOST_TOKENS);
         let rate = tokens_per_second(&mut backends, tokens);
         Ok(Measured {
             replicas,
