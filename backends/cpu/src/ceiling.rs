@@ -93,7 +93,7 @@ fn rate<T: Number>(
     let operations = (2 * ROWS * INNER * columns * RUNS * made.len()) as f64;
     let mut most = 0.0_f64;
     for _ in 0..MEASUREMENTS {
-        // Threads that wait for work begin within microseconds, and have it for tens of milliseconds.
+        // Threads that wait for work begin within microseconds, and have it for milliseconds at least.
         let started = Instant::now();
         let done = threads.pool.broadcast(multiply);
         done.into_iter().collect::<Result<(), _>>()?;

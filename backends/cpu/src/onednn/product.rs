@@ -159,8 +159,8 @@ impl Product {
         tracing::trace!(%implementation, "compiled {shape:?}");
         if !implementation.starts_with("brg") && library.instructions >= Instructions::Avx512 {
             // Where one is slow all of its format are: the first says it.
-            static IS_SAID: AtomicBool = AtomicBool::new(false);
-            if !IS_SAID.swap(true, Ordering::Relaxed) {
+            static IS_SAID: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
+            if !IS_SAID[shape.format as usize].swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     "oneDNN has no fast product for {shape:?} on this processor: {implementation}"
                 );
