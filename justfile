@@ -21,3 +21,8 @@ bench python model="models/bge-m3-random":
     cargo build --release --locked
     test -e {{ model }}/onnx/model.onnx || target/release/embedgate convert {{ model }}
     {{ python }} benches/compare_bge_m3.py {{ model }}
+
+# Runs the cpu backend's tests under AddressSanitizer, on x86-64 Linux; scripts/setup must have been run.
+sanitize:
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" cargo test --package embedgate-cpu --locked --lib --test engine \
+        --test cross_encoder --target x86_64-unknown-linux-gnu --target-dir target/sanitize
