@@ -130,22 +130,18 @@ pub(super) fn calibration(
 ) -> Result<Calibration, LoadError> {
     let threads = surroundings.threads(config) as u64;
     let replicas = config.replicas.get() as u64;
-    let file = surroundings.state_folder.as_deref().map(|folder| {
-        let of = [
-            fingerprint.as_bytes().as_slice(),
-            &threads.to_le_bytes(),
-            &replicas.to_le_bytes(),
-        ];
-        KeptFile::new(folder, "calibration", &of)
-    });
-    let kept = file.as_ref().and_then(KeptFile::read);
+    let of = [
+        fingerprint.as_bytes().as_slice(),
+        &threads.to_le_bytes(),
+        &replicas.to_le_bytes(),
+    ];
+    let file = KeptFile::new(surroundings.state_folder.as_deref(), "calibration", &of);
+    let kept: Option<Calibration> = file.read();
     if let Some(kept) = kept.filter(Calibration::is_usable) {
         return Ok(kept);
     }
     let measured = Calibration::measure(backend).map_err(LoadError::WarmUp)?;
-    if let Some(file) = file {
-        file.write(&measured);
-    }
+    file.write(&measured);
     Ok(measured)
 }
 

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use embedgate_core::cores;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The file of one measurement, named by what was measured.
+/// The file of one measurement, named by what was measured; none where nothing is kept.
 #[derive(Clone, Debug)]
-pub(super) struct KeptFile(PathBuf);
+pub(super) struct KeptFile(Option<PathBuf>);
 
 impl KeptFile {
     /// The file for what is measured of something, by this program on this machine.
     #[must_use]
-    pub(super) fn new(folder: &Path, what: &str, of: &[&[u8]]) -> Self {
+    pub(super) fn new(folder: Option<&Path>, what: &str, of: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 measurement");
         let machine = cores::processor();
         let program = env!("CARGO_PKG_VERSION");
@@ -25,27 +25,30 @@ impl KeptFile {
             hasher.update(part);
         }
         let name = hasher.finalize().to_hex();
-        Self(folder.join(format!("{what}-{}.json", &name[..16])))
+        Self(folder.map(|folder| folder.join(format!("{what}-{}.json", &name[..16]))))
     }
 
     /// What is kept; none when there is nothing that can be read.
     #[must_use]
     pub(super) fn read<T: DeserializeOwned>(&self) -> Option<T> {
-        serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()
+        serde_json::from_slice(&std::fs::read(self.0.as_ref()?).ok()?).ok()
     }
 
     /// Keeps a measurement. That it cannot is no fault: it is measured again at the next start.
     pub(super) fn write<T: Serialize>(&self, measured: &T) {
+        let Some(path) = &self.0 else {
+            return;
+        };
         let write = || -> std::io::Result<()> {
-            let folder = self.0.parent().unwrap_or(Path::new("."));
+            let folder = path.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder)?;
-            let mut temporary = self.0.clone().into_os_string();
+            let mut temporary = path.clone().into_os_string();
             temporary.push(format!(".{}", std::process::id()));
             std::fs::write(&temporary, serde_json::to_vec(measured)?)?;
-            std::fs::rename(&temporary, &self.0)
+            std::fs::rename(&temporary, path)
         };
         if let Err(error) = write() {
-            let path = self.0.display();
+            let path = path.display();
             tracing::warn!(
                 error = %error,
                 "{path} cannot be written: {error}; every start measures again, see server.state_dir"
@@ -61,13 +64,17 @@ mod tests {
     #[test]
     fn a_measurement_is_kept_and_a_broken_file_is_not_trusted() {
         let folder = tempfile::tempdir().unwrap();
-        let new = |of: &[&[u8]]| KeptFile::new(&folder.path().join("new"), "speed", of);
+        let in_folder = folder.path().join("new");
+        let new = |of: &[&[u8]]| KeptFile::new(Some(&in_folder), "speed", of);
         let file = new(&[b"m", b"2"]);
         assert_eq!(file.read::<Vec<f64>>(), None);
         file.write(&[1.5, 2.0]);
         assert_eq!(file.read(), Some(vec![1.5, 2.0]));
         assert_eq!(new(&[b"m2", b""]).read::<Vec<f64>>(), None);
-        std::fs::write(&file.0, "[1.5,").unwrap();
+        std::fs::write(file.0.as_ref().unwrap(), "[1.5,").unwrap();
         assert_eq!(file.read::<Vec<f64>>(), None);
+        let nowhere = KeptFile::new(None, "speed", &[]);
+        nowhere.write(&[1.5]);
+        assert_eq!(nowhere.read::<Vec<f64>>(), None);
     }
 }

@@ -189,8 +189,7 @@ pub fn load(
     };
     let config = &subject.resolve()?;
     let fingerprint = identity(config, &plan, surroundings);
-    let mut backends = vec![engine::open(&plan, config, &tokenizer, surroundings)?];
-    warm_up(backends[0].as_mut(), &tokenizer)?;
+    let (mut backends, reload) = open_replicas(config, &plan, &tokenizer, surroundings)?;
     let info = backends[0].info().clone();
     let fingerprint = fingerprint
         .join()
@@ -199,13 +198,6 @@ pub fn load(
         .map_err(system("the model's folder cannot be read"))?;
     let calibration =
         calibrate::calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
-    let sharing = backends[0]
-        .replicas()
-        .map(|replicas| (replicas, tokenizer.clone()));
-    let reload = reload(config, surroundings, sharing);
-    while backends.len() < config.replicas.get() {
-        backends.push(reload().map_err(LoadError::Replica)?);
-    }
     announce(name, &info, started);
     let batching = BatcherConfig {
         capacity: config.queue_capacity,
@@ -240,6 +232,26 @@ fn bulk_capacity(capacity: usize, max_inputs: usize) -> usize {
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
     move |source| LoadError::System { what, source }
+}
+
+/// Opens as many backends as the configuration says, warmed up, and gives what makes one more.
+pub(super) fn open_replicas(
+    config: &ModelConfig,
+    plan: &Plan,
+    tokenizer: &TextTokenizer,
+    surroundings: &Surroundings,
+) -> Result<(Vec<Box<dyn Backend>>, Reload), LoadError> {
+    let mut first = engine::open(plan, config, tokenizer, surroundings)?;
+    warm_up(first.as_mut(), tokenizer)?;
+    let sharing = first
+        .replicas()
+        .map(|replicas| (replicas, tokenizer.clone()));
+    let reload = reload(config, surroundings, sharing);
+    let mut backends = vec![first];
+    while backends.len() < config.replicas.get() {
+        backends.push(reload().map_err(LoadError::Replica)?);
+    }
+    Ok((backends, reload))
 }
 
 /// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost. With the weights in

@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     calibrate::{Calibration, some_batch},
-    engine,
     kept::KeptFile,
-    load::{LoadError, Plan},
+    load::{self, LoadError, Plan},
     memory,
     surroundings::Surroundings,
     tokenizer::TextTokenizer,
@@ -102,26 +101,24 @@ impl Subject<'_> {
 
     /// What was measured at an earlier start, or now.
     fn measured(&self, candidates: &[ModelConfig]) -> Result<Vec<Measured>, LoadError> {
-        let file = self.surroundings.state_folder.as_deref().map(|folder| {
-            let Plan {
-                folder: model,
-                max_tokens,
-                ..
-            } = self.plan;
-            let ModelConfig {
-                backend,
-                max_batch_tokens,
-                ..
-            } = self.config;
-            let what_runs = format!(
-                "{:?} {backend:?} {max_tokens} {max_batch_tokens:?}",
-                model.encoder
-            );
-            let threads = self.surroundings.default_threads as u64;
-            let of = [what_runs.as_bytes(), &threads.to_le_bytes()];
-            KeptFile::new(folder, "replicas", &of)
-        });
-        let kept: Option<Vec<Measured>> = file.as_ref().and_then(KeptFile::read);
+        let Plan {
+            folder: model,
+            max_tokens,
+            ..
+        } = self.plan;
+        let ModelConfig {
+            backend,
+            max_batch_tokens,
+            ..
+        } = self.config;
+        let what_runs = format!(
+            "{:?} {backend:?} {max_tokens} {max_batch_tokens:?}",
+            model.encoder
+        );
+        let threads = self.surroundings.default_threads as u64;
+        let of = [what_runs.as_bytes(), &threads.to_le_bytes()];
+        let file = KeptFile::new(self.surroundings.state_folder.as_deref(), "replicas", &of);
+        let kept: Option<Vec<Measured>> = file.read();
         if let Some(kept) = kept.filter(|kept| self.is_of(kept, candidates)) {
             return Ok(kept);
         }
@@ -144,9 +141,7 @@ impl Subject<'_> {
                 }
             }
         }
-        if let Some(file) = file {
-            file.write(&measured);
-        }
+        file.write(&measured);
         Ok(measured)
     }
 
@@ -170,7 +165,8 @@ impl Subject<'_> {
             replicas,
             "measuring model {name} with replicas = {replicas}, once"
         );
-        let mut backends = self.open(config)?;
+        let (mut backends, _) =
+            load::open_replicas(config, self.plan, self.tokenizer, self.surroundings)?;
         let best = Calibration::measure(backends[0].as_mut())
             .map(|calibration| calibration.best_batch_tokens());
         let tokens = best.map_err(LoadError::WarmUp)?;
@@ -181,19 +177,6 @@ impl Subject<'_> {
             threads: self.surroundings.threads(config),
             tokens_per_second: rate.map_err(LoadError::WarmUp)?,
         })
-    }
-
-    fn open(&self, config: &ModelConfig) -> Result<Vec<Box<dyn Backend>>, LoadError> {
-        let open = || engine::open(self.plan, config, self.tokenizer, self.surroundings);
-        let mut backends = vec![open()?];
-        let sharing = backends[0].replicas();
-        while backends.len() < config.replicas.get() {
-            backends.push(match &sharing {
-                Some(replicas) => replicas()?,
-                None => open()?,
-            });
-        }
-        Ok(backends)
     }
 }
 
