@@ -255,13 +255,11 @@ impl ModelConfig {
                 problem(key, format!("must be at least {least}, got {value}"));
             }
         }
-        if self.replicas.get() > MAX_REPLICAS {
+        let replicas = self.replicas.get();
+        if replicas > MAX_REPLICAS {
             problem(
                 "replicas",
-                format!(
-                    "must be at most {MAX_REPLICAS}, got {}",
-                    self.replicas.get()
-                ),
+                format!("must be at most {MAX_REPLICAS}, got {replicas}"),
             );
         }
         if self.queue_capacity > MAX_QUEUE {

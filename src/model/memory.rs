@@ -115,9 +115,7 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
         return Ok(());
     }
     let precision = config.backend.precision.said().unwrap_or_default();
-    let tokens = plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0));
-    let encoder = &plan.folder.encoder;
-    let estimate = Estimate::new(encoder, config, tokens, Formats::of(precision));
+    let estimate = estimate(config, plan, precision);
     let Some((limit, what)) = allowed(config) else {
         return Ok(());
     };
@@ -132,6 +130,7 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
     );
     if estimate.working > 0 {
         let working = mib(estimate.working);
+        let tokens = longest_batch(config, plan);
         message += &format!(", {working} to run a batch of {tokens} tokens");
     }
     let smaller = [PrecisionChoice::Bf16, PrecisionChoice::Int8];
@@ -139,7 +138,7 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
         .into_iter()
         .filter_map(PrecisionChoice::said)
         .find_map(|precision| {
-            let estimate = Estimate::new(encoder, config, tokens, Formats::of(precision));
+            let estimate = self::estimate(config, plan, precision);
             let fits = config.backend.kind == BackendType::Cpu && estimate.total() <= limit;
             fits.then(|| {
                 format!(
@@ -162,10 +161,18 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
 /// Whether a model fits, as far as can be known: one that ONNX Runtime runs, too, each replica with weights of its own.
 pub(super) fn fits(config: &ModelConfig, plan: &Plan) -> bool {
     let precision = config.backend.precision.said().unwrap_or_default();
-    let tokens = plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0));
-    let formats = Formats::of(precision);
-    let estimate = Estimate::new(&plan.folder.encoder, config, tokens, formats);
-    allowed(config).is_none_or(|(limit, _)| estimate.total() <= limit)
+    let total = estimate(config, plan, precision).total();
+    allowed(config).is_none_or(|(limit, _)| total <= limit)
+}
+
+fn estimate(config: &ModelConfig, plan: &Plan, precision: Precision) -> Estimate {
+    let tokens = longest_batch(config, plan);
+    Estimate::new(&plan.folder.encoder, config, tokens, Formats::of(precision))
+}
+
+/// In tokens.
+fn longest_batch(config: &ModelConfig, plan: &Plan) -> usize {
+    plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0))
 }
 
 /// The least of the model's own limit and of what there is, and which it is; none where neither is known.
