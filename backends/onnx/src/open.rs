@@ -9,6 +9,7 @@ use std::{
     fmt::Write,
     fs::{self, File},
     io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -108,8 +109,7 @@ impl Opener<'_> {
         let folder = kept_in.join("onnx").join(hash(&real.to_string_lossy()));
         // For nobody else to read or write: who can change weights can change every vector.
         let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.mode(0o700);
         builder
             .recursive(true)
             .create(&folder)
@@ -246,9 +246,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> ShareError {
 }
 
 /// What differs between two states of a file; times alone can be set to anything, as images of containers do.
-#[cfg(unix)]
 fn stamp(metadata: &fs::Metadata) -> String {
-    use std::os::unix::fs::MetadataExt;
     let times = [
         metadata.mtime(),
         metadata.mtime_nsec(),
@@ -256,11 +254,6 @@ fn stamp(metadata: &fs::Metadata) -> String {
         metadata.ctime_nsec(),
     ];
     format!("{} {} {times:?}", metadata.len(), metadata.ino())
-}
-
-#[cfg(not(unix))]
-fn stamp(metadata: &fs::Metadata) -> String {
-    format!("{} {:?}", metadata.len(), metadata.modified().ok())
 }
 
 /// The version in a library's name, such as `libonnxruntime.so.1.32.0` or `libonnxruntime.1.32.0.dylib`.
