@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use embedgate_core::Precision;
+use embedgate_core::{Precision, library::Candidates};
 use embedgate_onnx::convert::Files;
 use serde_json::{Value, json};
 
@@ -34,6 +34,20 @@ pub(crate) fn minilm() -> PathBuf {
         path.display()
     );
     path
+}
+
+/// oneDNN, as `scripts/setup` fetches it.
+pub(crate) fn onednn() -> Candidates {
+    Candidates {
+        named: Some(root().join(".embedgate/onednn")),
+        folders: Vec::new(),
+    }
+}
+
+/// True where this processor has the products that the cpu backend needs for a precision.
+pub(crate) fn runs(precision: Precision) -> bool {
+    let library = embedgate_cpu::runtime::load(&onednn()).unwrap();
+    embedgate_cpu::runs(library, precision)
 }
 
 /// The texts that the reference vectors were made from.

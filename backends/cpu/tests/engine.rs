@@ -4,6 +4,8 @@
 
 #[path = "engine/odd_model.rs"]
 mod odd_model;
+#[path = "support/precisions.rs"]
+mod precisions;
 #[path = "support/reference.rs"]
 mod reference;
 #[path = "support/load.rs"]
@@ -16,7 +18,10 @@ use std::{
 
 use embedgate_core::{Backend, ModelFolder, Outputs, Precision, conformance};
 
-use crate::reference::{batch, candle, cosine, least_cosines};
+use crate::{
+    precisions::{precisions, runs},
+    reference::{batch, candle, cosine, least_cosines},
+};
 
 fn tiny_bge_m3() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-bge-m3")
@@ -39,6 +44,12 @@ fn f32_keeps_the_contract() {
 }
 
 #[test]
+fn f32_runs_everywhere_and_int8_needs_no_less_than_bf16() {
+    assert!(runs(Precision::F32));
+    assert!(runs(Precision::Bf16) || !runs(Precision::Int8));
+}
+
+#[test]
 fn every_precision_is_as_near_to_the_reference_as_it_promises() {
     for path in [tiny_bge_m3(), minilm()] {
         let folder = ModelFolder::open(&path).unwrap();
@@ -55,6 +66,9 @@ fn every_precision_is_as_near_to_the_reference_as_it_promises() {
             (Precision::Bf16, 0.9998, 0.9996),
             (Precision::Int8, 0.998, 0.996),
         ] {
+            if !runs(precision) {
+                continue;
+            }
             let mut backend = support::load(&folder, precision);
             assert_eq!(backend.info().precision, precision);
             let got = backend.embed(&batch, outputs).unwrap();
@@ -75,7 +89,7 @@ fn dense_vectors_alone_are_those_that_come_with_others() {
         token_vectors: true,
         ..Outputs::DENSE
     };
-    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+    for precision in precisions() {
         let mut backend = support::load(&folder, precision);
         let with_others = backend.embed(&batch, all).unwrap().dense.unwrap();
         let alone = backend
@@ -96,7 +110,7 @@ fn pauses_change_nothing_in_any_precision() {
     let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
     let vocabulary = folder.encoder.vocabulary_size;
     let (long, short) = (batch(&[500; 5], vocabulary), batch(&[7], vocabulary));
-    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+    for precision in precisions() {
         let mut backend = support::load(&folder, precision);
         let expected = [&long, &short].map(|b| backend.embed(b, Outputs::BGE_M3).unwrap());
         let mut beside = Vec::new();
@@ -117,7 +131,8 @@ fn pauses_change_nothing_in_any_precision() {
 fn replicas_share_the_weights_and_give_the_same() {
     let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
     let batch = batch(&[5, 40], folder.encoder.vocabulary_size);
-    let mut first = support::load(&folder, Precision::Bf16);
+    let coarsest = precisions().last().expect("f32 runs everywhere");
+    let mut first = support::load(&folder, coarsest);
     let replicas = first.replicas().expect("weights that can be shared");
     let mut second = replicas().unwrap();
     let expected = first.embed(&batch, Outputs::BGE_M3).unwrap();

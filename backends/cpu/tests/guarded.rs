@@ -7,6 +7,8 @@
 mod memory;
 #[path = "engine/odd_model.rs"]
 mod odd_model;
+#[path = "support/precisions.rs"]
+mod precisions;
 #[path = "support/reference.rs"]
 mod reference;
 #[path = "support/load.rs"]
@@ -14,7 +16,7 @@ mod support;
 
 use std::{path::Path, process::Command};
 
-use embedgate_core::{Backend, ModelFolder, Outputs, Precision};
+use embedgate_core::{Backend, ModelFolder, Outputs};
 
 #[global_allocator]
 static ALLOCATOR: memory::Guarded = memory::Guarded;
@@ -23,7 +25,7 @@ static ALLOCATOR: memory::Guarded = memory::Guarded;
 fn all_heads_stay_within_their_buffers() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-bge-m3");
     let folder = ModelFolder::open(&path).unwrap();
-    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+    for precision in precisions::precisions() {
         for lengths in [&[1][..], &[17, 1, 130], &[512, 3, 511], &[2; 9]] {
             // A new one: buffers that held more rows have room behind these.
             let mut backend = support::load(&folder, precision);

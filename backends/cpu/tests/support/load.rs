@@ -5,18 +5,22 @@ use std::path::Path;
 use embedgate_core::{ModelFolder, Pooling, Precision, library::Candidates};
 use embedgate_cpu::{CpuBackend, Options, runtime};
 
-/// A model by the library that `scripts/setup` fetches.
+/// The library that `scripts/setup` fetches.
+pub(crate) fn candidates() -> Candidates {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    Candidates {
+        named: Some(root.join(".embedgate/onednn")),
+        folders: Vec::new(),
+    }
+}
+
+/// A model by that library.
 pub(crate) fn load(folder: &ModelFolder, precision: Precision) -> CpuBackend {
     load_on(2, folder, precision)
 }
 
 /// The same on so many threads.
 pub(crate) fn load_on(threads: usize, folder: &ModelFolder, precision: Precision) -> CpuBackend {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let library = Candidates {
-        named: Some(root.join(".embedgate/onednn")),
-        folders: Vec::new(),
-    };
     let options = Options {
         pooling: folder.pooling.unwrap_or(Pooling::Cls),
         max_sequence_tokens: folder.max_sequence_tokens,
@@ -25,5 +29,6 @@ pub(crate) fn load_on(threads: usize, folder: &ModelFolder, precision: Precision
         cores: Vec::new(),
         precision,
     };
-    CpuBackend::load(folder, runtime::load(&library).unwrap(), options).unwrap()
+    let library = runtime::load(&candidates()).unwrap();
+    CpuBackend::load(folder, library, options).unwrap()
 }
