@@ -6,6 +6,7 @@ use embedgate::model::tokenizer::TextTokenizer;
 use embedgate_candle::CandleBackend;
 use embedgate_core::{
     Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, Precision, TokenBatch, conformance,
+    library::Candidates,
 };
 use embedgate_cpu::CpuBackend;
 use embedgate_onnx::OnnxBackend;
@@ -13,7 +14,7 @@ use safetensors::SafeTensors;
 use serde_json::json;
 
 use crate::support::{
-    Gateway, converted_in, cosine, fixtures, max_difference, minilm, onednn, runs, texts,
+    Gateway, converted_in, cosine, fixtures, max_difference, minilm, onednn, root, runs, texts,
     tiny_bge_m3,
 };
 
