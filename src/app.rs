@@ -6,6 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use embedgate_config::{AuthMode, Config, Environment};
+use embedgate_metrics::Metrics;
+use embedgate_plugin_host::{INIT_TIMEOUT, PluginSurroundings, Plugins, Stamps, stamps};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -14,16 +17,13 @@ use tokio::{
 use crate::{
     auth::Authenticator,
     cache::{EmbeddingCache, file::WarmFile, now_seconds},
-    config::{AuthMode, Config, Environment},
     embed::Embedder,
     http::{
         self, Gateway,
         body::BodyMemory,
         connection::{self, End},
     },
-    metrics::Metrics,
     model::{Entry, ModelRegistry, load, surroundings::Surroundings},
-    plugin::{INIT_TIMEOUT, PluginSurroundings, Plugins, Stamps, stamps},
     reload::{Reloader, Source},
     shutdown::{Shutdown, Stage},
 };

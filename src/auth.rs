@@ -1,19 +1,11 @@
 //! Tells who a caller is from the request's head, before its body is read: by the configured keys, then by plugins.
 
-pub mod key;
-
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
-
-use crate::{
-    cache::key::HashKey,
-    config::{AuthConfig, AuthMode, KeyConfig, KeySecret},
-    error::{Error, ErrorKind},
-    limits::Limits,
-    plugin::{Head, Plugins},
-    request::{Identity, Principal, Route},
-};
+use embedgate_config::{AuthConfig, AuthMode, KeyConfig, KeySecret};
+use embedgate_plugin_host::{Head, Plugins};
+use embedgate_request::{Error, ErrorKind, HashKey, Identity, KeyHash, Limits, Principal, Route};
 
 /// Finds the principal behind a request.
 pub struct Authenticator {
@@ -30,7 +22,7 @@ struct Access {
     /// Keys that the configuration holds, by their hash.
     plain: HashMap<[u8; 32], Known>,
     /// Keys that it holds the hash of, by the part of them that is no secret.
-    hashed: HashMap<String, (key::KeyHash, Known)>,
+    hashed: HashMap<String, (KeyHash, Known)>,
     limits: Limits,
 }
 
@@ -157,7 +149,7 @@ impl Access {
     fn known(&self, key: &[u8], hash_key: &HashKey) -> Option<&Known> {
         let hash = blake3::keyed_hash(hash_key.bytes(), key);
         let hashed = || {
-            let (hash, known) = self.hashed.get(key::id_of(key)?)?;
+            let (hash, known) = self.hashed.get(embedgate_request::key::id_of(key)?)?;
             hash.matches(key).then_some(known)
         };
         self.plain.get(hash.as_bytes()).or_else(hashed)

@@ -22,6 +22,8 @@ use std::{
 };
 
 use embedgate_core::{Backend, BackendInfo, Outputs, TokenBatch};
+use embedgate_metrics::ModelMetrics;
+use embedgate_request::{Error, ErrorKind, Lane, Spent};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
@@ -35,12 +37,6 @@ use self::{
     replica::{Health, Replica},
 };
 pub use self::{load::Admission, replica::Reload, row::Row, urgent::Urgent};
-use crate::{
-    error::{Error, ErrorKind},
-    metrics::ModelMetrics,
-    request::Lane,
-    spent::Spent,
-};
 
 /// One sequence to run.
 pub struct Work {

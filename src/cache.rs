@@ -14,26 +14,18 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use embedgate_config::{CacheConfig, CachePolicy, ValuePrecision};
+use embedgate_metrics::Metrics;
+use embedgate_request::{Error, HashKey, Lane, Principal, VectorText};
 use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
 
-use self::{
-    file::WarmFile,
-    flights::Flights,
-    key::{HashKey, KeyParts},
-    value::Computed,
-};
+use self::{file::WarmFile, flights::Flights, key::KeyParts, value::Computed};
 pub use self::{
     flights::Flight,
     key::{CacheKey, Head, PerHead},
     value::CachedValue,
 };
-use crate::{
-    batch::Urgent,
-    config::{CacheConfig, CachePolicy, ValuePrecision},
-    error::Error,
-    metrics::Metrics,
-    request::{Lane, Principal, VectorText},
-};
+use crate::batch::Urgent;
 
 /// Bytes that an entry takes beside its numbers: key, lengths and moka's bookkeeping, measured as about 200.
 const ENTRY_OVERHEAD: usize = 200;
@@ -94,7 +86,7 @@ impl EmbeddingCache {
     #[must_use]
     pub fn key(&self, principal: &Principal, parts: &KeyParts<'_>, head: Head) -> CacheKey {
         let namespace = principal.namespace().filter(|_| !self.0.shared);
-        self.0.hash_key.key(namespace, parts, head)
+        CacheKey::new(&self.0.hash_key, namespace, parts, head)
     }
 
     /// The result, if it is in memory.

@@ -1,8 +1,11 @@
 //! What the program does for each command, and the exit code it ends with.
 
+#[cfg(feature = "tools")]
 mod bench;
+#[cfg(feature = "tools")]
 mod bench_backend;
 mod convert;
+#[cfg(feature = "tools")]
 mod doctor;
 mod embed;
 mod key;
@@ -14,18 +17,18 @@ use std::{
 };
 
 use anyhow::Context;
+use embedgate_config::{Config, ConfigError, Environment, LogConfig, LogLevel};
+use embedgate_metrics::Metrics;
+use embedgate_plugin_host::Plugins;
 use tokio::net::TcpListener;
 
 use crate::{
     app::{self, App},
     args::{CheckArgs, Cli, Command, ServeArgs},
-    config::{Config, ConfigError, Environment, LogConfig, LogLevel},
-    metrics::Metrics,
     model::{
         load::{self, LoadError},
         surroundings::Surroundings,
     },
-    plugin::Plugins,
     reload::Source,
     shutdown::{Shutdown, Stage},
     telemetry,
@@ -77,11 +80,15 @@ pub fn run(cli: Cli) -> u8 {
         Some(Command::Check(args)) => check(config, &args, &environment),
         Some(Command::Embed(args)) => embed::run(config, &args, &environment),
         Some(Command::Convert(args)) => convert::run(&args, &environment),
+        #[cfg(feature = "tools")]
         Some(Command::Bench(args)) => bench::run(&args, &environment),
+        #[cfg(feature = "tools")]
         Some(Command::BenchBare) => bench::run_bare(),
+        #[cfg(feature = "tools")]
         Some(Command::Doctor(command)) => doctor::run(&command, &environment),
         Some(Command::Key(command)) => key::run(&command),
         Some(Command::Plugin(command)) => plugin::run(config, &command, &environment),
+        #[cfg(feature = "tools")]
         Some(Command::BenchBackend(args)) => bench_backend::run(config, &args, &environment),
     };
     let is_read = telemetry::flush();

@@ -8,6 +8,10 @@ mod rerank;
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use embedgate_core::Outputs;
+use embedgate_request::{
+    Allowance, EmbedRequest, EmbedResponse, Error, ErrorKind, Input, Lane, Principal,
+    RequestContext, Spent, Step, Truncation,
+};
 use futures_util::future::try_join_all;
 
 use self::{finish::Finish, inputs::Prepared};
@@ -18,12 +22,8 @@ pub use self::{
 use crate::{
     batch::{Admission, Urgent, Work},
     cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},
-    error::{Error, ErrorKind},
-    limits::Allowance,
     model::{Model, ModelRegistry, tokenizer::Tokenized},
     offload,
-    request::{EmbedRequest, EmbedResponse, Input, Lane, Principal, RequestContext, Truncation},
-    spent::{Spent, Step},
 };
 
 /// Requests with at least so many bytes of input are prepared off the threads that serve connections: about 1 ms.

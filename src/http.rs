@@ -2,7 +2,6 @@
 //!
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
-pub mod bare;
 pub mod body;
 mod cohere;
 pub mod connection;
@@ -38,14 +37,15 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use embedgate_config::ServerConfig;
+use embedgate_metrics::Metrics;
+use embedgate_plugin_host::Plugins;
+use embedgate_request::Error;
 use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use self::{dialect::Dialect, routes::Place};
-use crate::{
-    auth::Authenticator, config::ServerConfig, embed::Embedder, error::Error, metrics::Metrics,
-    plugin::Plugins, shutdown::Shutdown,
-};
+use crate::{auth::Authenticator, embed::Embedder, shutdown::Shutdown};
 
 /// What handlers share.
 pub struct Gateway {

@@ -1,10 +1,10 @@
 //! embedgate serves embeddings by model name from local backends over the dialects that clients speak.
 //!
 //! The life of a request, which is also the order to read the modules in: [`http`] accepts it, gives it an id, asks
-//! [`auth`] who is there and parses the dialect into one [`request::EmbedRequest`]; [`embed`] resolves the model in the
+//! [`auth`] who is there and parses the dialect into one [`embedgate_request::EmbedRequest`]; [`embed`] resolves the model in the
 //! [`model`] registry, validates, looks every input up in the [`cache`], admits the misses and hands them to the model's
 //! tokenizer and to its [`batch`]er, whose worker thread runs the backend; the rows come back, fill the cache, are cut
-//! and normalized, and [`http`] renders them. [`config`] is read once, by [`app`], which composes all of it.
+//! and normalized, and [`http`] renders them. [`embedgate_config`] is read once, by [`app`], which composes all of it.
 //!
 //! ARCHITECTURE.md has the map and the invariants.
 
@@ -12,23 +12,14 @@ pub mod app;
 pub mod args;
 pub mod auth;
 pub mod batch;
-pub mod bench;
 pub mod cache;
 pub mod commands;
-pub mod config;
 pub mod embed;
-pub mod error;
-pub mod files;
 pub mod http;
-pub mod limits;
-pub mod metrics;
 pub mod model;
 pub mod offload;
-pub mod plugin;
 pub mod reload;
-pub mod request;
 pub mod shutdown;
-pub mod spent;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

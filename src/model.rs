@@ -20,19 +20,16 @@ use std::{
     time::Duration,
 };
 
+use embedgate_config::{DimensionsPolicy, ModelConfig};
 use embedgate_core::{BackendInfo, Outputs, Pooling};
+use embedgate_metrics::ModelMetrics;
+use embedgate_request::{Error, ErrorKind, Input, Lane, Side};
 
 use self::{
     prompts::Prompts,
     tokenizer::{Cutting, Parts, Query, TextTokenizer, Tokenized, TokenizerPool},
 };
-use crate::{
-    batch::Batcher,
-    config::{DimensionsPolicy, ModelConfig},
-    error::{Error, ErrorKind},
-    metrics::ModelMetrics,
-    request::{Input, Lane, Side},
-};
+use crate::batch::Batcher;
 
 /// A model that is loaded and serves.
 pub struct Model {
@@ -90,7 +87,7 @@ impl Model {
         reload: &crate::batch::Reload,
         batching: crate::batch::BatcherConfig,
         tokenizer: &tokenizer::TextTokenizer,
-        metrics: &crate::metrics::Metrics,
+        metrics: &embedgate_metrics::Metrics,
     ) -> Self {
         let info = backends[0].info().clone();
         let metrics = metrics.model(name);

@@ -1,6 +1,6 @@
 //! Keeps long arithmetic off the threads that serve connections.
 
-use crate::error::Error;
+use embedgate_request::Error;
 
 /// Runs `work` here, or where it may take its time when it is `heavy`.
 ///

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use embedgate_config::{AuthMode, Config, ConfigError, Environment};
+use embedgate_plugin_host::{Plugins, Reloaded, Stamps, stamps};
 use tokio::{
     signal::unix::Signal,
     task::{JoinError, JoinHandle},
@@ -9,8 +11,6 @@ use tokio::{
 
 use crate::{
     auth::Authenticator,
-    config::{AuthMode, Config, ConfigError, Environment},
-    plugin::{Plugins, Reloaded, Stamps, stamps},
     shutdown::{Shutdown, Stage},
 };
 

@@ -4,6 +4,7 @@ mod lines;
 
 use std::{fs::File, io::IsTerminal, os::fd::AsFd};
 
+use embedgate_config::{LogConfig, LogFormat, LogLevel};
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
@@ -11,8 +12,6 @@ use tracing_subscriber::{
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
-
-use crate::config::{LogConfig, LogFormat, LogLevel};
 
 /// Starts logging. Does nothing when logging has been started already.
 pub fn init(config: &LogConfig) {

@@ -1,5 +1,7 @@
 //! The gateway in memory over a mock backend, for unit tests: the real router, pipeline, cache, queue and worker.
 
+mod plugins;
+
 use std::{
     path::Path,
     sync::{
@@ -10,8 +12,11 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::Request};
+use embedgate_config::{AuthConfig, AuthMode, Config};
 use embedgate_core::Backend;
+use embedgate_metrics::Metrics;
 use embedgate_mock::{Control, MockBackend};
+use embedgate_plugin_host::{PluginSurroundings, Plugins};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -20,12 +25,9 @@ use crate::{
     auth::Authenticator,
     batch::{BatcherConfig, Reload, cost::CostModel, queue::Budget},
     cache::{EmbeddingCache, file::WarmFile},
-    config::{AuthConfig, AuthMode, Config},
     embed::Embedder,
     http::{self, Gateway, body::BodyMemory},
-    metrics::Metrics,
     model::{Entry, Model, ModelRegistry, tokenizer::TextTokenizer},
-    plugin::{PluginSurroundings, Plugins},
     shutdown::{Shutdown, Stage},
 };
 
@@ -241,7 +243,7 @@ fn model(
     let backends: Vec<_> = (0..setup.replicas).map(|_| backend(control)).collect();
     let layout = backends[0].info().layout;
     let mut config = setup.config.models.get("m").cloned().unwrap_or_default();
-    let native = crate::request::TokenIds::Native;
+    let native = embedgate_request::TokenIds::Native;
     config.token_ids = config.token_ids.or(Some(native));
     let batching = BatcherConfig {
         capacity: config.queue_capacity,

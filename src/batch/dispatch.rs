@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+use embedgate_metrics::ModelMetrics;
+use embedgate_request::Lane;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
@@ -13,7 +15,6 @@ use super::{
     replica::Health,
     worker::{Batch, Turn},
 };
-use crate::{metrics::ModelMetrics, request::Lane};
 
 /// Collects entries and hands a batch to each worker that asks.
 pub(super) struct Dispatcher {

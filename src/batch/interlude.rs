@@ -6,6 +6,7 @@ use std::{
 };
 
 use embedgate_core::Backend;
+use embedgate_request::Lane;
 use tokio::sync::{
     mpsc::error::TrySendError,
     oneshot::{self, error::TryRecvError},
@@ -16,7 +17,6 @@ use super::{
     cost::Shape,
     worker::{Batch, Desk, Lost, Turn},
 };
-use crate::request::Lane;
 
 /// The batches beside a long one.
 pub(super) struct Interludes<'a> {

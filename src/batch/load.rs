@@ -8,9 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use embedgate_request::Lane;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::request::Lane;
 
 /// The drain rate is an average over about so many seconds of work.
 const RATE_SECONDS: f64 = 5.0;

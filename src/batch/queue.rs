@@ -11,8 +11,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use embedgate_request::Lane;
+
 use super::cost::{CostModel, Shape};
-use crate::request::Lane;
 
 /// Bulk batches are kept short for so long after a query: more of them are likely.
 const QUERIES_ARE_ABOUT_SECONDS: f64 = 10.0;

@@ -6,13 +6,13 @@ use std::{
 };
 
 use embedgate_core::Backend;
+use embedgate_metrics::ModelMetrics;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 
 use super::worker::{Desk, Ended, Turn, Worker};
-use crate::metrics::ModelMetrics;
 
 /// The pause before the first attempt to load a lost backend again; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

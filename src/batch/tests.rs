@@ -3,12 +3,10 @@ use std::sync::atomic::Ordering;
 use embedgate_mock::{
     Control, FAIL_TOKEN, LOST_TOKEN, MockBackend, NAN_IN_COMPANY_TOKEN, NAN_TOKEN, PANIC_TOKEN,
 };
+use embedgate_request::Lane;
 
 use super::*;
-use crate::{
-    request::Lane,
-    testing::{TestGateway, far},
-};
+use crate::testing::{TestGateway, far};
 
 async fn run(gateway: &TestGateway, lane: Lane, ids: &[u32]) -> Result<Row, Error> {
     let model = gateway.model();

@@ -8,6 +8,8 @@ use std::{
 };
 
 use embedgate_core::{Backend, BackendError, EmbeddingBatch, Outputs, TokenBatch};
+use embedgate_metrics::ModelMetrics;
+use embedgate_request::{Error, Lane, Step};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -15,7 +17,6 @@ use super::{
     cost::Shape,
     interlude::{Interludes, Left},
 };
-use crate::{error::Error, metrics::ModelMetrics, request::Lane, spent::Step};
 
 /// A worker that is free, or will be in a moment, or whose long batch can rest for a short one.
 pub(crate) struct Turn {

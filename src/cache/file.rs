@@ -14,18 +14,16 @@ use std::{
     time::Duration,
 };
 
+use embedgate_config::CacheConfig;
+use embedgate_metrics::Metrics;
+use embedgate_request::HashKey;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
-use super::{
-    key::{CacheKey, HashKey},
-    now_seconds,
-    value::CachedValue,
-};
-use crate::{config::CacheConfig, metrics::Metrics};
+use super::{key::CacheKey, now_seconds, value::CachedValue};
 
 const VALUES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("values");
 /// Keys by the order of their writing: the oldest go when the file is full.
@@ -76,7 +74,7 @@ struct Shared {
     database: RwLock<Option<Arc<Database>>>,
     max_bytes: u64,
     ttl: Option<Duration>,
-    precision: crate::config::ValuePrecision,
+    precision: embedgate_config::ValuePrecision,
 }
 
 enum Message {
@@ -368,12 +366,12 @@ fn prepare(database: &Database) -> Result<HashKey, redb::Error> {
         transaction.open_table(VALUES)?;
         transaction.open_table(ORDER)?;
         let mut meta = transaction.open_table(META)?;
-        let known = meta.get(HASH_KEY)?.and_then(|k| k.value().try_into().ok());
+        let known: Option<[u8; 32]> = meta.get(HASH_KEY)?.and_then(|k| k.value().try_into().ok());
         if let Some(known) = known {
-            HashKey(known)
+            HashKey::from(known)
         } else {
             let new = HashKey::random();
-            meta.insert(HASH_KEY, new.0.as_slice())?;
+            meta.insert(HASH_KEY, new.bytes().as_slice())?;
             new
         }
     };

@@ -14,6 +14,7 @@ use std::{
 };
 
 use dashmap::{DashMap, mapref::entry::Entry};
+use embedgate_request::{Error, Lane};
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared, WeakShared},
@@ -23,7 +24,7 @@ use super::{
     key::{CacheKey, PerHead},
     value::CachedValue,
 };
-use crate::{batch::Urgent, error::Error, request::Lane};
+use crate::batch::Urgent;
 
 type Landing = Result<Arc<PerHead<Arc<CachedValue>>>, Error>;
 type Work = BoxFuture<'static, Landing>;

@@ -1,6 +1,6 @@
 //! The identity of a result.
 
-use crate::request::{Input, Side, Truncation};
+use embedgate_request::{HashKey, Input, Side, Truncation};
 
 /// Which of a model's results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,34 +91,15 @@ pub struct KeyParts<'a> {
     pub input: &'a Input,
 }
 
-/// Keys the hash, so that nobody can make two inputs of one key.
-#[derive(Clone, Copy)]
-pub struct HashKey(pub(super) [u8; 32]);
-
-impl HashKey {
-    /// A key that nobody knows.
-    #[must_use]
-    pub fn random() -> Self {
-        let mut bytes = [0; 32];
-        for half in bytes.chunks_mut(16) {
-            half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-        }
-        Self(bytes)
-    }
-
-    /// The key, for another hash of this process.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    pub(super) fn key(
-        &self,
+impl CacheKey {
+    /// The key of one head's result, under a secret: nobody can make two inputs of one key.
+    pub(super) fn new(
+        hash_key: &HashKey,
         namespace: Option<&str>,
         parts: &KeyParts<'_>,
         head: Head,
     ) -> CacheKey {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        let mut hasher = blake3::Hasher::new_keyed(hash_key.bytes());
         let mut field = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
@@ -198,7 +179,8 @@ mod tests {
             },
             input: &input,
         };
-        HashKey([7; 32]).key(namespace.as_deref(), &parts, Head::ALL[usize::from(*head)])
+        let head = Head::ALL[usize::from(*head)];
+        CacheKey::new(&HashKey::from([7; 32]), namespace.as_deref(), &parts, head)
     }
 
     /// The fields that count: an input is either text, with the prompt, or ids, without.
@@ -230,8 +212,8 @@ mod tests {
             truncation: Truncation::Cut(Side::Right),
             input: &input,
         };
-        let [a, b] =
-            [HashKey::random(), HashKey::random()].map(|k| k.key(None, &parts, Head::Dense));
+        let [a, b] = [HashKey::random(), HashKey::random()]
+            .map(|k| CacheKey::new(&k, None, &parts, Head::Dense));
         assert_ne!(a, b);
     }
 }

@@ -1,7 +1,8 @@
+use embedgate_config::ByteSize;
 use moka::Expiry;
 
 use super::*;
-use crate::{batch::Row, config::ByteSize};
+use crate::batch::Row;
 
 fn value(computed_at: u64, dimensions: usize) -> PerHead<Arc<CachedValue>> {
     let row = Row {
@@ -101,7 +102,7 @@ async fn an_error_reaches_all_who_wait_and_nothing_is_kept() {
     let (fail, failed) = tokio::sync::oneshot::channel::<()>();
     let first = cache.start(keys, Lane::Bulk, |_| async move {
         failed.await.unwrap();
-        Err(Error::new(crate::error::ErrorKind::Internal, "no"))
+        Err(Error::new(embedgate_request::ErrorKind::Internal, "no"))
     });
     let second = cache.join(&CacheKey([1; 32]), Lane::Bulk).unwrap();
     fail.send(()).unwrap();

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use embedgate_config::ValuePrecision;
 use embedgate_core::{Matrix, SparseVector};
 use half::f16;
 
 use super::key::{CacheKey, Head, PerHead};
-use crate::{batch::Row, config::ValuePrecision};
+use crate::batch::Row;
 
 /// The results of one forward pass for one input, as the model gave them.
 pub struct Computed {

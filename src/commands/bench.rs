@@ -6,15 +6,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use embedgate_config::{Environment, LogLevel};
+use embedgate_tools::{
+    bare,
+    bench::{self, BenchConfig, Load, RequestConfig, Target, TextsConfig},
+};
 use tokio::net::TcpListener;
 
 use super::{Failure, runtime, start_log};
-use crate::{
-    args::BenchArgs,
-    bench::{self, BenchConfig, Load, RequestConfig, Target, TextsConfig},
-    config::{Environment, LogLevel},
-    http::bare,
-};
+use crate::args::tools::BenchArgs;
 
 pub(super) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
     start_log(LogLevel::Info);

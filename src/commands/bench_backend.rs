@@ -3,7 +3,6 @@
 
 mod accuracy;
 mod speed;
-mod table;
 
 use std::{
     io::{self, Write},
@@ -12,17 +11,17 @@ use std::{
 };
 
 use anyhow::Context;
+use embedgate_config::{BackendType, Config, Environment, LogLevel, ModelConfig, PrecisionChoice};
 use embedgate_core::{Backend, TokenBatch};
-
-use self::{
-    speed::{Ceiling, run as run_batch},
+use embedgate_tools::{
+    bench::{median, random_texts},
     table::Table,
 };
+
+use self::speed::{Ceiling, run as run_batch};
 use super::{Failure, start_log};
 use crate::{
-    args::BenchBackendArgs,
-    bench::{median, random_texts},
-    config::{BackendType, Config, Environment, LogLevel, ModelConfig, PrecisionChoice},
+    args::tools::BenchBackendArgs,
     model::{
         engine,
         load::{self, Plan},

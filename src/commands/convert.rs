@@ -1,17 +1,16 @@
-//! `embedgate convert`: writes an ONNX model from a model's own weights, and checks it against candle before it counts.
+//! `embedgate convert`: writes an ONNX model from a model's own weights, and checks it against another backend before it counts.
 
-#[cfg(not(all(feature = "candle", feature = "onnx")))]
+#[cfg(not(all(any(feature = "candle", feature = "cpu"), feature = "onnx")))]
 pub(super) fn run(
     _: &crate::args::ConvertArgs,
-    _: &crate::config::Environment,
+    _: &embedgate_config::Environment,
 ) -> Result<(), super::Failure> {
-    Err(anyhow::anyhow!("convert needs the cargo features candle and onnx").into())
+    Err(anyhow::anyhow!("convert needs the cargo feature onnx, and candle or cpu").into())
 }
 
-#[cfg(all(feature = "candle", feature = "onnx"))]
+#[cfg(all(any(feature = "candle", feature = "cpu"), feature = "onnx"))]
 pub(super) use supported::run;
-
-#[cfg(all(feature = "candle", feature = "onnx"))]
+#[cfg(all(any(feature = "candle", feature = "cpu"), feature = "onnx"))]
 mod supported {
     use std::{
         fs, io,
@@ -20,20 +19,28 @@ mod supported {
     };
 
     use anyhow::{Context, bail};
-    use embedgate_candle::weights::Weights;
+    use embedgate_config::{
+        BackendConfig, BackendType, Config, Environment, LogLevel, ModelConfig,
+    };
     use embedgate_core::{Backend, EmbeddingBatch, Precision, TokenBatch};
     use embedgate_onnx::convert::{self, ConvertError, Files, Heads};
+    use embedgate_weights::Weights;
 
     use super::super::{Failure, start_log};
     use crate::{
         args::ConvertArgs,
-        config::{BackendConfig, BackendType, Config, Environment, LogLevel, ModelConfig},
         model::{
             engine,
             load::{self, Plan},
             surroundings::Surroundings,
         },
     };
+
+    /// The backend that the written model is compared with.
+    #[cfg(feature = "candle")]
+    const REFERENCE: (BackendType, &str) = (BackendType::Candle, "candle");
+    #[cfg(not(feature = "candle"))]
+    const REFERENCE: (BackendType, &str) = (BackendType::Cpu, "the cpu backend");
 
     /// What the written model is tried on: scripts, code, an empty text, and lengths that make padding.
     const TEXTS: [&str; 5] = [
@@ -101,9 +108,9 @@ mod supported {
         };
         let mut read =
             |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
-                let used = weights.with_values(name, shape, |values| use_them(values));
-                let written = used.map_err(|e| ConvertError::Weights(Box::new(e)))?;
-                written.map_err(|source| ConvertError::Write {
+                let values = weights.values(name, shape);
+                let values = values.map_err(|e| ConvertError::Weights(Box::new(e)))?;
+                use_them(&values).map_err(|source| ConvertError::Write {
                     path: folder.join(files.data),
                     source,
                 })
@@ -125,7 +132,7 @@ mod supported {
         precision: Precision,
         surroundings: &Surroundings,
     ) -> anyhow::Result<()> {
-        tracing::info!("checking the ONNX model against candle");
+        tracing::info!("checking the ONNX model against {}", REFERENCE.1);
         let tokenizer = load::tokenizer(plan)?;
         let mut batch = TokenBatch::new();
         for text in TEXTS {
@@ -144,7 +151,7 @@ mod supported {
             Ok(backend.embed(&batch, outputs)?)
         };
         let expected = embed(BackendConfig {
-            kind: BackendType::Candle,
+            kind: REFERENCE.0,
             ..BackendConfig::default()
         })?;
         let got = embed(BackendConfig {
@@ -167,16 +174,17 @@ mod supported {
         got: &[Vec<f32>],
         precision: Precision,
     ) -> anyhow::Result<()> {
+        let reference = REFERENCE.1;
         let widths = |rows: &[Vec<f32>]| rows.iter().map(Vec::len).collect::<Vec<_>>();
         if widths(expected) != widths(got) {
-            bail!("the ONNX model has other outputs than candle: nothing was written");
+            bail!("the ONNX model has other outputs than {reference}: nothing was written");
         }
         let pairs = || expected.iter().zip(got);
         if precision == Precision::F32 {
             let difference = worst(pairs().map(|(a, b)| difference(a, b)), f32::max);
             if difference.is_nan() || difference > TOLERANCE {
                 bail!(
-                    "the ONNX model differs from candle by {difference:e}, allowed is {TOLERANCE:e}: nothing was written"
+                    "the ONNX model differs from {reference} by {difference:e}, allowed is {TOLERANCE:e}: nothing was written"
                 );
             }
             tracing::info!(difference, "both agree within {difference:.1e}");
@@ -184,7 +192,7 @@ mod supported {
             let cosine = worst(pairs().map(|(a, b)| cosine(a, b)), f32::min);
             if cosine.is_nan() || cosine < LEAST_COSINE {
                 bail!(
-                    "vectors of the ONNX model have cosines down to {cosine} with candle's, allowed is {LEAST_COSINE}: \
+                    "vectors of the ONNX model have cosines down to {cosine} with those of {reference}, allowed is {LEAST_COSINE}: \
                      nothing was written"
                 );
             }

@@ -7,15 +7,13 @@ use std::{
 };
 
 use anyhow::Context;
+use embedgate_config::Environment;
+use embedgate_tools::bench::{Connection, Target};
 use hyper::Uri;
 use serde_json::{Value, json};
 
 use super::{Failure, runtime};
-use crate::{
-    args::{DoctorCommand, RagflowArgs},
-    bench::{Connection, Target},
-    config::Environment,
-};
+use crate::args::tools::{DoctorCommand, RagflowArgs};
 
 /// A request of one of `RAGFlow`'s providers, and what it makes of the answer.
 struct Probe {

@@ -11,18 +11,18 @@ use std::{
 };
 
 use anyhow::Context;
+use embedgate_config::{CacheConfig, Config, Environment, LogLevel, ModelConfig};
 use embedgate_core::Outputs;
+use embedgate_metrics::Metrics;
+use embedgate_request::{EmbedRequest, Embedding, Input, Lane, Principal, RequestContext};
 
 use self::output::Output;
 use super::{Failure, runtime, start_log};
 use crate::{
     args::{EmbedArgs, OutputArg},
     cache::EmbeddingCache,
-    config::{CacheConfig, Config, Environment, LogLevel},
     embed::{Embedder, Preprocessed},
-    metrics::Metrics,
     model::{Entry, ModelRegistry, load, surroundings::Surroundings},
-    request::{EmbedRequest, Embedding, Input, Lane, Principal, RequestContext},
 };
 
 /// Lines that are embedded together: enough to fill batches of like length.
@@ -46,7 +46,8 @@ pub(super) fn run(
         let file = File::open(&args.file).with_context(|| args.file.display().to_string())?;
         Box::new(BufReader::new(file))
     };
-    let mut output = Output::new(args)?;
+    let outputs = outputs(args);
+    let mut output = Output::new(args, outputs)?;
     let mut lines = lines.lines().enumerate();
     loop {
         let mut texts = Vec::new();
@@ -63,6 +64,16 @@ pub(super) fn run(
     Ok(())
 }
 
+fn outputs(args: &EmbedArgs) -> Outputs {
+    let asks = |output| args.outputs.contains(&output);
+    Outputs {
+        dense: asks(OutputArg::Dense),
+        sparse: asks(OutputArg::Sparse),
+        multi_vector: asks(OutputArg::Colbert),
+        ..Outputs::default()
+    }
+}
+
 /// Loads just the model that is asked for; also tells how many lines fit into its queue.
 fn embedder(
     config: &Config,
@@ -72,7 +83,7 @@ fn embedder(
     let surroundings = Surroundings::new(config, environment);
     let metrics = Metrics::new();
     let asked = args.model.as_deref().or(config.default_model());
-    let has_name = |(name, model): &(&String, &crate::config::ModelConfig)| {
+    let has_name = |(name, model): &(&String, &ModelConfig)| {
         asked
             .is_some_and(|asked| *name == asked || model.aliases.iter().any(|alias| alias == asked))
     };
@@ -106,14 +117,8 @@ async fn embed_lines(
     args: &EmbedArgs,
     texts: Vec<String>,
 ) -> anyhow::Result<Vec<Embedding>> {
-    let asks = |output| args.outputs.contains(&output);
     let request = EmbedRequest {
-        outputs: Outputs {
-            dense: asks(OutputArg::Dense),
-            sparse: asks(OutputArg::Sparse),
-            multi_vector: asks(OutputArg::Colbert),
-            ..Outputs::default()
-        },
+        outputs: outputs(args),
         dimensions: args.dimensions.filter(|n| *n > 0),
         ..EmbedRequest::new(texts.into_iter().map(Input::Text).collect())
     };

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use anyhow::Context;
+use embedgate_request::key;
 
-use crate::{args::KeyCommand, auth::key};
+use crate::args::KeyCommand;
 
 pub(super) fn run(command: &KeyCommand) -> Result<(), super::Failure> {
     let KeyCommand::New { name } = command;

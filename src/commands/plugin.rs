@@ -11,13 +11,10 @@ use std::{
 };
 
 use anyhow::Context;
+use embedgate_config::{Environment, LogLevel};
 
 use super::Failure;
-use crate::{
-    args::PluginCommand,
-    config::{Environment, LogLevel},
-    plugin,
-};
+use crate::args::PluginCommand;
 
 pub(super) fn run(
     config: Option<&Path>,
@@ -41,6 +38,6 @@ pub(super) fn run(
 }
 
 fn inspect(file: &Path) -> anyhow::Result<()> {
-    let inspection = plugin::inspect(file)?;
+    let inspection = embedgate_plugin_host::inspect(file)?;
     write!(io::stdout(), "{inspection}").context("standard output")
 }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use embedgate_core::{Matrix, SparseVector};
+use embedgate_request::{Dense, Embedding, Error, VectorText};
 
 use super::Values;
 use crate::{
     cache::{CacheKey, CachedValue, EmbeddingCache, Head, PerHead, TextKey, value::Payload},
-    error::Error,
     offload,
-    request::{Dense, Embedding, VectorText},
 };
 
 /// Answers of at least so many numbers are made off the threads that serve connections: about 1 ms.

@@ -1,14 +1,13 @@
 //! Makes of a request's inputs what the cache and the model take. By arithmetic alone: no model is asked.
 
 use embedgate_core::Outputs;
+use embedgate_request::{EmbedRequest, Error, Input, Lane, Principal, TokenIds};
 use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton};
 
 use super::Task;
 use crate::{
     cache::{CacheKey, EmbeddingCache, Head, PerHead, key::KeyParts},
-    error::Error,
     model::Model,
-    request::{EmbedRequest, Input, Lane, Principal, TokenIds},
 };
 
 /// Requests of at most so many inputs and bytes are queries where nobody says otherwise: a question or a few, and less

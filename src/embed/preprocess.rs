@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use embedgate_plugin_host::Plugins;
+use embedgate_request::{EmbedRequest, Error, Input, RequestContext, TokenIds};
+
 use super::{Embedder, inputs};
-use crate::{
-    error::Error,
-    offload,
-    plugin::Plugins,
-    request::{EmbedRequest, Input, RequestContext, TokenIds},
-};
+use crate::offload;
 
 /// A request that the plugins have seen. Only such a one is embedded, so no dialect can forget to ask them.
 #[derive(Clone, Debug)]

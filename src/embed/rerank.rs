@@ -8,16 +8,15 @@ mod windows;
 
 use std::sync::Arc;
 
+use embedgate_request::{
+    Cut, EmbedRequest, Error, ErrorKind, Input, Lane, RequestContext, Truncation,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::windows::Length;
 use self::{seat::Seat, windows::Passages};
 use super::{Embedder, Preprocessed, in_time, inputs, truncation};
-use crate::{
-    error::{Error, ErrorKind},
-    model::Model,
-    request::{Cut, EmbedRequest, Input, Lane, RequestContext, Truncation},
-};
+use crate::model::Model;
 
 /// Reranking of at most so many bytes is a query where nobody says otherwise: a page of results.
 const QUERY_BYTES: usize = 64 << 10;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use base64_simd::STANDARD;
+use embedgate_config::{AuthConfig, CachePolicy, KeyConfig, ModelConfig, ValuePrecision};
 use embedgate_mock::{MockBackend, NAN_TOKEN};
+use embedgate_request::{EmbedRequest, Input, Principal, RequestContext};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{
-    config::{AuthConfig, CachePolicy, KeyConfig, ModelConfig, ValuePrecision},
     embed::{Embedder, Preprocessed},
-    request::{EmbedRequest, Input, Principal, RequestContext},
     testing::{DIMENSIONS, TestGateway, far},
 };
 

@@ -11,14 +11,11 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, header},
 };
+use embedgate_config::ServerConfig;
+use embedgate_request::{Error, ErrorKind};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::{
-    config::ServerConfig,
-    error::{Error, ErrorKind},
-};
 
 /// When the memory for bodies is all taken, requests in flight give some back within about this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 //! Source: Cohere's API reference, version 2, "Embed".
 
 use axum::response::Response;
+use embedgate_request::{EmbedRequest, EmbedResponse, Error, Side, TokenIds};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
@@ -12,10 +13,6 @@ use super::{
     exchange::Exchange,
     input::Inputs,
     json::{self, count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
-};
-use crate::{
-    error::Error,
-    request::{EmbedRequest, EmbedResponse, Side, TokenIds},
 };
 
 /// The members that mean something.

@@ -5,6 +5,8 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::Request};
+use embedgate_config::ServerConfig;
+use embedgate_metrics::Metrics;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -18,11 +20,7 @@ use tokio::{
 use tower::ServiceExt;
 
 use super::{stream::TimedStream, tidy_path};
-use crate::{
-    config::ServerConfig,
-    metrics::Metrics,
-    shutdown::{Shutdown, Stage},
-};
+use crate::shutdown::{Shutdown, Stage};
 
 /// After a failed accept, such as for want of file descriptors, it is tried again after this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -158,13 +156,13 @@ async fn accept(
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
+    use embedgate_config::Period;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
         time::Instant,
     };
 
     use super::*;
-    use crate::config::Period;
 
     struct Server {
         address: std::net::SocketAddr,

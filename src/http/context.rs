@@ -9,6 +9,8 @@ use axum::{
     extract::{FromRequestParts, MatchedPath},
     http::{HeaderMap, Method, header::AUTHORIZATION, request::Parts},
 };
+use embedgate_plugin_host::{Head, Headers};
+use embedgate_request::{Error, ErrorKind, Lane, RequestContext};
 
 use super::{
     Gateway,
@@ -16,11 +18,6 @@ use super::{
     error::Failed,
     routes::Place,
     trace::{Caller, RequestId},
-};
-use crate::{
-    error::{Error, ErrorKind},
-    plugin::{Head, Headers},
-    request::{Lane, RequestContext},
 };
 
 /// Says in which lane a request waits.
@@ -44,7 +41,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             method: parts.method.as_str(),
             path: parts.uri.path(),
             query: parts.uri.query(),
-            headers: &parts.headers,
+            headers: &RequestHeaders(&parts.headers),
             client_ip: parts.extensions.get().map(|PeerAddress(address)| *address),
             deadline,
         };
@@ -83,9 +80,13 @@ impl FromRequestParts<Arc<Gateway>> for Context {
     }
 }
 
-impl Headers for HeaderMap {
+/// The headers of a request, as plugins are shown them.
+#[derive(Debug)]
+struct RequestHeaders<'h>(&'h HeaderMap);
+
+impl Headers for RequestHeaders<'_> {
     fn each<'a>(&'a self, name: &str, found: &mut dyn FnMut(&'a [u8])) {
-        for value in self.get_all(name) {
+        for value in self.0.get_all(name) {
             found(value.as_bytes());
         }
     }

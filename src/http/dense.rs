@@ -1,7 +1,8 @@
 //! The forms in which dialects write dense vectors.
 
+use embedgate_request::{Dense, EmbedResponse, VectorText};
+
 use super::json;
-use crate::request::{Dense, EmbedResponse, VectorText};
 
 /// How a dense vector is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,9 @@
 //! The dialects that clients speak, and their envelopes for errors.
 
+use embedgate_request::{Error, ErrorKind};
 use serde_json::{Value, json};
 
-use crate::{
-    error::{Error, ErrorKind},
-    model::tokenizer::TOKENIZER,
-};
+use crate::model::tokenizer::TOKENIZER;
 
 /// Whose API a route is after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

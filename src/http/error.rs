@@ -7,12 +7,12 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use embedgate_request::{Error, ErrorKind};
 
 use super::{
     dialect::{Dialect, EMPTY},
     trace::{Cause, ErrorCode},
 };
-use crate::error::{Error, ErrorKind};
 
 /// Retry-After is at most this many seconds: clients wait no longer anyway.
 const MAX_RETRY_AFTER: u64 = 60;

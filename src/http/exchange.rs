@@ -8,6 +8,9 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use embedgate_request::{
+    Cut, Dense, EmbedRequest, EmbedResponse, Embedding, Error, Input, RequestContext, VectorText,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -18,14 +21,7 @@ use super::{
     json,
     trace::Work,
 };
-use crate::{
-    embed::Embedder,
-    error::Error,
-    offload,
-    request::{
-        Cut, Dense, EmbedRequest, EmbedResponse, Embedding, Input, RequestContext, VectorText,
-    },
-};
+use crate::{embed::Embedder, offload};
 
 /// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
 const PARSE_ELSEWHERE: usize = 256 << 10;

@@ -6,16 +6,14 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
+use embedgate_request::Error;
 use serde_json::{Value, json};
 
 use super::{
     State,
     error::{Failed, probe},
 };
-use crate::{
-    error::Error,
-    model::{Entry, ModelRegistry},
-};
+use crate::model::{Entry, ModelRegistry};
 
 /// When a model that is down may serve again: its backend is loaded anew.
 const RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -2,12 +2,11 @@
 
 use std::fmt;
 
+use embedgate_request::{Error, Input};
 use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeSeed, IgnoredAny, SeqAccess, Visitor},
 };
-
-use crate::{error::Error, request::Input};
 
 /// Reads the request's `input`: one input for a string or a list of ids, several for a list of those.
 ///

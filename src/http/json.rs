@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use embedgate_request::{Error, ErrorKind, Input, InputKind, Side};
 use serde::{
     Deserialize,
     de::{DeserializeOwned, DeserializeSeed},
@@ -9,10 +10,6 @@ use serde::{
 use serde_json::{error::Category, value::RawValue};
 
 use super::{dialect::EMPTY, input::Inputs};
-use crate::{
-    error::{Error, ErrorKind},
-    request::{Input, InputKind, Side},
-};
 
 /// What plugins are shown of the members that mean nothing here.
 const MOST_EXTRA: usize = 64;

@@ -4,10 +4,11 @@ use axum::{
     Json,
     extract::{Path, rejection::PathRejection},
 };
+use embedgate_request::Error;
 use serde_json::{Value, json};
 
 use super::{Gateway, State, context::Context, error::Failed};
-use crate::{error::Error, model::Model};
+use crate::model::Model;
 
 /// Every model that serves.
 pub(super) async fn list(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {

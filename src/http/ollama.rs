@@ -8,6 +8,7 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
+use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds, VectorText};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -20,11 +21,7 @@ use super::{
     input::Inputs,
     json::{self, count, inputs, object, typed},
 };
-use crate::{
-    error::Error,
-    model::Model,
-    request::{EmbedRequest, EmbedResponse, TokenIds, VectorText},
-};
+use crate::model::Model;
 
 /// The members that mean something.
 pub(super) const KNOWN: [&str; 6] = ["model", "name", "input", "prompt", "truncate", "dimensions"];

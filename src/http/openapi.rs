@@ -24,6 +24,7 @@ use axum::{
     http::{Method, Uri, header},
     response::{IntoResponse, Redirect, Response},
 };
+use embedgate_request::{Error, ErrorKind};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -41,7 +42,6 @@ use super::{
     error::{Failed, no_route, status},
     routes::{Endpoint, endpoints},
 };
-use crate::error::{Error, ErrorKind};
 
 /// The name of the scheme by which callers say who they are.
 const KEY: &str = "api_key";

@@ -6,6 +6,7 @@ pub(super) mod parse;
 use std::{sync::Arc, time::Instant};
 
 use axum::response::Response;
+use embedgate_request::{Error, Input};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ use super::{
     tei::{Told, characters},
     trace::Work,
 };
-use crate::{embed::Ranking, error::Error, offload, request::Input};
+use crate::{embed::Ranking, offload};
 
 /// What a line of an answer takes, without its document.
 const LINE_BYTES: usize = 256;

@@ -10,6 +10,7 @@ use axum::{
     Router,
     routing::{MethodRouter, get, post},
 };
+use embedgate_request::Route;
 
 use super::{
     Gateway, cohere,
@@ -21,7 +22,6 @@ use super::{
     openapi::{openai as openai_docs, rerank as rerank_docs, tei as tei_docs},
     rerank, tei,
 };
-use crate::request::Route;
 
 /// One line of the table: a method of a path.
 pub(super) struct Endpoint {

@@ -16,12 +16,11 @@ use std::{
     time::Duration,
 };
 
+use embedgate_config::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
 };
-
-use crate::config::ServerConfig;
 
 /// A client that takes nothing of its answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);

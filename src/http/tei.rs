@@ -13,16 +13,14 @@ use axum::{
     http::{HeaderMap, HeaderValue},
     response::Response,
 };
+use embedgate_request::{
+    Dense, EmbedRequest, EmbedResponse, Error, Input, Spent, Step, VectorText,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(super) use self::tokens::{decode, tokenize};
 use super::{State, context::Context, dense::DenseForm, error::Failed, exchange::Exchange, json};
-use crate::{
-    error::Error,
-    request::{Dense, EmbedRequest, EmbedResponse, Input, VectorText},
-    spent::{Spent, Step},
-};
 
 /// `POST /embed`: a dense vector an input.
 pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {

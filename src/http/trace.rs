@@ -11,9 +11,10 @@ use axum::{
     http::{Extensions, HeaderValue},
     response::Response,
 };
+use embedgate_plugin_host::Summary;
+use embedgate_request::Error;
 
 use super::Gateway;
-use crate::{error::Error, plugin::Summary};
 
 /// The header that carries a request's id, in and out.
 const HEADER: &str = "x-request-id";

@@ -5,14 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use embedgate_config::ModelConfig;
 use embedgate_core::{Backend, BackendError, BackendInfo, TokenBatch};
 use serde::{Deserialize, Serialize};
 
 use super::{kept::KeptFile, load::LoadError, surroundings::Surroundings};
-use crate::{
-    batch::cost::{CostModel, Shape},
-    config::ModelConfig,
-};
+use crate::batch::cost::{CostModel, Shape};
 
 /// No further batch is measured after so long.
 const TIME: Duration = Duration::from_millis(1500);

@@ -1,5 +1,6 @@
 //! Opens the backend that a model is configured with. The match that names the backends of the server is here.
 
+use embedgate_config::{BackendType, ModelConfig, PrecisionChoice};
 use embedgate_core::Backend;
 
 use super::{
@@ -7,7 +8,6 @@ use super::{
     surroundings::Surroundings,
     tokenizer::TextTokenizer,
 };
-use crate::config::{BackendType, ModelConfig, PrecisionChoice};
 
 /// The configuration with nothing left open: which backend runs the model on this machine, in which precision.
 ///
@@ -57,6 +57,7 @@ pub fn resolve(
                 }
             }
             Err(missing) => match backend.precision {
+                #[cfg(feature = "candle")]
                 PrecisionChoice::Auto | PrecisionChoice::F32 => {
                     let pinned = match backend.pin_threads {
                         Some(true) => " (its threads stay on no cores)",
@@ -68,7 +69,7 @@ pub fn resolve(
                     );
                     (backend.kind, backend.precision) = (BackendType::Candle, PrecisionChoice::F32);
                 }
-                PrecisionChoice::Bf16 | PrecisionChoice::Int8 => return Err(missing.into()),
+                _ => return Err(missing.into()),
             },
         },
         #[cfg(all(not(feature = "cpu"), feature = "candle"))]
@@ -112,9 +113,9 @@ pub fn inspect(
     }
 }
 
-#[cfg(feature = "candle")]
+#[cfg(any(feature = "candle", feature = "cpu"))]
 fn open_weights(plan: &Plan) -> Result<(), LoadError> {
-    let opened = embedgate_candle::weights::Weights::open(&plan.folder.path);
+    let opened = embedgate_weights::Weights::open(&plan.folder.path);
     opened
         .map(|_| ())
         .map_err(|e| embedgate_core::BackendError::Load(e.to_string()).into())

@@ -2,9 +2,8 @@
 
 use std::{fs::File, io, path::Path, time::UNIX_EPOCH};
 
+use embedgate_config::{BackendConfig, BackendType, ModelConfig, PrecisionChoice};
 use embedgate_core::Pooling;
-
-use crate::config::{BackendConfig, BackendType, ModelConfig, PrecisionChoice};
 
 /// Files up to this size are hashed whole in any case.
 const HASHED_WHOLE: u64 = 16 << 20;

@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
 
+use embedgate_config::ModelConfig;
 use embedgate_core::{
     Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, Replicas, TokenBatch,
 };
+use embedgate_metrics::Metrics;
 use thiserror::Error;
 
 use super::{
@@ -18,11 +20,7 @@ use super::{
     surroundings::Surroundings,
     tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
-use crate::{
-    batch::{self, Batcher, BatcherConfig, Reload, queue::Budget},
-    config::ModelConfig,
-    metrics::Metrics,
-};
+use crate::batch::{self, Batcher, BatcherConfig, Reload, queue::Budget};
 
 /// Why a model cannot be loaded.
 #[derive(Debug, Error)]

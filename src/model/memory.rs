@@ -1,10 +1,10 @@
 //! What a model takes in memory, known before its weights are read: so that one that does not fit is refused with the
 //! numbers, and not killed in the middle of a request.
 
+use embedgate_config::{BackendType, ByteSize, ModelConfig, PrecisionChoice};
 use embedgate_core::{EncoderConfig, Precision};
 
 use super::load::{LoadError, Plan};
-use crate::config::{BackendType, ByteSize, ModelConfig, PrecisionChoice};
 
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,8 +236,9 @@ fn limit_files(groups: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use embedgate_config::ReplicaCount;
+
     use super::*;
-    use crate::config::ReplicaCount;
 
     fn bge_m3() -> EncoderConfig {
         let text = r#"{"model_type": "xlm-roberta", "vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{error::Error, request::InputKind};
+use embedgate_request::{Error, InputKind};
 
 /// Names under which models keep the prompt for documents, the usual one first.
 ///

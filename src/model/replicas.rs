@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use embedgate_config::{ModelConfig, ReplicaCount};
 use embedgate_core::{Backend, BackendError};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,6 @@ use super::{
     surroundings::Surroundings,
     tokenizer::TextTokenizer,
 };
-use crate::config::{ModelConfig, ReplicaCount};
 
 /// Fewer replicas are taken if they do at least this much of the most tokens a second: what more of them would gain has to be
 /// worth the time of a caller that is alone.

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
+use embedgate_config::{Config, Environment, ModelConfig};
 use embedgate_core::{cores, library::Candidates};
-
-use crate::config::{Config, Environment, ModelConfig};
 
 /// What loading needs to know beyond the model's own configuration.
 #[derive(Clone, Debug, Default)]

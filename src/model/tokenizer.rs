@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use embedgate_request::Side;
 use tokenizers::{
     Encoding, NormalizerWrapper, Tokenizer, TruncationDirection,
     normalizers::{Lowercase, Sequence},
@@ -18,7 +19,6 @@ pub use self::{
     parts::{Cutting, Parts},
     pool::{TOKENIZER, TokenizerPool},
 };
-use crate::request::Side;
 
 /// The tokens of one input, cut to the model's longest sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]

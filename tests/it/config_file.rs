@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use embedgate::config::{
-    AuthConfig, CacheConfig, Config, Environment, IssuerConfig, LimitConfig, LogConfig,
-    ModelConfig, PluginConfig, Problem, ServerConfig,
+use embedgate_config::{
+    AuthConfig, CacheConfig, Config, Environment, IssuerConfig, LogConfig, ModelConfig,
+    PluginConfig, Problem, ServerConfig,
 };
+use embedgate_request::LimitConfig;
 use toml::{Table, Value};
 
 use crate::support::root;

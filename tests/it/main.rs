@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod arrows;
 mod bad_files;
 mod bad_input;
 mod bench;
@@ -16,5 +17,6 @@ mod life;
 mod openapi;
 mod plugins;
 mod reference;
+mod sources;
 mod support;
 mod warm;

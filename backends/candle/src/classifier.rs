@@ -2,11 +2,9 @@
 
 use candle_core::{Device, Result, Tensor};
 use embedgate_core::{EncoderConfig, TokenBatch};
+use embedgate_weights::{Weights, WeightsError};
 
-use crate::{
-    linear::Linear,
-    weights::{Weights, WeightsError},
-};
+use crate::linear::Linear;
 
 /// Two linear layers with a tanh between.
 ///

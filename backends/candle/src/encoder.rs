@@ -6,12 +6,12 @@
 
 use candle_core::{Device, Result, Tensor};
 use embedgate_core::{EncoderConfig, TokenBatch};
+use embedgate_weights::{Weights, WeightsError};
 
 use crate::{
     attention::attend,
-    linear::Linear,
+    linear::{Linear, tensor},
     ops::{Add, AddNorm, BiasActivation},
-    weights::{Weights, WeightsError},
 };
 
 pub(crate) struct Encoder {
@@ -42,7 +42,8 @@ impl Encoder {
     ) -> std::result::Result<Self, WeightsError> {
         let width = config.hidden_size;
         let table = |name: &str, rows| {
-            weights.tensor(
+            tensor(
+                weights,
                 &format!("embeddings.{name}_embeddings.weight"),
                 &[rows, width],
             )
@@ -150,14 +151,10 @@ fn fused_qkv(
     let query_scale = 1.0 / (config.head_size() as f32).sqrt();
     for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
         let name = format!("encoder.layer.{i}.attention.self.{part}");
-        let scaled =
-            |to: &mut Vec<f32>, values: &[f32]| to.extend(values.iter().map(|x| x * scale));
-        weights.with_values(&format!("{name}.weight"), &[width, width], |values| {
-            scaled(&mut weight, values)
-        })?;
-        weights.with_values(&format!("{name}.bias"), &[width], |values| {
-            scaled(&mut bias, values)
-        })?;
+        let part_weight = weights.values(&format!("{name}.weight"), &[width, width])?;
+        let part_bias = weights.values(&format!("{name}.bias"), &[width])?;
+        weight.extend(part_weight.iter().map(|x| x * scale));
+        bias.extend(part_bias.iter().map(|x| x * scale));
     }
     let fuse = || -> Result<Linear> {
         Ok(Linear {
@@ -178,8 +175,8 @@ fn norm_rows(
     width: usize,
     bias: Option<&Tensor>,
 ) -> std::result::Result<Tensor, WeightsError> {
-    let gamma = weights.tensor(&format!("{name}.weight"), &[width])?;
-    let beta = weights.tensor(&format!("{name}.bias"), &[width])?;
+    let gamma = tensor(weights, &format!("{name}.weight"), &[width])?;
+    let beta = tensor(weights, &format!("{name}.bias"), &[width])?;
     let stack = || match bias {
         Some(bias) => Tensor::stack(&[bias, &gamma, &beta], 0),
         None => Tensor::stack(&[&gamma.zeros_like()?, &gamma, &beta], 0),

@@ -2,12 +2,9 @@
 
 use candle_core::{Result, Tensor};
 use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};
+use embedgate_weights::{Weights, WeightsError};
 
-use crate::{
-    classifier::Classifier,
-    linear::Linear,
-    weights::{Weights, WeightsError},
-};
+use crate::{classifier::Classifier, linear::Linear};
 
 #[derive(Default)]
 pub(crate) struct Heads {

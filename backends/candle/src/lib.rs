@@ -1,8 +1,7 @@
 //! Runs BERT, RoBERTa and XLM-RoBERTa encoders, embedders and cross-encoders alike, with candle, straight from their own
 //! weights, on the CPU in f32.
 //!
-//! [`CandleBackend`] is the backend; [`weights`] reads the tensors of a model folder and serves whoever else needs them,
-//! such as the writer of ONNX models. Sequences are packed: tokens lie back to back, there is no padding anywhere.
+//! [`CandleBackend`] is the backend. Sequences are packed: tokens lie back to back, there is no padding anywhere.
 
 mod attention;
 mod classifier;
@@ -10,15 +9,15 @@ mod encoder;
 mod heads;
 mod linear;
 mod ops;
-pub mod weights;
 
 use candle_core::Tensor;
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
     Pooling, Precision, TokenBatch,
 };
+use embedgate_weights::{Weights, WeightsError};
 
-use crate::{encoder::Encoder, heads::Heads, weights::Weights};
+use crate::{encoder::Encoder, heads::Heads};
 
 /// What is chosen when a model is loaded.
 #[derive(Clone, Debug)]
@@ -175,6 +174,6 @@ impl Backend for CandleBackend {
     clippy::needless_pass_by_value,
     reason = "the shape that map_err takes"
 )]
-fn load_error(error: weights::WeightsError) -> BackendError {
+fn load_error(error: WeightsError) -> BackendError {
     BackendError::Load(error.to_string())
 }

@@ -1,11 +1,9 @@
 //! A linear layer: a product with a weight, and a bias.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
+use embedgate_weights::{Weights, WeightsError};
 
-use crate::{
-    ops::AddBias,
-    weights::{Weights, WeightsError},
-};
+use crate::ops::AddBias;
 
 pub(crate) struct Linear {
     /// Shape `(outputs, inputs)`, as PyTorch stores it.
@@ -23,8 +21,8 @@ impl Linear {
         inputs: usize,
     ) -> std::result::Result<Self, WeightsError> {
         Ok(Self {
-            weight: weights.tensor(&format!("{name}.weight"), &[outputs, inputs])?,
-            bias: weights.tensor(&format!("{name}.bias"), &[outputs])?,
+            weight: tensor(weights, &format!("{name}.weight"), &[outputs, inputs])?,
+            bias: tensor(weights, &format!("{name}.bias"), &[outputs])?,
         })
     }
 
@@ -39,4 +37,15 @@ impl Linear {
     pub(crate) fn product(&self, x: &Tensor) -> Result<Tensor> {
         x.matmul(&self.weight.t()?)
     }
+}
+
+/// Reads a tensor of this shape.
+pub(crate) fn tensor(
+    weights: &Weights,
+    name: &str,
+    shape: &[usize],
+) -> std::result::Result<Tensor, WeightsError> {
+    let values = weights.values(name, shape)?;
+    let tensor = Tensor::from_vec(values, shape, &Device::Cpu);
+    Ok(tensor.expect("as many numbers were read as the shape has"))
 }

@@ -1,8 +1,8 @@
 //! What makes results of token vectors: pooling, the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
 //! All of it in f32, whatever the encoder's precision.
 
-use embedgate_candle::weights::{Weights, WeightsError};
 use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};
+use embedgate_weights::{Weights, WeightsError};
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
     slice::{ParallelSlice, ParallelSliceMut},
@@ -146,9 +146,7 @@ impl Heads {
 
 /// A linear layer with one result.
 fn row(weights: &Weights, name: &str, width: usize) -> Result<(Vec<f32>, f32), WeightsError> {
-    let weight = weights.with_values(&format!("{name}.weight"), &[1, width], |values| {
-        values.to_vec()
-    })?;
-    let bias = weights.with_values(&format!("{name}.bias"), &[1], |values| values[0])?;
-    Ok((weight, bias))
+    let weight = weights.values(&format!("{name}.weight"), &[1, width])?;
+    let bias = weights.values(&format!("{name}.bias"), &[1])?;
+    Ok((weight, bias[0]))
 }

@@ -22,11 +22,11 @@ mod vector;
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use embedgate_candle::weights::Weights;
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
     Pause, Pooling, Precision, Replicas, TokenBatch, cores::Core,
 };
+use embedgate_weights::Weights;
 
 use crate::{
     attention::Which,

@@ -1,7 +1,7 @@
 //! Reads a model's weights and packs them, one tensor at a time.
 
-use embedgate_candle::weights::{Weights, WeightsError};
 use embedgate_core::{EncoderConfig, Precision, encoder::Activation};
+use embedgate_weights::{Weights, WeightsError};
 use thiserror::Error;
 
 use crate::{
@@ -72,12 +72,8 @@ impl Loader<'_> {
         [outer, inner]: [usize; 2],
     ) -> Result<Linear, LoadError> {
         let bias = self.numbers(&format!("{name}.bias"), &[outer])?;
-        let packed =
-            self.weights
-                .with_values(&format!("{name}.weight"), &[outer, inner], |values| {
-                    Linear::pack(self.library, form, values, &bias)
-                })?;
-        Ok(packed?)
+        let weight = self.numbers(&format!("{name}.weight"), &[outer, inner])?;
+        Ok(Linear::pack(self.library, form, &weight, &bias)?)
     }
 
     /// Query, key and value in one layer. The query is already divided by the square root of the head size, and scaled so
@@ -93,17 +89,10 @@ impl Loader<'_> {
         let query_scale = std::f32::consts::LOG2_E / (config.head_size() as f32).sqrt();
         for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
             let name = format!("encoder.layer.{layer}.attention.self.{part}");
-            let scaled =
-                |to: &mut Vec<f32>, values: &[f32]| to.extend(values.iter().map(|x| x * scale));
-            let shape = [width, width];
-            self.weights
-                .with_values(&format!("{name}.weight"), &shape, |values| {
-                    scaled(&mut weight, values);
-                })?;
-            self.weights
-                .with_values(&format!("{name}.bias"), &[width], |values| {
-                    scaled(&mut bias, values);
-                })?;
+            let part_weight = self.numbers(&format!("{name}.weight"), &[width, width])?;
+            let part_bias = self.numbers(&format!("{name}.bias"), &[width])?;
+            weight.extend(part_weight.iter().map(|x| x * scale));
+            bias.extend(part_bias.iter().map(|x| x * scale));
         }
         let form = Form {
             precision: self.precision,
@@ -124,8 +113,7 @@ impl Loader<'_> {
     }
 
     pub(crate) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let numbers = self.weights.with_values(name, shape, <[f32]>::to_vec)?;
-        Ok(numbers)
+        Ok(self.weights.values(name, shape)?)
     }
 
     /// The vectors of tokens, of which there are many, in the model's precision.

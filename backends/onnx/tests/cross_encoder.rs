@@ -7,21 +7,21 @@ mod rerankers;
 
 use std::{io, path::Path};
 
-use embedgate_candle::weights::Weights;
 use embedgate_core::{ModelFolder, Pooling, Precision, library::Candidates};
 use embedgate_onnx::{
     OnnxBackend, Options,
     convert::{self, ConvertError, Files, Heads},
 };
+use embedgate_weights::Weights;
 
 fn convert(folder: &ModelFolder, heads: Heads, precision: Precision, to: &Path) {
     let files = Files::of(precision).unwrap();
     let weights = Weights::open(&folder.path).unwrap();
     let mut read =
         |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
-            let used = weights.with_values(name, shape, |values| use_them(values));
-            let written = used.map_err(|e| ConvertError::Weights(Box::new(e)))?;
-            written.map_err(|source| ConvertError::Write {
+            let values = weights.values(name, shape);
+            let values = values.map_err(|e| ConvertError::Weights(Box::new(e)))?;
+            use_them(&values).map_err(|source| ConvertError::Write {
                 path: to.join(files.data),
                 source,
             })

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::Context;
 use embedgate_core::{Backend, TokenBatch};
+use embedgate_tools::table::Table;
 
-use super::{Engine, Failure, table::Table};
+use super::{Engine, Failure};
 use crate::model::tokenizer::TextTokenizer;
 
 /// One a line; languages are parted by empty lines.

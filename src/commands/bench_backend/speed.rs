@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use embedgate_core::{Backend, EncoderConfig, Layout, TokenBatch};
+use embedgate_tools::{bench::median, table::Table};
 
-use super::{Engine, Failure, table::Table};
-use crate::bench::median;
+use super::{Engine, Failure};
 
 /// Sequences, and tokens of each.
 const SHAPES: [(usize, usize); 5] = [(1, 16), (1, 128), (8, 128), (4, 512), (1, 8192)];

@@ -2,23 +2,20 @@
 //!
 //! A file appears under its name when it is whole.
 
-mod npz;
-mod parquet;
-
 use std::{
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
+use embedgate_core::Outputs;
+use embedgate_request::Embedding;
+#[cfg(feature = "tools")]
+use embedgate_tools::columns::{Npz, Parquet};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use self::{npz::Npz, parquet::Parquet};
-use crate::{
-    args::{EmbedArgs, FormatArg},
-    request::{Dense, Embedding},
-};
+use crate::args::{EmbedArgs, FormatArg};
 
 /// Takes what was computed of texts, in their order.
 pub(super) struct Output {
@@ -29,7 +26,9 @@ pub(super) struct Output {
 
 enum Writer {
     Lines(Box<dyn Write>),
+    #[cfg(feature = "tools")]
     Parquet(Box<Parquet>),
+    #[cfg(feature = "tools")]
     Npz(Box<Npz>),
 }
 
@@ -38,7 +37,14 @@ impl Output {
     ///
     /// # Errors
     /// The file cannot be made; its form cannot go to standard output, or cannot be told.
-    pub(super) fn new(args: &EmbedArgs) -> anyhow::Result<Self> {
+    #[cfg_attr(
+        not(feature = "tools"),
+        expect(
+            unused_variables,
+            reason = "lines of JSON say themselves what they have"
+        )
+    )]
+    pub(super) fn new(args: &EmbedArgs, outputs: Outputs) -> anyhow::Result<Self> {
         let Some(path) = &args.output else {
             return match args.format {
                 None | Some(FormatArg::Jsonl) => Ok(Self {
@@ -60,8 +66,16 @@ impl Output {
         let handle = file.reopen().with_context(|| path.display().to_string())?;
         let writer = match format {
             FormatArg::Jsonl => Writer::Lines(Box::new(BufWriter::new(handle))),
-            FormatArg::Parquet => Writer::Parquet(Box::new(Parquet::new(handle, args)?)),
-            FormatArg::Npz => Writer::Npz(Box::new(Npz::new(handle, &folder, args)?)),
+            #[cfg(feature = "tools")]
+            FormatArg::Parquet => Writer::Parquet(Box::new(Parquet::new(handle, outputs)?)),
+            #[cfg(feature = "tools")]
+            FormatArg::Npz => Writer::Npz(Box::new(Npz::new(handle, &folder, outputs)?)),
+            #[cfg(not(feature = "tools"))]
+            FormatArg::Parquet | FormatArg::Npz => {
+                bail!(
+                    "this embedgate writes JSON lines alone: build it with the cargo feature tools"
+                )
+            }
         };
         Ok(Self {
             writer,
@@ -73,7 +87,9 @@ impl Output {
     pub(super) fn write(&mut self, embeddings: Vec<Embedding>) -> anyhow::Result<()> {
         match &mut self.writer {
             Writer::Lines(out) => lines(out, embeddings),
+            #[cfg(feature = "tools")]
             Writer::Parquet(file) => file.write(embeddings),
+            #[cfg(feature = "tools")]
             Writer::Npz(file) => file.write(&embeddings),
         }
     }
@@ -82,7 +98,9 @@ impl Output {
     pub(super) fn finish(self) -> anyhow::Result<()> {
         match self.writer {
             Writer::Lines(mut out) => out.flush().context("standard output")?,
+            #[cfg(feature = "tools")]
             Writer::Parquet(file) => file.finish()?,
+            #[cfg(feature = "tools")]
             Writer::Npz(file) => file.finish()?,
         }
         if let Some((path, file)) = self.file {
@@ -121,15 +139,6 @@ fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-/// The vector's numbers; none where it was not asked for.
-fn dense(embedding: &Embedding) -> Option<&[f32]> {
-    match &embedding.dense {
-        Some(Dense::Numbers(vector)) => Some(vector),
-        // Nobody asked for text.
-        Some(Dense::Text(_)) | None => None,
-    }
-}
-
 /// One text's results; each number with the digits that an f32 has.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -160,7 +169,7 @@ fn lines(out: &mut dyn Write, embeddings: Vec<Embedding>) -> anyhow::Result<()> 
         let vectors = embedding.multi_vector.as_ref();
         let rows = vectors.map(|all| (0..all.rows()).map(|i| all.row(i)).collect());
         let line = Line {
-            embedding: dense(&embedding),
+            embedding: embedding.dense_numbers(),
             sparse_embedding: sparse,
             colbert_embedding: rows,
             tokens: n_tokens,

@@ -5,16 +5,15 @@ use std::{
     time::Duration,
 };
 
+use embedgate_config::Environment;
+use embedgate_plugin_host::harness::{Cost, Harness, Load, TICK, TestHead};
+use embedgate_request::{EmbedRequest, Hook, Input, InputKind};
+
 use super::{
     super::Failure,
     cases::{self, Case},
 };
-use crate::{
-    args::BenchPluginArgs,
-    config::{Environment, Hook},
-    plugin::harness::{Cost, Harness, Load, TICK, TestHead},
-    request::{EmbedRequest, Input, InputKind},
-};
+use crate::args::BenchPluginArgs;
 
 /// Headers of the request that is authenticated: those that the plugin sees, and others up to so many.
 const N_HEADERS: usize = 12;

@@ -10,16 +10,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use embedgate_config::{Environment, PluginConfig, Timestamp};
+use embedgate_plugin_host::harness::{Cost, Harness, TestHead};
+use embedgate_request::{EmbedRequest, Hook, Identity, Input, InputKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::Failure;
-use crate::{
-    args::TestPluginArgs,
-    config::{Environment, PluginConfig, Timestamp},
-    plugin::harness::{Cost, Harness, TestHead},
-    request::{EmbedRequest, Identity, Input, InputKind},
-};
+use crate::args::TestPluginArgs;
 
 /// What a file of cases says.
 #[derive(Debug, Default, Deserialize)]
@@ -184,11 +182,11 @@ fn shown(cost: Cost) -> String {
 async fn ask(harness: &Harness, case: &Case) -> anyhow::Result<(Value, Cost)> {
     match (&case.authenticate, &case.preprocess) {
         (Some(head), None) => {
-            require(harness, crate::config::Hook::Authenticate)?;
+            require(harness, Hook::Authenticate)?;
             Ok(harness.authenticate(&head.head()).await)
         }
         (None, Some(request)) => {
-            require(harness, crate::config::Hook::Preprocess)?;
+            require(harness, Hook::Preprocess)?;
             let caller = request.caller.as_ref().map(CallerCase::identity);
             let mut request = request.request()?;
             Ok(harness.preprocess(&mut request, caller.as_ref()).await)
@@ -197,7 +195,7 @@ async fn ask(harness: &Harness, case: &Case) -> anyhow::Result<(Value, Cost)> {
     }
 }
 
-fn require(harness: &Harness, hook: crate::config::Hook) -> anyhow::Result<()> {
+fn require(harness: &Harness, hook: embedgate_request::Hook) -> anyhow::Result<()> {
     if harness.hooks().any(|has| has == hook) {
         return Ok(());
     }

@@ -8,13 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use embedgate_config::{Config, Environment};
 use toml_edit::{DocumentMut, value};
 
 use super::super::Failure;
-use crate::{
-    config::{Config, Environment},
-    plugin,
-};
 
 pub(super) fn run(
     named: Option<&Path>,
@@ -59,7 +56,7 @@ fn pin(file: &Path, names: &[String], environment: &Environment) -> anyhow::Resu
         let path = table.get("path").and_then(|path| path.as_str());
         let path = path.with_context(|| format!("plugins.{name} has no path"))?;
         let path: PathBuf = base.join(environment.expand(path)?);
-        let sha256 = plugin::inspect(&path)
+        let sha256 = embedgate_plugin_host::inspect(&path)
             .with_context(|| format!("plugins.{name}"))?
             .sha256;
         let before = table.get("sha256").and_then(|old| old.as_str());

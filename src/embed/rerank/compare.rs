@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use embedgate_core::Outputs;
+use embedgate_request::{Cut, EmbedRequest, EmbedResponse, Error, Input, InputKind};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Scored, Task, vectors};
 use crate::{
     embed::{Embedder, Preprocessed},
-    error::Error,
     model::Model,
     offload,
-    request::{Cut, EmbedRequest, EmbedResponse, Input, InputKind},
 };
 
 /// Passages are compared in groups whose results take about so many bytes: token vectors of many would fill the memory.

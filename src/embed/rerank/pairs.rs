@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use embedgate_core::Outputs;
+use embedgate_request::{Cut, Error, ErrorKind, Input, Step, Truncation};
 use futures_util::future::try_join_all;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -10,10 +11,7 @@ use super::{Scored, Task, text};
 use crate::{
     batch::{Urgent, Work},
     embed::{Charge, check_length},
-    error::{Error, ErrorKind},
     model::tokenizer::Query,
-    request::{Cut, Input, Truncation},
-    spent::Step,
 };
 
 /// Id and segment of a token, which wait with it.

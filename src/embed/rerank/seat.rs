@@ -1,7 +1,9 @@
 //! Room in the queue for documents while they are prepared.
 
+use embedgate_request::{Error, Input};
+
 use super::Task;
-use crate::{batch::Admission, embed::Charge, error::Error, request::Input};
+use crate::{batch::Admission, embed::Charge};
 
 /// Documents that are being tokenized and cut hold what they will need: who finds no room is turned away before that
 /// work. What becomes of them takes its own, so that this is given back, and its price with it, whatever happens.

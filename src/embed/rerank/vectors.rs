@@ -1,11 +1,8 @@
 //! How well a document answers a query by the vectors of both.
 
+use embedgate_config::RerankWeights;
 use embedgate_core::{Matrix, SparseVector};
-
-use crate::{
-    config::RerankWeights,
-    request::{Dense, Embedding},
-};
+use embedgate_request::{Dense, Embedding};
 
 /// The weighted mean of the scores by each of the results that both have.
 ///

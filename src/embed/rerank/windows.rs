@@ -3,15 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use embedgate_request::{Cut, Error, Input, InputKind, LongDocuments};
 use futures_util::future::try_join_all;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Task, text};
-use crate::{
-    error::Error,
-    model::{Model, tokenizer::Cutting},
-    request::{Cut, Input, InputKind, LongDocuments},
-};
+use crate::model::{Model, tokenizer::Cutting};
 
 /// Windows overlap by a quarter: they take up to 4/3 of the document's bytes.
 const WINDOW_BYTES_PER_BYTE: usize = 2;

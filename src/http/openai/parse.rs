@@ -1,6 +1,7 @@
 //! From the bytes of a body to a request. Every error names the field.
 
 use embedgate_core::Outputs;
+use embedgate_request::{EmbedRequest, Error, Side, TokenIds};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -8,10 +9,6 @@ use super::super::{
     dense::{DenseForm, FORMS},
     input::Inputs,
     json::{count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
-};
-use crate::{
-    error::Error,
-    request::{EmbedRequest, Side, TokenIds},
 };
 
 /// The members that mean something, as in [`Fields`].
@@ -199,8 +196,9 @@ fn outputs(raw: Option<&RawValue>) -> Result<Outputs, Error> {
 
 #[cfg(test)]
 mod tests {
+    use embedgate_request::Input;
+
     use super::*;
-    use crate::request::Input;
 
     fn inputs(json: &str) -> Result<Vec<Input>, String> {
         let parsed = request(json.as_bytes(), 100);

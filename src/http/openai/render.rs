@@ -5,15 +5,13 @@
 use std::{collections::HashMap, io::Write};
 
 use embedgate_core::{Matrix, SparseVector};
+use embedgate_request::{Dense, EmbedResponse, Embedding, VectorText};
 
 use super::{
     super::json,
     parse::{ColbertForm, Form, SparseForm},
 };
-use crate::{
-    model::tokenizer::TextTokenizer,
-    request::{Dense, EmbedResponse, Embedding, VectorText},
-};
+use crate::model::tokenizer::TextTokenizer;
 
 /// The envelope of an item takes less.
 const BYTES_PER_ITEM: usize = 64;

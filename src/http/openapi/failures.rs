@@ -1,12 +1,10 @@
 //! What errors look like in each dialect.
 
+use embedgate_request::{Error, ErrorKind};
 use utoipa::ToSchema;
 
 use super::Body;
-use crate::{
-    error::{Error, ErrorKind},
-    http::dialect::{Dialect, EMPTY},
-};
+use crate::http::dialect::{Dialect, EMPTY};
 
 /// The envelope of a dialect.
 pub(super) fn envelope(dialect: Dialect) -> Body {

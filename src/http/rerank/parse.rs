@@ -1,14 +1,11 @@
 //! From the bytes of a body to a query and its documents.
 
+use embedgate_request::{EmbedRequest, Error, Input, LongDocuments, TokenIds};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::json::{count, object, one_of, texts, truncation_direction, typed, wrong};
-use crate::{
-    embed::Length,
-    error::Error,
-    request::{EmbedRequest, Input, LongDocuments, TokenIds},
-};
+use crate::embed::Length;
 
 /// The members that mean something.
 pub(in crate::http) const KNOWN: [&str; 12] = [

@@ -1,16 +1,13 @@
 //! From the bytes of a body to a request.
 
 use embedgate_core::Outputs;
+use embedgate_request::{EmbedRequest, Error, Input, TokenIds, VectorText};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::{
     input::{Inputs, Mix},
     json::{count, inputs, object, texts, truncation_direction, typed, wrong},
-};
-use crate::{
-    error::Error,
-    request::{EmbedRequest, Input, TokenIds, VectorText},
 };
 
 /// The members that mean something.

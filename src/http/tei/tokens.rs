@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, response::Response};
+use embedgate_request::{Error, ErrorKind, Input, InputKind};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
@@ -14,13 +15,11 @@ use super::super::{
     json::{inputs, object, typed},
 };
 use crate::{
-    error::{Error, ErrorKind},
     model::{
         Model,
         tokenizer::{TOKENIZER, TextTokenizer, Token},
     },
     offload,
-    request::{Input, InputKind},
 };
 
 /// Texts, or ids, of one request, in bytes.

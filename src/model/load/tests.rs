@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use embedgate_config::{Config, Environment, ReplicaCount};
 use embedgate_core::Outputs;
 
 use super::*;
-use crate::config::{Config, Environment, ReplicaCount};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use embedgate_request::Side;
+
 use super::{TextTokenizer, split_slice, unpanicked};
-use crate::request::Side;
 
 /// A part of a text may have some tokens more than the text has there: a word that is cut is other tokens.
 const SLACK: usize = 4;

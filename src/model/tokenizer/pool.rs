@@ -5,13 +5,10 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
+use embedgate_request::{Error, Lane, Side};
 use tokio::sync::oneshot;
 
 use super::{Cutting, Parts, Query, TextTokenizer, Tokenized};
-use crate::{
-    error::Error,
-    request::{Lane, Side},
-};
 
 /// Work on a text. It holds the text weakly: what waits here takes no memory for who left. (That of a `Weak<str>` would
 /// stay.)

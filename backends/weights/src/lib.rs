@@ -1,0 +1,279 @@
+//! Reads the tensors of a model folder: safetensors, sharded safetensors, or PyTorch's zip of pickles.
+//!
+//! [`Weights`] finds a tensor by its name, whichever file holds it, and reads it as f32. Nothing is mapped, nothing is held
+//! twice. Sizes are checked against the file before memory is asked for. It knows no architecture: shapes come from its
+//! callers, the backends.
+
+mod dtype;
+mod numbers;
+mod pickle;
+mod progress;
+mod pth;
+mod safetensors;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use self::{progress::Progress, pth::PthFile, safetensors::SafetensorsFile};
+
+/// Why weights cannot be read.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// None of the known files is in the folder.
+    #[error(
+        "{} has no weights: expected model.safetensors, model.safetensors.index.json or pytorch_model.bin",
+        .0.display()
+    )]
+    NoWeights(PathBuf),
+    /// A file is damaged, or not what its name says.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The architecture needs a tensor that the files lack.
+    #[error("{}: tensor \"{name}\" is missing", path.display())]
+    MissingTensor {
+        /// The model folder.
+        path: PathBuf,
+        /// The tensor's name, without the model's prefix.
+        name: String,
+    },
+    /// A tensor's shape is not the one that `config.json` implies.
+    #[error("{}: tensor \"{name}\" has shape {found:?}, config.json implies {expected:?}", path.display())]
+    WrongShape {
+        /// The model folder.
+        path: PathBuf,
+        /// The tensor's name, without the model's prefix.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape that the configuration implies.
+        expected: Vec<usize>,
+    },
+}
+
+impl WeightsError {
+    fn damaged(path: &Path, problem: impl std::fmt::Display) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+
+    fn tensor(path: &Path, name: &str, problem: impl std::fmt::Display) -> Self {
+        Self::damaged(path, format!("tensor \"{name}\": {problem}"))
+    }
+}
+
+enum File {
+    Safetensors(SafetensorsFile),
+    Pth(PthFile),
+}
+
+impl File {
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Safetensors(file) => Box::new(file.names()),
+            Self::Pth(file) => Box::new(file.names()),
+        }
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Safetensors(file) => file.shape(name),
+            Self::Pth(file) => file.shape(name),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        match self {
+            Self::Safetensors(file) => file.read(name),
+            Self::Pth(file) => file.read(name),
+        }
+    }
+
+    /// Lends the numbers of a tensor in row-major order, `block` at a time; fewer are in the last one.
+    fn read_blocks(
+        &self,
+        name: &str,
+        block: usize,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), WeightsError> {
+        match self {
+            Self::Safetensors(file) => file.read_blocks(name, block, each),
+            Self::Pth(file) => file.read_blocks(name, block, each),
+        }
+    }
+}
+
+/// Numbers that are held at once where a tensor is read in blocks: 16 MiB of them.
+const BLOCK: usize = 1 << 22;
+
+/// Heads that lie beside the encoder in files of their own, as FlagEmbedding saves them: file, and what its tensors are
+/// called here.
+const HEADS: [(&str, &str); 2] = [
+    ("sparse_linear.pt", "sparse_linear."),
+    ("colbert_linear.pt", "colbert_linear."),
+];
+
+/// A classifier's own tensors lie beside the encoder, not in it.
+const CLASSIFIER: &str = "classifier.";
+
+/// The weights of one model folder, read tensor by tensor.
+///
+/// The encoder's tensors go by their names in transformers without the model's prefix, such as
+/// `encoder.layer.0.output.dense.weight`; those of bge-m3's heads by their file's name, such as `sparse_linear.weight`;
+/// those of a classifier, which have no prefix, by their own, such as `classifier.out_proj.weight`.
+pub struct Weights {
+    folder: PathBuf,
+    files: Vec<File>,
+    /// The heads' files, each with what stands before its tensors' names.
+    heads: Vec<(&'static str, File)>,
+    /// What stands before `embeddings.` and `encoder.` in the files, such as `roberta.`.
+    prefix: String,
+    progress: Progress,
+}
+
+impl Weights {
+    /// Opens the weights of a model folder; reads the files' directories, no tensor yet.
+    ///
+    /// # Errors
+    /// [`WeightsError`] when there are none, or a file is damaged.
+    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+        let files = open_files(folder)?;
+        let names: BTreeSet<&str> = files.iter().flat_map(File::names).collect();
+        let anchor = "embeddings.word_embeddings.weight";
+        let found = names.iter().find_map(|name| name.strip_suffix(anchor));
+        let prefix = found
+            .map(str::to_owned)
+            .ok_or_else(|| WeightsError::MissingTensor {
+                path: folder.to_owned(),
+                name: anchor.into(),
+            })?;
+        let total = files
+            .iter()
+            .flat_map(|file| file.names().filter_map(|name| file.shape(name)));
+        let total_bytes: usize = total
+            .map(|shape| shape.iter().product::<usize>().saturating_mul(4))
+            .sum();
+        let progress = Progress::new(folder, total_bytes as u64);
+        let heads = HEADS
+            .iter()
+            .map(|(name, label)| (folder.join(name), *label))
+            .filter(|(path, _)| path.exists());
+        let heads = heads
+            .map(|(path, label)| Ok((label, File::Pth(PthFile::open(&path)?))))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            files,
+            heads,
+            prefix,
+            progress,
+        })
+    }
+
+    /// Whether there is a tensor of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_ok()
+    }
+
+    /// Reads one tensor's numbers in row-major order, as f32; `name` goes without the model's prefix.
+    ///
+    /// # Errors
+    /// [`WeightsError`] when it is missing, has another shape, or cannot be read whole.
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
+        let (file, full) = self.checked(name, shape)?;
+        let values = file.read(&full)?;
+        self.progress.add(values.len());
+        Ok(values)
+    }
+
+    /// Lends the rows of a matrix in their order, many at a time, with the number of the first of them. Beside what
+    /// `use_them` keeps, 16 MiB are held, however large the matrix is; the matrix, where a checkpoint has it column by column.
+    ///
+    /// # Errors
+    /// As [`Weights::values`]. What was lent before a part that cannot be read is of no use then.
+    pub fn with_rows(
+        &self,
+        name: &str,
+        [rows, width]: [usize; 2],
+        mut use_them: impl FnMut(usize, &[f32]),
+    ) -> Result<(), WeightsError> {
+        let (file, full) = self.checked(name, &[rows, width])?;
+        let at_once = (BLOCK / width.max(1)).max(1);
+        let mut first = 0;
+        file.read_blocks(&full, at_once * width, &mut |values| {
+            use_them(first, values);
+            self.progress.add(values.len());
+            first += at_once;
+        })
+    }
+
+    /// Where a tensor is, if it has this shape.
+    fn checked(&self, name: &str, shape: &[usize]) -> Result<(&File, String), WeightsError> {
+        let (file, full) = self.find(name)?;
+        let found = file.shape(&full).unwrap_or_default();
+        if found != shape {
+            return Err(WeightsError::WrongShape {
+                path: self.folder.clone(),
+                name: name.into(),
+                found,
+                expected: shape.to_vec(),
+            });
+        }
+        Ok((file, full))
+    }
+
+    /// Old checkpoints call the normalization's weight and bias `gamma` and `beta`.
+    fn find(&self, name: &str) -> Result<(&File, String), WeightsError> {
+        let old = name
+            .replace("LayerNorm.weight", "LayerNorm.gamma")
+            .replace("LayerNorm.bias", "LayerNorm.beta");
+        if let Some((label, file)) = self.heads.iter().find(|(label, _)| name.starts_with(label)) {
+            let inner = name[label.len()..].to_owned();
+            if file.shape(&inner).is_some() {
+                return Ok((file, inner));
+            }
+        }
+        let prefixed = [name, &old].map(|name| format!("{}{name}", self.prefix));
+        let bare = name.starts_with(CLASSIFIER).then(|| name.to_owned());
+        for full in prefixed.into_iter().chain(bare) {
+            if let Some(file) = self.files.iter().find(|file| file.shape(&full).is_some()) {
+                return Ok((file, full));
+            }
+        }
+        Err(WeightsError::MissingTensor {
+            path: self.folder.clone(),
+            name: name.into(),
+        })
+    }
+}
+
+fn open_files(folder: &Path) -> Result<Vec<File>, WeightsError> {
+    let single = folder.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![File::Safetensors(SafetensorsFile::open(&single)?)]);
+    }
+    let index = folder.join("model.safetensors.index.json");
+    if index.exists() {
+        let shards = safetensors::shards(&index)?;
+        return shards
+            .iter()
+            .map(|shard| SafetensorsFile::open(shard).map(File::Safetensors))
+            .collect();
+    }
+    let pickled = folder.join("pytorch_model.bin");
+    if pickled.exists() {
+        return Ok(vec![File::Pth(PthFile::open(&pickled)?)]);
+    }
+    Err(WeightsError::NoWeights(folder.to_owned()))
+}

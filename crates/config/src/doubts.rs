@@ -1,0 +1,111 @@
+//! What a configuration may say and hardly means.
+
+use std::time::SystemTime;
+
+use embedgate_request::{Hook, NamePattern};
+
+use super::{AuthMode, Config, OnError};
+
+impl Config {
+    /// Logs a warning for each.
+    pub fn say_doubts(&self) {
+        for doubt in self.doubts(SystemTime::now()) {
+            tracing::warn!("{doubt}");
+        }
+    }
+
+    fn doubts(&self, now: SystemTime) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for (i, key) in self.auth.keys.iter().enumerate() {
+            let shown = key.name.as_deref().unwrap_or("without a name");
+            if key.expires.is_some_and(|expires| expires.0 <= now) {
+                doubts.push(format!(
+                    "auth.keys[{i}]: the key {shown} has expired: nobody comes in with it"
+                ));
+            }
+            for pattern in key.models.iter().flatten() {
+                doubts.extend(self.unmatched(pattern, &format!("auth.keys[{i}].models")));
+            }
+        }
+        for (name, plugin) in &self.plugins {
+            for pattern in &plugin.models {
+                doubts.extend(self.unmatched(pattern, &format!("plugins.{name}.models")));
+            }
+            let hooks = plugin.hooks.as_deref();
+            if plugin.on_error == OnError::Skip && hooks == Some(&[Hook::Authenticate]) {
+                doubts.push(format!("plugins.{name}.on_error: \"skip\" is for preprocessors; an authenticator that fails always denies"));
+            }
+        }
+        if self.auth.mode == Some(AuthMode::Keys) && !self.plugins.is_empty() {
+            doubts.push(
+                "auth.mode is \"keys\": plugins that authenticate are loaded and never asked"
+                    .into(),
+            );
+        }
+        doubts
+    }
+
+    /// A plugin may name a model that no client says, but not one that there is not.
+    fn unmatched(&self, pattern: &NamePattern, key: &str) -> Option<String> {
+        let mut names = self
+            .models
+            .iter()
+            .flat_map(|(name, model)| model.aliases.iter().chain([name]));
+        let is_there = names.any(|name| pattern.matches(name));
+        (!is_there).then(|| format!("{key}: \"{}\" is the name of no model here", pattern.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{super::Environment, *};
+
+    #[test]
+    fn what_can_never_happen_is_said() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let doubts = |text: &str| {
+            let text = format!(
+                "{text}\n[models.m]\npath = \"tests/fixtures/tiny-bge-m3\"\naliases = [\"alias\"]"
+            );
+            let config = Config::parse(&text, &folder, &Environment::default());
+            config
+                .unwrap_or_else(|problems| panic!("{problems:?}"))
+                .doubts(SystemTime::now())
+        };
+        let key = "key = \"long-enough\", name = \"old\"";
+        let plugin = "[plugins.p]\npath = \"plugins/built/text-normalize.wasm\"";
+        let cases = [
+            (
+                format!("[auth]\nkeys = [{{ {key}, expires = 2020-01-01 }}]"),
+                "the key old has expired",
+            ),
+            (
+                format!("[auth]\nkeys = [{{ {key}, models = [\"m*\", \"n*\"] }}]"),
+                "\"n*\" is the name of no model",
+            ),
+            (
+                format!("[auth]\nkeys = [{{ {key} }}]\n{plugin}\nmodels = [\"alias\", \"nix\"]"),
+                "plugins.p.models: \"nix\"",
+            ),
+            (
+                format!("{plugin}\nhooks = [\"authenticate\"]\non_error = \"skip\""),
+                "plugins.p.on_error",
+            ),
+            (
+                format!("[auth]\nmode = \"keys\"\nkeys = [{{ {key} }}]\n{plugin}"),
+                "never asked",
+            ),
+        ];
+        for (text, expected) in cases {
+            let found = doubts(&text);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+        let nothing = format!(
+            "[auth]\nkeys = [{{ {key}, expires = 2999-01-01, models = [\"ali*\"] }}]\n{plugin}"
+        );
+        assert!(doubts(&nothing).is_empty());
+    }
+}

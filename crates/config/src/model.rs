@@ -1,0 +1,340 @@
+//! `[models.NAME]`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use embedgate_core::{Pooling, Precision};
+use embedgate_request::{Lane, LongDocuments, TokenIds};
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Period, Problem, ReplicaCount, ServerConfig};
+
+/// More inputs than memory could hold.
+const MAX_QUEUE: usize = 10_000_000;
+/// More copies of a model than a machine has cores.
+const MAX_REPLICAS: usize = 1024;
+
+/// One model. What is not said is read from the model's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The model's folder, with `config.json`, `tokenizer.json` and the weights.
+    pub path: PathBuf,
+    /// Other names that clients may use.
+    pub aliases: Vec<String>,
+    /// What runs the model, and where.
+    pub backend: BackendConfig,
+    /// How token vectors become one: `cls`, `mean`, `last` or `max`. None means as the folder says, else `mean`.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors get length 1. None means as the folder's `modules.json` says, and yes where there is none.
+    pub normalize: Option<bool>,
+    /// Longest input in tokens, special tokens included. None means as the folder says.
+    pub max_length: Option<usize>,
+    /// Whether longer inputs are cut (the answer's header `x-truncated` says so) or refused with 400.
+    pub truncate: bool,
+    /// Texts that can be put in front of inputs, by name, beside those of the folder.
+    pub prompts: BTreeMap<String, String>,
+    /// The prompt that is put in front of every text; `""` for none. None means as the folder says.
+    pub default_prompt: Option<String>,
+    /// What arrays of token ids mean: `cl100k` (OpenAI's, as LangChain sends), `o200k` (of OpenAI's newer models), `native` (the model's own) or `reject`.
+    /// None means what the route's dialect means by them.
+    pub token_ids: Option<TokenIds>,
+    /// What `dimensions` below the model's own does: `cut` (and renormalize) or `refuse`.
+    pub dimensions: DimensionsPolicy,
+    /// What each of a model's results counts where it reranks by them: a weighted mean.
+    pub rerank: RerankWeights,
+    /// What becomes of documents to rank that are longer than the model takes: `truncate`, or `windows` that overlap, of
+    /// which the best one counts.
+    pub long_documents: LongDocuments,
+    /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429.
+    pub queue_capacity: usize,
+    /// Most tokens in one forward pass, padding included; a longer input goes alone. None means what a measurement at
+    /// the load finds best.
+    pub max_batch_tokens: Option<usize>,
+    /// While queries are about, bulk goes in batches of at most this time, as far as its inputs allow: a query waits for
+    /// one such batch at most.
+    pub max_batch_time: Period,
+    /// Bulk gets a batch at least this often, whatever the queries.
+    pub bulk_max_wait: Period,
+    /// The lane of requests that name none, and whose key names none. None means by size: few short inputs are a query.
+    pub lane: Option<Lane>,
+    /// Copies of the backend that run side by side, each with `backend.threads`. `auto` measures, once, how many are clearly
+    /// faster than fewer where there are many callers; a caller that is alone has the threads of one.
+    pub replicas: ReplicaCount,
+    /// Threads that turn text into tokens.
+    pub tokenizer_threads: usize,
+    /// The model is refused where its weights and what it takes to run its longest batch are more than this. None means what
+    /// the machine has.
+    pub max_memory: Option<ByteSize>,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            aliases: Vec::new(),
+            backend: BackendConfig::default(),
+            pooling: None,
+            normalize: None,
+            max_length: None,
+            truncate: true,
+            prompts: BTreeMap::new(),
+            default_prompt: None,
+            token_ids: None,
+            dimensions: DimensionsPolicy::Cut,
+            rerank: RerankWeights::default(),
+            long_documents: LongDocuments::Truncate,
+            queue_capacity: 8192,
+            max_batch_tokens: None,
+            max_batch_time: Period::milliseconds(200),
+            bulk_max_wait: Period::seconds(2),
+            lane: None,
+            replicas: ReplicaCount::Fixed(1),
+            tokenizer_threads: 2,
+            max_memory: None,
+        }
+    }
+}
+
+/// Weights of a mean, each at least 0.
+///
+/// Source: FlagEmbedding 1.4.2, `inference/embedder/encoder_only/m3.py`, `compute_score`: all are 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RerankWeights {
+    /// Of the product of the dense vectors.
+    pub dense: f64,
+    /// Of the sum of products of lexical weights.
+    pub sparse: f64,
+    /// Of the mean, over the query's tokens, of the best product with a token of the document.
+    pub colbert: f64,
+}
+
+impl Default for RerankWeights {
+    fn default() -> Self {
+        Self {
+            dense: 1.0,
+            sparse: 1.0,
+            colbert: 1.0,
+        }
+    }
+}
+
+/// What runs a model, and where.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendConfig {
+    /// `cpu` runs the model's own weights, fastest of all, `candle` too, in Rust alone, `onnx` its ONNX variant (see
+    /// `embedgate convert`).
+    #[serde(rename = "type")]
+    pub kind: BackendType,
+    /// Where it runs: `cpu`.
+    pub device: Device,
+    /// Number format of matrix products: `f32`; with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
+    /// keeps cosines of 0.9999; with `onnx` also `int8`, a model of its own (`embedgate convert --precision int8`).
+    pub precision: PrecisionChoice,
+    /// Threads of a matrix product. None means one a physical core, shared among the replicas.
+    pub threads: Option<usize>,
+    /// Whether each thread stays on a core of its own, with `cpu`. None means: where the threads of all replicas are as many
+    /// as the physical cores that this process may use, without a quota below them.
+    pub pin_threads: Option<bool>,
+    /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8.
+    pub file: Option<PathBuf>,
+}
+
+/// A number format, or none in particular.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// As the processor has instructions for.
+    Auto,
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Bytes.
+    Int8,
+}
+
+impl PrecisionChoice {
+    /// What was said, if anything was.
+    #[must_use]
+    pub fn said(self) -> Option<Precision> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(Precision::F32),
+            Self::Bf16 => Some(Precision::Bf16),
+            Self::Int8 => Some(Precision::Int8),
+        }
+    }
+
+    /// Whether only oneDNN can run a model's own weights in it.
+    #[must_use]
+    pub fn needs_onednn(self) -> bool {
+        matches!(self, Self::Bf16 | Self::Int8)
+    }
+}
+
+impl From<Precision> for PrecisionChoice {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// The backends of this program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendType {
+    /// The model's own weights, on oneDNN; on candle where there is no oneDNN.
+    #[default]
+    Cpu,
+    /// The model's own weights, with candle.
+    Candle,
+    /// An ONNX model, with ONNX Runtime.
+    Onnx,
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+}
+
+/// What to do with `dimensions` below the model's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DimensionsPolicy {
+    /// Cut the vector and renormalize.
+    #[default]
+    Cut,
+    /// Refuse with 400, for models that were not trained for it.
+    Refuse,
+}
+
+impl ModelConfig {
+    pub(super) fn check(&self, name: &str, server: &ServerConfig, problems: &mut Vec<Problem>) {
+        let mut problem = |key: &str, message: String| {
+            problems.push(Problem::new(format!("models.{name}.{key}"), message))
+        };
+        if self.path.as_os_str().is_empty() {
+            problem("path", "is missing: the folder of the model".into());
+        } else if let Err(error) = self.path.read_dir() {
+            problem(
+                "path",
+                format!(
+                    "{} cannot be read as the folder of a model: {error}",
+                    self.path.display()
+                ),
+            );
+        }
+        for text in self.aliases.iter().map(String::as_str).chain([name]) {
+            if text.is_empty() || text.chars().any(char::is_control) {
+                problem(
+                    "aliases",
+                    format!(
+                        "{text:?} is no name: names are not empty and hold no control characters"
+                    ),
+                );
+            }
+        }
+        for (key, value, least) in [
+            ("max_length", self.max_length.unwrap_or(usize::MAX), 2),
+            ("max_batch_tokens", self.max_batch_tokens.unwrap_or(1), 1),
+            ("replicas", self.replicas.get(), 1),
+            ("tokenizer_threads", self.tokenizer_threads, 1),
+            ("backend.threads", self.backend.threads.unwrap_or(1), 1),
+        ] {
+            if value < least {
+                problem(key, format!("must be at least {least}, got {value}"));
+            }
+        }
+        let replicas = self.replicas.get();
+        if replicas > MAX_REPLICAS {
+            problem(
+                "replicas",
+                format!("must be at most {MAX_REPLICAS}, got {replicas}"),
+            );
+        }
+        if self.queue_capacity > MAX_QUEUE {
+            problem(
+                "queue_capacity",
+                format!("must be at most {MAX_QUEUE}, got {}", self.queue_capacity),
+            );
+        }
+        if self.queue_capacity < server.max_inputs {
+            problem(
+                "queue_capacity",
+                format!(
+                    "{} is below server.max_inputs {}: the largest request would never fit",
+                    self.queue_capacity, server.max_inputs
+                ),
+            );
+        }
+        let periods = [
+            ("max_batch_time", self.max_batch_time),
+            ("bulk_max_wait", self.bulk_max_wait),
+        ];
+        for (key, period) in periods {
+            period.check(&format!("models.{name}.{key}"), problems);
+        }
+        let mut problem = |key: &str, message: String| {
+            problems.push(Problem::new(format!("models.{name}.{key}"), message))
+        };
+        let RerankWeights {
+            dense,
+            sparse,
+            colbert,
+        } = self.rerank;
+        let weights = [dense, sparse, colbert];
+        if weights.iter().any(|w| !w.is_finite() || *w < 0.0) || weights == [0.0; 3] {
+            problem(
+                "rerank",
+                format!("the weights must be at least 0 and not all 0, got {weights:?}"),
+            );
+        }
+        if self.backend.file.is_some() && self.backend.kind != BackendType::Onnx {
+            problem(
+                "backend.file",
+                "is for type = \"onnx\"; the others read the weights of the model's folder".into(),
+            );
+        }
+        if self.backend.pin_threads.is_some() && self.backend.kind != BackendType::Cpu {
+            problem(
+                "backend.pin_threads",
+                "is for type = \"cpu\"; the others leave their threads to the system".into(),
+            );
+        }
+        let BackendConfig {
+            kind, precision, ..
+        } = self.backend;
+        let fitting = match (kind, precision) {
+            (BackendType::Candle, PrecisionChoice::Bf16 | PrecisionChoice::Int8) => {
+                Some(r#""f32" or "auto" with type = "candle""#)
+            }
+            (BackendType::Onnx, PrecisionChoice::Bf16) => {
+                Some(r#""f32", "int8" or "auto" with type = "onnx""#)
+            }
+            _ => None,
+        };
+        if let Some(fitting) = fitting {
+            problem(
+                "backend.precision",
+                format!(r#"must be {fitting}: type = "cpu" has them all"#),
+            );
+        }
+        if self.max_memory.is_some() && kind == BackendType::Onnx {
+            problem(
+                "max_memory",
+                "is not for type = \"onnx\": what ONNX Runtime takes is not known before it runs"
+                    .into(),
+            );
+        }
+    }
+}

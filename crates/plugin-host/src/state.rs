@@ -1,0 +1,244 @@
+//! What a store carries beside the guest: whose it is, what it may still use, and until when.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use embedgate_config::Secret;
+use embedgate_metrics::PluginMetrics;
+use embedgate_request::Hook;
+use wasmtime::{ResourceLimiter, bail};
+
+use super::{crypto::Issuers, kv::Store, outbound::Outbound};
+
+/// Calls of the host in one call of the guest: at 0.1 µs each, 10 ms.
+const MOST_HOST_CALLS: u32 = 100_000;
+/// Lines and bytes that a call may log.
+const MOST_LOG_LINES: u32 = 20;
+const MOST_LOG_BYTES: usize = 16 << 10;
+/// Elements of all tables: `QuickJS` needs 7,700.
+const MOST_TABLE_ELEMENTS: usize = 20_000;
+
+/// What all instances of a plugin share.
+pub(super) struct Shared {
+    pub(super) name: Arc<str>,
+    pub(super) max_memory: usize,
+    /// Bytes of a request's texts after a change.
+    pub(super) max_texts: usize,
+    pub(super) grants: Grants,
+    pub(super) clock: Clock,
+    /// What a warm-up call has for a store.
+    pub(super) scratch: Store,
+    pub(super) metrics: PluginMetrics,
+}
+
+/// What the configuration lets a plugin use.
+pub(super) struct Grants {
+    pub(super) secrets: std::collections::BTreeMap<String, Secret>,
+    pub(super) kv: Option<Arc<Store>>,
+    pub(super) metrics: Vec<String>,
+    pub(super) crypto: Option<Issuers>,
+    pub(super) http: Option<Outbound>,
+}
+
+/// What time it is for guests.
+#[derive(Clone)]
+pub(super) enum Clock {
+    /// What it is.
+    Real { started: Instant },
+    /// What a test says: milliseconds since 1970.
+    Set(Arc<AtomicU64>),
+}
+
+impl Clock {
+    pub(super) fn real() -> Self {
+        Self::Real {
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) fn unix_ms(&self) -> u64 {
+        match self {
+            Self::Real { .. } => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| {
+                    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+                }),
+            Self::Set(ms) => ms.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Since some fixed moment.
+    pub(super) fn monotonic(&self) -> Duration {
+        match self {
+            Self::Real { started } => started.elapsed(),
+            Self::Set(ms) => Duration::from_millis(ms.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// What the guest is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// `lifecycle.init`, whose state becomes that of every instance.
+    Init,
+    /// A call that only warms up, for the snapshot: nothing outside may be touched, and nothing of it counts.
+    WarmUp,
+    /// A request's call.
+    Call,
+}
+
+/// The data of a store.
+pub(super) struct State {
+    pub(super) shared: Arc<Shared>,
+    pub(super) phase: Phase,
+    pub(super) request_id: Option<Arc<str>>,
+    /// When the call has to be over.
+    pub(super) deadline: Instant,
+    pub(super) n_http: u32,
+    /// Whether what is not the same at each call was asked for: by `init`, then the snapshot is not kept on disk; by the
+    /// warm-up, then its state is not used.
+    pub(super) is_impure: bool,
+    n_host_calls: u32,
+    n_log_lines: u32,
+    log_bytes: usize,
+    memory: usize,
+    peak_memory: usize,
+    pub(super) is_memory_denied: bool,
+    /// What the reading of a snapshot takes on top.
+    pub(super) spare_memory: usize,
+    table_elements: usize,
+    /// Bytes of memory and elements of a table that were allowed last: taken back where they cannot be had.
+    last_growth: (usize, usize),
+    hook: Option<Hook>,
+}
+
+impl Drop for State {
+    /// However a call ends: cut off, too.
+    fn drop(&mut self) {
+        if let Some(hook) = self.hook {
+            self.shared.metrics.hook(hook).peak(self.peak_memory);
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new(shared: Arc<Shared>, phase: Phase, deadline: Instant) -> Self {
+        Self {
+            shared,
+            phase,
+            request_id: None,
+            deadline,
+            n_http: 0,
+            is_impure: false,
+            n_host_calls: 0,
+            n_log_lines: 0,
+            log_bytes: 0,
+            memory: 0,
+            peak_memory: 0,
+            is_memory_denied: false,
+            spare_memory: 0,
+            table_elements: 0,
+            last_growth: (0, 0),
+            hook: None,
+        }
+    }
+
+    /// Gives a used instance the budgets of a new call.
+    pub(super) fn begin(&mut self, hook: Hook, request_id: &Arc<str>, deadline: Instant) {
+        self.hook = Some(hook);
+        self.is_memory_denied = false;
+        self.request_id = Some(Arc::clone(request_id));
+        self.deadline = deadline;
+        self.phase = Phase::Call;
+        self.n_http = 0;
+        self.n_host_calls = 0;
+        self.n_log_lines = 0;
+        self.log_bytes = 0;
+    }
+
+    /// The most that its memories took together, in bytes.
+    pub(super) fn peak_memory(&self) -> usize {
+        self.peak_memory
+    }
+
+    /// Counts a call of the host, and ends the guest that makes too many.
+    pub(super) fn host_call(&mut self) -> wasmtime::Result<()> {
+        self.n_host_calls += 1;
+        if self.n_host_calls > MOST_HOST_CALLS {
+            bail!("more than {MOST_HOST_CALLS} calls of the host in one call");
+        }
+        Ok(())
+    }
+
+    /// The same, for imports that reach beyond the instance.
+    pub(super) fn outer_call(&mut self, import: &str) -> wasmtime::Result<()> {
+        self.host_call()?;
+        if self.phase == Phase::Init {
+            bail!("{import} cannot be called from lifecycle.init: its state is that of no request");
+        }
+        Ok(())
+    }
+
+    /// Whether a line of so many bytes may still be logged.
+    pub(super) fn may_log(&mut self, bytes: usize) -> bool {
+        self.n_log_lines += 1;
+        self.log_bytes = self.log_bytes.saturating_add(bytes);
+        self.n_log_lines <= MOST_LOG_LINES && self.log_bytes <= MOST_LOG_BYTES
+    }
+}
+
+/// The error of an import that was not granted.
+pub(super) fn not_granted(plugin: &str, grant: &str) -> wasmtime::Error {
+    wasmtime::format_err!("not granted: add plugins.{plugin}.grants.{grant} to the configuration")
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.memory.saturating_add(desired.saturating_sub(current));
+        if total > self.shared.max_memory + self.spare_memory {
+            self.is_memory_denied = true;
+            self.last_growth = (0, 0);
+            return Ok(false);
+        }
+        self.last_growth = (total - self.memory, 0);
+        self.memory = total;
+        self.peak_memory = self.peak_memory.max(total);
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        if self.table_elements.saturating_add(growth) > MOST_TABLE_ELEMENTS {
+            return Ok(false);
+        }
+        self.last_growth = (0, growth);
+        self.table_elements += growth;
+        Ok(true)
+    }
+
+    /// It was allowed here, and is above the memory's own maximum.
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory -= std::mem::take(&mut self.last_growth.0);
+        Ok(())
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.table_elements -= std::mem::take(&mut self.last_growth.1);
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! The caller of a request, and the context that authentication makes of it.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{Allowance, Lane, NamePattern, Spent};
+
+/// Who asks, under which id, until when. Only authentication makes one.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// As in the log and the `x-request-id` header.
+    pub id: Arc<str>,
+    /// Who the caller is.
+    pub principal: Principal,
+    /// When the request's time is over.
+    pub deadline: Instant,
+    /// The lane that the caller or their key's configuration asks for.
+    pub lane: Option<Lane>,
+    /// Where its time goes.
+    pub spent: Arc<Spent>,
+}
+
+/// Who a caller is.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    /// Nobody was asked: the configuration lets anybody in.
+    Anonymous,
+    /// Somebody known by a key or by a plugin.
+    Named(Arc<Identity>),
+}
+
+/// Somebody, and what they may do.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Stable name.
+    pub subject: Arc<str>,
+    /// The organization that they belong to.
+    pub tenant: Option<String>,
+    /// What they may do, in words of whoever authenticated them.
+    pub scopes: Vec<String>,
+    /// The models that they may use; none: all.
+    pub allowed_models: Option<Vec<NamePattern>>,
+    /// Whose cached results they share: equal names share.
+    pub namespace: Arc<str>,
+    /// The lane of their requests that name none.
+    pub lane: Option<Lane>,
+    /// What is left of the limit that they are under.
+    pub allowance: Option<Arc<Allowance>>,
+    /// More about them, for plugins.
+    pub attributes: Vec<(String, String)>,
+}
+
+impl Principal {
+    /// Who it is, where that is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Anonymous => None,
+            Self::Named(identity) => Some(identity),
+        }
+    }
+
+    /// What the principal's results in the cache go by; none where everybody is one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        Some(&self.identity()?.namespace)
+    }
+
+    /// Whether the principal may use a model of these names.
+    pub fn may_use<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
+        let allowed = self
+            .identity()
+            .and_then(|identity| identity.allowed_models.as_ref());
+        let Some(allowed) = allowed else {
+            return true;
+        };
+        let is_allowed = |name| allowed.iter().any(|pattern| pattern.matches(name));
+        names.into_iter().any(is_allowed)
+    }
+}

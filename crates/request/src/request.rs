@@ -1,0 +1,84 @@
+//! One embedding request, whatever the dialect.
+
+use embedgate_core::Outputs;
+
+use crate::{InputKind, Side, TokenIds, VectorText};
+
+/// A request for embeddings, parsed and not yet validated against the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbedRequest {
+    /// The model's name or alias as the client sent it; none means the default model.
+    pub model: Option<String>,
+    /// At least one.
+    pub inputs: Vec<Input>,
+    /// What is asked of each input.
+    pub outputs: Outputs,
+    /// The text that dense vectors will be written as, if any: then [`Dense::Text`](crate::Dense::Text) is welcome.
+    pub text: Option<VectorText>,
+    /// Whether the inputs are queries or documents, where the client says.
+    pub kind: InputKind,
+    /// The model's prompt to put in front of texts, by name; none means the one for `kind`, else the model's default.
+    pub prompt_name: Option<String>,
+    /// The end user, as the client names them.
+    pub user: Option<String>,
+    /// Members of the body that mean nothing to the dialect, as JSON text, where somebody wants them.
+    pub extra: Vec<(String, String)>,
+    /// How token ids are to be read where the model's config leaves it to the dialect.
+    pub token_ids: TokenIds,
+    /// Cut vectors to so many dimensions.
+    pub dimensions: Option<usize>,
+    /// Whether dense vectors get length 1; none means as the model's config says.
+    pub normalize: Option<bool>,
+    /// Whether an over-long input is cut or refused; none means as the model's config says.
+    pub truncate: Option<bool>,
+    /// Where it is cut.
+    pub side: Side,
+}
+
+impl EmbedRequest {
+    /// Asks the default model for dense vectors, in its own way.
+    #[must_use]
+    pub fn new(inputs: Vec<Input>) -> Self {
+        Self {
+            model: None,
+            inputs,
+            outputs: Outputs::DENSE,
+            text: None,
+            kind: InputKind::Unspecified,
+            prompt_name: None,
+            user: None,
+            extra: Vec::new(),
+            token_ids: TokenIds::Native,
+            dimensions: None,
+            normalize: None,
+            truncate: None,
+            side: Side::Right,
+        }
+    }
+}
+
+/// One thing to embed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A text.
+    Text(String),
+    /// Token ids, at least one.
+    Tokens(Vec<u32>),
+}
+
+impl Input {
+    /// How much there is to read of all of them.
+    #[must_use]
+    pub fn total_bytes(inputs: &[Self]) -> usize {
+        inputs.iter().map(Self::bytes).sum()
+    }
+
+    /// How much there is to read.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Tokens(ids) => size_of_val(ids.as_slice()),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The answer to one embedding request: a result for each input.
+
+use std::sync::Arc;
+
+use embedgate_core::{Matrix, SparseVector};
+
+/// The answer: a result an input, in the order of the inputs.
+#[derive(Clone, Debug)]
+pub struct EmbedResponse {
+    /// The model's name as the client sent it, or the default model's.
+    pub model: String,
+    /// A result an input.
+    pub embeddings: Vec<Embedding>,
+    /// How many inputs were in the cache.
+    pub n_cached: usize,
+    /// Headers that plugins add to the answer.
+    pub headers: Vec<(String, String)>,
+}
+
+impl EmbedResponse {
+    /// The inputs that were cut.
+    pub fn cuts(&self) -> impl Iterator<Item = Cut> {
+        let all = self.embeddings.iter().enumerate();
+        let all = all.map(|(index, embedding)| Cut {
+            index: Some(index),
+            from: embedding.n_tokens_full,
+            to: embedding.n_tokens,
+        });
+        all.filter(|cut| cut.from > cut.to)
+    }
+
+    /// Tokens of all inputs, as billed.
+    #[must_use]
+    pub fn n_tokens(&self) -> usize {
+        self.embeddings
+            .iter()
+            .map(|embedding| embedding.n_tokens)
+            .sum()
+    }
+}
+
+/// What was cut of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Its place among the inputs, or among the documents; none: it is the query that they are ranked for.
+    pub index: Option<usize>,
+    /// Tokens of the whole.
+    pub from: usize,
+    /// Tokens that the model saw.
+    pub to: usize,
+}
+
+/// One input's result: what was asked for is set.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// Its dense vector, cut and normalized as asked.
+    pub dense: Option<Dense>,
+    /// Its lexical weights.
+    pub sparse: Option<SparseVector>,
+    /// A vector of length 1 for each token but the first.
+    pub multi_vector: Option<Matrix>,
+    /// A vector for each token, as the last layer gives it.
+    pub token_vectors: Option<Matrix>,
+    /// Tokens that the model saw, special tokens included.
+    pub n_tokens: usize,
+    /// Tokens of the whole input: more than `n_tokens` where it was cut.
+    pub n_tokens_full: usize,
+}
+
+impl Embedding {
+    /// The dense vector's numbers; none where it was not asked for, or was asked for as text.
+    #[must_use]
+    pub fn dense_numbers(&self) -> Option<&[f32]> {
+        match &self.dense {
+            Some(Dense::Numbers(vector)) => Some(vector),
+            Some(Dense::Text(_)) | None => None,
+        }
+    }
+}
+
+/// A dense vector.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Dense {
+    /// As numbers.
+    Numbers(Vec<f32>),
+    /// As the text that was asked for: kept for vectors that are asked for again and again.
+    Text(Arc<str>),
+}

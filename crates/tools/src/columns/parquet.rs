@@ -1,0 +1,228 @@
+//! Parquet: a row a text, with the members of the JSON lines; lexical weights as two columns.
+
+use std::{fs::File, sync::Arc};
+
+use embedgate_core::Outputs;
+use embedgate_request::Embedding;
+use parquet::{
+    basic::{Compression, Encoding, ZstdLevel},
+    data_type::{DataType, FloatType, Int32Type, Int64Type},
+    file::{
+        properties::WriterProperties,
+        writer::{SerializedFileWriter, SerializedRowGroupWriter},
+    },
+    schema::{
+        parser::parse_message_type,
+        types::{SchemaDescriptor, TypePtr},
+    },
+};
+
+/// Numbers that are held until they make a row group: 64 MiB.
+const GROUP_NUMBERS: usize = 16 << 20;
+
+/// A Parquet file in the making.
+pub struct Parquet {
+    file: SerializedFileWriter<File>,
+    outputs: Outputs,
+    held: Vec<Embedding>,
+    n_held: usize,
+}
+
+impl Parquet {
+    /// Begins a file of what `outputs` has.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn new(file: File, outputs: Outputs) -> anyhow::Result<Self> {
+        let schema = Arc::new(parse_message_type(&schema(outputs))?);
+        let properties = Arc::new(properties(&schema));
+        Ok(Self {
+            file: SerializedFileWriter::new(file, schema, properties)?,
+            outputs,
+            held: Vec::new(),
+            n_held: 0,
+        })
+    }
+
+    /// Takes the results of the next texts.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&mut self, embeddings: Vec<Embedding>) -> anyhow::Result<()> {
+        for embedding in embeddings {
+            let sparse = embedding.sparse.as_ref().map_or(0, |s| 2 * s.values.len());
+            let rows = embedding.multi_vector.as_ref().map_or(0, |m| m.data.len());
+            self.n_held += embedding.dense_numbers().map_or(0, <[f32]>::len) + sparse + rows;
+            self.held.push(embedding);
+            if self.n_held >= GROUP_NUMBERS {
+                self.write_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes the file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        if !self.held.is_empty() {
+            self.write_group()?;
+        }
+        self.file.close()?;
+        Ok(())
+    }
+
+    /// Columns in the order of the schema.
+    fn write_group(&mut self) -> anyhow::Result<()> {
+        let held = std::mem::take(&mut self.held);
+        self.n_held = 0;
+        let mut group = self.file.next_row_group()?;
+        counts(&mut group, &held)?;
+        if self.outputs.dense {
+            let rows: Vec<&[f32]> = held.iter().filter_map(Embedding::dense_numbers).collect();
+            let levels = Levels::of_lists(rows.iter().map(|row| row.len()));
+            column::<FloatType>(&mut group, &rows.concat(), &levels)?;
+        }
+        if self.outputs.sparse {
+            let sparse: Vec<_> = held.iter().filter_map(|e| e.sparse.as_ref()).collect();
+            let levels = Levels::of_lists(sparse.iter().map(|s| s.values.len()));
+            let ids = sparse.iter().flat_map(|s| &s.indices);
+            let ids: Vec<i32> = ids.map(|id| i32::try_from(*id)).collect::<Result<_, _>>()?;
+            column::<Int32Type>(&mut group, &ids, &levels)?;
+            let values: Vec<&[f32]> = sparse.iter().map(|s| s.values.as_slice()).collect();
+            column::<FloatType>(&mut group, &values.concat(), &levels)?;
+        }
+        if self.outputs.multi_vector {
+            let all: Vec<_> = held
+                .iter()
+                .filter_map(|e| e.multi_vector.as_ref())
+                .collect();
+            let levels = Levels::of_rows(all.iter().map(|m| (m.rows(), m.width)));
+            let rows: Vec<&[f32]> = all.iter().map(|m| m.data.as_slice()).collect();
+            column::<FloatType>(&mut group, &rows.concat(), &levels)?;
+        }
+        group.close()?;
+        Ok(())
+    }
+}
+
+/// The tokens of each text, and of those that were cut, of the whole text.
+fn counts(
+    group: &mut SerializedRowGroupWriter<'_, File>,
+    held: &[Embedding],
+) -> anyhow::Result<()> {
+    let number = |n: usize| i64::try_from(n);
+    let tokens: Vec<i64> = held
+        .iter()
+        .map(|e| number(e.n_tokens))
+        .collect::<Result<_, _>>()?;
+    column::<Int64Type>(group, &tokens, &Levels::default())?;
+    let is_cut = |e: &&Embedding| e.n_tokens_full > e.n_tokens;
+    let full = held.iter().filter(is_cut).map(|e| number(e.n_tokens_full));
+    let full: Vec<i64> = full.collect::<Result<_, _>>()?;
+    let levels = Levels {
+        definition: Some(held.iter().map(|e| i16::from(is_cut(&e))).collect()),
+        repetition: None,
+    };
+    column::<Int64Type>(group, &full, &levels)
+}
+
+fn schema(outputs: Outputs) -> String {
+    let list = |name: &str, of: &str| {
+        format!("required group {name} (LIST) {{ repeated group list {{ {of} }} }}")
+    };
+    let float = "required float element;";
+    let mut columns = vec![
+        "required int64 tokens;".to_owned(),
+        "optional int64 truncated_from;".to_owned(),
+    ];
+    if outputs.dense {
+        columns.push(list("embedding", float));
+    }
+    if outputs.sparse {
+        columns.push(list("sparse_indices", "required int32 element;"));
+        columns.push(list("sparse_values", float));
+    }
+    if outputs.multi_vector {
+        columns.push(list("colbert_embedding", &list("element", float)));
+    }
+    format!("message embeddings {{ {} }}", columns.join(" "))
+}
+
+/// Numbers are seldom equal, so that a dictionary gains nothing; their bytes, sorted by place, are alike.
+fn properties(schema: &TypePtr) -> WriterProperties {
+    let described = SchemaDescriptor::new(Arc::clone(schema));
+    let floats = described
+        .columns()
+        .iter()
+        .filter(|column| column.physical_type() == parquet::basic::Type::FLOAT);
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_compression(Compression::ZSTD(ZstdLevel::default()));
+    let properties = floats.fold(properties, |properties, column| {
+        properties.set_column_encoding(column.path().clone(), Encoding::BYTE_STREAM_SPLIT)
+    });
+    properties.build()
+}
+
+/// How numbers are spread over rows: what is there of each, and which begin a row. None of a column with one in each.
+///
+/// Source: Parquet's documentation, "Nested Encoding" (Dremel's levels).
+#[derive(Default)]
+struct Levels {
+    definition: Option<Vec<i16>>,
+    repetition: Option<Vec<i16>>,
+}
+
+impl Levels {
+    /// Lists of so many numbers.
+    fn of_lists(lengths: impl Iterator<Item = usize>) -> Self {
+        let (mut definition, mut repetition) = (Vec::new(), Vec::new());
+        for n in lengths {
+            let one_at_least = n.max(1);
+            definition.extend(std::iter::repeat_n(i16::from(n > 0), one_at_least));
+            repetition.push(0);
+            repetition.extend(std::iter::repeat_n(1, one_at_least - 1));
+        }
+        Self {
+            definition: Some(definition),
+            repetition: Some(repetition),
+        }
+    }
+
+    /// Lists of so many rows of a width, which is not 0.
+    fn of_rows(shapes: impl Iterator<Item = (usize, usize)>) -> Self {
+        let (mut definition, mut repetition) = (Vec::new(), Vec::new());
+        for (rows, width) in shapes {
+            if rows == 0 {
+                definition.push(0);
+                repetition.push(0);
+            }
+            definition.extend(std::iter::repeat_n(2, rows * width));
+            for row in 0..rows {
+                repetition.push(i16::from(row > 0));
+                repetition.extend(std::iter::repeat_n(2, width - 1));
+            }
+        }
+        Self {
+            definition: Some(definition),
+            repetition: Some(repetition),
+        }
+    }
+}
+
+fn column<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, File>,
+    values: &[T::T],
+    levels: &Levels,
+) -> anyhow::Result<()> {
+    let Some(mut column) = group.next_column()? else {
+        anyhow::bail!("the schema has too few columns");
+    };
+    let (definition, repetition) = (levels.definition.as_deref(), levels.repetition.as_deref());
+    column
+        .typed::<T>()
+        .write_batch(values, definition, repetition)?;
+    Ok(column.close()?)
+}
