@@ -32,7 +32,7 @@ use crate::{
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A configured server, not yet listening.
-pub struct App {
+pub(crate) struct App {
     config: Config,
     surroundings: Surroundings,
     source: Source,
@@ -47,7 +47,7 @@ impl App {
     ///
     /// # Errors
     /// Every problem, in one message.
-    pub fn build(config: Config, source: Source) -> anyhow::Result<Self> {
+    pub(crate) fn build(config: Config, source: Source) -> anyhow::Result<Self> {
         let problems: Vec<String> = folder_problems(&config);
         if !problems.is_empty()
             && (problems.len() == config.models.len() || config.server.require_all_models)
@@ -75,7 +75,7 @@ impl App {
     ///
     /// # Errors
     /// Every plugin that cannot be loaded: without one of them, requests would not be what they are meant to be.
-    pub async fn load_plugins(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn load_plugins(&mut self) -> anyhow::Result<()> {
         let (plugins, configs) = (Arc::clone(&self.plugins), self.config.plugins.clone());
         self.stamps = Some(stamps(&configs));
         let loading = tokio::task::spawn_blocking(move || plugins.load(&configs));
@@ -89,7 +89,11 @@ impl App {
     ///
     /// # Errors
     /// When no model can be loaded (or not all, where all are required), or requests had to be cut off at the end.
-    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<()> {
         let metrics = self.metrics.clone();
         let mut hangups = signal(SignalKind::hangup()).context("no signal handler")?;
         let gateway = Arc::new(Gateway {
@@ -228,7 +232,7 @@ impl App {
 
 /// What plugins need of the gateway.
 #[must_use]
-pub fn plugin_surroundings(
+pub(crate) fn plugin_surroundings(
     config: &Config,
     environment: &Environment,
     metrics: &Metrics,
@@ -247,7 +251,7 @@ pub fn plugin_surroundings(
 ///
 /// # Errors
 /// Every problem, in one message.
-pub fn check_plugins(
+pub(crate) fn check_plugins(
     config: &Config,
     plugins: &Plugins,
     mut problems: Vec<String>,

@@ -1,7 +1,7 @@
 //! The command line.
 
 #[cfg(feature = "tools")]
-pub mod tools;
+pub(crate) mod tools;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -33,6 +33,9 @@ pub struct Cli {
     /// Listen here instead of server.listen, such as 0.0.0.0:9100.
     #[arg(short, long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+    /// Write the port that is listened on to this file, once it is (with --listen 127.0.0.1:0, the system chooses one).
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -146,11 +149,14 @@ pub struct BenchPluginArgs {
 }
 
 /// Arguments of `serve`.
-#[derive(Clone, Copy, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
     /// Listen here instead of server.listen, such as 0.0.0.0:9100.
     #[arg(short, long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+    /// Write the port that is listened on to this file, once it is.
+    #[arg(long, value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
 }
 
 /// Arguments of `check`.

@@ -8,7 +8,7 @@ use embedgate_plugin_host::{Head, Plugins};
 use embedgate_request::{Error, ErrorKind, HashKey, Identity, KeyHash, Limits, Principal, Route};
 
 /// Finds the principal behind a request.
-pub struct Authenticator {
+pub(crate) struct Authenticator {
     access: ArcSwap<Access>,
     plugins: Arc<Plugins>,
     /// Keys the hashes by which plain keys are found, so that nobody can make two keys of one place.
@@ -35,7 +35,7 @@ struct Known {
 impl Authenticator {
     /// Takes the keys from the configuration.
     #[must_use]
-    pub fn new(config: &AuthConfig, plugins: Arc<Plugins>) -> Self {
+    pub(crate) fn new(config: &AuthConfig, plugins: Arc<Plugins>) -> Self {
         let hash_key = HashKey::random();
         Self {
             access: ArcSwap::from_pointee(Access::new(config, &hash_key, None)),
@@ -45,7 +45,7 @@ impl Authenticator {
     }
 
     /// Takes other keys and limits. Requests that were let in stay in.
-    pub fn reload(&self, config: &AuthConfig) {
+    pub(crate) fn reload(&self, config: &AuthConfig) {
         let before = self.access.load_full();
         let access = Access::new(config, &self.hash_key, Some(&before.limits));
         self.access.store(Arc::new(access));
@@ -54,7 +54,7 @@ impl Authenticator {
 
     /// Whether anybody may come in.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.access.load().mode == Some(AuthMode::None) && !self.plugins.has_authenticators()
     }
 
@@ -63,7 +63,7 @@ impl Authenticator {
     /// # Errors
     /// Unauthenticated where no key is known and no plugin knows the caller; a plugin's refusal; Unavailable where a
     /// plugin that is asked fails.
-    pub async fn authenticate(
+    pub(crate) async fn authenticate(
         &self,
         route: Option<Route>,
         authorization: Option<&[u8]>,

@@ -6,11 +6,11 @@
 //! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread, `interlude` what it does
 //! while a long batch rests, and `replica` starts it again when it is lost.
 
-pub mod cost;
+pub(crate) mod cost;
 mod dispatch;
 mod interlude;
 mod load;
-pub mod queue;
+pub(crate) mod queue;
 mod replica;
 mod row;
 mod urgent;
@@ -36,10 +36,10 @@ use self::{
     queue::{BatchQueue, Budget},
     replica::{Health, Replica},
 };
-pub use self::{load::Admission, replica::Reload, row::Row, urgent::Urgent};
+pub(crate) use self::{load::Admission, replica::Reload, row::Row, urgent::Urgent};
 
 /// One sequence to run.
-pub struct Work {
+pub(crate) struct Work {
     /// Token ids, special tokens included.
     pub ids: Vec<u32>,
     /// The segment of each token; empty where all are 0.
@@ -97,7 +97,7 @@ impl Entry {
 
 /// What a queue is made with.
 #[derive(Clone, Copy, Debug)]
-pub struct BatcherConfig {
+pub(crate) struct BatcherConfig {
     /// Sequences that may wait or run at once.
     pub capacity: usize,
     /// How many of them may be bulk.
@@ -111,7 +111,7 @@ pub struct BatcherConfig {
 }
 
 /// The queue of one model, its task and the replicas of its backend.
-pub struct Batcher {
+pub(crate) struct Batcher {
     name: Arc<str>,
     entries: mpsc::Sender<Entry>,
     load: Arc<Load>,
@@ -137,7 +137,7 @@ impl Batcher {
     ///
     /// `reload` makes a backend like these when one is lost.
     #[must_use]
-    pub fn start(
+    pub(crate) fn start(
         name: &str,
         backends: Vec<Box<dyn Backend>>,
         reload: &Reload,
@@ -198,7 +198,7 @@ impl Batcher {
     ///
     /// # Errors
     /// `Overloaded` when they do not fit, or would wait beyond the deadline; `Unavailable` when no replica works.
-    pub fn admit(
+    pub(crate) fn admit(
         &self,
         tokens: &[usize],
         lane: Lane,
@@ -214,7 +214,7 @@ impl Batcher {
 
     /// How many sequences can ever be let in together.
     #[must_use]
-    pub fn most_at_once(&self, lane: Lane) -> usize {
+    pub(crate) fn most_at_once(&self, lane: Lane) -> usize {
         self.load.most_at_once(lane)
     }
 
@@ -248,7 +248,7 @@ impl Batcher {
     ///
     /// # Errors
     /// `Internal` when the backend fails on it; `Unavailable` when the backend is lost.
-    pub async fn embed(&self, work: Work) -> Result<Row, Error> {
+    pub(crate) async fn embed(&self, work: Work) -> Result<Row, Error> {
         // Dropped after the receiver: by then the entry counts as left.
         let mut leaving = TellIfLeft(Some(&self.left));
         let (reply, answer) = oneshot::channel();
@@ -302,19 +302,19 @@ impl Batcher {
 
     /// Whether a replica works.
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.health.working() > 0
     }
 
     /// Sequences that wait or run.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> usize {
         self.load.in_flight()
     }
 
     /// Ends the queue and waits for the batches in flight. Blocks; must be called within a tokio runtime, not on one of
     /// its own threads.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         let Self { entries, tasks, .. } = self;
         drop(entries);
         let runtime = tokio::runtime::Handle::current();

@@ -3,10 +3,10 @@
 //! What is kept is as the model gave it: cutting, normalizing and encoding come after. [`key`] makes the identities,
 //! [`value`] is what is kept, `flights` lets callers share what is being computed, [`mod@file`] outlives the process.
 
-pub mod file;
+pub(crate) mod file;
 mod flights;
-pub mod key;
-pub mod value;
+pub(crate) mod key;
+pub(crate) mod value;
 
 use std::{
     future::Future,
@@ -20,7 +20,7 @@ use embedgate_request::{Error, HashKey, Lane, Principal, VectorText};
 use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
 
 use self::{file::WarmFile, flights::Flights, key::KeyParts, value::Computed};
-pub use self::{
+pub(crate) use self::{
     flights::Flight,
     key::{CacheKey, Head, PerHead},
     value::CachedValue,
@@ -32,7 +32,7 @@ const ENTRY_OVERHEAD: usize = 200;
 
 /// A vector's text is known by the vector's key and what was done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TextKey {
+pub(crate) struct TextKey {
     /// The vector's.
     pub key: CacheKey,
     /// How it is written.
@@ -45,7 +45,7 @@ pub struct TextKey {
 
 /// The cache. Cheap to clone.
 #[derive(Clone)]
-pub struct EmbeddingCache(Arc<Inner>);
+pub(crate) struct EmbeddingCache(Arc<Inner>);
 
 struct Inner {
     /// None where the configuration gives it no memory.
@@ -63,7 +63,7 @@ impl EmbeddingCache {
     ///
     /// With a size of 0 nothing is kept in memory; equal inputs in flight share one computation all the same.
     #[must_use]
-    pub fn new(config: &CacheConfig, file: Option<WarmFile>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(config: &CacheConfig, file: Option<WarmFile>, metrics: &Metrics) -> Self {
         let hash_key = file
             .as_ref()
             .map_or_else(HashKey::random, WarmFile::hash_key);
@@ -84,24 +84,24 @@ impl EmbeddingCache {
     /// The key of one result. Principals have keys of their own unless the configuration says `shared`: the time of an
     /// answer tells whether somebody asked for that text before.
     #[must_use]
-    pub fn key(&self, principal: &Principal, parts: &KeyParts<'_>, head: Head) -> CacheKey {
+    pub(crate) fn key(&self, principal: &Principal, parts: &KeyParts<'_>, head: Head) -> CacheKey {
         let namespace = principal.namespace().filter(|_| !self.0.shared);
         CacheKey::new(&self.0.hash_key, namespace, parts, head)
     }
 
     /// The result, if it is in memory.
-    pub async fn get(&self, key: &CacheKey) -> Option<Arc<CachedValue>> {
+    pub(crate) async fn get(&self, key: &CacheKey) -> Option<Arc<CachedValue>> {
         self.0.memory.as_ref()?.get(key).await
     }
 
     /// Whether there is a file to look into.
     #[must_use]
-    pub fn has_file(&self) -> bool {
+    pub(crate) fn has_file(&self) -> bool {
         self.0.file.as_ref().is_some_and(WarmFile::is_on)
     }
 
     /// The results that are in the file, in the order of the keys. They are in memory afterwards.
-    pub async fn get_from_file(&self, keys: Vec<CacheKey>) -> Vec<Option<Arc<CachedValue>>> {
+    pub(crate) async fn get_from_file(&self, keys: Vec<CacheKey>) -> Vec<Option<Arc<CachedValue>>> {
         let n = keys.len();
         let Some(file) = self.0.file.as_ref().filter(|file| file.is_on()) else {
             return vec![None; n];
@@ -120,7 +120,7 @@ impl EmbeddingCache {
 
     /// What is being computed under this key, if anything is.
     #[must_use]
-    pub fn join(&self, key: &CacheKey, lane: Lane) -> Option<Flight> {
+    pub(crate) fn join(&self, key: &CacheKey, lane: Lane) -> Option<Flight> {
         self.0.flights.join(key, lane)
     }
 
@@ -128,7 +128,7 @@ impl EmbeddingCache {
     ///
     /// The work goes on as long as somebody waits for it: whoever begins it may leave, and when all have left it is
     /// dropped. An error goes to all who wait, and nothing is kept.
-    pub fn start<F>(
+    pub(crate) fn start<F>(
         &self,
         keys: PerHead<CacheKey>,
         lane: Lane,
@@ -177,12 +177,12 @@ impl EmbeddingCache {
     }
 
     /// The text of a vector, if it is kept.
-    pub async fn get_text(&self, key: &TextKey) -> Option<Arc<str>> {
+    pub(crate) async fn get_text(&self, key: &TextKey) -> Option<Arc<str>> {
         self.0.texts.as_ref()?.get(key).await
     }
 
     /// The text of a vector that was asked for before; `render` makes it where it is not kept yet.
-    pub async fn text(&self, key: TextKey, render: impl FnOnce() -> Arc<str>) -> Arc<str> {
+    pub(crate) async fn text(&self, key: TextKey, render: impl FnOnce() -> Arc<str>) -> Arc<str> {
         let Some(texts) = &self.0.texts else {
             return render();
         };
@@ -196,7 +196,7 @@ impl EmbeddingCache {
 
     /// Entries and bytes in memory, about.
     #[must_use]
-    pub async fn size(&self) -> (u64, u64) {
+    pub(crate) async fn size(&self) -> (u64, u64) {
         // What was put in or left a moment ago is counted only when the cache has tidied up.
         if let Some(memory) = &self.0.memory {
             memory.run_pending_tasks().await;
@@ -208,7 +208,7 @@ impl EmbeddingCache {
     }
 
     /// Writes what the file does not have yet.
-    pub async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         if let Some(file) = &self.0.file {
             file.flush().await;
         }

@@ -12,6 +12,7 @@ mod key;
 mod plugin;
 
 use std::{
+    fs,
     io::{self, Write},
     path::Path,
 };
@@ -37,7 +38,7 @@ use crate::{
 /// Exit code for a bad command line (`EX_USAGE` of sysexits.h).
 pub const BAD_USAGE: u8 = 64;
 /// Exit code for a bad configuration (`EX_CONFIG` of sysexits.h).
-pub const BAD_CONFIG: u8 = 78;
+pub(crate) const BAD_CONFIG: u8 = 78;
 
 /// Why a command failed: the exit code depends on it.
 enum Failure {
@@ -68,15 +69,13 @@ impl From<anyhow::Error> for Failure {
 pub fn run(cli: Cli) -> u8 {
     let environment = Environment::current();
     let config = cli.config.as_deref();
+    let serve_args = |args: ServeArgs| ServeArgs {
+        listen: args.listen.or(cli.listen),
+        port_file: args.port_file.or(cli.port_file),
+    };
     let result = match cli.command {
-        None => serve(config, ServeArgs { listen: cli.listen }, &environment),
-        Some(Command::Serve(args)) => serve(
-            config,
-            ServeArgs {
-                listen: args.listen.or(cli.listen),
-            },
-            &environment,
-        ),
+        None => serve(config, &serve_args(ServeArgs::default()), &environment),
+        Some(Command::Serve(args)) => serve(config, &serve_args(args), &environment),
         Some(Command::Check(args)) => check(config, &args, &environment),
         Some(Command::Embed(args)) => embed::run(config, &args, &environment),
         Some(Command::Convert(args)) => convert::run(&args, &environment),
@@ -105,7 +104,7 @@ pub fn run(cli: Cli) -> u8 {
     code
 }
 
-fn serve(file: Option<&Path>, args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
+fn serve(file: Option<&Path>, args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
     let mut config = Config::load(file, environment)?;
     if let Some(listen) = args.listen {
         config.server.listen = listen;
@@ -130,11 +129,31 @@ fn serve(file: Option<&Path>, args: ServeArgs, environment: &Environment) -> Res
                 return Ok(());
             }
         }
+        if let Some(file) = &args.port_file {
+            write_port(file, &listener)?;
+        }
         Ok(app.serve(listener, shutdown).await?)
     });
     // What still loads or runs ends with the process: dropping the runtime would wait for it.
     runtime.shutdown_background();
     served
+}
+
+/// Writes the port at once: who reads the file finds nothing or all of it.
+fn write_port(file: &Path, listener: &TcpListener) -> anyhow::Result<()> {
+    let address = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    let line = format!("{}\n", address.port());
+    // A pipe or a terminal cannot be replaced.
+    let written = if file.metadata().is_ok_and(|found| !found.is_file()) {
+        fs::write(file, line)
+    } else {
+        let mut fresh = file.as_os_str().to_owned();
+        fresh.push(".new");
+        fs::write(&fresh, line).and_then(|()| fs::rename(&fresh, file))
+    };
+    written.with_context(|| format!("--port-file {}: cannot be written", file.display()))
 }
 
 fn listen_error(address: std::net::SocketAddr, error: &io::Error) -> anyhow::Error {

@@ -15,7 +15,7 @@ use embedgate_request::{
 use futures_util::future::try_join_all;
 
 use self::{finish::Finish, inputs::Prepared};
-pub use self::{
+pub(crate) use self::{
     preprocess::Preprocessed,
     rerank::{Length, Ranking},
 };
@@ -30,7 +30,7 @@ use crate::{
 const PREPARE_ELSEWHERE: usize = 512 << 10;
 
 /// The service behind every dialect.
-pub struct Embedder {
+pub(crate) struct Embedder {
     registry: ModelRegistry,
     cache: EmbeddingCache,
     max_inputs: usize,
@@ -41,7 +41,7 @@ type Values = PerHead<Arc<CachedValue>>;
 impl Embedder {
     /// Puts the service together.
     #[must_use]
-    pub fn new(registry: ModelRegistry, cache: EmbeddingCache, max_inputs: usize) -> Self {
+    pub(crate) fn new(registry: ModelRegistry, cache: EmbeddingCache, max_inputs: usize) -> Self {
         Self {
             registry,
             cache,
@@ -51,7 +51,7 @@ impl Embedder {
 
     /// The models.
     #[must_use]
-    pub fn registry(&self) -> &ModelRegistry {
+    pub(crate) fn registry(&self) -> &ModelRegistry {
         &self.registry
     }
 
@@ -59,7 +59,11 @@ impl Embedder {
     ///
     /// # Errors
     /// As [`ModelRegistry::resolve`]; and Forbidden where it is not the caller's.
-    pub fn model(&self, principal: &Principal, name: Option<&str>) -> Result<&Arc<Model>, Error> {
+    pub(crate) fn model(
+        &self,
+        principal: &Principal,
+        name: Option<&str>,
+    ) -> Result<&Arc<Model>, Error> {
         let model = self.registry.resolve(name)?;
         if principal.may_use(model.names()) {
             return Ok(model);
@@ -72,7 +76,11 @@ impl Embedder {
     ///
     /// # Errors
     /// As [`ModelRegistry::resolve`].
-    pub fn shown_model(&self, principal: &Principal, name: &str) -> Result<&Arc<Model>, Error> {
+    pub(crate) fn shown_model(
+        &self,
+        principal: &Principal,
+        name: &str,
+    ) -> Result<&Arc<Model>, Error> {
         let model = self.registry.resolve(Some(name))?;
         if principal.may_use(model.names()) {
             return Ok(model);
@@ -82,12 +90,12 @@ impl Embedder {
 
     /// The cache.
     #[must_use]
-    pub fn cache(&self) -> &EmbeddingCache {
+    pub(crate) fn cache(&self) -> &EmbeddingCache {
         &self.cache
     }
 
     /// Ends every model's queue and joins its workers. Blocks for the batches in flight.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.registry.stop();
     }
 
@@ -95,7 +103,7 @@ impl Embedder {
     ///
     /// # Errors
     /// Whatever a caller can be told; `DeadlineExceeded` when the time is over. Dropping the future drops the work.
-    pub async fn embed(
+    pub(crate) async fn embed(
         &self,
         ctx: &RequestContext,
         request: Preprocessed,

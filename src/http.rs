@@ -2,9 +2,9 @@
 //!
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
-pub mod body;
+pub(crate) mod body;
 mod cohere;
-pub mod connection;
+pub(crate) mod connection;
 mod context;
 mod dense;
 mod dialect;
@@ -48,7 +48,7 @@ use self::{dialect::Dialect, routes::Place};
 use crate::{auth::Authenticator, embed::Embedder, shutdown::Shutdown};
 
 /// What handlers share.
-pub struct Gateway {
+pub(crate) struct Gateway {
     /// `[server]`.
     pub config: ServerConfig,
     /// Asked before anything of a request is read.
@@ -72,7 +72,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Unavailable before that, and while draining.
-    pub fn embedder(&self) -> Result<&Embedder, Error> {
+    pub(crate) fn embedder(&self) -> Result<&Embedder, Error> {
         use crate::shutdown::Stage;
         let second = std::time::Duration::from_secs(1);
         if self.shutdown.stage() != Stage::Running {
@@ -93,7 +93,7 @@ impl Gateway {
 type State = axum::extract::State<Arc<Gateway>>;
 
 /// All routes.
-pub fn router(gateway: Arc<Gateway>) -> Router {
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let cors = cors(&gateway.config.cors_origins);
     let routes = routes::router().with_state(Arc::clone(&gateway));
     let routes = routes.layer(axum::middleware::from_fn_with_state(gateway, around));

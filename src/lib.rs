@@ -8,18 +8,24 @@
 //!
 //! ARCHITECTURE.md has the map and the invariants.
 
-pub mod app;
-pub mod args;
-pub mod auth;
-pub mod batch;
-pub mod cache;
-pub mod commands;
-pub mod embed;
-pub mod http;
-pub mod model;
-pub mod offload;
-pub mod reload;
-pub mod shutdown;
-pub mod telemetry;
+mod app;
+mod args;
+mod auth;
+mod batch;
+mod cache;
+mod commands;
+mod embed;
+mod http;
+mod model;
+mod offload;
+mod reload;
+mod shutdown;
+mod telemetry;
 #[cfg(test)]
 mod testing;
+
+pub use self::{
+    args::Cli,
+    commands::{BAD_USAGE, run},
+    model::tokenizer::{TextTokenizer, Token, Tokenized},
+};

@@ -3,19 +3,15 @@
 use std::io::Write;
 
 use clap::Parser;
-use embedgate::{args::Cli, commands};
+use embedgate::{BAD_USAGE, Cli};
 
 fn main() -> ! {
     let code = match Cli::try_parse() {
-        Ok(cli) => commands::run(cli),
+        Ok(cli) => embedgate::run(cli),
         Err(error) => {
             // Help and version are asked for; anything else is a mistake. An error means that nobody reads.
             drop(error.print());
-            if error.use_stderr() {
-                commands::BAD_USAGE
-            } else {
-                0
-            }
+            if error.use_stderr() { BAD_USAGE } else { 0 }
         }
     };
     // An error means that nobody reads.

@@ -1,15 +1,15 @@
 //! Models by name: what is loaded, what could not be, and who answers when no model is named.
 
-pub mod calibrate;
-pub mod engine;
-pub mod fingerprint;
+pub(crate) mod calibrate;
+pub(crate) mod engine;
+pub(crate) mod fingerprint;
 mod kept;
-pub mod load;
+pub(crate) mod load;
 mod memory;
-pub mod prompts;
+pub(crate) mod prompts;
 mod replicas;
-pub mod surroundings;
-pub mod tokenizer;
+pub(crate) mod surroundings;
+pub(crate) mod tokenizer;
 
 use std::{
     collections::HashMap,
@@ -32,7 +32,7 @@ use self::{
 use crate::batch::Batcher;
 
 /// A model that is loaded and serves.
-pub struct Model {
+pub(crate) struct Model {
     /// Its name in the configuration.
     pub name: String,
     /// Facts of the loaded backend.
@@ -108,14 +108,14 @@ impl Model {
     }
 
     /// Its name and its aliases.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         let aliases = self.config.aliases.iter().map(String::as_str);
         std::iter::once(self.name.as_str()).chain(aliases)
     }
 
     /// The model's queue.
     #[must_use]
-    pub fn batcher(&self) -> &Batcher {
+    pub(crate) fn batcher(&self) -> &Batcher {
         &self.batcher
     }
 
@@ -123,7 +123,7 @@ impl Model {
     ///
     /// # Errors
     /// Unavailable when the model is shutting down; `InvalidRequest` when the tokenizer refuses the text.
-    pub async fn tokenize(
+    pub(crate) async fn tokenize(
         &self,
         prompt: &str,
         input: &Input,
@@ -146,7 +146,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::tokenize`].
-    pub async fn tokenize_query(&self, query: String, lane: Lane) -> Result<Query, Error> {
+    pub(crate) async fn tokenize_query(&self, query: String, lane: Lane) -> Result<Query, Error> {
         self.tokenizing.encode_query(Arc::new(query), lane).await
     }
 
@@ -154,7 +154,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::tokenize`].
-    pub async fn tokenize_pair(
+    pub(crate) async fn tokenize_pair(
         &self,
         query: &Arc<Query>,
         text: Arc<String>,
@@ -173,7 +173,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::tokenize`].
-    pub async fn parts(
+    pub(crate) async fn parts(
         &self,
         text: &Arc<String>,
         cutting: Cutting,
@@ -186,7 +186,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::tokenize`].
-    pub async fn room_behind(&self, prompt: Arc<str>, lane: Lane) -> Result<usize, Error> {
+    pub(crate) async fn room_behind(&self, prompt: Arc<str>, lane: Lane) -> Result<usize, Error> {
         let bytes = prompt.len();
         let count =
             move |tokenizer: &TextTokenizer, _: &dyn Fn() -> bool| tokenizer.room_behind(&prompt);
@@ -200,7 +200,7 @@ impl Model {
         clippy::cast_sign_loss,
         reason = "a length times a small positive number"
     )]
-    pub fn estimate_tokens(&self, input: &Input) -> usize {
+    pub(crate) fn estimate_tokens(&self, input: &Input) -> usize {
         let n = match input {
             Input::Text(text) => (text.len() as f64 * self.token_ratio.get()) as usize,
             Input::Tokens(ids) => ids.len(),
@@ -211,7 +211,7 @@ impl Model {
     /// How many tokens an input counts for where memory is reserved for results by token: the estimate follows whatever
     /// texts came lately, and nobody shall bring it near 0.
     #[must_use]
-    pub fn reserve_tokens(&self, input: &Input) -> usize {
+    pub(crate) fn reserve_tokens(&self, input: &Input) -> usize {
         let least = match input {
             Input::Text(text) => text.len() / 4 + 4,
             Input::Tokens(ids) => ids.len(),
@@ -224,7 +224,7 @@ impl Model {
     ///
     /// # Errors
     /// `InvalidRequest` that says what it gives.
-    pub fn check_outputs(&self, outputs: Outputs) -> Result<(), Error> {
+    pub(crate) fn check_outputs(&self, outputs: Outputs) -> Result<(), Error> {
         if self.info.outputs.contains(outputs) {
             return Ok(());
         }
@@ -239,7 +239,7 @@ impl Model {
     ///
     /// # Errors
     /// `InvalidRequest` that says what is allowed.
-    pub fn check_dimensions(&self, dimensions: Option<usize>) -> Result<(), Error> {
+    pub(crate) fn check_dimensions(&self, dimensions: Option<usize>) -> Result<(), Error> {
         let own = self.info.dimensions;
         match dimensions {
             Some(n) if n > own => {
@@ -262,7 +262,7 @@ impl Model {
 }
 
 /// A configured model.
-pub enum Entry {
+pub(crate) enum Entry {
     /// It serves.
     Loaded(Arc<Model>),
     /// It could not be loaded; callers get the reason.
@@ -277,7 +277,7 @@ pub enum Entry {
 impl Entry {
     /// The model's name in the configuration.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Loaded(model) => &model.name,
             Self::Failed { name, .. } => name,
@@ -286,7 +286,7 @@ impl Entry {
 }
 
 /// All configured models.
-pub struct ModelRegistry {
+pub(crate) struct ModelRegistry {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
     default: Option<usize>,
@@ -296,7 +296,7 @@ impl ModelRegistry {
     /// The model that reranks where none is named: the default one if it is a cross-encoder, else the only cross-encoder
     /// there is. None: the default model.
     #[must_use]
-    pub fn reranker(&self) -> Option<&str> {
+    pub(crate) fn reranker(&self) -> Option<&str> {
         let scores = |model: &&Arc<Model>| model.info.outputs.score;
         if self.resolve(None).is_ok_and(|model| scores(&model)) {
             return None;
@@ -308,7 +308,7 @@ impl ModelRegistry {
 
     /// Registers the models under their names and aliases.
     #[must_use]
-    pub fn new(entries: Vec<(Entry, Vec<String>)>, default: Option<&str>) -> Self {
+    pub(crate) fn new(entries: Vec<(Entry, Vec<String>)>, default: Option<&str>) -> Self {
         let mut by_name = HashMap::new();
         let mut list = Vec::new();
         for (i, (entry, aliases)) in entries.into_iter().enumerate() {
@@ -326,12 +326,12 @@ impl ModelRegistry {
 
     /// All models in the order of the configuration.
     #[must_use]
-    pub fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// The models that serve.
-    pub fn loaded(&self) -> impl Iterator<Item = &Arc<Model>> {
+    pub(crate) fn loaded(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Loaded(model) => Some(model),
             Entry::Failed { .. } => None,
@@ -342,7 +342,7 @@ impl ModelRegistry {
     ///
     /// # Errors
     /// `ModelNotFound` that lists the names; `Unavailable` with the reason when the model could not be loaded.
-    pub fn resolve(&self, name: Option<&str>) -> Result<&Arc<Model>, Error> {
+    pub(crate) fn resolve(&self, name: Option<&str>) -> Result<&Arc<Model>, Error> {
         let named = name.and_then(|name| self.by_name.get(name).copied());
         let index = match (named, name) {
             (Some(index), _) => index,
@@ -365,7 +365,7 @@ impl ModelRegistry {
     }
 
     /// Ends every model's queue and joins its worker. Blocks for the batches in flight.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         for entry in self.entries {
             // A model that somebody still holds ends when they let go of it.
             if let Entry::Loaded(model) = entry
@@ -378,7 +378,7 @@ impl ModelRegistry {
 
     /// Makes the error of a name that no model has.
     #[must_use]
-    pub fn not_found(&self, name: &str) -> Error {
+    pub(crate) fn not_found(&self, name: &str) -> Error {
         // A name is the client's text: long ones are cut, so that the answer stays short.
         let shown: String = name.chars().take(100).collect();
         let message = format!(

@@ -6,7 +6,7 @@ use embedgate_request::Error;
 ///
 /// # Errors
 /// Internal when the work panics elsewhere; here a panic goes on as one.
-pub async fn run_if<T: Send + 'static>(
+pub(crate) async fn run_if<T: Send + 'static>(
     heavy: bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {

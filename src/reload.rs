@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the configuration came from, to read it again.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub(crate) struct Source {
     /// The file that was named.
     pub file: Option<PathBuf>,
     /// The process's environment.
@@ -31,13 +31,13 @@ impl Source {
     ///
     /// # Errors
     /// Every problem with it.
-    pub fn load(&self) -> Result<Config, ConfigError> {
+    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.file.as_deref(), &self.environment)
     }
 }
 
 /// What can be exchanged while the gateway serves.
-pub struct Reloader {
+pub(crate) struct Reloader {
     /// Where a new configuration comes from.
     pub source: Source,
     /// The configuration in force.
@@ -51,7 +51,7 @@ pub struct Reloader {
 impl Reloader {
     /// Reloads on each signal and for each changed file, until the shutdown begins. Keys are reloaded at once, even while
     /// plugins are being loaded.
-    pub async fn watch(
+    pub(crate) async fn watch(
         mut self,
         authenticator: &Authenticator,
         hangups: &mut Signal,

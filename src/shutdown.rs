@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 /// Where the process is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Serving.
     Running,
     /// Requests in flight finish; new ones are refused.
@@ -15,12 +15,12 @@ pub enum Stage {
 
 /// Tells everybody what stage it is. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<Stage>);
+pub(crate) struct Shutdown(watch::Receiver<Stage>);
 
 impl Shutdown {
     /// Makes a handle that moves the stage, and what follows it.
     #[must_use]
-    pub fn manual() -> (watch::Sender<Stage>, Self) {
+    pub(crate) fn manual() -> (watch::Sender<Stage>, Self) {
         let (tx, rx) = watch::channel(Stage::Running);
         (tx, Self(rx))
     }
@@ -29,7 +29,7 @@ impl Shutdown {
     ///
     /// # Errors
     /// When the system gives no signal handler.
-    pub fn on_signals() -> std::io::Result<Self> {
+    pub(crate) fn on_signals() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let (tx, shutdown) = Self::manual();
         let (mut terminate, mut interrupt) = (
@@ -53,12 +53,12 @@ impl Shutdown {
 
     /// The stage now.
     #[must_use]
-    pub fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> Stage {
         *self.0.borrow()
     }
 
     /// Waits until the stage is reached or passed.
-    pub async fn reached(&self, stage: Stage) {
+    pub(crate) async fn reached(&self, stage: Stage) {
         let mut stages = self.0.clone();
         // An error means that nobody can move the stage any more: then it is never reached.
         if stages.wait_for(|now| *now >= stage).await.is_err() {

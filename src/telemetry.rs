@@ -14,7 +14,7 @@ use tracing_subscriber::{
 };
 
 /// Starts logging. Does nothing when logging has been started already.
-pub fn init(config: &LogConfig) {
+pub(crate) fn init(config: &LogConfig) {
     if lines::is_started() {
         return;
     }
@@ -71,7 +71,7 @@ fn writer() -> BoxMakeWriter {
 
 /// Waits until what was logged is written, but no longer than a moment where nobody reads it; says whether it is. To be called
 /// before the process ends.
-pub fn flush() -> bool {
+pub(crate) fn flush() -> bool {
     lines::flush()
 }
 

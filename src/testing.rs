@@ -249,7 +249,7 @@ fn model(
         capacity: config.queue_capacity,
         bulk_capacity: config.queue_capacity,
         budget: setup.budget,
-        cost: CostModel::flat(layout, setup.tokens_per_second),
+        cost: CostModel::new(layout, [0.0, 1.0 / setup.tokens_per_second, 0.0]),
         tokens_per_second: setup.tokens_per_second,
     };
     Model::assemble(

@@ -9,7 +9,7 @@ const LEARNING_RATE: f64 = 0.1;
 
 /// The size of a batch, in the terms that its cost depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// Number of sequences.
     pub n: usize,
     /// Tokens of the longest.
@@ -23,7 +23,7 @@ pub struct Shape {
 impl Shape {
     /// The shape with one more sequence of so many tokens.
     #[must_use]
-    pub fn with(self, length: usize) -> Self {
+    pub(crate) fn with(self, length: usize) -> Self {
         Self {
             n: self.n + 1,
             longest: self.longest.max(length),
@@ -34,7 +34,7 @@ impl Shape {
 
     /// Tokens that the backend computes: with padding, where it pads.
     #[must_use]
-    pub fn computed_tokens(self, layout: Layout) -> usize {
+    pub(crate) fn computed_tokens(self, layout: Layout) -> usize {
         match layout {
             Layout::Padded => self.longest * self.n,
             Layout::Packed => self.tokens,
@@ -57,7 +57,7 @@ impl FromIterator<usize> for Shape {
 
 /// Predicts the seconds of a batch: `fixed + per_token * tokens + per_square * squares`, all of computed tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CostModel {
+pub(crate) struct CostModel {
     layout: Layout,
     fixed: f64,
     per_token: f64,
@@ -67,21 +67,9 @@ pub struct CostModel {
 }
 
 impl CostModel {
-    /// Makes a model without a measurement: so many tokens a second, whatever the shape.
-    #[must_use]
-    pub fn flat(layout: Layout, tokens_per_second: f64) -> Self {
-        Self {
-            layout,
-            fixed: 0.0,
-            per_token: 1.0 / tokens_per_second,
-            per_square: 0.0,
-            scale: 1.0,
-        }
-    }
-
     /// Makes a model of known coefficients, in seconds.
     #[must_use]
-    pub fn new(layout: Layout, [fixed, per_token, per_square]: [f64; 3]) -> Self {
+    pub(crate) fn new(layout: Layout, [fixed, per_token, per_square]: [f64; 3]) -> Self {
         Self {
             layout,
             fixed,
@@ -92,8 +80,8 @@ impl CostModel {
     }
 
     /// The coefficients `fixed`, `per_token`, `per_square` in seconds.
-    #[must_use]
-    pub fn coefficients(&self) -> [f64; 3] {
+    #[cfg(test)]
+    fn coefficients(&self) -> [f64; 3] {
         [self.fixed, self.per_token, self.per_square]
     }
 
@@ -101,7 +89,7 @@ impl CostModel {
     ///
     /// Without a measurement it is 1 ms a token.
     #[must_use]
-    pub fn fit(layout: Layout, measured: &[(Shape, f64)]) -> Self {
+    pub(crate) fn fit(layout: Layout, measured: &[(Shape, f64)]) -> Self {
         let rows: Vec<([f64; 3], f64)> = measured
             .iter()
             .filter(|(_, seconds)| *seconds > 0.0)
@@ -133,7 +121,7 @@ impl CostModel {
 
     /// The seconds that a batch of this shape is predicted to take.
     #[must_use]
-    pub fn seconds(&self, shape: Shape) -> f64 {
+    pub(crate) fn seconds(&self, shape: Shape) -> f64 {
         let tokens = shape.computed_tokens(self.layout) as f64;
         let squares = shape.computed_squares(self.layout) as f64;
         self.scale * (self.fixed + self.per_token * tokens + self.per_square * squares)
@@ -141,7 +129,7 @@ impl CostModel {
 
     /// Tokens of the longest sequence that alone is predicted to take no longer; 1 where even that one does.
     #[must_use]
-    pub fn longest_within(&self, seconds: f64) -> usize {
+    pub(crate) fn longest_within(&self, seconds: f64) -> usize {
         let fits = |tokens: usize| self.seconds(Shape::default().with(tokens)) <= seconds;
         // No model takes a sequence of so many tokens.
         let (mut fitting, mut above) = (1_usize, 1_usize << 20);
@@ -158,12 +146,12 @@ impl CostModel {
 
     /// How the batch lies in memory.
     #[must_use]
-    pub fn layout(&self) -> Layout {
+    pub(crate) fn layout(&self) -> Layout {
         self.layout
     }
 
     /// Learns from a batch that took so many seconds.
-    pub fn observe(&mut self, shape: Shape, seconds: f64) {
+    pub(crate) fn observe(&mut self, shape: Shape, seconds: f64) {
         let predicted = self.seconds(shape);
         if predicted > 0.0 && seconds.is_finite() {
             // One strange batch, such as one during which the machine slept, must not count for more than others.
@@ -276,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_scale_follows_what_batches_take() {
-        let mut model = CostModel::flat(Layout::Packed, 1000.0);
+        let mut model = CostModel::new(Layout::Packed, [0.0, 1e-3, 0.0]);
         let shape: Shape = [100].into_iter().collect();
         for _ in 0..200 {
             model.observe(shape, 0.3);

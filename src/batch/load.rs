@@ -195,7 +195,7 @@ struct Counted {
 }
 
 /// Leave to put one sequence into the queue, and the bound on how many there are. Dropping it gives it back.
-pub struct Admission {
+pub(crate) struct Admission {
     counted: Counted,
     load: Arc<Load>,
     _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
@@ -204,7 +204,7 @@ pub struct Admission {
 impl Admission {
     /// The lane that it was given for.
     #[must_use]
-    pub fn lane(&self) -> Lane {
+    pub(crate) fn lane(&self) -> Lane {
         self.counted.lane
     }
 

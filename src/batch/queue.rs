@@ -22,7 +22,7 @@ const HAND_OVER_SECONDS: f64 = 0.000_2;
 
 /// What bounds a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Most computed tokens in one batch.
     pub max_batch_tokens: usize,
     /// Longest batch while queries are about, in predicted seconds.
@@ -112,7 +112,7 @@ impl<T> LaneQueue<T> {
 }
 
 /// Entries waiting for a backend.
-pub struct BatchQueue<T> {
+pub(crate) struct BatchQueue<T> {
     lanes: [LaneQueue<T>; 2],
     budget: Budget,
     cost: CostModel,
@@ -128,7 +128,7 @@ pub struct BatchQueue<T> {
 impl<T> BatchQueue<T> {
     /// Makes an empty queue for a backend of these costs, whose batches cannot pause.
     #[must_use]
-    pub fn new(budget: Budget, cost: CostModel) -> Self {
+    pub(crate) fn new(budget: Budget, cost: CostModel) -> Self {
         Self {
             lanes: [LaneQueue::default(), LaneQueue::default()],
             budget,
@@ -143,7 +143,7 @@ impl<T> BatchQueue<T> {
 
     /// The same for a backend whose batches can pause.
     #[must_use]
-    pub fn with_pauses(self) -> Self {
+    pub(crate) fn with_pauses(self) -> Self {
         Self {
             can_pause: true,
             ..self
@@ -152,7 +152,7 @@ impl<T> BatchQueue<T> {
 
     /// Most tokens of a sequence that goes beside a long batch; 0 where batches cannot pause.
     #[must_use]
-    pub fn most_beside(&self) -> usize {
+    pub(crate) fn most_beside(&self) -> usize {
         if self.can_pause {
             self.cost.longest_within(self.budget.max_batch_seconds)
         } else {
@@ -161,7 +161,7 @@ impl<T> BatchQueue<T> {
     }
 
     /// Puts an entry that was taken out, and not run, back where it was in its lane by age.
-    pub fn put_back(&mut self, lane: Lane, tokens: usize, since: f64, payload: T) {
+    pub(crate) fn put_back(&mut self, lane: Lane, tokens: usize, since: f64, payload: T) {
         self.arrivals += 1;
         let key = (tokens, self.arrivals);
         let LaneQueue { by_length, by_age } = self.lane(lane);
@@ -172,7 +172,7 @@ impl<T> BatchQueue<T> {
     }
 
     /// Adds an entry of so many tokens at the end of its lane.
-    pub fn push(&mut self, lane: Lane, tokens: usize, now: f64, payload: T) {
+    pub(crate) fn push(&mut self, lane: Lane, tokens: usize, now: f64, payload: T) {
         if lane == Lane::Query {
             self.last_query = now;
         }
@@ -187,29 +187,29 @@ impl<T> BatchQueue<T> {
 
     /// Whether nothing waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lanes.iter().all(|lane| lane.by_length.is_empty())
     }
 
     /// Entries that wait in a lane.
     #[must_use]
-    pub fn len(&self, lane: Lane) -> usize {
+    pub(crate) fn len(&self, lane: Lane) -> usize {
         self.lanes[lane as usize].by_length.len()
     }
 
     /// The costs, to learn from batches.
-    pub fn cost_mut(&mut self) -> &mut CostModel {
+    pub(crate) fn cost_mut(&mut self) -> &mut CostModel {
         &mut self.cost
     }
 
     /// Whether a batch was about as large as batches may be.
     #[must_use]
-    pub fn is_large(&self, shape: Shape) -> bool {
+    pub(crate) fn is_large(&self, shape: Shape) -> bool {
         shape.computed_tokens(self.cost.layout()) * 2 >= self.budget.max_batch_tokens
     }
 
     /// Removes the entries that `gone` holds of.
-    pub fn discard(&mut self, gone: impl Fn(&T) -> bool) {
+    pub(crate) fn discard(&mut self, gone: impl Fn(&T) -> bool) {
         for LaneQueue { by_length, by_age } in &mut self.lanes {
             by_length.retain(|_, waiting| !gone(&waiting.payload));
             if by_age.len() > 2 * by_length.len() + 64 {
@@ -219,7 +219,7 @@ impl<T> BatchQueue<T> {
     }
 
     /// Moves the bulk entries that `is_query` holds of to the end of the other lane.
-    pub fn promote(&mut self, now: f64, is_query: impl Fn(&T) -> bool) {
+    pub(crate) fn promote(&mut self, now: f64, is_query: impl Fn(&T) -> bool) {
         let bulk = self.lane(Lane::Bulk);
         let moved: Vec<_> = bulk
             .by_length
@@ -232,7 +232,7 @@ impl<T> BatchQueue<T> {
     }
 
     /// Takes the next batch out; empty only when the queue is.
-    pub fn next_batch(&mut self, now: f64) -> Vec<T> {
+    pub(crate) fn next_batch(&mut self, now: f64) -> Vec<T> {
         let Some(lane) = self.next_lane(now) else {
             return Vec::new();
         };
@@ -254,7 +254,7 @@ impl<T> BatchQueue<T> {
     /// What may go beside a batch of this lane: nothing beside one that takes no longer than a query should wait, and bulk
     /// only beside bulk that is long by one sequence: short ones gain nothing by overtaking their like.
     #[must_use]
-    pub fn beside(&self, lane: Lane, shape: Shape) -> Option<Lane> {
+    pub(crate) fn beside(&self, lane: Lane, shape: Shape) -> Option<Lane> {
         let is_long = self.can_pause && self.cost.seconds(shape) > self.budget.max_batch_seconds;
         let has_long = shape.longest > self.most_beside();
         let beside = if has_long { lane } else { Lane::Query };
@@ -263,12 +263,12 @@ impl<T> BatchQueue<T> {
 
     /// Whether there is something short to go beside a long batch of this lane.
     #[must_use]
-    pub fn has_short(&self, beside: Lane) -> bool {
+    pub(crate) fn has_short(&self, beside: Lane) -> bool {
         self.lane_of_short(beside).is_some()
     }
 
     /// Takes a batch out that goes beside a long one of this lane: queries first, and bulk beside bulk alone.
-    pub fn next_short_batch(&mut self, beside: Lane, now: f64) -> Vec<T> {
+    pub(crate) fn next_short_batch(&mut self, beside: Lane, now: f64) -> Vec<T> {
         let Some(lane) = self.lane_of_short(beside) else {
             return Vec::new();
         };
@@ -310,7 +310,7 @@ impl<T> BatchQueue<T> {
     }
 
     /// Takes everything out.
-    pub fn drain(&mut self) -> Vec<T> {
+    pub(crate) fn drain(&mut self) -> Vec<T> {
         let lanes = std::mem::take(&mut self.lanes);
         lanes
             .into_iter()

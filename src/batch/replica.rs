@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const STABLE: Duration = Duration::from_secs(120);
 
 /// Loads a backend like the one that was lost. Blocks.
-pub type Reload = Arc<
+pub(crate) type Reload = Arc<
     dyn Fn() -> Result<Box<dyn Backend>, Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
 >;
 

@@ -4,7 +4,7 @@ use embedgate_core::{EmbeddingBatch, Matrix, Outputs, SparseVector};
 
 /// The results of one sequence: what was asked for is set.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Row {
+pub(crate) struct Row {
     /// Pooled, not normalized.
     pub dense: Option<Vec<f32>>,
     /// Lexical weights.

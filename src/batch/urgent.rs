@@ -9,18 +9,18 @@ use tokio::sync::Notify;
 
 /// Set by a caller of the query lane who waits for work that was begun for bulk.
 #[derive(Clone, Default)]
-pub struct Urgent(Arc<(AtomicBool, Notify)>);
+pub(crate) struct Urgent(Arc<(AtomicBool, Notify)>);
 
 impl Urgent {
     /// Makes the work urgent, now or while it waits.
-    pub fn set(&self) {
+    pub(crate) fn set(&self) {
         self.0.0.store(true, Ordering::Relaxed);
         self.0.1.notify_one();
     }
 
     /// Whether it was made so.
     #[must_use]
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.0.load(Ordering::Relaxed)
     }
 

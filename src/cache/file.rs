@@ -44,7 +44,7 @@ const ENTRY_OVERHEAD: u64 = 150;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// Another process has it.
     #[error("another process uses it")]
     InUse,
@@ -61,7 +61,7 @@ pub enum FileError {
 
 /// The tier. Cheap to clone.
 #[derive(Clone)]
-pub struct WarmFile {
+pub(crate) struct WarmFile {
     shared: Arc<Shared>,
     messages: mpsc::Sender<Message>,
     memory: Arc<Semaphore>,
@@ -87,7 +87,7 @@ impl WarmFile {
     ///
     /// A file that is damaged is put aside, named `.damaged`, and begun anew. Must be called within a tokio runtime.
     #[must_use]
-    pub fn open(config: &CacheConfig, metrics: &Metrics) -> Option<Self> {
+    pub(crate) fn open(config: &CacheConfig, metrics: &Metrics) -> Option<Self> {
         let path = config.file.path.as_deref()?;
         let shown = path.display();
         match open_or_replace(path) {
@@ -119,18 +119,18 @@ impl WarmFile {
 
     /// The key that the file's keys were made with.
     #[must_use]
-    pub fn hash_key(&self) -> HashKey {
+    pub(crate) fn hash_key(&self) -> HashKey {
         self.shared.hash_key
     }
 
     /// Whether it still works.
     #[must_use]
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.shared.database().is_some()
     }
 
     /// The values under these keys, in their order.
-    pub async fn read(&self, keys: Vec<CacheKey>) -> Vec<Option<CachedValue>> {
+    pub(crate) async fn read(&self, keys: Vec<CacheKey>) -> Vec<Option<CachedValue>> {
         let n = keys.len();
         let shared = Arc::clone(&self.shared);
         let read = tokio::task::spawn_blocking(move || {
@@ -141,7 +141,7 @@ impl WarmFile {
     }
 
     /// Writes a value, some time within the next second. Left out when the disk is too slow for what is computed.
-    pub fn write(&self, key: CacheKey, value: Arc<CachedValue>) {
+    pub(crate) fn write(&self, key: CacheKey, value: Arc<CachedValue>) {
         if !self.is_on() {
             return;
         }
@@ -159,7 +159,7 @@ impl WarmFile {
     }
 
     /// Waits until everything written so far is in the file.
-    pub async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         if self.messages.send(Message::Flush(done)).await.is_ok() {
             // An error means that the runtime is ending.

@@ -31,7 +31,7 @@ type Work = BoxFuture<'static, Landing>;
 
 /// A computation that somebody waits for. Dropping it is leaving.
 #[derive(Clone)]
-pub struct Flight(Shared<Work>);
+pub(crate) struct Flight(Shared<Work>);
 
 impl Future for Flight {
     type Output = Landing;

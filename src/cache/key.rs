@@ -4,7 +4,7 @@ use embedgate_request::{HashKey, Input, Side, Truncation};
 
 /// Which of a model's results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Head {
+pub(crate) enum Head {
     /// The dense vector.
     Dense,
     /// The lexical weights.
@@ -17,7 +17,7 @@ pub enum Head {
 
 impl Head {
     /// Each once.
-    pub const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::Dense,
         Self::Sparse,
         Self::MultiVector,
@@ -27,7 +27,7 @@ impl Head {
 
 /// Something for some of the heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerHead<T>([Option<T>; 4]);
+pub(crate) struct PerHead<T>([Option<T>; 4]);
 
 impl<T> Default for PerHead<T> {
     fn default() -> Self {
@@ -38,30 +38,30 @@ impl<T> Default for PerHead<T> {
 impl<T> PerHead<T> {
     /// What is there for a head.
     #[must_use]
-    pub fn get(&self, head: Head) -> Option<&T> {
+    pub(crate) fn get(&self, head: Head) -> Option<&T> {
         self.0[head as usize].as_ref()
     }
 
     /// Puts something there.
-    pub fn set(&mut self, head: Head, value: T) {
+    pub(crate) fn set(&mut self, head: Head, value: T) {
         self.0[head as usize] = Some(value);
     }
 
     /// Takes it away.
-    pub fn take(&mut self, head: Head) -> Option<T> {
+    pub(crate) fn take(&mut self, head: Head) -> Option<T> {
         self.0[head as usize].take()
     }
 
     /// Takes it away, and returns it alone.
     #[must_use]
-    pub fn take_only(&mut self, head: Head) -> Self {
+    pub(crate) fn take_only(&mut self, head: Head) -> Self {
         let mut alone = Self::default();
         alone.0[head as usize] = self.take(head);
         alone
     }
 
     /// All that is there.
-    pub fn iter(&self) -> impl Iterator<Item = (Head, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Head, &T)> {
         Head::ALL
             .into_iter()
             .filter_map(|head| Some((head, self.get(head)?)))
@@ -69,18 +69,18 @@ impl<T> PerHead<T> {
 
     /// Whether nothing is there.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(Option::is_none)
     }
 }
 
 /// The identity of a result: namespace, model fingerprint, head, kind and bytes of the input, prompt, truncation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CacheKey(pub(super) [u8; 32]);
+pub(crate) struct CacheKey(pub(super) [u8; 32]);
 
 /// What a result depends on, beside who asks. `dimensions`, normalization and encoding are applied later.
 #[derive(Clone, Copy, Debug)]
-pub struct KeyParts<'a> {
+pub(crate) struct KeyParts<'a> {
     /// Identity of the model's vectors.
     pub fingerprint: &'a blake3::Hash,
     /// Put in front of texts.

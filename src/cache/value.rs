@@ -10,7 +10,7 @@ use super::key::{CacheKey, Head, PerHead};
 use crate::batch::Row;
 
 /// The results of one forward pass for one input, as the model gave them.
-pub struct Computed {
+pub(crate) struct Computed {
     /// What was asked for.
     pub row: Row,
     /// Tokens that the model saw.
@@ -65,7 +65,7 @@ impl Computed {
 
 /// One result and the token counts of its input.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CachedValue {
+pub(crate) struct CachedValue {
     /// The numbers, of the model's own width, not normalized.
     pub payload: Payload,
     /// Tokens that the model saw.
@@ -78,7 +78,7 @@ pub struct CachedValue {
 
 /// The result of one head.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Payload {
+pub(crate) enum Payload {
     /// The dense vector.
     Dense(Numbers),
     /// Token ids, ascending, and the weight of each.
@@ -106,7 +106,7 @@ impl Payload {
 
 /// Numbers as they are kept.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Numbers {
+pub(crate) enum Numbers {
     /// As computed.
     F32(Box<[f32]>),
     /// Halves of the precision, each to be multiplied by the scale: the largest number is 1 before that, so that none
@@ -135,22 +135,16 @@ impl Numbers {
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
             Self::F16 { values, .. } => values.len(),
         }
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The first `n` of them.
     #[must_use]
-    pub fn first(&self, n: usize) -> Vec<f32> {
+    pub(crate) fn first(&self, n: usize) -> Vec<f32> {
         let n = n.min(self.len());
         match self {
             Self::F32(values) => values[..n].to_vec(),
@@ -160,7 +154,7 @@ impl Numbers {
 
     /// All of them.
     #[must_use]
-    pub fn all(&self) -> Vec<f32> {
+    pub(crate) fn all(&self) -> Vec<f32> {
         self.first(self.len())
     }
 
@@ -217,7 +211,7 @@ const CHECKSUM: usize = 16;
 impl CachedValue {
     /// Memory that the numbers take.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.payload {
             Payload::Dense(numbers) => numbers.bytes(),
             Payload::Sparse { indices, weights } => size_of_val(&**indices) + weights.bytes(),
@@ -227,7 +221,7 @@ impl CachedValue {
 
     /// Whether the numbers are kept in this precision.
     #[must_use]
-    pub fn is_of(&self, precision: ValuePrecision) -> bool {
+    pub(crate) fn is_of(&self, precision: ValuePrecision) -> bool {
         match &self.payload {
             Payload::Dense(numbers)
             | Payload::Sparse {

@@ -10,7 +10,7 @@ use crate::offload;
 
 /// A request that the plugins have seen. Only such a one is embedded, so no dialect can forget to ask them.
 #[derive(Clone, Debug)]
-pub struct Preprocessed {
+pub(crate) struct Preprocessed {
     request: EmbedRequest,
     headers: Vec<(String, String)>,
 }
@@ -18,7 +18,7 @@ pub struct Preprocessed {
 impl Preprocessed {
     /// A request that no plugin is to see: one that no client sent.
     #[must_use]
-    pub fn unchanged(request: EmbedRequest) -> Self {
+    pub(crate) fn unchanged(request: EmbedRequest) -> Self {
         Self {
             request,
             headers: Vec::new(),
@@ -27,13 +27,13 @@ impl Preprocessed {
 
     /// The request as it is now.
     #[must_use]
-    pub fn get(&self) -> &EmbedRequest {
+    pub(crate) fn get(&self) -> &EmbedRequest {
         &self.request
     }
 
     /// Bytes by which plugins made its inputs grow, which count as if the client had sent them.
     #[must_use]
-    pub fn grown(&self, before: usize) -> usize {
+    pub(crate) fn grown(&self, before: usize) -> usize {
         Input::total_bytes(&self.request.inputs).saturating_sub(before)
     }
 
@@ -47,7 +47,7 @@ impl Embedder {
     ///
     /// # Errors
     /// A plugin's refusal; Unavailable where one fails that must not.
-    pub async fn preprocess(
+    pub(crate) async fn preprocess(
         &self,
         ctx: &RequestContext,
         plugins: &Plugins,

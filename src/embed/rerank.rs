@@ -13,7 +13,7 @@ use embedgate_request::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-pub use self::windows::Length;
+pub(crate) use self::windows::Length;
 use self::{seat::Seat, windows::Passages};
 use super::{Embedder, Preprocessed, in_time, inputs, truncation};
 use crate::model::Model;
@@ -23,7 +23,7 @@ const QUERY_BYTES: usize = 64 << 10;
 
 /// The scores of documents, in their order.
 #[derive(Clone, Debug)]
-pub struct Ranking {
+pub(crate) struct Ranking {
     /// The model's name as the client sent it, or the default model's.
     pub model: String,
     /// A score a document: the larger, the better it answers.
@@ -43,7 +43,7 @@ pub struct Ranking {
 impl Ranking {
     /// The score of a document, between 0 and 1.
     #[must_use]
-    pub fn probability(&self, i: usize) -> f32 {
+    pub(crate) fn probability(&self, i: usize) -> f32 {
         let score = self.scores[i];
         if self.are_logits {
             1.0 / (1.0 + (-score).exp())
@@ -59,7 +59,7 @@ impl Embedder {
     /// # Errors
     /// As [`Embedder::embed`]; and `InvalidRequest` where the model's weights ask for nothing that it gives, or where
     /// documents make more windows than the model queues.
-    pub async fn rerank(
+    pub(crate) async fn rerank(
         &self,
         ctx: &RequestContext,
         request: Preprocessed,

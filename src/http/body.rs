@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The memory that all bodies together may take, in KiB.
-pub struct BodyMemory {
+pub(crate) struct BodyMemory {
     free: Arc<Semaphore>,
     kib: usize,
 }
@@ -29,7 +29,7 @@ pub struct BodyMemory {
 impl BodyMemory {
     /// Makes the whole amount available.
     #[must_use]
-    pub fn new(config: &ServerConfig) -> Self {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
         let kib = config.max_bodies.bytes() >> 10;
         let kib = kib.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         Self {

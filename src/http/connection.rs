@@ -27,7 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Every request in flight was answered.
     Drained,
     /// The drain time was over, or a second signal came, with so many connections left.
@@ -42,7 +42,7 @@ pub enum End {
 pub(super) struct PeerAddress(pub(super) IpAddr);
 
 /// Serves connections until the shutdown begins, then waits for requests in flight.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     config: &ServerConfig,

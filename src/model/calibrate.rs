@@ -33,7 +33,7 @@ const BATCHES: [(usize, usize); 7] = [
 
 /// What was found out about a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
+pub(crate) struct Calibration {
     /// Each batch that was run: sequences, tokens of each, seconds.
     measured: Vec<(usize, usize, f64)>,
 }
@@ -43,7 +43,7 @@ impl Calibration {
     ///
     /// # Errors
     /// When the backend fails.
-    pub fn measure(backend: &mut dyn Backend) -> Result<Self, BackendError> {
+    pub(crate) fn measure(backend: &mut dyn Backend) -> Result<Self, BackendError> {
         let longest = backend.info().max_sequence_tokens;
         let vocabulary = backend.info().vocabulary_size;
         let outputs = backend.info().outputs.main();
@@ -70,7 +70,7 @@ impl Calibration {
 
     /// Whether it can be calculated with: what was read from a file need not be.
     #[must_use]
-    pub fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         let usable = |(n, length, seconds): &(usize, usize, f64)| {
             (1..1 << 20).contains(n) && (1..1 << 20).contains(length) && *seconds > 0.0
         };
@@ -79,7 +79,7 @@ impl Calibration {
 
     /// Predicts what a batch takes.
     #[must_use]
-    pub fn cost(&self, info: &BackendInfo) -> CostModel {
+    pub(crate) fn cost(&self, info: &BackendInfo) -> CostModel {
         let points: Vec<(Shape, f64)> = self
             .measured
             .iter()
@@ -90,7 +90,7 @@ impl Calibration {
 
     /// Tokens of the best batch: the smallest that is nearly as fast a token as any.
     #[must_use]
-    pub fn best_batch_tokens(&self) -> usize {
+    pub(crate) fn best_batch_tokens(&self) -> usize {
         let enough = self.tokens_per_second() * GOOD_ENOUGH;
         // One long sequence says nothing about batches: attention makes it slower.
         let batches = self.measured.iter().filter(|(_, length, _)| *length <= 128);
@@ -103,7 +103,7 @@ impl Calibration {
 
     /// Tokens a second in the best of the measured batches.
     #[must_use]
-    pub fn tokens_per_second(&self) -> f64 {
+    pub(crate) fn tokens_per_second(&self) -> f64 {
         self.measured
             .iter()
             .filter(|(_, length, _)| *length <= 128)

@@ -18,7 +18,7 @@ use super::{
     not(feature = "cpu"),
     expect(unused_variables, reason = "only oneDNN is looked up")
 )]
-pub fn resolve(
+pub(crate) fn resolve(
     name: &str,
     config: &ModelConfig,
     surroundings: &Surroundings,
@@ -91,7 +91,7 @@ pub fn resolve(
     not(feature = "onnx"),
     expect(unused_variables, reason = "only ONNX Runtime is looked up")
 )]
-pub fn inspect(
+pub(crate) fn inspect(
     plan: &Plan,
     config: &ModelConfig,
     surroundings: &Surroundings,
@@ -132,7 +132,7 @@ fn not_built(missing: BackendType) -> String {
 ///
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
-pub fn open(
+pub(crate) fn open(
     plan: &Plan,
     config: &ModelConfig,
     tokenizer: &TextTokenizer,

@@ -10,7 +10,7 @@ const HASHED_WHOLE: u64 = 16 << 20;
 
 /// How long an identity has to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
+pub(crate) enum Depth {
     /// Within this process: of large files the length and the time of change stand for the content, and the folder's own
     /// path counts, since two folders may hold large files of one name, length and time.
     ThisProcess,
@@ -23,7 +23,7 @@ pub enum Depth {
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn fingerprint(
+pub(crate) fn fingerprint(
     config: &ModelConfig,
     pooling: Pooling,
     max_tokens: usize,

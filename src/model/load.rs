@@ -24,7 +24,7 @@ use crate::batch::{self, Batcher, BatcherConfig, Reload, queue::Budget};
 
 /// Why a model cannot be loaded.
 #[derive(Debug, Error)]
-pub enum LoadError {
+pub(crate) enum LoadError {
     /// A file of the folder is missing, broken or not supported.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -55,7 +55,7 @@ pub enum LoadError {
 }
 
 /// What the files and the configuration together say of a model, before its weights are read.
-pub struct Plan {
+pub(crate) struct Plan {
     /// The model's folder.
     pub folder: ModelFolder,
     /// How token vectors become one.
@@ -72,7 +72,7 @@ pub struct Plan {
 ///
 /// # Errors
 /// [`LoadError`] names the file or the key, and what would be right.
-pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
+pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     let folder = ModelFolder::open(&config.path)?;
     let limit = folder.encoder.max_sequence_tokens();
     if let Some(n) = config.max_length.filter(|n| *n > limit) {
@@ -98,7 +98,7 @@ pub fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
 ///
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
-pub fn inspect(
+pub(crate) fn inspect(
     name: &str,
     config: &ModelConfig,
     surroundings: &Surroundings,
@@ -156,7 +156,7 @@ fn prompts(config: &ModelConfig, folder: &ModelFolder) -> Result<Prompts, LoadEr
 ///
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
-pub fn load(
+pub(crate) fn load(
     name: &str,
     config: &ModelConfig,
     surroundings: &Surroundings,
@@ -310,7 +310,7 @@ fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget
 ///
 /// # Errors
 /// [`TokenizerError`] names the file and what is wrong with it.
-pub fn tokenizer(plan: &Plan) -> Result<TextTokenizer, TokenizerError> {
+pub(crate) fn tokenizer(plan: &Plan) -> Result<TextTokenizer, TokenizerError> {
     TextTokenizer::load(&plan.folder.path, plan.max_tokens, plan.folder.lower_case)
 }
 

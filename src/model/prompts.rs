@@ -12,7 +12,7 @@ const QUERY: &str = "query";
 
 /// A model's prompts.
 #[derive(Clone, Debug, Default)]
-pub struct Prompts {
+pub(crate) struct Prompts {
     /// For inputs of which nothing is said; may be empty.
     pub default: Arc<str>,
     /// By name, of the folder and of the configuration.
@@ -26,7 +26,7 @@ impl Prompts {
     ///
     /// # Errors
     /// `InvalidRequest` that names the prompts there are.
-    pub fn choose(&self, name: Option<&str>, kind: InputKind) -> Result<&Arc<str>, Error> {
+    pub(crate) fn choose(&self, name: Option<&str>, kind: InputKind) -> Result<&Arc<str>, Error> {
         // Folders have empty ones that nobody wrote: another name's text goes before those.
         let of_kind = |names: &[&str]| {
             let known = || names.iter().filter_map(|name| self.by_name.get(*name));

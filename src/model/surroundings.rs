@@ -7,7 +7,7 @@ use embedgate_core::{cores, library::Candidates};
 
 /// What loading needs to know beyond the model's own configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     onnxruntime: Candidates,
     onednn: Candidates,
     /// Threads of a matrix product where the model's config says nothing.
@@ -26,7 +26,7 @@ pub struct Surroundings {
 impl Surroundings {
     /// Looks at the configuration, the environment, the program's own place and the working folder.
     #[must_use]
-    pub fn new(config: &Config, environment: &Environment) -> Self {
+    pub(crate) fn new(config: &Config, environment: &Environment) -> Self {
         let named = config
             .onnxruntime
             .library
@@ -92,13 +92,13 @@ impl Surroundings {
 
     /// Where ONNX Runtime's library may be.
     #[must_use]
-    pub fn onnxruntime(&self) -> Candidates {
+    pub(crate) fn onnxruntime(&self) -> Candidates {
         self.onnxruntime.clone()
     }
 
     /// Where oneDNN's library may be.
     #[must_use]
-    pub fn onednn(&self) -> Candidates {
+    pub(crate) fn onednn(&self) -> Candidates {
         self.onednn.clone()
     }
 }

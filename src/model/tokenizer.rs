@@ -15,7 +15,7 @@ use tokenizers::{
     normalizers::{Lowercase, Sequence},
 };
 
-pub use self::{
+pub(crate) use self::{
     parts::{Cutting, Parts},
     pool::{TOKENIZER, TokenizerPool},
 };

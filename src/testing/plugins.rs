@@ -300,6 +300,8 @@ async fn a_call_beyond_the_places_waits_and_then_is_refused_as_busy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn imports_give_what_was_granted() {
     let granted = Hostile::with(Hook::Authenticate, |config| {
+        // Ten thousand calls of the host, on a machine that may be busy.
+        config.timeout = Period::milliseconds(10_000);
         config.grants = toml::from_str(
             "secrets = { PEPPER = \"hot\" }\nkv = {}\nmetrics = [\"lookups\"]\ncrypto = {}",
         )

@@ -6,7 +6,9 @@ use std::{
     path::Path,
 };
 
-use crate::{sources::sources, support::root};
+use embedgate_test_support::root;
+
+use crate::sources::sources;
 
 /// Who uses whom.
 type Arrows = BTreeMap<String, BTreeSet<String>>;

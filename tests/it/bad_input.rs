@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Gateway, tiny_config};
+use embedgate_test_support::{Gateway, tiny_config};
 
 /// Body, and what the message must hold.
 fn bodies() -> Vec<(Vec<u8>, &'static str)> {
@@ -285,7 +285,8 @@ async fn every_bad_body_gets_a_400_that_says_what_is_wrong() {
         );
     }
     assert_eq!(gateway.vectors("tiny", &json!("still well")).await.len(), 1);
-    assert!(!gateway.log().contains("panic"), "{}", gateway.log());
+    let log = gateway.stop();
+    assert!(!log.contains("panic"), "{log}");
 }
 
 #[tokio::test]

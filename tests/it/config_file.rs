@@ -9,7 +9,7 @@ use embedgate_config::{
 use embedgate_request::LimitConfig;
 use toml::{Table, Value};
 
-use crate::support::root;
+use embedgate_test_support::root;
 
 fn text(name: &str) -> String {
     std::fs::read_to_string(root().join("config").join(name)).unwrap()

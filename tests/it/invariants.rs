@@ -1,6 +1,8 @@
 //! The invariants of ARCHITECTURE.md that are absences: what stands where it must not.
 
-use crate::{sources::sources, support::root};
+use embedgate_test_support::root;
+
+use crate::sources::sources;
 
 /// Asserts that none of the words stands in code outside the places that may say them.
 fn only_in(folder: &str, words: &[&str], places: &[&str]) {

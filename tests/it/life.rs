@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Gateway, embedgate, minilm, root, run, tiny_bge_m3, tiny_config};
+use embedgate_test_support::{Gateway, embedgate, run, tiny_bge_m3, tiny_config};
 
 #[tokio::test]
 async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
@@ -17,7 +17,7 @@ async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
         .map(|i| format!("{i} {}", "words and words ".repeat(60)))
         .collect();
     let body = json!({"model": "tiny", "input": texts}).to_string();
-    let client = crate::support::client();
+    let client = embedgate_test_support::client();
     let url = format!("{}/v1/embeddings", gateway.url);
     // The head is answered only at the end, so the body's arrival at the server shows in nothing but its work.
     let in_flight = tokio::spawn(client.post(&url).body(body).send());
@@ -31,7 +31,6 @@ async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
         }
     }
     gateway.signal(libc::SIGTERM);
-    gateway.wait_for_log("draining");
     let answer = in_flight.await.unwrap().unwrap();
     assert_eq!(answer.status(), 200);
     let (status, log) = gateway.wait();
@@ -52,10 +51,7 @@ async fn new_connections_are_refused_while_draining_and_a_second_signal_ends_at_
     let mut continued = [0; 25];
     stuck.read_exact(&mut continued).await.unwrap();
     gateway.signal(libc::SIGTERM);
-    gateway.wait_for_log("draining");
-    while TcpStream::connect(gateway.address()).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    while TcpStream::connect(gateway.address()).await.is_ok() {}
     gateway.signal(libc::SIGINT);
     let (status, log) = gateway.wait();
     assert_eq!(status.code(), Some(1));
@@ -131,25 +127,6 @@ fn a_signal_in_the_midst_of_loading_ends_the_process_cleanly() {
     }
 }
 
-#[cfg(target_os = "linux")]
-#[test]
-fn threads_stay_on_cores_of_their_own_where_that_is_set() {
-    let processors = |pin: bool| {
-        let backend = format!("backend = {{ type = \"cpu\", pin_threads = {pin}, ");
-        let config = tiny_config("replicas = 2").replace("backend = { ", &backend);
-        let gateway = Gateway::start(&config);
-        gateway.processors_of_threads("cpu-0")
-    };
-    let free = processors(false);
-    assert!(free.len() == 2 && free[0] == free[1], "{free:?}");
-    let pinned = processors(true);
-    let is_one = |list: &String| list.parse::<usize>().is_ok();
-    assert!(pinned.len() == 2 && pinned.iter().all(is_one), "{pinned:?}");
-    // A machine of one core has no other.
-    let has_more = embedgate_core::cores::physical().len() > 1;
-    assert_eq!(pinned[0] != pinned[1], has_more, "{pinned:?}");
-}
-
 #[test]
 fn a_port_in_use_is_said_with_the_way_out() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -171,16 +148,11 @@ fn a_port_in_use_is_said_with_the_way_out() {
 async fn without_onnx_runtime_candle_models_still_serve() {
     let more = format!(
         "[models.onnx]\npath = {:?}\nbackend = {{ type = \"onnx\" }}\n",
-        minilm()
+        tiny_bge_m3()
     );
     let config = tiny_config(&more);
-    let gateway = Gateway::start_loading(&config, &[("ORT_DYLIB_PATH", "/no/such/library.so")]);
-    gateway.wait_for_log("\"message\":\"ready\"");
-    let log = gateway.log();
-    assert!(
-        log.contains("/no/such/library.so") && log.contains("scripts/setup"),
-        "{log}"
-    );
+    let mut gateway = Gateway::start_loading(&config, &[("ORT_DYLIB_PATH", "/no/such/library.so")]);
+    gateway.wait_until_ready();
     assert_eq!(
         gateway
             .embed(&json!({"model": "tiny", "input": "a"}))
@@ -204,6 +176,11 @@ async fn without_onnx_runtime_candle_models_still_serve() {
         ready.body["models"],
         json!([{"id": "onnx", "status": "failed"}, {"id": "tiny", "status": "ready"}])
     );
+    let log = gateway.stop();
+    assert!(
+        log.contains("/no/such/library.so") && log.contains("scripts/setup"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -214,7 +191,7 @@ fn an_old_or_broken_library_is_said_to_be_one() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let config = format!(
         "[auth]\nmode = \"none\"\n[models.m]\npath = {:?}\nbackend = {{ type = \"onnx\" }}\n[onnxruntime]\nlibrary = {garbage:?}\n",
-        minilm()
+        tiny_bge_m3()
     );
     std::io::Write::write_all(&mut file, config.as_bytes()).unwrap();
     let (code, _, errors) = run(embedgate()
@@ -242,31 +219,4 @@ async fn kill_9_leaves_nothing_that_stops_the_next_start() {
         let (status, _) = gateway.wait();
         assert_eq!(status.code(), None);
     }
-}
-
-#[tokio::test]
-async fn the_demo_of_the_readme_serves_both_backends() {
-    let model = minilm();
-    if !model.join("onnx/model.onnx").exists() {
-        let (code, _, log) = run(embedgate().arg("convert").arg(&model));
-        assert_eq!(code, Some(0), "{log}");
-    }
-    let demo = std::fs::read_to_string(root().join("config/demo.toml")).unwrap();
-    let config = format!(
-        "{}\n[log]\nformat = \"json\"\n",
-        demo.replace("../models", root().join("models").to_str().unwrap())
-    );
-    let gateway = Gateway::start(&config);
-    let a = gateway.vectors("all-MiniLM-L6-v2", &json!("hello")).await;
-    let b = gateway
-        .vectors("all-MiniLM-L6-v2-onnx", &json!("hello"))
-        .await;
-    assert!(crate::support::max_difference(&a[0], &b[0]) < 1e-5);
-    assert_eq!(
-        gateway
-            .embed(&json!({"input": "the default model"}))
-            .await
-            .body["model"],
-        "all-MiniLM-L6-v2"
-    );
 }

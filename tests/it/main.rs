@@ -1,22 +1,35 @@
-//! The integration tests: a module a subject, all against the real program or the real backends.
+//! The tests that need nothing but the fixtures: a module a subject, all against the real program or the real backends.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod access;
 mod arrows;
+mod bad_bits;
 mod bad_files;
 mod bad_input;
 mod bench;
+mod cache_file;
 mod cli;
-mod clients;
+mod cohere;
 mod config_file;
 mod contract;
 mod convert;
-mod dialects;
+mod cross_encoders;
+mod cuts;
+mod doctor;
+mod embed;
+mod errors;
+mod guests;
 mod invariants;
+mod jina;
 mod life;
+mod metrics;
+mod ollama;
 mod openapi;
+mod outputs;
 mod plugins;
-mod reference;
+mod prompts;
+mod rerank;
 mod sources;
-mod support;
-mod warm;
+mod tei;
+mod tokens;

@@ -15,4 +15,5 @@ mod session;
 mod wiring;
 
 pub use file::{check, find_model};
+pub use open::bytes_overflow;
 pub use session::{OnnxBackend, Options};

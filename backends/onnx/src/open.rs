@@ -270,13 +270,13 @@ fn hash(text: &str) -> String {
 /// Whether this processor has only instructions that add two products of an unsigned and a signed byte in 16 bits, and clamp
 /// a sum that does not fit.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn bytes_overflow() -> bool {
+pub fn bytes_overflow() -> bool {
     !is_x86_feature_detected!("avx512vnni") && !is_x86_feature_detected!("avxvnni")
 }
 
 /// Other processors add in 32 bits.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn bytes_overflow() -> bool {
+pub fn bytes_overflow() -> bool {
     false
 }
 

@@ -67,8 +67,11 @@ impl OnnxBackend {
         Self::load_for(bytes_overflow(), folder, options)
     }
 
-    /// The same for processors on which products of bytes overflow, or do not.
-    fn load_for(
+    /// The same for processors on which products of bytes overflow, or do not. Tests compare the two.
+    ///
+    /// # Errors
+    /// As [`OnnxBackend::load`].
+    pub fn load_for(
         bytes_overflow: bool,
         folder: &ModelFolder,
         options: Options,
@@ -288,6 +291,3 @@ fn dimensions(session: &Session, wiring: &Wiring, folder: &ModelFolder) -> usize
         .filter(|width| *width > 0)
         .unwrap_or(folder.encoder.hidden_size)
 }
-
-#[cfg(test)]
-mod tests;

@@ -17,7 +17,7 @@ const PLACE_BYTES_PER_BYTE: usize = size_of::<std::ops::Range<usize>>();
 
 /// What is asked about long documents.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Length {
+pub(crate) struct Length {
     /// What becomes of documents that are longer than the model takes; none means as the model's config says.
     pub long_documents: Option<LongDocuments>,
     /// Only so many tokens of each document count.

@@ -1,9 +1,12 @@
 //! What is loaded, on the tiny bge-m3 of the tests.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
-use embedgate_config::{Config, Environment, ReplicaCount};
-use embedgate_core::Outputs;
+use embedgate_config::{BackendType, Config, Environment, ReplicaCount};
+use embedgate_core::{Outputs, Replicas};
 
 use super::*;
 
@@ -12,9 +15,18 @@ fn root() -> &'static Path {
 }
 
 fn surroundings() -> Surroundings {
-    let mut all = Config::default();
-    all.onednn.library = Some(root().join(".embedgate/onednn"));
-    Surroundings::new(&all, &Environment::default())
+    Surroundings::new(&Config::default(), &Environment::default())
+}
+
+/// The tiny bge-m3 in candle, which needs no library.
+fn candle(path: PathBuf) -> ModelConfig {
+    let mut config = ModelConfig {
+        path,
+        ..ModelConfig::default()
+    };
+    config.backend.kind = BackendType::Candle;
+    config.backend.threads = Some(1);
+    config
 }
 
 #[test]
@@ -23,19 +35,18 @@ fn a_lost_backend_comes_back_with_the_weights_in_memory() {
     let path = folder.path().join("model");
     std::os::unix::fs::symlink(root().join("tests/fixtures/tiny-bge-m3"), &path).unwrap();
     let surroundings = surroundings();
-    let mut config = ModelConfig {
-        path,
-        ..ModelConfig::default()
-    };
-    config.backend.threads = Some(1);
+    let config = candle(path);
     let plan = plan(&config).unwrap();
     let tokenizer = tokenizer(&plan).unwrap();
     let mut first = engine::open(&plan, &config, &tokenizer, &surroundings).unwrap();
     let batch: TokenBatch = std::iter::once([0, 9, 2].as_slice()).collect();
     let expected = first.embed(&batch, Outputs::BGE_M3).unwrap();
 
-    let sharing = first.replicas().map(|replicas| (replicas, tokenizer));
-    let with_weights = reload(&config, &surroundings, sharing);
+    // A replica that shares weights is opened from what is in memory.
+    let in_memory = engine::open(&plan, &config, &tokenizer, &surroundings).unwrap();
+    let in_memory = Mutex::new(Some(in_memory));
+    let replicas: Replicas = Arc::new(move || Ok(in_memory.lock().unwrap().take().unwrap()));
+    let with_weights = reload(&config, &surroundings, Some((replicas, tokenizer)));
     let from_files = reload(&config, &surroundings, None);
     drop(first);
     let again = from_files().unwrap().embed(&batch, Outputs::BGE_M3);
@@ -52,11 +63,9 @@ fn replicas_are_counted_by_a_measurement_that_is_kept() {
     let mut surroundings = surroundings();
     surroundings.default_threads = 2;
     surroundings.state_folder = Some(state.path().to_owned());
-    let config = ModelConfig {
-        path: root().join("tests/fixtures/tiny-bge-m3"),
-        replicas: ReplicaCount::Auto,
-        ..ModelConfig::default()
-    };
+    let mut config = candle(root().join("tests/fixtures/tiny-bge-m3"));
+    config.replicas = ReplicaCount::Auto;
+    config.backend.threads = None;
     let plan = plan(&config).unwrap();
     let tokenizer = tokenizer(&plan).unwrap();
     let resolve = |surroundings: &Surroundings| {

@@ -11,7 +11,7 @@ const SLACK: usize = 4;
 
 /// How a text is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cutting {
+pub(crate) struct Cutting {
     /// Only so many tokens of it count; the rest is left out, on one side.
     pub max_tokens: Option<usize>,
     /// The side that loses tokens.
@@ -23,7 +23,7 @@ pub struct Cutting {
 
 /// A text in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// The parts, in bytes and in their order; at least one.
     pub ranges: Vec<Range<usize>>,
     /// Tokens of the whole text.

@@ -82,10 +82,10 @@ impl Jobs {
 }
 
 /// The code of a text that the tokenizer refuses.
-pub const TOKENIZER: &str = "tokenizer";
+pub(crate) const TOKENIZER: &str = "tokenizer";
 
 /// Tokenizer threads of one model; they end when the pool is dropped.
-pub struct TokenizerPool {
+pub(crate) struct TokenizerPool {
     jobs: Arc<Jobs>,
 }
 
@@ -94,7 +94,11 @@ impl TokenizerPool {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(model: &str, tokenizer: &TextTokenizer, threads: usize) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        model: &str,
+        tokenizer: &TextTokenizer,
+        threads: usize,
+    ) -> std::io::Result<Self> {
         let pool = Self {
             jobs: Arc::default(),
         };
@@ -117,7 +121,7 @@ impl TokenizerPool {
     ///
     /// # Errors
     /// As [`TokenizerPool::run`].
-    pub async fn encode(
+    pub(crate) async fn encode(
         &self,
         text: Arc<String>,
         side: Side,
@@ -134,7 +138,11 @@ impl TokenizerPool {
     ///
     /// # Errors
     /// As [`TokenizerPool::run`].
-    pub async fn encode_query(&self, query: Arc<String>, lane: Lane) -> Result<Query, Error> {
+    pub(crate) async fn encode_query(
+        &self,
+        query: Arc<String>,
+        lane: Lane,
+    ) -> Result<Query, Error> {
         let weak = Arc::downgrade(&query);
         let encode = move |tokenizer: &TextTokenizer, given_up: &dyn Fn() -> bool| {
             tokenizer.encode_query_unless(&weak.upgrade().unwrap_or_default(), given_up)
@@ -146,7 +154,7 @@ impl TokenizerPool {
     ///
     /// # Errors
     /// As [`TokenizerPool::run`].
-    pub async fn encode_pair(
+    pub(crate) async fn encode_pair(
         &self,
         query: &Arc<Query>,
         text: Arc<String>,
@@ -166,7 +174,7 @@ impl TokenizerPool {
     ///
     /// # Errors
     /// As [`TokenizerPool::run`].
-    pub async fn parts(
+    pub(crate) async fn parts(
         &self,
         text: &Arc<String>,
         cutting: Cutting,
@@ -183,7 +191,7 @@ impl TokenizerPool {
     ///
     /// # Errors
     /// `InvalidRequest` when the tokenizer refuses the text; `Unavailable` when the threads are gone.
-    pub async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         bytes: usize,
         lane: Lane,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use serde_json::json;
 
-use crate::support::{Gateway, tiny_config};
+use embedgate_test_support::{Gateway, tiny_config};
 
 fn config(file: &Path, more: &str) -> String {
     tiny_config(&format!("{more}\n[cache.file]\npath = {file:?}"))
@@ -31,11 +31,7 @@ async fn whenever_the_process_is_killed_the_file_opens_and_no_vector_is_wrong() 
     let mut from_file = 0.0;
     for round in 0..kills() {
         let mut gateway = Gateway::start(&config(&file, ""));
-        assert!(
-            gateway.log().contains("the cache goes on from"),
-            "{}",
-            gateway.log()
-        );
+        gateway.wait_for_log("the cache goes on from");
         let asked = texts(round * 7, 40);
         for text in &asked {
             if !known.contains_key(text) {
@@ -48,7 +44,7 @@ async fn whenever_the_process_is_killed_the_file_opens_and_no_vector_is_wrong() 
         let vectors = gateway.vectors("tiny", &json!(asked)).await;
         for (text, vector) in asked.iter().zip(&vectors) {
             // Batches differ, and so may the last bits; a vector of another text is far off.
-            let close = crate::support::max_difference(vector, &known[text]) < 1e-5;
+            let close = embedgate_test_support::max_difference(vector, &known[text]) < 1e-5;
             assert!(close, "{text}");
         }
         let metrics = gateway.metrics().await;
@@ -70,7 +66,7 @@ async fn a_file_that_is_no_database_is_put_aside_and_begun_anew() {
         std::fs::write(&file, &damage).unwrap();
         let gateway = Gateway::start(&config(&file, ""));
         assert_eq!(gateway.vectors("tiny", &json!("a")).await.len(), 1);
-        assert!(gateway.log().contains("damaged"), "{}", gateway.log());
+        gateway.wait_for_log("damaged");
         let aside = std::fs::read(folder.path().join("results.redb.damaged")).unwrap();
         assert_eq!(aside, damage);
         drop(gateway);
@@ -106,7 +102,7 @@ async fn damage_in_the_middle_of_the_file_costs_hits_and_gives_no_wrong_vector()
         let gateway = Gateway::start(&config(&file, ""));
         let after = gateway.vectors("tiny", &json!(asked)).await;
         for (a, b) in before.iter().zip(&after) {
-            assert!(crate::support::max_difference(a, b) < 1e-5);
+            assert!(embedgate_test_support::max_difference(a, b) < 1e-5);
         }
     }
 }
@@ -117,11 +113,7 @@ async fn two_processes_do_not_share_a_file_and_both_serve() {
     let file = folder.path().join("results.redb");
     let first = Gateway::start(&config(&file, ""));
     let second = Gateway::start(&config(&file, ""));
-    assert!(
-        second.log().contains("another process uses it"),
-        "{}",
-        second.log()
-    );
+    second.wait_for_log("another process uses it");
     for gateway in [&first, &second] {
         assert_eq!(gateway.vectors("tiny", &json!("a")).await.len(), 1);
     }

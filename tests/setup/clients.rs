@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::support::{Gateway, converted, fixtures, minilm, root, run, tiny_bge_m3};
+use crate::support::{converted, installed, minilm};
+use embedgate_test_support::{Gateway, fixtures, root, run, tiny_bge_m3};
 
 /// The demo's two models, and a tiny one each for bge-m3 and its reranker.
 fn gateway() -> Gateway {
@@ -18,11 +19,8 @@ fn gateway() -> Gateway {
 
 /// Runs a script with the client libraries against a gateway of its own, and returns what it printed.
 fn output(set: &str, script: &str) -> String {
-    let installed = root().join(".embedgate/clients");
-    assert!(
-        installed.join(".complete").exists(),
-        "the client libraries are not installed: run scripts/test"
-    );
+    let complete = installed("clients/.complete");
+    let installed = complete.parent().unwrap();
     let gateway = gateway();
     let script = root().join(script);
     let mut command = if set == "node" {

@@ -1,9 +1,16 @@
-use std::path::Path;
+//! Sessions on ONNX Runtime, with a converted model of random weights.
 
-use embedgate_core::library::Candidates;
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
-use super::*;
-use crate::convert::{self, ConvertError, Files, Heads};
+use std::path::{Path, PathBuf};
+
+use embedgate_core::{
+    Backend, Matrix, ModelFolder, Outputs, Pooling, Precision, TokenBatch, library::Candidates,
+};
+use embedgate_onnx::{
+    OnnxBackend, Options, bytes_overflow,
+    convert::{self, ConvertError, Files, Heads},
+};
 
 /// Pseudo-random numbers as the weights of the tiny bge-m3, converted.
 fn convert_random(folder: &ModelFolder, precision: Precision, to: &Path) -> PathBuf {

@@ -1,129 +1,21 @@
 //! All backends against vectors made by the reference libraries, and against the contract.
 
-use std::path::Path;
-
-use embedgate::model::tokenizer::TextTokenizer;
-use embedgate_candle::CandleBackend;
+use embedgate::TextTokenizer;
 use embedgate_core::{
     Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, Precision, TokenBatch, conformance,
-    library::Candidates,
 };
-use embedgate_cpu::CpuBackend;
-use embedgate_onnx::OnnxBackend;
-use safetensors::SafeTensors;
+use embedgate_test_support::{
+    Gateway, LIKE, Reference, cosine, max_difference, texts, tiny_bge_m3,
+};
 use serde_json::json;
 
-use crate::support::{
-    Gateway, converted_in, cosine, fixtures, max_difference, minilm, onednn, root, runs, texts,
-    tiny_bge_m3,
+use crate::{
+    backends::{candle, cpu, cpu_in, onnx, onnx_in, tokenizer},
+    support::{minilm, runs},
 };
 
-/// What the reference promises: f32 on another library sums in another order.
+/// The least cosine with a reference library, which sums in another order.
 const COSINE: f64 = 0.99999;
-const DIFFERENCE: f32 = 1e-4;
-
-fn tokenizer(folder: &ModelFolder) -> TextTokenizer {
-    TextTokenizer::load(&folder.path, folder.max_sequence_tokens, folder.lower_case).unwrap()
-}
-
-fn candle(path: &Path) -> (Box<dyn Backend>, ModelFolder) {
-    let folder = ModelFolder::open(path).unwrap();
-    let options = embedgate_candle::Options {
-        pooling: folder.pooling.unwrap(),
-        max_sequence_tokens: folder.max_sequence_tokens,
-        special_token_ids: tokenizer(&folder).special_token_ids(),
-        threads: 2,
-    };
-    (
-        Box::new(CandleBackend::load(&folder, options).unwrap()),
-        folder,
-    )
-}
-
-fn cpu(path: &Path) -> (Box<dyn Backend>, ModelFolder) {
-    cpu_in(Precision::F32, path)
-}
-
-fn cpu_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, ModelFolder) {
-    let folder = ModelFolder::open(path).unwrap();
-    let options = embedgate_cpu::Options {
-        pooling: folder.pooling.unwrap(),
-        max_sequence_tokens: folder.max_sequence_tokens,
-        special_token_ids: tokenizer(&folder).special_token_ids(),
-        threads: 2,
-        cores: Vec::new(),
-        precision,
-    };
-    let library = embedgate_cpu::runtime::load(&onednn()).unwrap();
-    let loaded = CpuBackend::load(&folder, library, options);
-    (Box::new(loaded.unwrap()), folder)
-}
-
-fn onnx(path: &Path) -> (Box<dyn Backend>, ModelFolder) {
-    onnx_in(Precision::F32, path)
-}
-
-fn onnx_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, ModelFolder) {
-    let folder = ModelFolder::open(path).unwrap();
-    let options = embedgate_onnx::Options {
-        file: Some(converted_in(precision, path)),
-        precision,
-        library: Candidates {
-            named: Some(root().join(".embedgate/lib")),
-            folders: Vec::new(),
-        },
-        pooling: folder.pooling.unwrap(),
-        max_sequence_tokens: folder.max_sequence_tokens,
-        special_token_ids: tokenizer(&folder).special_token_ids(),
-        threads: 2,
-        shared_in: None,
-    };
-    (
-        Box::new(OnnxBackend::load(&folder, options).unwrap()),
-        folder,
-    )
-}
-
-/// A file of reference vectors.
-pub(crate) struct Reference(Vec<u8>);
-
-impl Reference {
-    pub(crate) fn open(name: &str) -> Self {
-        Self(std::fs::read(fixtures().join(name)).unwrap())
-    }
-
-    fn bytes<const N: usize>(&self, name: &str) -> Vec<[u8; N]> {
-        let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        tensors
-            .tensor(name)
-            .unwrap()
-            .data()
-            .as_chunks::<N>()
-            .0
-            .to_vec()
-    }
-
-    pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
-        self.bytes(name)
-            .into_iter()
-            .map(f32::from_le_bytes)
-            .collect()
-    }
-
-    pub(crate) fn numbers(&self, name: &str) -> Vec<usize> {
-        self.bytes(name)
-            .into_iter()
-            .map(|b| usize::try_from(i64::from_le_bytes(b)).unwrap())
-            .collect()
-    }
-
-    pub(crate) fn rows(&self, name: &str, width: usize) -> Vec<Vec<f32>> {
-        self.floats(name)
-            .chunks(width)
-            .map(<[f32]>::to_vec)
-            .collect()
-    }
-}
 
 #[expect(clippy::cast_possible_truncation, reason = "the result is f32")]
 fn normalized(row: &[f32]) -> Vec<f32> {
@@ -138,7 +30,7 @@ fn normalized(row: &[f32]) -> Vec<f32> {
 }
 
 /// Runs texts in batches of `size`, in order.
-fn run(
+pub(crate) fn run(
     backend: &mut dyn Backend,
     tokenizer: &TextTokenizer,
     texts: &[String],
@@ -157,7 +49,7 @@ fn run(
         .collect()
 }
 
-fn dense_rows(batches: &[EmbeddingBatch]) -> Vec<Vec<f32>> {
+pub(crate) fn dense_rows(batches: &[EmbeddingBatch]) -> Vec<Vec<f32>> {
     let matrices = batches.iter().map(|batch| batch.dense.as_ref().unwrap());
     matrices
         .flat_map(|matrix| (0..matrix.rows()).map(|i| normalized(matrix.row(i))))
@@ -169,7 +61,7 @@ fn assert_like(expected: &[Vec<f32>], got: &[Vec<f32>], how: &str) {
     for (i, (expected, got)) in expected.iter().zip(got).enumerate() {
         let (cosine, far) = (cosine(expected, got), max_difference(expected, got));
         assert!(
-            cosine >= COSINE && far <= DIFFERENCE,
+            cosine >= COSINE && far <= LIKE,
             "text {i} {how}: cosine {cosine}, difference {far}"
         );
     }
@@ -257,7 +149,7 @@ fn assert_sparse(reference: &Reference, batches: &[EmbeddingBatch], how: &str) {
         );
         let far = max_difference(&got[i].values, &weights[ends[0]..ends[1]]);
         assert!(
-            far <= DIFFERENCE,
+            far <= LIKE,
             "sparse weights of text {i} {how} differ by {far}"
         );
     }
@@ -317,8 +209,8 @@ async fn int8_stays_near_sentence_transformers_with_older_instructions() {
     let expected = Reference::open("minilm_reference.safetensors").rows("vectors", 384);
     let start = |most| Gateway::start_loading(&config, &[("DNNL_MAX_CPU_ISA", most)]);
     if runs(Precision::Int8) {
-        let gateway = start("AVX512_CORE_VNNI");
-        gateway.wait_for_log("\"message\":\"ready\"");
+        let mut gateway = start("AVX512_CORE_VNNI");
+        gateway.wait_until_ready();
         let got = gateway.vectors("m", &json!(texts())).await;
         assert_near("without bf16", &got, &expected, 0.9993, 0.998);
     }
@@ -373,132 +265,4 @@ fn every_backend_and_model_keeps_the_contract() {
             folder.path.display()
         );
     }
-}
-
-#[test]
-fn the_same_weights_in_every_file_format_give_the_same_vectors() {
-    // Re-written from the one checkpoint: safetensors in one file, and in two shards with an index.
-    let source = embedgate_weights::Weights::open(&tiny_bge_m3()).unwrap();
-    let (mut expected, folder) = candle(&tiny_bge_m3());
-    let tokenizer = tokenizer(&folder);
-    let expected = run(
-        expected.as_mut(),
-        &tokenizer,
-        &texts()[..20],
-        20,
-        Outputs::BGE_M3,
-    );
-    for sharded in [false, true] {
-        let copy = tempfile::tempdir().unwrap();
-        copy_without_weights(&tiny_bge_m3(), copy.path());
-        write_safetensors(&source, &folder, copy.path(), sharded);
-        let (mut backend, _) = candle(copy.path());
-        let got = run(
-            backend.as_mut(),
-            &tokenizer,
-            &texts()[..20],
-            20,
-            Outputs::BGE_M3,
-        );
-        assert!(got == expected, "sharded: {sharded}");
-    }
-}
-
-fn copy_without_weights(from: &Path, to: &Path) {
-    for entry in from.read_dir().unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap();
-        if path.is_dir() {
-            std::fs::create_dir(to.join(name)).unwrap();
-            copy_without_weights(&path, &to.join(name));
-        } else if name != "pytorch_model.bin" {
-            std::fs::copy(&path, to.join(name)).unwrap();
-        }
-    }
-}
-
-/// Writes the encoder's tensors under the prefix `roberta.`, as a checkpoint of a model with a task's head has them.
-fn write_safetensors(
-    source: &embedgate_weights::Weights,
-    folder: &ModelFolder,
-    to: &Path,
-    sharded: bool,
-) {
-    let e = &folder.encoder;
-    let (d, f) = (e.hidden_size, e.intermediate_size);
-    let mut shapes: Vec<(String, Vec<usize>)> = vec![
-        (
-            "embeddings.word_embeddings.weight".into(),
-            vec![e.vocabulary_size, d],
-        ),
-        (
-            "embeddings.position_embeddings.weight".into(),
-            vec![e.max_position_embeddings, d],
-        ),
-        (
-            "embeddings.token_type_embeddings.weight".into(),
-            vec![e.type_vocabulary_size, d],
-        ),
-        ("embeddings.LayerNorm.weight".into(), vec![d]),
-        ("embeddings.LayerNorm.bias".into(), vec![d]),
-    ];
-    for i in 0..e.n_layers {
-        let mut linear = |name: &str, outputs: usize, inputs: usize| {
-            shapes.push((
-                format!("encoder.layer.{i}.{name}.weight"),
-                vec![outputs, inputs],
-            ));
-            shapes.push((format!("encoder.layer.{i}.{name}.bias"), vec![outputs]));
-        };
-        for name in [
-            "attention.self.query",
-            "attention.self.key",
-            "attention.self.value",
-            "attention.output.dense",
-        ] {
-            linear(name, d, d);
-        }
-        linear("intermediate.dense", f, d);
-        linear("output.dense", d, f);
-        for name in ["attention.output.LayerNorm", "output.LayerNorm"] {
-            shapes.push((format!("encoder.layer.{i}.{name}.weight"), vec![d]));
-            shapes.push((format!("encoder.layer.{i}.{name}.bias"), vec![d]));
-        }
-    }
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let values = source.values(&name, &shape).unwrap();
-            let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            (format!("roberta.{name}"), shape, bytes)
-        })
-        .collect();
-    let serialize = |tensors: &[(String, Vec<usize>, Vec<u8>)], name: &str| {
-        let views = tensors.iter().map(|(name, shape, bytes)| {
-            (
-                name,
-                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
-                    .unwrap(),
-            )
-        });
-        safetensors::serialize_to_file(views, None, &to.join(name)).unwrap();
-    };
-    if !sharded {
-        serialize(&tensors, "model.safetensors");
-        return;
-    }
-    let (first, second) = tensors.split_at(tensors.len() / 2);
-    let mut map = serde_json::Map::new();
-    for (part, name) in [
-        (first, "model-00001-of-00002.safetensors"),
-        (second, "model-00002-of-00002.safetensors"),
-    ] {
-        serialize(part, name);
-        map.extend(
-            part.iter()
-                .map(|(tensor, ..)| (tensor.clone(), name.into())),
-        );
-    }
-    let index = serde_json::json!({"metadata": {"total_size": 0}, "weight_map": map});
-    std::fs::write(to.join("model.safetensors.index.json"), index.to_string()).unwrap();
 }

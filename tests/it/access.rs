@@ -1,0 +1,192 @@
+//! Who may call: keys, open routes, browsers.
+
+use embedgate_test_support::{Gateway, client, embedgate, run, tiny_config};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn keys_let_in_and_everything_else_is_refused_before_the_body_is_read() {
+    let config = tiny_config("").replace(
+        "mode = \"none\"",
+        "keys = [\"${EMBEDGATE_KEY}\", \"second-key\"]",
+    );
+    let mut gateway = Gateway::start_loading(&config, &[("EMBEDGATE_KEY", "first-key-1")]);
+    gateway.wait_until_ready();
+    let client = embedgate_test_support::client();
+    let ask = |authorization: Option<&'static str>| {
+        let mut request = client.post(format!("{}/v1/embeddings", gateway.url));
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        request.body(r#"{"input": "a"}"#).send()
+    };
+    for good in ["Bearer first-key-1", "bearer second-key", "second-key"] {
+        assert_eq!(ask(Some(good)).await.unwrap().status(), 200, "{good}");
+    }
+    for bad in [
+        None,
+        Some(""),
+        Some("Bearer "),
+        Some("Bearer first-key-2"),
+        Some("Basic first-key-1x"),
+        Some("Bearer \u{e9}"),
+    ] {
+        let answer = ask(bad).await.unwrap();
+        assert_eq!(answer.status(), 401, "{bad:?}");
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "invalid_api_key");
+    }
+    assert_eq!(gateway.get("/v1/models").await.status, 401);
+    assert_eq!(
+        gateway.get("/readyz").await.status,
+        200,
+        "probes need no key"
+    );
+    assert!(
+        !gateway.stop().contains("first-key"),
+        "no key is ever logged"
+    );
+}
+
+#[tokio::test]
+async fn without_keys_any_authorization_is_accepted() {
+    let gateway = Gateway::start(&tiny_config(""));
+    for value in ["", "Bearer ", "Bearer empty", "lm-studio"] {
+        let request = embedgate_test_support::client()
+            .post(format!("{}/v1/embeddings", gateway.url))
+            .header("authorization", value);
+        assert_eq!(
+            request
+                .body(r#"{"input": "a"}"#)
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            200,
+            "{value:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn browsers_may_call_only_where_the_config_says_so() {
+    let preflight = |url: String| {
+        let request = embedgate_test_support::client()
+            .request(reqwest::Method::OPTIONS, format!("{url}/v1/embeddings"));
+        request
+            .header("origin", "https://a.example")
+            .header("access-control-request-method", "POST")
+            .send()
+    };
+    let closed = Gateway::start(&tiny_config(""));
+    assert!(
+        preflight(closed.url.clone())
+            .await
+            .unwrap()
+            .headers()
+            .get("access-control-allow-origin")
+            .is_none()
+    );
+    let open = Gateway::start(&tiny_config(
+        "[server]\ncors_origins = [\"https://a.example\"]",
+    ));
+    let answer = preflight(open.url.clone()).await.unwrap();
+    assert_eq!(
+        (
+            answer.status().as_u16(),
+            &answer.headers()["access-control-allow-origin"]
+        ),
+        (200, &"https://a.example".parse().unwrap())
+    );
+}
+
+async fn ask(gateway: &Gateway, key: Option<&str>) -> (u16, Value) {
+    let mut request = client().post(format!("{}/v1/embeddings", gateway.url));
+    if let Some(key) = key {
+        request = request.bearer_auth(key);
+    }
+    let response = request.json(&json!({"input": "a"})).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+/// The tiny model, and who may use it.
+fn with_auth(auth: &str) -> String {
+    tiny_config("").replace("mode = \"none\"\n", &format!("{auth}\n"))
+}
+
+#[tokio::test]
+async fn a_key_is_known_by_its_hash_and_brings_its_models_its_limit_and_its_end() {
+    let new = || {
+        let (code, key, line) = run(embedgate().args(["key", "new"]));
+        assert_eq!(code, Some(0));
+        let hash = line
+            .split("hash = ")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .to_owned();
+        (key.trim().to_owned(), hash)
+    };
+    let [good, narrow, limited, expired] = [(); 4].map(|()| new());
+    let gateway = Gateway::start(&with_auth(&format!(
+        "keys = [{{ hash = {} }}, {{ hash = {}, models = [\"other\"] }}, {{ hash = {}, limit = \"one\" }}, {{ hash = {}, expires = 2020-01-01 }}]\n\
+         [auth.limits.one]\nrequests_per_minute = 1",
+        good.1, narrow.1, limited.1, expired.1
+    )));
+    assert_eq!(ask(&gateway, Some(&good.0)).await.0, 200);
+    let code = |answer: (u16, Value)| {
+        (
+            answer.0,
+            answer.1["error"]["code"].as_str().unwrap().to_owned(),
+        )
+    };
+    assert_eq!(
+        code(ask(&gateway, None).await),
+        (401, "invalid_api_key".into())
+    );
+    let wrong = format!("{}x", good.0);
+    assert_eq!(
+        code(ask(&gateway, Some(&wrong)).await),
+        (401, "invalid_api_key".into())
+    );
+    assert_eq!(
+        code(ask(&gateway, Some(&expired.0)).await),
+        (401, "api_key_expired".into())
+    );
+    assert_eq!(
+        code(ask(&gateway, Some(&narrow.0)).await),
+        (403, "model_not_allowed".into())
+    );
+    assert_eq!(ask(&gateway, Some(&limited.0)).await.0, 200);
+    assert_eq!(
+        code(ask(&gateway, Some(&limited.0)).await),
+        (429, "rate_limit_exceeded".into())
+    );
+    let list = client()
+        .get(format!("{}/v1/models", gateway.url))
+        .bearer_auth(&narrow.0);
+    let list: Value = list.send().await.unwrap().json().await.unwrap();
+    assert_eq!(list["data"], json!([]));
+    let one = client()
+        .get(format!("{}/v1/models/tiny", gateway.url))
+        .bearer_auth(&narrow.0);
+    assert_eq!(one.send().await.unwrap().status(), 404);
+    assert!(!gateway.stop().contains(&good.0));
+}
+
+#[tokio::test]
+async fn open_routes_need_no_key_and_the_others_do() {
+    let gateway = Gateway::start(&with_auth(
+        "keys = [\"a-long-key\"]\nopen_routes = [\"embeddings\"]",
+    ));
+    assert_eq!(ask(&gateway, None).await.0, 200);
+    assert_eq!(ask(&gateway, Some("whatever")).await.0, 200);
+    let models = client()
+        .get(format!("{}/v1/models", gateway.url))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(models.status(), 401);
+}

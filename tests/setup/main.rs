@@ -1,0 +1,19 @@
+//! The tests that need what `scripts/test` sets up: the real model, oneDNN and ONNX Runtime, guests in JavaScript and Python, and
+//! the client libraries. Plain `cargo test` leaves them out.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod backends;
+mod bad_onnx;
+mod bench_backend;
+mod clients;
+mod contract;
+mod convert;
+mod demo;
+mod engine;
+mod formats;
+mod guests;
+mod reference;
+mod rerank;
+mod schemathesis;
+mod support;

@@ -1,0 +1,50 @@
+//! Whether the program does as its `OpenAPI` document says.
+
+use crate::support::installed;
+use embedgate_test_support::{Gateway, fixtures, root, run};
+use std::process::Command;
+
+fn gateway() -> Gateway {
+    let (model, reranker) = (
+        fixtures().join("tiny-bge-m3"),
+        fixtures().join("tiny-xlmr-reranker"),
+    );
+    Gateway::start(&format!(
+        "default_model = \"bge-m3-local\"\n[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n\
+         [models.bge-m3-local]\npath = {model:?}\n[models.reranker]\npath = {reranker:?}\n"
+    ))
+}
+
+/// What is right by the document is taken, what is wrong refused, every status and body is as documented, nothing is a 5xx.
+#[test]
+fn the_program_does_as_the_document_says() {
+    let gateway = gateway();
+    let mut command = Command::new(installed("clients/schemathesis/bin/schemathesis"));
+    // It keeps what it found where it runs.
+    let folder = tempfile::tempdir().unwrap();
+    command
+        .current_dir(folder.path())
+        .env("PYTHONPATH", root().join("tests/clients"))
+        .env("SCHEMATHESIS_HOOKS", "schemathesis_hooks")
+        .args([
+            "run",
+            "--checks",
+            "all",
+            "--max-examples",
+            "180",
+            "--seed",
+            "1",
+            "--no-color",
+        ])
+        .arg(format!("{}/openapi.json", gateway.url));
+    let (code, out, errors) = run(&mut command);
+    assert_eq!(code, Some(0), "{out}{errors}");
+    let n = out
+        .split("Test cases:")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    let n: usize = n
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("{out}"));
+    assert!(n >= 5_000, "{n} cases");
+}
