@@ -36,7 +36,12 @@ use self::{
     queue::{BatchQueue, Budget},
     replica::{Health, Replica},
 };
-pub(crate) use self::{load::Admission, replica::Reload, row::Row, urgent::Urgent};
+pub(crate) use self::{
+    load::{Admission, Patience},
+    replica::Reload,
+    row::Row,
+    urgent::Urgent,
+};
 
 /// One sequence to run.
 pub(crate) struct Work {
@@ -102,6 +107,8 @@ pub(crate) struct BatcherConfig {
     pub capacity: usize,
     /// How many of them may be bulk.
     pub bulk_capacity: usize,
+    /// How much work may be ahead of who comes in: of queries, and of bulk.
+    pub max_queue_time: [Duration; 2],
     /// What bounds a batch.
     pub budget: Budget,
     /// What a batch is predicted to take.
@@ -150,11 +157,16 @@ impl Batcher {
         if can_pause {
             queue = queue.with_pauses();
         }
-        let load = Arc::new(Load::new(
+        let load = Load::new(
             config.capacity,
             config.bulk_capacity,
             config.tokens_per_second * backends.len() as f64,
-        ));
+        );
+        let [query, bulk] = config.max_queue_time;
+        let load = Arc::new(load.with_max_queue_time(|lane| match lane {
+            Lane::Query => query,
+            Lane::Bulk => bulk,
+        }));
         load.set_most_beside(queue.most_beside());
         let health = Health::new(backends.len());
         metrics.ready.set(1);
@@ -197,18 +209,18 @@ impl Batcher {
     /// Takes leave for sequences of about so many tokens each, for all or for none.
     ///
     /// # Errors
-    /// `Overloaded` when they do not fit, or would wait beyond the deadline; `Unavailable` when no replica works.
+    /// `Overloaded` when they do not fit, or would wait for too long; `Unavailable` when no replica works.
     pub(crate) fn admit(
         &self,
         tokens: &[usize],
         lane: Lane,
-        deadline: Instant,
+        patience: Patience<'_>,
     ) -> Result<Vec<Admission>, Error> {
         if !tokens.is_empty() && !self.is_healthy() {
             return Err(down(&self.name, &self.health));
         }
         self.load
-            .admit(tokens, lane, deadline)
+            .admit(tokens, lane, patience)
             .map_err(|refusal| self.overloaded(refusal, lane))
     }
 
@@ -230,6 +242,13 @@ impl Batcher {
             Refusal::TooLate { retry_after } => {
                 let message = format!(
                     "the queue of model \"{name}\" takes longer than the time that this request has: try again"
+                );
+                (message, retry_after)
+            }
+            Refusal::TooLong { retry_after, most } => {
+                let most = humantime::format_duration(most);
+                let message = format!(
+                    "the queue of model \"{name}\" takes longer than its max_queue_time, {most}: try again"
                 );
                 (message, retry_after)
             }

@@ -20,7 +20,7 @@ pub(crate) use self::{
     rerank::{Length, Ranking},
 };
 use crate::{
-    batch::{Admission, Urgent, Work},
+    batch::{Admission, Patience, Urgent, Work},
     cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},
     model::{Model, ModelRegistry, tokenizer::Tokenized},
     offload,
@@ -64,12 +64,7 @@ impl Embedder {
         principal: &Principal,
         name: Option<&str>,
     ) -> Result<&Arc<Model>, Error> {
-        let model = self.registry.resolve(name)?;
-        if principal.may_use(model.names()) {
-            return Ok(model);
-        }
-        let message = format!("you may not use model \"{}\"", model.name);
-        Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"))
+        self.registry.resolve_for(principal, name)
     }
 
     /// The model of a name, for somebody who asks about it: one that is not theirs is as one that is not there.
@@ -81,11 +76,12 @@ impl Embedder {
         principal: &Principal,
         name: &str,
     ) -> Result<&Arc<Model>, Error> {
-        let model = self.registry.resolve(Some(name))?;
-        if principal.may_use(model.names()) {
-            return Ok(model);
-        }
-        Err(self.registry.not_found(name))
+        let hidden = |error: Error| match error.kind {
+            ErrorKind::Forbidden => self.registry.not_found(principal, name),
+            _ => error,
+        };
+        let found = self.registry.resolve_for(principal, Some(name));
+        found.map_err(hidden)
     }
 
     /// The cache.
@@ -144,9 +140,9 @@ impl Embedder {
 
         let prepared = self.prepare(ctx, &task, request).await?;
         let inputs = prepared.iter().map(|input| &input.input);
-        let charge = Charge::estimated(&ctx.principal, || {
+        let charge = Charge::estimated(ctx, || {
             inputs.map(|input| model.estimate_tokens(input)).sum()
-        });
+        })?;
         let mut found = self.look_up(model, &prepared).await;
         let is_kept: Vec<bool> = prepared
             .iter()
@@ -155,7 +151,7 @@ impl Embedder {
             .collect();
         let keys: Vec<PerHead<CacheKey>> = prepared.iter().map(|input| input.keys).collect();
         if !is_kept.iter().all(|kept| *kept) {
-            let computed = self.compute_missing(&task, ctx.deadline, prepared, &mut found);
+            let computed = self.compute_missing(&task, ctx, prepared, &mut found);
             if let Err(error) = computed.await {
                 charge.fail(&error);
                 return Err(error);
@@ -223,7 +219,7 @@ impl Embedder {
     async fn compute_missing(
         &self,
         task: &Task,
-        deadline: Instant,
+        ctx: &RequestContext,
         prepared: Vec<Prepared>,
         found: &mut [Values],
     ) -> Result<(), Error> {
@@ -268,7 +264,7 @@ impl Embedder {
         let admissions = task
             .model
             .batcher()
-            .admit(&estimates, task.lane, deadline)?;
+            .admit(&estimates, task.lane, Patience::of(ctx))?;
         metrics.misses.inc_by(new.len() as u64);
         let mut flights = Vec::with_capacity(new.len());
         for ((i, keys, input), admission) in new.into_iter().zip(admissions) {
@@ -321,16 +317,25 @@ struct Charge<'a> {
 }
 
 impl<'a> Charge<'a> {
-    fn estimated(principal: &'a Principal, estimate: impl FnOnce() -> usize) -> Self {
-        let allowance = principal
+    /// Charges what a request will use, about.
+    ///
+    /// # Errors
+    /// `Overloaded` where nothing is left; of a request that goes on, all is charged.
+    fn estimated(ctx: &'a RequestContext, estimate: impl FnOnce() -> usize) -> Result<Self, Error> {
+        let allowance = ctx
+            .principal
             .identity()
             .and_then(|identity| identity.allowance.as_deref());
         let mut paid = 0;
         if let Some(allowance) = allowance {
             paid = estimate().try_into().unwrap_or(i64::MAX);
-            allowance.charge_tokens(paid);
+            if ctx.begun.charge() {
+                allowance.charge_tokens(paid);
+            } else {
+                allowance.begin_tokens(paid)?;
+            }
         }
-        Self { allowance, paid }
+        Ok(Self { allowance, paid })
     }
 
     /// Gives it back to who was turned away; an input that made work and failed is paid.

@@ -2,7 +2,7 @@
 //!
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
-pub(crate) mod body;
+mod body;
 mod cohere;
 pub(crate) mod connection;
 mod context;
@@ -11,6 +11,7 @@ mod dialect;
 mod error;
 mod exchange;
 mod health;
+mod idle;
 mod input;
 mod json;
 mod linger;
@@ -45,7 +46,7 @@ use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use self::{dialect::Dialect, routes::Place};
-use crate::{auth::Authenticator, embed::Embedder, shutdown::Shutdown};
+use crate::{auth::Authenticator, embed::Embedder, memory::Memory, shutdown::Shutdown};
 
 /// What handlers share.
 pub(crate) struct Gateway {
@@ -55,8 +56,8 @@ pub(crate) struct Gateway {
     pub authenticator: Authenticator,
     /// Asked about callers and requests, and told of answers.
     pub plugins: Arc<Plugins>,
-    /// What the bodies of all requests together may take.
-    pub body_memory: body::BodyMemory,
+    /// What all requests together may take, their answers included.
+    pub memory: Arc<Memory>,
     /// Set when the models are loaded.
     pub embedder: OnceLock<Embedder>,
     /// What is counted.

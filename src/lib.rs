@@ -16,6 +16,7 @@ mod cache;
 mod commands;
 mod embed;
 mod http;
+mod memory;
 mod model;
 mod offload;
 mod reload;

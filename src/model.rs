@@ -23,7 +23,7 @@ use std::{
 use embedgate_config::{DimensionsPolicy, ModelConfig};
 use embedgate_core::{BackendInfo, Outputs, Pooling};
 use embedgate_metrics::ModelMetrics;
-use embedgate_request::{Error, ErrorKind, Input, Lane, Side};
+use embedgate_request::{Error, ErrorKind, Input, Lane, Principal, Side};
 
 use self::{
     prompts::Prompts,
@@ -341,19 +341,35 @@ impl ModelRegistry {
     /// Finds a model by name or alias; no name, or `default`, means the default model.
     ///
     /// # Errors
-    /// `ModelNotFound` that lists the names; `Unavailable` with the reason when the model could not be loaded.
+    /// `ModelNotFound`; `Unavailable` when the model could not be loaded. What they say is for nobody: [`Self::resolve_for`]
+    /// says what a caller may know.
     pub(crate) fn resolve(&self, name: Option<&str>) -> Result<&Arc<Model>, Error> {
+        self.resolve_for(&Principal::Anonymous, name)
+    }
+
+    /// The same for a caller, who is told of no model but those that they may use.
+    ///
+    /// # Errors
+    /// `ModelNotFound` that lists the names; `Forbidden`; `Unavailable` with the reason when the model could not be loaded.
+    pub(crate) fn resolve_for(
+        &self,
+        principal: &Principal,
+        name: Option<&str>,
+    ) -> Result<&Arc<Model>, Error> {
         let named = name.and_then(|name| self.by_name.get(name).copied());
         let index = match (named, name) {
             (Some(index), _) => index,
             (None, None | Some("default" | "")) => self.default.ok_or_else(|| {
-                Error::invalid(
-                    "model",
-                    format!("model is missing, choose one of: {}", self.names()),
-                )
+                let names = self.names(principal);
+                Error::invalid("model", format!("model is missing, choose one of: {names}"))
             })?,
-            (None, Some(name)) => return Err(self.not_found(name)),
+            (None, Some(name)) => return Err(self.not_found(principal, name)),
         };
+        if !self.may_use(principal, index) {
+            let shown = name.unwrap_or("default");
+            let message = format!("you may not use model \"{shown}\"");
+            return Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"));
+        }
         match &self.entries[index] {
             Entry::Loaded(model) => Ok(model),
             Entry::Failed { name, reason } => {
@@ -362,6 +378,12 @@ impl ModelRegistry {
                     .with_code("model_unavailable"))
             }
         }
+    }
+
+    /// Whether a caller may use an entry, by any of its names.
+    fn may_use(&self, principal: &Principal, index: usize) -> bool {
+        let of_entry = self.by_name.iter().filter(|(_, i)| **i == index);
+        principal.may_use(of_entry.map(|(name, _)| name.as_str()))
     }
 
     /// Ends every model's queue and joins its worker. Blocks for the batches in flight.
@@ -378,12 +400,12 @@ impl ModelRegistry {
 
     /// Makes the error of a name that no model has.
     #[must_use]
-    pub(crate) fn not_found(&self, name: &str) -> Error {
+    pub(crate) fn not_found(&self, principal: &Principal, name: &str) -> Error {
         // A name is the client's text: long ones are cut, so that the answer stays short.
         let shown: String = name.chars().take(100).collect();
         let message = format!(
             "there is no model \"{shown}\", choose one of: {}",
-            self.names()
+            self.names(principal)
         );
         let error = Error {
             param: Some("model"),
@@ -392,11 +414,14 @@ impl ModelRegistry {
         error.with_code("model_not_found")
     }
 
-    fn names(&self) -> String {
-        self.entries
-            .iter()
-            .map(Entry::name)
-            .collect::<Vec<_>>()
-            .join(", ")
+    /// The names of the models that a caller may use.
+    fn names(&self, principal: &Principal) -> String {
+        let entries = self.entries.iter().enumerate();
+        let usable = entries.filter(|(index, _)| self.may_use(principal, *index));
+        let names: Vec<&str> = usable.map(|(_, entry)| entry.name()).collect();
+        match names.is_empty() {
+            true => "none (no model is open to this key)".into(),
+            false => names.join(", "),
+        }
     }
 }

@@ -23,10 +23,11 @@ use tower::ServiceExt;
 
 use crate::{
     auth::Authenticator,
-    batch::{BatcherConfig, Reload, cost::CostModel, queue::Budget},
+    batch::{BatcherConfig, Patience, Reload, cost::CostModel, queue::Budget},
     cache::{EmbeddingCache, file::WarmFile},
     embed::Embedder,
-    http::{self, Gateway, body::BodyMemory},
+    http::{self, Gateway},
+    memory::Memory,
     model::{Entry, Model, ModelRegistry, tokenizer::TextTokenizer},
     shutdown::{Shutdown, Stage},
 };
@@ -138,7 +139,7 @@ impl TestGateway {
         let gateway = Arc::new(Gateway {
             authenticator: Authenticator::new(&config.auth, Arc::clone(&plugins)),
             plugins,
-            body_memory: BodyMemory::new(&config.server),
+            memory: Memory::new(config.server.max_bodies.bytes()),
             embedder: OnceLock::from(Embedder::new(registry, cache, config.server.max_inputs)),
             config: config.server,
             metrics,
@@ -248,6 +249,7 @@ fn model(
     let batching = BatcherConfig {
         capacity: config.queue_capacity,
         bulk_capacity: config.queue_capacity,
+        max_queue_time: [config.max_queue_time.0, config.bulk_max_queue_time.0],
         budget: setup.budget,
         cost: CostModel::new(layout, [0.0, 1.0 / setup.tokens_per_second, 0.0]),
         tokens_per_second: setup.tokens_per_second,
@@ -266,4 +268,11 @@ fn model(
 /// A deadline that no test reaches.
 pub(crate) fn far() -> Instant {
     Instant::now() + std::time::Duration::from_secs(3600)
+}
+
+/// Waits as long as it must.
+pub(crate) fn patient() -> Patience<'static> {
+    static BEGUN: std::sync::LazyLock<embedgate_request::Begun> =
+        std::sync::LazyLock::new(embedgate_request::Begun::already);
+    Patience::until(far(), &BEGUN)
 }

@@ -1,18 +1,26 @@
 //! How much waits for a backend, how fast it drains, and who may still come in.
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use embedgate_request::Lane;
+use embedgate_request::{Begun, Lane, RequestContext};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The drain rate is an average over about so many seconds of work.
 const RATE_SECONDS: f64 = 5.0;
+
+/// Nobody is told to come back sooner: less is no pause for who sends without end.
+const LEAST_RETRY: Duration = Duration::from_millis(250);
+/// Who is told to come back comes up to this part later, each another one, so that they do not come all at once.
+const SPREAD: f64 = 0.1;
+/// So many of those who were told to come back are remembered.
+const MOST_PROMISES: usize = 4096;
 
 /// Why inputs were not admitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +29,60 @@ pub(crate) enum Refusal {
     Full { retry_after: Duration },
     /// What waits already takes longer than the request has; it would have to wait so much less long.
     TooLate { retry_after: Duration },
+    /// What waits already takes longer than anybody shall wait.
+    TooLong {
+        retry_after: Duration,
+        most: Duration,
+    },
+}
+
+/// How long a request's inputs may wait for their turn.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience<'a> {
+    deadline: Instant,
+    /// What goes on is not held to `max_queue_time`: it waited at its begin.
+    begun: &'a Begun,
+}
+
+impl<'a> Patience<'a> {
+    pub(crate) fn of(ctx: &'a RequestContext) -> Self {
+        Self {
+            deadline: ctx.deadline,
+            begun: &ctx.begun,
+        }
+    }
+
+    /// Until a time, and for what has begun: whatever is ahead.
+    #[cfg(test)]
+    pub(crate) fn until(deadline: Instant, begun: &'a Begun) -> Self {
+        Self { deadline, begun }
+    }
+}
+
+/// Who was told to come back, when, and with how many tokens: they come before those who are refused after them.
+#[derive(Default)]
+struct Promises {
+    all: VecDeque<(Instant, u64)>,
+    n: u64,
+}
+
+impl Promises {
+    /// Tokens of those who are still to come.
+    fn open(&mut self, now: Instant) -> u64 {
+        self.all.retain(|(due, _)| *due > now);
+        self.all.iter().map(|(_, tokens)| tokens).sum()
+    }
+
+    /// Adds one, who comes when `due` says of their part of the spread: evenly in 0 to 1, neighbours far apart.
+    fn add(&mut self, due: impl FnOnce(f64) -> Instant, tokens: u64) {
+        // The golden ratio's multiples, modulo 1.
+        self.n = self.n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let share = (self.n >> 11) as f64 / (1_u64 << 53) as f64;
+        let due = due(share);
+        if tokens > 0 && self.all.len() < MOST_PROMISES {
+            self.all.push_back((due, tokens));
+        }
+    }
 }
 
 /// The load of one model's backend. Shared by those who add to it and those who take from it.
@@ -36,6 +98,9 @@ pub(crate) struct Load {
     tokens: [[AtomicU64; 2]; 2],
     /// Bits of an f64.
     tokens_per_second: AtomicU64,
+    /// What may be ahead of who comes in, by lane.
+    max_queue_time: [Duration; 2],
+    promises: Mutex<Promises>,
 }
 
 impl Load {
@@ -49,7 +114,17 @@ impl Load {
             most_beside: AtomicUsize::new(0),
             tokens: Default::default(),
             tokens_per_second: AtomicU64::new(tokens_per_second.to_bits()),
+            max_queue_time: [Duration::MAX; 2],
+            promises: Mutex::default(),
         }
+    }
+
+    /// Sets how much may be ahead of who comes in, by lane.
+    pub(crate) fn with_max_queue_time(mut self, of: impl Fn(Lane) -> Duration) -> Self {
+        for lane in Lane::ALL {
+            self.max_queue_time[lane as usize] = of(lane);
+        }
+        self
     }
 
     /// Takes leave for inputs of so many tokens each (about), for all or for none.
@@ -57,14 +132,17 @@ impl Load {
         self: &Arc<Self>,
         tokens: &[usize],
         lane: Lane,
-        deadline: Instant,
+        patience: Patience<'_>,
     ) -> Result<Vec<Admission>, Refusal> {
         let n = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        let all: u64 = tokens.iter().map(|n| *n as u64).sum();
         let take = |semaphore: &Arc<Semaphore>| {
             let permits = Arc::clone(semaphore).try_acquire_many_owned(n);
-            permits.map_err(|_| Refusal::Full {
-                retry_after: self
-                    .time_until_free(tokens.len().saturating_sub(semaphore.available_permits())),
+            permits.map_err(|_| {
+                let missing = tokens.len().saturating_sub(semaphore.available_permits());
+                Refusal::Full {
+                    retry_after: self.retry_after(self.time_until_free(missing), all),
+                }
             })
         };
         let mut permits = take(&self.permits)?;
@@ -72,12 +150,21 @@ impl Load {
             Lane::Query => None,
             Lane::Bulk => Some(take(&self.bulk_permits)?),
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = patience.deadline.saturating_duration_since(Instant::now());
         let longest = tokens.iter().max();
         let wait = self.wait(lane, longest.copied().unwrap_or(0));
         if n > 0 && wait > left {
             return Err(Refusal::TooLate {
-                retry_after: wait - left,
+                // Whoever has so little time is not waited for.
+                retry_after: self.retry_after(wait - left, 0),
+            });
+        }
+        let most = self.max_queue_time[lane as usize];
+        let begins = n > 0 && !patience.begun.admit();
+        if begins && wait > most {
+            return Err(Refusal::TooLong {
+                retry_after: self.retry_after(wait - most, all),
+                most,
             });
         }
         let one = |tokens: &usize| {
@@ -139,6 +226,22 @@ impl Load {
     fn give_back(&self, counted: Counted) {
         self.count(counted)
             .fetch_sub(counted.tokens as u64, Ordering::Relaxed);
+    }
+
+    /// When who was refused may come in, who would have to wait for so long if nobody else came: after those who were refused
+    /// before.
+    fn retry_after(&self, wait: Duration, tokens: u64) -> Duration {
+        let now = Instant::now();
+        let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = promises.open(now) as f64 / self.rate();
+        let least = wait.saturating_add(seconds(before)).max(LEAST_RETRY);
+        let mut after = least;
+        let due = |share: f64| {
+            after = seconds(least.as_secs_f64() * (1.0 + SPREAD * share));
+            now.checked_add(after).unwrap_or(now)
+        };
+        promises.add(due, tokens);
+        after
     }
 
     /// When so many more permits will be free.
@@ -226,8 +329,22 @@ impl Drop for Admission {
 mod tests {
     use super::*;
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(10)
+    /// What a new request brings.
+    fn soon() -> Patience<'static> {
+        Patience {
+            deadline: Instant::now() + Duration::from_secs(10),
+            begun: Box::leak(Box::default()),
+        }
+    }
+
+    /// Asserts that a time is this one or up to the spread later.
+    fn assert_about(found: Duration, seconds: f64) {
+        let found = found.as_secs_f64();
+        let latest = seconds * (1.0 + SPREAD) + 0.02;
+        assert!(
+            (seconds - 0.02..=latest).contains(&found),
+            "{found} for {seconds}"
+        );
     }
 
     #[test]
@@ -238,9 +355,11 @@ mod tests {
             .admit(&[10, 10, 10], Lane::Query, soon())
             .err()
             .unwrap();
-        // Two inputs of 10 tokens have to leave, at 100 tokens a second.
-        let retry_after = Duration::from_millis(200);
-        assert_eq!(refused, Refusal::Full { retry_after });
+        // Two inputs of 10 tokens have to leave, at 100 tokens a second: that is less than the least.
+        let Refusal::Full { retry_after } = refused else {
+            panic!("{refused:?}")
+        };
+        assert_about(retry_after, 0.25);
         assert_eq!(load.in_flight(), 3, "a refusal takes nothing");
         drop(three);
         assert_eq!(
@@ -262,11 +381,38 @@ mod tests {
         let Refusal::TooLate { retry_after } = refused else {
             panic!("{refused:?}")
         };
-        assert!(
-            (5.0..5.2).contains(&retry_after.as_secs_f64()),
-            "{retry_after:?}"
-        );
+        assert_about(retry_after, 5.0);
         assert_eq!(load.in_flight(), 2);
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_max_queue_time_and_the_refused_come_back_one_after_another() {
+        let load = Load::new(100, 100, 100.0).with_max_queue_time(|lane| match lane {
+            Lane::Query => Duration::from_secs(1),
+            Lane::Bulk => Duration::from_secs(3),
+        });
+        let load = Arc::new(load);
+        // A request's own work is not ahead of it.
+        let _first = load.admit(&[200; 2], Lane::Bulk, soon()).unwrap();
+        let later = |tokens| load.admit(&[tokens], Lane::Bulk, soon()).err().unwrap();
+        let mut expected = 1.0;
+        for tokens in [100, 50, 200] {
+            let Refusal::TooLong { retry_after, most } = later(tokens) else {
+                panic!("others are admitted before")
+            };
+            assert_eq!(most, Duration::from_secs(3));
+            assert_about(retry_after, expected);
+            expected += tokens as f64 / 100.0;
+        }
+        // Queries have their own line, and what has begun goes on.
+        let query = load.admit(&[150], Lane::Query, soon()).unwrap();
+        let refused = load.admit(&[1], Lane::Query, soon());
+        assert!(matches!(refused, Err(Refusal::TooLong { .. })));
+        drop(query);
+        let patience = soon();
+        assert!(load.admit(&[1], Lane::Query, patience).is_ok());
+        let _more = load.admit(&[150], Lane::Query, soon()).unwrap();
+        assert!(load.admit(&[1], Lane::Query, patience).is_ok());
     }
 
     #[test]

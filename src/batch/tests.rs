@@ -6,11 +6,14 @@ use embedgate_mock::{
 use embedgate_request::Lane;
 
 use super::*;
-use crate::testing::{TestGateway, far};
+use crate::testing::{TestGateway, patient};
 
 async fn run(gateway: &TestGateway, lane: Lane, ids: &[u32]) -> Result<Row, Error> {
     let model = gateway.model();
-    let admission = model.batcher().admit(&[ids.len()], lane, far())?.remove(0);
+    let admission = model
+        .batcher()
+        .admit(&[ids.len()], lane, patient())?
+        .remove(0);
     let work = Work {
         ids: ids.to_vec(),
         type_ids: Vec::new(),
@@ -316,7 +319,7 @@ async fn what_becomes_urgent_goes_beside_a_long_query_at_once() {
         admission: gateway
             .model()
             .batcher()
-            .admit(&[1], Lane::Bulk, far())
+            .admit(&[1], Lane::Bulk, patient())
             .unwrap()
             .remove(0),
         spent: Arc::default(),
@@ -378,7 +381,7 @@ async fn a_row_holds_what_its_own_caller_asked_for() {
         let gateway = Arc::clone(&gateway);
         tokio::spawn(async move {
             let model = gateway.model();
-            let admitted = model.batcher().admit(&[1], Lane::Query, far());
+            let admitted = model.batcher().admit(&[1], Lane::Query, patient());
             let work = Work {
                 ids: ids.to_vec(),
                 type_ids: Vec::new(),

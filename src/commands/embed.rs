@@ -14,7 +14,7 @@ use anyhow::Context;
 use embedgate_config::{CacheConfig, Config, Environment, LogLevel, ModelConfig};
 use embedgate_core::Outputs;
 use embedgate_metrics::Metrics;
-use embedgate_request::{EmbedRequest, Embedding, Input, Lane, Principal, RequestContext};
+use embedgate_request::{Begun, EmbedRequest, Embedding, Input, Lane, Principal, RequestContext};
 
 use self::output::Output;
 use super::{Failure, runtime, start_log};
@@ -129,6 +129,8 @@ async fn embed_lines(
         deadline,
         lane: Some(Lane::Bulk),
         spent: std::sync::Arc::default(),
+        // Nobody else waits, and nobody comes back later.
+        begun: std::sync::Arc::new(Begun::already()),
     };
     let answer = embedder
         .embed(&ctx, Preprocessed::unchanged(request))

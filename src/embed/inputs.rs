@@ -1,5 +1,7 @@
 //! Makes of a request's inputs what the cache and the model take. By arithmetic alone: no model is asked.
 
+use std::sync::OnceLock;
+
 use embedgate_core::Outputs;
 use embedgate_request::{EmbedRequest, Error, Input, Lane, Principal, TokenIds};
 use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton};
@@ -14,6 +16,8 @@ use crate::{
 /// than a page.
 const QUERY_INPUTS: usize = 4;
 const QUERY_BYTES: usize = 4096;
+/// No id of `OpenAI`'s encodings is as large: o200k_base ends at 200,018.
+const MOST_IDS: u32 = 210_000;
 
 /// An input that the model can take, and the keys of what is asked of it.
 pub(super) struct Prepared {
@@ -76,17 +80,71 @@ pub(super) fn prepare(
     request.inputs.into_iter().enumerate().map(one).collect()
 }
 
-/// Reads token ids as the policy says, and leaves texts.
-pub(super) fn decode(
-    model: &Model,
-    policy: TokenIds,
-    inputs: Vec<Input>,
-) -> Result<Vec<Input>, Error> {
+/// Makes texts of the token ids of one of `OpenAI`'s encodings, and leaves texts.
+pub(super) fn decode(encoding: Encoding, inputs: Vec<Input>) -> Result<Vec<Input>, Error> {
     let one = |(i, input)| match input {
         Input::Text(text) => Ok(Input::Text(text)),
-        Input::Tokens(ids) => readable(model, policy, ids).map_err(|error| error.of_input(i)),
+        Input::Tokens(ids) => encoding.read(&ids).map_err(|error| error.of_input(i)),
     };
     inputs.into_iter().enumerate().map(one).collect()
+}
+
+/// One of `OpenAI`'s encodings: its token ids stand for text.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Encoding {
+    Cl100k,
+    O200k,
+}
+
+impl Encoding {
+    /// The encoding that a policy reads token ids in; none where they are the model's own, or refused.
+    pub(super) fn of(policy: TokenIds) -> Option<Self> {
+        match policy {
+            TokenIds::Cl100k => Some(Self::Cl100k),
+            TokenIds::O200k => Some(Self::O200k),
+            TokenIds::Native | TokenIds::Reject => None,
+        }
+    }
+
+    /// Bytes of the text that ids stand for; ids that are unknown count nothing.
+    pub(super) fn decoded_bytes(self, ids: &[u32]) -> usize {
+        static LENGTHS: [OnceLock<Vec<u16>>; 2] = [const { OnceLock::new() }; 2];
+        let lengths = LENGTHS[self as usize].get_or_init(|| self.lengths());
+        let length = |id: &u32| lengths.get(*id as usize).copied().map_or(0, usize::from);
+        ids.iter().map(length).sum()
+    }
+
+    /// Bytes of each token, by its id.
+    fn lengths(self) -> Vec<u16> {
+        let bpe = self.bpe();
+        let length = |id| {
+            let bytes = bpe.decode_bytes(&[id]).map_or(0, |bytes| bytes.len());
+            u16::try_from(bytes).unwrap_or(u16::MAX)
+        };
+        (0..MOST_IDS).map(length).collect()
+    }
+
+    fn read(self, ids: &[u32]) -> Result<Input, Error> {
+        if ids.is_empty() {
+            return Err(no_ids());
+        }
+        let name = match self {
+            Self::Cl100k => "cl100k_base",
+            Self::O200k => "o200k_base",
+        };
+        openai(self.bpe(), name, ids)
+    }
+
+    fn bpe(self) -> &'static CoreBPE {
+        match self {
+            Self::Cl100k => cl100k_base_singleton(),
+            Self::O200k => o200k_base_singleton(),
+        }
+    }
+}
+
+fn no_ids() -> Error {
+    Error::invalid("input", "a list of token ids must not be empty")
 }
 
 fn heads(outputs: Outputs) -> impl Iterator<Item = Head> + Clone {
@@ -99,11 +157,11 @@ fn heads(outputs: Outputs) -> impl Iterator<Item = Head> + Clone {
 }
 
 fn readable(model: &Model, policy: TokenIds, ids: Vec<u32>) -> Result<Input, Error> {
+    if let Some(encoding) = Encoding::of(policy) {
+        return encoding.read(&ids);
+    }
     if ids.is_empty() {
-        return Err(Error::invalid(
-            "input",
-            "a list of token ids must not be empty",
-        ));
+        return Err(no_ids());
     }
     match policy {
         TokenIds::Reject => {
@@ -113,9 +171,7 @@ fn readable(model: &Model, policy: TokenIds, ids: Vec<u32>) -> Result<Input, Err
                 format!("model \"{}\" takes no token ids: {way_out}", model.name),
             ))
         }
-        TokenIds::Native => native(model, ids),
-        TokenIds::Cl100k => openai(cl100k_base_singleton(), "cl100k_base", &ids),
-        TokenIds::O200k => openai(o200k_base_singleton(), "o200k_base", &ids),
+        _ => native(model, ids),
     }
 }
 

@@ -1,11 +1,12 @@
 //! What plugins do to a request before anything is looked up for it.
 
-use std::sync::Arc;
-
 use embedgate_plugin_host::Plugins;
-use embedgate_request::{EmbedRequest, Error, Input, RequestContext, TokenIds};
+use embedgate_request::{EmbedRequest, Error, ErrorKind, Input, RequestContext};
 
-use super::{Embedder, inputs};
+use super::{
+    Embedder,
+    inputs::{self, Encoding},
+};
 use crate::offload;
 
 /// A request that the plugins have seen. Only such a one is embedded, so no dialect can forget to ask them.
@@ -53,6 +54,7 @@ impl Embedder {
         plugins: &Plugins,
         request: EmbedRequest,
     ) -> Result<Preprocessed, Error> {
+        self.check_allowed(ctx, request.model.as_deref())?;
         let mut request = Preprocessed::unchanged(request);
         if plugins.has_preprocessors() {
             self.decode_ids(&mut request.request).await?;
@@ -65,26 +67,73 @@ impl Embedder {
             request.headers = plugins
                 .preprocess(ctx, &mut request.request, names_of)
                 .await?;
+            if self.unread_encoding(&request.request).is_some() {
+                return Err(unseen(&request.request));
+            }
         }
         Ok(request)
     }
 
+    /// Refuses a model that is here and not the caller's, before any work; such a request counts towards no limit.
+    fn check_allowed(&self, ctx: &RequestContext, model: Option<&str>) -> Result<(), Error> {
+        match self.model(&ctx.principal, model) {
+            Err(error) if error.kind == ErrorKind::Forbidden => {
+                let identity = ctx.principal.identity();
+                if let Some(allowance) = identity.and_then(|who| who.allowance.as_ref()) {
+                    allowance.forget_request();
+                }
+                Err(error)
+            }
+            // A plugin may name another one.
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of the texts that the request's token ids stand for.
+    #[must_use]
+    pub(crate) fn decoded_bytes(&self, request: &EmbedRequest) -> usize {
+        let Some(encoding) = self.unread_encoding(request) else {
+            return 0;
+        };
+        let bytes = |input: &Input| match input {
+            Input::Text(_) => 0,
+            Input::Tokens(ids) => encoding.decoded_bytes(ids),
+        };
+        request.inputs.iter().map(bytes).sum()
+    }
+
     /// Makes texts of token ids that stand for texts, so that plugins see what the model will.
     async fn decode_ids(&self, request: &mut EmbedRequest) -> Result<(), Error> {
-        let has_ids = matches!(request.inputs.first(), Some(Input::Tokens(_)));
-        // Where there is no such model, a plugin may still name one; its own reading of ids is not known before.
-        let Ok(model) = self.registry().resolve(request.model.as_deref()) else {
+        let Some(encoding) = self.unread_encoding(request) else {
             return Ok(());
         };
-        let policy = model.config.token_ids.unwrap_or(request.token_ids);
-        if !has_ids || !matches!(policy, TokenIds::Cl100k | TokenIds::O200k) {
-            return Ok(());
-        }
         let inputs = std::mem::take(&mut request.inputs);
         let bytes = Input::total_bytes(&inputs);
-        let model = Arc::clone(model);
-        let decode = move || inputs::decode(&model, policy, inputs);
+        let decode = move || inputs::decode(encoding, inputs);
         request.inputs = offload::run_if(bytes >= super::PREPARE_ELSEWHERE, decode).await??;
         Ok(())
     }
+
+    /// The encoding of the request's token ids, where it has some that stand for text.
+    fn unread_encoding(&self, request: &EmbedRequest) -> Option<Encoding> {
+        let is_ids = |input: &Input| matches!(input, Input::Tokens(_));
+        if !request.inputs.iter().any(is_ids) {
+            return None;
+        }
+        // Where there is no such model, a plugin may still name one: ids are read as the dialect has them.
+        let model = self.registry().resolve(request.model.as_deref()).ok();
+        let configured = model.and_then(|model| model.config.token_ids);
+        Encoding::of(configured.unwrap_or(request.token_ids))
+    }
+}
+
+/// Token ids that the plugins were shown as such, and that the model which a plugin chose would read as text.
+fn unseen(request: &EmbedRequest) -> Error {
+    let model = request.model.as_deref().unwrap_or_default();
+    Error::invalid(
+        "input",
+        format!(
+            "a plugin chose model \"{model}\", which reads these token ids as text that no plugin has seen: send texts"
+        ),
+    )
 }

@@ -11,12 +11,11 @@ use std::sync::Arc;
 use embedgate_request::{
     Cut, EmbedRequest, Error, ErrorKind, Input, Lane, RequestContext, Truncation,
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::windows::Length;
 use self::{seat::Seat, windows::Passages};
 use super::{Embedder, Preprocessed, in_time, inputs, truncation};
-use crate::model::Model;
+use crate::{memory::Held, model::Model};
 
 /// Reranking of at most so many bytes is a query where nobody says otherwise: a page of results.
 const QUERY_BYTES: usize = 64 << 10;
@@ -64,7 +63,7 @@ impl Embedder {
         ctx: &RequestContext,
         request: Preprocessed,
         length: Length,
-        take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Ranking, Error> {
         in_time(ctx, self.rerank_in_time(ctx, request, length, take)).await
     }
@@ -74,7 +73,7 @@ impl Embedder {
         ctx: &RequestContext,
         request: Preprocessed,
         length: Length,
-        take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Ranking, Error> {
         let (mut request, headers) = request.into_parts();
         let model = self.model(&ctx.principal, request.model.as_deref())?;
@@ -121,7 +120,7 @@ impl Embedder {
         length: Length,
         query: Input,
         documents: Vec<Input>,
-        take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<(Passages, Result<Scored, Error>), Error> {
         let outputs = compare::outputs(task.model)?;
         let mut passages = {
@@ -143,7 +142,7 @@ async fn by_pairs(
     length: Length,
     query: Input,
     documents: Vec<Input>,
-    take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+    take: impl Fn(usize) -> Result<Held, Error>,
 ) -> Result<(Passages, Result<Scored, Error>), Error> {
     let (query, mut passages) = {
         let _seat = Seat::take(task, &documents)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64_simd::STANDARD;
-use embedgate_config::{AuthConfig, CachePolicy, KeyConfig, ModelConfig, ValuePrecision};
+use embedgate_config::{AuthConfig, CachePolicy, KeyConfig, ModelConfig, Period, ValuePrecision};
 use embedgate_mock::{MockBackend, NAN_TOKEN};
 use embedgate_request::{EmbedRequest, Input, Principal, RequestContext};
 use proptest::prelude::*;
@@ -284,7 +284,10 @@ async fn who_is_turned_away_does_not_pay_for_it() {
 
 #[tokio::test]
 async fn who_would_wait_beyond_the_own_deadline_is_refused_at_once() {
-    let gateway = TestGateway::with(|setup| setup.tokens_per_second = 10.0);
+    let gateway = TestGateway::with(|setup| {
+        setup.tokens_per_second = 10.0;
+        setup.config.models = model(|m| m.bulk_max_queue_time = Period::seconds(3600));
+    });
     let held = gateway.hold(json!([1])).await;
     let bulk = ("x-embedgate-lane", "bulk");
     let body = |id: u32| json!({"model": "m", "input": [vec![id; 500]]});
@@ -414,6 +417,7 @@ fn context() -> RequestContext {
         deadline: far(),
         lane: None,
         spent: std::sync::Arc::default(),
+        begun: std::sync::Arc::default(),
     }
 }
 

@@ -1,9 +1,7 @@
-//! Reads a request's body within its limits of size, time and the memory of all bodies.
+//! Reads a request's body within its limits of size, time and memory, and holds the memory of an answer until it is written.
 
 use std::{
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -13,102 +11,40 @@ use axum::{
 };
 use embedgate_config::ServerConfig;
 use embedgate_request::{Error, ErrorKind};
-use http_body::{Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use http_body::Frame;
+use http_body_util::BodyExt;
 
-/// When the memory for bodies is all taken, requests in flight give some back within about this time.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+use crate::memory::{Account, Held};
 
-/// The memory that all bodies together may take, in KiB.
-pub(crate) struct BodyMemory {
-    free: Arc<Semaphore>,
-    kib: usize,
-}
-
-impl BodyMemory {
-    /// Makes the whole amount available.
-    #[must_use]
-    pub(crate) fn new(config: &ServerConfig) -> Self {
-        let kib = config.max_bodies.bytes() >> 10;
-        let kib = kib.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
-        Self {
-            free: Arc::new(Semaphore::new(kib)),
-            kib,
-        }
-    }
-
-    /// Takes memory for one more piece.
-    ///
-    /// # Errors
-    /// `Overloaded` when there is not so much left, `PayloadTooLarge` when there never is.
-    pub(super) fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        self.take_beside(0, bytes)
-    }
-
-    /// Takes memory for one more piece of a request that holds so much already.
-    ///
-    /// # Errors
-    /// As [`BodyMemory::take`].
-    pub(super) fn take_beside(
-        &self,
-        held: usize,
-        bytes: usize,
-    ) -> Result<OwnedSemaphorePermit, Error> {
-        if (held + bytes) >> 10 > self.kib {
-            let message = "this request and its answer exceed server.max_bodies: split the request";
-            return Err(Error::new(ErrorKind::PayloadTooLarge, message));
-        }
-        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
-        Arc::clone(&self.free)
-            .try_acquire_many_owned(kib)
-            .map_err(|_| Error {
-                retry_after: Some(RETRY_AFTER),
-                ..Error::new(
-                    ErrorKind::Overloaded,
-                    "the requests and answers in memory exceed server.max_bodies: try again later",
-                )
-            })
-    }
-}
+/// A body comes with at least so many bytes in each such time, but for its last part: a slow mobile line sends ten times as much.
+const LEAST_BYTES: usize = 16 << 10;
+const WINDOW: Duration = Duration::from_secs(15);
 
 /// A body, read whole, and the memory that it holds.
 pub(super) struct WholeBody {
     pub(super) bytes: Bytes,
     /// Given back when the inputs are embedded: what is parsed takes about as much as the body.
-    pub(super) memory: Option<OwnedSemaphorePermit>,
+    pub(super) memory: Option<Held>,
 }
 
-/// A body that holds its memory until it is sent, or the client is gone.
-pub(super) fn holding(bytes: Vec<u8>, memory: OwnedSemaphorePermit) -> Body {
-    Body::new(Holding {
-        body: Full::from(bytes),
+/// A body that holds its memory until its last byte is written, or the client is gone.
+pub(super) fn holding(bytes: Vec<u8>, memory: Held) -> Body {
+    let answer = Holding {
+        bytes,
         _memory: memory,
-    })
+    };
+    // The connection keeps the buffer, and with it the memory, until all of it is written.
+    Body::from(Bytes::from_owner(answer))
 }
 
 struct Holding {
-    body: Full<Bytes>,
-    _memory: OwnedSemaphorePermit,
+    bytes: Vec<u8>,
+    _memory: Held,
 }
 
-impl http_body::Body for Holding {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+impl AsRef<[u8]> for Holding {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -120,7 +56,7 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     config: &ServerConfig,
-    memory: &BodyMemory,
+    account: &Account,
     deadline: Instant,
 ) -> Result<WholeBody, Error> {
     if let Some(encoding) = headers
@@ -135,7 +71,7 @@ pub(super) async fn read(
     if stated_length(headers).is_some_and(|length| length > max_bytes as u64) {
         return Err(too_large(max_bytes));
     }
-    match tokio::time::timeout_at(deadline.into(), collect(body, max_bytes, memory)).await {
+    match tokio::time::timeout_at(deadline.into(), collect(body, max_bytes, account)).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(
             ErrorKind::RequestTimeout,
@@ -144,15 +80,12 @@ pub(super) async fn read(
     }
 }
 
-async fn collect(
-    mut body: Body,
-    max_bytes: usize,
-    memory: &BodyMemory,
-) -> Result<WholeBody, Error> {
-    let mut held: Option<OwnedSemaphorePermit> = None;
+async fn collect(mut body: Body, max_bytes: usize, account: &Account) -> Result<WholeBody, Error> {
+    let mut held: Option<Held> = None;
     let mut first: Option<Bytes> = None;
     let mut all = Vec::new();
-    while let Some(frame) = body.frame().await {
+    let mut pace = Pace::new();
+    while let Some(frame) = pace.next(&mut body).await? {
         let frame = frame.map_err(|e| Error {
             source: Some(Arc::new(e)),
             ..Error::new(ErrorKind::InvalidRequest, "the body broke off")
@@ -160,19 +93,15 @@ async fn collect(
         let Ok(data) = frame.into_data() else {
             continue;
         };
+        pace.came(data.len());
         let so_far = first.as_ref().map_or(all.len(), Bytes::len);
         if so_far + data.len() > max_bytes {
             return Err(too_large(max_bytes));
         }
-        // Pieces may be smaller than the unit of memory.
-        let has = held.as_ref().map_or(0, |held| held.num_permits() << 10);
-        let needs = so_far + data.len();
-        if needs > has {
-            let piece = memory.take(needs - has)?;
-            match &mut held {
-                Some(held) => held.merge(piece),
-                None => held = Some(piece),
-            }
+        let piece = account.take(data.len())?;
+        match &mut held {
+            Some(held) => held.merge(piece),
+            None => held = Some(piece),
         }
         // Most bodies are one piece, which needs no copy.
         match first.take() {
@@ -190,6 +119,46 @@ async fn collect(
     })
 }
 
+/// Whether a body comes fast enough.
+struct Pace {
+    window_ends: tokio::time::Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            window_ends: tokio::time::Instant::now() + WINDOW,
+            bytes: 0,
+        }
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// The body's next frame; none at its end.
+    async fn next(
+        &mut self,
+        body: &mut Body,
+    ) -> Result<Option<Result<Frame<Bytes>, axum::Error>>, Error> {
+        loop {
+            if let Ok(frame) = tokio::time::timeout_at(self.window_ends, body.frame()).await {
+                return Ok(frame);
+            }
+            if self.bytes < LEAST_BYTES {
+                let message = format!(
+                    "the body comes too slowly: at least {} KiB in {} s are asked for",
+                    LEAST_BYTES >> 10,
+                    WINDOW.as_secs()
+                );
+                return Err(Error::new(ErrorKind::RequestTimeout, message));
+            }
+            *self = Self::new();
+        }
+    }
+}
+
 fn stated_length(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(header::CONTENT_LENGTH)?
@@ -204,4 +173,53 @@ fn too_large(max_bytes: usize) -> Error {
         "the body is larger than {max_bytes} bytes: split the request, or raise server.max_body"
     );
     Error::new(ErrorKind::PayloadTooLarge, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use embedgate_request::Principal;
+    use futures_util::stream;
+
+    use super::*;
+    use crate::memory::{Holder, Memory};
+
+    fn account(memory: &Arc<Memory>) -> Account {
+        memory.open(Holder::of(&Principal::Anonymous, None))
+    }
+
+    /// A body of pieces, one after each pause.
+    fn in_pieces(n: usize, size: usize, pause: Duration) -> Body {
+        Body::from_stream(stream::unfold(0, move |i| async move {
+            tokio::time::sleep(pause).await;
+            (i < n).then(|| (Ok::<_, std::io::Error>(vec![b'x'; size]), i + 1))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_slowly_is_taken_and_one_that_hardly_comes_is_not() {
+        let account = account(&Memory::new(1 << 20));
+        let slow = in_pieces(40, 2 << 10, Duration::from_secs(1));
+        let whole = collect(slow, 1 << 20, &account).await.unwrap();
+        assert_eq!(whole.bytes.len(), 80 << 10);
+        let trickle = in_pieces(1000, 1, Duration::from_secs(5));
+        let started = tokio::time::Instant::now();
+        let refused = collect(trickle, 1 << 20, &account).await.err().unwrap();
+        assert_eq!(refused.kind, ErrorKind::RequestTimeout);
+        assert!(started.elapsed() <= WINDOW + Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn an_answer_holds_its_memory_until_its_last_byte_is_let_go() {
+        let memory = Memory::new(4 << 10);
+        let held = account(&memory).take(1 << 10).unwrap();
+        let mut body = holding(vec![b'x'; 1 << 10], held);
+        let frame = body.frame().await.unwrap().unwrap();
+        drop(body);
+        let mut bytes = frame.into_data().unwrap();
+        let last = bytes.split_off(1000);
+        drop(bytes);
+        assert!(account(&memory).take(1).is_err(), "24 bytes are unwritten");
+        drop(last);
+        assert!(account(&memory).take(1).is_ok());
+    }
 }

@@ -15,15 +15,31 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tower::ServiceExt;
 
-use super::{stream::TimedStream, tidy_path};
+use super::{
+    idle::{Place, Waiting},
+    stream::TimedStream,
+    tidy_path,
+};
 use crate::shutdown::{Shutdown, Stage};
 
 /// After a failed accept, such as for want of file descriptors, it is tried again after this time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest header of a request, and what a connection buffers of a body before it is asked for.
+const MAX_HEADER: usize = 64 << 10;
+/// What the system takes of an answer before the client does: more would hide from us how fast the client reads.
+#[cfg(target_os = "linux")]
+const MOST_UNSENT: u32 = 64 << 10;
+
+/// Connections beyond `max_connections` that are served at once. Each is for one answer of a moment.
+const RESERVE: usize = 64;
+/// A connection that is told to make room ends within this time.
+const TO_MAKE_ROOM: Duration = Duration::from_millis(50);
+const NEVER_CLOSED: &str = "the semaphores are never closed";
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +57,73 @@ pub(crate) enum End {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerAddress(pub(super) IpAddr);
 
-/// Serves connections until the shutdown begins, then waits for requests in flight.
+/// Says that a connection came when all were busy: it is served no more than a probe or a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoRoom;
+
+/// The places for connections.
+struct Places {
+    all: Arc<Semaphore>,
+    /// Beyond `max_connections`, so that probes and refusals are answered when all are busy.
+    reserve: Arc<Semaphore>,
+    waiting: Waiting,
+}
+
+/// A connection's place, until it is dropped.
+struct Slot {
+    is_reserve: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Places {
+    fn new(max_connections: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(max_connections)),
+            reserve: Arc::new(Semaphore::new(RESERVE)),
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// A place for one more connection. Where all are taken, the one that has waited longest for a request makes room; where
+    /// none waits, there are some in reserve.
+    async fn take(&self) -> Slot {
+        let slot = |is_reserve: bool, permit| Slot {
+            is_reserve,
+            _permit: permit,
+        };
+        let all = || Arc::clone(&self.all);
+        if let Ok(permit) = all().try_acquire_owned() {
+            return slot(false, permit);
+        }
+        // It may have got a request in this moment.
+        if self.waiting.make_room()
+            && let Ok(permit) = tokio::time::timeout(TO_MAKE_ROOM, all().acquire_owned()).await
+        {
+            return slot(false, permit.expect(NEVER_CLOSED));
+        }
+        if let Ok(permit) = Arc::clone(&self.reserve).try_acquire_owned() {
+            return slot(true, permit);
+        }
+        tokio::select! {
+            permit = all().acquire_owned() => slot(false, permit.expect(NEVER_CLOSED)),
+            permit = Arc::clone(&self.reserve).acquire_owned() => slot(true, permit.expect(NEVER_CLOSED)),
+        }
+    }
+
+    /// Waits until every place is given back.
+    async fn all_given_back(&self, max_connections: usize) {
+        for (places, n) in [(&self.all, max_connections), (&self.reserve, RESERVE)] {
+            let all = places.acquire_many(u32::try_from(n).unwrap_or(u32::MAX));
+            drop(all.await.expect(NEVER_CLOSED));
+        }
+    }
+
+    fn n_taken(&self, max_connections: usize) -> usize {
+        max_connections + RESERVE - self.all.available_permits() - self.reserve.available_permits()
+    }
+}
+
+/// Serves connections until the shutdown begins and `drain_delay` is over, then waits for requests in flight.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -49,16 +131,27 @@ pub(crate) async fn serve(
     shutdown: &Shutdown,
     metrics: &Metrics,
 ) -> End {
-    let slots = Arc::new(Semaphore::new(config.max_connections));
+    let places = Places::new(config.max_connections);
     let graceful = GracefulShutdown::new();
+    let closing = closing(config, shutdown);
+    tokio::pin!(closing);
     loop {
-        let accepted = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
-            () = shutdown.reached(Stage::Draining) => break,
-            accepted = accept(&listener, &slots) => accepted,
+            () = &mut closing => break,
+            accepted = accept(&listener) => accepted,
         };
-        let (stream, peer, slot) = accepted;
-        let connection = connection(stream, peer, router.clone(), config);
+        let slot = tokio::select! {
+            biased;
+            () = &mut closing => break,
+            slot = places.take() => slot,
+        };
+        let arrival = Arrival {
+            peer,
+            place: places.waiting.enter(),
+            is_reserve: slot.is_reserve,
+        };
+        let connection = connection(stream, arrival, router.clone(), config);
         let connection = graceful.watch(connection);
         let metrics = metrics.clone();
         metrics.connections().inc();
@@ -77,28 +170,62 @@ pub(crate) async fn serve(
         connections,
         "draining: no new connections, {connections} are open"
     );
-    let left = || config.max_connections - slots.available_permits();
+    let left = || places.n_taken(config.max_connections);
+    let drained = async {
+        graceful.shutdown().await;
+        places.all_given_back(config.max_connections).await;
+    };
     tokio::select! {
-        () = drained(graceful, &slots, config.max_connections) => End::Drained,
+        () = drained => End::Drained,
         () = tokio::time::sleep(config.drain_timeout.0) => End::Forced { connections: left() },
         () = shutdown.reached(Stage::Forced) => End::Forced { connections: left() },
     }
 }
 
+/// Waits for the first signal, and then as long as those who send requests need to see that `/readyz` says no.
+async fn closing(config: &ServerConfig, shutdown: &Shutdown) {
+    shutdown.reached(Stage::Draining).await;
+    if config.drain_delay.0 > Duration::ZERO {
+        tracing::info!(
+            "not ready any more, and still accepting for {}",
+            config.drain_delay
+        );
+    }
+    tokio::select! {
+        () = tokio::time::sleep(config.drain_delay.0) => {}
+        () = shutdown.reached(Stage::Forced) => {}
+    }
+}
+
+/// What is known of a connection before its first byte.
+struct Arrival {
+    peer: IpAddr,
+    place: Place,
+    is_reserve: bool,
+}
+
 /// Serves one client's requests, one after another, until either side ends the connection or a timer does.
 fn connection<S>(
     stream: S,
-    peer: IpAddr,
+    arrival: Arrival,
     router: Router,
     config: &ServerConfig,
 ) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let timed = TimedStream::new(stream, config);
+    let Arrival {
+        peer,
+        place,
+        is_reserve,
+    } = arrival;
+    let timed = TimedStream::new(stream, config, place);
     let serving = timed.serving();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
+        if is_reserve {
+            request.extensions_mut().insert(NoRoom);
+        }
         let (router, guard) = (router.clone(), serving.enter());
         async move {
             let response = router
@@ -114,36 +241,21 @@ where
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        .max_buf_size(MAX_HEADER)
+        .keep_alive(!is_reserve)
         .header_read_timeout(longest);
     builder.serve_connection(TokioIo::new(timed), service)
 }
 
-/// Waits until every connection has ended and its task has given its slot back.
-async fn drained(graceful: GracefulShutdown, slots: &Semaphore, all: usize) {
-    graceful.shutdown().await;
-    // An error means that the semaphore was closed, which nobody does.
-    drop(
-        slots
-            .acquire_many(u32::try_from(all).unwrap_or(u32::MAX))
-            .await,
-    );
-}
-
-/// Waits for a free slot first: connections beyond the limit wait in the system's backlog.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit) {
-    let slot = Arc::clone(slots)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Small answers must not wait for more data; if it cannot be set, they do.
                 drop(stream.set_nodelay(true));
-                return (stream, peer.ip(), slot);
+                #[cfg(target_os = "linux")]
+                drop(socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MOST_UNSENT));
+                return (stream, peer.ip());
             }
             Err(error) => {
                 tracing::warn!(error = %error, "cannot accept a connection: {error}");
@@ -196,8 +308,17 @@ mod tests {
     fn in_memory(change: impl FnOnce(&mut ServerConfig)) -> DuplexStream {
         let mut config = ServerConfig::default();
         change(&mut config);
-        let (client, server) = tokio::io::duplex(64 << 10);
-        tokio::spawn(connection(server, [127, 0, 0, 1].into(), hello(), &config));
+        serving(hello(), &config)
+    }
+
+    fn serving(router: Router, config: &ServerConfig) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(16 << 10);
+        let arrival = Arrival {
+            peer: [127, 0, 0, 1].into(),
+            place: Waiting::default().enter(),
+            is_reserve: false,
+        };
+        tokio::spawn(connection(server, arrival, router, config));
         client
     }
 
@@ -261,6 +382,32 @@ mod tests {
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     }
 
+    /// Reads a piece of an answer after each pause; returns how many bytes came.
+    async fn read_slowly(piece: usize, pause: Duration) -> usize {
+        let large = get(|| async { vec![b'x'; 1 << 20] });
+        let mut stream = serving(Router::new().route("/", large), &ServerConfig::default());
+        stream.write_all(REQUEST).await.unwrap();
+        let (mut buffer, mut n) = (vec![0; piece], 0);
+        while n < 1 << 20 {
+            tokio::time::sleep(pause).await;
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(more) => n += more,
+            }
+        }
+        n
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_its_answer_slowly_is_served_and_one_that_hardly_does_is_cut_off() {
+        let slow = read_slowly(4 << 10, Duration::from_millis(1500)).await;
+        assert!(slow >= 1 << 20, "80 KiB in 30 s: {slow}");
+        let started = Instant::now();
+        let too_slow = read_slowly(1 << 10, Duration::from_secs(1)).await;
+        assert!(too_slow < 128 << 10, "30 KiB in 30 s: {too_slow}");
+        assert!(started.elapsed() < Duration::from_secs(150));
+    }
+
     #[tokio::test]
     async fn draining_waits_for_the_request_in_flight() {
         let (release, gate) = tokio::sync::watch::channel(false);
@@ -287,6 +434,64 @@ mod tests {
         release.send_replace(true);
         assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 200"));
         assert_eq!(server.end.await.unwrap(), End::Drained);
+    }
+
+    async fn open(server: &Server, request: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn idle_connections_make_room_and_busy_ones_leave_a_reserve() {
+        let stuck = get(std::future::pending::<&str>);
+        let room = get(|no_room: Option<axum::Extension<NoRoom>>| async move {
+            if no_room.is_some() {
+                "no hello"
+            } else {
+                "hello"
+            }
+        });
+        let router = Router::new().route("/stuck", stuck).route("/", room);
+        let server = start(router, |config| config.max_connections = 3).await;
+        let mut idle = Vec::new();
+        for _ in 0..3 {
+            let mut stream = open(&server, REQUEST).await;
+            read_answer(&mut stream).await;
+            idle.push(stream);
+        }
+        // The one that waits longest makes room, and no other.
+        let mut fourth = open(&server, REQUEST).await;
+        assert!(!read_answer(&mut fourth).await.contains("no hello"));
+        assert_eq!(idle[0].read(&mut [0]).await.unwrap(), 0);
+        for stream in &mut idle[1..] {
+            stream.write_all(REQUEST).await.unwrap();
+            read_answer(stream).await;
+        }
+        // Busy ones do not.
+        let busy = b"GET /stuck HTTP/1.1\r\nhost: a\r\n\r\n";
+        let mut stuck = Vec::new();
+        for _ in 0..3 {
+            stuck.push(open(&server, busy).await);
+        }
+        loop {
+            let mut beyond = open(&server, REQUEST).await;
+            let answer = read_answer(&mut beyond).await;
+            if answer.contains("no hello") {
+                assert!(answer.contains("connection: close"), "{answer}");
+                break;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn new_connections_are_served_as_long_as_the_drain_delay() {
+        let server = start(hello(), |config| config.drain_delay = Period::seconds(3600)).await;
+        server.stage.send_replace(Stage::Draining);
+        let mut stream = open(&server, REQUEST).await;
+        read_answer(&mut stream).await;
+        server.stage.send_replace(Stage::Forced);
+        server.end.await.unwrap();
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use embedgate_request::{Error, ErrorKind, Lane, RequestContext};
 
 use super::{
     Gateway,
-    connection::PeerAddress,
+    connection::{NoRoom, PeerAddress},
     error::Failed,
     routes::Place,
     trace::{Caller, RequestId},
@@ -33,6 +33,9 @@ impl FromRequestParts<Arc<Gateway>> for Context {
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, Failed> {
         let id = RequestId::of(&parts.extensions);
+        if parts.extensions.get::<NoRoom>().is_some() {
+            return Err(no_room().into());
+        }
         let limit = gateway.config.request_timeout.0;
         let timeout = timeout(&parts.headers)?.map_or(limit, |own| own.min(limit));
         let deadline = Instant::now() + timeout;
@@ -76,7 +79,18 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             deadline,
             lane,
             spent: Arc::default(),
+            begun: Arc::default(),
         }))
+    }
+}
+
+fn no_room() -> Error {
+    Error {
+        retry_after: Some(Duration::from_secs(1)),
+        ..Error::new(
+            ErrorKind::Overloaded,
+            "all server.max_connections connections have a request: try again later",
+        )
     }
 }
 

@@ -9,19 +9,24 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use embedgate_request::{
-    Cut, Dense, EmbedRequest, EmbedResponse, Embedding, Error, Input, RequestContext, VectorText,
+    Cut, Dense, EmbedRequest, EmbedResponse, Embedding, Error, ErrorKind, Input, Principal,
+    RequestContext, VectorText,
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Gateway,
     body::{self, WholeBody},
+    connection::PeerAddress,
     context::Context,
     error::{Failed, add_headers},
     json,
     trace::Work,
 };
-use crate::{embed::Embedder, offload};
+use crate::{
+    embed::Embedder,
+    memory::{Account, Held, Holder},
+    offload,
+};
 
 /// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
 const PARSE_ELSEWHERE: usize = 256 << 10;
@@ -39,6 +44,8 @@ const MAX_TRUNCATED: usize = 32;
 pub(super) struct Exchange {
     pub(super) gateway: Arc<Gateway>,
     pub(super) ctx: RequestContext,
+    /// What it holds of the memory of all requests.
+    pub(super) account: Account,
     body: WholeBody,
 }
 
@@ -50,11 +57,14 @@ impl FromRequest<Arc<Gateway>> for Exchange {
         let (mut parts, body) = request.into_parts();
         let Context(ctx) = Context::from_request_parts(&mut parts, gateway).await?;
         gateway.embedder()?;
-        let (config, memory) = (&gateway.config, &gateway.body_memory);
-        let body = body::read(&parts.headers, body, config, memory, ctx.deadline).await?;
+        let peer = parts.extensions.get().map(|PeerAddress(peer)| *peer);
+        let account = gateway.memory.open(Holder::of(&ctx.principal, peer));
+        let config = &gateway.config;
+        let body = body::read(&parts.headers, body, config, &account, ctx.deadline).await?;
         Ok(Self {
             gateway: Arc::clone(gateway),
             ctx,
+            account,
             body,
         })
     }
@@ -103,14 +113,33 @@ impl Exchange {
         offload::run_if(bytes.len() >= PARSE_ELSEWHERE, move || read(&bytes)).await
     }
 
+    /// Takes the memory of the texts that token ids stand for, which are many times as long as the ids' digits.
+    ///
+    /// # Errors
+    /// `PayloadTooLarge` where such a text could not have been sent as one.
+    fn take_decoded(&self, request: &EmbedRequest) -> Result<Held, Error> {
+        let (bytes, most) = (
+            self.embedder().decoded_bytes(request),
+            self.gateway.config.max_body.bytes(),
+        );
+        if bytes > most {
+            let message = format!(
+                "the token ids stand for {bytes} bytes of text, and a body has at most {most}: split the request"
+            );
+            return Err(Error::new(ErrorKind::PayloadTooLarge, message));
+        }
+        self.account.take(bytes)
+    }
+
     /// Lets plugins see the request, and embeds its inputs.
     pub(super) async fn embed(&mut self, request: EmbedRequest) -> Result<Answer, Error> {
         let (gateway, ctx, embedder) = (&self.gateway, &self.ctx, self.embedder());
         let before = Input::total_bytes(&request.inputs);
+        let _decoded = self.take_decoded(&request)?;
         let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
-        let _grown = gateway.body_memory.take(request.grown(before))?;
-        let bytes = answer_bytes(embedder, request.get())?;
-        let memory = gateway.body_memory.take(bytes)?;
+        let _grown = self.account.take(request.grown(before))?;
+        let bytes = answer_bytes(embedder, &ctx.principal, request.get())?;
+        let memory = self.account.take_for_answer(bytes, ctx.deadline).await?;
         let response = embedder.embed(ctx, request).await?;
         self.give_back_body();
         Ok(Answer { response, memory })
@@ -120,7 +149,7 @@ impl Exchange {
 /// An answer that is still to be written, and the memory that it will take.
 pub(super) struct Answer {
     pub(super) response: EmbedResponse,
-    memory: OwnedSemaphorePermit,
+    memory: Held,
 }
 
 impl Answer {
@@ -147,7 +176,7 @@ impl Answer {
 /// A body of JSON with its memory, the headers that plugins add, which inputs were cut, and what the log is told.
 pub(super) fn respond(
     json: Vec<u8>,
-    memory: OwnedSemaphorePermit,
+    memory: Held,
     added: &[(String, String)],
     cuts: &[Cut],
     work: Work,
@@ -162,7 +191,7 @@ pub(super) fn respond(
 }
 
 /// A body of JSON with its memory.
-pub(super) fn json_body(json: Vec<u8>, memory: OwnedSemaphorePermit) -> Response {
+pub(super) fn json_body(json: Vec<u8>, memory: Held) -> Response {
     let body = body::holding(json, memory);
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
@@ -180,8 +209,12 @@ fn numbers(embedding: &Embedding) -> usize {
 }
 
 /// What the answer takes, before any work is done for it; of results by token, about.
-fn answer_bytes(embedder: &Embedder, request: &EmbedRequest) -> Result<usize, Error> {
-    let model = embedder.registry().resolve(request.model.as_deref())?;
+fn answer_bytes(
+    embedder: &Embedder,
+    principal: &Principal,
+    request: &EmbedRequest,
+) -> Result<usize, Error> {
+    let model = embedder.model(principal, request.model.as_deref())?;
     let own = model.info.dimensions;
     let per_number = match request.text {
         Some(VectorText::Base64) => BYTES_PER_BASE64_NUMBER,

@@ -13,7 +13,10 @@ use super::{
     State,
     error::{Failed, probe},
 };
-use crate::model::{Entry, ModelRegistry};
+use crate::{
+    model::{Entry, ModelRegistry},
+    shutdown::Stage,
+};
 
 /// When a model that is down may serve again: its backend is loaded anew.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -23,8 +26,11 @@ pub(super) async fn livez() -> Json<Value> {
     Json(json!({"status": "alive"}))
 }
 
-/// `GET /readyz`: 200 when requests are served, with the state of each model; else 503.
+/// `GET /readyz`: 200 when requests are served, with the state of each model; else 503, as soon as the shutdown begins, too.
 pub(super) async fn readyz(gateway: State) -> Response {
+    if gateway.shutdown.stage() > Stage::Running {
+        return probe(false, json!({"status": "draining"}));
+    }
     let embedder = match gateway.embedder() {
         Ok(embedder) => embedder,
         Err(error) => return Failed::from(error).into_response(),

@@ -56,7 +56,8 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
     // Documents that go into the answer are kept, and written.
     let shown = if asked.with_documents { 2 * before } else { 0 };
     let bytes = n_inputs * LINE_BYTES + shown;
-    let memory = gateway.body_memory.take(bytes)?;
+    let account = &exchange.account;
+    let memory = account.take_for_answer(bytes, ctx.deadline).await?;
     let documents: Vec<String> = match asked.with_documents {
         true => request.inputs[1..].iter().map(text).collect(),
         false => Vec::new(),
@@ -65,9 +66,8 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         request.model = embedder.registry().reranker().map(str::to_owned);
     }
     let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
-    let _grown = gateway.body_memory.take(request.grown(before))?;
-    let held = exchange.bytes().len() + bytes;
-    let take = |more| gateway.body_memory.take_beside(held, more);
+    let _grown = account.take(request.grown(before))?;
+    let take = |more| account.take(more);
     let mut ranking = embedder.rerank(ctx, request, asked.length, take).await?;
     exchange.give_back_body();
     let added = std::mem::take(&mut ranking.headers);

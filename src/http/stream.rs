@@ -22,8 +22,12 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// A client that takes nothing of its answer for so long is gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+use super::idle::Place;
+
+/// While an answer waits for its client, the client takes at least so many bytes in each such time: a slow mobile line takes ten
+/// times as much.
+const LEAST_WRITTEN: usize = 64 << 10;
+const WRITE_WINDOW: Duration = Duration::from_secs(30);
 
 /// Counts the requests of one connection that are in service: 0 or 1.
 #[derive(Clone, Default)]
@@ -66,27 +70,33 @@ pub(super) struct TimedStream<S> {
     header_timeout: Duration,
     idle_timeout: Duration,
     serving: Serving,
+    place: Place,
     phase: Phase,
     /// When the phase has lasted too long. The timer is set to it only when somebody waits: most phases are short.
     read_deadline: Instant,
     read_timer: Pin<Box<Sleep>>,
     write_timer: Pin<Box<Sleep>>,
+    /// Whether the client has not taken all that was written.
     write_waits: bool,
+    /// What it took since the timer was set.
+    n_written: usize,
 }
 
 impl<S> TimedStream<S> {
-    pub(super) fn new(stream: S, config: &ServerConfig) -> Self {
+    pub(super) fn new(stream: S, config: &ServerConfig, place: Place) -> Self {
         let (header_timeout, idle_timeout) = (config.header_timeout.0, config.idle_timeout.0);
         Self {
             stream,
             header_timeout,
             idle_timeout,
             serving: Serving::default(),
+            place,
             phase: Phase::Header,
             read_deadline: Instant::now() + header_timeout,
             read_timer: Box::pin(tokio::time::sleep(header_timeout)),
-            write_timer: Box::pin(tokio::time::sleep(WRITE_TIMEOUT)),
+            write_timer: Box::pin(tokio::time::sleep(WRITE_WINDOW)),
             write_waits: false,
+            n_written: 0,
         }
     }
 
@@ -100,6 +110,9 @@ impl<S> TimedStream<S> {
             return;
         }
         self.phase = phase;
+        if phase == Phase::Idle {
+            self.place.wait();
+        }
         let timeout = if phase == Phase::Header {
             self.header_timeout
         } else {
@@ -125,28 +138,46 @@ impl<S> TimedStream<S> {
         }
     }
 
-    /// After each attempt to write: starts the timer when the client takes nothing, and ends the stream when it is over.
-    fn watch_write<T>(
+    /// After each attempt to write `asked` bytes: starts the timer when the client does not take all of them, and ends the
+    /// stream when it took too few until the timer's end.
+    fn watch_write(
         &mut self,
         cx: &mut Context<'_>,
-        result: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.write_waits = false;
-            return result;
+        asked: usize,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Ok(n)) if n < asked => {
+                self.expect_writes();
+                self.n_written += n;
+            }
+            Poll::Ready(_) => self.write_waits = false,
+            Poll::Pending => {
+                self.expect_writes();
+                while self.write_timer.as_mut().poll(cx).is_ready() {
+                    if self.n_written < LEAST_WRITTEN {
+                        let message = "the client takes its answer too slowly";
+                        return Poll::Ready(Err(timed_out(message)));
+                    }
+                    self.begin_window();
+                }
+            }
         }
+        result
+    }
+
+    fn expect_writes(&mut self) {
         if !self.write_waits {
             self.write_waits = true;
-            self.write_timer
-                .as_mut()
-                .reset(Instant::now() + WRITE_TIMEOUT);
+            self.begin_window();
         }
-        match self.write_timer.as_mut().poll(cx) {
-            Poll::Ready(()) => {
-                Poll::Ready(Err(timed_out("the client takes nothing of its answer")))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+    }
+
+    fn begin_window(&mut self) {
+        self.n_written = 0;
+        self.write_timer
+            .as_mut()
+            .reset(Instant::now() + WRITE_WINDOW);
     }
 }
 
@@ -169,10 +200,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if result.is_ready() {
-            if this.phase == Phase::Idle && buf.filled().len() > before {
-                this.enter(Phase::Header);
+            if buf.filled().len() > before {
+                this.place.leave();
+                if this.phase == Phase::Idle {
+                    this.enter(Phase::Header);
+                }
             }
             return result;
+        }
+        if this.phase != Phase::Serving && this.place.poll_called(cx).is_ready() {
+            return Poll::Ready(Err(timed_out("it made room for another connection")));
         }
         let waits_for = match this.phase {
             Phase::Serving => return Poll::Pending,
@@ -190,7 +227,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watch_write(cx, result)
+        self.watch_write(cx, buf.len(), result)
     }
 
     fn poll_write_vectored(
@@ -198,8 +235,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let asked = bufs.iter().map(|buf| buf.len()).sum();
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.watch_write(cx, result)
+        self.watch_write(cx, asked, result)
     }
 
     fn is_write_vectored(&self) -> bool {

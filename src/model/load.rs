@@ -40,6 +40,11 @@ pub(crate) enum LoadError {
     /// The first batch failed.
     #[error("the warm-up batch failed: {0}")]
     WarmUp(#[source] BackendError),
+    /// The first batch gave no numbers.
+    #[error(
+        "the warm-up batch gave NaN or infinite values: the weights are damaged, or this precision cannot hold them"
+    )]
+    NoNumbers,
     /// One more copy of the model could not be loaded.
     #[error("a replica: {0}")]
     Replica(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -200,6 +205,7 @@ pub(crate) fn load(
     let batching = BatcherConfig {
         capacity: config.queue_capacity,
         bulk_capacity: bulk_capacity(config.queue_capacity, surroundings.max_inputs),
+        max_queue_time: [config.max_queue_time.0, config.bulk_max_queue_time.0],
         budget: budget(name, config, &calibration),
         cost: calibration.cost(&info),
         tokens_per_second: calibration.tokens_per_second(),
@@ -332,9 +338,12 @@ fn check_vocabulary(tokenizer: &TextTokenizer, plan: &Plan) -> Result<(), LoadEr
 fn warm_up(backend: &mut dyn Backend, tokenizer: &TextTokenizer) -> Result<(), LoadError> {
     let tokens = tokenizer.encode("warm-up").map_err(LoadError::Setting)?;
     let batch: TokenBatch = std::iter::once(tokens.ids.as_slice()).collect();
-    let outputs = backend.info().outputs.main();
-    backend.embed(&batch, outputs).map_err(LoadError::WarmUp)?;
-    Ok(())
+    let outputs = backend.info().outputs;
+    let results = backend.embed(&batch, outputs).map_err(LoadError::WarmUp)?;
+    match results.is_finite() {
+        true => Ok(()),
+        false => Err(LoadError::NoNumbers),
+    }
 }
 
 fn announce(name: &str, info: &BackendInfo, started: Instant) {
@@ -348,5 +357,5 @@ fn announce(name: &str, info: &BackendInfo, started: Instant) {
     );
 }
 
-#[cfg(all(test, feature = "cpu"))]
+#[cfg(all(test, feature = "candle"))]
 mod tests;

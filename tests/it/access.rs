@@ -190,3 +190,36 @@ async fn open_routes_need_no_key_and_the_others_do() {
         .unwrap();
     assert_eq!(models.status(), 401);
 }
+
+#[tokio::test]
+async fn a_narrow_key_learns_of_no_other_model_and_pays_nothing_for_a_refusal() {
+    let other = embedgate_test_support::tiny_bge_m3();
+    let auth = "keys = [{ key = \"a-narrow-key\", models = [\"other\"], limit = \"few\" }]\n\
+        limits.few.requests_per_minute = 2";
+    let more = format!(
+        "[models.other]\npath = {other:?}\n[models.broken]\npath = {other:?}\nbackend = {{ type = \"onnx\", file = \"/no/such.onnx\" }}"
+    );
+    let gateway = Gateway::start(&(with_auth(auth) + &more));
+    let ask = async |model: &str| {
+        let request = client().post(format!("{}/v1/embeddings", gateway.url));
+        let request = request.bearer_auth("a-narrow-key");
+        let request = request.json(&json!({"model": model, "input": "a"}));
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    for (model, status) in [("tiny", 403), ("broken", 403), ("nobody", 404)] {
+        let (found, body) = ask(model).await;
+        assert_eq!(found, status, "{model}: {body}");
+        assert!(!body.contains("/no/such"), "{body}");
+        let named = ["tiny", "broken"].iter().filter(|name| **name != model);
+        for name in named {
+            assert!(!body.contains(name), "{model}: {body}");
+        }
+    }
+    assert_eq!(ask("other").await.0, 200);
+    assert_eq!(
+        ask("other").await.0,
+        429,
+        "the unknown name counted, the two refusals did not"
+    );
+}

@@ -183,3 +183,47 @@ fn hostile_safetensors_headers_are_refused_without_asking_for_memory() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn a_number_that_is_none_is_named_with_its_tensor() {
+    let model = Copy::new();
+    let path = model.path("sparse_linear.pt");
+    fs::remove_file(&path).unwrap();
+    fs::remove_file(model.path("colbert_linear.pt")).unwrap();
+    let source = embedgate_weights::Weights::open(model.0.path()).unwrap();
+    let names = source.names();
+    let write = |bad: &str, value: f32| {
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = names
+            .iter()
+            .map(|(name, shape)| {
+                let mut values = source.values(name, shape).unwrap();
+                if name == bad {
+                    values[5] = value;
+                }
+                let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+                (name.clone(), shape.clone(), bytes)
+            })
+            .collect();
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            let view =
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+            (name, view.unwrap())
+        });
+        let file = model.path("model.safetensors");
+        safetensors::serialize_to_file(views, None, &file).unwrap();
+        load(model.0.path())
+    };
+    for bad in [
+        "embeddings.word_embeddings.weight",
+        "encoder.layer.1.output.dense.bias",
+    ] {
+        let error = write(bad, f32::NAN).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("tensor \"{bad}\" holds NaN")),
+            "{error}"
+        );
+        let error = write(bad, f32::INFINITY).unwrap_err().to_string();
+        assert!(error.contains("holds inf at place 5"), "{error}");
+    }
+    assert!(write("", 0.0).is_ok());
+}

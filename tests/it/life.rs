@@ -33,6 +33,9 @@ async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
     gateway.signal(libc::SIGTERM);
     let answer = in_flight.await.unwrap().unwrap();
     assert_eq!(answer.status(), 200);
+    // As long as a client reads, the answer is in flight.
+    let answer = answer.bytes().await.unwrap();
+    assert!(answer.len() > 100_000, "{}", answer.len());
     let (status, log) = gateway.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(

@@ -73,6 +73,20 @@ fn a_pin_is_written_beside_what_is_there_and_kept_to() {
 }
 
 #[test]
+fn check_shows_settings_as_they_are_written() {
+    let redact = built("pii-redact");
+    let plugin =
+        format!("[plugins.p]\npath = {redact:?}\nsettings = {{ replacement = \"${{NOTE}}\" }}");
+    let files = Files::new(&tiny_config(&plugin));
+    let mut command = embedgate();
+    command.arg("check").arg(files.config());
+    let (code, out, errors) = run(command.env("NOTE", "from-the-environment"));
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains("replacement = \"${NOTE}\""), "{out}");
+    assert!(!out.contains("from-the-environment"), "{out}");
+}
+
+#[test]
 fn a_start_with_a_plugin_that_cannot_be_used_ends_with_78_and_says_why() {
     let with =
         |plugin: &str| tiny_config(&format!("[plugins.p]\npath = \"hostile.wasm\"\n{plugin}"));
@@ -208,4 +222,42 @@ async fn a_changed_file_is_loaded_without_a_signal_and_a_broken_one_is_not() {
     replace(&fs::read(built("text-normalize")).unwrap());
     gateway.wait_for_log("plugins reloaded: 1 new, 0 failed");
     assert_eq!(ask(&gateway, None).await.0, 200);
+}
+
+#[tokio::test]
+async fn nothing_is_embedded_that_a_preprocessor_has_not_seen() {
+    let redact = built("pii-redact");
+    let start = |more: &str| {
+        let plugin = format!("[plugins.redact]\npath = {redact:?}\n{more}");
+        Gateway::start(&tiny_config(&plugin))
+    };
+    let gateway = start("");
+    let (secret, shown) = ("mail alice.smith@example.com", "mail [EMAIL]");
+    let plain = Gateway::start(&tiny_config(""));
+    let redacted = plain.vectors("tiny", &json!([shown])).await;
+    assert_eq!(gateway.vectors("tiny", &json!([secret])).await, redacted);
+    // Ids of OpenAI's vocabulary are shown as text.
+    let ids = tiktoken_rs::cl100k_base_singleton().encode_ordinary(secret);
+    assert_eq!(gateway.vectors("tiny", &json!([ids])).await, redacted);
+    // The model's own are not, alone or beside texts.
+    let mixed = [
+        json!([secret, [5, 6]]),
+        json!([[5, 6], secret]),
+        json!([[5, 6]]),
+    ];
+    for path in ["/embed", "/"] {
+        for inputs in &mixed {
+            let answer = gateway.ask(path, &json!({"inputs": inputs})).await;
+            assert_eq!(answer.status, 422, "{path} {inputs}: {}", answer.body);
+            let message = answer.body["error"].as_str().unwrap();
+            assert!(message.contains("native_ids"), "{message}");
+        }
+    }
+    let gateway = start("native_ids = \"show\"");
+    let alone = gateway.ok("/embed", &json!({"inputs": [[5, 6]]})).await;
+    assert_eq!(alone[0].as_array().unwrap().len(), 64);
+    for inputs in &mixed[..2] {
+        let answer = gateway.ask("/embed", &json!({"inputs": inputs})).await;
+        assert_eq!(answer.status, 422, "{inputs}: {}", answer.body);
+    }
 }

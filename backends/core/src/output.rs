@@ -167,6 +167,19 @@ pub struct EmbeddingBatch {
     pub scores: Option<Vec<f32>>,
 }
 
+impl EmbeddingBatch {
+    /// Whether all of it are numbers, none NaN or infinite.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        let matrices = [&self.multi_vector, &self.token_vectors];
+        let rows = matrices.into_iter().flatten().flatten().map(|m| &m.data);
+        let sparse = self.sparse.iter().flatten().map(|sparse| &sparse.values);
+        let dense = self.dense.iter().map(|m| &m.data);
+        let mut all = dense.chain(sparse).chain(rows).chain(&self.scores);
+        all.all(|numbers| numbers.iter().all(|x| x.is_finite()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,6 +57,18 @@ pub enum WeightsError {
         /// The shape that the configuration implies.
         expected: Vec<usize>,
     },
+    /// A model with such a number gives no number for any text.
+    #[error("{}: tensor \"{name}\" holds {value} at place {place}: its weights are damaged, or were saved wrong", path.display())]
+    NotFinite {
+        /// The model folder.
+        path: PathBuf,
+        /// The tensor's name, without the model's prefix.
+        name: String,
+        /// NaN or an infinity.
+        value: f32,
+        /// Where it is in row-major order, from 0.
+        place: usize,
+    },
 }
 
 impl WeightsError {
@@ -180,6 +192,20 @@ impl Weights {
         })
     }
 
+    /// The encoder's tensors with their shapes, without the model's prefix.
+    #[must_use]
+    pub fn names(&self) -> Vec<(String, Vec<usize>)> {
+        let names = self
+            .files
+            .iter()
+            .flat_map(|file| file.names().map(move |name| (name, file.shape(name))));
+        let inner = names.filter_map(|(name, shape)| {
+            let name = name.strip_prefix(&*self.prefix)?;
+            Some((name.to_owned(), shape.unwrap_or_default()))
+        });
+        inner.collect()
+    }
+
     /// Whether there is a tensor of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -193,6 +219,7 @@ impl Weights {
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
         let (file, full) = self.checked(name, shape)?;
         let values = file.read(&full)?;
+        self.check_finite(name, 0, &values)?;
         self.progress.add(values.len());
         Ok(values)
     }
@@ -210,11 +237,33 @@ impl Weights {
     ) -> Result<(), WeightsError> {
         let (file, full) = self.checked(name, &[rows, width])?;
         let at_once = (BLOCK / width.max(1)).max(1);
-        let mut first = 0;
+        let (mut first, mut all_finite) = (0, Ok(()));
         file.read_blocks(&full, at_once * width, &mut |values| {
+            if all_finite.is_ok() {
+                all_finite = self.check_finite(name, first * width, values);
+            }
             use_them(first, values);
             self.progress.add(values.len());
             first += at_once;
+        })?;
+        all_finite
+    }
+
+    fn check_finite(&self, name: &str, first: usize, values: &[f32]) -> Result<(), WeightsError> {
+        // Nothing times a number that is not finite is none, and so is a sum with it: quicker than a look at each.
+        let is_suspicious = |block: &[f32]| !block.iter().map(|x| x * 0.0).sum::<f32>().is_finite();
+        let Some(block) = values.chunks(4096).position(is_suspicious) else {
+            return Ok(());
+        };
+        let from = block * 4096;
+        let found = values[from..].iter().position(|x| !x.is_finite());
+        found.map_or(Ok(()), |at| {
+            Err(WeightsError::NotFinite {
+                path: self.folder.clone(),
+                name: name.into(),
+                value: values[from + at],
+                place: first + from + at,
+            })
         })
     }
 

@@ -33,7 +33,7 @@ pub use self::{
     },
     plugin::{
         CryptoConfig, GrantsConfig, HttpConfig, InstanceConfig, IssuerConfig, KvConfig,
-        MOST_INSTANCES, OnError, PluginConfig, allowed_url,
+        MOST_INSTANCES, NativeIds, OnError, PluginConfig, allowed_url,
     },
     replicas::ReplicaCount,
     server::{LogConfig, LogFormat, LogLevel, OneDnnConfig, OnnxRuntimeConfig, ServerConfig},
@@ -261,9 +261,14 @@ impl Config {
     pub fn parse(text: &str, base: &Path, environment: &Environment) -> Result<Self, Vec<Problem>> {
         let mut table = parse::table(text).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
+        let written = table.get("plugins").cloned();
         expand::variables(&mut table, environment, &mut problems);
         expand::overrides(&mut table, environment, &mut problems);
         let mut config = parse::config(table, &mut problems);
+        for (name, plugin) in &mut config.plugins {
+            let settings = |all: &toml::Value| all.get(name)?.get("settings")?.as_table().cloned();
+            plugin.written_settings = written.as_ref().and_then(settings);
+        }
         config.resolve_paths(base);
         config.check(&mut problems);
         if problems.is_empty() {
@@ -286,7 +291,13 @@ impl Config {
     /// The resolved configuration as TOML, secrets masked.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).unwrap_or_else(|e| format!("# cannot be shown: {e}\n"))
+        let mut shown = self.clone();
+        for plugin in shown.plugins.values_mut() {
+            if let Some(written) = &plugin.written_settings {
+                plugin.settings.clone_from(written);
+            }
+        }
+        toml::to_string_pretty(&shown).unwrap_or_else(|e| format!("# cannot be shown: {e}\n"))
     }
 
     /// Relative paths are relative to the file; one that is missing stays so.

@@ -55,6 +55,10 @@ pub struct ModelConfig {
     pub max_batch_time: Period,
     /// Bulk gets a batch at least this often, whatever the queries.
     pub bulk_max_wait: Period,
+    /// A query that has more work than this ahead of it in the queue is refused at once, with the time to come back.
+    pub max_queue_time: Period,
+    /// The same for bulk.
+    pub bulk_max_queue_time: Period,
     /// The lane of requests that name none, and whose key names none. None means by size: few short inputs are a query.
     pub lane: Option<Lane>,
     /// Copies of the backend that run side by side, each with `backend.threads`. `auto` measures, once, how many are clearly
@@ -87,6 +91,8 @@ impl Default for ModelConfig {
             max_batch_tokens: None,
             max_batch_time: Period::milliseconds(200),
             bulk_max_wait: Period::seconds(2),
+            max_queue_time: Period::seconds(5),
+            bulk_max_queue_time: Period::seconds(30),
             lane: None,
             replicas: ReplicaCount::Fixed(1),
             tokenizer_threads: 2,
@@ -280,6 +286,8 @@ impl ModelConfig {
         let periods = [
             ("max_batch_time", self.max_batch_time),
             ("bulk_max_wait", self.bulk_max_wait),
+            ("max_queue_time", self.max_queue_time),
+            ("bulk_max_queue_time", self.bulk_max_queue_time),
         ];
         for (key, period) in periods {
             period.check(&format!("models.{name}.{key}"), problems);

@@ -5,10 +5,23 @@ use toml::{Table, Value};
 
 use super::{Config, Problem};
 
-/// Parses the syntax.
+/// Parses the syntax. A mistake is said by its place: the line may hold a key.
 pub(super) fn table(text: &str) -> Result<Table, Problem> {
-    text.parse::<Table>()
-        .map_err(|e| Problem::new("", format!("not valid TOML: {}", e.to_string().trim_end())))
+    text.parse::<Table>().map_err(|error| {
+        let place = error.span().map(|span| place(text, span.start));
+        let place = place.unwrap_or_default();
+        let message = error.message().trim_end();
+        Problem::new("", format!("not valid TOML{place}: {message}"))
+    })
+}
+
+/// Where a byte of the text is, as ` at line L, column C`, both from 1; columns are characters.
+fn place(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let column = before[start..].chars().count() + 1;
+    format!(" at line {line}, column {column}")
 }
 
 /// Reads each table on its own; what cannot be read becomes a problem and its default.
@@ -102,6 +115,12 @@ pub(super) fn read<T: DeserializeOwned + Default>(
             "must be a date or a time, such as 2027-12-31 or 2027-12-31T18:00:00Z".into()
         } else if is_secret {
             "must be a list of keys, keys = [\"${EMBEDGATE_KEY}\"], or of tables with key or hash, name, models, lane, limit, expires".into()
+        } else if key.starts_with("auth.")
+            && let Some((_, expected)) = message.split_once("`, expected ")
+            && message.starts_with("unknown variant")
+        {
+            // What stands here may be a key in the wrong place.
+            format!("must be {expected}")
         } else {
             message
         };
@@ -137,6 +156,28 @@ mod tests {
             .into_iter()
             .map(|problem| (problem.key, problem.message))
             .collect()
+    }
+
+    #[test]
+    fn no_problem_repeats_what_may_be_a_secret() {
+        let secret = "sk-of-somebody";
+        for (text, expected) in [
+            (
+                format!("[auth]\nkeys = [\"{secret}\"] x"),
+                "line 2, column 26",
+            ),
+            (
+                format!("[auth]\nkeys = [\"{secret}\"]\nkeys = [\"{secret}\"]"),
+                "line 3",
+            ),
+            (format!("[auth]\nmode = \"{secret}\""), "must be"),
+            (format!("[auth]\nkeys = \"{secret}"), "line 2"),
+        ] {
+            let all = problems(&text);
+            let shown = format!("{all:?}");
+            assert!(shown.contains(expected), "{shown}");
+            assert!(!shown.contains(secret), "{shown}");
+        }
     }
 
     #[test]

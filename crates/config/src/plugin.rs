@@ -44,12 +44,17 @@ pub struct PluginConfig {
     pub max_instances: usize,
     /// Whether every call gets an instance of its own.
     pub instance: InstanceConfig,
+    /// What becomes of token ids of a model's own vocabulary, which its preprocessor cannot read as text.
+    pub native_ids: NativeIds,
     /// What becomes of a request whose preprocessor fails. A failing authenticator always denies.
     pub on_error: OnError,
     /// What it may use of the host.
     pub grants: GrantsConfig,
     /// Handed to `lifecycle.init` as JSON.
     pub settings: toml::Table,
+    /// The settings as the file has them, variables by their names: values of variables are not shown.
+    #[serde(skip)]
+    pub written_settings: Option<toml::Table>,
     /// Files whose text is added to the settings under these names.
     pub settings_files: BTreeMap<String, PathBuf>,
 }
@@ -68,12 +73,24 @@ impl Default for PluginConfig {
             max_memory: ByteSize::mib(32),
             max_instances: 64,
             instance: InstanceConfig::Fresh,
+            native_ids: NativeIds::Refuse,
             on_error: OnError::Deny,
             grants: GrantsConfig::default(),
             settings: toml::Table::new(),
+            written_settings: None,
             settings_files: BTreeMap::new(),
         }
     }
+}
+
+/// What becomes of token ids of a model's own vocabulary where a plugin preprocesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NativeIds {
+    /// The request gets 400: a plugin that filters texts would not see them.
+    Refuse,
+    /// The plugin is shown the ids.
+    Show,
 }
 
 /// What becomes of a request whose preprocessor fails.

@@ -26,7 +26,10 @@ pub struct ServerConfig {
     pub idle_timeout: Period,
     /// A request must be answered within this time, the reading of its body included.
     pub request_timeout: Period,
-    /// After the first SIGTERM, requests in flight have this time to finish.
+    /// After the first SIGTERM, `/readyz` says no and new connections are still served for this time: as long as a load balancer
+    /// needs to see it.
+    pub drain_delay: Period,
+    /// Then requests in flight have this time to finish.
     pub drain_timeout: Period,
     /// Largest body of a request.
     pub max_body: ByteSize,
@@ -52,6 +55,7 @@ impl Default for ServerConfig {
             header_timeout: Period::seconds(10),
             idle_timeout: Period::seconds(120),
             request_timeout: Period::seconds(120),
+            drain_delay: Period::seconds(0),
             drain_timeout: Period::seconds(30),
             max_body: ByteSize::mib(32),
             max_bodies: ByteSize::mib(256),
@@ -74,6 +78,8 @@ impl ServerConfig {
         for (key, period) in periods {
             period.check(key, problems);
         }
+        self.drain_delay
+            .check_longest("server.drain_delay", problems);
         let counts = [
             (
                 "server.max_connections",

@@ -37,6 +37,14 @@ impl Period {
             problems.push(Problem::new(key, message));
         }
     }
+
+    /// Refuses more than a year.
+    pub(super) fn check_longest(self, key: &str, problems: &mut Vec<Problem>) {
+        if self.0 > LONGEST {
+            let message = format!("{self} is out of range: at most a year, such as \"5s\"");
+            problems.push(Problem::new(key, message));
+        }
+    }
 }
 
 impl fmt::Display for Period {

@@ -224,6 +224,7 @@ impl Plugins {
                 continue;
             }
             let caller = ctx.principal.identity();
+            preprocess::check_shown(&plugin.name, plugin.config.native_ids, &request.inputs)?;
             let asked =
                 preprocess::preprocess(&plugin.guest, &ctx.id, ctx.deadline, caller, request);
             match asked.await.0 {

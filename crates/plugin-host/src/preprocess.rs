@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
+use embedgate_config::NativeIds;
 use embedgate_request::{EmbedRequest, Error, Hook, Identity, Input, InputKind, Lane};
 
 use super::{
@@ -11,6 +12,35 @@ use super::{
 };
 
 const MOST_MODEL_BYTES: usize = 256;
+
+/// The interface has no list of both.
+const MIXED: &str = "texts and token ids in one request cannot be shown to a plugin";
+
+/// Refuses inputs that a plugin would not see as what the model reads.
+///
+/// # Errors
+/// `InvalidRequest` names the input and what would be right.
+pub(super) fn check_shown(plugin: &str, policy: NativeIds, inputs: &[Input]) -> Result<(), Error> {
+    let is_ids = |input: &Input| matches!(input, Input::Tokens(_));
+    let Some(i) = inputs.iter().position(is_ids) else {
+        return Ok(());
+    };
+    match policy {
+        NativeIds::Refuse => Err(Error::invalid(
+            "input",
+            format!(
+                "is token ids of the model's own, which plugin \"{plugin}\" cannot read: send texts, or let the operator set \
+                 plugins.{plugin}.native_ids = \"show\""
+            ),
+        )
+        .of_input(i)),
+        NativeIds::Show if inputs.iter().all(is_ids) => Ok(()),
+        NativeIds::Show => {
+            let way_out = "send them in requests of their own";
+            Err(Error::invalid("input", format!("{MIXED}: {way_out}")))
+        }
+    }
+}
 
 /// What a preprocessor said.
 pub(super) enum Change {
@@ -60,11 +90,13 @@ async fn call(
             Input::Tokens(tokens) => ids.push(tokens.as_slice()),
         }
     }
-    // A request has texts or token ids, never both.
-    let inputs = if ids.is_empty() {
-        types::Inputs::Texts(&texts)
-    } else {
-        types::Inputs::Tokens(&ids)
+    let inputs = match (texts.is_empty(), ids.is_empty()) {
+        (_, true) => types::Inputs::Texts(&texts),
+        (true, false) => types::Inputs::Tokens(&ids),
+        (false, false) => {
+            let failure = Failure::Output(MIXED.into());
+            return (Err(failure), Cost::default());
+        }
     };
     let extra: Vec<_> = request
         .extra

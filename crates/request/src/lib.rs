@@ -20,7 +20,7 @@ pub mod vocabulary;
 pub use error::{Entry, Error, ErrorKind, List};
 pub use key::{HashKey, KeyHash};
 pub use limits::{Allowance, LimitConfig, Limits};
-pub use principal::{Identity, Principal, RequestContext};
+pub use principal::{Begun, Identity, Principal, RequestContext};
 pub use request::{EmbedRequest, Input};
 pub use response::{Cut, Dense, EmbedResponse, Embedding};
 pub use spent::{Spent, Step};

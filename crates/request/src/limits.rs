@@ -115,18 +115,7 @@ impl Allowance {
     fn admit_at(&self, now: Duration) -> Result<(), Error> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let [requests, tokens] = &mut *buckets;
-        if let Some(limit) = self.config.tokens_per_minute {
-            let per_minute = f64::from(limit.get());
-            let level = tokens.level(per_minute, per_minute, now);
-            if level < 1.0 {
-                let wait = Duration::try_from_secs_f64((1.0 - level) * 60.0 / per_minute);
-                return Err(exceeded(
-                    "tokens",
-                    limit.get(),
-                    wait.unwrap_or(Duration::MAX),
-                ));
-            }
-        }
+        self.has_tokens(tokens, now)?;
         if let Some(limit) = self.config.requests_per_minute {
             let per_minute = f64::from(limit.get());
             let taken = requests.take(1.0, per_minute, per_minute, now);
@@ -135,8 +124,45 @@ impl Allowance {
         Ok(())
     }
 
-    /// Takes what a request uses, or gives back what it did not. Where that is more than is left, the next one pays the
-    /// debt.
+    /// Makes a request that was admitted count nothing.
+    pub fn forget_request(&self) {
+        if self.config.requests_per_minute.is_some() {
+            let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+            buckets[0].charge(-1.0);
+        }
+    }
+
+    /// Refuses where no token is left.
+    fn has_tokens(&self, tokens: &mut Bucket, now: Duration) -> Result<(), Error> {
+        let Some(limit) = self.config.tokens_per_minute else {
+            return Ok(());
+        };
+        let per_minute = f64::from(limit.get());
+        let level = tokens.level(per_minute, per_minute, now);
+        if level >= 1.0 {
+            return Ok(());
+        }
+        let wait = Duration::try_from_secs_f64((1.0 - level) * 60.0 / per_minute);
+        let wait = wait.unwrap_or(Duration::MAX);
+        Err(exceeded("tokens", limit.get(), wait))
+    }
+
+    /// Takes what a request will use, about. Where that is more than is left, the next one pays the debt.
+    ///
+    /// # Errors
+    /// `Overloaded` where others took all since the request was admitted.
+    pub fn begin_tokens(&self, n: i64) -> Result<(), Error> {
+        self.begin_tokens_at(n, self.started.elapsed())
+    }
+
+    fn begin_tokens_at(&self, n: i64, now: Duration) -> Result<(), Error> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_tokens(&mut buckets[1], now)?;
+        buckets[1].charge(n as f64);
+        Ok(())
+    }
+
+    /// Takes what a request used beside what it took, or gives back what it did not use.
     pub fn charge_tokens(&self, n: i64) {
         if self.config.tokens_per_minute.is_some() {
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,6 +280,15 @@ mod tests {
         let refused = allowance.admit_at(at(0.0)).unwrap_err();
         assert_eq!(refused.retry_after.unwrap().as_secs(), 31);
         assert!(allowance.admit_at(at(31.1)).is_ok());
+    }
+
+    #[test]
+    fn requests_that_were_admitted_at_once_do_not_all_take_tokens() {
+        let allowance = allowance(None, Some(60));
+        let admitted = (0..10).filter(|_| allowance.admit_at(at(0.0)).is_ok());
+        assert_eq!(admitted.count(), 10);
+        let taken = (0..10).filter(|_| allowance.begin_tokens_at(50, at(0.0)).is_ok());
+        assert_eq!(taken.count(), 2, "the second takes more than is left");
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! The caller of a request, and the context that authentication makes of it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use crate::{Allowance, Lane, NamePattern, Spent};
 
@@ -17,6 +23,36 @@ pub struct RequestContext {
     pub lane: Option<Lane>,
     /// Where its time goes.
     pub spent: Arc<Spent>,
+    /// What was done for it already, so that its parts are not refused one by one.
+    pub begun: Arc<Begun>,
+}
+
+/// What was done for a request. A part of a request that has begun is charged whatever is left, and waits as long as it must.
+#[derive(Debug, Default)]
+pub struct Begun {
+    charged: AtomicBool,
+    admitted: AtomicBool,
+}
+
+impl Begun {
+    /// Of a request that is held to nothing.
+    #[must_use]
+    pub fn already() -> Self {
+        Self {
+            charged: true.into(),
+            admitted: true.into(),
+        }
+    }
+
+    /// Whether tokens were charged before; they are from now on.
+    pub fn charge(&self) -> bool {
+        self.charged.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether a part of it was let into a queue before; one is from now on.
+    pub fn admit(&self) -> bool {
+        self.admitted.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// Who a caller is.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use embedgate_core::Outputs;
 use embedgate_request::{Cut, EmbedRequest, EmbedResponse, Error, Input, InputKind};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Scored, Task, vectors};
 use crate::{
     embed::{Embedder, Preprocessed},
+    memory::Held,
     model::Model,
     offload,
 };
@@ -26,7 +26,7 @@ impl Embedder {
         outputs: Outputs,
         query: Input,
         passages: Vec<Input>,
-        take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Scored, Error> {
         let model = task.model;
         let weights = model.config.rerank;

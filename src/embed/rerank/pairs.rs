@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Instant};
 use embedgate_core::Outputs;
 use embedgate_request::{Cut, Error, ErrorKind, Input, Step, Truncation};
 use futures_util::future::try_join_all;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Scored, Task, text};
 use crate::{
-    batch::{Urgent, Work},
+    batch::{Patience, Urgent, Work},
     embed::{Charge, check_length},
+    memory::Held,
     model::tokenizer::Query,
 };
 
@@ -43,7 +43,7 @@ pub(super) async fn score(
     task: &Task<'_>,
     query: &Arc<Query>,
     passages: Vec<Input>,
-    take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+    take: impl Fn(usize) -> Result<Held, Error>,
 ) -> Result<Scored, Error> {
     let (model, lane, truncation) = (task.model, task.lane, task.truncation);
     let most = model.info.max_sequence_tokens;
@@ -52,8 +52,10 @@ pub(super) async fn score(
     let _memory = take(tokens * BYTES_PER_TOKEN)?;
     let estimate = |passage| (query.n_tokens() + model.estimate_tokens(passage)).min(most);
     let estimates: Vec<usize> = passages.iter().map(estimate).collect();
-    let admissions = model.batcher().admit(&estimates, lane, task.ctx.deadline)?;
-    let charge = Charge::estimated(&task.ctx.principal, || estimates.iter().sum());
+    let admissions = model
+        .batcher()
+        .admit(&estimates, lane, Patience::of(&task.ctx))?;
+    let charge = Charge::estimated(&task.ctx, || estimates.iter().sum())?;
     let pairs = passages.into_iter().zip(admissions).enumerate();
     let pairs = pairs.map(|(i, (passage, admission))| async move {
         let scored = async {

@@ -3,7 +3,10 @@
 use embedgate_request::{Error, Input};
 
 use super::Task;
-use crate::{batch::Admission, embed::Charge};
+use crate::{
+    batch::{Admission, Patience},
+    embed::Charge,
+};
 
 /// Documents that are being tokenized and cut hold what they will need: who finds no room is turned away before that
 /// work. What becomes of them takes its own, so that this is given back, and its price with it, whatever happens.
@@ -19,8 +22,8 @@ impl<'a> Seat<'a> {
         let estimate = |document| task.model.estimate_tokens(document);
         let estimates: Vec<usize> = documents.iter().map(estimate).collect();
         let batcher = task.model.batcher();
-        let admissions = batcher.admit(&estimates, task.lane, task.ctx.deadline)?;
-        let charge = Charge::estimated(&task.ctx.principal, || estimates.iter().sum());
+        let admissions = batcher.admit(&estimates, task.lane, Patience::of(&task.ctx))?;
+        let charge = Charge::estimated(&task.ctx, || estimates.iter().sum())?;
         Ok(Self {
             _admissions: admissions,
             charge: Some(charge),

@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use embedgate_request::{Cut, Error, Input, InputKind, LongDocuments};
 use futures_util::future::try_join_all;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Task, text};
-use crate::model::{Model, tokenizer::Cutting};
+use crate::{
+    memory::Held,
+    model::{Model, tokenizer::Cutting},
+};
 
 /// Windows overlap by a quarter: they take up to 4/3 of the document's bytes.
 const WINDOW_BYTES_PER_BYTE: usize = 2;
@@ -54,7 +56,7 @@ pub(super) struct Passages {
     /// What documents lost before the model sees them.
     shortened: Vec<Cut>,
     /// Of the texts of windows.
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Option<Held>,
 }
 
 impl Passages {
@@ -65,7 +67,7 @@ impl Passages {
         length: Length,
         room: usize,
         documents: Vec<Input>,
-        take: impl Fn(usize) -> Result<OwnedSemaphorePermit, Error>,
+        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Self, Error> {
         let (model, lane) = (task.model, task.lane);
         if !length.cuts(model) {

@@ -61,7 +61,7 @@ pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, F
     };
     let bytes = Input::total_bytes(&given);
     check_size("inputs", bytes)?;
-    let memory = exchange.gateway.body_memory.take(bytes * MEMORY_PER_BYTE)?;
+    let memory = exchange.account.take(bytes * MEMORY_PER_BYTE)?;
     let texts = given.into_iter().map(|input| match input {
         Input::Text(text) => Ok(format!("{prompt}{text}")),
         Input::Tokens(_) => Err(Error::invalid(
@@ -124,7 +124,7 @@ pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<Stri
     )?;
     let bytes = Input::total_bytes(&given);
     check_size("ids", bytes)?;
-    let _memory = exchange.gateway.body_memory.take(bytes * MEMORY_PER_BYTE)?;
+    let _memory = exchange.account.take(bytes * MEMORY_PER_BYTE)?;
     let tokenizer = model.tokenizer.clone();
     let work = move || {
         let texts = given.iter().map(|input| match input {
