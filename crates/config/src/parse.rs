@@ -164,7 +164,7 @@ mod tests {
         for (text, expected) in [
             (
                 format!("[auth]\nkeys = [\"{secret}\"] x"),
-                "line 2, column 26",
+                "line 2, column 27",
             ),
             (
                 format!("[auth]\nkeys = [\"{secret}\"]\nkeys = [\"{secret}\"]"),
@@ -190,7 +190,7 @@ mod tests {
             (
                 r#"[{ key = "long-enough", lane = "fast" }]"#,
                 "auth.keys[0].lane",
-                "expected `query` or `bulk`",
+                "must be `query` or `bulk`",
             ),
             (
                 r#"[{ key = "long-enough", nam = "x" }]"#,

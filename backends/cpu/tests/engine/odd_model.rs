@@ -18,7 +18,8 @@ const FEED_FORWARD: usize = 600;
 const VOCABULARY: usize = 90;
 const POSITIONS: usize = 1200;
 
-/// Writes the model: BERT, two layers, pseudo-random weights of a usual size. The last id is NaN.
+/// Writes the model: BERT, two layers, pseudo-random weights of a usual size. The last id's numbers are so large that
+/// their sum is none.
 fn write(folder: &Path) -> ModelFolder {
     let config = format!(
         r#"{{"model_type": "bert", "hidden_size": {WIDTH}, "num_attention_heads": {HEADS}, "num_hidden_layers": 2,
@@ -89,7 +90,7 @@ fn numbers(name: &str, shape: &[usize]) -> Vec<u8> {
         (0..n).map(|_| 0.1 * next()).collect()
     };
     if name == "embeddings.word_embeddings.weight" {
-        values[(VOCABULARY - 1) * WIDTH..].fill(f32::NAN);
+        values[(VOCABULARY - 1) * WIDTH..].fill(f32::MAX);
     }
     values
         .iter()
