@@ -94,7 +94,9 @@ impl Authenticator {
         };
         match asked {
             Some(identity) => Ok(Principal::Named(identity)),
-            None if key.is_some() => Err(refused("the API key is not known")),
+            None if key.is_some() => Err(refused(
+                "Incorrect API key provided: no such key is known here",
+            )),
             None => Err(refused(
                 "no API key given: send it as \"Authorization: Bearer KEY\"",
             )),
@@ -106,12 +108,15 @@ fn refused(message: &str) -> Error {
     Error::new(ErrorKind::Unauthenticated, message).with_code("invalid_api_key")
 }
 
-/// The key in the value of an `Authorization` header.
+/// The key in the value of an `Authorization` header. `RAGFlow`'s provider for Ollama writes `Bear`.
 fn bare_key(value: &[u8]) -> &[u8] {
     let value = value.trim_ascii();
-    match value.split_at_checked(7) {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
-        _ => value,
+    let space = value.iter().position(|byte| *byte == b' ');
+    let (scheme, key) = value.split_at(space.unwrap_or(0));
+    let is_scheme = |name: &&[u8]| scheme.eq_ignore_ascii_case(name);
+    match [&b"bearer"[..], b"bear"].iter().any(is_scheme) {
+        true => key.trim_ascii(),
+        false => value,
     }
 }
 

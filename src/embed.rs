@@ -437,9 +437,12 @@ fn check_length(model: &Model, tokens: &Tokenized, truncation: Truncation) -> Re
     if tokens.n_tokens_full <= tokens.ids.len() || truncation != Truncation::Refuse {
         return Ok(());
     }
+    let most = model.info.max_sequence_tokens;
+    // `LiteLLM` knows the error by the words of OpenAI: "maximum context length is".
     let message = format!(
-        "input has {} tokens, model \"{}\" takes at most {}: shorten it, or allow truncation",
-        tokens.n_tokens_full, model.name, model.info.max_sequence_tokens
+        "input has {} tokens, model \"{}\" takes at most {most} (its maximum context length is {most} tokens): shorten it, or \
+         allow truncation",
+        tokens.n_tokens_full, model.name
     );
     Err(Error::invalid("input", message).with_code("context_length_exceeded"))
 }

@@ -49,6 +49,13 @@ pub(super) async fn health(gateway: State) -> Result<(), Failed> {
     }
 }
 
+/// `GET /v1/cluster/auth`, as Xinference has it: its client sends a key only where it is told that one is asked for.
+///
+/// Source: xinference-client 1.10, `RESTfulClient._check_cluster_authenticated`.
+pub(super) async fn cluster_auth(gateway: State) -> Json<Value> {
+    Json(json!({"auth": !gateway.authenticator.is_open()}))
+}
+
 fn serves(registry: &ModelRegistry) -> bool {
     registry.loaded().any(|model| model.batcher().is_healthy())
 }

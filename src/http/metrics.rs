@@ -1,19 +1,34 @@
 //! `GET /metrics`, for Prometheus.
 
 use axum::{
-    http::header,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 
 use super::State;
 
-/// Every metric, in the text format of `OpenMetrics` 1.0. Needs no key, as the probes: it names the models, and no caller.
-pub(super) async fn metrics(gateway: State) -> Response {
+/// Every metric, in the text format of `OpenMetrics` 1.0, or in Prometheus' older one where only that is accepted. Needs no key, as the probes: it names the models, and no caller.
+pub(super) async fn metrics(gateway: State, headers: HeaderMap) -> Response {
     if let Ok(embedder) = gateway.embedder() {
         let (entries, bytes) = embedder.cache().size().await;
         gateway.metrics.cache(entries, bytes);
     }
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let headers = [(header::CONTENT_TYPE, content_type)];
-    (headers, gateway.metrics.text()).into_response()
+    let open_metrics = gateway.metrics.text();
+    let (content_type, text) = match wants_older(&headers) {
+        true => (
+            "text/plain; version=0.0.4; charset=utf-8",
+            embedgate_metrics::older_text(&open_metrics),
+        ),
+        false => (
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            open_metrics,
+        ),
+    };
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+fn wants_older(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept.and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/plain") && !accept.contains("openmetrics"))
 }

@@ -103,6 +103,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .at("/v1/models/{*id}", get(models::one))
             .says(models_docs::one()),
         Place::MODELS.at("/models", get(models::list)),
+        Place::MODELS.at("/v1/v1/models", get(models::list)),
         Place::RERANK
             .at("/v1/rerank", post(rerank::jina))
             .says(rerank_docs::jina()),
@@ -160,6 +161,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Place::new(None, Dialect::Tei)
             .at("/health", get(health::health))
             .says(tei_docs::health()),
+        Place::OPEN.at("/v1/cluster/auth", get(health::cluster_auth)),
         Place::OPEN.at("/metrics", get(metrics::metrics)),
         Place::OPEN.at("/openapi.json", get(openapi::document)),
         Place::OPEN.at("/docs", get(openapi::to_page)),

@@ -19,7 +19,13 @@ async fn keys_let_in_and_everything_else_is_refused_before_the_body_is_read() {
         }
         request.body(r#"{"input": "a"}"#).send()
     };
-    for good in ["Bearer first-key-1", "bearer second-key", "second-key"] {
+    for good in [
+        "Bearer first-key-1",
+        "bearer second-key",
+        "second-key",
+        // As RAGFlow's provider for Ollama writes it.
+        "Bear second-key",
+    ] {
         assert_eq!(ask(Some(good)).await.unwrap().status(), 200, "{good}");
     }
     for bad in [
@@ -36,6 +42,17 @@ async fn keys_let_in_and_everything_else_is_refused_before_the_body_is_read() {
         let body: Value = answer.json().await.unwrap();
         assert_eq!(body["error"]["code"], "invalid_api_key");
     }
+    let wrong: Value = ask(Some("Bearer nobodys"))
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let message = wrong["error"]["message"].as_str().unwrap();
+    assert!(message.contains("Incorrect API key provided"), "{message}");
+    // Xinference's client sends its key only where this says so.
+    let cluster = gateway.get("/v1/cluster/auth").await;
+    assert_eq!((cluster.status, cluster.body), (200, json!({"auth": true})));
     assert_eq!(gateway.get("/v1/models").await.status, 401);
     assert_eq!(
         gateway.get("/readyz").await.status,

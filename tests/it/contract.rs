@@ -283,7 +283,16 @@ async fn every_alias_of_the_route_answers() {
     ] {
         assert_eq!(gateway.post(path, body.clone()).await.status, 200, "{path}");
     }
-    for path in ["/livez", "/readyz", "/health", "/", "/v1/models/"] {
+    let cluster = gateway.get("/v1/cluster/auth").await;
+    assert_eq!(cluster.body, json!({"auth": false}));
+    for path in [
+        "/livez",
+        "/readyz",
+        "/health",
+        "/",
+        "/v1/models/",
+        "/v1/v1/models",
+    ] {
         assert_eq!(gateway.get(path).await.status, 200, "{path}");
     }
     let root = gateway.get("/").await;

@@ -44,4 +44,17 @@ async fn metrics_count_what_happened_and_need_no_key() {
         assert_eq!(metrics.get(name), Some(&value), "{name}");
     }
     assert!(metrics["process_resident_memory_bytes"] > 1e6);
+    let request = client.get(format!("{}/metrics", gateway.url));
+    let older = request.header("accept", "text/plain;version=0.0.4;q=0.5,*/*;q=0.1");
+    let older = older.send().await.unwrap();
+    let content_type = older.headers()["content-type"].to_str().unwrap();
+    assert!(
+        content_type.starts_with("text/plain; version=0.0.4"),
+        "{content_type}"
+    );
+    let text = older.text().await.unwrap();
+    assert!(
+        text.contains("# TYPE embedgate_requests_total counter"),
+        "{text}"
+    );
 }
