@@ -21,6 +21,13 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
+    /// Whose client asks for a path that is not here, where that can be told.
+    pub(super) fn of_unknown(path: &str) -> Option<Self> {
+        let begins = [("/api/", Self::Ollama), ("/v2/", Self::Cohere)];
+        let found = begins.iter().find(|(begin, _)| path.starts_with(begin));
+        found.map(|(_, dialect)| *dialect)
+    }
+
     /// The body of an error: `kind` and `code` are `OpenAI`'s words for it, the message is for people.
     pub(super) fn envelope(
         self,

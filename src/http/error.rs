@@ -229,7 +229,11 @@ pub(super) async fn no_route(method: Method, uri: Uri) -> Failed {
     let message = format!(
         "there is no {method} {path} here; embeddings are at POST /v1/embeddings, reranking at POST /v1/rerank, models at GET /v1/models"
     );
-    Error::new(ErrorKind::RouteNotFound, message).into()
+    let failed = Failed::from(Error::new(ErrorKind::RouteNotFound, message));
+    match Dialect::of_unknown(&path) {
+        Some(dialect) => failed.in_words_of(dialect),
+        None => failed,
+    }
 }
 
 pub(super) async fn no_method(method: Method, uri: Uri) -> Failed {

@@ -2,13 +2,13 @@
 //!
 //! Source: Ollama 0.12, `docs/api.md`. Times are in nanoseconds.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds, VectorText};
+use embedgate_request::{EmbedRequest, EmbedResponse, Error, Principal, TokenIds, VectorText};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -21,12 +21,14 @@ use super::{
     input::Inputs,
     json::{self, count, inputs, object, typed},
 };
-use crate::model::Model;
+use crate::{embed::Embedder, model::Model};
 
 /// The members that mean something.
 pub(super) const KNOWN: [&str; 6] = ["model", "name", "input", "prompt", "truncate", "dimensions"];
 /// Ollama's names end in a tag; this one means none.
 const LATEST: &str = ":latest";
+/// When a model leaves the memory, as Ollama says it of one that is to stay.
+const NEVER: &str = "2318-01-01T00:00:00Z";
 
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -124,16 +126,56 @@ fn known(exchange: &Exchange, name: String) -> String {
     }
 }
 
-/// `GET /api/tags`: the models that serve.
+/// `GET /api/tags`: the models that serve, by each of their names.
 pub(super) async fn tags(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
-    let models: Vec<Value> = gateway
-        .embedder()?
-        .registry()
-        .loaded()
-        .filter(|model| ctx.principal.may_use(model.names()))
-        .map(|model| describe(&gateway, model))
-        .collect();
+    let models = listed(&gateway, gateway.embedder()?, &ctx.principal, &json!({}));
     Ok(Json(json!({"models": models})))
+}
+
+/// `GET /api/ps`: the models that are in memory, which are all.
+pub(super) async fn running(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
+    let loaded = json!({"expires_at": NEVER, "size_vram": 0});
+    let models = listed(&gateway, gateway.embedder()?, &ctx.principal, &loaded);
+    Ok(Json(json!({"models": models})))
+}
+
+/// `POST /api/pull`: a model that serves is there. Clients pull what they do not find in the list, and expect an end.
+pub(super) async fn pull(exchange: Exchange) -> Result<Response, Failed> {
+    let fields: Fields<'_> = object(exchange.bytes(), "model")?;
+    let name = known(&exchange, fields.model()?.unwrap_or_default());
+    let principal = &exchange.ctx.principal;
+    exchange.embedder().shown_model(principal, &name)?;
+    // One line is a stream of one, and an object.
+    Ok(Json(json!({"status": "success"})).into_response())
+}
+
+/// Each name of each model that the caller may use, as Ollama lists models, with some more members.
+fn listed(
+    gateway: &Gateway,
+    embedder: &Embedder,
+    principal: &Principal,
+    more: &Value,
+) -> Vec<Value> {
+    let loaded = embedder.registry().loaded();
+    let usable = loaded.filter(|model| principal.may_use(model.names()));
+    let named = usable.flat_map(|model| model.names().map(move |name| (model, name)));
+    let one = |(model, name): (&Arc<Model>, &str)| {
+        let mut listed = describe(gateway, model);
+        let tagged = match name.contains(':') {
+            true => name.to_owned(),
+            false => format!("{name}{LATEST}"),
+        };
+        listed["name"] = json!(tagged);
+        listed["model"] = json!(tagged);
+        if name != model.name {
+            listed["details"]["parent_model"] = json!(model.name);
+        }
+        if let (Value::Object(listed), Value::Object(more)) = (&mut listed, more) {
+            listed.extend(more.clone());
+        }
+        listed
+    };
+    named.map(one).collect()
 }
 
 /// `POST /api/show`: one model.
@@ -174,6 +216,7 @@ fn describe(gateway: &Gateway, model: &Model) -> Value {
             "format": "safetensors",
             "family": "bert",
             "families": ["bert"],
+            "parent_model": "",
             "parameter_size": "",
             "quantization_level": model.info.precision.to_string(),
         },

@@ -148,6 +148,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Place::OLLAMA
             .at("/api/show", post(ollama::show))
             .says(ollama_docs::show()),
+        Place::OLLAMA
+            .at("/api/ps", get(ollama::running))
+            .says(ollama_docs::running()),
+        Place::OLLAMA
+            .at("/api/pull", post(ollama::pull))
+            .says(ollama_docs::pull()),
         Place::OLLAMA.at("/api/version", get(ollama::version)),
         Place::COHERE
             .at("/v2/embed", post(cohere::embed))

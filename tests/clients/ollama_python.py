@@ -19,7 +19,11 @@ same("the older form", [client.embeddings(model=MODEL, prompt=TEXTS[0]).embeddin
 same("options", client.embed(model=MODEL, input=TEXTS, options={"num_ctx": 512}, keep_alive="5m").embeddings, TEXTS)
 
 names = [model.model for model in client.list().models]
-expect(MODEL in names and M3 in names, names)
+expect(f"{MODEL}:latest" in names and f"{M3}:latest" in names, names)
+expect(client.ps().models[0].model in names, client.ps())
+# Clients pull what they do not find in the list.
+expect(client.pull(MODEL).status == "success", client.pull(MODEL))
+expect([part.status for part in client.pull(MODEL, stream=True)] == ["success"], "a stream")
 shown = client.show(MODEL)
 expect(shown.capabilities == ["embedding"], shown)
 expect(shown.modelinfo["bert.embedding_length"] == 384, shown)

@@ -24,7 +24,34 @@ async fn ollama_is_spoken() {
         .await;
     assert!(max_difference(&numbers(&older["embedding"]), &expected[1]) < SAME);
     let tags = gateway.get("/api/tags").await.body;
-    assert_eq!(tags["models"][0]["name"], "tiny");
+    let names: Vec<(&str, &str)> = tags["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| {
+            (
+                model["name"].as_str().unwrap(),
+                model["details"]["parent_model"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(names, [("tiny:latest", ""), ("BAAI/tiny:latest", "tiny")]);
+    for (name, _) in names {
+        let body = json!({"model": name, "input": "a"});
+        assert_eq!(gateway.ok("/api/embed", &body).await["model"], name);
+        let pulled = gateway.ok("/api/pull", &json!({"model": name})).await;
+        assert_eq!(pulled, json!({"status": "success"}));
+    }
+    let unknown = gateway.ask("/api/pull", &json!({"model": "nix"})).await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.body["error"].is_string(), "{}", unknown.body);
+    let running = gateway.get("/api/ps").await.body;
+    assert_eq!(running["models"][0]["model"], "tiny:latest");
+    assert!(running["models"][0]["expires_at"].is_string());
+    // A path that nobody knows, in the dialect's words.
+    let nowhere = gateway.get("/api/nowhere").await;
+    assert_eq!(nowhere.status, 404);
+    assert!(nowhere.body["error"].is_string(), "{}", nowhere.body);
     let shown = gateway
         .ok("/api/show", &json!({"model": "BAAI/tiny"}))
         .await;

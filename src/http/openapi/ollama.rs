@@ -22,6 +22,17 @@ pub(in crate::http) fn tags() -> Operation {
     Operation::get::<OllamaTags>("List the models that serve", "")
 }
 
+pub(in crate::http) fn running() -> Operation {
+    Operation::get::<OllamaRunning>("List the models in memory", "All that serve.")
+}
+
+pub(in crate::http) fn pull() -> Operation {
+    Operation::post::<OllamaShowRequest, OllamaPulled>(
+        "Pull a model",
+        "A model that serves is there already; no other is fetched.",
+    )
+}
+
 pub(in crate::http) fn show() -> Operation {
     Operation::post::<OllamaShowRequest, OllamaShown>("Describe a model", "")
 }
@@ -79,6 +90,30 @@ struct OllamaTags {
 }
 
 #[derive(ToSchema)]
+struct OllamaRunning {
+    models: Vec<OllamaLoaded>,
+}
+
+#[derive(ToSchema)]
+struct OllamaLoaded {
+    name: String,
+    model: String,
+    modified_at: String,
+    size: u64,
+    digest: String,
+    details: OllamaDetails,
+    /// Never.
+    expires_at: String,
+    size_vram: u64,
+}
+
+#[derive(ToSchema)]
+struct OllamaPulled {
+    /// success
+    status: String,
+}
+
+#[derive(ToSchema)]
 struct OllamaModel {
     name: String,
     model: String,
@@ -93,6 +128,8 @@ struct OllamaDetails {
     format: String,
     family: String,
     families: Vec<String>,
+    /// Of an alias: the model's own name.
+    parent_model: String,
     parameter_size: String,
     quantization_level: String,
 }
