@@ -1,6 +1,7 @@
 //! Reads a request's body within its limits of size, time and memory, and holds the memory of an answer until it is written.
 
 use std::{
+    io::Read,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,11 +15,16 @@ use embedgate_request::{Error, ErrorKind};
 use http_body::Frame;
 use http_body_util::BodyExt;
 
-use crate::memory::{Account, Held};
+use crate::{
+    memory::{Account, Held},
+    offload,
+};
 
 /// A body comes with at least so many bytes in each such time, but for its last part: a slow mobile line sends ten times as much.
 const LEAST_BYTES: usize = 16 << 10;
 const WINDOW: Duration = Duration::from_secs(15);
+/// Packed bodies of so many bytes are unpacked off the threads that serve connections: about a millisecond of work.
+const UNPACK_ELSEWHERE: usize = 4 << 10;
 
 /// A body, read whole, and the memory that it holds.
 pub(super) struct WholeBody {
@@ -59,19 +65,19 @@ pub(super) async fn read(
     account: &Account,
     deadline: Instant,
 ) -> Result<WholeBody, Error> {
-    if let Some(encoding) = headers
-        .get(header::CONTENT_ENCODING)
-        .filter(|value| *value != "identity")
-    {
-        let shown = encoding.to_str().unwrap_or("?");
-        let message = format!("content-encoding {shown} is not supported: send the body as it is");
-        return Err(Error::new(ErrorKind::InvalidRequest, message));
-    }
+    let is_gzip = is_gzip(headers)?;
     let max_bytes = config.max_body.bytes();
     if stated_length(headers).is_some_and(|length| length > max_bytes as u64) {
         return Err(too_large(max_bytes));
     }
-    match tokio::time::timeout_at(deadline.into(), collect(body, max_bytes, account)).await {
+    let reading = async {
+        let whole = collect(body, max_bytes, account).await?;
+        match is_gzip {
+            true => inflated(whole, max_bytes, account).await,
+            false => Ok(whole),
+        }
+    };
+    match tokio::time::timeout_at(deadline.into(), reading).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(
             ErrorKind::RequestTimeout,
@@ -117,6 +123,63 @@ async fn collect(mut body: Body, max_bytes: usize, account: &Account) -> Result<
         bytes: first.unwrap_or_else(|| all.into()),
         memory: held,
     })
+}
+
+/// Whether the body is compressed, in the only way that is known here.
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Error> {
+    let Some(encoding) = headers.get(header::CONTENT_ENCODING) else {
+        return Ok(false);
+    };
+    let encoding = encoding.to_str().unwrap_or("?").trim();
+    match encoding.to_ascii_lowercase().as_str() {
+        "identity" => Ok(false),
+        "gzip" | "x-gzip" => Ok(true),
+        _ => {
+            let message = format!(
+                "content-encoding {encoding} is not supported: send the body as it is, or as gzip"
+            );
+            Err(Error::new(ErrorKind::InvalidRequest, message))
+        }
+    }
+}
+
+/// Unpacks a body; it is within the limits as if it had come so.
+async fn inflated(
+    packed: WholeBody,
+    max_bytes: usize,
+    account: &Account,
+) -> Result<WholeBody, Error> {
+    let account = account.clone();
+    // Some kilobytes may be megabytes.
+    offload::run_if(packed.bytes.len() >= UNPACK_ELSEWHERE, move || {
+        let mut unpacked = WholeBody {
+            bytes: Bytes::new(),
+            memory: None,
+        };
+        let (mut all, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+        let mut reader = flate2::read::MultiGzDecoder::new(packed.bytes.as_ref());
+        loop {
+            let n = reader.read(&mut piece).map_err(|e| Error {
+                source: Some(Arc::new(e)),
+                ..Error::new(ErrorKind::InvalidRequest, "the body is not valid gzip")
+            })?;
+            if n == 0 {
+                break;
+            }
+            if all.len() + n > max_bytes {
+                return Err(too_large(max_bytes));
+            }
+            let more = account.take(n)?;
+            match &mut unpacked.memory {
+                Some(held) => held.merge(more),
+                None => unpacked.memory = Some(more),
+            }
+            all.extend_from_slice(&piece[..n]);
+        }
+        unpacked.bytes = all.into();
+        Ok(unpacked)
+    })
+    .await?
 }
 
 /// Whether a body comes fast enough.

@@ -438,3 +438,45 @@ async fn expect_continue_and_chunked_bodies_work() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_packed_body_is_read_as_it_is_within_the_same_limits() {
+    let gateway = Gateway::start(&tiny_config("[server]\nmax_body = \"64KiB\""));
+    let pack = |body: &[u8]| {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut writer, body).unwrap();
+        writer.finish().unwrap()
+    };
+    let send = async |encoding: &str, body: Vec<u8>| {
+        let request = embedgate_test_support::client()
+            .post(format!("{}/v1/embeddings", gateway.url))
+            .header("content-encoding", encoding)
+            .body(body);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let body = json!({"model": "tiny", "input": "packed"}).to_string();
+    let plain = gateway.post("/v1/embeddings", body.clone()).await;
+    for encoding in ["gzip", "GZIP"] {
+        let (status, text) = send(encoding, pack(body.as_bytes())).await;
+        assert_eq!(status, 200, "{text}");
+        let found: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(found["data"], plain.body["data"]);
+    }
+    let bomb = pack(&vec![b' '; 50 << 20]);
+    assert!(bomb.len() < 64 << 10, "{}", bomb.len());
+    let (status, text) = send("gzip", bomb).await;
+    assert_eq!(status, 413, "{text}");
+    for (encoding, body, expected) in [
+        ("gzip", body.as_bytes().to_vec(), "not valid gzip"),
+        (
+            "gzip",
+            pack(body.as_bytes())[..20].to_vec(),
+            "not valid gzip",
+        ),
+        ("br", body.as_bytes().to_vec(), "or as gzip"),
+    ] {
+        let (status, text) = send(encoding, body).await;
+        assert!(status == 400 && text.contains(expected), "{text}");
+    }
+}
