@@ -10,6 +10,7 @@ pub(crate) mod cost;
 mod dispatch;
 mod interlude;
 mod load;
+mod promises;
 pub(crate) mod queue;
 mod replica;
 mod row;

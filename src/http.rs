@@ -20,6 +20,7 @@ mod models;
 mod ollama;
 mod openai;
 mod openapi;
+mod places;
 mod rerank;
 mod routes;
 mod stream;

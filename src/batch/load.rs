@@ -1,7 +1,6 @@
 //! How much waits for a backend, how fast it drains, and who may still come in.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -12,15 +11,10 @@ use std::{
 use embedgate_request::{Begun, Lane, RequestContext};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::promises::Promises;
+
 /// The drain rate is an average over about so many seconds of work.
 const RATE_SECONDS: f64 = 5.0;
-
-/// Nobody is told to come back sooner: less is no pause for who sends without end.
-const LEAST_RETRY: Duration = Duration::from_millis(250);
-/// Who is told to come back comes up to this part later, each another one, so that they do not come all at once.
-const SPREAD: f64 = 0.1;
-/// So many of those who were told to come back are remembered.
-const MOST_PROMISES: usize = 4096;
 
 /// Why inputs were not admitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,32 +50,6 @@ impl<'a> Patience<'a> {
     #[cfg(test)]
     pub(crate) fn until(deadline: Instant, begun: &'a Begun) -> Self {
         Self { deadline, begun }
-    }
-}
-
-/// Who was told to come back, when, and with how many tokens: they come before those who are refused after them.
-#[derive(Default)]
-struct Promises {
-    all: VecDeque<(Instant, u64)>,
-    n: u64,
-}
-
-impl Promises {
-    /// Tokens of those who are still to come.
-    fn open(&mut self, now: Instant) -> u64 {
-        self.all.retain(|(due, _)| *due > now);
-        self.all.iter().map(|(_, tokens)| tokens).sum()
-    }
-
-    /// Adds one, who comes when `due` says of their part of the spread: evenly in 0 to 1, neighbours far apart.
-    fn add(&mut self, due: impl FnOnce(f64) -> Instant, tokens: u64) {
-        // The golden ratio's multiples, modulo 1.
-        self.n = self.n.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let share = (self.n >> 11) as f64 / (1_u64 << 53) as f64;
-        let due = due(share);
-        if tokens > 0 && self.all.len() < MOST_PROMISES {
-            self.all.push_back((due, tokens));
-        }
     }
 }
 
@@ -228,20 +196,10 @@ impl Load {
             .fetch_sub(counted.tokens as u64, Ordering::Relaxed);
     }
 
-    /// When who was refused may come in, who would have to wait for so long if nobody else came: after those who were refused
-    /// before.
+    /// When who was refused may come in: after those who were refused before.
     fn retry_after(&self, wait: Duration, tokens: u64) -> Duration {
-        let now = Instant::now();
         let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = promises.open(now) as f64 / self.rate();
-        let least = wait.saturating_add(seconds(before)).max(LEAST_RETRY);
-        let mut after = least;
-        let due = |share: f64| {
-            after = seconds(least.as_secs_f64() * (1.0 + SPREAD * share));
-            now.checked_add(after).unwrap_or(now)
-        };
-        promises.add(due, tokens);
-        after
+        promises.retry_after(wait, tokens, self.rate(), Instant::now())
     }
 
     /// When so many more permits will be free.
@@ -326,149 +284,4 @@ impl Drop for Admission {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a new request brings.
-    fn soon() -> Patience<'static> {
-        Patience {
-            deadline: Instant::now() + Duration::from_secs(10),
-            begun: Box::leak(Box::default()),
-        }
-    }
-
-    /// Asserts that a time is this one or up to the spread later.
-    fn assert_about(found: Duration, seconds: f64) {
-        let found = found.as_secs_f64();
-        let latest = seconds * (1.0 + SPREAD) + 0.02;
-        assert!(
-            (seconds - 0.02..=latest).contains(&found),
-            "{found} for {seconds}"
-        );
-    }
-
-    #[test]
-    fn all_or_none_are_admitted_and_the_time_to_wait_is_that_of_what_is_missing() {
-        let load = Arc::new(Load::new(4, 4, 100.0));
-        let three = load.admit(&[10, 10, 10], Lane::Query, soon()).unwrap();
-        let refused = load
-            .admit(&[10, 10, 10], Lane::Query, soon())
-            .err()
-            .unwrap();
-        // Two inputs of 10 tokens have to leave, at 100 tokens a second: that is less than the least.
-        let Refusal::Full { retry_after } = refused else {
-            panic!("{refused:?}")
-        };
-        assert_about(retry_after, 0.25);
-        assert_eq!(load.in_flight(), 3, "a refusal takes nothing");
-        drop(three);
-        assert_eq!(
-            (load.in_flight(), load.wait(Lane::Bulk, 1)),
-            (0, Duration::ZERO)
-        );
-        assert_eq!(load.admit(&[1; 4], Lane::Bulk, soon()).unwrap().len(), 4);
-    }
-
-    #[test]
-    fn who_would_wait_beyond_the_deadline_is_refused_at_once() {
-        let load = Arc::new(Load::new(100, 100, 100.0));
-        let _bulk = load.admit(&[1000, 500], Lane::Bulk, soon()).unwrap();
-        assert!(
-            load.admit(&[1], Lane::Query, soon()).is_ok(),
-            "bulk is not ahead of a query"
-        );
-        let refused = load.admit(&[1], Lane::Bulk, soon()).err().unwrap();
-        let Refusal::TooLate { retry_after } = refused else {
-            panic!("{refused:?}")
-        };
-        assert_about(retry_after, 5.0);
-        assert_eq!(load.in_flight(), 2);
-    }
-
-    #[test]
-    fn nobody_waits_longer_than_max_queue_time_and_the_refused_come_back_one_after_another() {
-        let load = Load::new(100, 100, 100.0).with_max_queue_time(|lane| match lane {
-            Lane::Query => Duration::from_secs(1),
-            Lane::Bulk => Duration::from_secs(3),
-        });
-        let load = Arc::new(load);
-        // A request's own work is not ahead of it.
-        let _first = load.admit(&[200; 2], Lane::Bulk, soon()).unwrap();
-        let later = |tokens| load.admit(&[tokens], Lane::Bulk, soon()).err().unwrap();
-        let mut expected = 1.0;
-        for tokens in [100, 50, 200] {
-            let Refusal::TooLong { retry_after, most } = later(tokens) else {
-                panic!("others are admitted before")
-            };
-            assert_eq!(most, Duration::from_secs(3));
-            assert_about(retry_after, expected);
-            expected += tokens as f64 / 100.0;
-        }
-        // Queries have their own line, and what has begun goes on.
-        let query = load.admit(&[150], Lane::Query, soon()).unwrap();
-        let refused = load.admit(&[1], Lane::Query, soon());
-        assert!(matches!(refused, Err(Refusal::TooLong { .. })));
-        drop(query);
-        let patience = soon();
-        assert!(load.admit(&[1], Lane::Query, patience).is_ok());
-        let _more = load.admit(&[150], Lane::Query, soon()).unwrap();
-        assert!(load.admit(&[1], Lane::Query, patience).is_ok());
-    }
-
-    #[test]
-    fn what_goes_beside_a_long_input_does_not_wait_for_it() {
-        let load = Arc::new(Load::new(100, 100, 100.0));
-        load.set_most_beside(50);
-        let _long = load.admit(&[8000], Lane::Query, soon()).unwrap();
-        let wait = |lane, tokens| load.wait(lane, tokens).as_secs_f64();
-        assert_eq!(wait(Lane::Query, 50), 0.0);
-        assert_eq!(wait(Lane::Query, 51), 80.0);
-        assert_eq!(
-            wait(Lane::Bulk, 50),
-            80.0,
-            "bulk does not go beside queries"
-        );
-        let mut short = load.admit(&[40], Lane::Query, soon()).unwrap().remove(0);
-        assert_eq!(
-            wait(Lane::Query, 50),
-            0.8,
-            "half of the time is the long one's"
-        );
-        assert!(load.admit(&[51], Lane::Query, soon()).is_err());
-        // It was longer than estimated.
-        short.set_tokens(60);
-        assert_eq!((wait(Lane::Query, 50), wait(Lane::Query, 51)), (0.0, 80.6));
-        load.set_most_beside(70);
-        assert_eq!(wait(Lane::Query, 60), 0.0);
-        drop(short);
-        assert_eq!(wait(Lane::Query, 71), 80.0);
-    }
-
-    #[test]
-    fn bulk_leaves_room_for_queries() {
-        let load = Arc::new(Load::new(4, 3, 100.0));
-        let _bulk = load.admit(&[1; 3], Lane::Bulk, soon()).unwrap();
-        assert!(load.admit(&[1], Lane::Bulk, soon()).is_err());
-        assert_eq!(load.admit(&[1], Lane::Query, soon()).unwrap().len(), 1);
-        assert_eq!(Lane::ALL.map(|lane| load.most_at_once(lane)), [4, 3]);
-    }
-
-    #[test]
-    fn estimates_are_corrected_and_given_back_whole() {
-        let load = Arc::new(Load::new(4, 4, 100.0));
-        let mut one = load.admit(&[100], Lane::Query, soon()).unwrap().remove(0);
-        one.set_tokens(30);
-        assert_eq!(load.wait(Lane::Query, 1), Duration::from_millis(300));
-        drop(one);
-        assert_eq!(load.wait(Lane::Query, 1), Duration::ZERO);
-    }
-
-    #[test]
-    fn the_rate_follows_the_work_of_all_replicas() {
-        let load = Load::new(4, 4, 1.0);
-        for _ in 0..100 {
-            load.observe(500, Duration::from_secs(1), 2);
-        }
-        assert!((load.rate() - 1000.0).abs() < 1.0, "{}", load.rate());
-    }
-}
+mod tests;
