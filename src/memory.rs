@@ -21,7 +21,7 @@ const PARTS: usize = 4;
 /// When the memory is all taken, requests in flight give some back within about this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Who holds memory: a principal, or where nobody was asked the address that the request came from.
+/// The caller that holds memory: a principal, or where nobody was asked the address that the request came from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Holder {
     /// A principal's tenant and name.
@@ -31,7 +31,7 @@ pub(crate) enum Holder {
 }
 
 impl Holder {
-    /// Whose request it is.
+    /// The holder of a request.
     pub(crate) fn of(principal: &Principal, peer: Option<IpAddr>) -> Self {
         match principal.identity() {
             Some(identity) => Self::Named(identity.tenant.clone(), Arc::clone(&identity.subject)),
@@ -56,7 +56,7 @@ struct State {
     next_ticket: u64,
 }
 
-/// What one caller holds.
+/// The memory of one caller.
 #[derive(Default)]
 struct Usage {
     bytes: usize,
@@ -66,7 +66,7 @@ struct Usage {
     waiting: VecDeque<(u64, Arc<Notify>)>,
 }
 
-/// What one request holds. Its parts may be given back one by one.
+/// The memory of one request. Its parts may be given back one by one.
 #[derive(Clone)]
 pub(crate) struct Account(Arc<Inner>);
 
@@ -83,12 +83,12 @@ pub(crate) struct Held {
     is_answer: bool,
 }
 
-/// What is asked of the state, and by whom.
+/// A request for more memory.
 struct Wish {
     bytes: usize,
-    /// What the request holds already.
+    /// Bytes that the request holds already.
     own: usize,
-    /// Whether it is for an answer, and the first in its caller's line of those who wait.
+    /// True where it is for an answer, and the first in its caller's line.
     is_first: bool,
 }
 
@@ -126,7 +126,7 @@ impl Memory {
 }
 
 impl State {
-    /// Whether a caller may have more. A request that is its caller's only one may take all that is free up to the share, and
+    /// Decides whether a caller may have more. A request that is its caller's only one may take all that is free up to the share, and
     /// beyond it what leaves a part for others; other requests stay within the share, and leave that part.
     fn allows(&self, max: usize, holder: &Holder, wish: &Wish) -> bool {
         let part = max / PARTS;
@@ -193,7 +193,7 @@ impl Account {
         }
     }
 
-    /// Whether there can be so much for one request.
+    /// Refuses more than there ever is for one request.
     fn fits(&self, bytes: usize) -> Result<(), Error> {
         let max = self.0.memory.max;
         let all = self.held().saturating_add(bytes);

@@ -23,18 +23,18 @@ pub(crate) enum Refusal {
     Full { retry_after: Duration },
     /// What waits already takes longer than the request has; it would have to wait so much less long.
     TooLate { retry_after: Duration },
-    /// What waits already takes longer than anybody shall wait.
+    /// The queue takes longer than anybody shall wait.
     TooLong {
         retry_after: Duration,
         most: Duration,
     },
 }
 
-/// How long a request's inputs may wait for their turn.
+/// The time that a request's inputs may wait for their turn.
 #[derive(Clone, Copy)]
 pub(crate) struct Patience<'a> {
     deadline: Instant,
-    /// What goes on is not held to `max_queue_time`: it waited at its begin.
+    /// A request that has begun is not held to `max_queue_time`: it waited at its begin.
     begun: &'a Begun,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Load {
     tokens: [[AtomicU64; 2]; 2],
     /// Bits of an f64.
     tokens_per_second: AtomicU64,
-    /// What may be ahead of who comes in, by lane.
+    /// The longest time that the work ahead of a request may take, by lane.
     max_queue_time: [Duration; 2],
     promises: Mutex<Promises>,
 }

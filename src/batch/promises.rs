@@ -1,4 +1,4 @@
-//! Who was refused and told to come back, so that those who are refused later come after them.
+//! Remembers those who were refused and told to come back, so that those who are refused later come after them.
 
 use std::{
     collections::VecDeque,
@@ -7,12 +7,12 @@ use std::{
 
 /// Nobody is told to come back sooner: less is no pause for who sends without end.
 const LEAST_RETRY: Duration = Duration::from_millis(250);
-/// Who is told to come back comes up to this part later, each another one, so that they do not come all at once.
+/// The time to come back is longer by up to this part, each time by another, so that not all come at once.
 pub(super) const SPREAD: f64 = 0.1;
 /// So many of those who were told to come back are remembered.
 const MOST_PROMISES: usize = 4096;
 
-/// Who was told to come back, when, and with how many tokens.
+/// Those who were told to come back: when, and with how many tokens.
 #[derive(Default)]
 pub(super) struct Promises {
     all: VecDeque<(Instant, u64)>,

@@ -125,7 +125,7 @@ async fn collect(mut body: Body, max_bytes: usize, account: &Account) -> Result<
     })
 }
 
-/// Whether the body is compressed, in the only way that is known here.
+/// True for a body that is compressed in the one way that is known here.
 fn is_gzip(headers: &HeaderMap) -> Result<bool, Error> {
     let Some(encoding) = headers.get(header::CONTENT_ENCODING) else {
         return Ok(false);
@@ -182,7 +182,7 @@ async fn inflated(
     .await?
 }
 
-/// Whether a body comes fast enough.
+/// The pace of a body: it must come fast enough.
 struct Pace {
     window_ends: tokio::time::Instant,
     bytes: usize,

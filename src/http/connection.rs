@@ -26,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest header of a request, and what a connection buffers of a body before it is asked for.
 const MAX_HEADER: usize = 64 << 10;
-/// What the system takes of an answer before the client does: more would hide from us how fast the client reads.
+/// Bytes of an answer that the system takes before the client does: more would hide from us how fast the client reads.
 #[cfg(target_os = "linux")]
 const MOST_UNSENT: u32 = 64 << 10;
 
@@ -124,7 +124,7 @@ async fn closing(config: &ServerConfig, shutdown: &Shutdown) {
     }
 }
 
-/// What is known of a connection before its first byte.
+/// A new connection, before its first byte.
 struct Arrival {
     peer: IpAddr,
     place: Place,

@@ -44,7 +44,7 @@ const MAX_TRUNCATED: usize = 32;
 pub(super) struct Exchange {
     pub(super) gateway: Arc<Gateway>,
     pub(super) ctx: RequestContext,
-    /// What it holds of the memory of all requests.
+    /// Its part of the memory of all requests.
     pub(super) account: Account,
     body: WholeBody,
 }

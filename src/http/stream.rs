@@ -76,9 +76,9 @@ pub(super) struct TimedStream<S> {
     read_deadline: Instant,
     read_timer: Pin<Box<Sleep>>,
     write_timer: Pin<Box<Sleep>>,
-    /// Whether the client has not taken all that was written.
+    /// True while the client has not taken all that was written.
     write_waits: bool,
-    /// What it took since the timer was set.
+    /// Bytes that it took since the timer was set.
     n_written: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What the engine on oneDNN does for a server: threads on cores of their own, memory that is judged.
+//! The engine on oneDNN in a server: threads on cores of their own, memory that is judged.
 
 use embedgate_test_support::{Gateway, config_file, embedgate, run, tiny_config};
 

@@ -1,4 +1,4 @@
-//! Whether the program does as its `OpenAPI` document says.
+//! Tries the program against its own `OpenAPI` document.
 
 use crate::support::installed;
 use embedgate_test_support::{Gateway, fixtures, root, run};
@@ -15,7 +15,7 @@ fn gateway() -> Gateway {
     ))
 }
 
-/// What is right by the document is taken, what is wrong refused, every status and body is as documented, nothing is a 5xx.
+/// Requests that are right by the document are taken, others refused; every status and body is as documented, none is a 5xx.
 /// `which` chooses routes; returns how often one was asked.
 fn does_as_it_says(which: &str) -> usize {
     let gateway = gateway();

@@ -1,4 +1,4 @@
-//! What `scripts/setup` fetches, and what is made of it once a test run.
+//! The files that `scripts/setup` fetches, and those that a test run makes of them once.
 
 use std::{path::Path, path::PathBuf, sync::OnceLock};
 

@@ -168,7 +168,7 @@ pub struct EmbeddingBatch {
 }
 
 impl EmbeddingBatch {
-    /// Whether all of it are numbers, none NaN or infinite.
+    /// True where all of it are numbers, none NaN or infinite.
     #[must_use]
     pub fn is_finite(&self) -> bool {
         let matrices = [&self.multi_vector, &self.token_vectors];

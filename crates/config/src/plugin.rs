@@ -44,7 +44,7 @@ pub struct PluginConfig {
     pub max_instances: usize,
     /// Whether every call gets an instance of its own.
     pub instance: InstanceConfig,
-    /// What becomes of token ids of a model's own vocabulary, which its preprocessor cannot read as text.
+    /// The treatment of token ids of a model's own vocabulary, which its preprocessor cannot read as text.
     pub native_ids: NativeIds,
     /// What becomes of a request whose preprocessor fails. A failing authenticator always denies.
     pub on_error: OnError,
@@ -83,7 +83,7 @@ impl Default for PluginConfig {
     }
 }
 
-/// What becomes of token ids of a model's own vocabulary where a plugin preprocesses.
+/// The treatment of token ids of a model's own vocabulary where a plugin preprocesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NativeIds {

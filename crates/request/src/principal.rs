@@ -23,11 +23,11 @@ pub struct RequestContext {
     pub lane: Option<Lane>,
     /// Where its time goes.
     pub spent: Arc<Spent>,
-    /// What was done for it already, so that its parts are not refused one by one.
+    /// The steps that it has passed, so that its parts are not refused one by one.
     pub begun: Arc<Begun>,
 }
 
-/// What was done for a request. A part of a request that has begun is charged whatever is left, and waits as long as it must.
+/// The steps that a request has passed. A part of one that has begun is charged whatever is left, and waits as long as it must.
 #[derive(Debug, Default)]
 pub struct Begun {
     charged: AtomicBool,
@@ -44,12 +44,12 @@ impl Begun {
         }
     }
 
-    /// Whether tokens were charged before; they are from now on.
+    /// Notes that tokens are charged; returns whether some were before.
     pub fn charge(&self) -> bool {
         self.charged.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether a part of it was let into a queue before; one is from now on.
+    /// Notes that a part of it is let into a queue; returns whether one was before.
     pub fn admit(&self) -> bool {
         self.admitted.swap(true, Ordering::Relaxed)
     }

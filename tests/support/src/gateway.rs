@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{Answer, client, embedgate, log::Log};
 
-/// How long the program may take to answer anew whether it is ready.
+/// The pause between two questions whether the program is ready.
 const READY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The running program. Killed when dropped.
@@ -121,7 +121,7 @@ impl Gateway {
         waiting.await.unwrap();
     }
 
-    /// What the program wrote to standard error so far.
+    /// The log so far, from standard error.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lines().text()

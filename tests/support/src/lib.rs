@@ -1,4 +1,4 @@
-//! What the tests of the program share: the fixtures, and the real program on a port of its own.
+//! Helpers of the program's tests: the fixtures, and the real program on a port of its own.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 

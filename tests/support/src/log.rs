@@ -1,4 +1,4 @@
-//! What the program writes to standard error, read as it comes.
+//! The program's log, read from standard error as it comes.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -16,7 +16,7 @@ pub(crate) struct Log {
     reader: JoinHandle<()>,
 }
 
-/// What was read so far.
+/// The lines that were read so far.
 #[derive(Default)]
 pub(crate) struct Lines {
     read: Mutex<Written>,
