@@ -160,6 +160,9 @@ impl Account {
     /// # Errors
     /// `Overloaded` when there is not so much left for this caller, `PayloadTooLarge` when there never is for one request.
     pub(crate) fn take(&self, bytes: usize) -> Result<Held, Error> {
+        if bytes == 0 {
+            return Ok(self.nothing());
+        }
         self.fits(bytes)?;
         self.try_take(bytes, false, None).ok_or_else(overloaded)
     }
@@ -190,6 +193,15 @@ impl Account {
             let called = turn.called.notified();
             let waited = tokio::time::timeout_at(deadline.into(), called).await;
             waited.map_err(|_| overloaded())?;
+        }
+    }
+
+    /// No byte, which need not be counted.
+    fn nothing(&self) -> Held {
+        Held {
+            account: self.clone(),
+            bytes: 0,
+            is_answer: false,
         }
     }
 
@@ -252,6 +264,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.bytes == 0 && !self.is_answer {
+            return;
+        }
         let inner = &*self.account.0;
         inner.memory.change(|state| {
             state.free += self.bytes;

@@ -45,16 +45,17 @@ async fn an_answer_that_nobody_reads_is_still_counted() {
     send(&mut unread, "", body.len(), &body);
     let mut first = [0; 1];
     unread.read_exact(&mut first).unwrap();
-    let ask = || {
+    let ask = async |most_ms: &str| {
         let request = client().post(format!("{}/v1/embeddings", gateway.url));
-        let request = request.header("x-request-timeout-ms", "300");
-        request.body(body.clone()).send()
+        let request = request.header("x-request-timeout-ms", most_ms);
+        request.body(body.clone()).send().await.unwrap().status()
     };
-    assert_eq!(ask().await.unwrap().status(), 429);
+    // It waits for its turn as long as it may.
+    assert_eq!(ask("300").await, 429);
     let mut answer = Vec::new();
     unread.read_to_end(&mut answer).unwrap();
     assert!(answer.len() > 500_000, "{}", answer.len());
-    assert_eq!(ask().await.unwrap().status(), 200);
+    assert_eq!(ask("60000").await, 200);
 }
 
 #[tokio::test]
