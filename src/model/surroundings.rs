@@ -91,12 +91,20 @@ impl Surroundings {
     }
 
     /// Where ONNX Runtime's library may be.
+    #[cfg_attr(
+        not(feature = "onnx"),
+        expect(dead_code, reason = "only one backend asks for it")
+    )]
     #[must_use]
     pub(crate) fn onnxruntime(&self) -> Candidates {
         self.onnxruntime.clone()
     }
 
     /// Where oneDNN's library may be.
+    #[cfg_attr(
+        not(feature = "cpu"),
+        expect(dead_code, reason = "only one backend asks for it")
+    )]
     #[must_use]
     pub(crate) fn onednn(&self) -> Candidates {
         self.onednn.clone()
