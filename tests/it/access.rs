@@ -1,6 +1,6 @@
 //! Who may call: keys, open routes, browsers.
 
-use embedgate_test_support::{Gateway, client, embedgate, run, tiny_config};
+use embedgate_test_support::{Gateway, client, config_with_auth, embedgate, run, tiny_config};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -117,20 +117,6 @@ async fn browsers_may_call_only_where_the_config_says_so() {
     );
 }
 
-async fn ask(gateway: &Gateway, key: Option<&str>) -> (u16, Value) {
-    let mut request = client().post(format!("{}/v1/embeddings", gateway.url));
-    if let Some(key) = key {
-        request = request.bearer_auth(key);
-    }
-    let response = request.json(&json!({"input": "a"})).send().await.unwrap();
-    (response.status().as_u16(), response.json().await.unwrap())
-}
-
-/// The tiny model, and who may use it.
-fn with_auth(auth: &str) -> String {
-    tiny_config("").replace("mode = \"none\"\n", &format!("{auth}\n"))
-}
-
 #[tokio::test]
 async fn a_key_is_known_by_its_hash_and_brings_its_models_its_limit_and_its_end() {
     let new = || {
@@ -147,12 +133,12 @@ async fn a_key_is_known_by_its_hash_and_brings_its_models_its_limit_and_its_end(
         (key.trim().to_owned(), hash)
     };
     let [good, narrow, limited, expired] = [(); 4].map(|()| new());
-    let gateway = Gateway::start(&with_auth(&format!(
+    let gateway = Gateway::start(&config_with_auth(&format!(
         "keys = [{{ hash = {} }}, {{ hash = {}, models = [\"other\"] }}, {{ hash = {}, limit = \"one\" }}, {{ hash = {}, expires = 2020-01-01 }}]\n\
          [auth.limits.one]\nrequests_per_minute = 1",
         good.1, narrow.1, limited.1, expired.1
     )));
-    assert_eq!(ask(&gateway, Some(&good.0)).await.0, 200);
+    assert_eq!(gateway.ask_with_key(Some(&good.0)).await.0, 200);
     let code = |answer: (u16, Value)| {
         (
             answer.0,
@@ -160,25 +146,25 @@ async fn a_key_is_known_by_its_hash_and_brings_its_models_its_limit_and_its_end(
         )
     };
     assert_eq!(
-        code(ask(&gateway, None).await),
+        code(gateway.ask_with_key(None).await),
         (401, "invalid_api_key".into())
     );
     let wrong = format!("{}x", good.0);
     assert_eq!(
-        code(ask(&gateway, Some(&wrong)).await),
+        code(gateway.ask_with_key(Some(&wrong)).await),
         (401, "invalid_api_key".into())
     );
     assert_eq!(
-        code(ask(&gateway, Some(&expired.0)).await),
+        code(gateway.ask_with_key(Some(&expired.0)).await),
         (401, "api_key_expired".into())
     );
     assert_eq!(
-        code(ask(&gateway, Some(&narrow.0)).await),
+        code(gateway.ask_with_key(Some(&narrow.0)).await),
         (403, "model_not_allowed".into())
     );
-    assert_eq!(ask(&gateway, Some(&limited.0)).await.0, 200);
+    assert_eq!(gateway.ask_with_key(Some(&limited.0)).await.0, 200);
     assert_eq!(
-        code(ask(&gateway, Some(&limited.0)).await),
+        code(gateway.ask_with_key(Some(&limited.0)).await),
         (429, "rate_limit_exceeded".into())
     );
     let list = client()
@@ -195,11 +181,11 @@ async fn a_key_is_known_by_its_hash_and_brings_its_models_its_limit_and_its_end(
 
 #[tokio::test]
 async fn open_routes_need_no_key_and_the_others_do() {
-    let gateway = Gateway::start(&with_auth(
+    let gateway = Gateway::start(&config_with_auth(
         "keys = [\"a-long-key\"]\nopen_routes = [\"embeddings\"]",
     ));
-    assert_eq!(ask(&gateway, None).await.0, 200);
-    assert_eq!(ask(&gateway, Some("whatever")).await.0, 200);
+    assert_eq!(gateway.ask_with_key(None).await.0, 200);
+    assert_eq!(gateway.ask_with_key(Some("whatever")).await.0, 200);
     let models = client()
         .get(format!("{}/v1/models", gateway.url))
         .send()
@@ -216,7 +202,7 @@ async fn a_narrow_key_learns_of_no_other_model_and_pays_nothing_for_a_refusal() 
     let more = format!(
         "[models.other]\npath = {other:?}\n[models.broken]\npath = {other:?}\nbackend = {{ type = \"onnx\", file = \"/no/such.onnx\" }}"
     );
-    let gateway = Gateway::start(&(with_auth(auth) + &more));
+    let gateway = Gateway::start(&(config_with_auth(auth) + &more));
     let ask = async |model: &str| {
         let request = client().post(format!("{}/v1/embeddings", gateway.url));
         let request = request.bearer_auth("a-narrow-key");

@@ -2,26 +2,8 @@
 
 use embedgate_candle::{CandleBackend, Options};
 use embedgate_core::{Backend, BackendError, ModelFolder, Outputs, Pooling, TokenBatch};
-use embedgate_test_support::{copy, tiny_bge_m3};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-/// A copy of the tiny model that a test may damage.
-struct Copy(tempfile::TempDir);
-
-impl Copy {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        copy(&tiny_bge_m3(), folder.path());
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-}
+use embedgate_test_support::ModelCopy;
+use std::{fs, path::Path};
 
 /// Loads the model and embeds one sequence.
 fn load(folder: &Path) -> Result<Vec<f32>, BackendError> {
@@ -49,17 +31,17 @@ fn places(length: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn flipped_bits_in_a_checkpoint_are_an_error_or_harmless() {
-    let model = Copy::new();
+    let model = ModelCopy::new();
     let path = model.path("pytorch_model.bin");
     let whole = fs::read(&path).unwrap();
-    let expected = load(model.0.path()).unwrap();
+    let expected = load(model.folder()).unwrap();
     let (mut refused, mut tried) = (0, 0);
     for at in places(whole.len() as u64) {
         let mut bytes = whole.clone();
         bytes[usize::try_from(at).unwrap()] ^= 1 << (at % 8);
         fs::write(&path, bytes).unwrap();
         tried += 1;
-        match load(model.0.path()) {
+        match load(model.folder()) {
             Ok(vector) => assert_eq!(
                 vector, expected,
                 "the bit at {at} changes vectors unnoticed"
@@ -68,7 +50,7 @@ fn flipped_bits_in_a_checkpoint_are_an_error_or_harmless() {
                 refused += 1;
                 assert!(
                     message.contains("pytorch_model.bin")
-                        || message.contains(model.0.path().to_str().unwrap()),
+                        || message.contains(model.folder().to_str().unwrap()),
                     "at {at}: {message}"
                 );
             }
@@ -83,7 +65,7 @@ fn flipped_bits_in_a_checkpoint_are_an_error_or_harmless() {
 
 #[test]
 fn flipped_bits_in_the_tensors_of_a_checkpoint_are_always_noticed() {
-    let model = Copy::new();
+    let model = ModelCopy::new();
     let path = model.path("pytorch_model.bin");
     let whole = fs::read(&path).unwrap();
     // The word embedding is the first large tensor: its bytes are somewhere in the first quarter.
@@ -91,13 +73,13 @@ fn flipped_bits_in_the_tensors_of_a_checkpoint_are_always_noticed() {
         let mut bytes = whole.clone();
         bytes[whole.len() * part / 10] ^= 4;
         fs::write(&path, bytes).unwrap();
-        assert!(load(model.0.path()).is_err(), "at {part}/10");
+        assert!(load(model.folder()).is_err(), "at {part}/10");
     }
 }
 
 #[test]
 fn hostile_pickles_are_refused() {
-    let model = Copy::new();
+    let model = ModelCopy::new();
     let path = model.path("pytorch_model.bin");
     // A zip of one stored entry, `archive/data.pkl`.
     let zip = |pickle: &[u8]| {
@@ -116,7 +98,7 @@ fn hostile_pickles_are_refused() {
         (&[0x80; 2 << 20], "at most 1048576"),
     ] {
         fs::write(&path, zip(pickle)).unwrap();
-        let error = load(model.0.path()).unwrap_err().to_string();
+        let error = load(model.folder()).unwrap_err().to_string();
         assert!(
             error.contains(expected) || error.contains("word_embeddings"),
             "{error}"
@@ -126,7 +108,7 @@ fn hostile_pickles_are_refused() {
 
 #[test]
 fn hostile_safetensors_headers_are_refused_without_asking_for_memory() {
-    let model = Copy::new();
+    let model = ModelCopy::new();
     fs::remove_file(model.path("pytorch_model.bin")).unwrap();
     let header = |json: &str| [&(json.len() as u64).to_le_bytes()[..], json.as_bytes()].concat();
     let tensor = |shape: &str, offsets: &str| {
@@ -159,7 +141,7 @@ fn hostile_safetensors_headers_are_refused_without_asking_for_memory() {
     ];
     for (bytes, expected) in cases {
         fs::write(model.path("model.safetensors"), &bytes).unwrap();
-        let error = load(model.0.path()).unwrap_err().to_string();
+        let error = load(model.folder()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     fs::remove_file(model.path("model.safetensors")).unwrap();
@@ -179,18 +161,18 @@ fn hostile_safetensors_headers_are_refused_without_asking_for_memory() {
         ),
     ] {
         fs::write(model.path("model.safetensors.index.json"), index).unwrap();
-        let error = load(model.0.path()).unwrap_err().to_string();
+        let error = load(model.folder()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
 
 #[test]
 fn a_number_that_is_none_is_named_with_its_tensor() {
-    let model = Copy::new();
+    let model = ModelCopy::new();
     let path = model.path("sparse_linear.pt");
     fs::remove_file(&path).unwrap();
     fs::remove_file(model.path("colbert_linear.pt")).unwrap();
-    let source = embedgate_weights::Weights::open(model.0.path()).unwrap();
+    let source = embedgate_weights::Weights::open(model.folder()).unwrap();
     let names = source.names();
     let write = |bad: &str, value: f32| {
         let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = names
@@ -211,7 +193,7 @@ fn a_number_that_is_none_is_named_with_its_tensor() {
         });
         let file = model.path("model.safetensors");
         safetensors::serialize_to_file(views, None, &file).unwrap();
-        load(model.0.path())
+        load(model.folder())
     };
     for bad in [
         "embeddings.word_embeddings.weight",

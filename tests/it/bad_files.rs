@@ -1,47 +1,8 @@
 //! Model files that are missing, cut off, flipped or hostile: a clear start-up error each; never a panic, hang or crash.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use embedgate_test_support::{copy, embedgate, run, tiny_bge_m3, tiny_config};
-
-/// A copy of the tiny model that a test may damage.
-struct Copy(tempfile::TempDir);
-
-impl Copy {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        copy(&tiny_bge_m3(), folder.path());
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Starts a server of this model; returns the exit code and what it said.
-    fn serve(&self, backend: &str) -> (Option<i32>, String) {
-        let config = tiny_config("[log.x]").replace("[log.x]", "");
-        let config = config.replace(
-            &format!("{:?}", tiny_bge_m3()),
-            &format!("{:?}", self.0.path()),
-        );
-        let config = config.replace(
-            "backend = { threads = 1 }",
-            &format!("backend = {{ type = {backend:?} }}"),
-        );
-        fs::write(self.path("test.toml"), config).unwrap();
-        let mut command = embedgate();
-        // Loads as a server does, and ends after nothing when the model is well.
-        command
-            .args(["embed", "--config"])
-            .arg(self.path("test.toml"));
-        let (code, _, errors) = run(&mut command);
-        (code, errors)
-    }
-}
+use embedgate_test_support::{ModelCopy, embedgate, run, tiny_bge_m3, tiny_config};
 
 fn truncate(path: &Path, length: u64) {
     fs::OpenOptions::new()
@@ -54,7 +15,7 @@ fn truncate(path: &Path, length: u64) {
 
 #[test]
 fn a_whole_model_loads() {
-    assert_eq!(Copy::new().serve("candle").0, Some(0));
+    assert_eq!(ModelCopy::new().load("candle").0, Some(0));
 }
 
 #[test]
@@ -80,9 +41,9 @@ fn files_that_are_missing_cut_off_or_garbage_are_named() {
     ];
     for (name, damages) in cases {
         for (i, damage) in damages.iter().enumerate() {
-            let model = Copy::new();
+            let model = ModelCopy::new();
             damage(&model.path(name));
-            let (code, said) = model.serve("candle");
+            let (code, said) = model.load("candle");
             assert_eq!(code, Some(1), "{name} {i}: {said}");
             assert!(said.contains(name), "{name} {i}: {said}");
             assert!(!said.contains("panic"), "{name} {i}: {said}");
@@ -193,11 +154,11 @@ fn settings_that_do_not_fit_the_weights_are_named() {
         ),
     ];
     for (file, from, to, expected) in edits {
-        let model = Copy::new();
+        let model = ModelCopy::new();
         let text = fs::read_to_string(model.path(file)).unwrap();
         assert!(text.contains(from), "{file} has no {from}");
         fs::write(model.path(file), text.replace(from, to)).unwrap();
-        let (code, said) = model.serve("candle");
+        let (code, said) = model.load("candle");
         assert_eq!(code, Some(1), "{from} -> {to}: {said}");
         assert!(
             said.contains(expected) && !said.contains("panic"),
@@ -208,11 +169,11 @@ fn settings_that_do_not_fit_the_weights_are_named() {
 
 #[test]
 fn a_server_whose_models_all_fail_exits_and_says_why() {
-    let model = Copy::new();
+    let model = ModelCopy::new();
     truncate(&model.path("pytorch_model.bin"), 1000);
     let config = tiny_config("").replace(
         &format!("{:?}", tiny_bge_m3()),
-        &format!("{:?}", model.0.path()),
+        &format!("{:?}", model.folder()),
     );
     fs::write(model.path("test.toml"), &config).unwrap();
     let serve = |file: &Path| {

@@ -1,16 +1,6 @@
 //! `embedgate convert` where it cannot begin.
 
-use embedgate_test_support::{embedgate, root, run, tiny_bge_m3};
-
-fn names(folder: &std::path::Path) -> Vec<String> {
-    let mut names: Vec<_> = folder
-        .read_dir()
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
+use embedgate_test_support::{embedgate, names, root, run, tiny_bge_m3};
 
 #[test]
 fn without_onnx_runtime_nothing_is_written_and_the_way_out_is_said() {

@@ -1,26 +1,9 @@
 //! The guests and the tools for plugins: test, new, inspect.
 
-use embedgate_test_support::{embedgate, fixtures, root, run};
+use embedgate_test_support::{assert_cases, embedgate, fixtures, guest, root, run};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
-
-fn built(name: &str) -> PathBuf {
-    root().join(format!("plugins/built/{name}.wasm"))
-}
-
-/// Runs a file of cases, and asserts that all of them hold.
-fn assert_cases(component: &Path, cases: &Path) {
-    let (code, out, errors) = run(embedgate()
-        .args(["plugin", "test"])
-        .arg(component)
-        .arg(cases));
-    assert_eq!(code, Some(0), "{}:\n{out}{errors}", cases.display());
-    assert!(out.contains("ok"), "{out}");
-}
+use std::fs;
 
 #[test]
 fn the_guests_do_what_their_cases_say() {
@@ -32,7 +15,7 @@ fn the_guests_do_what_their_cases_say() {
         "text-normalize",
     ] {
         assert_cases(
-            &built(name),
+            &guest(name),
             &root().join(format!("plugins/{name}/cases.toml")),
         );
     }
@@ -57,7 +40,7 @@ fn a_case_that_does_not_hold_is_named_and_fails_the_run() {
     let mut command = embedgate();
     command
         .args(["plugin", "test"])
-        .arg(built("text-normalize"))
+        .arg(guest("text-normalize"))
         .arg(&cases);
     let (code, out, errors) = run(&mut command);
     assert_eq!(code, Some(1), "{out}");
@@ -173,7 +156,7 @@ fn tokens_of_real_keys_are_verified_and_no_others() {
     }
     let file = folder.path().join("cases.toml");
     fs::write(&file, cases).unwrap();
-    assert_cases(&built("jwt"), &file);
+    assert_cases(&guest("jwt"), &file);
 }
 
 #[test]
@@ -244,7 +227,7 @@ fn a_new_plugin_is_complete_and_a_wrong_name_is_refused() {
 
 #[test]
 fn a_component_is_inspected_and_what_is_none_is_named() {
-    let (code, out, _) = run(embedgate().args(["plugin", "inspect"]).arg(built("jwt")));
+    let (code, out, _) = run(embedgate().args(["plugin", "inspect"]).arg(guest("jwt")));
     assert_eq!(code, Some(0));
     for line in [
         "hooks      authenticate",

@@ -1,21 +1,10 @@
 //! The `OpenAPI` document and the page that shows it.
 
-use embedgate_test_support::{Gateway, fixtures};
-
-fn gateway() -> Gateway {
-    let (model, reranker) = (
-        fixtures().join("tiny-bge-m3"),
-        fixtures().join("tiny-xlmr-reranker"),
-    );
-    Gateway::start(&format!(
-        "default_model = \"bge-m3-local\"\n[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n\
-         [models.bge-m3-local]\npath = {model:?}\n[models.reranker]\npath = {reranker:?}\n"
-    ))
-}
+use embedgate_test_support::{Gateway, embedder_and_reranker};
 
 #[tokio::test]
 async fn the_document_is_3_1_and_its_page_has_all_its_parts() {
-    let gateway = gateway();
+    let gateway = Gateway::start(&embedder_and_reranker());
     let document = gateway.get("/openapi.json").await;
     assert_eq!(
         (document.status, &document.body["openapi"]),

@@ -1,12 +1,8 @@
 //! Plugins in a configuration: pins, what is refused, loading anew.
 
-use embedgate_test_support::{Gateway, client, embedgate, root, run, tiny_config};
-use serde_json::{Value, json};
+use embedgate_test_support::{Gateway, config_with_auth, embedgate, guest, run, tiny_config};
+use serde_json::json;
 use std::{fs, path::PathBuf};
-
-fn built(name: &str) -> PathBuf {
-    root().join(format!("plugins/built/{name}.wasm"))
-}
 
 /// A configuration file in a folder with a copy of the guest that attacks.
 struct Files {
@@ -16,7 +12,7 @@ struct Files {
 impl Files {
     fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::copy(built("hostile"), folder.path().join("hostile.wasm")).unwrap();
+        fs::copy(guest("hostile"), folder.path().join("hostile.wasm")).unwrap();
         let files = Self { folder };
         files.write(config);
         files
@@ -57,7 +53,7 @@ fn a_pin_is_written_beside_what_is_there_and_kept_to() {
     assert!(pinned.contains("sha256 = \""), "{pinned}");
     assert_eq!(files.check().0, Some(0));
     let component = files.folder.path().join("hostile.wasm");
-    fs::copy(built("text-normalize"), &component).unwrap();
+    fs::copy(guest("text-normalize"), &component).unwrap();
     let (code, _, errors) = files.check();
     assert!(
         code == Some(78) && errors.contains("embedgate plugin pin"),
@@ -74,7 +70,7 @@ fn a_pin_is_written_beside_what_is_there_and_kept_to() {
 
 #[test]
 fn check_shows_settings_as_they_are_written() {
-    let redact = built("pii-redact");
+    let redact = guest("pii-redact");
     let plugin =
         format!("[plugins.p]\npath = {redact:?}\nsettings = {{ replacement = \"${{NOTE}}\" }}");
     let files = Files::new(&tiny_config(&plugin));
@@ -131,28 +127,14 @@ fn a_start_with_a_plugin_that_cannot_be_used_ends_with_78_and_says_why() {
     }
 }
 
-async fn ask(gateway: &Gateway, key: Option<&str>) -> (u16, Value) {
-    let mut request = client().post(format!("{}/v1/embeddings", gateway.url));
-    if let Some(key) = key {
-        request = request.bearer_auth(key);
-    }
-    let response = request.json(&json!({"input": "a"})).send().await.unwrap();
-    (response.status().as_u16(), response.json().await.unwrap())
-}
-
-/// The tiny model, and who may use it.
-fn with_auth(auth: &str) -> String {
-    tiny_config("").replace("mode = \"none\"\n", &format!("{auth}\n"))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sighup_swaps_plugins_and_keys_a_hundred_times_and_no_request_fails() {
     let text = |order: usize, key: &str| {
         let auth = format!("keys = [\"the-first-key\", \"{key}\"]");
         let plugin = "[plugins.hostile]\npath = \"PATH\"\nhooks = [\"preprocess\"]\norder = ";
-        with_auth(&auth) + plugin + &order.to_string() + "\n"
+        config_with_auth(&auth) + plugin + &order.to_string() + "\n"
     };
-    let path = built("hostile");
+    let path = guest("hostile");
     // Compiled once, and then taken from the disk.
     let state = tempfile::tempdir().unwrap();
     let text = |order, key| {
@@ -165,7 +147,7 @@ async fn sighup_swaps_plugins_and_keys_a_hundred_times_and_no_request_fails() {
     let asking = async {
         let mut n = 0;
         while !done.load(std::sync::atomic::Ordering::Relaxed) {
-            let (status, body) = ask(&gateway, Some("the-first-key")).await;
+            let (status, body) = gateway.ask_with_key(Some("the-first-key")).await;
             assert_eq!(status, 200, "{body}");
             n += 1;
         }
@@ -193,21 +175,21 @@ async fn sighup_swaps_plugins_and_keys_a_hundred_times_and_no_request_fails() {
     };
     let (n, ()) = tokio::join!(asking, swapping);
     assert!(n >= 50, "{n} requests");
-    assert_eq!(ask(&gateway, Some("second-key-b")).await.0, 401);
-    assert_eq!(ask(&gateway, Some("second-key-a")).await.0, 200);
+    assert_eq!(gateway.ask_with_key(Some("second-key-b")).await.0, 401);
+    assert_eq!(gateway.ask_with_key(Some("second-key-a")).await.0, 200);
 
     // What is wrong changes nothing.
     fs::write(&file, "[auth]\nmode = \"maybe\"").unwrap();
     gateway.signal(libc::SIGHUP);
     gateway.wait_for_log("the configuration stays as it was");
-    assert_eq!(ask(&gateway, Some("second-key-a")).await.0, 200);
+    assert_eq!(gateway.ask_with_key(Some("second-key-a")).await.0, 200);
 }
 
 #[tokio::test]
 async fn a_changed_file_is_loaded_without_a_signal_and_a_broken_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let component = folder.path().join("p.wasm");
-    fs::copy(built("hostile"), &component).unwrap();
+    fs::copy(guest("hostile"), &component).unwrap();
     let gateway = Gateway::start(&tiny_config(&format!(
         "[plugins.p]\npath = {component:?}\nhooks = [\"preprocess\"]"
     )));
@@ -218,15 +200,15 @@ async fn a_changed_file_is_loaded_without_a_signal_and_a_broken_one_is_not() {
     };
     replace(b"\0asm broken");
     gateway.wait_for_log("what was loaded before still serves");
-    assert_eq!(ask(&gateway, None).await.0, 200);
-    replace(&fs::read(built("text-normalize")).unwrap());
+    assert_eq!(gateway.ask_with_key(None).await.0, 200);
+    replace(&fs::read(guest("text-normalize")).unwrap());
     gateway.wait_for_log("plugins reloaded: 1 new, 0 failed");
-    assert_eq!(ask(&gateway, None).await.0, 200);
+    assert_eq!(gateway.ask_with_key(None).await.0, 200);
 }
 
 #[tokio::test]
 async fn nothing_is_embedded_that_a_preprocessor_has_not_seen() {
-    let redact = built("pii-redact");
+    let redact = guest("pii-redact");
     let start = |more: &str| {
         let plugin = format!("[plugins.redact]\npath = {redact:?}\n{more}");
         Gateway::start(&tiny_config(&plugin))

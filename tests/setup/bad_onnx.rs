@@ -1,49 +1,13 @@
 //! ONNX models that are damaged.
 
 use crate::support::converted;
-use embedgate_test_support::{copy, embedgate, run, tiny_bge_m3, tiny_config};
-use std::{fs, path::PathBuf};
-
-/// A copy of the tiny model that a test may damage.
-struct Copy(tempfile::TempDir);
-
-impl Copy {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        copy(&tiny_bge_m3(), folder.path());
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Starts a server of this model; returns the exit code and what it said.
-    fn serve(&self, backend: &str) -> (Option<i32>, String) {
-        let config = tiny_config("[log.x]").replace("[log.x]", "");
-        let config = config.replace(
-            &format!("{:?}", tiny_bge_m3()),
-            &format!("{:?}", self.0.path()),
-        );
-        let config = config.replace(
-            "backend = { threads = 1 }",
-            &format!("backend = {{ type = {backend:?} }}"),
-        );
-        fs::write(self.path("test.toml"), config).unwrap();
-        let mut command = embedgate();
-        // Loads as a server does, and ends after nothing when the model is well.
-        command
-            .args(["embed", "--config"])
-            .arg(self.path("test.toml"));
-        let (code, _, errors) = run(&mut command);
-        (code, errors)
-    }
-}
+use embedgate_test_support::{ModelCopy, tiny_bge_m3};
+use std::fs;
 
 #[test]
 fn damaged_onnx_models_are_named_and_never_crash_the_program() {
     let source = converted(&tiny_bge_m3());
-    let model = Copy::new();
+    let model = ModelCopy::new();
     let folder = model.path("onnx");
     fs::create_dir(&folder).unwrap();
     let (onnx, data) = (folder.join("model.onnx"), folder.join("model.onnx_data"));
@@ -52,7 +16,7 @@ fn damaged_onnx_models_are_named_and_never_crash_the_program() {
     let try_with = |bytes: &[u8], data_bytes: &[u8]| {
         fs::write(&onnx, bytes).unwrap();
         fs::write(&data, data_bytes).unwrap();
-        model.serve("onnx")
+        model.load("onnx")
     };
     assert_eq!(try_with(&whole, &whole_data).0, Some(0));
     let n = whole.len();
@@ -86,7 +50,7 @@ fn damaged_onnx_models_are_named_and_never_crash_the_program() {
     fs::remove_file(&data).unwrap();
     std::os::unix::fs::symlink("/etc/hostname", &data).unwrap();
     fs::write(&onnx, &whole).unwrap();
-    let (code, said) = model.serve("onnx");
+    let (code, said) = model.load("onnx");
     assert_eq!(code, Some(1));
     assert!(said.contains("link out of the model's folder"), "{said}");
 }

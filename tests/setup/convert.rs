@@ -1,17 +1,7 @@
 //! `embedgate convert`: what it writes.
 
-use embedgate_test_support::{config_file, copy, embedgate, run, tiny_bge_m3, tiny_config};
+use embedgate_test_support::{config_file, copy, embedgate, names, run, tiny_bge_m3, tiny_config};
 use std::fs;
-
-fn names(folder: &std::path::Path) -> Vec<String> {
-    let mut names: Vec<_> = folder
-        .read_dir()
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
 
 #[test]
 fn it_writes_model_and_data_checks_them_and_replaces_only_when_told() {

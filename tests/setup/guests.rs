@@ -1,18 +1,7 @@
 //! Guests in JavaScript and Python.
 
 use crate::support::installed;
-use embedgate_test_support::{embedgate, root, run};
-use std::path::Path;
-
-/// Runs a file of cases, and asserts that all of them hold.
-fn assert_cases(component: &Path, cases: &Path) {
-    let (code, out, errors) = run(embedgate()
-        .args(["plugin", "test"])
-        .arg(component)
-        .arg(cases));
-    assert_eq!(code, Some(0), "{}:\n{out}{errors}", cases.display());
-    assert!(out.contains("ok"), "{out}");
-}
+use embedgate_test_support::{assert_cases, root};
 
 #[test]
 fn guests_in_javascript_and_python_run() {

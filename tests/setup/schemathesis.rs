@@ -1,24 +1,13 @@
 //! Tries the program against its own `OpenAPI` document.
 
 use crate::support::installed;
-use embedgate_test_support::{Gateway, fixtures, root, run};
+use embedgate_test_support::{Gateway, embedder_and_reranker, root, run};
 use std::process::Command;
-
-fn gateway() -> Gateway {
-    let (model, reranker) = (
-        fixtures().join("tiny-bge-m3"),
-        fixtures().join("tiny-xlmr-reranker"),
-    );
-    Gateway::start(&format!(
-        "default_model = \"bge-m3-local\"\n[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n\
-         [models.bge-m3-local]\npath = {model:?}\n[models.reranker]\npath = {reranker:?}\n"
-    ))
-}
 
 /// Requests that are right by the document are taken, others refused; every status and body is as documented, none is a 5xx.
 /// `which` chooses routes; returns how often one was asked.
 fn does_as_it_says(which: &str) -> usize {
-    let gateway = gateway();
+    let gateway = Gateway::start(&embedder_and_reranker());
     let mut command = Command::new(installed("clients/schemathesis/bin/schemathesis"));
     // It keeps what it found where it runs.
     let folder = tempfile::tempdir().unwrap();

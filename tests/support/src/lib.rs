@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod answer;
+mod damaged;
 mod gateway;
 mod log;
 mod reference;
@@ -15,6 +16,7 @@ use std::{
 
 pub use self::{
     answer::{Answer, ids, numbers},
+    damaged::ModelCopy,
     gateway::Gateway,
     reference::Reference,
 };
@@ -42,6 +44,12 @@ pub fn tiny_bge_m3() -> PathBuf {
     fixtures().join("tiny-bge-m3")
 }
 
+/// A component of the guests that are checked in.
+#[must_use]
+pub fn guest(name: &str) -> PathBuf {
+    root().join(format!("plugins/built/{name}.wasm"))
+}
+
 /// The texts that the reference vectors were made from.
 #[must_use]
 pub fn texts() -> Vec<String> {
@@ -56,6 +64,22 @@ pub fn tiny_config(more: &str) -> String {
     format!(
         "[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n[models.tiny]\npath = {path:?}\n\
          aliases = [\"BAAI/tiny\"]\nbackend = {{ threads = 1 }}\n{more}\n"
+    )
+}
+
+/// A configuration of the tiny model with this `[auth]` in place of the mode, such as `keys = ["a-key"]`.
+#[must_use]
+pub fn config_with_auth(auth: &str) -> String {
+    tiny_config("").replace("mode = \"none\"\n", &format!("{auth}\n"))
+}
+
+/// A configuration of the tiny model as `bge-m3-local`, which is the default, and of a tiny reranker as `reranker`.
+#[must_use]
+pub fn embedder_and_reranker() -> String {
+    let (model, reranker) = (tiny_bge_m3(), fixtures().join("tiny-xlmr-reranker"));
+    format!(
+        "default_model = \"bge-m3-local\"\n[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n\
+         [models.bge-m3-local]\npath = {model:?}\n[models.reranker]\npath = {reranker:?}\n"
     )
 }
 
@@ -101,6 +125,27 @@ pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_to_string(&mut out).unwrap();
     (child.wait().unwrap().code(), out, errors.join().unwrap())
+}
+
+/// Runs a plugin against a file of cases, and asserts that all of them hold.
+pub fn assert_cases(component: &Path, cases: &Path) {
+    let (code, out, errors) = run(embedgate()
+        .args(["plugin", "test"])
+        .arg(component)
+        .arg(cases));
+    assert_eq!(code, Some(0), "{}:\n{out}{errors}", cases.display());
+    assert!(out.contains("ok"), "{out}");
+}
+
+/// The names of what is in a folder, in order.
+#[must_use]
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = folder.read_dir().unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 /// Copies a folder and all that is in it to one that may be there.
