@@ -2,13 +2,14 @@
 //!
 //! A sequence is admitted with a permit, waits in the queue of its lane, and goes to a worker thread that owns a backend,
 //! with neighbours of like length, as soon as a worker is free: there is no timer, load makes batches by itself. The rule
-//! that picks a batch is [`queue`], which knows neither clocks nor channels; [`cost`] predicts what a batch takes;
+//! that picks a batch is [`queue`] with its [`lane`]s, which know neither clocks nor channels; [`cost`] predicts what a batch takes;
 //! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread, `interlude` what it does
 //! while a long batch rests, and `replica` starts it again when it is lost.
 
 pub(crate) mod cost;
 mod dispatch;
 mod interlude;
+mod lane;
 mod load;
 mod promises;
 pub(crate) mod queue;

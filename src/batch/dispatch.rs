@@ -11,7 +11,7 @@ use super::{
     cost::Shape,
     down,
     load::Load,
-    queue::BatchQueue,
+    queue::{BatchQueue, Waiting},
     replica::Health,
     worker::{Batch, Turn},
 };
@@ -62,8 +62,8 @@ impl Dispatcher {
     }
 
     fn push(&mut self, entry: Entry) {
-        let (lane, now) = (entry.lane(), self.now());
-        self.queue.push(lane, entry.ids.len(), now, entry);
+        let now = self.now();
+        self.queue.push(now, waiting(entry, now));
     }
 
     fn take_turn(&mut self, mut turn: Turn) {
@@ -124,11 +124,9 @@ impl Dispatcher {
         // A worker that died since it asked, or is through with its long batch, gives this one back: it waits for another,
         // or for the end.
         if let Err(batch) = turn.batch.send(batch) {
-            for entry in batch.entries.into_iter().rev() {
+            for entry in batch.entries {
                 let since = entry.since.saturating_duration_since(self.started);
-                let (lane, tokens) = (entry.lane(), entry.ids.len());
-                self.queue
-                    .put_back(lane, tokens, since.as_secs_f64(), entry);
+                self.queue.put_back(waiting(entry, since.as_secs_f64()));
             }
         }
     }
@@ -158,5 +156,15 @@ impl Dispatcher {
 
     fn now(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
+    }
+}
+
+fn waiting(entry: Entry, since: f64) -> Waiting<Entry> {
+    Waiting {
+        lane: entry.lane(),
+        tokens: entry.ids.len(),
+        place: entry.admission.place(),
+        since,
+        payload: entry,
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Load {
     /// The longest time that the work ahead of a request may take, by lane.
     max_queue_time: [Duration; 2],
     promises: Mutex<Promises>,
+    /// Requests that were let in.
+    requests: AtomicU64,
 }
 
 impl Load {
@@ -84,6 +86,7 @@ impl Load {
             tokens_per_second: AtomicU64::new(tokens_per_second.to_bits()),
             max_queue_time: [Duration::MAX; 2],
             promises: Mutex::default(),
+            requests: AtomicU64::new(1),
         }
     }
 
@@ -102,6 +105,9 @@ impl Load {
         lane: Lane,
         patience: Patience<'_>,
     ) -> Result<Vec<Admission>, Refusal> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
         let n = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         let all: u64 = tokens.iter().map(|n| *n as u64).sum();
         let take = |semaphore: &Arc<Semaphore>| {
@@ -121,26 +127,28 @@ impl Load {
         let left = patience.deadline.saturating_duration_since(Instant::now());
         let longest = tokens.iter().max();
         let wait = self.wait(lane, longest.copied().unwrap_or(0));
-        if n > 0 && wait > left {
+        if wait > left {
             return Err(Refusal::TooLate {
                 // Whoever has so little time is not waited for.
                 retry_after: self.retry_after(wait - left, 0),
             });
         }
         let most = self.max_queue_time[lane as usize];
-        let begins = n > 0 && !patience.begun.admit();
-        if begins && wait > most {
+        if wait > most && !patience.begun.is_admitted() {
             return Err(Refusal::TooLong {
                 retry_after: self.retry_after(wait - most, all),
                 most,
             });
         }
+        let next = || self.requests.fetch_add(1, Ordering::Relaxed);
+        let place = patience.begun.admit(next);
         let one = |tokens: &usize| {
             // As many as were acquired are split off.
             let permit = permits.split(1)?;
             let bulk_permit = bulk_permits.as_mut().and_then(|permits| permits.split(1));
             Some(Admission {
                 counted: self.counted(lane, *tokens),
+                place,
                 load: Arc::clone(self),
                 _permits: (permit, bulk_permit),
             })
@@ -258,6 +266,7 @@ struct Counted {
 /// Leave to put one sequence into the queue, and the bound on how many there are. Dropping it gives it back.
 pub(crate) struct Admission {
     counted: Counted,
+    place: u64,
     load: Arc<Load>,
     _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 }
@@ -267,6 +276,12 @@ impl Admission {
     #[must_use]
     pub(crate) fn lane(&self) -> Lane {
         self.counted.lane
+    }
+
+    /// The place of its request among those who wait: lower ones came in earlier.
+    #[must_use]
+    pub(crate) fn place(&self) -> u64 {
+        self.place
     }
 
     /// Corrects the estimate, once the tokens are counted.

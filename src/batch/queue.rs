@@ -1,19 +1,21 @@
 //! The rule that picks a batch: pure, without clock, channel or async. The caller passes `now`, in seconds from any moment.
 //!
-//! Two lanes: queries go first, bulk goes when no query waits. A batch is of one lane. The lane's oldest entry always
-//! goes, so nothing starves within it; its company are the entries nearest to it in length, while the batch stays within
-//! its budgets, and while each costs less in this batch than in one of its own: padding can cost more than a batch. An
-//! entry that alone exceeds the budgets goes alone. Bulk that has had no batch for `aging_seconds` goes before the queries
+//! Two lanes: queries go first, bulk goes when no query waits. A batch is of one lane. The lane's first entry by the order of
+//! requests always goes, so nothing starves within it, and the requests of a lane end in the order in which they came, about.
+//! Its company are the entries nearest to it in length, of a window of those that are next ([`lane`](super::lane)), while the
+//! batch stays within its budgets, and while each costs less in this batch than in one of its own: padding can cost more than a
+//! batch. An entry that alone exceeds the budgets goes alone. Bulk that has had no batch for `aging_seconds` goes before the queries
 //! once: however long its batch takes, queries have the next one.
 //!
 //! A batch may take longer than batches may while queries are about: one long sequence, or bulk. Where the backend can
 //! pause, short sequences do not wait for its end: they go in batches beside it.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use embedgate_request::Lane;
 
-use super::cost::{CostModel, Shape};
+use super::{
+    cost::{CostModel, Shape},
+    lane::LaneQueue,
+};
 
 /// Bulk batches are kept short for so long after a query: more of them are likely.
 const QUERIES_ARE_ABOUT_SECONDS: f64 = 10.0;
@@ -31,84 +33,16 @@ pub(crate) struct Budget {
     pub aging_seconds: f64,
 }
 
-struct Waiting<T> {
-    since: f64,
-    payload: T,
-}
-
-/// The entries of one lane, by length and by age.
-struct LaneQueue<T> {
-    by_length: BTreeMap<(usize, u64), Waiting<T>>,
-    /// Keys of `by_length`, oldest first. Keys of entries that are gone may still stand here.
-    by_age: VecDeque<(usize, u64)>,
-}
-
-impl<T> Default for LaneQueue<T> {
-    fn default() -> Self {
-        Self {
-            by_length: BTreeMap::new(),
-            by_age: VecDeque::new(),
-        }
-    }
-}
-
-impl<T> LaneQueue<T> {
-    fn push(&mut self, key: (usize, u64), waiting: Waiting<T>) {
-        self.by_length.insert(key, waiting);
-        self.by_age.push_back(key);
-    }
-
-    /// The key of the oldest entry, and since when it waits.
-    fn oldest(&mut self) -> Option<((usize, u64), f64)> {
-        loop {
-            let key = *self.by_age.front()?;
-            if let Some(waiting) = self.by_length.get(&key) {
-                return Some((key, waiting.since));
-            }
-            self.by_age.pop_front();
-        }
-    }
-
-    /// The key of the oldest entry of no more than so many tokens.
-    fn oldest_short(&self, most_tokens: usize) -> Option<(usize, u64)> {
-        let mut keys = self.by_age.iter();
-        let is_short =
-            |key: &&(usize, u64)| key.0 <= most_tokens && self.by_length.contains_key(key);
-        keys.find(is_short).copied()
-    }
-
-    /// Keys of this entry and of its neighbours in length, while `fits` holds of the batch and of what joins it.
-    fn pick(&self, oldest: (usize, u64), fits: impl Fn(Shape, Shape) -> bool) -> Vec<(usize, u64)> {
-        let mut picked = vec![oldest];
-        let mut shape = Shape::default().with(oldest.0);
-        let mut shorter = self.by_length.range(..oldest).rev().peekable();
-        let mut longer = self.by_length.range(oldest..).skip(1).peekable();
-        loop {
-            let distance = |key: Option<&(&(usize, u64), _)>| {
-                key.map_or(usize::MAX, |(key, _)| key.0.abs_diff(oldest.0))
-            };
-            let nearest = if distance(shorter.peek()) <= distance(longer.peek()) {
-                shorter.next()
-            } else {
-                longer.next()
-            };
-            let Some((key, _)) = nearest else {
-                return picked;
-            };
-            if !fits(shape, Shape::default().with(key.0)) {
-                return picked;
-            }
-            shape = shape.with(key.0);
-            picked.push(*key);
-        }
-    }
-
-    fn take(&mut self, keys: &[(usize, u64)]) -> Vec<T> {
-        keys.iter()
-            .filter_map(|key| self.by_length.remove(key))
-            .map(|waiting| waiting.payload)
-            .collect()
-    }
+/// An entry that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting<T> {
+    pub lane: Lane,
+    pub tokens: usize,
+    /// Of its request: those of lower ones go first.
+    pub place: u64,
+    /// When it came, in seconds.
+    pub since: f64,
+    pub payload: T,
 }
 
 /// Entries waiting for a backend.
@@ -118,7 +52,6 @@ pub(crate) struct BatchQueue<T> {
     cost: CostModel,
     /// Whether batches can pause.
     can_pause: bool,
-    arrivals: u64,
     last_query: f64,
     last_bulk_batch: f64,
     /// Whether the last batch was of bulk that went before queries.
@@ -130,11 +63,10 @@ impl<T> BatchQueue<T> {
     #[must_use]
     pub(crate) fn new(budget: Budget, cost: CostModel) -> Self {
         Self {
-            lanes: [LaneQueue::default(), LaneQueue::default()],
+            lanes: [(); 2].map(|()| LaneQueue::new(budget.max_batch_tokens)),
             budget,
             cost,
             can_pause: false,
-            arrivals: 0,
             last_query: f64::NEG_INFINITY,
             last_bulk_batch: f64::NEG_INFINITY,
             bulk_went_first: false,
@@ -160,41 +92,29 @@ impl<T> BatchQueue<T> {
         }
     }
 
-    /// Puts an entry that was taken out, and not run, back where it was in its lane by age.
-    pub(crate) fn put_back(&mut self, lane: Lane, tokens: usize, since: f64, payload: T) {
-        self.arrivals += 1;
-        let key = (tokens, self.arrivals);
-        let LaneQueue { by_length, by_age } = self.lane(lane);
-        let is_older = |key: &(usize, u64)| by_length.get(key).is_none_or(|w| w.since < since);
-        let at = by_age.iter().take_while(|key| is_older(key)).count();
-        by_age.insert(at, key);
-        by_length.insert(key, Waiting { since, payload });
+    /// Puts an entry that was taken out, and not run, back to its place.
+    pub(crate) fn put_back(&mut self, waiting: Waiting<T>) {
+        self.lane(waiting.lane).push(waiting);
     }
 
-    /// Adds an entry of so many tokens at the end of its lane.
-    pub(crate) fn push(&mut self, lane: Lane, tokens: usize, now: f64, payload: T) {
-        if lane == Lane::Query {
+    /// Adds an entry.
+    pub(crate) fn push(&mut self, now: f64, waiting: Waiting<T>) {
+        if waiting.lane == Lane::Query {
             self.last_query = now;
         }
-        self.arrivals += 1;
-        let key = (tokens, self.arrivals);
-        let waiting = Waiting {
-            since: now,
-            payload,
-        };
-        self.lane(lane).push(key, waiting);
+        self.lane(waiting.lane).push(waiting);
     }
 
     /// Whether nothing waits.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.by_length.is_empty())
+        self.lanes.iter().all(LaneQueue::is_empty)
     }
 
     /// Entries that wait in a lane.
     #[must_use]
     pub(crate) fn len(&self, lane: Lane) -> usize {
-        self.lanes[lane as usize].by_length.len()
+        self.lanes[lane as usize].len()
     }
 
     /// The costs, to learn from batches.
@@ -210,24 +130,16 @@ impl<T> BatchQueue<T> {
 
     /// Removes the entries that `gone` holds of.
     pub(crate) fn discard(&mut self, gone: impl Fn(&T) -> bool) {
-        for LaneQueue { by_length, by_age } in &mut self.lanes {
-            by_length.retain(|_, waiting| !gone(&waiting.payload));
-            if by_age.len() > 2 * by_length.len() + 64 {
-                by_age.retain(|key| by_length.contains_key(key));
-            }
+        for lane in &mut self.lanes {
+            drop(lane.extract(&gone));
         }
     }
 
-    /// Moves the bulk entries that `is_query` holds of to the end of the other lane.
+    /// Moves the bulk entries that `is_query` holds of to the other lane.
     pub(crate) fn promote(&mut self, now: f64, is_query: impl Fn(&T) -> bool) {
-        let bulk = self.lane(Lane::Bulk);
-        let moved: Vec<_> = bulk
-            .by_length
-            .extract_if(.., |_, waiting| is_query(&waiting.payload))
-            .collect();
-        for (key, waiting) in moved {
-            self.last_query = now;
-            self.lane(Lane::Query).push(key, waiting);
+        for waiting in self.lane(Lane::Bulk).extract(is_query) {
+            let lane = Lane::Query;
+            self.push(now, Waiting { lane, ..waiting });
         }
     }
 
@@ -247,8 +159,7 @@ impl<T> BatchQueue<T> {
             self.last_bulk_batch = now;
         }
         self.bulk_went_first = lane == Lane::Bulk && self.len(Lane::Query) > 0;
-        let oldest = self.lane(lane).oldest();
-        oldest.map_or_else(Vec::new, |(key, _)| self.take(lane, key, max_seconds))
+        self.take(lane, usize::MAX, max_seconds)
     }
 
     /// What may go beside a batch of this lane: nothing beside one that takes no longer than a query should wait, and bulk
@@ -276,8 +187,7 @@ impl<T> BatchQueue<T> {
             self.last_bulk_batch = now;
         }
         let (most_tokens, max_seconds) = (self.most_beside(), self.budget.max_batch_seconds);
-        let oldest = self.lane(lane).oldest_short(most_tokens);
-        oldest.map_or_else(Vec::new, |key| self.take(lane, key, max_seconds))
+        self.take(lane, most_tokens, max_seconds)
     }
 
     fn lane_of_short(&self, beside: Lane) -> Option<Lane> {
@@ -287,14 +197,14 @@ impl<T> BatchQueue<T> {
             Lane::Bulk => &[Lane::Query, Lane::Bulk],
         };
         let has_short = |lane: &&Lane| {
-            let shortest = self.lanes[**lane as usize].by_length.first_key_value();
-            shortest.is_some_and(|(key, _)| key.0 <= most_tokens)
+            let shortest = self.lanes[**lane as usize].shortest();
+            shortest.is_some_and(|tokens| tokens <= most_tokens)
         };
         lanes.iter().find(has_short).copied()
     }
 
-    /// Takes an entry out, and what goes with it.
-    fn take(&mut self, lane: Lane, oldest: (usize, u64), max_seconds: f64) -> Vec<T> {
+    /// Takes the first entry of no more than so many tokens out, and what goes with it.
+    fn take(&mut self, lane: Lane, most_tokens: usize, max_seconds: f64) -> Vec<T> {
         let (budget, cost) = (self.budget, self.cost);
         let fits = |batch: Shape, next: Shape| {
             let together = batch.with(next.longest);
@@ -304,24 +214,21 @@ impl<T> BatchQueue<T> {
                 && seconds <= max_seconds
                 && seconds <= apart
         };
-        let queue = self.lane(lane);
-        let picked = queue.pick(oldest, fits);
-        queue.take(&picked)
+        self.lane(lane).take(most_tokens, fits)
     }
 
     /// Takes everything out.
     pub(crate) fn drain(&mut self) -> Vec<T> {
-        let lanes = std::mem::take(&mut self.lanes);
-        lanes
-            .into_iter()
-            .flat_map(|lane| lane.by_length.into_values())
+        self.lanes
+            .iter_mut()
+            .flat_map(|lane| lane.extract(|_| true))
             .map(|waiting| waiting.payload)
             .collect()
     }
 
     fn next_lane(&mut self, now: f64) -> Option<Lane> {
-        let bulk_since = self.lane(Lane::Bulk).oldest().map(|(_, since)| since);
-        let has_query = self.lane(Lane::Query).oldest().is_some();
+        let bulk_since = self.lane(Lane::Bulk).first_since();
+        let has_query = !self.lane(Lane::Query).is_empty();
         let is_aged =
             |since: f64| now - since.max(self.last_bulk_batch) > self.budget.aging_seconds;
         match (has_query, bulk_since) {
@@ -344,6 +251,21 @@ mod tests {
 
     use super::*;
 
+    fn push(queue: &mut BatchQueue<usize>, lane: Lane, tokens: usize, now: f64, payload: usize) {
+        queue.push(now, waiting(lane, tokens, now, payload));
+    }
+
+    /// An entry of a request of its own, of which later ones have higher payloads.
+    fn waiting(lane: Lane, tokens: usize, since: f64, payload: usize) -> Waiting<usize> {
+        Waiting {
+            lane,
+            tokens,
+            place: payload as u64,
+            since,
+            payload,
+        }
+    }
+
     /// Batches of at most so many tokens; a batch takes 5 ms and 1 ms a token; bulk ages in 5 s; batches last 210 ms at most.
     fn empty(layout: Layout, max_batch_tokens: usize) -> BatchQueue<usize> {
         let budget = Budget {
@@ -358,7 +280,7 @@ mod tests {
     fn queue(layout: Layout, max_batch_tokens: usize, tokens: &[usize]) -> BatchQueue<usize> {
         let mut queue = empty(layout, max_batch_tokens);
         for (i, tokens) in tokens.iter().enumerate() {
-            queue.push(Lane::Bulk, *tokens, 0.0, i);
+            push(&mut queue, Lane::Bulk, *tokens, 0.0, i);
         }
         queue
     }
@@ -371,6 +293,56 @@ mod tests {
         assert_eq!(queue.next_batch(0.0), [3]);
         assert_eq!(queue.next_batch(0.0), [4]);
         assert_eq!(queue.next_batch(0.0), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn requests_end_in_the_order_in_which_they_came() {
+        // 28 requests of 64 inputs, which arrive one from each in turn.
+        let mut queue = empty(Layout::Padded, 256);
+        for i in 0..28 * 64 {
+            let request = i % 28;
+            let entry = Waiting {
+                place: request as u64,
+                ..waiting(Lane::Bulk, 20 + i * 7 % 90, 0.0, request)
+            };
+            queue.push(0.0, entry);
+        }
+        let (mut left, mut ends, mut inputs) = ([64; 28], Vec::new(), 0);
+        while !queue.is_empty() {
+            for request in queue.next_batch(0.0) {
+                left[request] -= 1;
+                inputs += 1;
+                if left[request] == 0 {
+                    ends.push((request, inputs));
+                }
+            }
+        }
+        let order: Vec<usize> = ends.iter().map(|(request, _)| *request).collect();
+        assert_eq!(order, (0..28).collect::<Vec<_>>());
+        for (request, ended) in ends {
+            // The window holds about 64 of them.
+            assert!(ended <= 64 * (request + 1) + 64, "{request} at {ended}");
+        }
+    }
+
+    #[test]
+    fn neighbours_in_a_window_are_nearly_as_alike_as_in_all_that_wait() {
+        let lengths: Vec<usize> = (0..2000).map(|i| 20 + i * 37 % 91).collect();
+        let mut windows = queue(Layout::Padded, 256, &lengths);
+        let mut sorted = lengths.clone();
+        sorted.sort_unstable();
+        let mut all = queue(Layout::Padded, 256, &sorted);
+        let seconds = |queue: &mut BatchQueue<usize>, lengths: &[usize]| {
+            let mut seconds = 0.0;
+            while !queue.is_empty() {
+                let batch = queue.next_batch(0.0);
+                let shape = batch.iter().map(|i| lengths[*i]).collect();
+                seconds += queue.cost_mut().seconds(shape);
+            }
+            seconds
+        };
+        let ratio = seconds(&mut windows, &lengths) / seconds(&mut all, &sorted);
+        assert!((1.0..1.05).contains(&ratio), "{ratio}");
     }
 
     #[test]
@@ -405,7 +377,7 @@ mod tests {
             (Lane::Bulk, 20, 1),
             (Lane::Bulk, 900, 2),
         ] {
-            queue.push(lane, tokens, 0.0, payload);
+            push(&mut queue, lane, tokens, 0.0, payload);
         }
         let beside =
             |lane, lengths: &[usize]| queue.beside(lane, lengths.iter().copied().collect());
@@ -418,9 +390,9 @@ mod tests {
             queue.next_short_batch(Lane::Query, 1.0),
             Vec::<usize>::new()
         );
-        queue.push(Lane::Query, 100, 1.0, 3);
-        queue.push(Lane::Query, 100, 1.0, 4);
-        queue.push(Lane::Query, 100, 1.0, 5);
+        push(&mut queue, Lane::Query, 100, 1.0, 3);
+        push(&mut queue, Lane::Query, 100, 1.0, 4);
+        push(&mut queue, Lane::Query, 100, 1.0, 5);
         assert!(queue.has_short(Lane::Query));
         // Two take 205 ms, within 210.
         assert_eq!(queue.next_short_batch(Lane::Bulk, 1.0), [3, 4]);
@@ -435,11 +407,11 @@ mod tests {
     fn what_is_put_back_keeps_its_place() {
         let mut queue = empty(Layout::Packed, 10);
         for (i, tokens) in [300, 10, 10, 10].into_iter().enumerate() {
-            queue.push(Lane::Query, tokens, i as f64, i);
+            push(&mut queue, Lane::Query, tokens, i as f64, i);
         }
         let short = queue.next_short_batch(Lane::Query, 4.0)[0];
         assert_eq!(short, 1);
-        queue.put_back(Lane::Query, 10, 1.0, short);
+        queue.put_back(waiting(Lane::Query, 10, 1.0, short));
         let order: Vec<usize> = (0..4).map(|_| queue.next_batch(5.0)[0]).collect();
         assert_eq!(order, [0, 1, 2, 3]);
     }
@@ -457,7 +429,7 @@ mod tests {
             "{}",
             queue.most_beside()
         );
-        queue.push(Lane::Query, 200, 0.0, 0);
+        push(&mut queue, Lane::Query, 200, 0.0, 0);
         assert!(!queue.has_short(Lane::Query));
     }
 
@@ -466,17 +438,17 @@ mod tests {
         let budget = empty(Layout::Packed, 10).budget;
         let cost = CostModel::new(Layout::Packed, [0.0, 1.0, 0.0]);
         let mut queue = BatchQueue::new(budget, cost);
-        queue.push(Lane::Query, 1, 0.0, 7);
+        push(&mut queue, Lane::Query, 1, 0.0, 7);
         assert_eq!(queue.beside(Lane::Query, [100].into_iter().collect()), None);
         assert!(!queue.has_short(Lane::Bulk));
-        assert_eq!(queue.next_short_batch(Lane::Bulk, 1.0), Vec::<i32>::new());
+        assert_eq!(queue.next_short_batch(Lane::Bulk, 1.0), Vec::<usize>::new());
     }
 
     #[test]
     fn queries_go_first_and_do_not_mix_with_bulk() {
         let mut queue = queue(Layout::Packed, 100, &[10, 10]);
-        queue.push(Lane::Query, 10, 0.1, 7);
-        queue.push(Lane::Query, 10, 0.1, 8);
+        push(&mut queue, Lane::Query, 10, 0.1, 7);
+        push(&mut queue, Lane::Query, 10, 0.1, 8);
         assert_eq!(queue.next_batch(0.1), [7, 8]);
         assert_eq!(queue.next_batch(0.1), [0, 1]);
     }
@@ -485,7 +457,7 @@ mod tests {
     fn bulk_that_had_no_batch_for_long_goes_before_queries_once() {
         let mut queue = queue(Layout::Packed, 10, &[10, 10]);
         for i in 0..9 {
-            queue.push(Lane::Query, 10, f64::from(i), 100 + i as usize);
+            push(&mut queue, Lane::Query, 10, f64::from(i), 100 + i as usize);
         }
         let order: Vec<usize> = (0..9).map(|i| queue.next_batch(f64::from(i))[0]).collect();
         assert_eq!(order, [100, 101, 102, 103, 104, 105, 0, 106, 107]);
@@ -495,7 +467,7 @@ mod tests {
     fn bulk_whose_batches_last_longer_than_it_ages_leaves_queries_every_other_one() {
         let mut queue = queue(Layout::Packed, 10, &[10, 10, 10]);
         for i in 0..3 {
-            queue.push(Lane::Query, 10, 0.0, 100 + i);
+            push(&mut queue, Lane::Query, 10, 0.0, 100 + i);
         }
         let order: Vec<usize> = (1..=6)
             .map(|i| queue.next_batch(f64::from(i) * 6.0)[0])
@@ -509,7 +481,7 @@ mod tests {
         let mut alone = queue(Layout::Packed, 1000, &lengths);
         assert_eq!(alone.next_batch(0.0).len(), 10);
         let mut beside = queue(Layout::Packed, 1000, &lengths);
-        beside.push(Lane::Query, 10, 0.0, 99);
+        push(&mut beside, Lane::Query, 10, 0.0, 99);
         assert_eq!(beside.next_batch(0.0), [99]);
         assert_eq!(
             beside.next_batch(1.0).len(),
@@ -541,7 +513,7 @@ mod tests {
             for (i, (tokens, is_query, pause)) in entries.iter().enumerate() {
                 now += pause;
                 let lane = if *is_query { Lane::Query } else { Lane::Bulk };
-                queue.push(lane, *tokens, now, i);
+                push(&mut queue, lane, *tokens, now, i);
             }
             let mut seen = Vec::new();
             let mut last_bulk = now;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -31,7 +31,8 @@ pub struct RequestContext {
 #[derive(Debug, Default)]
 pub struct Begun {
     charged: AtomicBool,
-    admitted: AtomicBool,
+    /// Its place among those who wait.
+    admitted: OnceLock<u64>,
 }
 
 impl Begun {
@@ -40,7 +41,7 @@ impl Begun {
     pub fn already() -> Self {
         Self {
             charged: true.into(),
-            admitted: true.into(),
+            admitted: 0.into(),
         }
     }
 
@@ -49,9 +50,16 @@ impl Begun {
         self.charged.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes that a part of it is let into a queue; returns whether one was before.
-    pub fn admit(&self) -> bool {
-        self.admitted.swap(true, Ordering::Relaxed)
+    /// Whether a part of it was let into a queue.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.admitted.get().is_some()
+    }
+
+    /// Notes that a part of it is let into a queue. Returns the place of the whole request among those who wait: `next`, if
+    /// this is its first part.
+    pub fn admit(&self, next: impl FnOnce() -> u64) -> u64 {
+        *self.admitted.get_or_init(next)
     }
 }
 
