@@ -355,8 +355,10 @@ impl<'a> Charge<'a> {
 }
 
 fn truncation(model: &Model, request: &EmbedRequest) -> Truncation {
-    match request.truncate.unwrap_or(model.config.truncate) {
-        true => Truncation::Cut(request.side),
+    let (side, most) = (request.side.unwrap_or(model.side()), request.max_tokens);
+    let is_cut = request.truncate.unwrap_or(model.config.truncate);
+    match is_cut || most.is_some() {
+        true => Truncation::Cut { side, most },
         false => Truncation::Refuse,
     }
 }
@@ -389,9 +391,7 @@ async fn compute(
         spent,
     } = task;
     let started = Instant::now();
-    let tokens = model
-        .tokenize(&prompt, &input, truncation.side(), lane)
-        .await?;
+    let tokens = model.tokenize(&prompt, &input, truncation, lane).await?;
     spent.add(Step::Tokenize, started.elapsed());
     drop((input, prompt));
     check_length(&model, &tokens, truncation)?;

@@ -15,6 +15,7 @@ mod idle;
 mod input;
 mod json;
 mod linger;
+mod members;
 mod metrics;
 mod models;
 mod ollama;

@@ -23,7 +23,7 @@ use std::{
 use embedgate_config::{DimensionsPolicy, ModelConfig};
 use embedgate_core::{BackendInfo, Outputs, Pooling};
 use embedgate_metrics::ModelMetrics;
-use embedgate_request::{Error, ErrorKind, Input, Lane, Principal, Side};
+use embedgate_request::{Error, ErrorKind, Input, Lane, Principal, Side, Truncation};
 
 use self::{
     prompts::Prompts,
@@ -113,6 +113,12 @@ impl Model {
         std::iter::once(self.name.as_str()).chain(aliases)
     }
 
+    /// The side that a text loses where a request says nothing of it.
+    #[must_use]
+    pub(crate) fn side(&self) -> Side {
+        self.tokenizer.side()
+    }
+
     /// The model's queue.
     #[must_use]
     pub(crate) fn batcher(&self) -> &Batcher {
@@ -127,18 +133,21 @@ impl Model {
         &self,
         prompt: &str,
         input: &Input,
-        side: Side,
+        truncation: Truncation,
         lane: Lane,
     ) -> Result<Tokenized, Error> {
         match input {
             Input::Text(text) => {
                 let text = Arc::new(format!("{prompt}{text}"));
                 let bytes = text.len();
-                let tokens = self.tokenizing.encode(text, side, lane).await?;
+                let tokens = self.tokenizing.encode(text, truncation, lane).await?;
                 self.token_ratio.observe(bytes, tokens.n_tokens_full);
                 Ok(tokens)
             }
-            Input::Tokens(ids) => Ok(Tokenized::native(ids, self.info.max_sequence_tokens, side)),
+            Input::Tokens(ids) => {
+                let most = truncation.most_tokens(self.info.max_sequence_tokens);
+                Ok(Tokenized::native(ids, most, truncation.side()))
+            }
         }
     }
 

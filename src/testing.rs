@@ -97,7 +97,7 @@ fn tokenizer() -> &'static TextTokenizer {
     static TOKENIZER: OnceLock<TextTokenizer> = OnceLock::new();
     TOKENIZER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bge-m3");
-        TextTokenizer::load(&folder, 512, false).unwrap()
+        TextTokenizer::load(&folder, 512, &embedgate_core::TokenizerSettings::default()).unwrap()
     })
 }
 

@@ -108,12 +108,13 @@ impl CacheKey {
         field(&[u8::from(namespace.is_some())]);
         field(namespace.unwrap_or_default().as_bytes());
         field(parts.fingerprint.as_bytes());
-        let truncation = match parts.truncation {
-            Truncation::Refuse => 0,
-            Truncation::Cut(Side::Right) => 1,
-            Truncation::Cut(Side::Left) => 2,
+        let (truncation, most) = match parts.truncation {
+            Truncation::Refuse => (0, None),
+            Truncation::Cut { side, most } => (1 + u8::from(side == Side::Left), most),
         };
         field(&[head as u8, truncation]);
+        // A most of 0 tokens is none.
+        field(&(most.unwrap_or(0) as u64).to_le_bytes());
         match parts.input {
             Input::Text(text) => {
                 field(b"text");
@@ -174,8 +175,14 @@ mod tests {
             prompt,
             truncation: match cut {
                 None => Truncation::Refuse,
-                Some(false) => Truncation::Cut(Side::Left),
-                Some(true) => Truncation::Cut(Side::Right),
+                Some(false) => Truncation::Cut {
+                    side: Side::Left,
+                    most: None,
+                },
+                Some(true) => Truncation::Cut {
+                    side: Side::Right,
+                    most: None,
+                },
             },
             input: &input,
         };
@@ -209,7 +216,10 @@ mod tests {
         let parts = KeyParts {
             fingerprint: &blake3::hash(b"model"),
             prompt: "",
-            truncation: Truncation::Cut(Side::Right),
+            truncation: Truncation::Cut {
+                side: Side::Right,
+                most: None,
+            },
             input: &input,
         };
         let [a, b] = [HashKey::random(), HashKey::random()]

@@ -13,6 +13,7 @@ use super::{
     exchange::Exchange,
     input::Inputs,
     json::{self, count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
+    members::Members,
 };
 
 /// The members that mean something.
@@ -28,6 +29,11 @@ pub(super) const KNOWN: [&str; 9] = [
     "max_tokens",
 ];
 
+const MEMBERS: Members = Members {
+    known: &KNOWN,
+    foreign: &[],
+};
+
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -40,13 +46,14 @@ struct Fields<'a> {
     embedding_types: Option<&'a RawValue>,
     output_dimension: Option<&'a RawValue>,
     truncate: Option<&'a RawValue>,
+    max_tokens: Option<&'a RawValue>,
 }
 
 /// Those that a request asks for, under their names.
 type Forms = Vec<(&'static str, DenseForm)>;
 
 pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {
-    let (request, forms) = exchange.parse(&KNOWN, parse).await?;
+    let (request, forms) = exchange.parse(MEMBERS, parse).await?;
     let answer = exchange.embed(request).await?;
     let id = exchange.ctx.id;
     let render = move |answer: &EmbedResponse| render(answer, &id, &forms);
@@ -73,7 +80,8 @@ fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Forms), Error
         token_ids: TokenIds::Reject,
         dimensions: count("output_dimension", fields.output_dimension)?,
         truncate: end.map(|side| side.is_some()),
-        side: end.flatten().unwrap_or(Side::Right),
+        side: end.flatten(),
+        max_tokens: count("max_tokens", fields.max_tokens)?,
         ..EmbedRequest::new(inputs(Inputs::alike("texts", max_inputs), fields.texts)?)
     };
     Ok((request, forms(fields.embedding_types)?))

@@ -20,6 +20,7 @@ use super::{
     context::Context,
     error::{Failed, add_headers},
     json,
+    members::Members,
     trace::Work,
 };
 use crate::{
@@ -86,22 +87,26 @@ impl Exchange {
         drop(self.body.memory.take());
     }
 
-    /// Parses a body with the dialect's parser; `known` are the members that mean something to it.
+    /// Parses a body with the dialect's parser.
     pub(super) async fn parse<T: Send + 'static>(
         &self,
-        known: &'static [&'static str],
+        members: Members,
         parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, T), Error> + Send + 'static,
     ) -> Result<(EmbedRequest, T), Error> {
         let max_inputs = self.gateway.config.max_inputs;
         let has_preprocessors = self.gateway.plugins.has_preprocessors();
         let parse = move |bytes: &[u8]| {
             let (mut request, more) = parser(bytes, max_inputs)?;
+            let unknown = json::unknown(bytes, members.known);
+            let n_ignored = members.check(&unknown)?;
             if has_preprocessors {
-                request.extra = json::extra(bytes, known);
+                request.extra = json::extra(&unknown);
             }
-            Ok((request, more))
+            Ok::<_, Error>((request, more, n_ignored))
         };
-        self.read(parse).await?
+        let (request, more, n_ignored) = self.read(parse).await??;
+        self.gateway.metrics.ignored_members(n_ignored);
+        Ok((request, more))
     }
 
     /// Reads a body, off the threads that serve connections where it is a large one.

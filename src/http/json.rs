@@ -85,15 +85,14 @@ pub(super) fn count(name: &'static str, raw: Option<&RawValue>) -> Result<Option
 }
 
 /// Reads the side on which text-embeddings-inference cuts over-long texts.
-pub(super) fn truncation_direction(raw: Option<&RawValue>) -> Result<Side, Error> {
+pub(super) fn truncation_direction(raw: Option<&RawValue>) -> Result<Option<Side>, Error> {
     let sides = [
         ("Right", Side::Right),
         ("Left", Side::Left),
         ("right", Side::Right),
         ("left", Side::Left),
     ];
-    let side = one_of("truncation_direction", raw, &sides)?;
-    Ok(side.unwrap_or_default())
+    one_of("truncation_direction", raw, &sides)
 }
 
 /// Reads one of several words.
@@ -189,25 +188,31 @@ pub(super) fn perhaps(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// The members of a body that mean nothing here, as JSON text. Empty where there are more than plugins are shown.
-pub(super) fn extra(bytes: &[u8], known: &[&str]) -> Vec<(String, String)> {
+/// The members of a body that mean nothing here, by their names.
+pub(super) fn unknown<'a>(bytes: &'a [u8], known: &[&str]) -> Vec<(String, &'a RawValue)> {
     let text = std::str::from_utf8(bytes).unwrap_or_default();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // The body was read as an object before.
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
     let unknown = members
         .into_iter()
-        .filter(|(name, _)| !known.contains(&name.as_str()))
-        .map(|(name, json)| (name, json.get().to_owned()));
-    let unknown: Vec<_> = unknown.collect();
+        .filter(|(name, _)| !known.contains(&name.as_str()));
+    unknown.collect()
+}
+
+/// What plugins are shown of them, as JSON text: nothing where there is more than they are shown.
+pub(super) fn extra(unknown: &[(String, &RawValue)]) -> Vec<(String, String)> {
     let bytes: usize = unknown
         .iter()
-        .map(|(name, json)| name.len() + json.len())
+        .map(|(name, json)| name.len() + json.get().len())
         .sum();
     if unknown.len() > MOST_EXTRA || bytes > MOST_EXTRA_BYTES {
         return Vec::new();
     }
-    unknown
+    let texts = unknown.iter();
+    texts
+        .map(|(name, json)| (name.clone(), json.get().to_owned()))
+        .collect()
 }
 
 /// Line and column count from the field's own start, which would mislead.

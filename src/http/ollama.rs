@@ -20,11 +20,17 @@ use super::{
     exchange::Exchange,
     input::Inputs,
     json::{self, count, inputs, object, typed},
+    members::Members,
 };
 use crate::{embed::Embedder, model::Model};
 
 /// The members that mean something.
 pub(super) const KNOWN: [&str; 6] = ["model", "name", "input", "prompt", "truncate", "dimensions"];
+/// Ollama's own `options` and `keep_alive` ask for how it runs a model.
+const MEMBERS: Members = Members {
+    known: &KNOWN,
+    foreign: &[],
+};
 /// Ollama's names end in a tag; this one means none.
 const LATEST: &str = ":latest";
 /// When a model leaves the memory, as Ollama says it of one that is to stay.
@@ -107,7 +113,7 @@ async fn answer(
     parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, ()), Error> + Send + 'static,
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
-    let (mut request, ()) = exchange.parse(&KNOWN, parser).await?;
+    let (mut request, ()) = exchange.parse(MEMBERS, parser).await?;
     let asked = request.model.clone().filter(|name| !name.is_empty());
     request.model = request.model.map(|name| known(&exchange, name));
     let mut answer = exchange.embed(request).await?;

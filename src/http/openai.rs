@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::{error::Failed, exchange::Exchange};
 
 pub(super) async fn embeddings(mut exchange: Exchange) -> Result<Response, Failed> {
-    let (request, form) = exchange.parse(&parse::KNOWN, parse::request).await?;
+    let (request, form) = exchange.parse(parse::MEMBERS, parse::request).await?;
     let answer = exchange.embed(request).await?;
     let tokenizer = if form.names_tokens() {
         let registry = exchange.embedder().registry();

@@ -41,14 +41,14 @@ pub(super) async fn either(exchange: Exchange) -> Result<Response, Failed> {
     let shape = exchange.read(parse::shape).await?;
     answer(exchange, shape).await.map_err(|error| match shape {
         Shape::Tei => Failed::from(error).in_words_of(Dialect::Tei),
-        Shape::Jina | Shape::Cohere => error.into(),
+        Shape::Jina | Shape::Voyage | Shape::Cohere => error.into(),
     })
 }
 
 async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     let started = Instant::now();
     let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
-    let (mut request, asked) = exchange.parse(&parse::KNOWN, parser).await?;
+    let (mut request, asked) = exchange.parse(parse::MEMBERS, parser).await?;
     let (gateway, ctx, embedder) = (&exchange.gateway, &exchange.ctx, exchange.embedder());
     let n_inputs = request.inputs.len();
     let n_characters = request.inputs.iter().map(characters).sum();
@@ -89,7 +89,7 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         started,
     });
     let id = Arc::clone(&exchange.ctx.id);
-    let render = move || render(shape, &asked, &ranking, &documents, &id);
+    let render = move || render(&asked, &ranking, &documents, &id);
     let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
     let mut response = respond(json, memory, &added, &cuts, work);
     if let Some(told) = told {
@@ -120,21 +120,21 @@ struct Line<'a> {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
-    text: &'a str,
+#[serde(untagged)]
+enum Document<'a> {
+    Plain(&'a str),
+    Object { text: &'a str },
 }
 
-fn render(
-    shape: Shape,
-    asked: &Asked,
-    ranking: &Ranking,
-    documents: &[String],
-    id: &str,
-) -> Vec<u8> {
+fn render(asked: &Asked, ranking: &Ranking, documents: &[String], id: &str) -> Vec<u8> {
     // Best first; of equal ones, the first.
     let mut order: Vec<usize> = (0..ranking.scores.len()).collect();
     order.sort_by(|a, b| ranking.scores[*b].total_cmp(&ranking.scores[*a]));
     order.truncate(asked.top_n.unwrap_or(usize::MAX));
+    let document = |text| match asked.shape {
+        Shape::Voyage => Document::Plain(text),
+        _ => Document::Object { text },
+    };
     let lines: Vec<Line<'_>> = order
         .into_iter()
         .map(|index| {
@@ -143,18 +143,18 @@ fn render(
                 false => ranking.probability(index),
             };
             let text = documents.get(index).map(String::as_str);
-            let is_tei = shape == Shape::Tei;
+            let is_tei = asked.shape == Shape::Tei;
             Line {
                 index,
                 relevance_score: (!is_tei).then_some(score),
                 score: is_tei.then_some(score),
-                document: text.filter(|_| !is_tei).map(|text| Document { text }),
+                document: text.filter(|_| !is_tei).map(document),
                 text: text.filter(|_| is_tei),
             }
         })
         .collect();
     let (n, mut out) = (ranking.n_tokens, Vec::new());
-    let rest = match shape {
+    let rest = match asked.shape {
         Shape::Tei => {
             json::write(&mut out, &lines);
             return out;
@@ -165,6 +165,16 @@ fn render(
             "usage": {"prompt_tokens": n, "total_tokens": n},
             "meta": {"tokens": {"input_tokens": n, "output_tokens": 0}},
         }),
+        Shape::Voyage => {
+            let answer = VoyageAnswer {
+                object: "list",
+                data: lines,
+                model: &ranking.model,
+                usage: json!({"total_tokens": n}),
+            };
+            json::write(&mut out, &answer);
+            return out;
+        }
         Shape::Cohere => json!({
             "id": id,
             "meta": {
@@ -188,4 +198,13 @@ struct Answer<'a> {
     #[serde(flatten)]
     rest: Value,
     results: Vec<Line<'a>>,
+}
+
+/// The whole of an answer, as Voyage writes it.
+#[derive(Serialize)]
+struct VoyageAnswer<'a> {
+    object: &'static str,
+    data: Vec<Line<'a>>,
+    model: &'a str,
+    usage: Value,
 }

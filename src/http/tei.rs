@@ -106,7 +106,7 @@ async fn answer(
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
     let started = Instant::now();
-    let (request, ()) = exchange.parse(&parse::KNOWN, parser).await?;
+    let (request, ()) = exchange.parse(parse::MEMBERS, parser).await?;
     let n_characters: usize = request.inputs.iter().map(characters).sum();
     let answer = exchange.embed(request).await?;
     let registry = exchange.embedder().registry();

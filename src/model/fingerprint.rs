@@ -29,7 +29,7 @@ pub(crate) fn fingerprint(
     max_tokens: usize,
     depth: Depth,
 ) -> io::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 2");
+    let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 3");
     let facts = format!(
         "{} {:?} {:?} {:?} {pooling:?} {max_tokens}",
         env!("CARGO_PKG_VERSION"),

@@ -317,7 +317,7 @@ fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget
 /// # Errors
 /// [`TokenizerError`] names the file and what is wrong with it.
 pub(crate) fn tokenizer(plan: &Plan) -> Result<TextTokenizer, TokenizerError> {
-    TextTokenizer::load(&plan.folder.path, plan.max_tokens, plan.folder.lower_case)
+    TextTokenizer::load(&plan.folder.path, plan.max_tokens, &plan.folder.tokenizer)
 }
 
 /// A tokenizer of another model would give ids that the weights do not have.

@@ -2,6 +2,8 @@
 
 mod parts;
 mod pool;
+mod settings;
+mod slices;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -9,12 +11,11 @@ use std::{
     sync::Arc,
 };
 
-use embedgate_request::Side;
-use tokenizers::{
-    Encoding, NormalizerWrapper, Tokenizer, TruncationDirection,
-    normalizers::{Lowercase, Sequence},
-};
+use embedgate_core::{TokenizerSettings, impostor};
+use embedgate_request::{Side, Truncation};
+use tokenizers::{Encoding, Tokenizer, TruncationDirection};
 
+use self::slices::Slicing;
 pub(crate) use self::{
     parts::{Cutting, Parts},
     pool::{TOKENIZER, TokenizerPool},
@@ -78,6 +79,8 @@ impl Query {
 #[derive(Clone)]
 pub struct TextTokenizer {
     inner: Arc<Tokenizer>,
+    slicing: Slicing,
+    side: Side,
     max_tokens: usize,
     /// Special tokens that the post-processor puts around a text.
     n_added: usize,
@@ -94,15 +97,15 @@ pub struct TokenizerError {
 }
 
 impl TextTokenizer {
-    /// Loads `tokenizer.json` of a model folder. Truncation and padding that it may ask for are turned off: the cut is
-    /// the model's longest sequence, and sequences are not padded here.
+    /// Loads `tokenizer.json` of a model folder, and does what the folder says beside it. Truncation and padding that the file
+    /// may ask for are turned off: the cut is the model's longest sequence, and sequences are not padded here.
     ///
     /// # Errors
     /// [`TokenizerError`] names the file and what is wrong with it.
     pub fn load(
         folder: &Path,
         max_tokens: usize,
-        lower_case: bool,
+        settings: &TokenizerSettings,
     ) -> Result<Self, TokenizerError> {
         let path = folder.join("tokenizer.json");
         let error = |problem: String| TokenizerError {
@@ -114,13 +117,23 @@ impl TextTokenizer {
                 "is missing: expected the tokenizer in the format of the tokenizers library".into(),
             ));
         }
-        let load = || -> Result<(Tokenizer, usize, usize), String> {
+        if let Some(problem) = impostor(&path) {
+            return Err(error(problem.into()));
+        }
+        let load = || -> Result<(Tokenizer, Side, usize, usize), String> {
             let mut inner = Tokenizer::from_file(&path).map_err(|e| e.to_string())?;
+            let cuts_left = || {
+                inner
+                    .get_truncation()
+                    .map(|t| t.direction == TruncationDirection::Left)
+            };
+            let side = match settings.cut_left.or_else(cuts_left) {
+                Some(true) => Side::Left,
+                Some(false) | None => Side::Right,
+            };
             inner.with_padding(None);
             inner.with_truncation(None).map_err(|e| e.to_string())?;
-            if lower_case {
-                put_in_lower_case(&mut inner)?;
-            }
+            settings::apply(&mut inner, settings)?;
             let n_added = inner
                 .encode_fast("", true)
                 .map_err(|e| e.to_string())?
@@ -129,9 +142,9 @@ impl TextTokenizer {
                 .encode_fast(("", ""), true)
                 .map_err(|e| e.to_string())?
                 .len();
-            Ok((inner, n_added, n_pair))
+            Ok((inner, side, n_added, n_pair))
         };
-        let (inner, n_added, n_added_to_pair) =
+        let (inner, side, n_added, n_added_to_pair) =
             unpanicked(load).and_then(|loaded| loaded).map_err(error)?;
         if n_added >= max_tokens {
             let problem = format!(
@@ -145,11 +158,19 @@ impl TextTokenizer {
             ));
         }
         Ok(Self {
+            slicing: Slicing::of(&inner),
             inner: Arc::new(inner),
+            side,
             max_tokens,
             n_added,
             n_added_to_pair,
         })
+    }
+
+    /// The side that a text loses where a request says nothing of it.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// Token ids of one text, with special tokens, cut so that these stay.
@@ -157,19 +178,25 @@ impl TextTokenizer {
     /// # Errors
     /// The tokenizer's own sentence.
     pub fn encode(&self, text: &str) -> Result<Tokenized, String> {
-        self.encode_unless(text, Side::Right, || false)
+        let truncation = Truncation::Cut {
+            side: Side::Right,
+            most: None,
+        };
+        self.encode_unless(text, truncation, || false)
     }
 
-    /// The same, cut on one side, and given up between two slices of a long text once `given_up` says so.
+    /// The same, cut as asked, and given up between two slices of a long text once `given_up` says so.
     fn encode_unless(
         &self,
         text: &str,
-        side: Side,
+        truncation: Truncation,
         given_up: impl Fn() -> bool,
     ) -> Result<Tokenized, String> {
         unpanicked(|| {
-            let room = self.max_tokens - self.n_added;
-            let (encoding, n) = self.bare(text, room, side, given_up)?;
+            // Special tokens stay.
+            let most = truncation.most_tokens(self.max_tokens);
+            let room = most.saturating_sub(self.n_added);
+            let (encoding, n) = self.bare(text, room, truncation.side(), given_up)?;
             let encoding = self
                 .inner
                 .post_process(encoding, None, true)
@@ -249,7 +276,7 @@ impl TextTokenizer {
                 .encode_fast(slice, false)
                 .map_err(|e| e.to_string())
         };
-        let (head, mut rest) = split_slice(text, self.slice_bytes());
+        let (head, mut rest) = self.slicing.split(text, self.slice_bytes());
         let mut encoding = encode(head)?;
         let mut n_tokens = encoding.len();
         // What cannot stay is only counted: a token takes over 100 bytes while it is made.
@@ -257,7 +284,7 @@ impl TextTokenizer {
             if given_up() {
                 return Err("the caller left".into());
             }
-            let (slice, after) = split_slice(rest, self.slice_bytes());
+            let (slice, after) = self.slicing.split(rest, self.slice_bytes());
             let more = encode(slice)?;
             n_tokens += more.len();
             match side {
@@ -345,19 +372,6 @@ impl TextTokenizer {
     }
 }
 
-/// Splits off the first slice, in front of white space where there is some, which is where tokens end.
-fn split_slice(text: &str, bytes: usize) -> (&str, &str) {
-    if text.len() <= bytes {
-        return (text, "");
-    }
-    let end = text.floor_char_boundary(bytes);
-    let at = text[..end]
-        .rfind(char::is_whitespace)
-        .filter(|at| *at > 0)
-        .unwrap_or(end);
-    text.split_at(at)
-}
-
 /// Cuts an encoding to so many tokens, and forgets the rest.
 fn cut(encoding: &mut Encoding, room: usize, side: Side) {
     if encoding.len() > room {
@@ -370,16 +384,6 @@ fn cut(encoding: &mut Encoding, room: usize, side: Side) {
     }
 }
 
-/// What `do_lower_case` of sentence-transformers does.
-fn put_in_lower_case(tokenizer: &mut Tokenizer) -> Result<(), String> {
-    let mut steps = vec![NormalizerWrapper::from(Lowercase)];
-    steps.extend(tokenizer.get_normalizer().cloned());
-    tokenizer
-        .with_normalizer(Some(Sequence::new(steps)))
-        .map_err(|e| e.to_string())?;
-    Ok(())
-}
-
 /// The library panics on some damaged files and on texts that meet them.
 fn unpanicked<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f))
@@ -388,11 +392,17 @@ fn unpanicked<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn cut(side: Side) -> Truncation {
+        Truncation::Cut { side, most: None }
+    }
 
     fn tiny(max_tokens: usize) -> TextTokenizer {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bge-m3");
-        TextTokenizer::load(&folder, max_tokens, false).unwrap()
+        TextTokenizer::load(&folder, max_tokens, &TokenizerSettings::default()).unwrap()
     }
 
     #[test]
@@ -407,7 +417,7 @@ mod tests {
             assert_eq!(sliced.ids[..511], whole.get_ids()[..511]);
             assert_eq!(sliced.ids[511], 2, "the end token stays");
             let end = tokenizer
-                .encode_unless(&text, Side::Left, || false)
+                .encode_unless(&text, cut(Side::Left), || false)
                 .unwrap();
             assert_eq!((end.n_tokens_full, end.ids.len()), (whole.len(), 512));
             assert_eq!(end.ids[0], 0, "the begin token stays");
@@ -415,24 +425,84 @@ mod tests {
         }
     }
 
-    #[test]
-    fn slices_lose_nothing_and_respect_characters() {
-        for text in [
-            "ab cd ef",
-            "no-white-space-at-all",
-            "漢字漢字漢字",
-            " a",
-            "",
-        ] {
-            let (mut rest, mut together) = (text, String::new());
-            while !rest.is_empty() {
-                let (slice, after) = split_slice(rest, 4);
-                assert!(!slice.is_empty());
-                together.push_str(slice);
-                rest = after;
-            }
-            assert_eq!(together, text);
+    /// The BERT tokenizer of the fixtures, with what a test says in `tokenizer_config.json`.
+    fn bert(config: &serde_json::Value) -> Result<TextTokenizer, String> {
+        let fixture =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bert-reranker");
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["config.json", "tokenizer.json"] {
+            std::fs::copy(fixture.join(name), folder.path().join(name)).unwrap();
         }
+        std::fs::write(
+            folder.path().join("tokenizer_config.json"),
+            config.to_string(),
+        )
+        .unwrap();
+        // The fixture is a cross-encoder, which does not matter here.
+        let opened = embedgate_core::ModelFolder::open(folder.path()).map_err(|e| e.to_string())?;
+        TextTokenizer::load(folder.path(), 128, &opened.tokenizer).map_err(|e| e.to_string())
+    }
+
+    /// Source: `AutoTokenizer` of transformers 5.24 on the same files.
+    #[test]
+    fn what_tokenizer_config_says_is_obeyed_as_the_reference_does() {
+        let text = "H\u{e9}llo World \u{6f22}\u{5b57} ab";
+        let added = json!({"7": {"content": "ab", "lstrip": false, "rstrip": false, "normalized": false,
+            "single_word": false, "special": false}});
+        let unknown = "[UNK]";
+        let chinese = "\u{5b57}";
+        for (config, expected) in [
+            (
+                json!({}),
+                vec!["hello", "world", unknown, chinese, "a", "##b"],
+            ),
+            (
+                json!({"do_lower_case": false}),
+                vec![unknown, unknown, unknown, chinese, "a", "##b"],
+            ),
+            (
+                json!({"do_lower_case": false, "tokenizer_class": "ElectraTokenizerFast"}),
+                vec![unknown, unknown, unknown, chinese, "a", "##b"],
+            ),
+            (
+                json!({"do_lower_case": false, "tokenizer_class": "PreTrainedTokenizerFast"}),
+                vec!["hello", "world", unknown, chinese, "a", "##b"],
+            ),
+            (
+                json!({"strip_accents": false}),
+                vec![unknown, "world", unknown, chinese, "a", "##b"],
+            ),
+            (
+                json!({"tokenize_chinese_chars": false}),
+                vec!["hello", "world", unknown, "a", "##b"],
+            ),
+        ] {
+            let tokenizer = bert(&config).unwrap();
+            let tokens = tokenizer.tokens(text, false).unwrap();
+            let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
+            assert_eq!(names, expected, "{config}");
+        }
+        let error = bert(&json!({"added_tokens_decoder": added})).err().unwrap();
+        assert!(
+            error.contains("\"ab\"") && error.contains("as 7"),
+            "{error}"
+        );
+        let error = bert(&json!({"cls_token": "[MASK]"})).err().unwrap();
+        assert!(error.contains("cls_token = \"[MASK]\""), "{error}");
+        let side = |config| bert(&config).unwrap().side();
+        assert_eq!(side(json!({"truncation_side": "left"})), Side::Left);
+        assert_eq!(side(json!({})), Side::Right);
+    }
+
+    #[test]
+    fn a_word_as_long_as_a_book_is_one_unknown_token() {
+        let tokenizer = bert(&json!({})).unwrap();
+        for n in [70_000, 1_000_000, 3_000_000] {
+            let tokens = tokenizer.encode(&"a".repeat(n)).unwrap();
+            assert_eq!((tokens.ids.len(), tokens.n_tokens_full), (3, 3), "{n}");
+        }
+        let chinese = "\u{5b57}".repeat(300_000);
+        assert_eq!(tokenizer.encode(&chinese).unwrap().n_tokens_full, 300_002);
     }
 
     #[test]
@@ -440,7 +510,7 @@ mod tests {
         let text = "word ".repeat(200 << 10);
         assert!(
             tiny(512)
-                .encode_unless(&text, Side::Right, || true)
+                .encode_unless(&text, cut(Side::Right), || true)
                 .is_err()
         );
     }

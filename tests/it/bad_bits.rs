@@ -117,7 +117,7 @@ fn hostile_safetensors_headers_are_refused_without_asking_for_memory() {
         ))
     };
     let cases = [
-        (vec![], "shorter than"),
+        (vec![], "is empty"),
         (vec![1, 2, 3], "shorter than"),
         (u64::MAX.to_le_bytes().to_vec(), "does not fit"),
         ((1_u64 << 40).to_le_bytes().to_vec(), "does not fit"),

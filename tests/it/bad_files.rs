@@ -168,6 +168,68 @@ fn settings_that_do_not_fit_the_weights_are_named() {
 }
 
 #[test]
+fn a_folder_that_says_more_than_is_obeyed_and_files_that_are_others_are_refused_by_name() {
+    type Change = fn(&ModelCopy);
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 2271064456\n";
+    let changes: [(Change, &str); 3] = [
+        (
+            |model| fs::remove_dir_all(model.path("1_Pooling")).unwrap(),
+            "1_Pooling/config.json is not there",
+        ),
+        (
+            |model| {
+                let path = model.path("modules.json");
+                let text = fs::read_to_string(&path).unwrap();
+                let kind = "sentence_transformers.models.Transformer";
+                fs::write(&path, text.replace(kind, "custom_st.Transformer")).unwrap();
+            },
+            "module \"custom_st.Transformer\" is not supported",
+        ),
+        (
+            |model| {
+                let path = model.path("config.json");
+                let text = fs::read_to_string(&path).unwrap();
+                let more = "{\"quantization_config\": {\"bits\": 4},";
+                fs::write(&path, text.replacen('{', more, 1)).unwrap();
+            },
+            "quantization_config is set",
+        ),
+    ];
+    let files = [
+        ("adapter_config.json", "{\"peft_type\": \"LORA\"}"),
+        ("adapter_model.safetensors", "x"),
+        ("model.safetensors", pointer),
+        ("pytorch_model.bin", pointer),
+        ("tokenizer.json", pointer),
+        (
+            "config.json",
+            "<!DOCTYPE html><html><body>Sign in</body></html>",
+        ),
+    ];
+    let refused = |model: &ModelCopy, expected: &[&str]| {
+        let (code, said) = model.load("candle");
+        assert_eq!(code, Some(1), "{expected:?}: {said}");
+        let has_all = expected.iter().all(|part| said.contains(part));
+        assert!(has_all && !said.contains("panic"), "{expected:?}: {said}");
+    };
+    for (change, expected) in changes {
+        let model = ModelCopy::new();
+        change(&model);
+        refused(&model, &[expected]);
+    }
+    for (name, text) in files {
+        let model = ModelCopy::new();
+        fs::write(model.path(name), text).unwrap();
+        let what = match text.get(..4) {
+            Some("vers") => "git lfs pull",
+            Some("<!DO") => "a page of HTML",
+            _ => "an adapter",
+        };
+        refused(&model, &[name, what]);
+    }
+}
+
+#[test]
 fn a_server_whose_models_all_fail_exits_and_says_why() {
     let model = ModelCopy::new();
     truncate(&model.path("pytorch_model.bin"), 1000);

@@ -23,6 +23,7 @@ mod guests;
 mod invariants;
 mod jina;
 mod life;
+mod members;
 mod memory;
 mod metrics;
 mod ollama;

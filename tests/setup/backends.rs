@@ -12,7 +12,7 @@ use embedgate_test_support::root;
 use crate::support::{converted_in, onednn};
 
 pub(crate) fn tokenizer(folder: &ModelFolder) -> TextTokenizer {
-    TextTokenizer::load(&folder.path, folder.max_sequence_tokens, folder.lower_case).unwrap()
+    TextTokenizer::load(&folder.path, folder.max_sequence_tokens, &folder.tokenizer).unwrap()
 }
 
 pub(crate) fn candle(path: &Path) -> (Box<dyn Backend>, ModelFolder) {

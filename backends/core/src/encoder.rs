@@ -130,6 +130,9 @@ struct RawConfig {
     position_embedding_type: Option<String>,
     #[serde(default)]
     is_decoder: bool,
+    quantization_config: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    pruned_heads: std::collections::BTreeMap<String, serde::de::IgnoredAny>,
 }
 
 impl RawConfig {
@@ -146,6 +149,16 @@ impl RawConfig {
         }
         if self.is_decoder {
             return Err("is_decoder is true, supported are encoders".into());
+        }
+        if self.quantization_config.is_some() {
+            return Err(
+                "quantization_config is set, supported are weights in f32, f16 and bf16: save the model without it, and set \
+                 backend.precision"
+                    .into(),
+            );
+        }
+        if !self.pruned_heads.is_empty() {
+            return Err("pruned_heads is set, supported are models with all their heads".into());
         }
         let config = EncoderConfig {
             architecture,

@@ -5,6 +5,7 @@
 mod classifier;
 mod modules;
 mod texts;
+mod tokenizer;
 
 use std::{
     collections::BTreeMap,
@@ -14,9 +15,9 @@ use std::{
 
 use thiserror::Error;
 
-use self::{modules::Modules, texts::PromptsFile};
-
-use crate::{EncoderConfig, Pooling};
+pub use self::tokenizer::{AddedToken, TokenizerScheme, TokenizerSettings};
+use self::{modules::Modules, texts::PromptsFile, tokenizer::TokenizerConfigFile};
+use crate::{EncoderConfig, Pooling, impostor};
 
 /// What the files of a model folder say.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +36,8 @@ pub struct ModelFolder {
     pub prompt_is_pooled: bool,
     /// Longest sequence in tokens, special tokens included: the least of what the files say.
     pub max_sequence_tokens: usize,
-    /// Whether texts are put in lower case before the tokenizer sees them.
-    pub lower_case: bool,
+    /// What the folder says of its tokenizer beside `tokenizer.json`.
+    pub tokenizer: TokenizerSettings,
     /// Whether the heads of bge-m3 lie in the folder.
     pub has_m3_heads: bool,
     /// Whether the model is a sequence classifier of one label: it scores pairs of texts and gives no embeddings.
@@ -81,30 +82,34 @@ impl ModelFolder {
         if !path.is_dir() {
             return Err(FolderError::NotAFolder(path.to_owned()));
         }
+        refuse_adapters(path)?;
         let config = path.join("config.json");
-        let encoder =
-            EncoderConfig::from_json(&read(&config)?).map_err(|problem| FolderError::Invalid {
-                path: config,
-                problem,
-            })?;
+        let text = read(&config)?;
+        let encoder = EncoderConfig::from_json(&text).map_err(|problem| FolderError::Invalid {
+            path: config.clone(),
+            problem,
+        })?;
+        let ModelType { model_type } = read_json(&config)?.unwrap_or_default();
         let modules = Modules::read(path)?;
         let is_cross_encoder = classifier::is_cross_encoder(path, &modules)?;
         let (sentence_path, sentence) = texts::sentence_file(path)?;
         let prompts: PromptsFile =
             read_json(&path.join("config_sentence_transformers.json"))?.unwrap_or_default();
+        let tokenizer = TokenizerConfigFile::read(path)?;
+        let max_sequence_tokens = texts::max_sequence_tokens(
+            sentence_path,
+            &sentence,
+            tokenizer.model_max_length,
+            &encoder,
+        )?;
         Ok(Self {
             path: path.to_owned(),
             pooling: modules.pooling,
             normalize: modules.normalize,
             is_stated: modules.stated,
             prompt_is_pooled: !modules.without_prompt,
-            max_sequence_tokens: texts::max_sequence_tokens(
-                path,
-                sentence_path,
-                &sentence,
-                &encoder,
-            )?,
-            lower_case: sentence.do_lower_case,
+            max_sequence_tokens,
+            tokenizer: tokenizer.settings(path, &model_type, sentence.do_lower_case)?,
             has_m3_heads: ["sparse_linear.pt", "colbert_linear.pt"]
                 .iter()
                 .any(|name| path.join(name).exists()),
@@ -116,7 +121,37 @@ impl ModelFolder {
     }
 }
 
+#[derive(Default, serde::Deserialize)]
+struct ModelType {
+    model_type: String,
+}
+
+/// Weights of an adapter change those of the model; they are not applied here.
+fn refuse_adapters(folder: &Path) -> Result<(), FolderError> {
+    let names = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "adapter_model.bin",
+    ];
+    let paths = names.map(|name| folder.join(name));
+    match paths.into_iter().find(|path| path.exists()) {
+        None => Ok(()),
+        Some(path) => Err(FolderError::Invalid {
+            path,
+            problem: "the model has an adapter (PEFT, LoRA), which is not applied: merge it into the weights, such as with \
+                      merge_and_unload of peft, and remove the adapter's files"
+                .into(),
+        }),
+    }
+}
+
 fn read(path: &Path) -> Result<String, FolderError> {
+    if let Some(problem) = impostor(path) {
+        return Err(FolderError::Invalid {
+            path: path.to_owned(),
+            problem: problem.into(),
+        });
+    }
     std::fs::read_to_string(path).map_err(|source| FolderError::Unreadable {
         path: path.to_owned(),
         source,

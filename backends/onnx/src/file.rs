@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use embedgate_core::{BackendError, ModelFolder, Precision, library::Candidates};
+use embedgate_core::{BackendError, ModelFolder, Precision, impostor, library::Candidates};
 
 use crate::{
     convert::{ConvertError, Files},
@@ -57,6 +57,9 @@ pub(crate) fn model_file(
 /// Checks what a file refers to, and that a model written here is configured as what it is, for that is what users are told.
 /// Returns the files that it refers to.
 pub(crate) fn check_file(file: &Path, configured: Precision) -> Result<Vec<PathBuf>, BackendError> {
+    if let Some(problem) = impostor(file) {
+        return Err(BackendError::Load(format!("{}: {problem}", file.display())));
+    }
     let checked = external::check(file).map_err(BackendError::Load)?;
     match checked.precision {
         Some(stated) if stated != configured.to_string() => Err(BackendError::Load(format!(

@@ -10,6 +10,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use embedgate_core::impostor;
 use zip::ZipArchive;
 
 use crate::{
@@ -34,6 +35,9 @@ pub(super) struct PthFile {
 impl PthFile {
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let damaged = |problem: String| WeightsError::damaged(path, problem);
+        if let Some(problem) = impostor(path) {
+            return Err(damaged(problem.into()));
+        }
         let metadata = std::fs::metadata(path).map_err(|e| damaged(e.to_string()))?;
         let file = File::open(path).map_err(|e| damaged(e.to_string()))?;
         let mut archive =

@@ -10,6 +10,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use embedgate_core::impostor;
 use serde::Deserialize;
 
 use crate::{WeightsError, dtype::Dtype, numbers::Numbers};
@@ -38,6 +39,9 @@ pub(super) struct SafetensorsFile {
 impl SafetensorsFile {
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let damaged = |problem: String| WeightsError::damaged(path, problem);
+        if let Some(problem) = impostor(path) {
+            return Err(damaged(problem.into()));
+        }
         let mut file = File::open(path).map_err(|e| damaged(e.to_string()))?;
         let file_length = file.metadata().map_err(|e| damaged(e.to_string()))?.len();
         let mut length = [0; 8];

@@ -90,6 +90,7 @@ struct Inner {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Seconds<RouteLabels>,
     refused: Family<ReasonLabels, Counter>,
+    ignored_members: Counter,
     inputs: Family<ResultLabels, Counter>,
     tokens: Family<ModelLabels, Counter>,
     queue_inputs: Family<LaneLabels, Gauge>,
@@ -137,6 +138,11 @@ impl Metrics {
                 "embedgate_refused_requests",
                 "Requests that got an error, by its code",
                 Family::default(),
+            ),
+            ignored_members: all.add(
+                "embedgate_ignored_members",
+                "Members of requests' bodies that mean nothing to any server, and were ignored",
+                Counter::default(),
             ),
             inputs: all.add(
                 "embedgate_inputs",
@@ -299,6 +305,11 @@ impl Metrics {
     }
 
     /// Counts a request that got an error.
+    pub fn ignored_members(&self, n: usize) {
+        self.0.ignored_members.inc_by(n as u64);
+    }
+
+    /// Counts a request that got an error, by its code.
     pub fn refused(&self, reason: &'static str) {
         let labels = ReasonLabels { reason };
         self.0.refused.get_or_create(&labels).inc();
@@ -458,6 +469,7 @@ mod tests {
         embedgate_requests counter
         embedgate_request_duration_seconds histogram
         embedgate_refused_requests counter
+        embedgate_ignored_members counter
         embedgate_inputs counter
         embedgate_tokens counter
         embedgate_queue_inputs gauge

@@ -32,7 +32,9 @@ pub struct EmbedRequest {
     /// Whether an over-long input is cut or refused; none means as the model's config says.
     pub truncate: Option<bool>,
     /// Where it is cut.
-    pub side: Side,
+    pub side: Option<Side>,
+    /// Cut inputs to so many tokens, special tokens included.
+    pub max_tokens: Option<usize>,
 }
 
 impl EmbedRequest {
@@ -52,7 +54,8 @@ impl EmbedRequest {
             dimensions: None,
             normalize: None,
             truncate: None,
-            side: Side::Right,
+            side: None,
+            max_tokens: None,
         }
     }
 }

@@ -17,8 +17,13 @@ pub enum Side {
 pub enum Truncation {
     /// It is refused.
     Refuse,
-    /// Tokens are cut off on one side.
-    Cut(Side),
+    /// Tokens are cut off.
+    Cut {
+        /// On this side.
+        side: Side,
+        /// Until there are so many, special tokens included; none: as many as the model takes.
+        most: Option<usize>,
+    },
 }
 
 impl Truncation {
@@ -27,7 +32,16 @@ impl Truncation {
     pub fn side(self) -> Side {
         match self {
             Self::Refuse => Side::Right,
-            Self::Cut(side) => side,
+            Self::Cut { side, .. } => side,
+        }
+    }
+
+    /// The most tokens that an input keeps, where the model takes so many.
+    #[must_use]
+    pub fn most_tokens(self, of_model: usize) -> usize {
+        match self {
+            Self::Refuse => of_model,
+            Self::Cut { most, .. } => most.map_or(of_model, |most| most.min(of_model)),
         }
     }
 }

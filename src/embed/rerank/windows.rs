@@ -82,7 +82,7 @@ impl Passages {
         let while_cutting = take(bytes * (WINDOW_BYTES_PER_BYTE + PLACE_BYTES_PER_BYTE))?;
         let cutting = Cutting {
             max_tokens: length.max_tokens,
-            side: task.request.side,
+            side: task.request.side.unwrap_or(model.side()),
             room: length.in_windows(model).then_some(room),
         };
         let cut = documents

@@ -9,10 +9,11 @@ use super::super::{
     dense::{DenseForm, FORMS},
     input::Inputs,
     json::{count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
+    members::{Members, OF_EMBEDDINGS},
 };
 
 /// The members that mean something, as in [`Fields`].
-pub(in crate::http) const KNOWN: [&str; 17] = [
+pub(in crate::http) const KNOWN: [&str; 21] = [
     "model",
     "input",
     "encoding_format",
@@ -20,7 +21,11 @@ pub(in crate::http) const KNOWN: [&str; 17] = [
     "dimensions",
     "output_dimension",
     "truncate",
+    "truncation",
+    "truncation_side",
+    "truncate_prompt_tokens",
     "normalized",
+    "normalize",
     "prompt_name",
     "input_type",
     "task",
@@ -32,7 +37,12 @@ pub(in crate::http) const KNOWN: [&str; 17] = [
     "late_chunking",
 ];
 
-/// The fields that mean something here; all others are ignored. Each stays text until its own type is asked of it, so
+pub(in crate::http) const MEMBERS: Members = Members {
+    known: &KNOWN,
+    foreign: OF_EMBEDDINGS,
+};
+
+/// The fields that mean something here. Each stays text until its own type is asked of it, so
 /// that an error can say which field is wrong.
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -46,8 +56,15 @@ struct Fields<'a> {
     /// Voyage's name of it, and infinity's.
     output_dimension: Option<&'a RawValue>,
     truncate: Option<&'a RawValue>,
+    /// Voyage's name of it.
+    truncation: Option<&'a RawValue>,
+    /// vLLM's.
+    truncation_side: Option<&'a RawValue>,
+    truncate_prompt_tokens: Option<&'a RawValue>,
     /// Jina's.
     normalized: Option<&'a RawValue>,
+    /// vLLM's name of it.
+    normalize: Option<&'a RawValue>,
     prompt_name: Option<&'a RawValue>,
     input_type: Option<&'a RawValue>,
     /// Jina's name of it.
@@ -111,7 +128,10 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
     let dimensions = dimensions.or(count("output_dimension", fields.output_dimension)?);
     let form = form(&fields)?;
     let boolean = "true or false";
-    let cut = truncate(fields.truncate)?;
+    let cut = truncate("truncate", fields.truncate)?.or(truncate("truncation", fields.truncation)?);
+    let sides = [("left", Side::Left), ("right", Side::Right)];
+    let side = one_of("truncation_side", fields.truncation_side, &sides)?;
+    let normalize = typed("normalized", fields.normalized, boolean)?;
     let said = perhaps(fields.input_type).or_else(|| perhaps(fields.task));
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
@@ -122,9 +142,10 @@ pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, 
         user: perhaps(fields.user),
         token_ids: TokenIds::Cl100k,
         dimensions,
-        normalize: typed("normalized", fields.normalized, boolean)?,
-        truncate: cut.map(|side| side.is_some()),
-        side: cut.flatten().unwrap_or(Side::Right),
+        normalize: normalize.or(typed("normalize", fields.normalize, boolean)?),
+        truncate: cut.map(Cut::is_done),
+        side: cut.and_then(Cut::side).or(side),
+        max_tokens: truncate_prompt_tokens(fields.truncate_prompt_tokens)?,
         ..EmbedRequest::new(inputs(Inputs::alike("input", max_inputs), fields.input)?)
     };
     Ok((request, form))
@@ -162,15 +183,47 @@ fn form(fields: &Fields<'_>) -> Result<Form, Error> {
     })
 }
 
+/// Whether an over-long input is cut, and where.
+#[derive(Clone, Copy)]
+enum Cut {
+    Never,
+    /// On the side that the model's folder says.
+    Somewhere,
+    At(Side),
+}
+
+impl Cut {
+    fn is_done(self) -> bool {
+        !matches!(self, Self::Never)
+    }
+
+    fn side(self) -> Option<Side> {
+        match self {
+            Self::At(side) => Some(side),
+            Self::Never | Self::Somewhere => None,
+        }
+    }
+}
+
 /// Whether an over-long input is cut, and where: as here, or in the words of Cohere and NVIDIA.
-fn truncate(raw: Option<&RawValue>) -> Result<Option<Option<Side>>, Error> {
+fn truncate(name: &'static str, raw: Option<&RawValue>) -> Result<Option<Cut>, Error> {
     let expected = "true or false, or one of \"NONE\", \"START\" and \"END\"";
     match raw.map(RawValue::get) {
         None | Some("null") => Ok(None),
-        Some("true" | "\"END\"") => Ok(Some(Some(Side::Right))),
-        Some("\"START\"") => Ok(Some(Some(Side::Left))),
-        Some("false" | "\"NONE\"") => Ok(Some(None)),
-        Some(other) => Err(wrong("truncate", expected, other)),
+        Some("true") => Ok(Some(Cut::Somewhere)),
+        Some("\"END\"") => Ok(Some(Cut::At(Side::Right))),
+        Some("\"START\"") => Ok(Some(Cut::At(Side::Left))),
+        Some("false" | "\"NONE\"") => Ok(Some(Cut::Never)),
+        Some(other) => Err(wrong(name, expected, other)),
+    }
+}
+
+/// The most tokens of an input; -1 is as many as the model takes.
+fn truncate_prompt_tokens(raw: Option<&RawValue>) -> Result<Option<usize>, Error> {
+    let name = "truncate_prompt_tokens";
+    match raw.map(RawValue::get) {
+        Some("-1") => Ok(None),
+        _ => count(name, raw),
     }
 }
 

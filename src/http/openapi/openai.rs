@@ -35,8 +35,17 @@ pub(super) struct EmbeddingsRequest {
     output_dimension: Option<u64>,
     /// Whether, and on which side, over-long inputs are cut. Else they are refused.
     truncate: Option<Truncate>,
+    /// Voyage's name of truncate.
+    truncation: Option<Truncate>,
+    /// The side on which over-long inputs are cut; the model's own where nothing is said.
+    truncation_side: Option<TruncationSide>,
+    /// Cuts inputs to so many tokens; special tokens stay. -1: to as many as the model takes.
+    #[schema(minimum = -1)]
+    truncate_prompt_tokens: Option<i64>,
     /// false: vectors as they come from the model.
     normalized: Option<bool>,
+    /// vLLM's name of normalized.
+    normalize: Option<bool>,
     /// A prompt of the model, by its name.
     prompt_name: Option<String>,
     /// What inputs are for: query or document, in the words of several vendors; other values say nothing.
@@ -56,6 +65,14 @@ pub(super) struct EmbeddingsRequest {
     colbert_format: Option<ColbertFormat>,
     /// Not supported: false at most.
     late_chunking: Option<bool>,
+}
+
+/// As vLLM names the sides of a text.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum TruncationSide {
+    Left,
+    Right,
 }
 
 /// One text, several, or tokens of them: a list of ids is one input.

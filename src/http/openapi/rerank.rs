@@ -17,7 +17,10 @@ const MODELS: &str = "By a cross-encoder, or by an embedding model's own vectors
                       Without `model`, the only cross-encoder or else the default model.";
 
 pub(in crate::http) fn jina() -> Operation {
-    Operation::post::<RerankRequest, RerankResponse>("Rank documents for a query, as Jina", MODELS)
+    Operation::post::<RerankRequest, JinaOrVoyageResponse>(
+        "Rank documents for a query, as Jina",
+        MODELS,
+    )
 }
 
 pub(in crate::http) fn cohere() -> Operation {
@@ -43,12 +46,17 @@ pub(super) struct RerankRequest {
     /// So many of the best; all where nothing is said.
     #[schema(minimum = 0)]
     top_n: Option<u64>,
+    /// Voyage's name of top_n. With it, or with truncation, the answer is as Voyage writes it.
+    #[schema(minimum = 0)]
+    top_k: Option<u64>,
     /// Whether the answer holds the documents.
     return_documents: Option<Flag>,
     /// Scores as the model gives them.
     raw_scores: Option<Flag>,
     /// false: over-long documents are refused.
     truncate: Option<Flag>,
+    /// Voyage's name of truncate.
+    truncation: Option<Flag>,
     truncation_direction: Option<Direction>,
     /// Only so many tokens of each document count; all where nothing is said.
     #[schema(minimum = 0)]
@@ -96,6 +104,35 @@ struct RerankResponse {
     results: Vec<RerankResult>,
     usage: RerankUsage,
     meta: serde_json::Value,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum JinaOrVoyageResponse {
+    Jina(RerankResponse),
+    Voyage(VoyageRerankResponse),
+}
+
+#[derive(ToSchema)]
+struct VoyageRerankResponse {
+    object: String,
+    data: Vec<VoyageRerankResult>,
+    model: String,
+    usage: VoyageUsage,
+}
+
+#[derive(ToSchema)]
+struct VoyageRerankResult {
+    /// The document's place in the request.
+    index: u64,
+    relevance_score: f32,
+    #[schema(nullable = false)]
+    document: Option<String>,
+}
+
+#[derive(ToSchema)]
+struct VoyageUsage {
+    total_tokens: u64,
 }
 
 #[derive(ToSchema)]
@@ -154,6 +191,7 @@ struct TeiRerankRequest {
 #[serde(untagged)]
 enum EitherResponse {
     Jina(RerankResponse),
+    Voyage(VoyageRerankResponse),
     Tei(Vec<TeiRank>),
 }
 

@@ -4,24 +4,34 @@ use embedgate_request::{EmbedRequest, Error, Input, LongDocuments, TokenIds};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::{count, object, one_of, texts, truncation_direction, typed, wrong};
+use super::super::{
+    json::{count, object, one_of, texts, truncation_direction, typed, wrong},
+    members::{Members, OF_RERANK},
+};
 use crate::embed::Length;
 
 /// The members that mean something.
-pub(in crate::http) const KNOWN: [&str; 12] = [
+pub(in crate::http) const KNOWN: [&str; 14] = [
     "model",
     "query",
     "documents",
     "texts",
     "top_n",
+    "top_k",
     "return_documents",
     "return_text",
     "raw_scores",
     "truncate",
+    "truncation",
     "truncation_direction",
     "max_tokens_per_doc",
     "long_documents",
 ];
+
+pub(in crate::http) const MEMBERS: Members = Members {
+    known: &KNOWN,
+    foreign: OF_RERANK,
+};
 
 const LONG_DOCUMENTS: [(&str, LongDocuments); 2] = [
     ("truncate", LongDocuments::Truncate),
@@ -32,6 +42,8 @@ const LONG_DOCUMENTS: [(&str, LongDocuments); 2] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Jina,
+    /// As Jina, but that the answer has other names; known by members that are Voyage's alone.
+    Voyage,
     Cohere,
     Tei,
 }
@@ -39,6 +51,8 @@ pub(super) enum Shape {
 /// What is asked for, beside the scores.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
+    /// Whose answer is expected.
+    pub(super) shape: Shape,
     /// So many of the best; none means all.
     pub(super) top_n: Option<usize>,
     /// Whether the answer holds the documents.
@@ -57,10 +71,14 @@ struct Fields<'a> {
     documents: Option<&'a RawValue>,
     texts: Option<&'a RawValue>,
     top_n: Option<&'a RawValue>,
+    /// Voyage's name of it.
+    top_k: Option<&'a RawValue>,
     return_documents: Option<&'a RawValue>,
     return_text: Option<&'a RawValue>,
     raw_scores: Option<&'a RawValue>,
     truncate: Option<&'a RawValue>,
+    /// Voyage's name of it.
+    truncation: Option<&'a RawValue>,
     truncation_direction: Option<&'a RawValue>,
     max_tokens_per_doc: Option<&'a RawValue>,
     long_documents: Option<&'a RawValue>,
@@ -104,7 +122,7 @@ pub(super) fn request(
     let fields: Fields<'_> = object(bytes, "query and documents")?;
     let (name, given, with_documents) = match shape {
         Shape::Tei => ("texts", fields.texts, ("return_text", fields.return_text)),
-        Shape::Jina | Shape::Cohere => (
+        Shape::Jina | Shape::Voyage | Shape::Cohere => (
             "documents",
             fields.documents,
             ("return_documents", fields.return_documents),
@@ -119,12 +137,17 @@ pub(super) fn request(
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
         token_ids: TokenIds::Reject,
-        truncate: flag("truncate", fields.truncate)?,
+        truncate: flag("truncate", fields.truncate)?.or(flag("truncation", fields.truncation)?),
         side: truncation_direction(fields.truncation_direction)?,
         ..EmbedRequest::new(inputs.collect())
     };
+    let is_voyages = fields.top_k.is_some() || fields.truncation.is_some();
     let asked = Asked {
-        top_n: count("top_n", fields.top_n)?,
+        shape: match shape {
+            Shape::Jina if is_voyages => Shape::Voyage,
+            shape => shape,
+        },
+        top_n: count("top_n", fields.top_n)?.or(count("top_k", fields.top_k)?),
         with_documents: flag(with_documents.0, with_documents.1)?.unwrap_or(false),
         raw_scores: flag("raw_scores", fields.raw_scores)?.unwrap_or(false),
         length: Length {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::super::{
     input::{Inputs, Mix},
     json::{count, inputs, object, texts, truncation_direction, typed, wrong},
+    members::Members,
 };
 
 /// The members that mean something.
@@ -21,6 +22,11 @@ pub(in crate::http) const KNOWN: [&str; 8] = [
     "normalize",
     "dimensions",
 ];
+
+pub(in crate::http) const MEMBERS: Members = Members {
+    known: &KNOWN,
+    foreign: &[],
+};
 
 #[derive(Deserialize)]
 struct Fields<'a> {

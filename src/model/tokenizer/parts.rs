@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use embedgate_request::Side;
 
-use super::{TextTokenizer, split_slice, unpanicked};
+use super::{TextTokenizer, unpanicked};
 
 /// A part of a text may have some tokens more than the text has there: a word that is cut is other tokens.
 const SLACK: usize = 4;
@@ -88,11 +88,11 @@ impl TextTokenizer {
             if given_up() {
                 return Err("the caller left".into());
             }
-            let (slice, after) = split_slice(rest, self.slice_bytes());
+            let (slice, after) = self.slicing.split(rest, self.slice_bytes());
             let encoding = self.inner.encode(slice, false).map_err(|e| e.to_string())?;
             let offsets = encoding.get_offsets().iter();
             places.extend(offsets.map(|(start, end)| done + start..done + end));
-            (rest, done) = (after, done + slice.len());
+            (rest, done) = (after, text.len() - after.len());
         }
         Ok(places)
     }
@@ -134,7 +134,7 @@ mod tests {
 
     fn tiny() -> TextTokenizer {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bge-m3");
-        TextTokenizer::load(&folder, 32, false).unwrap()
+        TextTokenizer::load(&folder, 32, &embedgate_core::TokenizerSettings::default()).unwrap()
     }
 
     fn cut(text: &str, cutting: Cutting) -> Vec<&str> {

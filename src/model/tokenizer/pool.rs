@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use embedgate_request::{Error, Lane, Side};
+use embedgate_request::{Error, Lane, Side, Truncation};
 use tokio::sync::oneshot;
 
 use super::{Cutting, Parts, Query, TextTokenizer, Tokenized};
@@ -124,12 +124,12 @@ impl TokenizerPool {
     pub(crate) async fn encode(
         &self,
         text: Arc<String>,
-        side: Side,
+        truncation: Truncation,
         lane: Lane,
     ) -> Result<Tokenized, Error> {
         let weak = Arc::downgrade(&text);
         let encode = move |tokenizer: &TextTokenizer, given_up: &dyn Fn() -> bool| {
-            tokenizer.encode_unless(&weak.upgrade().unwrap_or_default(), side, given_up)
+            tokenizer.encode_unless(&weak.upgrade().unwrap_or_default(), truncation, given_up)
         };
         self.run(text.len(), lane, encode).await
     }

@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::{FolderError, read_json};
 use crate::Pooling;
 
+/// Modules that are obeyed, in the order in which they come.
+const SUPPORTED: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
+
 /// The modules that follow the encoder.
 #[derive(Default)]
 pub(super) struct Modules {
@@ -27,18 +30,52 @@ impl Modules {
             return Ok(modules);
         };
         modules.stated = true;
-        for entry in entries {
-            match entry.kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => {}
+        let invalid = |problem: String| FolderError::Invalid {
+            path: path.clone(),
+            problem,
+        };
+        let kinds: Vec<&str> = entries.iter().map(ModuleEntry::kind).collect();
+        if let Some(other) = kinds.iter().find(|kind| !SUPPORTED.contains(kind)) {
+            let supported =
+                "supported are Transformer, Pooling and Normalize of sentence-transformers";
+            return Err(invalid(format!(
+                "module \"{other}\" is not supported, {supported}"
+            )));
+        }
+        if !kinds.is_sorted_by_key(|kind| SUPPORTED.iter().position(|k| k == kind))
+            || kinds.first() != Some(&"Transformer")
+            || SUPPORTED[..2]
+                .iter()
+                .any(|kind| kinds.iter().filter(|k| *k == kind).count() > 1)
+        {
+            return Err(invalid(format!(
+                "the modules are {}, supported is Transformer, then Pooling, then Normalize, once each",
+                kinds.join(", ")
+            )));
+        }
+        for (entry, kind) in entries.iter().zip(kinds) {
+            match kind {
+                "Transformer" if !matches!(entry.path.as_str(), "" | ".") => {
+                    return Err(invalid(format!(
+                        "module \"Transformer\" lies in {:?}, supported is the model's folder itself: move its files there, \
+                         and set the path to \"\"",
+                        entry.path
+                    )));
+                }
                 "Pooling" => {
-                    modules.set_pooling(&inside(folder, &entry.path, &path)?.join("config.json"))?
+                    let config = inside(folder, &entry.path, &path)?.join("config.json");
+                    modules.set_pooling(&config)?;
+                    if modules.pooling.is_none() {
+                        return Err(invalid(format!(
+                            "names the module \"Pooling\" in {:?}, and {} is not there: download it, since it says how token \
+                             vectors become one",
+                            entry.path,
+                            config.display()
+                        )));
+                    }
                 }
                 "Normalize" => modules.normalize = true,
-                other => {
-                    let supported = "supported are Transformer, Pooling and Normalize";
-                    let problem = format!("module \"{other}\" is not supported, {supported}");
-                    return Err(FolderError::Invalid { path, problem });
-                }
+                _ => {}
             }
         }
         Ok(modules)
@@ -75,6 +112,15 @@ struct ModuleEntry {
     path: String,
     #[serde(rename = "type")]
     kind: String,
+}
+
+impl ModuleEntry {
+    /// The kind's last word, where it is one of sentence-transformers' own; else all of it.
+    fn kind(&self) -> &str {
+        let own = self.kind.strip_prefix("sentence_transformers.");
+        own.and_then(|kind| kind.rsplit('.').next())
+            .unwrap_or(&self.kind)
+    }
 }
 
 #[derive(Default, Deserialize)]

@@ -59,18 +59,12 @@ pub(super) fn sentence_file(folder: &Path) -> Result<(PathBuf, SentenceFile), Fo
     Ok((path, file))
 }
 
-#[derive(Deserialize)]
-struct TokenizerConfigFile {
-    /// A float in some files: `1e30` stands for "no limit".
-    model_max_length: Option<f64>,
-}
-
 /// The sentence file decides where it says something, else `tokenizer_config.json`; both within what the position
 /// embedding allows.
 pub(super) fn max_sequence_tokens(
-    folder: &Path,
     path: PathBuf,
     file: &SentenceFile,
+    of_tokenizer: Option<f64>,
     encoder: &EncoderConfig,
 ) -> Result<usize, FolderError> {
     let stated = match file.max_seq_length {
@@ -79,18 +73,15 @@ pub(super) fn max_sequence_tokens(
             return Err(FolderError::Invalid { path, problem });
         }
         Some(n) => Some(n),
-        None => read_json::<TokenizerConfigFile>(&folder.join("tokenizer_config.json"))?
-            .and_then(|file| file.model_max_length)
-            .filter(|n| (2.0..1e9).contains(n))
-            .map(|n| {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "checked to be 2 to 1e9"
-                )]
-                let n = n as usize;
-                n
-            }),
+        None => of_tokenizer.filter(|n| (2.0..1e9).contains(n)).map(|n| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked to be 2 to 1e9"
+            )]
+            let n = n as usize;
+            n
+        }),
     };
     let limit = encoder.max_sequence_tokens();
     Ok(stated.unwrap_or(limit).min(limit))

@@ -1,0 +1,142 @@
+//! What a folder says of its tokenizer beside `tokenizer.json`, put into the tokenizer.
+
+use embedgate_core::{AddedToken, TokenizerScheme, TokenizerSettings};
+use tokenizers::{
+    AddedToken as Added, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer,
+    normalizers::{BertNormalizer, Lowercase, Sequence as Normalizers},
+    pre_tokenizers::{
+        bert::BertPreTokenizer,
+        byte_level::ByteLevel,
+        metaspace::{Metaspace, PrependScheme},
+        sequence::Sequence as PreTokenizers,
+        whitespace::WhitespaceSplit,
+    },
+};
+
+/// Makes the tokenizer do what the folder says.
+///
+/// # Errors
+/// A sentence that names the file and what cannot be done.
+pub(super) fn apply(tokenizer: &mut Tokenizer, settings: &TokenizerSettings) -> Result<(), String> {
+    if let Some(scheme) = settings.scheme {
+        set_scheme(tokenizer, scheme)?;
+    }
+    tokenizer.set_encode_special_tokens(settings.split_special_tokens);
+    add_tokens(tokenizer, &settings.added_tokens)?;
+    if is_by_class(settings.scheme) {
+        check_begin_and_end(tokenizer, &settings.begin_and_end)?;
+    }
+    if settings.lower_case {
+        let mut steps = vec![NormalizerWrapper::from(Lowercase)];
+        steps.extend(tokenizer.get_normalizer().cloned());
+        let steps = Normalizers::new(steps);
+        tokenizer
+            .with_normalizer(Some(steps))
+            .map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// A class that does not fit the vocabulary is not obeyed: then all is as `tokenizer.json` says.
+fn set_scheme(tokenizer: &mut Tokenizer, scheme: TokenizerScheme) -> Result<(), String> {
+    match (scheme, tokenizer.get_model()) {
+        (
+            TokenizerScheme::Bert {
+                lower_case,
+                strip_accents,
+                split_chinese,
+            },
+            ModelWrapper::WordPiece(_),
+        ) => {
+            let normalizer = BertNormalizer::new(true, split_chinese, strip_accents, lower_case);
+            tokenizer
+                .with_normalizer(Some(normalizer))
+                .map_err(|e| e.to_string())?;
+            tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+        }
+        (TokenizerScheme::Roberta { prefix_space }, ModelWrapper::BPE(_)) => {
+            tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix_space, true, true)));
+        }
+        (TokenizerScheme::XlmRobertaWithoutPrefix, ModelWrapper::Unigram(_)) => {
+            let words = Metaspace::new('\u{2581}', PrependScheme::Never, true);
+            let steps = [
+                PreTokenizerWrapper::from(WhitespaceSplit),
+                PreTokenizerWrapper::from(words),
+            ];
+            tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(steps.into())));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn add_tokens(
+    tokenizer: &mut Tokenizer,
+    tokens: &[(Option<u32>, AddedToken)],
+) -> Result<(), String> {
+    for (id, token) in tokens {
+        let AddedToken {
+            content,
+            lstrip,
+            rstrip,
+            normalized,
+            single_word,
+            special,
+        } = token;
+        let added = Added::from(content.as_str(), *special)
+            .lstrip(*lstrip)
+            .rstrip(*rstrip)
+            .normalized(*normalized)
+            .single_word(*single_word);
+        let done = if *special {
+            tokenizer.add_special_tokens([added])
+        } else {
+            tokenizer.add_tokens([added])
+        };
+        done.map_err(|e| e.to_string())?;
+        let found = tokenizer.token_to_id(content);
+        if id.is_some() && found != *id {
+            let (said, found) = (id.unwrap_or_default(), found.unwrap_or_default());
+            return Err(format!(
+                "has the token \"{content}\" as number {found}, and added_tokens_decoder of tokenizer_config.json as {said}: one \
+                 of the files belongs to another model"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the reference takes the tokens around a text by their names and not from `tokenizer.json`.
+fn is_by_class(scheme: Option<TokenizerScheme>) -> bool {
+    matches!(
+        scheme,
+        Some(TokenizerScheme::Bert { .. } | TokenizerScheme::Roberta { .. })
+    )
+}
+
+/// Compares the tokens that are put around a text with those that the folder names.
+fn check_begin_and_end(
+    tokenizer: &Tokenizer,
+    begin_and_end: &[Option<String>; 2],
+) -> Result<(), String> {
+    let empty = tokenizer.encode_fast("", true).map_err(|e| e.to_string())?;
+    let ids = empty.get_ids();
+    let around = [ids.first(), ids.last()];
+    for ((name, said), id) in ["cls_token", "sep_token"]
+        .iter()
+        .zip(begin_and_end)
+        .zip(around)
+    {
+        let (Some(said), Some(id)) = (said, id) else {
+            continue;
+        };
+        let found = tokenizer.id_to_token(*id).unwrap_or_default();
+        if found != *said {
+            return Err(format!(
+                "puts \"{found}\" where tokenizer_config.json, or special_tokens_map.json, says {name} = \"{said}\": make them \
+                 agree"
+            ));
+        }
+    }
+    Ok(())
+}

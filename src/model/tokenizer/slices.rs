@@ -1,0 +1,150 @@
+//! Cuts long texts into slices where the tokenizer ends a word, so that the slices have the tokens of the whole.
+
+use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
+
+/// A longer word is cut wherever its end is not near: its tokens take over 100 bytes each while they are made.
+const LONGEST_WORD: usize = 1 << 20;
+
+/// Where a tokenizer ends a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slicing {
+    /// In front of white space.
+    WhiteSpace,
+    /// As BERT does: around punctuation too, and around Chinese characters where `split_chinese` is set. A word of more than
+    /// so many characters is one unknown token, however long it is.
+    Bert {
+        split_chinese: bool,
+        most_chars: usize,
+    },
+}
+
+impl Slicing {
+    pub(super) fn of(tokenizer: &Tokenizer) -> Self {
+        match (tokenizer.get_model(), tokenizer.get_pre_tokenizer()) {
+            (ModelWrapper::WordPiece(model), Some(PreTokenizerWrapper::BertPreTokenizer(_))) => {
+                Self::Bert {
+                    split_chinese: matches!(
+                        tokenizer.get_normalizer(),
+                        Some(NormalizerWrapper::BertNormalizer(n)) if n.handle_chinese_chars
+                    ),
+                    most_chars: model.max_input_chars_per_word,
+                }
+            }
+            _ => Self::WhiteSpace,
+        }
+    }
+
+    /// Splits off the first slice: of so many bytes or fewer, up to the end of a word; of more where the first word is longer.
+    /// Of a word that is one unknown token so much is kept that it stays one.
+    pub(super) fn split(self, text: &str, bytes: usize) -> (&str, &str) {
+        if text.len() <= bytes {
+            return (text, "");
+        }
+        // With the character behind it.
+        let near = &text[..text.ceil_char_boundary(text.floor_char_boundary(bytes) + 1)];
+        if let Some((at, _)) = pairs(near).rev().find(|(_, pair)| self.is_end(*pair)) {
+            return text.split_at(at);
+        }
+        let end = pairs(text).find(|(_, pair)| self.is_end(*pair));
+        let end = end.map_or(text.len(), |(at, _)| at);
+        if end <= LONGEST_WORD {
+            return text.split_at(end);
+        }
+        match self {
+            Self::Bert { most_chars, .. }
+                if text[..end].bytes().all(|b| b.is_ascii_alphanumeric()) =>
+            {
+                (&text[..end.min(most_chars + 1)], &text[end..])
+            }
+            _ => text.split_at(text.floor_char_boundary(LONGEST_WORD)),
+        }
+    }
+
+    /// Whether a word ends between two characters.
+    fn is_end(self, [before, after]: [char; 2]) -> bool {
+        let around = |is: fn(char) -> bool| is(before) || is(after);
+        // Tokenizers drop most control characters, white space or not, and join what is around them.
+        let is_space = after.is_whitespace() && (!after.is_control() || "\t\n\r".contains(after));
+        match self {
+            Self::WhiteSpace => is_space,
+            Self::Bert { split_chinese, .. } => {
+                is_space || around(is_punctuation) || (split_chinese && around(is_chinese))
+            }
+        }
+    }
+}
+
+/// Neighbours in a text, and where the second of them begins.
+fn pairs(text: &str) -> impl DoubleEndedIterator<Item = (usize, [char; 2])> {
+    let second = text.char_indices();
+    second.filter_map(|(at, after)| Some((at, [text[..at].chars().next_back()?, after])))
+}
+
+/// Some of what BERT takes for punctuation: enough of it to find the end of a word.
+fn is_punctuation(c: char) -> bool {
+    c.is_ascii_punctuation() || "。，、！？；：".contains(c)
+}
+
+/// Most of the characters that BERT takes for Chinese.
+fn is_chinese(c: char) -> bool {
+    ('\u{4e00}'..='\u{9fff}').contains(&c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BERT: Slicing = Slicing::Bert {
+        split_chinese: true,
+        most_chars: 100,
+    };
+
+    fn slices(slicing: Slicing, text: &str, bytes: usize) -> Vec<&str> {
+        let (mut rest, mut slices) = (text, Vec::new());
+        while !rest.is_empty() {
+            let (slice, after) = slicing.split(rest, bytes);
+            assert!(!slice.is_empty());
+            slices.push(slice);
+            rest = after;
+        }
+        slices
+    }
+
+    #[test]
+    fn slices_lose_nothing_and_end_where_words_do() {
+        for (text, by_space, of_bert) in [
+            (
+                "ab cd ef",
+                &["ab", " cd", " ef"][..],
+                &["ab", " cd", " ef"][..],
+            ),
+            (
+                "no-white-space",
+                &["no-white-space"],
+                &["no-", "white", "-", "space"],
+            ),
+            ("漢字漢字", &["漢字漢字"], &["漢", "字", "漢", "字"]),
+            (
+                "ab\u{85}cd ef",
+                &["ab\u{85}cd", " ef"],
+                &["ab\u{85}cd", " ef"],
+            ),
+            ("漢a漢a", &["漢a漢a"], &["漢a", "漢a"]),
+            (" a", &[" a"], &[" a"]),
+            ("", &[], &[]),
+        ] {
+            assert_eq!(slices(Slicing::WhiteSpace, text, 4), by_space);
+            assert_eq!(slices(BERT, text, 4), of_bert);
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_one_unknown_token_stays_one() {
+        let word = "a".repeat(3 << 20);
+        let text = format!("{word} b");
+        assert_eq!(slices(BERT, &text, 64 << 10), [&"a".repeat(101), " b"]);
+        let parts = slices(Slicing::WhiteSpace, &text, 64 << 10);
+        assert_eq!(parts.concat(), text);
+        assert_eq!(parts.len(), 4, "cut at each MiB");
+    }
+}
