@@ -1,6 +1,7 @@
 //! Composes everything and serves it: the only place that knows all parts.
 
 use std::{
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use crate::{
         connection::{self, End},
     },
     memory::Memory,
-    model::{Entry, ModelRegistry, load, surroundings::Surroundings},
+    model::{Entry, Model, ModelRegistry, load, surroundings::Surroundings},
     reload::{Reloader, Source},
     shutdown::{Shutdown, Stage},
 };
@@ -71,6 +72,13 @@ impl App {
         })
     }
 
+    /// The same, where what is known of the models' speed is measured once more.
+    #[must_use]
+    pub(crate) fn recalibrating(mut self, is_asked: bool) -> Self {
+        self.surroundings.recalibrate = is_asked;
+        self
+    }
+
     /// Loads the plugins.
     ///
     /// # Errors
@@ -107,14 +115,19 @@ impl App {
             started: now_seconds(),
         });
         self.announce(&listener, &gateway)?;
+        let address = listener.local_addr().ok();
         let router = http::router(Arc::clone(&gateway));
         let config = &self.config.server;
         let serving = connection::serve(listener, router, config, &shutdown, &metrics);
         let loading = async {
             let embedder = self.load(&metrics).await?;
+            let example = address.and_then(|address| example(&embedder, address, &gateway));
             // Never set before: there is one load.
             drop(gateway.embedder.set(embedder));
             tracing::info!("ready");
+            if let Some(example) = example {
+                tracing::info!("try it: {example}");
+            }
             std::future::pending::<anyhow::Result<()>>().await
         };
         let reloader = Reloader {
@@ -178,7 +191,8 @@ impl App {
             };
             entries.push((entry, config.aliases.clone()));
         }
-        let registry = ModelRegistry::new(entries, self.config.default_model());
+        let registry = ModelRegistry::new(entries, self.config.default_model())
+            .with_unknown(self.config.unknown_model);
         if registry.loaded().next().is_none() {
             bail!("no model could be loaded: see the errors above");
         }
@@ -228,6 +242,29 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// A command that asks the server for a vector of its default model, or of the first one.
+fn example(embedder: &Embedder, address: SocketAddr, gateway: &Gateway) -> Option<String> {
+    let registry = embedder.registry();
+    let gives_vectors = |model: &&Arc<Model>| model.info.outputs.dense;
+    let default = registry.resolve(None).ok();
+    let model = default.filter(gives_vectors);
+    let model = model.or_else(|| registry.loaded().find(gives_vectors))?;
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    };
+    let key = match gateway.authenticator.is_open() {
+        true => "",
+        false => " -H \"Authorization: Bearer $KEY\"",
+    };
+    let body = serde_json::json!({"model": model.name, "input": "hello"});
+    Some(format!(
+        "curl http://{host}:{}/v1/embeddings -H \"Content-Type: application/json\"{key} -d '{body}'",
+        address.port()
+    ))
 }
 
 /// What plugins need of the gateway.

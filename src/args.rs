@@ -31,7 +31,7 @@ pub struct Cli {
     #[arg(short, long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Listen here instead of server.listen, such as 0.0.0.0:9100.
-    #[arg(short, long, value_name = "ADDRESS")]
+    #[arg(short, long, value_name = "ADDRESS", value_parser = embedgate_config::resolve)]
     pub listen: Option<SocketAddr>,
     /// Write the port that is listened on to this file, once it is (with --listen 127.0.0.1:0, the system chooses one).
     #[arg(long, value_name = "FILE")]
@@ -152,11 +152,14 @@ pub struct BenchPluginArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
     /// Listen here instead of server.listen, such as 0.0.0.0:9100.
-    #[arg(short, long, value_name = "ADDRESS")]
+    #[arg(short, long, value_name = "ADDRESS", value_parser = embedgate_config::resolve)]
     pub listen: Option<SocketAddr>,
     /// Write the port that is listened on to this file, once it is.
     #[arg(long, value_name = "FILE")]
     pub port_file: Option<PathBuf>,
+    /// Measure how fast models are once more, whatever is kept in server.state_dir.
+    #[arg(long)]
+    pub recalibrate: bool,
 }
 
 /// Arguments of `check`.

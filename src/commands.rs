@@ -72,6 +72,7 @@ pub fn run(cli: Cli) -> u8 {
     let serve_args = |args: ServeArgs| ServeArgs {
         listen: args.listen.or(cli.listen),
         port_file: args.port_file.or(cli.port_file),
+        recalibrate: args.recalibrate,
     };
     let result = match cli.command {
         None => serve(config, &serve_args(ServeArgs::default()), &environment),
@@ -115,7 +116,8 @@ fn serve(file: Option<&Path>, args: &ServeArgs, environment: &Environment) -> Re
         file: file.map(Path::to_owned),
         environment: environment.clone(),
     };
-    let mut app = App::build(config, source).map_err(Failure::Config)?;
+    let app = App::build(config, source).map_err(Failure::Config)?;
+    let mut app = app.recalibrating(args.recalibrate);
     let runtime = runtime()?;
     let served: Result<(), Failure> = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("no signal handler")?;
@@ -176,6 +178,8 @@ fn check(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let config = Config::load(args.file.as_deref().or(config), environment)?;
+    // What serves, and is not as it could be, is said too.
+    start_log(LogLevel::Warn);
     let surroundings = Surroundings::new(&config, environment);
     let problem = |(name, model): (&String, &_)| {
         load::inspect(name, model, &surroundings)
@@ -190,7 +194,6 @@ fn check(
         )));
     }
     check_plugins(&config, environment).map_err(Failure::Config)?;
-    start_log(LogLevel::Warn);
     config.say_doubts();
     Ok(io::stdout()
         .write_all(config.to_toml().as_bytes())

@@ -76,6 +76,9 @@ impl Embedder {
         principal: &Principal,
         name: &str,
     ) -> Result<&Arc<Model>, Error> {
+        if !self.registry.is_known(name) {
+            return Err(self.registry.not_found(principal, name));
+        }
         let hidden = |error: Error| match error.kind {
             ErrorKind::Forbidden => self.registry.not_found(principal, name),
             _ => error,

@@ -8,6 +8,7 @@ pub(crate) mod connection;
 mod context;
 mod dense;
 mod dialect;
+mod embedding;
 mod error;
 mod exchange;
 mod health;
@@ -38,16 +39,16 @@ use axum::{
     extract::{MatchedPath, Request},
     http::{HeaderName, HeaderValue, Method, Uri},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use embedgate_config::ServerConfig;
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::Plugins;
-use embedgate_request::Error;
+use embedgate_request::{Error, ErrorKind};
 use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use self::{dialect::Dialect, routes::Place};
+use self::{connection::BadHost, dialect::Dialect, error::Failed, routes::Place};
 use crate::{auth::Authenticator, embed::Embedder, memory::Memory, shutdown::Shutdown};
 
 /// What handlers share.
@@ -112,7 +113,12 @@ async fn around(gateway: State, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let place = route.and_then(|route| Place::of(route.as_str()));
     let dialect = place.map_or(Dialect::OpenAi, |place| place.dialect);
-    let caught = async |request| {
+    let caught = async |request: Request| {
+        if let Some(BadHost { n_hosts }) = request.extensions().get() {
+            let message = format!("the request has {n_hosts} Host headers, expected one");
+            let refused = Error::new(ErrorKind::InvalidRequest, message);
+            return error::in_dialect(Failed::from(refused).into_response(), dialect);
+        }
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         let answer = answer.unwrap_or_else(error::panicked);
         error::in_dialect(answer, dialect)

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use embedgate_config::{DimensionsPolicy, ModelConfig};
+use embedgate_config::{DimensionsPolicy, ModelConfig, UnknownModel};
 use embedgate_core::{BackendInfo, Outputs, Pooling};
 use embedgate_metrics::ModelMetrics;
 use embedgate_request::{Error, ErrorKind, Input, Lane, Principal, Side, Truncation};
@@ -299,6 +299,8 @@ pub(crate) struct ModelRegistry {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
     default: Option<usize>,
+    /// What a name that no model has means.
+    unknown: UnknownModel,
 }
 
 impl ModelRegistry {
@@ -330,7 +332,20 @@ impl ModelRegistry {
             entries: list,
             by_name,
             default,
+            unknown: UnknownModel::Refuse,
         }
+    }
+
+    /// The same, where a name that no model has means this.
+    #[must_use]
+    pub(crate) fn with_unknown(self, unknown: UnknownModel) -> Self {
+        Self { unknown, ..self }
+    }
+
+    /// Whether a model has this name.
+    #[must_use]
+    pub(crate) fn is_known(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
     }
 
     /// All models in the order of the configuration.
@@ -366,6 +381,11 @@ impl ModelRegistry {
         name: Option<&str>,
     ) -> Result<&Arc<Model>, Error> {
         let named = name.and_then(|name| self.by_name.get(name).copied());
+        let default = || {
+            self.default
+                .filter(|_| self.unknown == UnknownModel::Default)
+        };
+        let named = named.or_else(|| name.and(default()));
         let index = match (named, name) {
             (Some(index), _) => index,
             (None, None | Some("default" | "")) => self.default.ok_or_else(|| {

@@ -163,10 +163,12 @@ async fn finished(loading: &mut Option<JoinHandle<Reloaded>>) -> Result<Reloaded
 fn unmoved(before: &Config, now: &Config) -> Vec<&'static str> {
     let all = [
         ("default_model", before.default_model != now.default_model),
+        ("unknown_model", before.unknown_model != now.unknown_model),
         ("server", before.server != now.server),
         ("log", before.log != now.log),
         ("cache", before.cache != now.cache),
         ("onnxruntime", before.onnxruntime != now.onnxruntime),
+        ("onednn", before.onednn != now.onednn),
         ("models", before.models != now.models),
     ];
     all.into_iter()

@@ -1,9 +1,9 @@
-//! `POST /v2/embed` as Cohere speaks it.
+//! `POST /v2/embed` and `POST /v1/embed` as Cohere speaks them.
 //!
-//! Source: Cohere's API reference, version 2, "Embed".
+//! Source: Cohere's API reference, versions 2 and 1, "Embed".
 
 use axum::response::Response;
-use embedgate_request::{EmbedRequest, EmbedResponse, Error, Side, TokenIds};
+use embedgate_request::{EmbedRequest, EmbedResponse, Error, Input, Side, TokenIds};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
@@ -60,6 +60,39 @@ pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {
     Ok(answer.write(render).await?)
 }
 
+/// The first version: the answer repeats the texts, and without types it is a list of vectors.
+pub(super) async fn embed_v1(mut exchange: Exchange) -> Result<Response, Failed> {
+    let parser = |bytes: &[u8], max| {
+        let (request, forms) = parse(bytes, max)?;
+        let fields: Fields<'_> = object(bytes, "texts")?;
+        let is_typed = fields
+            .embedding_types
+            .is_some_and(|raw| !matches!(raw.get(), "null" | "[]"));
+        Ok((request, (forms, is_typed)))
+    };
+    let (request, (forms, is_typed)) = exchange.parse(MEMBERS, parser).await?;
+    let bytes = Input::total_bytes(&request.inputs);
+    // They stand in the answer, and beside it until it is written.
+    let memory = exchange.account.take(2 * bytes)?;
+    let texts: Vec<String> = request.inputs.iter().map(text).collect();
+    let mut answer = exchange.embed(request).await?;
+    answer.keep(memory);
+    let id = exchange.ctx.id;
+    let render = move |answer: &EmbedResponse| {
+        let forms = is_typed.then_some(forms.as_slice());
+        render_v1(answer, &id, forms, &texts)
+    };
+    Ok(answer.write(render).await?)
+}
+
+/// Token ids are refused.
+fn text(input: &Input) -> String {
+    match input {
+        Input::Text(text) => text.clone(),
+        Input::Tokens(_) => String::new(),
+    }
+}
+
 fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Forms), Error> {
     let fields: Fields<'_> = object(bytes, "model, input_type and texts")?;
     for (name, raw) in [("images", fields.images), ("inputs", fields.inputs)] {
@@ -104,21 +137,54 @@ fn forms(raw: Option<&RawValue>) -> Result<Forms, Error> {
 fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, DenseForm)]) -> Vec<u8> {
     let mut out = br#"{"id":"#.to_vec();
     json::write(&mut out, id);
-    out.extend_from_slice(br#","embeddings":{"#);
+    out.extend_from_slice(br#","embeddings":"#);
+    write_by_type(&mut out, answer, forms);
+    write_meta(&mut out, answer, "2");
+    out.extend_from_slice(br#","response_type":"embeddings_by_type"}"#);
+    out
+}
+
+fn render_v1(
+    answer: &EmbedResponse,
+    id: &str,
+    forms: Option<&[(&str, DenseForm)]>,
+    texts: &[String],
+) -> Vec<u8> {
+    let mut out = br#"{"id":"#.to_vec();
+    json::write(&mut out, id);
+    out.extend_from_slice(br#","texts":"#);
+    json::write(&mut out, texts);
+    out.extend_from_slice(br#","embeddings":"#);
+    let kind = if let Some(forms) = forms {
+        write_by_type(&mut out, answer, forms);
+        "embeddings_by_type"
+    } else {
+        DenseForm::Float.write_all(&mut out, answer);
+        "embeddings_floats"
+    };
+    write_meta(&mut out, answer, "1");
+    out.extend_from_slice(br#","response_type":"#);
+    json::write(&mut out, kind);
+    out.push(b'}');
+    out
+}
+
+fn write_by_type(out: &mut Vec<u8>, answer: &EmbedResponse, forms: &[(&str, DenseForm)]) {
+    out.push(b'{');
     for (i, (name, form)) in forms.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        json::write(&mut out, name);
+        json::write(out, name);
         out.push(b':');
-        json::list(&mut out, &answer.embeddings, |out, embedding| {
-            form.write(out, embedding.dense.as_ref());
-        });
+        form.write_all(out, answer);
     }
+    out.push(b'}');
+}
+
+fn write_meta(out: &mut Vec<u8>, answer: &EmbedResponse, version: &str) {
     let n = answer.n_tokens();
-    let meta = json!({"api_version": {"version": "2"}, "billed_units": {"input_tokens": n}});
-    out.extend_from_slice(br#"},"meta":"#);
-    json::write(&mut out, &meta);
-    out.extend_from_slice(br#","response_type":"embeddings_by_type"}"#);
-    out
+    let meta = json!({"api_version": {"version": version}, "billed_units": {"input_tokens": n}});
+    out.extend_from_slice(br#","meta":"#);
+    json::write(out, &meta);
 }

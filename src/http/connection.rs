@@ -4,7 +4,11 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use axum::{Router, extract::Request};
+use axum::{
+    Router,
+    extract::Request,
+    http::{Version, header::HOST},
+};
 use embedgate_config::ServerConfig;
 use embedgate_metrics::Metrics;
 use hyper::{body::Incoming, service::service_fn};
@@ -40,6 +44,13 @@ pub(crate) enum End {
         /// Connections that were cut off.
         connections: usize,
     },
+}
+
+/// On a request that does not name one host. Of two, a proxy before the gateway may believe another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BadHost {
+    /// So many are named.
+    pub(super) n_hosts: usize,
 }
 
 /// The other end of a request's connection.
@@ -150,6 +161,11 @@ where
     let serving = timed.serving();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
+        let n_hosts = request.headers().get_all(HOST).iter().count();
+        // HTTP/1.0 knows no hosts.
+        if n_hosts > 1 || (n_hosts == 0 && request.version() == Version::HTTP_11) {
+            request.extensions_mut().insert(BadHost { n_hosts });
+        }
         if is_reserve {
             request.extensions_mut().insert(NoRoom);
         }

@@ -22,6 +22,8 @@ use super::{
 
 /// Says in which lane a request waits.
 const LANE: &str = "x-embedgate-lane";
+/// Where clients put a key that know no `Authorization`: Azure's, and gateways.
+const KEY_HEADERS: [&str; 2] = ["api-key", "x-api-key"];
 /// How long the client waits for the answer; counts where it is less than the server's own limit.
 const TIMEOUT: &str = "x-request-timeout-ms";
 
@@ -51,6 +53,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         let authorization = parts
             .headers
             .get(AUTHORIZATION)
+            .or_else(|| KEY_HEADERS.iter().find_map(|name| parts.headers.get(*name)))
             .map(|value| value.as_bytes());
         let route = parts.extensions.get::<MatchedPath>();
         let route = route.and_then(|path| Place::of(path.as_str())?.route);

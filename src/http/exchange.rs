@@ -158,6 +158,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Holds more memory until the answer is written.
+    pub(super) fn keep(&mut self, more: Held) {
+        self.memory.merge(more);
+    }
+
     /// Writes the answer as the dialect does.
     pub(super) async fn write(
         self,
@@ -170,6 +175,7 @@ impl Answer {
             n_inputs: answer.embeddings.len(),
             n_tokens: answer.n_tokens(),
             n_cached: answer.n_cached,
+            n_truncated: answer.cuts().count(),
         };
         let cuts: Vec<Cut> = answer.cuts().collect();
         let numbers: usize = answer.embeddings.iter().map(numbers).sum();

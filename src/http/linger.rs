@@ -13,15 +13,18 @@ use std::{
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::Request,
-    http::header::EXPECT,
+    http::header::{CONTENT_LENGTH, EXPECT},
     response::Response,
 };
 use http_body_util::BodyExt;
 
 /// How long is read.
 const LINGER: Duration = Duration::from_secs(5);
-/// How much is read.
+/// How much is read of a body that says how long it is.
 const LINGER_BYTES: usize = 512 << 20;
+/// How much is read of one that does not say, and may have no end; and of one whose sender may wait for "100 Continue", or has
+/// sent it at once.
+const LINGER_BYTES_UNSAID: usize = 1 << 20;
 
 pub(super) async fn linger(
     request: Request,
@@ -30,20 +33,24 @@ pub(super) async fn linger(
     if request.body().is_end_stream() {
         return answer(request).await;
     }
-    // A client that waits for "100 Continue" sends nothing that would have to be taken.
-    let waits = request.headers().contains_key(EXPECT);
+    let headers = request.headers();
+    let is_said = headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(EXPECT);
+    let most = match is_said {
+        true => LINGER_BYTES,
+        false => LINGER_BYTES_UNSAID,
+    };
     let (parts, body) = request.into_parts();
     let shared = SharedBody(Arc::new(Mutex::new(body)));
     let response = answer(Request::from_parts(parts, Body::new(shared.clone()))).await;
-    if !waits && !shared.is_end_stream() {
+    if !shared.is_end_stream() {
         // Either end is fine: all was read, or enough.
-        drop(tokio::time::timeout(LINGER, throw_away(shared)).await);
+        drop(tokio::time::timeout(LINGER, throw_away(shared, most)).await);
     }
     response
 }
 
-async fn throw_away(mut body: SharedBody) {
-    let mut left = LINGER_BYTES;
+async fn throw_away(mut body: SharedBody, most: usize) {
+    let mut left = most;
     while let Some(Ok(frame)) = body.frame().await {
         let n = frame.data_ref().map_or(0, Bytes::len);
         if n > left {

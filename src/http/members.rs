@@ -24,7 +24,7 @@ pub(super) struct Members {
     pub(super) foreign: &'static [Foreign],
 }
 
-const fn foreign(
+pub(super) const fn foreign(
     name: &'static str,
     done: &'static [&'static str],
     instead: &'static str,

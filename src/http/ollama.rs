@@ -127,7 +127,7 @@ async fn answer(
 fn known(exchange: &Exchange, name: String) -> String {
     let registry = exchange.embedder().registry();
     match name.strip_suffix(LATEST) {
-        Some(without) if registry.resolve(Some(&name)).is_err() => without.to_owned(),
+        Some(without) if !registry.is_known(&name) => without.to_owned(),
         _ => name,
     }
 }

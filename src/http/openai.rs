@@ -3,12 +3,31 @@
 pub(super) mod parse;
 mod render;
 
-use axum::response::Response;
+use axum::{
+    extract::{Path, rejection::PathRejection},
+    response::Response,
+};
+use embedgate_request::Error;
 
 use super::{error::Failed, exchange::Exchange};
 
-pub(super) async fn embeddings(mut exchange: Exchange) -> Result<Response, Failed> {
-    let (request, form) = exchange.parse(parse::MEMBERS, parse::request).await?;
+pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {
+    answer(exchange, None).await
+}
+
+/// The path of Azure's clients: the deployment is the model.
+pub(super) async fn of_deployment(
+    model: Result<Path<String>, PathRejection>,
+    exchange: Exchange,
+) -> Result<Response, Failed> {
+    let Path(model) =
+        model.map_err(|_| Error::invalid("model", "the deployment's name is not valid UTF-8"))?;
+    answer(exchange, Some(model)).await
+}
+
+async fn answer(mut exchange: Exchange, model: Option<String>) -> Result<Response, Failed> {
+    let (mut request, form) = exchange.parse(parse::MEMBERS, parse::request).await?;
+    request.model = model.or(request.model);
     let answer = exchange.embed(request).await?;
     let tokenizer = if form.names_tokens() {
         let registry = exchange.embedder().registry();

@@ -376,10 +376,12 @@ mod tests {
     #[test]
     fn requests_have_the_members_that_parsers_know() {
         let document = document();
-        let known: [(&[&str], &[&str]); 4] = [
+        let known: [(&[&str], &[&str]); 6] = [
             (&http::openai::parse::KNOWN, &["EmbeddingsRequest"]),
             (&http::cohere::KNOWN, &["CohereEmbedRequest"]),
             (&http::tei::parse::KNOWN, &["TeiEmbedRequest"]),
+            (&http::rerank::parse::KNOWN_OF_SCORE, &["ScoreRequest"]),
+            (&http::rerank::parse::KNOWN_OF_NIM, &["RankingRequest"]),
             (
                 &http::ollama::KNOWN,
                 &["OllamaEmbedRequest", "OllamaPromptRequest"],

@@ -1,5 +1,5 @@
 //! `POST /v1/rerank` as Jina speaks it, `POST /v2/rerank` as Cohere does, and `POST /rerank`, where the body tells whether
-//! it is Jina's or text-embeddings-inference's.
+//! it is Jina's or text-embeddings-inference's; `POST /score` as vLLM speaks it, and `POST /v1/ranking` as NVIDIA does.
 
 pub(super) mod parse;
 
@@ -36,19 +36,29 @@ pub(super) async fn cohere(exchange: Exchange) -> Result<Response, Failed> {
     Ok(answer(exchange, Shape::Cohere).await?)
 }
 
+/// `POST /score`, as vLLM: the scores of one text with others, in their order.
+pub(super) async fn score(exchange: Exchange) -> Result<Response, Failed> {
+    Ok(answer(exchange, Shape::Score).await?)
+}
+
+/// `POST /v1/ranking`, as NVIDIA.
+pub(super) async fn nim(exchange: Exchange) -> Result<Response, Failed> {
+    Ok(answer(exchange, Shape::Nim).await?)
+}
+
 /// `POST /rerank`.
 pub(super) async fn either(exchange: Exchange) -> Result<Response, Failed> {
     let shape = exchange.read(parse::shape).await?;
     answer(exchange, shape).await.map_err(|error| match shape {
         Shape::Tei => Failed::from(error).in_words_of(Dialect::Tei),
-        Shape::Jina | Shape::Voyage | Shape::Cohere => error.into(),
+        _ => error.into(),
     })
 }
 
 async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     let started = Instant::now();
     let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
-    let (mut request, asked) = exchange.parse(parse::MEMBERS, parser).await?;
+    let (mut request, asked) = exchange.parse(shape.members(), parser).await?;
     let (gateway, ctx, embedder) = (&exchange.gateway, &exchange.ctx, exchange.embedder());
     let n_inputs = request.inputs.len();
     let n_characters = request.inputs.iter().map(characters).sum();
@@ -62,8 +72,17 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         true => request.inputs[1..].iter().map(text).collect(),
         false => Vec::new(),
     };
-    if request.model.is_none() {
-        request.model = embedder.registry().reranker().map(str::to_owned);
+    let registry = embedder.registry();
+    let is_named = request
+        .model
+        .as_deref()
+        .is_some_and(|name| registry.is_known(name));
+    // An unknown name is an error, unless it means the default.
+    if !is_named
+        && registry.resolve(request.model.as_deref()).is_ok()
+        && let Some(reranker) = registry.reranker()
+    {
+        request.model = Some(reranker.to_owned());
     }
     let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
     let _grown = account.take(request.grown(before))?;
@@ -77,6 +96,7 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         n_inputs,
         n_tokens: ranking.n_tokens,
         n_cached: ranking.n_cached,
+        n_truncated: cuts.len(),
     };
     let model = exchange
         .embedder()
@@ -110,9 +130,13 @@ fn text(input: &Input) -> String {
 struct Line<'a> {
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     relevance_score: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logit: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<Document<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +153,9 @@ enum Document<'a> {
 fn render(asked: &Asked, ranking: &Ranking, documents: &[String], id: &str) -> Vec<u8> {
     // Best first; of equal ones, the first.
     let mut order: Vec<usize> = (0..ranking.scores.len()).collect();
-    order.sort_by(|a, b| ranking.scores[*b].total_cmp(&ranking.scores[*a]));
+    if asked.shape != Shape::Score {
+        order.sort_by(|a, b| ranking.scores[*b].total_cmp(&ranking.scores[*a]));
+    }
     order.truncate(asked.top_n.unwrap_or(usize::MAX));
     let document = |text| match asked.shape {
         Shape::Voyage => Document::Plain(text),
@@ -138,16 +164,22 @@ fn render(asked: &Asked, ranking: &Ranking, documents: &[String], id: &str) -> V
     let lines: Vec<Line<'_>> = order
         .into_iter()
         .map(|index| {
-            let score = match asked.raw_scores {
+            let score = match asked.raw_scores || asked.shape == Shape::Nim {
                 true => ranking.scores[index],
                 false => ranking.probability(index),
             };
             let text = documents.get(index).map(String::as_str);
             let is_tei = asked.shape == Shape::Tei;
+            let named = |is_it: bool| is_it.then_some(score);
             Line {
                 index,
-                relevance_score: (!is_tei).then_some(score),
-                score: is_tei.then_some(score),
+                object: (asked.shape == Shape::Score).then_some("score"),
+                relevance_score: named(matches!(
+                    asked.shape,
+                    Shape::Jina | Shape::Voyage | Shape::Cohere
+                )),
+                score: named(matches!(asked.shape, Shape::Tei | Shape::Score)),
+                logit: named(asked.shape == Shape::Nim),
                 document: text.filter(|_| !is_tei).map(document),
                 text: text.filter(|_| is_tei),
             }
@@ -166,13 +198,33 @@ fn render(asked: &Asked, ranking: &Ranking, documents: &[String], id: &str) -> V
             "meta": {"tokens": {"input_tokens": n, "output_tokens": 0}},
         }),
         Shape::Voyage => {
-            let answer = VoyageAnswer {
+            let answer = ListAnswer {
+                id: None,
                 object: "list",
                 data: lines,
                 model: &ranking.model,
                 usage: json!({"total_tokens": n}),
             };
             json::write(&mut out, &answer);
+            return out;
+        }
+        Shape::Score => {
+            let answer = ListAnswer {
+                id: Some(id),
+                object: "list",
+                data: lines,
+                model: &ranking.model,
+                usage: json!({"prompt_tokens": n, "total_tokens": n}),
+            };
+            json::write(&mut out, &answer);
+            return out;
+        }
+        Shape::Nim => {
+            out.extend_from_slice(br#"{"rankings":"#);
+            json::write(&mut out, &lines);
+            out.extend_from_slice(br#","usage":"#);
+            json::write(&mut out, &json!({"prompt_tokens": n, "total_tokens": n}));
+            out.push(b'}');
             return out;
         }
         Shape::Cohere => json!({
@@ -200,9 +252,11 @@ struct Answer<'a> {
     results: Vec<Line<'a>>,
 }
 
-/// The whole of an answer, as Voyage writes it.
+/// The whole of an answer, as Voyage and vLLM write it.
 #[derive(Serialize)]
-struct VoyageAnswer<'a> {
+struct ListAnswer<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     object: &'static str,
     data: Vec<Line<'a>>,
     model: &'a str,

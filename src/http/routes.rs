@@ -15,7 +15,7 @@ use embedgate_request::Route;
 use super::{
     Gateway, cohere,
     dialect::Dialect,
-    error, health, metrics, models, ollama, openai,
+    embedding, error, health, metrics, models, ollama, openai,
     openapi::{
         self, Operation, cohere as cohere_docs, models as models_docs, ollama as ollama_docs,
     },
@@ -46,6 +46,8 @@ impl Place {
     const EMBEDDINGS: Self = Self::new(Some(Route::Embeddings), Dialect::OpenAi);
     const MODELS: Self = Self::new(Some(Route::Models), Dialect::OpenAi);
     const RERANK: Self = Self::new(Some(Route::Rerank), Dialect::Jina);
+    /// vLLM and NVIDIA fail as `OpenAI` does.
+    const SCORE: Self = Self::new(Some(Route::Rerank), Dialect::OpenAi);
     const COHERE_RERANK: Self = Self::new(Some(Route::Rerank), Dialect::Cohere);
     const TEI: Self = Self::new(Some(Route::Tei), Dialect::Tei);
     const OLLAMA: Self = Self::new(Some(Route::Ollama), Dialect::Ollama);
@@ -96,6 +98,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Place::EMBEDDINGS.at("/embeddings", post(openai::embeddings)),
         Place::EMBEDDINGS.at("/v1/v1/embeddings", post(openai::embeddings)),
         Place::EMBEDDINGS.at("/v1-openai/embeddings", post(openai::embeddings)),
+        Place::EMBEDDINGS.at("/openai/v1/embeddings", post(openai::embeddings)),
+        Place::EMBEDDINGS.at(
+            "/openai/deployments/{model}/embeddings",
+            post(openai::of_deployment),
+        ),
+        Place::EMBEDDINGS.at("/embedding", post(embedding::embed)),
+        Place::MODELS.at("/support_status", get(embedding::support_status)),
         Place::MODELS
             .at("/v1/models", get(models::list))
             .says(models_docs::list()),
@@ -114,6 +123,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Place::RERANK
             .at("/rerank", post(rerank::either))
             .says(rerank_docs::either()),
+        Place::SCORE
+            .at("/score", post(rerank::score))
+            .says(rerank_docs::score()),
+        Place::SCORE.at("/v1/score", post(rerank::score)),
+        Place::SCORE
+            .at("/v1/ranking", post(rerank::nim))
+            .says(rerank_docs::nim()),
         Place::TEI
             .at("/embed", post(tei::embed))
             .says(tei_docs::embed()),
@@ -158,6 +174,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Place::COHERE
             .at("/v2/embed", post(cohere::embed))
             .says(cohere_docs::embed()),
+        Place::COHERE
+            .at("/v1/embed", post(cohere::embed_v1))
+            .says(cohere_docs::embed_v1()),
         Place::OPEN
             .at("/livez", get(health::livez))
             .says(models_docs::live()),

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -13,6 +13,7 @@ use axum::{
 };
 use embedgate_plugin_host::Summary;
 use embedgate_request::Error;
+use uuid::Uuid;
 
 use super::Gateway;
 
@@ -47,7 +48,7 @@ pub(super) struct ErrorCode {
 #[derive(Clone)]
 pub(super) struct Cause(pub(super) Error);
 
-/// Where the extractor of contexts leaves who the caller is, for observers.
+/// Where the extractor of contexts leaves who the caller is, for the log, the metrics and observers.
 #[derive(Clone, Default)]
 pub(super) struct Caller(Arc<OnceLock<(Arc<str>, Option<String>)>>);
 
@@ -65,6 +66,8 @@ pub(super) struct Work {
     pub(super) n_inputs: usize,
     pub(super) n_tokens: usize,
     pub(super) n_cached: usize,
+    /// Inputs that were cut.
+    pub(super) n_truncated: usize,
 }
 
 pub(super) async fn trace(
@@ -84,7 +87,8 @@ pub(super) async fn trace(
         path: &path,
         started,
     };
-    let caller = gateway.plugins.has_observers().then(Caller::default);
+    let has_names = !gateway.authenticator.is_open() || gateway.plugins.has_observers();
+    let caller = has_names.then(Caller::default);
     if let Some(caller) = &caller {
         request.extensions_mut().insert(caller.clone());
     }
@@ -101,8 +105,17 @@ pub(super) async fn trace(
     if let Some(ErrorCode { label, .. }) = response.extensions().get() {
         metrics.refused(label);
     }
-    line.write(&response);
-    if let Some(caller) = caller {
+    let work = response.extensions().get::<Work>();
+    if let Some(work) = work {
+        metrics.truncated_inputs(work.n_truncated);
+    }
+    let caller = caller.unwrap_or_default();
+    let name = caller.0.get().map(|(name, _)| name);
+    if let Some(name) = name {
+        metrics.caller(name, work.map_or(0, |work| work.n_tokens));
+    }
+    line.write(&response, name.map_or("", |name| name));
+    if gateway.plugins.has_observers() {
         gateway.plugins.observe(line.summary(&response, &caller));
     }
     response
@@ -161,12 +174,17 @@ impl Line<'_> {
         }
     }
 
-    fn write(&self, response: &Response) {
+    /// `caller` is empty where nobody is known by name.
+    fn write(&self, response: &Response, caller: &str) {
         let Line {
             id, method, path, ..
         } = self;
         let id = &***id;
         let (status, ms) = (response.status().as_u16(), self.ms());
+        let by = match caller {
+            "" => String::new(),
+            caller => format!(" by {caller}"),
+        };
         let extensions = response.extensions();
         if let Some(Cause(error)) = extensions.get() {
             log_cause(id, error, status);
@@ -177,6 +195,7 @@ impl Line<'_> {
                 n_inputs,
                 n_tokens,
                 n_cached,
+                n_truncated,
             } = work;
             tracing::info!(
                 id,
@@ -186,7 +205,10 @@ impl Line<'_> {
                 n_inputs,
                 n_tokens,
                 n_cached,
-                "{method} {path} {status} in {ms:.1} ms: {n_inputs} inputs, {n_tokens} tokens, {n_cached} cached, model {model}"
+                n_truncated,
+                caller,
+                "{method} {path} {status} in {ms:.1} ms: {n_inputs} inputs, {n_tokens} tokens, {n_cached} cached, \
+                 {n_truncated} cut, model {model}{by}"
             );
         } else if let Some(ErrorCode { code, .. }) = extensions.get() {
             tracing::info!(
@@ -194,12 +216,19 @@ impl Line<'_> {
                 status,
                 ms,
                 error.code = &**code,
-                "{method} {path} {status} in {ms:.1} ms: {code}"
+                caller,
+                "{method} {path} {status} in {ms:.1} ms: {code}{by}"
             );
         } else if matches!(*path, "/livez" | "/readyz" | "/health" | "/metrics") {
             tracing::debug!(id, status, ms, "{method} {path} {status} in {ms:.1} ms");
         } else {
-            tracing::info!(id, status, ms, "{method} {path} {status} in {ms:.1} ms");
+            tracing::info!(
+                id,
+                status,
+                ms,
+                caller,
+                "{method} {path} {status} in {ms:.1} ms{by}"
+            );
         }
     }
 }
@@ -228,5 +257,27 @@ fn request_id(request: &Request) -> Arc<str> {
         .and_then(|value| value.to_str().ok());
     let usable = given
         .filter(|id| (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()));
-    usable.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into)
+    usable.map_or_else(|| new_id(SystemTime::now()).to_string().into(), Into::into)
+}
+
+/// In the order of time, where the clock is one that ids can hold: it may stand before 1970.
+fn new_id(now: SystemTime) -> Uuid {
+    match now.duration_since(UNIX_EPOCH) {
+        Ok(_) => Uuid::now_v7(),
+        Err(_) => Uuid::new_v4(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_gives_ids_all_the_same() {
+        let before = UNIX_EPOCH - Duration::from_secs(1);
+        assert_ne!(new_id(before), new_id(before));
+        assert_eq!(new_id(SystemTime::now()).get_version_num(), 7);
+    }
 }

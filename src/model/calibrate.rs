@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use embedgate_config::ModelConfig;
-use embedgate_core::{Backend, BackendError, BackendInfo, TokenBatch};
+use embedgate_core::{Backend, BackendError, BackendInfo, Outputs, TokenBatch};
 use serde::{Deserialize, Serialize};
 
 use super::{kept::KeptFile, load::LoadError, surroundings::Surroundings};
@@ -16,6 +16,10 @@ use crate::batch::cost::{CostModel, Shape};
 const TIME: Duration = Duration::from_millis(1500);
 /// A batch that is quick is measured again, up to this often: the least time counts, since noise only adds.
 const RUNS: usize = 3;
+/// Runs of one batch that are further apart than this say that the machine did other work meanwhile.
+const NOISY: f64 = 1.3;
+/// A kept measurement is not believed where the backend is so much faster now: the machine did other work then.
+const FASTER: f64 = 1.25;
 /// The best batch is the smallest that does at least this much of the best tokens a second.
 const GOOD_ENOUGH: f64 = 0.97;
 /// Smaller batches gain a query little, and what the measurement says of them is within its noise.
@@ -36,6 +40,9 @@ const BATCHES: [(usize, usize); 7] = [
 pub(crate) struct Calibration {
     /// Each batch that was run: sequences, tokens of each, seconds.
     measured: Vec<(usize, usize, f64)>,
+    /// Whether the machine did other work meanwhile.
+    #[serde(skip)]
+    is_noisy: bool,
 }
 
 impl Calibration {
@@ -48,24 +55,33 @@ impl Calibration {
         let vocabulary = backend.info().vocabulary_size;
         let outputs = backend.info().outputs.main();
         let started = Instant::now();
-        let mut measured = Vec::new();
+        let (mut measured, mut is_noisy) = (Vec::new(), false);
         for (n, length) in BATCHES.map(|(n, length)| (n, length.min(longest))) {
             if started.elapsed() > TIME {
                 break;
             }
             let batch = some_batch(n, length, vocabulary);
-            let mut least = f64::INFINITY;
-            for _ in 0..RUNS {
-                let run_started = Instant::now();
-                backend.embed(&batch, outputs)?;
-                least = least.min(run_started.elapsed().as_secs_f64());
-                if run_started.elapsed() * 10 > TIME {
-                    break;
-                }
-            }
+            let (least, second) = two_least(backend, &batch, outputs)?;
+            is_noisy |= second.is_some_and(|second| second > least * NOISY);
             measured.push((n, length, least));
         }
-        Ok(Self { measured })
+        Ok(Self { measured, is_noisy })
+    }
+
+    /// Whether the backend is much faster now than it was: then the machine did other work when it was measured. A backend
+    /// that is slower now says nothing: the machine may do other work now.
+    fn is_too_slow(&self, backend: &mut dyn Backend) -> Result<bool, BackendError> {
+        let batches = self.measured.iter().filter(|(_, length, _)| *length <= 128);
+        let Some((n, length, then)) = batches.max_by_key(|(n, length, _)| n * length) else {
+            return Ok(false);
+        };
+        let info = backend.info();
+        let (batch, outputs) = (
+            some_batch(*n, *length, info.vocabulary_size),
+            info.outputs.main(),
+        );
+        let (now, _) = two_least(backend, &batch, outputs)?;
+        Ok(now * FASTER < *then)
     }
 
     /// Whether it can be calculated with: what was read from a file need not be.
@@ -112,6 +128,26 @@ impl Calibration {
     }
 }
 
+/// The least time of a batch in seconds, since noise only adds; and the second least, of a batch that is quick enough to be run
+/// again.
+fn two_least(
+    backend: &mut dyn Backend,
+    batch: &TokenBatch,
+    outputs: Outputs,
+) -> Result<(f64, Option<f64>), BackendError> {
+    let mut times = Vec::new();
+    for _ in 0..RUNS {
+        let started = Instant::now();
+        backend.embed(batch, outputs)?;
+        times.push(started.elapsed().as_secs_f64());
+        if started.elapsed() * 10 > TIME {
+            break;
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times[0], times.get(1).copied()))
+}
+
 /// Sequences of ordinary token ids: which ones makes no difference to the time.
 pub(super) fn some_batch(n: usize, length: usize, vocabulary: usize) -> TokenBatch {
     let id = |i: usize| u32::try_from(i * 7919 % vocabulary).unwrap_or(0);
@@ -134,23 +170,67 @@ pub(super) fn calibration(
         &replicas.to_le_bytes(),
     ];
     let file = KeptFile::new(surroundings.state_folder.as_deref(), "calibration", &of);
-    let kept: Option<Calibration> = file.read();
-    if let Some(kept) = kept.filter(Calibration::is_usable) {
+    let kept: Option<Calibration> = match surroundings.recalibrate {
+        true => None,
+        false => file.read(),
+    };
+    if let Some(kept) = kept.filter(Calibration::is_usable)
+        && !kept.is_too_slow(backend).map_err(LoadError::WarmUp)?
+    {
         return Ok(kept);
     }
     let measured = Calibration::measure(backend).map_err(LoadError::WarmUp)?;
-    file.write(&measured);
+    if measured.is_noisy {
+        tracing::info!(
+            "the machine did other work while a model was measured: it is measured again at the next start"
+        );
+    } else {
+        file.write(&measured);
+    }
     Ok(measured)
 }
 
 #[cfg(test)]
 mod tests {
+    use embedgate_config::{Config, Environment};
+
     use super::*;
 
     fn measured(points: &[(usize, usize, f64)]) -> Calibration {
         Calibration {
             measured: points.to_vec(),
+            is_noisy: false,
         }
+    }
+
+    #[test]
+    fn what_was_measured_on_a_busy_machine_is_measured_again_when_it_is_quiet() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut surroundings = Surroundings::new(&Config::default(), &Environment::default());
+        surroundings.state_folder = Some(folder.path().to_owned());
+        let config = ModelConfig::default();
+        let of = blake3::hash(b"model");
+        let (mut backend, _) = embedgate_mock::MockBackend::new(8);
+        let kept = |surroundings: &Surroundings, backend: &mut dyn Backend| {
+            calibration(&config, surroundings, &of, backend).unwrap()
+        };
+        let parts = [
+            of.as_bytes().as_slice(),
+            &(surroundings.threads(&config) as u64).to_le_bytes(),
+            &(config.replicas.get() as u64).to_le_bytes(),
+        ];
+        let file = KeptFile::new(surroundings.state_folder.as_deref(), "calibration", &parts);
+        // Slower than the backend by far.
+        let slow = measured(&[(1, 64, 100.0), (1, 128, 200.0)]);
+        file.write(&slow);
+        let now = kept(&surroundings, &mut backend);
+        assert!(now.tokens_per_second() > 2.0, "{now:?}");
+        // Faster than the backend: the machine is busy now.
+        let fast = measured(&[(1, 64, 1e-12), (1, 128, 2e-12)]);
+        file.write(&fast);
+        assert_eq!(kept(&surroundings, &mut backend), fast);
+        surroundings.recalibrate = true;
+        assert_ne!(kept(&surroundings, &mut backend), fast);
     }
 
     #[test]

@@ -118,7 +118,10 @@ impl Subject<'_> {
         let threads = self.surroundings.default_threads as u64;
         let of = [what_runs.as_bytes(), &threads.to_le_bytes()];
         let file = KeptFile::new(self.surroundings.state_folder.as_deref(), "replicas", &of);
-        let kept: Option<Vec<Measured>> = file.read();
+        let kept: Option<Vec<Measured>> = match self.surroundings.recalibrate {
+            true => None,
+            false => file.read(),
+        };
         if let Some(kept) = kept.filter(|kept| self.is_of(kept, candidates)) {
             return Ok(kept);
         }

@@ -19,6 +19,8 @@ pub(crate) struct Surroundings {
     pub max_inputs: usize,
     /// Where measurements are kept, and packed weights that replicas share.
     pub state_folder: Option<PathBuf>,
+    /// Whether what is kept of measurements is not believed.
+    pub recalibrate: bool,
     /// Whether the cache outlives the process: then a model is known by all its bytes.
     pub cache_outlives: bool,
 }
@@ -68,6 +70,7 @@ impl Surroundings {
                 .state_dir
                 .clone()
                 .or_else(|| environment.state_folder()),
+            recalibrate: false,
             cache_outlives: config.cache.file.path.is_some(),
         }
     }

@@ -6,6 +6,7 @@
 //! is lost, too: at most 2 ms where the log is read.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -113,6 +114,44 @@ impl Lines {
     }
 }
 
+/// A line with escapes, as JSON writes them, in place of characters that end lines, turn the direction of writing or steer
+/// terminals: those of C1, U+2028, U+2029 and the marks of direction. (Formatters escape those of ASCII.)
+fn printable(line: &[u8]) -> Cow<'_, [u8]> {
+    let may_need = |byte: &u8| matches!(byte, 0xc2 | 0xd8 | 0xe2 | 0xef);
+    let Some(text) = line
+        .iter()
+        .any(may_need)
+        .then(|| str::from_utf8(line).ok())
+        .flatten()
+    else {
+        return line.into();
+    };
+    let is_odd = |c: char| {
+        matches!(
+            c,
+            '\u{80}'..='\u{9f}'
+                | '\u{61c}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}'
+                | '\u{feff}'
+        )
+    };
+    if !text.contains(is_odd) {
+        return line.into();
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_odd(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped.into_bytes().into()
+}
+
 /// Writes as much as can be written: an error means that nobody reads the log, and there is nobody to tell.
 fn write(out: &mut File, mut lines: &[u8]) {
     while !lines.is_empty() {
@@ -140,13 +179,14 @@ pub(super) struct Line<'a>(&'a Lines);
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let shown = printable(line);
         let mut state = self.0.lock();
-        if state.waiting.len() + line.len() > WAITING {
+        if state.waiting.len() + shown.len() > WAITING {
             state.n_lost += 1;
             return Ok(line.len());
         }
         let was_empty = state.waiting.is_empty();
-        state.waiting.extend_from_slice(line);
+        state.waiting.extend_from_slice(&shown);
         drop(state);
         if was_empty {
             self.0.arrived.notify_one();
@@ -167,6 +207,16 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_or_turns_a_line_is_escaped() {
+        let line = "a\u{9b}31m b\u{85}c\u{2028}d\u{202e}e \u{6f22}\u{e9}\n";
+        let shown = printable(line.as_bytes());
+        let expected = "a\\u009b31m b\\u0085c\\u2028d\\u202ee \u{6f22}\u{e9}\n";
+        assert_eq!(str::from_utf8(&shown), Ok(expected));
+        let plain = "\u{1b}[32m INFO\u{1b}[0m \u{6f22}\n".as_bytes();
+        assert!(matches!(printable(plain), Cow::Borrowed(same) if same == plain));
+    }
 
     #[test]
     fn lines_of_many_threads_come_whole_and_each_threads_in_order() {

@@ -226,3 +226,38 @@ async fn a_narrow_key_learns_of_no_other_model_and_pays_nothing_for_a_refusal() 
         "the unknown name counted, the two refusals did not"
     );
 }
+
+#[tokio::test]
+async fn the_log_and_the_metrics_say_who_asked_and_what_was_cut() {
+    let auth = "keys = [{ key = \"the-key-of-ann\", name = \"ann\" }]";
+    let gateway = Gateway::start(&(config_with_auth(auth) + "max_length = 8\n"));
+    let ask = async |key: &str| {
+        let request = client().post(format!("{}/v1/embeddings", gateway.url));
+        let body = json!({"input": ["a", "one two three four five six seven eight nine"]});
+        request
+            .bearer_auth(key)
+            .json(&body)
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
+    assert_eq!(ask("the-key-of-ann").await, 200);
+    assert_eq!(ask("nobodys").await, 401);
+    gateway.logged("\"caller\":\"ann\"", 1).await;
+    gateway.logged("\"n_truncated\":1", 1).await;
+    gateway.logged("\"caller\":\"\"", 1).await;
+    assert!(
+        gateway.log().contains("1 cut, model tiny by ann"),
+        "{}",
+        gateway.log()
+    );
+    let request = client().get(format!("{}/metrics", gateway.url)).send();
+    let metrics = request.await.unwrap().text().await.unwrap();
+    for line in [
+        "embedgate_caller_requests_total{caller=\"ann\"} 1",
+        "embedgate_truncated_inputs_total 1",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}

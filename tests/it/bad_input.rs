@@ -483,3 +483,48 @@ async fn a_packed_body_is_read_as_it_is_within_the_same_limits() {
         assert!(status == 400 && text.contains(expected), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_request_names_one_host_and_a_body_without_end_is_not_read_on() {
+    let gateway = Gateway::start(&tiny_config(""));
+    for (hosts, status) in [
+        ("", 400),
+        ("Host: a\r\nHost: b\r\n", 400),
+        ("Host: a\r\n", 200),
+    ] {
+        let request = format!("GET /livez HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        let answer = answer_to(&gateway, request.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{hosts:?}: {answer}"
+        );
+    }
+    // Refused by its path, and then sent without end: the answer comes after 1 MiB or 5 s, and the connection ends.
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let head = "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+    let mut sent = 0;
+    while sent < 64 << 20 && stream.write_all(&chunk).await.is_ok() {
+        sent += chunk.len();
+    }
+    // What the system holds on both sides is sent too.
+    assert!(sent < 32 << 20, "{sent} bytes were taken");
+    // A client that asks whether it may send, and sends all the same, has its answer.
+    let body = "x".repeat(100_000);
+    let request = format!(
+        "POST /nowhere HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = answer_to(&gateway, request.as_bytes()).await;
+    assert!(answer.contains(" 404 "), "{answer}");
+}
+
+/// Sends a request that asks for the end of the connection, and returns what comes back.
+async fn answer_to(gateway: &Gateway, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use embedgate_test_support::{config_file, embedgate, run, tiny_bge_m3, tiny_config};
+use embedgate_test_support::{Gateway, config_file, embedgate, run, tiny_bge_m3, tiny_config};
 
 #[test]
 fn help_and_version_are_answers_and_mistakes_are_exit_code_64() {
@@ -180,5 +180,29 @@ fn the_program_runs_from_any_folder() {
         "{} {}",
         here.2,
         elsewhere.2
+    );
+}
+
+#[test]
+fn check_says_where_a_model_is_slower_than_it_could_be() {
+    let text = tiny_config("[onednn]\nlibrary = \"/nowhere/libdnnl.so\"");
+    let file = config_file(&text);
+    let (code, _, said) = run(embedgate().arg("check").arg(file.path()));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("WARN") && said.contains("runs with candle, in f32 and slower"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_log_says_how_to_try_it() {
+    let gateway = Gateway::start(&tiny_config(""));
+    gateway.wait_for_log("try it: curl http://127.0.0.1:");
+    let log = gateway.log();
+    let line = log.lines().find(|line| line.contains("try it: ")).unwrap();
+    assert!(
+        line.contains("/v1/embeddings") && line.contains("tiny"),
+        "{line}"
     );
 }

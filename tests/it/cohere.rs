@@ -48,3 +48,23 @@ async fn cohere_is_spoken() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_first_version_repeats_the_texts() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let body = json!({"texts": ["a", "b"], "model": "tiny", "input_type": "search_document"});
+    let v2 = gateway.ok("/v2/embed", &body).await;
+    let plain = gateway.ok("/v1/embed", &body).await;
+    assert_eq!(plain["texts"], body["texts"]);
+    assert_eq!(plain["embeddings"], v2["embeddings"]["float"]);
+    assert_eq!(plain["response_type"], "embeddings_floats");
+    assert_eq!(plain["meta"]["api_version"]["version"], "1");
+    let mut typed = body.clone();
+    typed["embedding_types"] = json!(["float", "ubinary"]);
+    let typed = gateway.ok("/v1/embed", &typed).await;
+    assert_eq!(typed["embeddings"]["float"], plain["embeddings"]);
+    assert_eq!(typed["response_type"], "embeddings_by_type");
+    let bad = gateway.ask("/v1/embed", &json!({"texts": 5})).await;
+    assert_eq!(bad.status, 400);
+    assert!(bad.body["message"].is_string(), "{}", bad.body);
+}

@@ -4,6 +4,7 @@
 
 mod access;
 mod arrows;
+mod azure;
 mod bad_bits;
 mod bad_files;
 mod bad_input;
@@ -29,6 +30,7 @@ mod metrics;
 mod ollama;
 mod openapi;
 mod outputs;
+mod peers;
 mod plugins;
 mod prompts;
 mod rerank;

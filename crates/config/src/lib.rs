@@ -21,7 +21,7 @@ use std::{
 };
 
 use embedgate_request::Hook;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::auth::Authenticators;
 pub use self::{
@@ -37,7 +37,7 @@ pub use self::{
     },
     replicas::ReplicaCount,
     server::{LogConfig, LogFormat, LogLevel, OneDnnConfig, OnnxRuntimeConfig, ServerConfig},
-    units::{ByteSize, Period, Secret},
+    units::{ByteSize, Period, Secret, resolve},
 };
 
 /// Files that are tried when none is named.
@@ -48,6 +48,8 @@ const DEFAULT_FILES: [&str; 2] = ["embedgate.toml", "/etc/embedgate/embedgate.to
 pub struct Config {
     /// The model that answers requests without a model name; none means the only one there is.
     pub default_model: Option<String>,
+    /// What a request for a model that is not there gets.
+    pub unknown_model: UnknownModel,
     /// The HTTP server.
     pub server: ServerConfig,
     /// What is logged, and how.
@@ -64,6 +66,17 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// The plugins by name.
     pub plugins: BTreeMap<String, PluginConfig>,
+}
+
+/// What a request for a model that is not there gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownModel {
+    /// An error that lists the models.
+    #[default]
+    Refuse,
+    /// The default model, as servers of one model do: for clients that send a name of their own.
+    Default,
 }
 
 /// The process's environment, read once: its variables, and where its program lies.
@@ -376,6 +389,11 @@ impl Config {
                 names.join(", ")
             );
             problems.push(Problem::new("default_model", message));
+        }
+        if self.unknown_model == UnknownModel::Default && self.default_model().is_none() {
+            let message =
+                "is \"default\", and there are several models: say which one by default_model";
+            problems.push(Problem::new("unknown_model", message));
         }
     }
 }

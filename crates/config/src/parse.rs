@@ -28,6 +28,7 @@ fn place(text: &str, at: usize) -> String {
 pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config {
         default_model: section(&mut table, "default_model", problems),
+        unknown_model: section(&mut table, "unknown_model", problems),
         server: section(&mut table, "server", problems),
         log: section(&mut table, "log", problems),
         auth: section(&mut table, "auth", problems),
@@ -57,7 +58,7 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         Some(_) => problems.push(Problem::new("plugins", "must be tables: [plugins.NAME]")),
     }
     for key in table.keys() {
-        let known = "default_model, [server], [log], [auth], [cache], [onnxruntime], [onednn], [models.NAME] and [plugins.NAME]";
+        let known = "default_model, unknown_model, [server], [log], [auth], [cache], [onnxruntime], [onednn], [models.NAME] and [plugins.NAME]";
         problems.push(Problem::new(
             key,
             format!("is not known, expected one of {known}"),
@@ -122,13 +123,52 @@ pub(super) fn read<T: DeserializeOwned + Default>(
             // What stands here may be a key in the wrong place.
             format!("must be {expected}")
         } else {
-            message
+            in_words(message)
         };
         problems.push(Problem::new(key, message));
         if !remove(&mut value, &path) {
             return T::default();
         }
     }
+}
+
+/// Says what Rust's names of types mean, and which key was probably meant.
+fn in_words(message: String) -> String {
+    let types = [
+        ("usize", "a whole number"),
+        ("u64", "a whole number"),
+        ("u32", "a whole number"),
+        ("u16", "a whole number"),
+        ("i64", "a whole number"),
+        ("a nonzero usize", "a whole number above 0"),
+        ("f64", "a number"),
+        ("f32", "a number"),
+        ("a boolean", "true or false"),
+        ("a string", "text in quotes"),
+        ("path string", "a path in quotes"),
+        ("a sequence", "a list in brackets"),
+        ("a map", "a table"),
+    ];
+    if let Some((found, expected)) = message.rsplit_once(", expected ") {
+        let known = types.iter().find(|(name, _)| *name == expected);
+        if let Some((_, words)) = known {
+            return format!("{found}, expected {words}");
+        }
+        if expected.starts_with("struct ") {
+            return format!("{found}, expected a table");
+        }
+    }
+    if let Some(rest) = message.strip_prefix("unknown field `") {
+        let mut parts = rest.split('`');
+        let given = parts.next().unwrap_or_default();
+        let known = parts.skip(1).step_by(2);
+        let like = known.map(|name| (name, strsim::jaro_winkler(given, name)));
+        let nearest = like.max_by(|(_, a), (_, b)| a.total_cmp(b));
+        if let Some((name, _)) = nearest.filter(|(_, likeness)| *likeness > 0.85) {
+            return format!("{message}; did you mean `{name}`?");
+        }
+    }
+    message
 }
 
 /// Takes out the key that the path leads to; an item of an array takes the whole array with it.
@@ -304,7 +344,27 @@ mod tests {
             message("server.max_body")
         );
         assert!(message("models.a.backend.type").contains("`cpu`, `candle`, `onnx`"));
-        assert!(message("server.lisen").contains("`listen`"));
+        assert!(message("server.lisen").contains("did you mean `listen`?"));
+        let expected = "expected a whole number";
+        assert!(
+            message("server.max_inputs").ends_with(expected),
+            "{}",
+            message("server.max_inputs")
+        );
+        assert!(message("models.a.backend.threads").contains(expected));
+    }
+
+    #[test]
+    fn what_may_mean_two_things_is_refused_and_names_are_resolved() {
+        let text = "[auth]\nmode = \"none\"\n[server]\nmax_body = \"64M\"\nlisten = \"localhost\"\n[models.a]\npath = \"/\"\n";
+        let found = problems(text);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(format!("{found:?}").contains("64M"), "{found:?}");
+        assert!(format!("{found:?}").contains("MiB"), "{found:?}");
+        assert!(format!("{found:?}").contains("localhost:9100"), "{found:?}");
+        let local = crate::units::resolve("localhost:9475").unwrap();
+        assert!(local.ip().is_loopback() && local.port() == 9475);
+        assert!(crate::units::resolve("no.such.name.invalid:1").is_err());
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Values with a unit, and values that must not be shown.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    net::{SocketAddr, ToSocketAddrs},
+    time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -110,9 +114,34 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        D::Error::custom(format!("\"{text}\" is no address with a port, write it as \"127.0.0.1:9100\" or \"0.0.0.0:9100\""))
-    })
+    resolve(&text).map_err(D::Error::custom)
+}
+
+/// An address of this machine with a port, by number or by name: of a name's addresses the first of IPv4, else the first.
+///
+/// # Errors
+/// A sentence that says what is wrong with the text.
+pub fn resolve(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let has_port = text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(':') && port.parse::<u16>().is_ok()
+    });
+    if !has_port {
+        return Err(format!(
+            "\"{text}\" is no address with a port, write it as \"127.0.0.1:9100\", \"0.0.0.0:9100\" or \"localhost:9100\""
+        ));
+    }
+    let found = text.to_socket_addrs();
+    let found: Vec<SocketAddr> = found
+        .map_err(|error| format!("\"{text}\" names no address: {error}"))?
+        .collect();
+    let of_v4 = found.iter().find(|address| address.is_ipv4());
+    of_v4
+        .or(found.first())
+        .copied()
+        .ok_or_else(|| format!("\"{text}\" names no address"))
 }
 
 /// A number of bytes, written as `"512MiB"` or `"2GB"`.
@@ -158,6 +187,14 @@ impl<'de> Deserialize<'de> for ByteSize {
                 "\"{text}\" is no size, write it as \"512MiB\" or \"2GB\""
             ))
         };
+        // Some take M for a million, others for 1024 x 1024.
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || ".+ ".contains(c));
+        if matches!(unit, "k" | "K" | "m" | "M" | "g" | "G" | "t" | "T") {
+            let unit = unit.to_uppercase();
+            return Err(D::Error::custom(format!(
+                "\"{text}\" may be {unit}B, a power of 1000, or {unit}iB, a power of 1024: write one of them"
+            )));
+        }
         text.parse::<bytesize::ByteSize>()
             .map(|size| Self(size.as_u64()))
             .map_err(expected)

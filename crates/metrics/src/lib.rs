@@ -4,7 +4,7 @@ mod plugin;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -69,6 +69,16 @@ struct CauseLabels {
     cause: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallerLabels {
+    caller: Arc<str>,
+}
+
+/// So many callers are counted by name.
+const MOST_CALLERS: usize = 1000;
+/// The name of those beyond.
+const OTHER_CALLERS: &str = "other";
+
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// 1 ms to 2 minutes, for whole requests and the wait in the queue.
@@ -91,6 +101,11 @@ struct Inner {
     request_seconds: Seconds<RouteLabels>,
     refused: Family<ReasonLabels, Counter>,
     ignored_members: Counter,
+    truncated_inputs: Counter,
+    /// Callers that are counted by name.
+    callers: Mutex<HashSet<Arc<str>>>,
+    caller_requests: Family<CallerLabels, Counter>,
+    caller_tokens: Family<CallerLabels, Counter>,
     inputs: Family<ResultLabels, Counter>,
     tokens: Family<ModelLabels, Counter>,
     queue_inputs: Family<LaneLabels, Gauge>,
@@ -143,6 +158,22 @@ impl Metrics {
                 "embedgate_ignored_members",
                 "Members of requests' bodies that mean nothing to any server, and were ignored",
                 Counter::default(),
+            ),
+            truncated_inputs: all.add(
+                "embedgate_truncated_inputs",
+                "Inputs that were cut to what the model or the request takes",
+                Counter::default(),
+            ),
+            callers: Mutex::default(),
+            caller_requests: all.add(
+                "embedgate_caller_requests",
+                "Requests of a caller who is known by name, answered or refused",
+                Family::default(),
+            ),
+            caller_tokens: all.add(
+                "embedgate_caller_tokens",
+                "Tokens of answered inputs of a caller who is known by name, as billed",
+                Family::default(),
             ),
             inputs: all.add(
                 "embedgate_inputs",
@@ -304,7 +335,33 @@ impl Metrics {
         seconds.observe(time.as_secs_f64());
     }
 
-    /// Counts a request that got an error.
+    /// Counts inputs that were cut.
+    pub fn truncated_inputs(&self, n: usize) {
+        self.0.truncated_inputs.inc_by(n as u64);
+    }
+
+    /// Counts a request of a caller by name, and its tokens. Beyond the first thousand callers they are counted together.
+    pub fn caller(&self, name: &Arc<str>, n_tokens: usize) {
+        let mut callers = self
+            .0
+            .callers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if callers.len() < MOST_CALLERS {
+            callers.insert(Arc::clone(name));
+        }
+        let caller = match callers.contains(name) {
+            true => Arc::clone(name),
+            false => OTHER_CALLERS.into(),
+        };
+        drop(callers);
+        let labels = CallerLabels { caller };
+        self.0.caller_requests.get_or_create(&labels).inc();
+        let tokens = self.0.caller_tokens.get_or_create(&labels);
+        tokens.inc_by(n_tokens as u64);
+    }
+
+    /// Counts members of a body that mean nothing to any server.
     pub fn ignored_members(&self, n: usize) {
         self.0.ignored_members.inc_by(n as u64);
     }
@@ -451,6 +508,23 @@ mod tests {
     }
 
     #[test]
+    fn callers_are_counted_by_name_as_long_as_there_are_few() {
+        let metrics = Metrics::new();
+        for i in 0..MOST_CALLERS + 5 {
+            metrics.caller(&format!("caller-{i}").into(), 3);
+        }
+        metrics.caller(&"caller-0".into(), 4);
+        let text = metrics.text();
+        for line in [
+            "embedgate_caller_tokens_total{caller=\"caller-0\"} 7",
+            "embedgate_caller_requests_total{caller=\"caller-0\"} 2",
+            "embedgate_caller_requests_total{caller=\"other\"} 5",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+    }
+
+    #[test]
     fn the_names_are_these() {
         let metrics = Metrics::new();
         // Names without a value are not written.
@@ -470,6 +544,7 @@ mod tests {
         embedgate_request_duration_seconds histogram
         embedgate_refused_requests counter
         embedgate_ignored_members counter
+        embedgate_truncated_inputs counter
         embedgate_inputs counter
         embedgate_tokens counter
         embedgate_queue_inputs gauge

@@ -1,4 +1,4 @@
-//! Bodies of Cohere's `/v2/embed`.
+//! Bodies of Cohere's `/v2/embed` and `/v1/embed`.
 
 use utoipa::ToSchema;
 
@@ -11,6 +11,13 @@ pub(in crate::http) fn embed() -> Operation {
     Operation::post::<CohereEmbedRequest, CohereEmbedResponse>(
         "Embed texts",
         "As Cohere, version 2; texts alone, no images.",
+    )
+}
+
+pub(in crate::http) fn embed_v1() -> Operation {
+    Operation::post::<CohereEmbedRequest, CohereEmbedV1Response>(
+        "Embed texts, version 1",
+        "As Cohere, version 1: the answer repeats the texts, and without embedding_types it is a list of vectors.",
     )
 }
 
@@ -31,8 +38,9 @@ pub(super) struct CohereEmbedRequest {
     /// Not supported: empty at most.
     #[schema(max_items = 0)]
     inputs: Option<Vec<String>>,
-    /// Known, and without effect: models have limits of their own.
-    max_tokens: Option<serde_json::Value>,
+    /// Cuts inputs to so many tokens; special tokens stay.
+    #[schema(minimum = 0)]
+    max_tokens: Option<u64>,
 }
 
 #[derive(ToSchema)]
@@ -73,4 +81,20 @@ struct CohereEmbeddings {
     /// The same in unsigned bytes.
     #[schema(nullable = false)]
     ubinary: Option<Vec<Vec<u8>>>,
+}
+
+#[derive(ToSchema)]
+struct CohereEmbedV1Response {
+    id: String,
+    texts: Vec<String>,
+    embeddings: CohereV1Embeddings,
+    meta: serde_json::Value,
+    response_type: String,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum CohereV1Embeddings {
+    Floats(Vec<Vec<f32>>),
+    ByType(CohereEmbeddings),
 }

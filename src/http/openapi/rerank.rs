@@ -38,6 +38,78 @@ pub(in crate::http) fn either() -> Operation {
     .also_fails_as(Dialect::Tei)
 }
 
+pub(in crate::http) fn score() -> Operation {
+    Operation::post::<ScoreRequest, ScoreResponse>(
+        "Score one text with others, as vLLM",
+        "In the order of the others: by a cross-encoder, or by an embedding model's own vectors, within 0 and 1.",
+    )
+}
+
+pub(in crate::http) fn nim() -> Operation {
+    Operation::post::<RankingRequest, RankingResponse>(
+        "Rank passages for a query, as NVIDIA",
+        "Best first, with the scores as the model gives them.",
+    )
+}
+
+#[derive(ToSchema)]
+pub(super) struct ScoreRequest {
+    model: Option<String>,
+    /// One text.
+    text_1: String,
+    text_2: RerankDocuments,
+    /// Another name of text_1.
+    queries: Option<String>,
+    /// Another name of text_2.
+    documents: Option<RerankDocuments>,
+}
+
+#[derive(ToSchema)]
+struct ScoreResponse {
+    id: String,
+    object: String,
+    data: Vec<Score>,
+    model: String,
+    usage: RerankUsage,
+}
+
+#[derive(ToSchema)]
+struct Score {
+    /// The text's place in the request.
+    index: u64,
+    object: String,
+    score: f32,
+}
+
+#[derive(ToSchema)]
+pub(super) struct RankingRequest {
+    model: Option<String>,
+    query: Text,
+    passages: RerankDocuments,
+    /// END: over-long passages are cut; NONE: they are refused.
+    truncate: Option<RankingTruncate>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum RankingTruncate {
+    End,
+    None,
+}
+
+#[derive(ToSchema)]
+struct RankingResponse {
+    rankings: Vec<Rank>,
+    usage: RerankUsage,
+}
+
+#[derive(ToSchema)]
+struct Rank {
+    /// The passage's place in the request.
+    index: u64,
+    logit: f32,
+}
+
 #[derive(ToSchema)]
 pub(super) struct RerankRequest {
     model: Option<String>,

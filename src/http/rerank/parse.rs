@@ -28,10 +28,20 @@ pub(in crate::http) const KNOWN: [&str; 14] = [
     "long_documents",
 ];
 
-pub(in crate::http) const MEMBERS: Members = Members {
+const MEMBERS: Members = Members {
     known: &KNOWN,
     foreign: OF_RERANK,
 };
+
+/// The members of vLLM's scores.
+pub(in crate::http) const KNOWN_OF_SCORE: [&str; 5] =
+    ["model", "text_1", "text_2", "queries", "documents"];
+
+/// The members of NVIDIA's rankings.
+pub(in crate::http) const KNOWN_OF_NIM: [&str; 4] = ["model", "query", "passages", "truncate"];
+
+/// Whether over-long passages are cut.
+const NIM_TRUNCATES: [(&str, bool); 2] = [("END", true), ("NONE", false)];
 
 const LONG_DOCUMENTS: [(&str, LongDocuments); 2] = [
     ("truncate", LongDocuments::Truncate),
@@ -46,6 +56,21 @@ pub(super) enum Shape {
     Voyage,
     Cohere,
     Tei,
+    /// vLLM's scores, in the order of the documents.
+    Score,
+    /// NVIDIA's rankings.
+    Nim,
+}
+
+impl Shape {
+    pub(super) fn members(self) -> Members {
+        let known: &'static [&'static str] = match self {
+            Self::Score => &KNOWN_OF_SCORE,
+            Self::Nim => &KNOWN_OF_NIM,
+            Self::Jina | Self::Voyage | Self::Cohere | Self::Tei => &KNOWN,
+        };
+        Members { known, ..MEMBERS }
+    }
 }
 
 /// What is asked for, beside the scores.
@@ -69,6 +94,12 @@ struct Fields<'a> {
     model: Option<&'a RawValue>,
     query: Option<&'a RawValue>,
     documents: Option<&'a RawValue>,
+    /// vLLM's names of query and documents.
+    text_1: Option<&'a RawValue>,
+    text_2: Option<&'a RawValue>,
+    queries: Option<&'a RawValue>,
+    /// NVIDIA's name of documents.
+    passages: Option<&'a RawValue>,
     texts: Option<&'a RawValue>,
     top_n: Option<&'a RawValue>,
     /// Voyage's name of it.
@@ -127,17 +158,27 @@ pub(super) fn request(
             fields.documents,
             ("return_documents", fields.return_documents),
         ),
+        Shape::Score => match fields.text_2 {
+            Some(_) => ("text_2", fields.text_2, ("return_documents", None)),
+            None => ("documents", fields.documents, ("return_documents", None)),
+        },
+        Shape::Nim => ("passages", fields.passages, ("return_documents", None)),
     };
-    let text = "a string, or an object with text";
-    let Some(query) = typed::<Text>("query", fields.query, text)? else {
-        return Err(Error::invalid("query", format!("query is missing: {text}")));
+    let query = match (shape, fields.text_1) {
+        (Shape::Score, Some(_)) => ("text_1", fields.text_1),
+        (Shape::Score, None) => ("queries", fields.queries),
+        _ => ("query", fields.query),
     };
+    let query = query_text(query.0, query.1)?;
     let documents = texts(name, given, max)?;
     let inputs = std::iter::once(Input::from(query)).chain(documents);
     let request = EmbedRequest {
         model: typed("model", fields.model, "a string")?,
         token_ids: TokenIds::Reject,
-        truncate: flag("truncate", fields.truncate)?.or(flag("truncation", fields.truncation)?),
+        truncate: match shape {
+            Shape::Nim => one_of("truncate", fields.truncate, &NIM_TRUNCATES)?,
+            _ => flag("truncate", fields.truncate)?.or(flag("truncation", fields.truncation)?),
+        },
         side: truncation_direction(fields.truncation_direction)?,
         ..EmbedRequest::new(inputs.collect())
     };
@@ -156,6 +197,18 @@ pub(super) fn request(
         },
     };
     Ok((request, asked))
+}
+
+/// One text, or a list of one.
+fn query_text(name: &'static str, raw: Option<&RawValue>) -> Result<Text, Error> {
+    let expected = "a string, or an object with text";
+    let missing = || Error::invalid(name, format!("{name} is missing: {expected}"));
+    let raw = raw.ok_or_else(missing)?;
+    let one: Result<[Text; 1], _> = serde_json::from_str(raw.get());
+    match one {
+        Ok([text]) if name != "query" => Ok(text),
+        _ => typed(name, Some(raw), expected)?.ok_or_else(missing),
+    }
 }
 
 /// RAGFlow's Xinference client writes booleans as strings.

@@ -1,4 +1,4 @@
-//! `POST /tokenize` and `POST /decode`: a model's tokens, without the model.
+//! `POST /tokenize` and `POST /decode`: a model's tokens, without the model. A body with `prompt` is vLLM's, and is answered so.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::super::{
+    dialect::Dialect,
     error::Failed,
     exchange::{Exchange, json_body},
     input::Inputs,
@@ -34,6 +35,9 @@ struct Fields<'a> {
     #[serde(borrow)]
     model: Option<&'a RawValue>,
     inputs: Option<&'a RawValue>,
+    /// vLLM's.
+    prompt: Option<&'a RawValue>,
+    return_token_strs: Option<&'a RawValue>,
     ids: Option<&'a RawValue>,
     add_special_tokens: Option<&'a RawValue>,
     skip_special_tokens: Option<&'a RawValue>,
@@ -43,6 +47,10 @@ struct Fields<'a> {
 /// `POST /tokenize`: the tokens of each text, with their places in characters.
 pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, Failed> {
     let fields: Fields<'_> = object(exchange.bytes(), "inputs")?;
+    if fields.inputs.is_none() && fields.prompt.is_some() {
+        let answer = tokenize_prompt(&exchange, &fields).await;
+        return answer.map_err(|error| Failed::from(error).in_words_of(Dialect::OpenAi));
+    }
     let model = model(&exchange, &fields)?;
     let given = inputs(
         Inputs::alike("inputs", exchange.gateway.config.max_inputs),
@@ -73,6 +81,36 @@ pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, F
     let tokenizer = model.tokenizer.clone();
     let with_special = with_special.unwrap_or(true);
     let work = move || all_tokens(&tokenizer, &texts, with_special);
+    let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
+    Ok(json_body(json, memory))
+}
+
+/// The tokens of one text, as vLLM gives them.
+///
+/// Source: vLLM 0.11, `entrypoints/openai/protocol.py`, `TokenizeCompletionRequest` and `TokenizeResponse`.
+async fn tokenize_prompt(exchange: &Exchange, fields: &Fields<'_>) -> Result<Response, Error> {
+    let model = model(exchange, fields)?;
+    let boolean = "true or false";
+    let prompt: Option<String> = typed("prompt", fields.prompt, "a string")?;
+    let prompt = prompt.unwrap_or_default();
+    let with_special = typed("add_special_tokens", fields.add_special_tokens, boolean)?;
+    let with_names = typed("return_token_strs", fields.return_token_strs, boolean)?;
+    check_size("prompt", prompt.len())?;
+    let bytes = prompt.len();
+    let memory = exchange.account.take(bytes * MEMORY_PER_BYTE)?;
+    let (tokenizer, most) = (model.tokenizer.clone(), model.info.max_sequence_tokens);
+    let work = move || {
+        let tokens = tokenizer.tokens(&prompt, with_special.unwrap_or(true));
+        let tokens = tokens.map_err(|e| Error::invalid("prompt", e).with_code(TOKENIZER))?;
+        let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+        let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
+        let names = with_names.unwrap_or(false).then_some(names);
+        let mut out = Vec::new();
+        let answer =
+            json!({"count": ids.len(), "max_model_len": most, "tokens": ids, "token_strs": names});
+        json::write(&mut out, &answer);
+        Ok::<_, Error>(out)
+    };
     let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
     Ok(json_body(json, memory))
 }

@@ -1,0 +1,132 @@
+//! `POST /embedding`, as Coze Studio and as llama.cpp speak it: the body tells which. And `GET /support_status` of Coze Studio.
+//!
+//! Source: Coze Studio, `backend/infra/embedding/impl/http/http.go`; llama.cpp, `tools/server/README.md`.
+
+use axum::response::Response;
+use embedgate_core::Outputs;
+use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds, VectorText};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    State,
+    context::Context,
+    dense::DenseForm,
+    error::Failed,
+    exchange::Exchange,
+    input::Inputs,
+    json::{self, inputs, object, texts, typed},
+    members::{Foreign, Members, foreign},
+};
+
+/// The members that mean something.
+pub(super) const KNOWN: [&str; 4] = ["model", "texts", "need_sparse", "content"];
+
+/// llama.cpp's own: 2 is the Euclidean length, which vectors have here.
+const FOREIGN: &[Foreign] = &[foreign("embd_normalize", &["2"], "leave it out")];
+
+const MEMBERS: Members = Members {
+    known: &KNOWN,
+    foreign: FOREIGN,
+};
+
+/// What Coze Studio takes for a server that gives dense vectors alone, and for one that gives lexical weights too.
+const DENSE: &str = "1";
+const DENSE_AND_SPARSE: &str = "3";
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    texts: Option<&'a RawValue>,
+    need_sparse: Option<&'a RawValue>,
+    content: Option<&'a RawValue>,
+}
+
+/// Whose answer is expected.
+#[derive(Clone, Copy)]
+enum Shape {
+    Coze,
+    LlamaCpp,
+}
+
+pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {
+    let (request, shape) = exchange.parse(MEMBERS, parse).await?;
+    let answer = exchange.embed(request).await?;
+    let render = move |answer: &EmbedResponse| match shape {
+        Shape::Coze => render_coze(answer),
+        Shape::LlamaCpp => render_llama_cpp(answer),
+    };
+    Ok(answer.write(render).await?)
+}
+
+/// `GET /support_status`: what the default model gives.
+pub(super) async fn support_status(
+    gateway: State,
+    Context(ctx): Context,
+) -> Result<&'static str, Failed> {
+    let model = gateway.embedder()?.model(&ctx.principal, None)?;
+    Ok(match model.info.outputs.sparse {
+        true => DENSE_AND_SPARSE,
+        false => DENSE,
+    })
+}
+
+fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Shape), Error> {
+    let fields: Fields<'_> = object(bytes, "texts, or content")?;
+    let need_sparse = typed("need_sparse", fields.need_sparse, "true or false")?;
+    let (shape, given) = match (fields.texts, fields.content) {
+        (None, Some(content)) => {
+            let content = inputs(Inputs::alike("content", max_inputs), Some(content))?;
+            (Shape::LlamaCpp, content)
+        }
+        (given, _) => (Shape::Coze, texts("texts", given, max_inputs)?),
+    };
+    let request = EmbedRequest {
+        model: typed("model", fields.model, "a string")?,
+        outputs: Outputs {
+            sparse: need_sparse.unwrap_or(false),
+            ..Outputs::DENSE
+        },
+        text: Some(VectorText::Numbers),
+        token_ids: TokenIds::Native,
+        ..EmbedRequest::new(given)
+    };
+    Ok((request, shape))
+}
+
+fn render_coze(answer: &EmbedResponse) -> Vec<u8> {
+    let mut out = br#"{"dense":"#.to_vec();
+    DenseForm::Float.write_all(&mut out, answer);
+    out.extend_from_slice(br#","sparse":"#);
+    let sparse = answer.embeddings.iter().filter_map(|e| e.sparse.as_ref());
+    json::list(&mut out, sparse, |out, weights| {
+        out.push(b'{');
+        let pairs = weights.indices.iter().zip(&weights.values);
+        for (i, (id, weight)) in pairs.enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            json::write(out, &id.to_string());
+            out.push(b':');
+            json::write(out, weight);
+        }
+        out.push(b'}');
+    });
+    out.push(b'}');
+    out
+}
+
+/// A vector is in a list of one: without pooling there it would be one of several.
+fn render_llama_cpp(answer: &EmbedResponse) -> Vec<u8> {
+    let mut out = Vec::new();
+    let all = answer.embeddings.iter().enumerate();
+    json::list(&mut out, all, |out, (i, embedding)| {
+        out.extend_from_slice(br#"{"index":"#);
+        json::write(out, &i);
+        out.extend_from_slice(br#","embedding":["#);
+        DenseForm::Float.write(out, embedding.dense.as_ref());
+        out.extend_from_slice(b"]}");
+    });
+    out
+}
