@@ -111,6 +111,16 @@ fn a_start_with_a_plugin_that_cannot_be_used_ends_with_78_and_says_why() {
             "colour",
         ),
         (with("").replace("hostile.wasm", "gone.wasm"), "gone.wasm"),
+        (
+            with("settings = { every_call = \"trap\" }\nhooks = [\"preprocess\"]"),
+            "its first call fails, and so would every other",
+        ),
+        (
+            with(
+                "settings = { every_call = \"trap\" }\nhooks = [\"preprocess\"]\ninstance = { reuse = 10 }",
+            ),
+            "its first call fails, and so would every other",
+        ),
     ];
     for (config, expected) in cases {
         let files = Files::new(&config);
@@ -241,5 +251,25 @@ async fn nothing_is_embedded_that_a_preprocessor_has_not_seen() {
     for inputs in &mixed[..2] {
         let answer = gateway.ask("/embed", &json!({"inputs": inputs})).await;
         assert_eq!(answer.status, 422, "{inputs}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_whose_every_call_fails_does_not_take_the_place_of_one_that_works() {
+    let path = guest("hostile");
+    let text = |settings: &str| {
+        tiny_config(&format!(
+            "[plugins.p]\npath = {path:?}\nhooks = [\"preprocess\"]\nsettings = {{ {settings} }}\n"
+        ))
+    };
+    let gateway = Gateway::start(&text(""));
+    for attack in ["trap", "loop"] {
+        let broken = text(&format!("every_call = \"{attack}\""));
+        fs::write(gateway.config_file(), broken).unwrap();
+        gateway.signal(libc::SIGHUP);
+        gateway
+            .logged("its first call fails", if attack == "trap" { 1 } else { 2 })
+            .await;
+        assert_eq!(gateway.ask_with_key(None).await.0, 200, "{attack}");
     }
 }

@@ -104,6 +104,11 @@ impl Loader {
         let component = self.component(&bytes, &inspection, config, &settings, &shared);
         let (component, is_snapshot) = component.with_context(|| shown.to_string())?;
         component.initialize_copy_on_write_image()?;
+        if !is_snapshot {
+            let (shared, headers) = (&shared, &config.headers);
+            snapshot::try_calls(self, &component, &settings, shared, headers, &inspection)
+                .with_context(|| shown.to_string())?;
+        }
         let pre = self.link(&inspection, &component)?;
         let exports = exports(&pre, &inspection, &hooks)?;
         let init = if is_snapshot || exports.lifecycle.is_none() {

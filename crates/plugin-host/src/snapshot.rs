@@ -3,7 +3,11 @@
 //! Instances of that component begin where the first call ended: the settings are read, the heap has its size. Then a fresh
 //! instance for each call costs microseconds, and takes no lock of the kernel.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use wasmtime::component::{Component, ComponentNamedList, Instance, Lift, WasmList};
@@ -20,6 +24,9 @@ use super::{
     load::Loader,
     state::{Phase, Shared, State},
 };
+
+/// A guest that computes ends at its deadline; one that waits for its host ends so long after it.
+const AFTER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A component with the state of a plugin in it, or none.
 pub(super) enum Snapshot {
@@ -42,6 +49,37 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
             .build()
             .expect("a runtime without threads needs nothing of the system but a poll")
             .block_on(future),
+    }
+}
+
+/// A first call that fails by itself: without having asked for what another call may be told otherwise, and within the memory
+/// that it may have. Then every call fails.
+#[derive(Debug, thiserror::Error)]
+#[error("its first call fails, and so would every other")]
+struct FailedCall;
+
+/// Calls each hook of a plugin once, and forgets what came of it.
+///
+/// # Errors
+/// When the plugin has something against its settings, or every call of it would fail.
+pub(super) fn try_calls(
+    loader: &Loader,
+    component: &Component,
+    settings: &str,
+    shared: &Arc<Shared>,
+    headers: &[String],
+    inspection: &Inspection,
+) -> anyhow::Result<()> {
+    let first = First {
+        loader,
+        component,
+        inspection,
+        settings,
+        headers,
+    };
+    match block_on(first.run(shared, true)) {
+        Err(error) if error.is::<BadSettings>() || error.is::<FailedCall>() => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -81,7 +119,7 @@ pub(super) fn take(
                 break;
             }
             // What the plugin has against its settings, it has again.
-            Err(error) if warm_up && !error.is::<BadSettings>() => {
+            Err(error) if warm_up && !error.is::<BadSettings>() && !error.is::<FailedCall>() => {
                 tracing::debug!("plugin {} cannot be warmed up: {error:#}", shared.name);
             }
             Err(error) => return Err(error),
@@ -132,10 +170,19 @@ impl First<'_> {
             if warm_up {
                 live.store.data_mut().phase = Phase::WarmUp;
                 let was_impure = std::mem::take(&mut live.store.data_mut().is_impure);
-                self.warm_up(&pre, &mut live).await?;
-                // What a call is told by the secrets, the clock and the like is not what the next one should know.
-                if std::mem::replace(&mut live.store.data_mut().is_impure, was_impure) {
-                    bail!("the first call asked for what is not the same in every call");
+                let warmed = self.warm_up(&pre, &mut live).await;
+                let state = live.store.data_mut();
+                let is_impure = std::mem::replace(&mut state.is_impure, was_impure);
+                match warmed {
+                    Err(error) if !is_impure && !state.is_memory_denied => {
+                        return Err(error.context(FailedCall));
+                    }
+                    Err(error) => return Err(error),
+                    // What a call is told by the secrets, the clock and the like is not what the next one should know.
+                    Ok(()) if is_impure => {
+                        bail!("the first call asked for what is not the same in every call")
+                    }
+                    Ok(()) => {}
                 }
             }
             let guest::Live {
@@ -143,7 +190,8 @@ impl First<'_> {
             } = live;
             Ok::<_, anyhow::Error>(Initialized { store, instance })
         };
-        tokio::time::timeout_at(deadline.into(), running)
+        // The guest's own clock comes first, where it runs at all.
+        tokio::time::timeout_at((deadline + AFTER_DEADLINE).into(), running)
             .await
             .with_context(|| format!("lifecycle.init takes longer than {init_timeout:?}"))?
     }

@@ -2,6 +2,7 @@
 //!
 //! An attack is a name and, for some, an argument after a space. It is told
 //! * to `init` in the settings: `{ attack = "NAME" }`,
+//! * to `authenticate` and `preprocess`, in every call, in the settings too: `{ every_call = "NAME" }`,
 //! * to `authenticate` in the header `x-attack`, with `x-url` in the argument's place where that is there,
 //! * to `preprocess` in the first text: `attack:NAME`,
 //! * to `observe` in the model of the first summary: `attack:NAME`.
@@ -11,6 +12,8 @@
 mod answers;
 mod exhaust;
 mod host_calls;
+
+use std::sync::OnceLock;
 
 use embedgate_plugin::{
     Authenticator, EmbedRequest, Lifecycle, Observer, Outcome, Preprocessor, Principal, Rejection,
@@ -37,11 +40,25 @@ impl<'a> Attack<'a> {
 #[serde(default, deny_unknown_fields)]
 struct Config {
     attack: Option<String>,
+    every_call: Option<String>,
+}
+
+/// What every call does first.
+static EVERY_CALL: OnceLock<String> = OnceLock::new();
+
+fn run_every_call() {
+    if let Some(attack) = EVERY_CALL.get() {
+        exhaust::run(Attack::parse(attack));
+    }
 }
 
 impl Lifecycle for Hostile {
     fn init(text: &str) -> Result<(), String> {
         let config: Config = settings::parse(text)?;
+        if let Some(attack) = config.every_call {
+            // Set once: there is one init.
+            drop(EVERY_CALL.set(attack));
+        }
         let Some(attack) = &config.attack else {
             return Ok(());
         };
@@ -57,6 +74,7 @@ impl Lifecycle for Hostile {
 
 impl Authenticator for Hostile {
     fn authenticate(head: RequestHead) -> Result<Option<Principal>, Rejection> {
+        run_every_call();
         let Some(text) = head.header("x-attack") else {
             return Ok(None);
         };
@@ -74,6 +92,7 @@ impl Authenticator for Hostile {
 
 impl Preprocessor for Hostile {
     fn preprocess(request: EmbedRequest, _: Option<Principal>) -> Result<Outcome, Rejection> {
+        run_every_call();
         let Some(text) = request
             .texts()
             .first()
