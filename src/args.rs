@@ -195,9 +195,51 @@ pub struct EmbedArgs {
     /// What to write [default: as the file's ending says: .jsonl, .parquet or .npz].
     #[arg(long, value_enum)]
     pub format: Option<FormatArg>,
-    /// A file with one text a line; - is standard input.
+    /// What to read [default: as the file's ending says: .jsonl, .parquet, else lines of text].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub input_format: Option<InputFormat>,
+    /// The member, or column, that holds the text [default: text].
+    #[arg(long, value_name = "NAME")]
+    pub text: Option<String>,
+    /// The member, or column, by which rows are known: strings or whole numbers, written as `id`.
+    #[arg(long, value_name = "NAME")]
+    pub id: Option<String>,
+    /// What to do with a row that has no text or cannot be embedded.
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "stop")]
+    pub on_error: OnErrorArg,
+    /// Replace an output that is there, and begin anew.
+    #[arg(short, long)]
+    pub force: bool,
+    /// A file with the texts; - is standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
+}
+
+impl EmbedArgs {
+    /// Whether bad rows are left out.
+    pub(crate) fn skips(&self) -> bool {
+        self.on_error == OnErrorArg::Skip
+    }
+}
+
+/// How texts are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InputFormat {
+    /// A text a line.
+    Lines,
+    /// A JSON object a line.
+    Jsonl,
+    /// Apache Parquet, a text a row.
+    Parquet,
+}
+
+/// What becomes of a bad row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnErrorArg {
+    /// It ends the run. What was embedded is kept, and the next run goes on after it.
+    Stop,
+    /// It is said, and left out.
+    Skip,
 }
 
 /// How results are written.

@@ -79,7 +79,7 @@ pub fn run(cli: Cli) -> u8 {
         Some(Command::Serve(args)) => serve(config, &serve_args(args), &environment),
         Some(Command::Check(args)) => check(config, &args, &environment),
         Some(Command::Embed(args)) => embed::run(config, &args, &environment),
-        Some(Command::Convert(args)) => convert::run(&args, &environment),
+        Some(Command::Convert(args)) => convert::run(config, &args, &environment),
         #[cfg(feature = "tools")]
         Some(Command::Bench(args)) => bench::run(&args, &environment),
         #[cfg(feature = "tools")]

@@ -46,7 +46,7 @@ pub(super) fn run(
     environment: &Environment,
 ) -> Result<(), Failure> {
     start_log(LogLevel::Warn);
-    let config = Config::load(config, environment)?;
+    let config = Config::load_for_a_command(config, environment)?;
     let asked = args.model.as_deref().or(config.default_model());
     let model = asked.and_then(|name| config.models.get(name));
     let names = || {

@@ -2,6 +2,7 @@
 
 #[cfg(not(all(any(feature = "candle", feature = "cpu"), feature = "onnx")))]
 pub(super) fn run(
+    _: Option<&std::path::Path>,
     _: &crate::args::ConvertArgs,
     _: &embedgate_config::Environment,
 ) -> Result<(), super::Failure> {
@@ -57,9 +58,15 @@ mod supported {
     const LEAST_COSINE: f32 = 0.95;
 
     pub(in super::super) fn run(
+        config: Option<&Path>,
         args: &ConvertArgs,
         environment: &Environment,
     ) -> Result<(), Failure> {
+        // It may say where ONNX Runtime is. A model's folder needs none.
+        let of_gateway = match config {
+            Some(file) => Config::load_for_a_command(Some(file), environment)?,
+            None => Config::default(),
+        };
         start_log(LogLevel::Info);
         let started = Instant::now();
         let config = ModelConfig {
@@ -81,7 +88,7 @@ mod supported {
             )
             .into());
         }
-        let surroundings = Surroundings::new(&Config::default(), environment);
+        let surroundings = Surroundings::new(&of_gateway, environment);
         // Without it the result could not be checked: better said now than after gigabytes.
         embedgate_onnx::runtime::load(&surroundings.onnxruntime()).map_err(anyhow::Error::new)?;
         let partial = Partial::create(&output)?;

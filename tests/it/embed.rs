@@ -1,6 +1,8 @@
 //! `embedgate embed`: what it prints and writes.
 
-use embedgate_test_support::{config_file, embedgate, max_difference, run, tiny_config};
+use embedgate_test_support::{
+    SAME, config_file, embedgate, max_difference, numbers, run, tiny_config,
+};
 use serde_json::Value;
 use std::{fs, io::Write, path::Path, process::Stdio};
 
@@ -87,7 +89,7 @@ fn embed_names_what_is_missing() {
         .arg(file.path())
         .arg(binary.path()));
     assert_eq!(code, Some(1));
-    assert!(errors.contains("line 2"), "{errors}");
+    assert!(errors.contains("row 2"), "{errors}");
 }
 
 #[test]
@@ -264,8 +266,10 @@ fn embed_leaves_no_half_file_and_says_what_is_wrong_with_one() {
             .args(["--config", "c.toml", "embed", "texts"])
             .args(arguments))
     };
-    let cases: [(&[&str], &str); 5] = [
-        (&["--output", "o.npz"], "line 2"),
+    let cases: [(&[&str], &str); 7] = [
+        (&["--output", "o.npz"], "o.npz is there already: --force"),
+        (&["--output", "o.npz", "--force"], "row 2"),
+        (&["--output", "new.npz"], "row 2"),
         (&["--output", "o.txt"], ".parquet"),
         (&["--format", "parquet"], "--output FILE"),
         (&["--output", "no/such/o.npz"], "no/such/o.npz"),
@@ -282,4 +286,196 @@ fn embed_leaves_no_half_file_and_says_what_is_wrong_with_one() {
         3,
         "nothing is left behind"
     );
+}
+
+/// A folder with an input, and the configuration of the tiny model.
+struct Import {
+    folder: tempfile::TempDir,
+    config: tempfile::NamedTempFile,
+}
+
+impl Import {
+    fn new(input: &str, text: impl AsRef<[u8]>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(input), text).unwrap();
+        let config = config_file(&candle(&tiny_config("")));
+        Self { folder, config }
+    }
+
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = embedgate();
+        command.current_dir(self.folder.path());
+        run(command
+            .args(["embed", "--config"])
+            .arg(self.config.path())
+            .args(arguments))
+    }
+
+    /// The lines of an output, as JSON.
+    fn lines(&self, name: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.path().join(name)).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+#[test]
+fn json_lines_go_in_by_their_members_and_come_out_with_their_ids() {
+    let rows = "{\"key\": \"a-1\", \"body\": \"hello world\", \"more\": [1]}\n\
+                {\"key\": 7, \"body\": \"你好\"}\n\n";
+    let import = Import::new("in.jsonl", rows);
+    let arguments = [
+        "--text",
+        "body",
+        "--id",
+        "key",
+        "in.jsonl",
+        "--output",
+        "out.jsonl",
+    ];
+    let (code, _, said) = import.run(&arguments);
+    assert_eq!(code, Some(0), "{said}");
+    let out = import.lines("out.jsonl");
+    assert_eq!(out.len(), 2, "the empty line at the end is no row");
+    assert_eq!((&out[0]["id"], &out[1]["id"]), (&"a-1".into(), &7.into()));
+    // The same vectors as of the lines of text.
+    fs::write(import.folder.path().join("in.txt"), "hello world\n你好\n").unwrap();
+    let (_, plain, _) = import.run(&["in.txt"]);
+    for (line, one) in plain.lines().zip(&out) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let difference = max_difference(&numbers(&line["embedding"]), &numbers(&one["embedding"]));
+        assert!(difference < SAME, "{difference}");
+    }
+    let (code, _, said) = import.run(&arguments);
+    assert!(
+        code == Some(1) && said.contains("out.jsonl is there already: --force"),
+        "{said}"
+    );
+    let mut forced = arguments.to_vec();
+    forced.push("--force");
+    assert_eq!(import.run(&forced).0, Some(0));
+    assert!(!import.folder.path().join("out.jsonl.parts").exists());
+    // What is not said is not guessed.
+    let (code, _, said) = import.run(&["in.jsonl", "--output", "other.jsonl"]);
+    assert!(
+        code == Some(1) && said.contains("row 1 has no member \"text\": there are body, key, more"),
+        "{said}"
+    );
+    let (code, _, said) = import.run(&["--id", "key", "in.txt"]);
+    assert!(code == Some(1) && said.contains("--input-format"), "{said}");
+}
+
+#[test]
+fn a_bad_row_ends_the_run_which_goes_on_after_it_or_is_left_out() {
+    let mut rows: Vec<String> = (0..2000)
+        .map(|i| format!("{{\"id\": {i}, \"text\": \"text number {i}\"}}"))
+        .collect();
+    rows[1500] = "{\"id\": 1500}".into();
+    let import = Import::new("in.jsonl", rows.join("\n"));
+    let arguments = ["--id", "id", "in.jsonl", "--output", "out.parquet"];
+    let (code, _, said) = import.run(&arguments);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("row 1501 has no member \"text\"") && said.contains("--on-error skip"),
+        "{said}"
+    );
+    let parts = import.folder.path().join("out.parquet.parts");
+    assert!(
+        parts.join("000000000000-000000001500").is_file(),
+        "what was embedded is kept"
+    );
+    // It begins where it ended, and ends there again.
+    let (code, _, said) = import.run(&arguments);
+    assert!(
+        code == Some(1) && said.contains("1500 rows are done"),
+        "{said}"
+    );
+    // Other options are another run.
+    let mut skipping = arguments.to_vec();
+    skipping.extend(["--on-error", "skip"]);
+    let (code, _, said) = import.run(&skipping);
+    assert!(
+        code == Some(1) && said.contains("parts of another run"),
+        "{said}"
+    );
+    skipping.push("--force");
+    let (code, _, said) = import.run(&skipping);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("row 1501 is left out") && said.contains("1 rows were left out"),
+        "{said}"
+    );
+    assert!(!parts.exists());
+    let expected: Vec<i64> = (0..2000).filter(|i| *i != 1500).collect();
+    assert_eq!(ids(&import.folder.path().join("out.parquet")), expected);
+}
+
+#[test]
+fn parquet_goes_in_by_its_columns() {
+    let rows: String = (0..700)
+        .map(|i| format!("{{\"id\": \"row {i}\", \"text\": \"text {i}\"}}\n"))
+        .collect();
+    let import = Import::new("in.jsonl", &rows);
+    write_parquet(&import.folder.path().join("in.parquet"), 700);
+    for input in ["in.jsonl", "in.parquet"] {
+        let output = format!("{input}.out.jsonl");
+        let (code, _, said) = import.run(&["--id", "id", input, "--output", &output]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    let (of_json, of_parquet) = (
+        import.lines("in.jsonl.out.jsonl"),
+        import.lines("in.parquet.out.jsonl"),
+    );
+    assert_eq!((of_json.len(), of_parquet.len()), (700, 700));
+    for (one, other) in of_json.iter().zip(&of_parquet) {
+        assert_eq!(
+            (&one["id"], &one["tokens"]),
+            (&other["id"], &other["tokens"])
+        );
+    }
+    let (code, _, said) = import.run(&["--text", "body", "in.parquet", "--output", "o.jsonl"]);
+    assert!(
+        code == Some(1) && said.contains("no column \"body\": there are id, text"),
+        "{said}"
+    );
+}
+
+/// A file of two columns of strings.
+fn write_parquet(path: &Path, n_rows: usize) {
+    use parquet::{
+        data_type::{ByteArray, ByteArrayType},
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+    let schema = "message rows { required binary id (STRING); required binary text (STRING); }";
+    let schema = std::sync::Arc::new(parse_message_type(schema).unwrap());
+    let properties = std::sync::Arc::new(WriterProperties::builder().build());
+    let file = fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for name in ["row", "text"] {
+        let values: Vec<ByteArray> = (0..n_rows)
+            .map(|i| format!("{name} {i}").into_bytes().into())
+            .collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(&values, None, None)
+            .unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+/// The column of ids.
+fn ids(path: &Path) -> Vec<i64> {
+    use parquet::{
+        file::reader::{FileReader, SerializedFileReader},
+        record::RowAccessor,
+    };
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let rows = reader.get_row_iter(None).unwrap();
+    rows.map(|row| row.unwrap().get_long(0).unwrap()).collect()
 }

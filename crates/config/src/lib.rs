@@ -79,6 +79,14 @@ pub enum UnknownModel {
     Default,
 }
 
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Serve,
+    /// A command that serves nobody.
+    Command,
+}
+
 /// The process's environment, read once: its variables, and where its program lies.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -229,6 +237,25 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every problem.
     pub fn load(named: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
+        Self::load_for(named, environment, Purpose::Serve)
+    }
+
+    /// The same for a command that serves nobody, and needs no word on who may use the server.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_for_a_command(
+        named: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        Self::load_for(named, environment, Purpose::Command)
+    }
+
+    fn load_for(
+        named: Option<&Path>,
+        environment: &Environment,
+        purpose: Purpose,
+    ) -> Result<Self, ConfigError> {
         let file = Self::find(named, environment)?;
         let text = std::fs::read_to_string(&file).map_err(|e| ConfigError {
             file: None,
@@ -238,7 +265,7 @@ impl Config {
             )],
         })?;
         let base = file.parent().unwrap_or(Path::new("")).to_owned();
-        Self::parse(&text, &base, environment).map_err(|problems| ConfigError {
+        Self::parse_for(&text, &base, environment, purpose).map_err(|problems| ConfigError {
             file: Some(file),
             problems,
         })
@@ -272,6 +299,15 @@ impl Config {
     /// # Errors
     /// Every problem.
     pub fn parse(text: &str, base: &Path, environment: &Environment) -> Result<Self, Vec<Problem>> {
+        Self::parse_for(text, base, environment, Purpose::Serve)
+    }
+
+    fn parse_for(
+        text: &str,
+        base: &Path,
+        environment: &Environment,
+        purpose: Purpose,
+    ) -> Result<Self, Vec<Problem>> {
         let mut table = parse::table(text).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
         let written = table.get("plugins").cloned();
@@ -283,6 +319,9 @@ impl Config {
             plugin.written_settings = written.as_ref().and_then(settings);
         }
         config.resolve_paths(base);
+        if purpose == Purpose::Command && config.auth == AuthConfig::default() {
+            config.auth.mode = Some(AuthMode::None);
+        }
         config.check(&mut problems);
         if problems.is_empty() {
             Ok(config)

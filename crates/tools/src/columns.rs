@@ -1,6 +1,22 @@
 //! Files of columns: Parquet, and `NumPy`'s npz.
 
+mod merge;
 mod npz;
 mod parquet;
+mod rows;
 
-pub use self::{npz::Npz, parquet::Parquet};
+pub use self::{
+    merge::merge,
+    npz::Npz,
+    parquet::{IdKind, Parquet},
+    rows::TextRows,
+};
+
+/// What a row is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowId {
+    /// A whole number.
+    Number(i64),
+    /// A text.
+    Text(String),
+}

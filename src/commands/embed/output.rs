@@ -3,28 +3,212 @@
 //! A file appears under its name when it is whole.
 
 use std::{
+    fs::File,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use embedgate_core::Outputs;
 use embedgate_request::Embedding;
 #[cfg(feature = "tools")]
-use embedgate_tools::columns::{Npz, Parquet};
+use embedgate_tools::columns::{IdKind, Npz, Parquet, RowId};
 use serde::Serialize;
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::parts::{Parts, Run};
 use crate::args::{EmbedArgs, FormatArg};
 
+/// What was computed of a row.
+pub(super) type Embedded = (Option<Value>, Embedding);
+
+/// A part is ended after so long, or so many rows: what a run that is killed loses.
+const PART_TIME: Duration = Duration::from_secs(20);
+const PART_ROWS: u64 = 1 << 16;
+
 /// Takes what was computed of texts, in their order.
-pub(super) struct Output {
-    writer: Writer,
-    /// The file to become, and what is to become it.
-    file: Option<(PathBuf, NamedTempFile)>,
+pub(super) enum Output {
+    Stdout(Writer),
+    /// In one piece: the file to become, and what is to become it.
+    File {
+        path: PathBuf,
+        file: NamedTempFile,
+        writer: Writer,
+    },
+    /// In parts, which are kept until all are there.
+    Parts {
+        path: PathBuf,
+        parts: Box<Parts>,
+        part: Option<(Writer, Instant)>,
+        outputs: Outputs,
+        format: FormatArg,
+    },
 }
 
-enum Writer {
+impl Output {
+    /// Begins what the command line asks for. `run` is what is computed, where it can be gone on with.
+    ///
+    /// # Errors
+    /// The file is there already, or cannot be made; its form cannot go to standard output, or cannot be told.
+    pub(super) fn new(
+        args: &EmbedArgs,
+        outputs: Outputs,
+        run: impl FnOnce() -> anyhow::Result<Run>,
+    ) -> anyhow::Result<Self> {
+        let Some(path) = &args.output else {
+            return match args.format {
+                None | Some(FormatArg::Jsonl) => Ok(Self::Stdout(Writer::Lines(Box::new(
+                    BufWriter::new(io::stdout()),
+                )))),
+                Some(_) => bail!("this format needs a file: say --output FILE"),
+            };
+        };
+        let shown = path.display();
+        let format = args.format.or_else(|| format_of(path)).with_context(|| {
+            format!("{shown}: the format is not told by its ending: end it in .jsonl, .parquet or .npz, or say --format")
+        })?;
+        if path.exists() && !path.is_file() {
+            bail!("{shown} is not a regular file");
+        }
+        if path.exists() && !args.force {
+            bail!("{shown} is there already: --force replaces it");
+        }
+        if format == FormatArg::Npz && args.id.is_some() {
+            bail!("npz holds no ids: leave --id out, or write .parquet or .jsonl");
+        }
+        let is_whole = format == FormatArg::Npz || !args.file.is_file();
+        if !is_whole {
+            let parts = Parts::open(path, format, &run()?, args.force)?;
+            return Ok(Self::Parts {
+                path: path.clone(),
+                parts: Box::new(parts),
+                part: None,
+                outputs,
+                format,
+            });
+        }
+        let file = temporary(&folder(path)).with_context(|| shown.to_string())?;
+        let handle = file.reopen().with_context(|| shown.to_string())?;
+        let writer = Writer::new(format, handle, path, outputs, None)?;
+        Ok(Self::File {
+            path: path.clone(),
+            file,
+            writer,
+        })
+    }
+
+    /// Rows of the input that were done by runs before.
+    pub(super) fn n_done(&self) -> u64 {
+        match self {
+            Self::Parts { parts, .. } => parts.next_row,
+            _ => 0,
+        }
+    }
+
+    /// Takes the next rows, which reach to row `end` of the input.
+    pub(super) fn write(&mut self, rows: Vec<Embedded>, end: u64) -> anyhow::Result<()> {
+        match self {
+            Self::Stdout(writer) | Self::File { writer, .. } => {
+                writer.write(rows)?;
+                writer.flush()
+            }
+            Self::Parts {
+                path,
+                parts,
+                part,
+                outputs,
+                format,
+            } => {
+                let (writer, begun) = match part {
+                    Some(part) => part,
+                    None => {
+                        if let (None, Some((Some(id), _))) =
+                            (parts.run.ids_are_numbers, rows.first())
+                        {
+                            parts.run.ids_are_numbers = Some(id.is_i64());
+                            parts.write_run()?;
+                        }
+                        let ids = parts.run.ids_are_numbers;
+                        let writer = Writer::new(*format, parts.begin()?, path, *outputs, ids)?;
+                        part.insert((writer, Instant::now()))
+                    }
+                };
+                writer.write(rows)?;
+                if begun.elapsed() >= PART_TIME || end - parts.next_row >= PART_ROWS {
+                    end_part(parts, part, end)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Completes what there is, so that the next run can go on after it.
+    pub(super) fn keep(self, end: u64) -> anyhow::Result<()> {
+        if let Self::Parts {
+            mut parts,
+            mut part,
+            ..
+        } = self
+        {
+            end_part(&mut parts, &mut part, end)?;
+        }
+        Ok(())
+    }
+
+    /// Completes the file, and gives it its name. `end` is the number of rows of the input.
+    pub(super) fn finish(self, end: u64) -> anyhow::Result<()> {
+        match self {
+            Self::Stdout(writer) => writer.finish(),
+            Self::File { path, file, writer } => {
+                writer.finish()?;
+                persist(file, &path)
+            }
+            Self::Parts {
+                path,
+                mut parts,
+                mut part,
+                outputs,
+                format,
+            } => {
+                if end == 0 {
+                    // Of no rows there is a file all the same.
+                    let writer = Writer::new(format, parts.begin()?, &path, outputs, None)?;
+                    part = Some((writer, Instant::now()));
+                }
+                end_part(&mut parts, &mut part, end)?;
+                let file = temporary(&folder(&path)).with_context(|| path.display().to_string())?;
+                parts.merge(file.reopen()?)?;
+                persist(file, &path)?;
+                parts.remove()
+            }
+        }
+    }
+}
+
+/// Ends the part that was begun, if there is one.
+fn end_part(
+    parts: &mut Parts,
+    part: &mut Option<(Writer, Instant)>,
+    end: u64,
+) -> anyhow::Result<()> {
+    if let Some((writer, _)) = part.take() {
+        writer.finish()?;
+        parts.end(end)?;
+    }
+    Ok(())
+}
+
+fn persist(file: NamedTempFile, path: &Path) -> anyhow::Result<()> {
+    file.as_file().sync_all()?;
+    let named = file.persist(path);
+    named.with_context(|| path.display().to_string())?;
+    Ok(())
+}
+
+/// Writes rows in a form.
+pub(super) enum Writer {
     Lines(Box<dyn Write>),
     #[cfg(feature = "tools")]
     Parquet(Box<Parquet>),
@@ -32,11 +216,8 @@ enum Writer {
     Npz(Box<Npz>),
 }
 
-impl Output {
-    /// Begins what the command line asks for.
-    ///
-    /// # Errors
-    /// The file cannot be made; its form cannot go to standard output, or cannot be told.
+impl Writer {
+    /// `output` is what the file is for; `ids_are_numbers` is said where rows have ids.
     #[cfg_attr(
         not(feature = "tools"),
         expect(
@@ -44,71 +225,78 @@ impl Output {
             reason = "lines of JSON say themselves what they have"
         )
     )]
-    pub(super) fn new(args: &EmbedArgs, outputs: Outputs) -> anyhow::Result<Self> {
-        let Some(path) = &args.output else {
-            return match args.format {
-                None | Some(FormatArg::Jsonl) => Ok(Self {
-                    writer: Writer::Lines(Box::new(BufWriter::new(io::stdout()))),
-                    file: None,
-                }),
-                Some(_) => bail!("this format needs a file: say --output FILE"),
-            };
-        };
-        let format = args.format.or_else(|| format_of(path)).with_context(|| {
-            let path = path.display();
-            format!("{path}: the format is not told by its ending: end it in .jsonl, .parquet or .npz, or say --format")
-        })?;
-        if path.exists() && !path.is_file() {
-            bail!("{} is not a regular file", path.display());
-        }
-        let folder = folder(path);
-        let file = temporary(&folder).with_context(|| path.display().to_string())?;
-        let handle = file.reopen().with_context(|| path.display().to_string())?;
-        let writer = match format {
-            FormatArg::Jsonl => Writer::Lines(Box::new(BufWriter::new(handle))),
+    fn new(
+        format: FormatArg,
+        file: File,
+        output: &Path,
+        outputs: Outputs,
+        ids_are_numbers: Option<bool>,
+    ) -> anyhow::Result<Self> {
+        match format {
+            FormatArg::Jsonl => Ok(Self::Lines(Box::new(BufWriter::new(file)))),
             #[cfg(feature = "tools")]
-            FormatArg::Parquet => Writer::Parquet(Box::new(Parquet::new(handle, outputs)?)),
+            FormatArg::Parquet => {
+                let ids = ids_are_numbers.map(|are_numbers| match are_numbers {
+                    true => IdKind::Number,
+                    false => IdKind::Text,
+                });
+                Ok(Self::Parquet(Box::new(Parquet::new(file, outputs, ids)?)))
+            }
             #[cfg(feature = "tools")]
-            FormatArg::Npz => Writer::Npz(Box::new(Npz::new(handle, &folder, outputs)?)),
+            FormatArg::Npz => {
+                let npz = Npz::new(file, &folder(output), outputs)?;
+                Ok(Self::Npz(Box::new(npz)))
+            }
             #[cfg(not(feature = "tools"))]
             FormatArg::Parquet | FormatArg::Npz => {
                 bail!(
                     "this embedgate writes JSON lines alone: build it with the cargo feature tools"
                 )
             }
-        };
-        Ok(Self {
-            writer,
-            file: Some((path.clone(), file)),
-        })
-    }
-
-    /// Takes the results of the next texts.
-    pub(super) fn write(&mut self, embeddings: Vec<Embedding>) -> anyhow::Result<()> {
-        match &mut self.writer {
-            Writer::Lines(out) => lines(out, embeddings),
-            #[cfg(feature = "tools")]
-            Writer::Parquet(file) => file.write(embeddings),
-            #[cfg(feature = "tools")]
-            Writer::Npz(file) => file.write(&embeddings),
         }
     }
 
-    /// Completes the file, and gives it its name.
-    pub(super) fn finish(self) -> anyhow::Result<()> {
-        match self.writer {
-            Writer::Lines(mut out) => out.flush().context("standard output")?,
+    fn write(&mut self, rows: Vec<Embedded>) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(out) => lines(out, rows),
             #[cfg(feature = "tools")]
-            Writer::Parquet(file) => file.finish()?,
+            Self::Parquet(file) => {
+                let rows = rows.into_iter().map(|(id, embedding)| {
+                    let id = id.map(|id| match id {
+                        Value::String(text) => RowId::Text(text),
+                        id => id
+                            .as_i64()
+                            .map_or_else(|| RowId::Text(id.to_string()), RowId::Number),
+                    });
+                    (id, embedding)
+                });
+                file.write(rows)
+            }
             #[cfg(feature = "tools")]
-            Writer::Npz(file) => file.finish()?,
+            Self::Npz(file) => {
+                let embeddings: Vec<_> = rows.into_iter().map(|(_, embedding)| embedding).collect();
+                file.write(&embeddings)
+            }
         }
-        if let Some((path, file)) = self.file {
-            file.as_file().sync_all()?;
-            let named = file.persist(&path);
-            named.with_context(|| path.display().to_string())?;
+    }
+
+    /// Shows what was written to who reads along.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(out) => out.flush().context("the output"),
+            #[cfg(feature = "tools")]
+            Self::Parquet(_) | Self::Npz(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Self::Lines(mut out) => out.flush().context("the output"),
+            #[cfg(feature = "tools")]
+            Self::Parquet(file) => file.finish(),
+            #[cfg(feature = "tools")]
+            Self::Npz(file) => file.finish(),
+        }
     }
 }
 
@@ -142,6 +330,8 @@ fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
 /// One text's results; each number with the digits that an f32 has.
 #[derive(Serialize)]
 struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Value>,
     tokens: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding: Option<&'a [f32]>,
@@ -159,8 +349,8 @@ struct Sparse<'a> {
     values: &'a [f32],
 }
 
-fn lines(out: &mut dyn Write, embeddings: Vec<Embedding>) -> anyhow::Result<()> {
-    for embedding in embeddings {
+fn lines(out: &mut dyn Write, rows: Vec<Embedded>) -> anyhow::Result<()> {
+    for (id, embedding) in rows {
         let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
         let sparse = embedding.sparse.as_ref().map(|sparse| Sparse {
             indices: &sparse.indices,
@@ -169,6 +359,7 @@ fn lines(out: &mut dyn Write, embeddings: Vec<Embedding>) -> anyhow::Result<()> 
         let vectors = embedding.multi_vector.as_ref();
         let rows = vectors.map(|all| (0..all.rows()).map(|i| all.row(i)).collect());
         let line = Line {
+            id,
             embedding: embedding.dense_numbers(),
             sparse_embedding: sparse,
             colbert_embedding: rows,
@@ -178,5 +369,5 @@ fn lines(out: &mut dyn Write, embeddings: Vec<Embedding>) -> anyhow::Result<()> 
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
     }
-    out.flush().context("the output")
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Parquet: a row a text, with the members of the JSON lines; lexical weights as two columns.
+//! Parquet: a row a text, with the members of the JSON lines; ids as the first column, lexical weights as two.
 
 use std::{fs::File, sync::Arc};
 
@@ -6,7 +6,7 @@ use embedgate_core::Outputs;
 use embedgate_request::Embedding;
 use parquet::{
     basic::{Compression, Encoding, ZstdLevel},
-    data_type::{DataType, FloatType, Int32Type, Int64Type},
+    data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int32Type, Int64Type},
     file::{
         properties::WriterProperties,
         writer::{SerializedFileWriter, SerializedRowGroupWriter},
@@ -17,11 +17,24 @@ use parquet::{
     },
 };
 
-/// Numbers that are held until they make a row group: 64 MiB.
-const GROUP_NUMBERS: usize = 16 << 20;
+use super::RowId;
+
+/// Numbers that are held until they make a row group: 16 MiB, and a few times that while it is written.
+const GROUP_NUMBERS: usize = 4 << 20;
+
+/// Of what kind the ids of a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdKind {
+    /// Whole numbers.
+    Number,
+    /// Texts.
+    Text,
+}
 
 /// A Parquet file in the making.
 pub struct Parquet {
+    ids: Option<IdKind>,
+    held_ids: Vec<RowId>,
     file: SerializedFileWriter<File>,
     outputs: Outputs,
     held: Vec<Embedding>,
@@ -29,27 +42,33 @@ pub struct Parquet {
 }
 
 impl Parquet {
-    /// Begins a file of what `outputs` has.
+    /// Begins a file of what `outputs` has, and of ids.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn new(file: File, outputs: Outputs) -> anyhow::Result<Self> {
-        let schema = Arc::new(parse_message_type(&schema(outputs))?);
+    pub fn new(file: File, outputs: Outputs, ids: Option<IdKind>) -> anyhow::Result<Self> {
+        let schema = Arc::new(parse_message_type(&schema(outputs, ids))?);
         let properties = Arc::new(properties(&schema));
         Ok(Self {
             file: SerializedFileWriter::new(file, schema, properties)?,
             outputs,
+            ids,
+            held_ids: Vec::new(),
             held: Vec::new(),
             n_held: 0,
         })
     }
 
-    /// Takes the results of the next texts.
+    /// Takes the results of the next texts, with their ids in a file that has some.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn write(&mut self, embeddings: Vec<Embedding>) -> anyhow::Result<()> {
-        for embedding in embeddings {
+    pub fn write(
+        &mut self,
+        rows: impl IntoIterator<Item = (Option<RowId>, Embedding)>,
+    ) -> anyhow::Result<()> {
+        for (id, embedding) in rows {
+            self.held_ids.extend(id.filter(|_| self.ids.is_some()));
             let sparse = embedding.sparse.as_ref().map_or(0, |s| 2 * s.values.len());
             let rows = embedding.multi_vector.as_ref().map_or(0, |m| m.data.len());
             self.n_held += embedding.dense_numbers().map_or(0, <[f32]>::len) + sparse + rows;
@@ -76,8 +95,12 @@ impl Parquet {
     /// Columns in the order of the schema.
     fn write_group(&mut self) -> anyhow::Result<()> {
         let held = std::mem::take(&mut self.held);
+        let ids = std::mem::take(&mut self.held_ids);
         self.n_held = 0;
         let mut group = self.file.next_row_group()?;
+        if let Some(kind) = self.ids {
+            write_ids(&mut group, kind, ids)?;
+        }
         counts(&mut group, &held)?;
         if self.outputs.dense {
             let rows: Vec<&[f32]> = held.iter().filter_map(Embedding::dense_numbers).collect();
@@ -107,6 +130,33 @@ impl Parquet {
     }
 }
 
+fn write_ids(
+    group: &mut SerializedRowGroupWriter<'_, File>,
+    kind: IdKind,
+    ids: Vec<RowId>,
+) -> anyhow::Result<()> {
+    match kind {
+        IdKind::Number => {
+            let numbers = ids.into_iter().map(|id| match id {
+                RowId::Number(n) => Ok(n),
+                RowId::Text(text) => anyhow::bail!(
+                    "the id \"{text}\" is a text, and those before it are whole numbers"
+                ),
+            });
+            let numbers: Vec<i64> = numbers.collect::<anyhow::Result<_>>()?;
+            column::<Int64Type>(group, &numbers, &Levels::default())
+        }
+        IdKind::Text => {
+            let texts = ids.into_iter().map(|id| match id {
+                RowId::Text(text) => text.into_bytes().into(),
+                RowId::Number(n) => n.to_string().into_bytes().into(),
+            });
+            let texts: Vec<ByteArray> = texts.collect();
+            column::<ByteArrayType>(group, &texts, &Levels::default())
+        }
+    }
+}
+
 /// The tokens of each text, and of those that were cut, of the whole text.
 fn counts(
     group: &mut SerializedRowGroupWriter<'_, File>,
@@ -128,15 +178,20 @@ fn counts(
     column::<Int64Type>(group, &full, &levels)
 }
 
-fn schema(outputs: Outputs) -> String {
+fn schema(outputs: Outputs, ids: Option<IdKind>) -> String {
     let list = |name: &str, of: &str| {
         format!("required group {name} (LIST) {{ repeated group list {{ {of} }} }}")
     };
     let float = "required float element;";
-    let mut columns = vec![
+    let mut columns = match ids {
+        None => Vec::new(),
+        Some(IdKind::Number) => vec!["required int64 id;".to_owned()],
+        Some(IdKind::Text) => vec!["required binary id (STRING);".to_owned()],
+    };
+    columns.extend([
         "required int64 tokens;".to_owned(),
         "optional int64 truncated_from;".to_owned(),
-    ];
+    ]);
     if outputs.dense {
         columns.push(list("embedding", float));
     }
