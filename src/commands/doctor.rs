@@ -252,11 +252,15 @@ fn of_openai(answer: &Value, width: impl Fn(&Value) -> Option<usize>) -> Result<
             "{N_TEXTS} texts were sent, the items have the indices {indices:?}"
         ));
     }
-    let tokens = answer["usage"]["total_tokens"].as_u64().unwrap_or(0);
-    if tokens == 0 {
-        return Err("usage.total_tokens is missing or 0".into());
+    Ok(format!("{} dimensions, {}", same(&widths)?, usage(answer)))
+}
+
+/// The tokens that an answer says. Releases of RAGFlow that are newer count tokens themselves where it says none.
+fn usage(answer: &Value) -> String {
+    match answer["usage"]["total_tokens"].as_u64() {
+        Some(n) if n > 0 => format!("{n} tokens"),
+        _ => "and no usage.total_tokens, which older releases of RAGFlow need".into(),
     }
-    Ok(format!("{} dimensions, {tokens} tokens", same(&widths)?))
 }
 
 fn of_ollama(answer: &Value) -> Result<String, String> {
@@ -289,12 +293,8 @@ fn same(widths: &[usize]) -> Result<usize, String> {
 fn ranks(answer: &Value) -> Result<String, String> {
     let lines = answer["results"].as_array();
     let lines = lines.ok_or("it has no list \"results\"")?;
-    let tokens = answer["usage"]["total_tokens"].as_u64().unwrap_or(0);
-    if tokens == 0 {
-        return Err("usage.total_tokens is missing or 0".into());
-    }
     let found = ranked(lines, "relevance_score")?;
-    Ok(format!("{found}, {tokens} tokens"))
+    Ok(format!("{found}, {}", usage(answer)))
 }
 
 fn bare_ranks(answer: &Value) -> Result<String, String> {

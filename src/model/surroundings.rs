@@ -38,7 +38,9 @@ impl Surroundings {
             let beside = environment.program_folder().into_iter().flat_map(|beside| {
                 // The last is for a program run from cargo's target folder, wherever it is run.
                 let from_target = beside.join("../../.embedgate").join(own);
-                [beside.to_owned(), beside.join("lib"), from_target]
+                // Where the package has them: beside the program, or installed below a folder.
+                let installed = beside.join("../lib/embedgate");
+                [beside.to_owned(), beside.join("lib"), installed, from_target]
             });
             let here = PathBuf::from(".embedgate").join(own);
             let system = ["/usr/local/lib/embedgate", "/usr/lib/embedgate"].map(PathBuf::from);

@@ -61,8 +61,15 @@ macro_rules! functions {
             /// that are given here.
             pub(super) unsafe fn load(path: &Path) -> Result<Self, libloading::Error> {
                 // Leaked: threads of its runtime may outlive any owner.
-                let library: &'static libloading::Library =
-                    Box::leak(Box::new(unsafe { libloading::Library::new(path)? }));
+                let open = |path: &Path| -> Result<&'static libloading::Library, libloading::Error> {
+                    Ok(Box::leak(Box::new(unsafe { libloading::Library::new(path)? })))
+                };
+                // The library of OpenMP that lies beside it, as in the package: then the system need not have one.
+                let openmp = path.with_file_name("libgomp.so.1");
+                if openmp.is_file() {
+                    open(&openmp)?;
+                }
+                let library = open(path)?;
                 Ok(Self {
                     $($name: *unsafe { library.get(stringify!($name).as_bytes())? },)*
                 })
