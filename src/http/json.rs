@@ -1,11 +1,11 @@
 //! Reads the members of a body's JSON object one by one, so that every error names its field; and writes answers.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use embedgate_request::{Error, ErrorKind, Input, InputKind, Side};
 use serde::{
-    Deserialize,
-    de::{DeserializeOwned, DeserializeSeed},
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{error::Category, value::RawValue};
 
@@ -192,13 +192,46 @@ pub(super) fn perhaps(raw: Option<&RawValue>) -> Option<String> {
 pub(super) fn unknown<'a>(bytes: &'a [u8], known: &[&str]) -> Vec<(String, &'a RawValue)> {
     let text = std::str::from_utf8(bytes).unwrap_or_default();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut body = serde_json::Deserializer::from_str(text);
     // The body was read as an object before.
-    let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
-    let unknown = members
-        .into_iter()
-        .filter(|(name, _)| !known.contains(&name.as_str()));
-    unknown.collect()
+    Unknown(known).deserialize(&mut body).unwrap_or_default()
 }
+
+/// Reads an object past its known members.
+struct Unknown<'k>(&'k [&'k str]);
+
+impl<'de> DeserializeSeed<'de> for Unknown<'_> {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, body: D) -> Result<Self::Value, D::Error> {
+        body.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unknown<'_> {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut unknown = Vec::new();
+        while let Some(Name(name)) = members.next_key()? {
+            if self.0.contains(&&*name) {
+                members.next_value::<IgnoredAny>()?;
+            } else {
+                unknown.push((name.into_owned(), members.next_value()?));
+            }
+        }
+        Ok(unknown)
+    }
+}
+
+/// A name without a copy, where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// What plugins are shown of them, as JSON text: nothing where there is more than they are shown.
 pub(super) fn extra(unknown: &[(String, &RawValue)]) -> Vec<(String, String)> {

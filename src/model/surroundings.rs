@@ -40,7 +40,12 @@ impl Surroundings {
                 let from_target = beside.join("../../.embedgate").join(own);
                 // Where the package has them: beside the program, or installed below a folder.
                 let installed = beside.join("../lib/embedgate");
-                [beside.to_owned(), beside.join("lib"), installed, from_target]
+                [
+                    beside.to_owned(),
+                    beside.join("lib"),
+                    installed,
+                    from_target,
+                ]
             });
             let here = PathBuf::from(".embedgate").join(own);
             let system = ["/usr/local/lib/embedgate", "/usr/lib/embedgate"].map(PathBuf::from);
