@@ -207,7 +207,7 @@ pub struct EmbedArgs {
     /// What to do with a row that has no text or cannot be embedded.
     #[arg(long, value_enum, value_name = "WHAT", default_value = "stop")]
     pub on_error: OnErrorArg,
-    /// Replace an output that is there, and begin anew.
+    /// Replace an output that is there, and give up the parts of another run.
     #[arg(short, long)]
     pub force: bool,
     /// A file with the texts; - is standard input.
@@ -216,6 +216,16 @@ pub struct EmbedArgs {
 }
 
 impl EmbedArgs {
+    /// What is read: as said, or by the file's ending.
+    pub(crate) fn input_format(&self) -> InputFormat {
+        let ending = self.file.extension().and_then(|ending| ending.to_str());
+        self.input_format.unwrap_or(match ending {
+            Some("jsonl" | "ndjson") => InputFormat::Jsonl,
+            Some("parquet") => InputFormat::Parquet,
+            _ => InputFormat::Lines,
+        })
+    }
+
     /// Whether bad rows are left out.
     pub(crate) fn skips(&self) -> bool {
         self.on_error == OnErrorArg::Skip

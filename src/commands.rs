@@ -9,6 +9,7 @@ mod convert;
 mod doctor;
 mod embed;
 mod key;
+#[cfg(feature = "plugins")]
 mod plugin;
 
 use std::{
@@ -87,7 +88,13 @@ pub fn run(cli: Cli) -> u8 {
         #[cfg(feature = "tools")]
         Some(Command::Doctor(command)) => doctor::run(&command, &environment),
         Some(Command::Key(command)) => key::run(&command),
+        #[cfg(feature = "plugins")]
         Some(Command::Plugin(command)) => plugin::run(config, &command, &environment),
+        #[cfg(not(feature = "plugins"))]
+        Some(Command::Plugin(_)) => Err(anyhow::anyhow!(
+            "this embedgate was built without plugins: build it with the cargo feature plugins"
+        )
+        .into()),
         #[cfg(feature = "tools")]
         Some(Command::BenchBackend(args)) => bench_backend::run(config, &args, &environment),
     };

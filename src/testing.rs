@@ -1,5 +1,6 @@
 //! The gateway in memory over a mock backend, for unit tests: the real router, pipeline, cache, queue and worker.
 
+#[cfg(feature = "plugins")]
 mod plugins;
 
 use std::{

@@ -37,13 +37,13 @@ use crate::{
 
 /// Rows that are embedded together: enough to fill batches of like length.
 const LINES: usize = 256;
-/// So many times that are on their way at once.
+/// Chunks of rows in flight.
 const IN_FLIGHT: usize = 3;
-/// So many bad rows are said one by one.
+/// Bad rows that are logged one by one.
 const MOST_SAID: u64 = 20;
 /// Equal texts are computed once where they are not far apart: what takes more would grow with the input.
 const CACHE: ByteSize = ByteSize::mib(32);
-/// Nobody waits at the other end of a pipe with a clock.
+/// No deadline: no client waits.
 const NO_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(super) fn run(
@@ -59,8 +59,8 @@ pub(super) fn run(
     let (embedder, most_at_once) = embedder(&config, args, environment)?;
     let model = embedder.registry().resolve(None);
     let model = model.map_err(anyhow::Error::new)?;
-    let (name, fingerprint) = (model.name.clone(), model.fingerprint.to_hex());
-    let run = || Run::of(args, &name, &fingerprint);
+    let model = Arc::clone(model);
+    let run = |format| Run::of(args, format, &model);
     let mut output = Output::new(args, outputs(args), run)?;
     let model = Arc::new(Asked {
         embedder,
@@ -68,11 +68,16 @@ pub(super) fn run(
         outputs: outputs(args),
         dimensions: args.dimensions.filter(|n| *n > 0),
     });
+    // What is wrong with the options is wrong with every row.
+    let tried = runtime.block_on(Arc::clone(&model).embed_together(vec![String::new()]));
+    tried.map_err(anyhow::Error::new)?;
     let done = runtime.block_on(embed_all(&model, &mut input, &mut output, args.skips()));
     match done {
         Ok(end) => output.finish(end)?,
         Err(Stopped { error, end }) => {
-            output.keep(end)?;
+            if let Err(more) = output.keep(end) {
+                tracing::warn!("the last part cannot be kept: {more:#}");
+            }
             return Err(error.into());
         }
     }
@@ -103,6 +108,7 @@ struct Reader<'a> {
     bad: Bad,
     /// Why no more is read.
     failed: Option<anyhow::Error>,
+    ids_are_numbers: Option<bool>,
 }
 
 impl Reader<'_> {
@@ -116,6 +122,18 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Ids of one file are of one kind, since a column is: that of the first.
+    fn check_id(&mut self, id: Option<&Value>) -> Result<(), &'static str> {
+        let Some(is_number) = id.map(Value::is_i64) else {
+            return Ok(());
+        };
+        match *self.ids_are_numbers.get_or_insert(is_number) {
+            true if !is_number => Err("has a text for an id, and the first row has a whole number"),
+            false if is_number => Err("has a whole number for an id, and the first row has a text"),
+            _ => Ok(()),
+        }
+    }
+
     /// The next rows; none at the end, and after a failure.
     fn next(&mut self, most: usize) -> Option<Chunk> {
         let (mut ids, mut texts) = (Vec::new(), Vec::new());
@@ -124,6 +142,13 @@ impl Reader<'_> {
             match self.input.next() {
                 Ok(None) => break,
                 Ok(Some(Ok(Row { id, text }))) => {
+                    if let Err(problem) = self.check_id(id.as_ref()) {
+                        if let Err(error) = self.bad.row(self.input.n_read(), problem) {
+                            self.failed = Some(error);
+                            break;
+                        }
+                        continue;
+                    }
                     ids.push((self.input.n_read(), id));
                     texts.push(text);
                 }
@@ -184,6 +209,7 @@ async fn embed_all(
         input,
         bad: Bad { skips, n_rows: 0 },
         failed: None,
+        ids_are_numbers: output.ids_are_numbers(),
     };
     let mut end = output.n_done();
     let stopped = |error, end| Stopped { error, end };
@@ -212,7 +238,7 @@ async fn embed_all(
         let embedded = embedded.await.map_err(anyhow::Error::new);
         let embedded = embedded.and_then(|done| Ok(done?));
         let embedded = embedded.map_err(|error| stopped(error, end))?;
-        let (mut rows, mut is_whole) = (Vec::new(), true);
+        let (mut rows, mut is_whole, mut bad_row) = (Vec::new(), true, 0);
         for ((number, id), embedding) in ids.into_iter().zip(embedded) {
             match embedding {
                 Ok(embedding) => rows.push((id, embedding)),
@@ -221,7 +247,7 @@ async fn embed_all(
                     if let Err(error) = reader.bad.row(number, &problem) {
                         // The rows before it are kept.
                         reader.failed = Some(error);
-                        (end, is_whole) = (number - 1, false);
+                        (bad_row, is_whole) = (number, false);
                         break;
                     }
                 }
@@ -230,6 +256,7 @@ async fn embed_all(
         if is_whole {
             end = chunk_end;
         } else {
+            end = bad_row - 1;
             chunks.clear();
         }
         n_rows += rows.len() as u64;

@@ -171,7 +171,7 @@ impl Answer {
         let mut answer = self.response;
         let added = std::mem::take(&mut answer.headers);
         let work = Work {
-            model: answer.model.clone(),
+            model: shown_name(&answer.model),
             n_inputs: answer.embeddings.len(),
             n_tokens: answer.n_tokens(),
             n_cached: answer.n_cached,
@@ -182,6 +182,12 @@ impl Answer {
         let json = offload::run_if(numbers >= RENDER_ELSEWHERE, move || render(&answer)).await?;
         Ok(respond(json, self.memory, &added, &cuts, work))
     }
+}
+
+/// A model's name as the log has it: where any name is taken, it is the client's text.
+pub(super) fn shown_name(name: &str) -> String {
+    let short = name.chars().take(100);
+    short.flat_map(char::escape_debug).collect()
 }
 
 /// A body of JSON with its memory, the headers that plugins add, which inputs were cut, and what the log is told.

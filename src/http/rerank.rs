@@ -14,7 +14,7 @@ use self::parse::{Asked, Shape};
 use super::{
     dialect::Dialect,
     error::Failed,
-    exchange::{Exchange, respond},
+    exchange::{Exchange, respond, shown_name},
     json,
     tei::{Told, characters},
     trace::Work,
@@ -78,8 +78,9 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         .as_deref()
         .is_some_and(|name| registry.is_known(name));
     // An unknown name is an error, unless it means the default.
+    let may_choose = request.model.is_none() || registry.resolve(request.model.as_deref()).is_ok();
     if !is_named
-        && registry.resolve(request.model.as_deref()).is_ok()
+        && may_choose
         && let Some(reranker) = registry.reranker()
     {
         request.model = Some(reranker.to_owned());
@@ -92,7 +93,7 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
     let added = std::mem::take(&mut ranking.headers);
     let cuts = std::mem::take(&mut ranking.cuts);
     let work = Work {
-        model: ranking.model.clone(),
+        model: shown_name(&ranking.model),
         n_inputs,
         n_tokens: ranking.n_tokens,
         n_cached: ranking.n_cached,

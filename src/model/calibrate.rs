@@ -62,7 +62,9 @@ impl Calibration {
             }
             let batch = some_batch(n, length, vocabulary);
             let (least, second) = two_least(backend, &batch, outputs)?;
-            is_noisy |= second.is_some_and(|second| second > least * NOISY);
+            // Those of a millisecond decide nothing.
+            let decides = n * length >= LEAST_BATCH;
+            is_noisy |= decides && second.is_some_and(|second| second > least * NOISY);
             measured.push((n, length, least));
         }
         Ok(Self { measured, is_noisy })
@@ -140,7 +142,9 @@ fn two_least(
         let started = Instant::now();
         backend.embed(batch, outputs)?;
         times.push(started.elapsed().as_secs_f64());
-        if started.elapsed() * 10 > TIME {
+        // Two at least, unless they take a good part of the time for all.
+        let is_slow = started.elapsed() * 10 > TIME && times.len() > 1;
+        if is_slow || started.elapsed() * 3 > TIME {
             break;
         }
     }

@@ -323,7 +323,7 @@ impl Import {
 #[test]
 fn json_lines_go_in_by_their_members_and_come_out_with_their_ids() {
     let rows = "{\"key\": \"a-1\", \"body\": \"hello world\", \"more\": [1]}\n\
-                {\"key\": 7, \"body\": \"你好\"}\n\n";
+                {\"key\": \"7\", \"body\": \"你好\"}\n\n";
     let import = Import::new("in.jsonl", rows);
     let arguments = [
         "--text",
@@ -338,7 +338,7 @@ fn json_lines_go_in_by_their_members_and_come_out_with_their_ids() {
     assert_eq!(code, Some(0), "{said}");
     let out = import.lines("out.jsonl");
     assert_eq!(out.len(), 2, "the empty line at the end is no row");
-    assert_eq!((&out[0]["id"], &out[1]["id"]), (&"a-1".into(), &7.into()));
+    assert_eq!((&out[0]["id"], &out[1]["id"]), (&"a-1".into(), &"7".into()));
     // The same vectors as of the lines of text.
     fs::write(import.folder.path().join("in.txt"), "hello world\n你好\n").unwrap();
     let (_, plain, _) = import.run(&["in.txt"]);
@@ -391,17 +391,19 @@ fn a_bad_row_ends_the_run_which_goes_on_after_it_or_is_left_out() {
         code == Some(1) && said.contains("1500 rows are done"),
         "{said}"
     );
-    // Other options are another run.
-    let mut skipping = arguments.to_vec();
-    skipping.extend(["--on-error", "skip"]);
-    let (code, _, said) = import.run(&skipping);
+    // The row can be left out without what is done being lost; other options are another run.
+    let mut other = arguments.to_vec();
+    other.extend(["--dimensions", "8"]);
+    let (code, _, said) = import.run(&other);
     assert!(
         code == Some(1) && said.contains("parts of another run"),
         "{said}"
     );
-    skipping.push("--force");
+    let mut skipping = arguments.to_vec();
+    skipping.extend(["--on-error", "skip"]);
     let (code, _, said) = import.run(&skipping);
     assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("1500 rows are done"), "{said}");
     assert!(
         said.contains("row 1501 is left out") && said.contains("1 rows were left out"),
         "{said}"
@@ -478,4 +480,45 @@ fn ids(path: &Path) -> Vec<i64> {
     let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
     let rows = reader.get_row_iter(None).unwrap();
     rows.map(|row| row.unwrap().get_long(0).unwrap()).collect()
+}
+
+#[test]
+fn rows_from_a_pipe_keep_their_ids_and_bad_options_are_no_bad_rows() {
+    let import = Import::new("bad.jsonl", "{\"id\": 1}\n{\"id\": 2}\n");
+    let mut command = embedgate();
+    command.current_dir(import.folder.path());
+    let mut child = command
+        .args(["embed", "--config"])
+        .arg(import.config.path())
+        .args([
+            "--input-format",
+            "jsonl",
+            "--id",
+            "id",
+            "--output",
+            "o.parquet",
+        ])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let rows = b"{\"id\": 5, \"text\": \"a\"}\n{\"id\": 4, \"text\": \"b\"}\n";
+    child.stdin.take().unwrap().write_all(rows).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(ids(&import.folder.path().join("o.parquet")), [5, 4]);
+    // A file of no rows is one all the same.
+    let arguments = [
+        "bad.jsonl",
+        "--id",
+        "id",
+        "--on-error",
+        "skip",
+        "--output",
+        "none.parquet",
+    ];
+    let (code, _, said) = import.run(&arguments);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(ids(&import.folder.path().join("none.parquet")), [0_i64; 0]);
+    fs::write(import.folder.path().join("in.txt"), "a\n").unwrap();
+    let (code, _, said) = import.run(&["in.txt", "--dimensions", "9999", "--on-error", "skip"]);
+    assert!(code == Some(1) && said.contains("dimensions"), "{said}");
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader},
     path::Path,
 };
 
@@ -75,7 +75,7 @@ impl Input {
     /// When it cannot be read, or not as that.
     pub(super) fn open(args: &EmbedArgs) -> anyhow::Result<Self> {
         let is_stdin = args.file.as_os_str() == "-";
-        let format = args.input_format.unwrap_or_else(|| format_of(&args.file));
+        let format = args.input_format();
         if format == InputFormat::Lines && (args.text.is_some() || args.id.is_some()) {
             bail!(
                 "lines of text have no members: say --input-format jsonl or parquet, or leave --text and --id out"
@@ -122,7 +122,7 @@ impl Input {
                 }
             },
             #[cfg(feature = "tools")]
-            Source::Parquet(rows) => match rows.next() {
+            Source::Parquet(rows) => match rows.next_row()? {
                 None => return Ok(None),
                 Some(row) => row
                     .map(|(id, text)| Row {
@@ -185,18 +185,10 @@ fn lines(path: &Path, is_stdin: bool) -> anyhow::Result<Lines> {
     }
     let total = metadata.is_file().then_some(metadata.len());
     Ok(Lines {
-        reader: Box::new(BufReader::with_capacity(1 << 16, file.take(u64::MAX))),
+        reader: Box::new(BufReader::with_capacity(1 << 16, file)),
         n_bytes: 0,
         total,
     })
-}
-
-fn format_of(path: &Path) -> InputFormat {
-    match path.extension().and_then(|ending| ending.to_str()) {
-        Some("jsonl" | "ndjson") => InputFormat::Jsonl,
-        Some("parquet") => InputFormat::Parquet,
-        _ => InputFormat::Lines,
-    }
 }
 
 fn of_line(line: Vec<u8>) -> Result<Row, String> {

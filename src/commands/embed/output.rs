@@ -35,7 +35,10 @@ pub(super) enum Output {
     File {
         path: PathBuf,
         file: NamedTempFile,
-        writer: Writer,
+        /// Begun with the first rows, which say what ids there are.
+        writer: Option<Writer>,
+        outputs: Outputs,
+        format: FormatArg,
     },
     /// In parts, which are kept until all are there.
     Parts {
@@ -55,7 +58,7 @@ impl Output {
     pub(super) fn new(
         args: &EmbedArgs,
         outputs: Outputs,
-        run: impl FnOnce() -> anyhow::Result<Run>,
+        run: impl FnOnce(FormatArg) -> anyhow::Result<Run>,
     ) -> anyhow::Result<Self> {
         let Some(path) = &args.output else {
             return match args.format {
@@ -80,7 +83,7 @@ impl Output {
         }
         let is_whole = format == FormatArg::Npz || !args.file.is_file();
         if !is_whole {
-            let parts = Parts::open(path, format, &run()?, args.force)?;
+            let parts = Parts::open(path, format, &run(format)?, args.force)?;
             return Ok(Self::Parts {
                 path: path.clone(),
                 parts: Box::new(parts),
@@ -90,12 +93,12 @@ impl Output {
             });
         }
         let file = temporary(&folder(path)).with_context(|| shown.to_string())?;
-        let handle = file.reopen().with_context(|| shown.to_string())?;
-        let writer = Writer::new(format, handle, path, outputs, None)?;
         Ok(Self::File {
             path: path.clone(),
             file,
-            writer,
+            writer: None,
+            outputs,
+            format,
         })
     }
 
@@ -107,12 +110,39 @@ impl Output {
         }
     }
 
+    /// Of what kind the ids of runs before are, where that is known.
+    pub(super) fn ids_are_numbers(&self) -> Option<bool> {
+        match self {
+            Self::Parts { parts, .. } => parts.run.ids_are_numbers,
+            _ => None,
+        }
+    }
+
     /// Takes the next rows, which reach to row `end` of the input.
     pub(super) fn write(&mut self, rows: Vec<Embedded>, end: u64) -> anyhow::Result<()> {
         match self {
-            Self::Stdout(writer) | Self::File { writer, .. } => {
+            Self::Stdout(writer) => {
                 writer.write(rows)?;
                 writer.flush()
+            }
+            Self::File {
+                path,
+                file,
+                writer,
+                outputs,
+                format,
+            } => {
+                if rows.is_empty() {
+                    return Ok(());
+                }
+                let writer = match writer {
+                    Some(writer) => writer,
+                    None => {
+                        let ids = ids_are_numbers(&rows);
+                        writer.insert(Writer::new(*format, file.reopen()?, path, *outputs, ids)?)
+                    }
+                };
+                writer.write(rows)
             }
             Self::Parts {
                 path,
@@ -121,13 +151,15 @@ impl Output {
                 outputs,
                 format,
             } => {
+                // Rows that were left out belong to the next part.
+                if rows.is_empty() && part.is_none() {
+                    return Ok(());
+                }
                 let (writer, begun) = match part {
                     Some(part) => part,
                     None => {
-                        if let (None, Some((Some(id), _))) =
-                            (parts.run.ids_are_numbers, rows.first())
-                        {
-                            parts.run.ids_are_numbers = Some(id.is_i64());
+                        if parts.run.ids_are_numbers.is_none() {
+                            parts.run.ids_are_numbers = ids_are_numbers(&rows);
                             parts.write_run()?;
                         }
                         let ids = parts.run.ids_are_numbers;
@@ -135,11 +167,16 @@ impl Output {
                         part.insert((writer, Instant::now()))
                     }
                 };
-                writer.write(rows)?;
-                if begun.elapsed() >= PART_TIME || end - parts.next_row >= PART_ROWS {
-                    end_part(parts, part, end)?;
+                let is_full = begun.elapsed() >= PART_TIME || end - parts.next_row >= PART_ROWS;
+                let mut written = writer.write(rows);
+                if written.is_ok() && is_full {
+                    written = end_part(parts, part, end);
                 }
-                Ok(())
+                if written.is_err() {
+                    // What is in it is not known: it is not kept.
+                    *part = None;
+                }
+                written
             }
         }
     }
@@ -161,7 +198,17 @@ impl Output {
     pub(super) fn finish(self, end: u64) -> anyhow::Result<()> {
         match self {
             Self::Stdout(writer) => writer.finish(),
-            Self::File { path, file, writer } => {
+            Self::File {
+                path,
+                file,
+                writer,
+                outputs,
+                format,
+            } => {
+                let writer = match writer {
+                    Some(writer) => writer,
+                    None => Writer::new(format, file.reopen()?, &path, outputs, None)?,
+                };
                 writer.finish()?;
                 persist(file, &path)
             }
@@ -172,7 +219,7 @@ impl Output {
                 outputs,
                 format,
             } => {
-                if end == 0 {
+                if part.is_none() && parts.is_empty() {
                     // Of no rows there is a file all the same.
                     let writer = Writer::new(format, parts.begin()?, &path, outputs, None)?;
                     part = Some((writer, Instant::now()));
@@ -185,6 +232,12 @@ impl Output {
             }
         }
     }
+}
+
+/// Whether ids are whole numbers, by the first row that has one.
+fn ids_are_numbers(rows: &[Embedded]) -> Option<bool> {
+    let (id, _) = rows.first()?;
+    id.as_ref().map(Value::is_i64)
 }
 
 /// Ends the part that was begun, if there is one.

@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::args::{EmbedArgs, FormatArg};
+use crate::{
+    args::{EmbedArgs, FormatArg},
+    model::Model,
+};
 
 const RUN: &str = "run.json";
 
@@ -23,22 +26,25 @@ pub(super) struct Run {
     version: u32,
     input: PathBuf,
     input_bytes: u64,
-    input_modified: u64,
+    input_modified: u128,
     model: String,
     /// What the model's vectors depend on.
     fingerprint: String,
+    /// Of the model's configuration: what is done with texts and with vectors.
+    settings: String,
     dimensions: Option<usize>,
     outputs: String,
+    input_format: String,
+    format: String,
     text: Option<String>,
     id: Option<String>,
-    skips_bad_rows: bool,
     /// Whether ids are whole numbers, where there are ids: known from the first row.
     pub(super) ids_are_numbers: Option<bool>,
 }
 
 impl Run {
     /// The run that the command line asks for.
-    pub(super) fn of(args: &EmbedArgs, model: &str, fingerprint: &str) -> anyhow::Result<Self> {
+    pub(super) fn of(args: &EmbedArgs, format: FormatArg, model: &Model) -> anyhow::Result<Self> {
         let input = args.file.canonicalize();
         let input = input.with_context(|| args.file.display().to_string())?;
         let metadata = input.metadata()?;
@@ -46,15 +52,17 @@ impl Run {
         Ok(Self {
             version: 1,
             input_bytes: metadata.len(),
-            input_modified: modified.map_or(0, |since| since.as_secs()),
+            input_modified: modified.map_or(0, |since| since.as_nanos()),
             input,
-            model: model.to_owned(),
-            fingerprint: fingerprint.to_owned(),
+            model: model.name.clone(),
+            fingerprint: model.fingerprint.to_hex().to_string(),
+            settings: format!("{:?} {:?}", model.config, model.prompts.default),
             dimensions: args.dimensions,
             outputs: format!("{:?}", args.outputs),
+            input_format: format!("{:?}", args.input_format()),
+            format: format!("{format:?}"),
             text: args.text.clone(),
             id: args.id.clone(),
-            skips_bad_rows: args.skips(),
             ids_are_numbers: None,
         })
     }
@@ -63,6 +71,8 @@ impl Run {
 /// The parts of one run.
 pub(super) struct Parts {
     folder: PathBuf,
+    /// Held by one process at a time.
+    _lock: File,
     format: FormatArg,
     pub(super) run: Run,
     /// The first row of the input that no part covers.
@@ -85,6 +95,20 @@ impl Parts {
         folder.push(".parts");
         let folder = PathBuf::from(folder);
         let shown = folder.display();
+        let is_foreign = folder.exists() && !folder.join(RUN).is_file();
+        if is_foreign
+            && folder
+                .read_dir()
+                .is_ok_and(|mut entries| entries.next().is_some())
+        {
+            bail!("{shown} is in the way: it holds something else than parts");
+        }
+        fs::create_dir_all(&folder).with_context(|| shown.to_string())?;
+        // The folder itself is locked: what lies in it may be removed.
+        let lock = File::open(&folder).with_context(|| shown.to_string())?;
+        if lock.try_lock().is_err() {
+            bail!("{shown} is being written by another process");
+        }
         let kept: Option<Run> = match fs::read(folder.join(RUN)) {
             Ok(bytes) => serde_json::from_slice(&bytes).ok(),
             Err(_) => None,
@@ -103,23 +127,20 @@ impl Parts {
             next_row: 0,
             whole: Vec::new(),
             folder: folder.clone(),
+            _lock: lock,
         };
         match kept {
             Some(kept) if is_same(&kept) => {
                 parts.run = kept;
                 parts.find().with_context(|| shown.to_string())?;
             }
-            _ if folder.exists() && !force => bail!(
+            Some(_) if !force => bail!(
                 "{shown} holds parts of another run (another input, model or option): --force gives them up, or choose another --output"
             ),
             _ => {
-                match fs::remove_dir_all(&folder) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(error).with_context(|| shown.to_string());
-                    }
-                    _ => {}
+                for entry in folder.read_dir()? {
+                    fs::remove_file(entry?.path()).with_context(|| shown.to_string())?;
                 }
-                fs::create_dir(&folder).with_context(|| shown.to_string())?;
                 parts.write_run()?;
             }
         }
@@ -154,6 +175,11 @@ impl Parts {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is no whole part.
+    pub(super) fn is_empty(&self) -> bool {
+        self.whole.is_empty()
     }
 
     /// Begins the next part.
@@ -219,11 +245,13 @@ mod tests {
             input_modified: 5,
             model: "m".into(),
             fingerprint: "f".into(),
+            settings: String::new(),
             dimensions: None,
             outputs: "[Dense]".into(),
+            input_format: "Jsonl".into(),
+            format: "Jsonl".into(),
             text: None,
             id: None,
-            skips_bad_rows: false,
             ids_are_numbers: None,
         }
     }

@@ -150,7 +150,21 @@ pub(super) fn request(
     shape: Shape,
     max: usize,
 ) -> Result<(EmbedRequest, Asked), Error> {
-    let fields: Fields<'_> = object(bytes, "query and documents")?;
+    let mut fields: Fields<'_> = object(bytes, "query and documents")?;
+    if matches!(shape, Shape::Score | Shape::Nim) {
+        // They have no other members.
+        fields = Fields {
+            top_n: None,
+            top_k: None,
+            raw_scores: None,
+            truncation: None,
+            truncation_direction: None,
+            max_tokens_per_doc: None,
+            long_documents: None,
+            truncate: fields.truncate.filter(|_| shape == Shape::Nim),
+            ..fields
+        };
+    }
     let (name, given, with_documents) = match shape {
         Shape::Tei => ("texts", fields.texts, ("return_text", fields.return_text)),
         Shape::Jina | Shape::Voyage | Shape::Cohere => (

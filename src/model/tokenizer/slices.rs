@@ -2,13 +2,13 @@
 
 use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
-/// A longer word is cut wherever its end is not near: its tokens take over 100 bytes each while they are made.
+/// A longer word is cut wherever it is: its tokens take over 100 bytes each while they are made.
 const LONGEST_WORD: usize = 1 << 20;
 
 /// Where a tokenizer ends a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slicing {
-    /// In front of white space.
+    /// In front of the first of white space.
     WhiteSpace,
     /// As BERT does: around punctuation too, and around Chinese characters where `split_chinese` is set. A word of more than
     /// so many characters is one unknown token, however long it is.
@@ -45,18 +45,26 @@ impl Slicing {
         if let Some((at, _)) = pairs(near).rev().find(|(_, pair)| self.is_end(*pair)) {
             return text.split_at(at);
         }
-        let end = pairs(text).find(|(_, pair)| self.is_end(*pair));
-        let end = end.map_or(text.len(), |(at, _)| at);
-        if end <= LONGEST_WORD {
-            return text.split_at(end);
+        let most = text.floor_char_boundary(LONGEST_WORD);
+        if let Some((at, _)) = pairs(&text[..most]).find(|(_, pair)| self.is_end(*pair)) {
+            return text.split_at(at);
         }
+        if text.len() <= LONGEST_WORD {
+            return (text, "");
+        }
+        let word = text.bytes().position(|byte| !byte.is_ascii_alphanumeric());
+        let word = word.unwrap_or(text.len());
         match self {
-            Self::Bert { most_chars, .. }
-                if text[..end].bytes().all(|b| b.is_ascii_alphanumeric()) =>
-            {
-                (&text[..end.min(most_chars + 1)], &text[end..])
+            // It ends there, or goes on with more characters.
+            Self::Bert { most_chars, .. } if word > most => {
+                let end = pairs(&text[word - 1..]).find(|(_, pair)| self.is_end(*pair));
+                let end = end.map_or(text.len(), |(at, _)| word - 1 + at);
+                (
+                    &text[..most.min(most_chars.saturating_add(1))],
+                    &text[end..],
+                )
             }
-            _ => text.split_at(text.floor_char_boundary(LONGEST_WORD)),
+            _ => text.split_at(most),
         }
     }
 
@@ -64,7 +72,9 @@ impl Slicing {
     fn is_end(self, [before, after]: [char; 2]) -> bool {
         let around = |is: fn(char) -> bool| is(before) || is(after);
         // Tokenizers drop most control characters, white space or not, and join what is around them.
-        let is_space = after.is_whitespace() && (!after.is_control() || "\t\n\r".contains(after));
+        let is_space = |c: char| c.is_whitespace() && (!c.is_control() || "\t\n\r".contains(c));
+        // A run of white space may be one token.
+        let is_space = is_space(after) && !before.is_whitespace();
         match self {
             Self::WhiteSpace => is_space,
             Self::Bert { split_chinese, .. } => {

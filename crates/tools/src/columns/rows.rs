@@ -92,16 +92,19 @@ impl TextRows {
         };
         Ok((Some(id), text))
     }
-}
 
-impl Iterator for TextRows {
-    type Item = anyhow::Result<(Option<RowId>, String)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let row = match self.rows.next()? {
-            Ok(row) => row,
-            Err(error) => return Some(Err(error.into())),
-        };
-        Some(self.read(&row))
+    /// The next row, or what is wrong with it; none at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read on: then no row after it can be trusted.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a row, what is wrong with it, or the end"
+    )]
+    pub fn next_row(&mut self) -> anyhow::Result<Option<anyhow::Result<(Option<RowId>, String)>>> {
+        match self.rows.next() {
+            None => Ok(None),
+            Some(row) => Ok(Some(self.read(&row?))),
+        }
     }
 }

@@ -19,15 +19,16 @@ use serde_json::{Value, json};
 
 use super::{
     PluginConfig,
-    authenticate::{self, Head, Headers, Remembered, Verdict},
+    authenticate::{self, Remembered, Verdict},
     engine::GuestEngine,
     guest::{Failure, Guest},
     kv::Store,
-    load::{INIT_TIMEOUT, Kept, Loader},
+    load::{Kept, Loader},
     preprocess::{self, Change},
     state::Clock,
 };
 pub use super::{engine::TICK, guest::Cost};
+use crate::words::{Head, Headers, INIT_TIMEOUT};
 
 /// A loaded plugin, with a clock that can be set.
 pub struct Harness {

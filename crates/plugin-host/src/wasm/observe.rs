@@ -10,38 +10,12 @@ use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::observer},
     guest::{LEAST_TRANSFER, Terms},
 };
+use crate::words::Summary;
 
 /// Summaries that wait for an observer; more are dropped and counted.
 const MOST_WAITING: usize = 4096;
 /// Summaries in one call.
 const MOST_AT_ONCE: usize = 256;
-
-/// One finished request.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// The request's id.
-    pub id: Arc<str>,
-    /// Its path.
-    pub path: Arc<str>,
-    /// The answer's status.
-    pub status: u16,
-    /// Who asked.
-    pub subject: Option<Arc<str>>,
-    /// The organization that they belong to.
-    pub tenant: Option<String>,
-    /// The model that answered; empty where none did.
-    pub model: String,
-    /// Its inputs.
-    pub n_inputs: usize,
-    /// Their tokens.
-    pub n_tokens: usize,
-    /// Inputs that were cached.
-    pub n_cached: usize,
-    /// From its header to its answer, in microseconds.
-    pub total_us: u64,
-    /// The code of the error that was answered.
-    pub error_code: Option<String>,
-}
 
 /// The way to an observer. When the last is dropped, the observer's task ends once it has told what waits.
 #[derive(Clone)]

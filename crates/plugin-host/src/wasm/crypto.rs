@@ -64,7 +64,7 @@ impl Issuers {
 impl Issuer {
     fn load(config: &IssuerConfig) -> anyhow::Result<Self> {
         let shown = config.jwks.display();
-        let text = crate::files::read_to_string(&config.jwks)
+        let text = super::files::read_to_string(&config.jwks)
             .with_context(|| format!("jwks {shown} cannot be read"))?;
         let set: JwkSet = serde_json::from_str(&text)
             .with_context(|| format!("jwks {shown} is no JSON Web Key Set"))?;

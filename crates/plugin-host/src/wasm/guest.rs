@@ -17,9 +17,9 @@ use super::{
     bindings::exports::embedgate::plugin::{authenticator, lifecycle, observer, preprocessor},
     engine::GuestEngine,
     host::one_line,
-    load::INIT_TIMEOUT,
     state::{Phase, Shared, State},
 };
+use crate::words::INIT_TIMEOUT;
 
 /// What the host may copy out of a guest at once, beside what a request's own size gives.
 pub(super) const LEAST_TRANSFER: usize = 1 << 20;

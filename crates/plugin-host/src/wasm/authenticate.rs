@@ -17,6 +17,7 @@ use super::{
     guest::{Cost, Failure, Guest, LEAST_TRANSFER, Terms},
     refusal,
 };
+use crate::words::{Head, Headers};
 
 const MOST_SUBJECT_BYTES: usize = 256;
 const MOST_ATTRIBUTES: usize = 16;
@@ -27,31 +28,6 @@ const MOST_NAMES: usize = 128;
 const MOST_REMEMBERED: usize = 10_000;
 /// The head of a request that is remembered; a larger one is asked about each time.
 const MOST_HEAD_BYTES: usize = 4 << 10;
-
-/// What an authenticator is told of a request.
-#[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
-    /// The request's id.
-    pub id: &'a Arc<str>,
-    /// Such as `POST`.
-    pub method: &'a str,
-    /// Without the query.
-    pub path: &'a str,
-    /// As it came, still encoded.
-    pub query: Option<&'a str>,
-    /// The header's values, by a name in lower case.
-    pub headers: &'a dyn Headers,
-    /// The other end of the connection.
-    pub client_ip: Option<IpAddr>,
-    /// When the request's time is over.
-    pub deadline: Instant,
-}
-
-/// The headers of a request, of which a plugin sees those that its configuration names.
-pub trait Headers: Sync + std::fmt::Debug {
-    /// Calls `found` with each value of a name, in order.
-    fn each<'a>(&'a self, name: &str, found: &mut dyn FnMut(&'a [u8]));
-}
 
 /// What an authenticator said.
 pub(super) enum Verdict {

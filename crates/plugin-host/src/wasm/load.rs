@@ -13,6 +13,7 @@ use embedgate_request::Hook;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
+use super::files;
 use super::{
     aot::AotCache,
     bindings::{
@@ -29,10 +30,6 @@ use super::{
     state::{Clock, Grants, Shared, State},
     wasi,
 };
-use crate::files;
-
-/// What `lifecycle.init` may take.
-pub const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What loading takes from its surroundings.
 pub(super) struct Loader {

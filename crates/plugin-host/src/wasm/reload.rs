@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
     sync::{Arc, Condvar, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -22,20 +21,10 @@ use super::{
     observe::Observer,
     state::Clock,
 };
+use crate::words::{FileStamp, Reloaded, stamp};
 
 /// A plugin must be compiled within this time: Python's, the largest known, takes 6 s on one core.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// What a reload did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    /// Plugins in a new version.
-    pub loaded: Vec<String>,
-    /// Plugins that are gone.
-    pub removed: Vec<String>,
-    /// Plugins whose new version cannot be loaded, and why; their old one, if any, still serves.
-    pub failed: Vec<String>,
-}
 
 /// The plugins of one moment, by hook, in the order they are asked.
 #[derive(Default)]
@@ -257,24 +246,3 @@ fn load_in_time(
     };
     loaded.take().unwrap_or_else(too_long)
 }
-
-/// What tells versions of a plugin's files apart without reading them.
-fn stamp(config: &PluginConfig) -> Vec<Option<FileStamp>> {
-    let one = |path: &Path| {
-        let metadata = path.metadata().ok()?;
-        Some((metadata.len(), metadata.modified().ok()?))
-    };
-    config.files().map(one).collect()
-}
-
-/// The files of plugins, to see when one of them changes.
-#[must_use]
-pub fn stamps(configs: &BTreeMap<String, PluginConfig>) -> Stamps {
-    Stamps(configs.values().map(stamp).collect())
-}
-
-/// Lengths and times of files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamps(Vec<Vec<Option<FileStamp>>>);
-
-pub(super) type FileStamp = (u64, SystemTime);

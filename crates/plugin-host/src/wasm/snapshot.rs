@@ -55,7 +55,7 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
 /// A first call that fails by itself: without having asked for what another call may be told otherwise, and within the memory
 /// that it may have. Then every call fails.
 #[derive(Debug, thiserror::Error)]
-#[error("its first call fails, and so would every other")]
+#[error("its first call fails")]
 struct FailedCall;
 
 /// Calls each hook of a plugin once, and forgets what came of it.
