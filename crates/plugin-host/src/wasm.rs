@@ -312,8 +312,10 @@ mod tests {
     use std::path::Path;
 
     use embedgate_config::KvConfig;
+    use embedgate_metrics::Metrics;
 
     use super::*;
+    use crate::words::INIT_TIMEOUT;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn plugins_do_not_see_each_others_stores() {

@@ -294,6 +294,9 @@ mod tests {
         let mut parts = open(&output, &run(), false).unwrap();
         parts.begin().unwrap();
         parts.end(3).unwrap();
+        let busy = open(&output, &run(), false).err().unwrap().to_string();
+        assert!(busy.contains("another process"), "{busy}");
+        drop(parts);
         let other = || Run {
             input_modified: 6,
             ..run()
