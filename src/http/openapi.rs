@@ -380,7 +380,10 @@ mod tests {
             (&http::openai::parse::KNOWN, &["EmbeddingsRequest"]),
             (&http::cohere::KNOWN, &["CohereEmbedRequest"]),
             (&http::tei::parse::KNOWN, &["TeiEmbedRequest"]),
-            (&http::rerank::parse::KNOWN_OF_SCORE, &["ScoreRequest"]),
+            (
+                &http::rerank::parse::KNOWN_OF_SCORE,
+                &["ScoreTexts", "ScoreQueries"],
+            ),
             (&http::rerank::parse::KNOWN_OF_NIM, &["RankingRequest"]),
             (
                 &http::ollama::KNOWN,

@@ -23,8 +23,8 @@ def before_call(context, case, kwargs):
         # 0 stays, which means none.
         if is_count(body.get(name)):
             body[name] = int(body[name] % 64)
-    for name in ("top_n", "max_tokens_per_doc"):
-        if is_count(body.get(name)):
+    for name in ("top_n", "top_k", "max_tokens", "max_tokens_per_doc", "truncate_prompt_tokens"):
+        if is_count(body.get(name)) or body.get(name) == -1:
             body[name] = int(body[name])
     for name in ("input", "inputs", "ids"):
         if name in body:

@@ -17,7 +17,7 @@ async fn vllm_scores_in_the_order_of_the_texts_and_nvidia_ranks() {
     let expected = gateway.ok("/v1/rerank", &rerank).await;
     for body in [
         json!({"model": "reranker", "text_1": "a", "text_2": documents}),
-        json!({"model": "reranker", "text_1": ["a"], "text_2": documents}),
+        json!({"model": "reranker", "text_1": {"text": "a"}, "text_2": documents}),
         json!({"model": "reranker", "queries": "a", "documents": documents}),
     ] {
         for path in ["/score", "/v1/score"] {

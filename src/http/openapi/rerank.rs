@@ -52,16 +52,28 @@ pub(in crate::http) fn nim() -> Operation {
     )
 }
 
+/// Under either pair of names.
 #[derive(ToSchema)]
-pub(super) struct ScoreRequest {
+#[serde(untagged)]
+pub(super) enum ScoreRequest {
+    Texts(ScoreTexts),
+    Queries(ScoreQueries),
+}
+
+#[derive(ToSchema)]
+pub(super) struct ScoreTexts {
     model: Option<String>,
-    /// One text.
-    text_1: String,
+    /// One text, also as an object with text.
+    text_1: Text,
     text_2: RerankDocuments,
-    /// Another name of text_1.
-    queries: Option<String>,
-    /// Another name of text_2.
-    documents: Option<RerankDocuments>,
+}
+
+#[derive(ToSchema)]
+pub(super) struct ScoreQueries {
+    model: Option<String>,
+    /// One text, also as an object with text.
+    queries: Text,
+    documents: RerankDocuments,
 }
 
 #[derive(ToSchema)]

@@ -172,7 +172,7 @@ pub(super) fn request(
             fields.documents,
             ("return_documents", fields.return_documents),
         ),
-        Shape::Score => match fields.text_2 {
+        Shape::Score => match fields.text_1 {
             Some(_) => ("text_2", fields.text_2, ("return_documents", None)),
             None => ("documents", fields.documents, ("return_documents", None)),
         },
@@ -213,16 +213,11 @@ pub(super) fn request(
     Ok((request, asked))
 }
 
-/// One text, or a list of one.
+/// One text.
 fn query_text(name: &'static str, raw: Option<&RawValue>) -> Result<Text, Error> {
     let expected = "a string, or an object with text";
-    let missing = || Error::invalid(name, format!("{name} is missing: {expected}"));
-    let raw = raw.ok_or_else(missing)?;
-    let one: Result<[Text; 1], _> = serde_json::from_str(raw.get());
-    match one {
-        Ok([text]) if name != "query" => Ok(text),
-        _ => typed(name, Some(raw), expected)?.ok_or_else(missing),
-    }
+    let text = typed(name, raw, expected)?;
+    text.ok_or_else(|| Error::invalid(name, format!("{name} is missing: {expected}")))
 }
 
 /// RAGFlow's Xinference client writes booleans as strings.
