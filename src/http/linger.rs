@@ -22,9 +22,11 @@ use http_body_util::BodyExt;
 const LINGER: Duration = Duration::from_secs(5);
 /// How much is read of a body that says how long it is.
 const LINGER_BYTES: usize = 512 << 20;
-/// How much is read of one that does not say, and may have no end; and of one whose sender may wait for "100 Continue", or has
-/// sent it at once.
-const LINGER_BYTES_UNSAID: usize = 1 << 20;
+/// How much is read of one that does not say, and may have no end: a client that streams a body of 100 MB still hears why it is
+/// refused.
+const LINGER_BYTES_UNSAID: usize = 128 << 20;
+/// How much is read of one whose sender may wait for "100 Continue", or has sent it at once.
+const LINGER_BYTES_EXPECTED: usize = 1 << 20;
 
 pub(super) async fn linger(
     request: Request,
@@ -34,10 +36,12 @@ pub(super) async fn linger(
         return answer(request).await;
     }
     let headers = request.headers();
-    let is_said = headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(EXPECT);
-    let most = match is_said {
-        true => LINGER_BYTES,
-        false => LINGER_BYTES_UNSAID,
+    let most = if headers.contains_key(EXPECT) {
+        LINGER_BYTES_EXPECTED
+    } else if headers.contains_key(CONTENT_LENGTH) {
+        LINGER_BYTES
+    } else {
+        LINGER_BYTES_UNSAID
     };
     let (parts, body) = request.into_parts();
     let shared = SharedBody(Arc::new(Mutex::new(body)));
