@@ -51,7 +51,7 @@ fn more_labels_than_one_are_refused_and_the_file_is_named() {
 
 #[test]
 fn modules_make_an_embedder_only_where_they_pool() {
-    let module = |path: &str, kind: &str| json!({"path": path, "type": format!("models.{kind}")});
+    let module = |path: &str, kind: &str| json!({"path": path, "type": format!("sentence_transformers.models.{kind}")});
     let encoder = module("", "Transformer");
     let alone = ("modules.json", json!([encoder]));
     assert!(
