@@ -97,12 +97,11 @@ impl Exchange {
         let has_preprocessors = self.gateway.plugins.has_preprocessors();
         let parse = move |bytes: &[u8]| {
             let (mut request, more) = parser(bytes, max_inputs)?;
-            let unknown = json::unknown(bytes, members.known);
-            let n_ignored = members.check(&unknown)?;
+            let unknown = members.unknown(bytes)?;
             if has_preprocessors {
-                request.extra = json::extra(&unknown);
+                request.extra = json::extra(&unknown.kept);
             }
-            Ok::<_, Error>((request, more, n_ignored))
+            Ok::<_, Error>((request, more, unknown.n_ignored))
         };
         let (request, more, n_ignored) = self.read(parse).await??;
         self.gateway.metrics.ignored_members(n_ignored);

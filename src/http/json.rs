@@ -1,18 +1,16 @@
 //! Reads the members of a body's JSON object one by one, so that every error names its field; and writes answers.
 
-use std::borrow::Cow;
-
 use embedgate_request::{Error, ErrorKind, Input, InputKind, Side};
 use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    Deserialize,
+    de::{DeserializeOwned, DeserializeSeed},
 };
 use serde_json::{error::Category, value::RawValue};
 
 use super::{dialect::EMPTY, input::Inputs};
 
 /// What plugins are shown of the members that mean nothing here.
-const MOST_EXTRA: usize = 64;
+pub(super) const MOST_EXTRA: usize = 64;
 const MOST_EXTRA_BYTES: usize = 64 << 10;
 /// A list of a few words, as JSON.
 const MOST_WORDS_BYTES: usize = 1 << 10;
@@ -188,53 +186,7 @@ pub(super) fn perhaps(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// The members of a body that mean nothing here, by their names.
-pub(super) fn unknown<'a>(bytes: &'a [u8], known: &[&str]) -> Vec<(String, &'a RawValue)> {
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut body = serde_json::Deserializer::from_str(text);
-    // The body was read as an object before.
-    Unknown(known).deserialize(&mut body).unwrap_or_default()
-}
-
-/// Reads an object past its known members.
-struct Unknown<'k>(&'k [&'k str]);
-
-impl<'de> DeserializeSeed<'de> for Unknown<'_> {
-    type Value = Vec<(String, &'de RawValue)>;
-
-    fn deserialize<D: Deserializer<'de>>(self, body: D) -> Result<Self::Value, D::Error> {
-        body.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Unknown<'_> {
-    type Value = Vec<(String, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut unknown = Vec::new();
-        while let Some(Name(name)) = members.next_key()? {
-            // More than anybody documents or is shown: their names would take memory that nobody counts.
-            if self.0.contains(&&*name) || unknown.len() > MOST_EXTRA {
-                members.next_value::<IgnoredAny>()?;
-            } else {
-                unknown.push((name.into_owned(), members.next_value()?));
-            }
-        }
-        Ok(unknown)
-    }
-}
-
-/// A name without a copy, where it has no escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// What plugins are shown of them, as JSON text: nothing where there is more than they are shown.
+/// What plugins are shown of members that mean nothing here, as JSON text: nothing where there is more than they are shown.
 pub(super) fn extra(unknown: &[(String, &RawValue)]) -> Vec<(String, String)> {
     let bytes: usize = unknown
         .iter()

@@ -2,8 +2,16 @@
 //! that asks for something else is refused by name, since the answer would be of another meaning. What nobody documents is
 //! ignored and counted.
 
+use std::borrow::Cow;
+
 use embedgate_request::Error;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
+
+use super::json::MOST_EXTRA;
 
 /// A member that another server documents.
 #[derive(Clone, Copy, Debug)]
@@ -97,28 +105,86 @@ pub(super) const OF_RERANK: &[Foreign] = &[
     foreign("use_activation", &["true"], "say raw_scores"),
 ];
 
+/// The members of a body that mean nothing to its dialect.
+#[derive(Debug, Default)]
+pub(super) struct Unknown<'a> {
+    /// By their names; one more than plugins are shown at most.
+    pub(super) kept: Vec<(String, &'a RawValue)>,
+    /// How many nobody documents.
+    pub(super) n_ignored: usize,
+}
+
 impl Members {
-    /// Checks those that mean nothing to the dialect; returns how many nobody documents.
+    /// Reads a body, which was read as an object before, past the known members.
     ///
     /// # Errors
     /// `InvalidRequest` names a member that asks for what is not done.
-    pub(super) fn check(self, unknown: &[(String, &RawValue)]) -> Result<usize, Error> {
-        let mut ignored = 0;
-        for (name, value) in unknown {
-            let Some(foreign) = self.foreign.iter().find(|foreign| foreign.name == name) else {
-                ignored += 1;
-                continue;
-            };
-            let value = without_space(value.get());
-            if value != "null" && !foreign.done.contains(&value.as_str()) {
-                let shown: String = value.chars().take(40).collect();
-                let message = format!("{name} {shown} is not supported: {}", foreign.instead);
-                return Err(Error::invalid(foreign.name, message));
-            }
+    pub(super) fn unknown(self, bytes: &[u8]) -> Result<Unknown<'_>, Error> {
+        let text = std::str::from_utf8(bytes).unwrap_or_default();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut body = serde_json::Deserializer::from_str(text);
+        self.deserialize(&mut body)
+            .unwrap_or_else(|_| Ok(Unknown::default()))
+    }
+
+    /// Whether a member is one of the dialect's peers.
+    ///
+    /// # Errors
+    /// As [`Members::unknown`].
+    fn check(self, name: &str, value: &RawValue) -> Result<bool, Error> {
+        let Some(foreign) = self.foreign.iter().find(|foreign| foreign.name == name) else {
+            return Ok(false);
+        };
+        let value = without_space(value.get());
+        if value == "null" || foreign.done.contains(&value.as_str()) {
+            return Ok(true);
         }
-        Ok(ignored)
+        let shown: String = value.chars().take(40).collect();
+        let message = format!("{name} {shown} is not supported: {}", foreign.instead);
+        Err(Error::invalid(foreign.name, message))
     }
 }
+
+impl<'de> DeserializeSeed<'de> for Members {
+    type Value = Result<Unknown<'de>, Error>;
+
+    fn deserialize<D: Deserializer<'de>>(self, body: D) -> Result<Self::Value, D::Error> {
+        body.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Result<Unknown<'de>, Error>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let (mut unknown, mut refused) = (Unknown::default(), None);
+        while let Some(Name(name)) = members.next_key()? {
+            if self.known.contains(&&*name) || refused.is_some() {
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value = members.next_value()?;
+            match self.check(&name, value) {
+                Ok(is_foreign) => unknown.n_ignored += usize::from(!is_foreign),
+                Err(error) => refused = Some(error),
+            }
+            // More would take memory that nobody counts.
+            if unknown.kept.len() <= MOST_EXTRA {
+                unknown.kept.push((name.into_owned(), value));
+            }
+        }
+        Ok(refused.map_or(Ok(unknown), Err))
+    }
+}
+
+/// A name without a copy, where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// JSON without the white space that it may have around its parts. Those that are compared have none in their strings.
 fn without_space(json: &str) -> String {
@@ -131,15 +197,16 @@ fn without_space(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::json;
 
     fn check(body: &str) -> Result<usize, String> {
         let members = Members {
             known: &["input"],
             foreign: OF_EMBEDDINGS,
         };
-        let unknown = json::unknown(body.as_bytes(), members.known);
-        members.check(&unknown).map_err(|error| error.to_string())
+        let unknown = members.unknown(body.as_bytes());
+        unknown
+            .map(|unknown| unknown.n_ignored)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -166,5 +233,13 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_member_is_found_behind_any_number_of_others() {
+        let junk: String = (0..1000).map(|i| format!("\"x{i}\":0,")).collect();
+        assert_eq!(check(&format!("{{{junk}\"input\":\"a\"}}")), Ok(1000));
+        let error = check(&format!("{{{junk}\"output_dtype\":\"int8\"}}")).unwrap_err();
+        assert!(error.contains("output_dtype"), "{error}");
     }
 }
