@@ -56,44 +56,30 @@ pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {
     let (request, forms) = exchange.parse(MEMBERS, parse).await?;
     let answer = exchange.embed(request).await?;
     let id = exchange.ctx.id;
+    let forms = forms.unwrap_or_else(|| vec![FORMS[0]]);
     let render = move |answer: &EmbedResponse| render(answer, &id, &forms);
     Ok(answer.write(render).await?)
 }
 
 /// The first version: the answer repeats the texts, and without types it is a list of vectors.
 pub(super) async fn embed_v1(mut exchange: Exchange) -> Result<Response, Failed> {
-    let parser = |bytes: &[u8], max| {
-        let (request, forms) = parse(bytes, max)?;
-        let fields: Fields<'_> = object(bytes, "texts")?;
-        let is_typed = fields
-            .embedding_types
-            .is_some_and(|raw| !matches!(raw.get(), "null" | "[]"));
-        Ok((request, (forms, is_typed)))
-    };
-    let (request, (forms, is_typed)) = exchange.parse(MEMBERS, parser).await?;
+    let (request, forms) = exchange.parse(MEMBERS, parse).await?;
     let bytes = Input::total_bytes(&request.inputs);
     // They stand in the answer, and beside it until it is written.
     let memory = exchange.account.take(2 * bytes)?;
-    let texts: Vec<String> = request.inputs.iter().map(text).collect();
+    let texts = request
+        .inputs
+        .iter()
+        .map(|input| input.as_text().to_owned());
+    let texts: Vec<String> = texts.collect();
     let mut answer = exchange.embed(request).await?;
     answer.keep(memory);
     let id = exchange.ctx.id;
-    let render = move |answer: &EmbedResponse| {
-        let forms = is_typed.then_some(forms.as_slice());
-        render_v1(answer, &id, forms, &texts)
-    };
+    let render = move |answer: &EmbedResponse| render_v1(answer, &id, forms.as_deref(), &texts);
     Ok(answer.write(render).await?)
 }
 
-/// Token ids are refused.
-fn text(input: &Input) -> String {
-    match input {
-        Input::Text(text) => text.clone(),
-        Input::Tokens(_) => String::new(),
-    }
-}
-
-fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Forms), Error> {
+fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Option<Forms>), Error> {
     let fields: Fields<'_> = object(bytes, "model, input_type and texts")?;
     for (name, raw) in [("images", fields.images), ("inputs", fields.inputs)] {
         if raw.is_some_and(|raw| !matches!(raw.get(), "null" | "[]")) {
@@ -120,18 +106,19 @@ fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Forms), Error
     Ok((request, forms(fields.embedding_types)?))
 }
 
-fn forms(raw: Option<&RawValue>) -> Result<Forms, Error> {
+/// None where none is named.
+fn forms(raw: Option<&RawValue>) -> Result<Option<Forms>, Error> {
     let expected = "a list of \"float\", \"base64\", \"binary\" and \"ubinary\"";
     let names = words("embedding_types", raw, expected)?.unwrap_or_default();
     let is_unknown = |name: &&String| FORMS.iter().all(|(known, _)| known != name);
     if let Some(unknown) = names.iter().find(is_unknown) {
         return Err(wrong("embedding_types", expected, &format!("{unknown:?}")));
     }
-    let is_asked = |(known, form): &(&str, DenseForm)| match names.as_slice() {
-        [] => *form == DenseForm::Float,
-        names => names.iter().any(|name| name == known),
-    };
-    Ok(FORMS.into_iter().filter(is_asked).collect())
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let is_asked = |(known, _): &(&str, DenseForm)| names.iter().any(|name| name == known);
+    Ok(Some(FORMS.into_iter().filter(is_asked).collect()))
 }
 
 fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, DenseForm)]) -> Vec<u8> {

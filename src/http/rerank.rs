@@ -69,7 +69,10 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
     let account = &exchange.account;
     let memory = account.take_for_answer(bytes, ctx.deadline).await?;
     let documents: Vec<String> = match asked.with_documents {
-        true => request.inputs[1..].iter().map(text).collect(),
+        true => request.inputs[1..]
+            .iter()
+            .map(|input| input.as_text().to_owned())
+            .collect(),
         false => Vec::new(),
     };
     let registry = embedder.registry();
@@ -117,13 +120,6 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         told.put(&exchange.ctx.spent, response.headers_mut());
     }
     Ok(response)
-}
-
-fn text(input: &Input) -> String {
-    match input {
-        Input::Text(text) => text.clone(),
-        Input::Tokens(_) => String::new(),
-    }
 }
 
 /// One line of an answer.

@@ -73,8 +73,12 @@ impl Calibration {
     /// Whether the backend is much faster now than it was: then the machine did other work when it was measured. A backend
     /// that is slower now says nothing: the machine may do other work now.
     fn is_too_slow(&self, backend: &mut dyn Backend) -> Result<bool, BackendError> {
-        let batches = self.measured.iter().filter(|(_, length, _)| *length <= 128);
-        let Some((n, length, then)) = batches.max_by_key(|(n, length, _)| n * length) else {
+        // The quickest that says something: this runs at every start.
+        let batches = self
+            .measured
+            .iter()
+            .filter(|(n, length, _)| n * length >= LEAST_BATCH);
+        let Some((n, length, then)) = batches.min_by_key(|(n, length, _)| n * length) else {
             return Ok(false);
         };
         let info = backend.info();

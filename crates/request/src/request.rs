@@ -76,6 +76,15 @@ impl Input {
         inputs.iter().map(Self::bytes).sum()
     }
 
+    /// The text; empty where it is token ids.
+    #[must_use]
+    pub fn as_text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Tokens(_) => "",
+        }
+    }
+
     /// How much there is to read.
     #[must_use]
     pub fn bytes(&self) -> usize {
