@@ -53,6 +53,7 @@ struct Inner {
     texts: Option<Cache<TextKey, Arc<str>>>,
     file: Option<WarmFile>,
     flights: Arc<Flights>,
+    /// Where there is no file.
     hash_key: HashKey,
     shared: bool,
     precision: ValuePrecision,
@@ -64,9 +65,6 @@ impl EmbeddingCache {
     /// With a size of 0 nothing is kept in memory; equal inputs in flight share one computation all the same.
     #[must_use]
     pub(crate) fn new(config: &CacheConfig, file: Option<WarmFile>, metrics: &Metrics) -> Self {
-        let hash_key = file
-            .as_ref()
-            .map_or_else(HashKey::random, WarmFile::hash_key);
         let texts = Cache::builder()
             .max_capacity(config.max_text_size.0)
             .weigher(|_, text: &Arc<str>| weight(text.len()));
@@ -75,7 +73,7 @@ impl EmbeddingCache {
             texts: (config.max_text_size.0 > 0 && config.max_size.0 > 0).then(|| texts.build()),
             file,
             flights: Arc::default(),
-            hash_key,
+            hash_key: HashKey::random(),
             shared: config.shared,
             precision: config.value_precision,
         }))
@@ -86,7 +84,8 @@ impl EmbeddingCache {
     #[must_use]
     pub(crate) fn key(&self, principal: &Principal, parts: &KeyParts<'_>, head: Head) -> CacheKey {
         let namespace = principal.namespace().filter(|_| !self.0.shared);
-        CacheKey::new(&self.0.hash_key, namespace, parts, head)
+        let of_file = self.0.file.as_ref().map(WarmFile::hash_key);
+        CacheKey::new(&of_file.unwrap_or(self.0.hash_key), namespace, parts, head)
     }
 
     /// The result, if it is in memory.
@@ -139,7 +138,8 @@ impl EmbeddingCache {
     {
         let cache = self.clone();
         self.0.flights.start(keys, lane, |urgent| {
-            let compute = compute(urgent);
+            // It is large, and moved several times on its way.
+            let compute = Box::pin(compute(urgent));
             async move {
                 // Somebody may have finished between the caller's look into the cache and this flight's beginning.
                 if let Some(found) = cache.get_all(&keys).await {

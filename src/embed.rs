@@ -5,11 +5,16 @@ mod inputs;
 mod preprocess;
 mod rerank;
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Instant,
+};
 
 use embedgate_core::Outputs;
 use embedgate_request::{
-    Allowance, EmbedRequest, EmbedResponse, Error, ErrorKind, Input, Lane, Principal,
+    Allowance, EmbedRequest, EmbedResponse, Error, ErrorKind, Input, Lane, MOST_COUNTED, Principal,
     RequestContext, Spent, Step, Truncation,
 };
 use futures_util::future::try_join_all;
@@ -107,7 +112,7 @@ impl Embedder {
         ctx: &RequestContext,
         request: Preprocessed,
     ) -> Result<EmbedResponse, Error> {
-        in_time(ctx, self.embed_in_time(ctx, request)).await
+        in_time(ctx, pin!(self.embed_in_time(ctx, request))).await
     }
 
     async fn embed_in_time(
@@ -154,7 +159,8 @@ impl Embedder {
             .collect();
         let keys: Vec<PerHead<CacheKey>> = prepared.iter().map(|input| input.keys).collect();
         if !is_kept.iter().all(|kept| *kept) {
-            let computed = self.compute_missing(&task, ctx, prepared, &mut found);
+            // Apart, so that requests whose inputs are all kept need not carry its size.
+            let computed = Box::pin(self.compute_missing(&task, ctx, prepared, &mut found));
             if let Err(error) = computed.await {
                 charge.fail(&error);
                 return Err(error);
@@ -206,7 +212,7 @@ impl Embedder {
             return all;
         }
         let keys = not_in_memory.iter().map(|(_, _, key)| *key).collect();
-        let from_file = self.cache.get_from_file(keys).await;
+        let from_file = Box::pin(self.cache.get_from_file(keys)).await;
         for ((i, head, _), value) in not_in_memory.into_iter().zip(from_file) {
             if let Some(value) = value {
                 all[i].set(head, value);
@@ -297,10 +303,10 @@ impl Embedder {
     }
 }
 
-/// Ends what takes longer than the request has.
+/// Ends what takes longer than the request has. The work is pinned where it is made: it is large, and each move is a copy.
 async fn in_time<T>(
     ctx: &RequestContext,
-    work: impl Future<Output = Result<T, Error>>,
+    work: Pin<&mut impl Future<Output = Result<T, Error>>>,
 ) -> Result<T, Error> {
     let over = |_| {
         Error::new(
@@ -442,10 +448,14 @@ fn check_length(model: &Model, tokens: &Tokenized, truncation: Truncation) -> Re
     }
     let most = model.info.max_sequence_tokens;
     // `LiteLLM` knows the error by the words of OpenAI: "maximum context length is".
+    let n = match tokens.n_tokens_full {
+        n if n > MOST_COUNTED => format!("more than {MOST_COUNTED}"),
+        n => n.to_string(),
+    };
     let message = format!(
-        "input has {} tokens, model \"{}\" takes at most {most} (its maximum context length is {most} tokens): shorten it, or \
+        "input has {n} tokens, model \"{}\" takes at most {most} (its maximum context length is {most} tokens): shorten it, or \
          allow truncation",
-        tokens.n_tokens_full, model.name
+        model.name
     );
     Err(Error::invalid("input", message).with_code("context_length_exceeded"))
 }

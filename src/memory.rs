@@ -14,6 +14,8 @@ use std::{
 };
 
 use embedgate_request::{Error, ErrorKind, Principal};
+use foldhash::fast::RandomState;
+use slab::Slab;
 use tokio::sync::Notify;
 
 /// A caller's share of the whole is one part in so many, and as much is kept for callers who hold nothing yet.
@@ -50,7 +52,9 @@ struct State {
     free: usize,
     /// Answers that are being made or written: they will give memory back.
     n_answers: usize,
-    callers: HashMap<Holder, Usage>,
+    /// The callers with requests in flight, and where their usage is kept.
+    places: HashMap<Holder, usize, RandomState>,
+    callers: Slab<Usage>,
     /// Requests that wait, of all callers.
     n_waiting: usize,
     next_ticket: u64,
@@ -73,6 +77,8 @@ pub(crate) struct Account(Arc<Inner>);
 struct Inner {
     memory: Arc<Memory>,
     holder: Holder,
+    /// The caller's, which is there as long as one of its accounts is.
+    place: usize,
     held: AtomicUsize,
 }
 
@@ -99,7 +105,8 @@ impl Memory {
         let state = State {
             free: max,
             n_answers: 0,
-            callers: HashMap::new(),
+            places: HashMap::default(),
+            callers: Slab::new(),
             n_waiting: 0,
             next_ticket: 0,
         };
@@ -111,10 +118,19 @@ impl Memory {
 
     /// Opens the account of a request.
     pub(crate) fn open(self: &Arc<Self>, holder: Holder) -> Account {
-        self.change(|state| state.callers.entry(holder.clone()).or_default().n_accounts += 1);
+        let place = self.change(|state| {
+            let place = state.places.get(&holder).copied().unwrap_or_else(|| {
+                let place = state.callers.insert(Usage::default());
+                state.places.insert(holder.clone(), place);
+                place
+            });
+            state.callers[place].n_accounts += 1;
+            place
+        });
         Account(Arc::new(Inner {
             memory: Arc::clone(self),
             holder,
+            place,
             held: AtomicUsize::new(0),
         }))
     }
@@ -128,10 +144,11 @@ impl Memory {
 impl State {
     /// Decides whether a caller may have more. A request that is its caller's only one may take all that is free up to the share, and
     /// beyond it what leaves a part for others; other requests stay within the share, and leave that part.
-    fn allows(&self, max: usize, holder: &Holder, wish: &Wish) -> bool {
+    fn allows(&self, max: usize, usage: &Usage, wish: &Wish) -> bool {
         let part = max / PARTS;
-        let usage = self.callers.get(holder);
-        let (bytes, n_answers) = usage.map_or((0, 0), |usage| (usage.bytes, usage.n_answers));
+        let Usage {
+            bytes, n_answers, ..
+        } = *usage;
         let leaves_a_part = self.free >= wish.bytes.saturating_add(part);
         let (alone, own) = (bytes == wish.own, wish.own + wish.bytes);
         if alone && own <= part {
@@ -147,8 +164,8 @@ impl State {
         if self.n_waiting > 0 {
             let firsts = self
                 .callers
-                .values()
-                .filter_map(|usage| usage.waiting.front());
+                .iter()
+                .filter_map(|(_, usage)| usage.waiting.front());
             firsts.for_each(|(_, called)| called.notify_one());
         }
     }
@@ -219,10 +236,8 @@ impl Account {
     fn try_take(&self, bytes: usize, is_answer: bool, ticket: Option<u64>) -> Option<Held> {
         let inner = &*self.0;
         inner.memory.change(|state| {
-            let usage = state.callers.get(&inner.holder);
-            let first = usage
-                .and_then(|usage| usage.waiting.front())
-                .map(|(ticket, _)| *ticket);
+            let usage = &state.callers[inner.place];
+            let first = usage.waiting.front().map(|(ticket, _)| *ticket);
             // Answers come in the order of those who wait.
             if is_answer && first != ticket {
                 return None;
@@ -232,12 +247,12 @@ impl Account {
                 own: inner.held.load(Ordering::Relaxed),
                 is_first: is_answer,
             };
-            if !state.allows(inner.memory.max, &inner.holder, &wish) {
+            if !state.allows(inner.memory.max, usage, &wish) {
                 return None;
             }
             state.free -= bytes;
             state.n_answers += usize::from(is_answer);
-            let usage = state.callers.entry(inner.holder.clone()).or_default();
+            let usage = &mut state.callers[inner.place];
             usage.bytes += bytes;
             usage.n_answers += usize::from(is_answer);
             inner.held.fetch_add(bytes, Ordering::Relaxed);
@@ -271,10 +286,9 @@ impl Drop for Held {
         inner.memory.change(|state| {
             state.free += self.bytes;
             state.n_answers -= usize::from(self.is_answer);
-            if let Some(usage) = state.callers.get_mut(&inner.holder) {
-                usage.bytes -= self.bytes;
-                usage.n_answers -= usize::from(self.is_answer);
-            }
+            let usage = &mut state.callers[inner.place];
+            usage.bytes -= self.bytes;
+            usage.n_answers -= usize::from(self.is_answer);
             inner.held.fetch_sub(self.bytes, Ordering::Relaxed);
             state.call_first();
         });
@@ -283,14 +297,12 @@ impl Drop for Held {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let holder = &self.holder;
         self.memory.change(|state| {
-            let Some(usage) = state.callers.get_mut(holder) else {
-                return;
-            };
+            let usage = &mut state.callers[self.place];
             usage.n_accounts -= 1;
             if usage.n_accounts == 0 {
-                state.callers.remove(holder);
+                state.callers.remove(self.place);
+                state.places.remove(&self.holder);
             }
         });
     }
@@ -312,7 +324,7 @@ impl<'a> Turn<'a> {
             let ticket = state.next_ticket;
             state.next_ticket += 1;
             state.n_waiting += 1;
-            let usage = state.callers.entry(inner.holder.clone()).or_default();
+            let usage = &mut state.callers[inner.place];
             usage.waiting.push_back((ticket, Arc::clone(&called)));
             ticket
         });
@@ -329,14 +341,12 @@ impl Drop for Turn<'_> {
         let inner = &*self.account.0;
         inner.memory.change(|state| {
             state.n_waiting -= 1;
-            if let Some(usage) = state.callers.get_mut(&inner.holder) {
-                // Most leave from the front.
-                let place = usage
-                    .waiting
-                    .iter()
-                    .position(|(ticket, _)| *ticket == self.ticket);
-                place.and_then(|place| usage.waiting.remove(place));
-            }
+            let waiting = &mut state.callers[inner.place].waiting;
+            // Most leave from the front.
+            let place = waiting
+                .iter()
+                .position(|(ticket, _)| *ticket == self.ticket);
+            place.and_then(|place| waiting.remove(place));
             state.call_first();
         });
     }

@@ -6,6 +6,7 @@ pub(crate) mod fingerprint;
 mod kept;
 pub(crate) mod load;
 mod memory;
+mod pins;
 pub(crate) mod prompts;
 mod replicas;
 pub(crate) mod surroundings;
@@ -23,7 +24,7 @@ use std::{
 use embedgate_config::{DimensionsPolicy, ModelConfig, UnknownModel};
 use embedgate_core::{BackendInfo, Outputs, Pooling};
 use embedgate_metrics::ModelMetrics;
-use embedgate_request::{Error, ErrorKind, Input, Lane, Principal, Side, Truncation};
+use embedgate_request::{Error, ErrorKind, Input, Lane, MOST_COUNTED, Principal, Side, Truncation};
 
 use self::{
     prompts::Prompts,
@@ -141,13 +142,20 @@ impl Model {
                 let text = Arc::new(format!("{prompt}{text}"));
                 let bytes = text.len();
                 let tokens = self.tokenizing.encode(text, truncation, lane).await?;
-                self.token_ratio.observe(bytes, tokens.n_tokens_full);
+                self.observe_ratio(bytes, tokens.n_tokens_full);
                 Ok(tokens)
             }
             Input::Tokens(ids) => {
                 let most = truncation.most_tokens(self.info.max_sequence_tokens);
                 Ok(Tokenized::native(ids, most, truncation.side()))
             }
+        }
+    }
+
+    /// Learns how many tokens texts have; not of one that was not counted to its end.
+    fn observe_ratio(&self, bytes: usize, n_tokens: usize) {
+        if n_tokens <= MOST_COUNTED {
+            self.token_ratio.observe(bytes, n_tokens);
         }
     }
 
@@ -174,7 +182,7 @@ impl Model {
         let encoding = self.tokenizing.encode_pair(query, text, side, lane);
         let tokens = encoding.await?;
         let of_text = tokens.n_tokens_full - query.n_tokens();
-        self.token_ratio.observe(bytes, of_text);
+        self.observe_ratio(bytes, of_text);
         Ok(tokens)
     }
 

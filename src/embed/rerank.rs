@@ -6,7 +6,7 @@ mod seat;
 mod vectors;
 mod windows;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use embedgate_request::{
     Cut, EmbedRequest, Error, ErrorKind, Input, Lane, RequestContext, Truncation,
@@ -65,7 +65,7 @@ impl Embedder {
         length: Length,
         take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Ranking, Error> {
-        in_time(ctx, self.rerank_in_time(ctx, request, length, take)).await
+        in_time(ctx, pin!(self.rerank_in_time(ctx, request, length, take))).await
     }
 
     async fn rerank_in_time(

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     extract::{FromRequestParts, MatchedPath},
-    http::{HeaderMap, Method, header::AUTHORIZATION, request::Parts},
+    http::{HeaderMap, HeaderName, Method, header::AUTHORIZATION, request::Parts},
 };
 use embedgate_plugin_host::{Head, Headers};
 use embedgate_request::{Error, ErrorKind, Lane, RequestContext};
@@ -21,11 +21,14 @@ use super::{
 };
 
 /// Says in which lane a request waits.
-const LANE: &str = "x-embedgate-lane";
+static LANE: HeaderName = HeaderName::from_static("x-embedgate-lane");
 /// Where clients put a key that know no `Authorization`: Azure's, and gateways.
-const KEY_HEADERS: [&str; 2] = ["api-key", "x-api-key"];
+static KEY_HEADERS: [HeaderName; 2] = [
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-api-key"),
+];
 /// How long the client waits for the answer; counts where it is less than the server's own limit.
-const TIMEOUT: &str = "x-request-timeout-ms";
+static TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
 /// A request from somebody who may be here.
 pub(super) struct Context(pub(super) RequestContext);
@@ -53,7 +56,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         let authorization = parts
             .headers
             .get(AUTHORIZATION)
-            .or_else(|| KEY_HEADERS.iter().find_map(|name| parts.headers.get(*name)))
+            .or_else(|| KEY_HEADERS.iter().find_map(|name| parts.headers.get(name)))
             .map(|value| value.as_bytes());
         let route = parts.extensions.get::<MatchedPath>();
         let route = route.and_then(|path| Place::of(path.as_str())?.route);
@@ -110,7 +113,7 @@ impl Headers for RequestHeaders<'_> {
 }
 
 fn lane(headers: &HeaderMap) -> Result<Option<Lane>, Error> {
-    let Some(value) = headers.get(LANE) else {
+    let Some(value) = headers.get(&LANE) else {
         return Ok(None);
     };
     let known = Lane::ALL.into_iter().find(|lane| {
@@ -118,12 +121,12 @@ fn lane(headers: &HeaderMap) -> Result<Option<Lane>, Error> {
             .as_bytes()
             .eq_ignore_ascii_case(lane.name().as_bytes())
     });
-    let wrong = || bad_header(LANE, "query or bulk", value.as_bytes());
+    let wrong = || bad_header(&LANE, "query or bulk", value.as_bytes());
     known.ok_or_else(wrong).map(Some)
 }
 
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
-    let Some(value) = headers.get(TIMEOUT) else {
+    let Some(value) = headers.get(&TIMEOUT) else {
         return Ok(None);
     };
     let ms = value
@@ -132,7 +135,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
         .and_then(|text| text.trim().parse().ok());
     let wrong = || {
         bad_header(
-            TIMEOUT,
+            &TIMEOUT,
             "a whole number of milliseconds, at least 1",
             value.as_bytes(),
         )
@@ -142,7 +145,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
         .map(|ms| Some(Duration::from_millis(ms)))
 }
 
-fn bad_header(name: &str, expected: &str, got: &[u8]) -> Error {
+fn bad_header(name: &HeaderName, expected: &str, got: &[u8]) -> Error {
     let shown: String = String::from_utf8_lossy(got).chars().take(40).collect();
     Error::new(
         ErrorKind::InvalidRequest,

@@ -185,6 +185,10 @@ impl Answer {
 
 /// A model's name as the log has it: where any name is taken, it is the client's text.
 pub(super) fn shown_name(name: &str) -> String {
+    let is_plain = |c: char| c == ' ' || (c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\'));
+    if name.len() <= 100 && name.chars().all(is_plain) {
+        return name.to_owned();
+    }
     let short = name.chars().take(100);
     short.flat_map(char::escape_debug).collect()
 }
@@ -258,13 +262,13 @@ fn answer_bytes(
 }
 
 /// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more. A query that
-/// documents are ranked for is `query:from>to`.
+/// documents are ranked for is `query:from>to`. Where more are not counted, `from` is `>100000`.
 fn truncated(cuts: &[Cut]) -> Option<HeaderValue> {
     let mut all: Vec<String> = cuts
         .iter()
-        .map(|Cut { index, from, to }| match index {
-            Some(index) => format!("{index}:{from}>{to}"),
-            None => format!("query:{from}>{to}"),
+        .map(|cut| match cut.index {
+            Some(index) => format!("{index}:{cut}"),
+            None => format!("query:{cut}"),
         })
         .take(MAX_TRUNCATED + 1)
         .collect();

@@ -1,117 +1,132 @@
 //! The connections that wait for a request, so that the one that has waited longest can make room for another.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use futures_util::task::AtomicWaker;
-
-/// All connections that wait. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<Mutex<Line>>);
-
-#[derive(Default)]
-struct Line {
-    next: u64,
-    /// Connections that had a request, by the order in which they began to wait.
-    idle: BTreeMap<u64, Arc<Call>>,
-    /// Those that had none yet, which may be on its way, and since when they wait.
-    new: BTreeMap<u64, (Instant, Arc<Call>)>,
-}
+use slab::Slab;
 
 /// A new connection has this time for its request before it is told to make room.
 const GRACE: Duration = Duration::from_secs(1);
+/// The turn of a connection that does not wait.
+const BUSY: u64 = 0;
 
-/// Tells a connection to make room.
+/// All connections. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Waiting(Arc<Line>);
+
+/// A request takes no lock: its connection says by its turn whether it waits, and since when. Who makes room looks at all.
 #[derive(Default)]
-struct Call {
-    is_made: AtomicBool,
+struct Line {
+    last_turn: AtomicU64,
+    connections: Mutex<Slab<Arc<Seat>>>,
+}
+
+/// One connection, as the line sees it.
+struct Seat {
+    arrived: Instant,
+    /// False until its first request, which may be on its way.
+    had_request: AtomicBool,
+    /// Lower for those who wait longer.
+    turn: AtomicU64,
+    /// Told to make room.
+    is_called: AtomicBool,
     waker: AtomicWaker,
 }
 
-/// The place of one connection, which it holds while it waits.
+/// The place of one connection.
 pub(super) struct Place {
     waiting: Waiting,
-    number: Option<u64>,
-    call: Arc<Call>,
+    number: usize,
+    seat: Arc<Seat>,
 }
 
 impl Waiting {
     /// A place for a new connection, which waits for its first request.
     pub(super) fn enter(&self) -> Place {
-        let call = Arc::<Call>::default();
-        let mut line = self.line();
-        let number = line.number();
-        line.new.insert(number, (Instant::now(), Arc::clone(&call)));
-        drop(line);
+        let seat = Arc::new(Seat {
+            arrived: Instant::now(),
+            had_request: AtomicBool::new(false),
+            turn: AtomicU64::new(self.next_turn()),
+            is_called: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        let number = self.connections().insert(Arc::clone(&seat));
         Place {
             waiting: self.clone(),
-            number: Some(number),
-            call,
+            number,
+            seat,
         }
     }
 
-    /// Tells the connection that has waited longest to end. Returns whether there is one.
+    /// Tells the connection that has waited longest to end: one that had a request, else a new one that had time for it.
+    /// Returns whether there is one.
     pub(super) fn make_room(&self) -> bool {
-        let Some(call) = self.line().longest() else {
-            return false;
-        };
-        call.is_made.store(true, Ordering::Release);
-        call.waker.wake();
-        true
-    }
-
-    fn line(&self) -> std::sync::MutexGuard<'_, Line> {
-        // Nothing panics between two steps of a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Line {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    fn longest(&mut self) -> Option<Arc<Call>> {
-        if let Some((_, call)) = self.idle.pop_first() {
-            return Some(call);
+        loop {
+            let connections = self.connections();
+            let longest = connections
+                .iter()
+                .filter_map(|(_, seat)| {
+                    let turn = seat.turn.load(Ordering::Acquire);
+                    let is_new = !seat.had_request.load(Ordering::Acquire);
+                    let may_go = turn != BUSY && (!is_new || seat.arrived.elapsed() >= GRACE);
+                    may_go.then_some((is_new, turn, seat))
+                })
+                .min_by_key(|(is_new, turn, _)| (*is_new, *turn));
+            let Some((_, turn, seat)) = longest else {
+                return false;
+            };
+            // A request may have come in this moment; then it is not told.
+            let left = seat
+                .turn
+                .compare_exchange(turn, BUSY, Ordering::AcqRel, Ordering::Acquire);
+            if left.is_ok() {
+                seat.is_called.store(true, Ordering::Release);
+                seat.waker.wake();
+                return true;
+            }
         }
-        let oldest = self.new.first_entry()?;
-        (oldest.get().0.elapsed() >= GRACE).then(|| oldest.remove().1)
+    }
+
+    fn next_turn(&self) -> u64 {
+        self.0.last_turn.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn connections(&self) -> std::sync::MutexGuard<'_, Slab<Arc<Seat>>> {
+        // Nothing panics between two steps of a change.
+        self.0
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place {
     /// Goes to the end of the line, unless it stands in it.
-    pub(super) fn wait(&mut self) {
-        if self.number.is_none() {
-            let mut line = self.waiting.line();
-            let number = line.number();
-            line.idle.insert(number, Arc::clone(&self.call));
-            self.number = Some(number);
+    pub(super) fn wait(&self) {
+        if self.seat.turn.load(Ordering::Acquire) == BUSY {
+            self.seat
+                .turn
+                .store(self.waiting.next_turn(), Ordering::Release);
         }
     }
 
     /// Leaves the line: a request comes.
-    pub(super) fn leave(&mut self) {
-        if let Some(number) = self.number.take() {
-            let mut line = self.waiting.line();
-            line.idle.remove(&number);
-            line.new.remove(&number);
-        }
+    pub(super) fn leave(&self) {
+        self.seat.had_request.store(true, Ordering::Release);
+        self.seat.turn.store(BUSY, Ordering::Release);
     }
 
     /// Ready when the connection is to make room.
     pub(super) fn poll_called(&self, cx: &Context<'_>) -> Poll<()> {
-        self.call.waker.register(cx.waker());
-        match self.call.is_made.load(Ordering::Acquire) {
+        self.seat.waker.register(cx.waker());
+        match self.seat.is_called.load(Ordering::Acquire) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
@@ -120,6 +135,6 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.leave();
+        self.waiting.connections().remove(self.number);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Extensions, HeaderValue},
+    http::{Extensions, HeaderName, HeaderValue},
     response::Response,
 };
 use embedgate_plugin_host::Summary;
@@ -18,9 +18,11 @@ use uuid::Uuid;
 use super::Gateway;
 
 /// The header that carries a request's id, in and out.
-const HEADER: &str = "x-request-id";
+static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids from clients are replaced.
 const MAX_ID: usize = 128;
+/// The log has so many bytes of a path at most.
+const MAX_PATH: usize = 100;
 
 /// A request's id, for the extractor of contexts.
 #[derive(Clone)]
@@ -79,7 +81,8 @@ pub(super) async fn trace(
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     let method = request.method().clone();
-    let path: String = request.uri().path().chars().take(100).collect();
+    let path = request.uri().path();
+    let path = path[..path.floor_char_boundary(MAX_PATH)].to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let line = Line {
         id: &id,
@@ -96,7 +99,7 @@ pub(super) async fn trace(
     let mut response = answer(request).await;
     std::mem::forget(left);
     if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(HEADER, value);
+        response.headers_mut().insert(&HEADER, value);
     }
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let status = response.status().as_u16();
@@ -253,7 +256,7 @@ fn log_cause(id: &str, error: &Error, status: u16) {
 fn request_id(request: &Request) -> Arc<str> {
     let given = request
         .headers()
-        .get(HEADER)
+        .get(&HEADER)
         .and_then(|value| value.to_str().ok());
     let usable = given
         .filter(|id| (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()));

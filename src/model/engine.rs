@@ -167,7 +167,6 @@ pub(crate) fn open(
         }
         #[cfg(feature = "onnx")]
         BackendType::Onnx => {
-            let kept_in = || surroundings.state_folder.clone();
             let options = embedgate_onnx::Options {
                 file: config.backend.file.clone(),
                 precision: config.backend.precision.said().unwrap_or_default(),
@@ -176,7 +175,8 @@ pub(crate) fn open(
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
                 threads,
-                shared_in: (config.replicas.get() > 1).then(kept_in).flatten(),
+                state_folder: surroundings.state_folder.clone(),
+                shares_weights: config.replicas.get() > 1,
             };
             let loaded = embedgate_onnx::OnnxBackend::load(&plan.folder, options)?;
             Ok(Box::new(loaded))

@@ -14,7 +14,7 @@ use super::{
     calibrate::{self, Calibration},
     engine,
     fingerprint::{self, Depth},
-    memory,
+    memory, pins,
     prompts::Prompts,
     replicas,
     surroundings::Surroundings,
@@ -111,6 +111,7 @@ pub(crate) fn inspect(
     let config = &engine::resolve(name, config, surroundings)?;
     let plan = plan(config)?;
     memory::check(config, &plan)?;
+    pins::check(config)?;
     check_vocabulary(&tokenizer(&plan)?, &plan)?;
     engine::inspect(&plan, config, surroundings)
 }
@@ -173,6 +174,7 @@ pub(crate) fn load(
     let config = &engine::resolve(name, config, surroundings)?;
     let plan = plan(config)?;
     memory::check(config, &plan)?;
+    pins::check(config)?;
     // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
     let is_pooled = !plan.folder.is_cross_encoder;
     if is_pooled && config.pooling.is_none() && plan.folder.pooling.is_none() {
@@ -191,7 +193,7 @@ pub(crate) fn load(
         surroundings,
     };
     let config = &subject.resolve()?;
-    let fingerprint = identity(config, &plan, surroundings);
+    let fingerprint = std::thread::spawn(identity(config, &plan, surroundings));
     let (mut backends, reload) = open_replicas(config, &plan, &tokenizer, surroundings)?;
     let info = backends[0].info().clone();
     let fingerprint = fingerprint
@@ -199,6 +201,10 @@ pub(crate) fn load(
         .map_err(|_| io::Error::other("the thread that reads it panicked"))
         .and_then(|hash| hash)
         .map_err(system("the model's folder cannot be read"))?;
+    let reload = match backends[0].replicas() {
+        Some(_) => reload,
+        None => of_the_same_files(config, &plan, surroundings, fingerprint, reload),
+    };
     let calibration =
         calibrate::calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
     announce(name, &info, started);
@@ -280,19 +286,42 @@ fn reload(
     })
 }
 
-/// Finds the model's identity on a thread of its own: where every byte counts, that takes as long as to load it.
+/// Refuses to read files again that are others by now: their vectors would be answered, and kept, as those of the model that
+/// was loaded.
+fn of_the_same_files(
+    config: &ModelConfig,
+    plan: &Plan,
+    surroundings: &Surroundings,
+    loaded: blake3::Hash,
+    reload: Reload,
+) -> Reload {
+    let (identity, path) = (identity(config, plan, surroundings), config.path.clone());
+    Arc::new(move || {
+        let now = identity().map_err(system("the model's folder cannot be read"))?;
+        if now != loaded {
+            return Err(LoadError::Setting(format!(
+                "{} has changed since the model was loaded: restart to serve what is there now",
+                path.display()
+            ))
+            .into());
+        }
+        reload()
+    })
+}
+
+/// What finds the model's identity: where every byte counts, that takes as long as to load it.
 fn identity(
     config: &ModelConfig,
     plan: &Plan,
     surroundings: &Surroundings,
-) -> std::thread::JoinHandle<io::Result<blake3::Hash>> {
+) -> impl Fn() -> io::Result<blake3::Hash> + Send + Sync + 'static {
     let depth = if surroundings.cache_outlives {
         Depth::EveryByte
     } else {
         Depth::ThisProcess
     };
     let (config, pooling, max_tokens) = (config.clone(), plan.pooling, plan.max_tokens);
-    std::thread::spawn(move || fingerprint::fingerprint(&config, pooling, max_tokens, depth))
+    move || fingerprint::fingerprint(&config, pooling, max_tokens, depth)
 }
 
 fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {

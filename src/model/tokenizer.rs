@@ -12,7 +12,7 @@ use std::{
 };
 
 use embedgate_core::{TokenizerSettings, impostor};
-use embedgate_request::{Side, Truncation};
+use embedgate_request::{MOST_COUNTED, Side, Truncation};
 use tokenizers::{Encoding, Tokenizer, TruncationDirection};
 
 use self::slices::Slicing;
@@ -28,7 +28,7 @@ pub struct Tokenized {
     pub ids: Vec<u32>,
     /// The segment of each token of a pair; empty for one text.
     pub type_ids: Vec<u32>,
-    /// Tokens of the whole input: more than `ids` holds where it was cut.
+    /// Tokens of the whole input: more than `ids` holds where it was cut. More than [`MOST_COUNTED`] are not counted.
     pub n_tokens_full: usize,
 }
 
@@ -263,7 +263,8 @@ impl TextTokenizer {
         self.max_tokens.saturating_sub(self.n_added_to_pair)
     }
 
-    /// The tokens of a text without special ones, cut to `room`; and how many there were.
+    /// The tokens of a text without special ones, cut to `room`; and how many there were, counted to one more than
+    /// [`MOST_COUNTED`]. What is beyond that is not read: it could not change the tokens that stay.
     fn bare(
         &self,
         text: &str,
@@ -271,34 +272,44 @@ impl TextTokenizer {
         side: Side,
         given_up: impl Fn() -> bool,
     ) -> Result<(Encoding, usize), String> {
-        let encode = |slice| {
-            self.inner
-                .encode_fast(slice, false)
-                .map_err(|e| e.to_string())
+        let slice_of = |text| match side {
+            Side::Right => self.slicing.split(text, self.slice_bytes()),
+            Side::Left => {
+                let (before, slice) = self.slicing.split_end(text, self.slice_bytes());
+                (slice, before)
+            }
         };
-        let (head, mut rest) = self.slicing.split(text, self.slice_bytes());
-        let mut encoding = encode(head)?;
-        let mut n_tokens = encoding.len();
-        // What cannot stay is only counted: a token takes over 100 bytes while it is made.
-        while !rest.is_empty() {
+        let (mut kept, mut n_tokens, mut rest) = (None::<Encoding>, 0, text);
+        loop {
+            let (slice, left) = slice_of(rest);
+            let more = self.inner.encode_fast(slice, false);
+            let mut more = more.map_err(|e| e.to_string())?;
+            n_tokens += more.len();
+            // What cannot stay is only counted: a token takes over 100 bytes while it is made.
+            kept = Some(match (kept, side) {
+                (Some(kept), _) if kept.len() >= room => kept,
+                (Some(mut kept), Side::Right) => {
+                    kept.merge_with(more, false);
+                    kept
+                }
+                (Some(kept), Side::Left) => {
+                    more.merge_with(kept, false);
+                    more
+                }
+                (None, _) => more,
+            });
+            rest = left;
+            let is_full = kept.as_ref().is_some_and(|kept| kept.len() >= room);
+            if rest.is_empty() || (is_full && n_tokens > MOST_COUNTED) {
+                break;
+            }
             if given_up() {
                 return Err("the caller left".into());
             }
-            let (slice, after) = self.slicing.split(rest, self.slice_bytes());
-            let more = encode(slice)?;
-            n_tokens += more.len();
-            match side {
-                Side::Left => {
-                    encoding.merge_with(more, false);
-                    cut(&mut encoding, room, side);
-                }
-                Side::Right if encoding.len() < room => encoding.merge_with(more, false),
-                Side::Right => {}
-            }
-            rest = after;
         }
-        cut(&mut encoding, room, side);
-        Ok((encoding, n_tokens))
+        let mut kept = kept.unwrap_or_default();
+        cut(&mut kept, room, side);
+        Ok((kept, n_tokens.min(MOST_COUNTED.max(room) + 1)))
     }
 
     /// Long texts go through the tokenizer in slices of so many bytes. All that fits into a sequence is in the first one
@@ -406,10 +417,38 @@ mod tests {
     }
 
     #[test]
+    fn of_a_text_of_very_many_tokens_only_that_is_read_which_stays() {
+        let tokenizer = tiny(512);
+        let unit = "word and 向量 检索 ";
+        let text = unit.repeat((4 << 20) / unit.len());
+        let near = unit.repeat((100 << 10) / unit.len());
+        for side in [Side::Right, Side::Left] {
+            let n_slices = std::cell::Cell::new(1);
+            let given_up = || {
+                n_slices.set(n_slices.get() + 1);
+                false
+            };
+            let cut_off = tokenizer.encode_unless(&text, cut(side), given_up).unwrap();
+            let expected = tokenizer.encode_unless(&near, cut(side), || false).unwrap();
+            assert_eq!(cut_off.ids, expected.ids, "{side:?}");
+            assert_eq!(cut_off.n_tokens_full, MOST_COUNTED + 1 + 2);
+            assert!(
+                n_slices.get() < 16,
+                "of 64 slices {} are read",
+                n_slices.get()
+            );
+        }
+        let over = tokenizer
+            .encode_unless(&text, Truncation::Refuse, || false)
+            .unwrap();
+        assert!(over.n_tokens_full > MOST_COUNTED);
+    }
+
+    #[test]
     fn a_long_text_has_the_tokens_of_the_whole_though_it_goes_in_slices() {
         let tokenizer = tiny(512);
         for unit in ["word and 向量 检索 ", "longer-than-most-words-are, 😀 "] {
-            let text = unit.repeat((300 << 10) / unit.len());
+            let text = unit.repeat((150 << 10) / unit.len());
             let whole = tokenizer.inner.encode_fast(text.as_str(), true).unwrap();
             let sliced = tokenizer.encode(&text).unwrap();
             assert_eq!(sliced.n_tokens_full, whole.len());
@@ -501,8 +540,8 @@ mod tests {
             let tokens = tokenizer.encode(&"a".repeat(n)).unwrap();
             assert_eq!((tokens.ids.len(), tokens.n_tokens_full), (3, 3), "{n}");
         }
-        let chinese = "\u{5b57}".repeat(300_000);
-        assert_eq!(tokenizer.encode(&chinese).unwrap().n_tokens_full, 300_002);
+        let chinese = "\u{5b57}".repeat(90_000);
+        assert_eq!(tokenizer.encode(&chinese).unwrap().n_tokens_full, 90_002);
     }
 
     #[test]

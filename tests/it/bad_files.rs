@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use sha2::Digest;
+
 use embedgate_test_support::{ModelCopy, embedgate, run, tiny_bge_m3, tiny_config};
 
 fn truncate(path: &Path, length: u64) {
@@ -226,6 +228,50 @@ fn a_folder_that_says_more_than_is_obeyed_and_files_that_are_others_are_refused_
             _ => "an adapter",
         };
         refused(&model, &[name, what]);
+    }
+}
+
+/// Most flipped bits of weights leave numbers, which no check of the model itself can tell from right ones.
+#[test]
+fn a_file_with_another_sha256_than_is_stated_is_refused_by_name() {
+    let model = ModelCopy::new();
+    let weights = model.path("pytorch_model.bin");
+    let sum = |bytes: &[u8]| format!("{:x}", sha2::Sha256::digest(bytes));
+    let bytes = fs::read(&weights).unwrap();
+    let check = |file: &str, sum: &str| {
+        let config = tiny_config("").replace(
+            &format!("path = {:?}", tiny_bge_m3()),
+            &format!(
+                "path = {:?}\nsha256 = {{ {file:?} = {sum:?} }}",
+                model.folder()
+            ),
+        );
+        fs::write(model.path("test.toml"), config).unwrap();
+        let (code, said, errors) = run(embedgate()
+            .arg("check")
+            .arg("--config")
+            .arg(model.path("test.toml")));
+        (code, said + &errors)
+    };
+    let (code, said) = check("pytorch_model.bin", &sum(&bytes).to_uppercase());
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = check("no_such_file", &sum(&bytes));
+    assert!(
+        code == Some(78) && said.contains("no_such_file"),
+        "{code:?} {said}"
+    );
+    let (code, said) = check("pytorch_model.bin", "abc");
+    assert!(
+        code == Some(78) && said.contains("64 hex digits"),
+        "{code:?} {said}"
+    );
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    fs::write(&weights, &flipped).unwrap();
+    let (code, said) = check("pytorch_model.bin", &sum(&bytes));
+    assert_eq!(code, Some(78), "{said}");
+    for part in ["pytorch_model.bin", &sum(&bytes), &sum(&flipped)] {
+        assert!(said.contains(part), "{part} is not in: {said}");
     }
 }
 

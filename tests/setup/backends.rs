@@ -65,7 +65,8 @@ pub(crate) fn onnx_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, M
         max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: tokenizer(&folder).special_token_ids(),
         threads: 2,
-        shared_in: None,
+        state_folder: None,
+        shares_weights: false,
     };
     (
         Box::new(OnnxBackend::load(&folder, options).unwrap()),

@@ -9,6 +9,7 @@ mod external;
 mod file;
 mod open;
 mod padded;
+mod private;
 mod proto;
 pub mod runtime;
 mod session;

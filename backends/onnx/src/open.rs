@@ -1,17 +1,17 @@
 //! Opens sessions of ONNX Runtime: their settings, and weights that sessions share.
 //!
 //! A session packs its weights for the processor, into memory of its own. Where several are to run one model, the first
-//! keeps what it packed in files, and all map those: the system holds them once, for this process and for others. A file is
+//! keeps what it packed in files, and all map one copy of those: the system holds it once for this process. The files are
 //! made again when the model, the library or the processor is another.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs::{self, File},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use embedgate_core::cores;
@@ -24,7 +24,7 @@ use ort::{
 };
 use thiserror::Error;
 
-use crate::external;
+use crate::{external, private::PrivateCopy};
 
 /// The packed model's files, in a folder of their own.
 const MODEL: &str = "model.onnx";
@@ -35,6 +35,27 @@ const OLDEST_THAT_SHARES: (u32, u32) = (1, 32);
 
 /// Models whose weights could not be shared: it is not tried again for each replica, for it may have taken gigabytes.
 static FAILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// The copies of packed models that this process maps, by the packed model's folder.
+static COPIES: Mutex<BTreeMap<PathBuf, Weak<PrivateCopy>>> = Mutex::new(BTreeMap::new());
+
+/// A session, and the files that it maps.
+pub(crate) struct Opened {
+    pub(crate) session: Session,
+    /// Removed after it; none where it maps no file, or where none could be copied.
+    _files: Option<Arc<PrivateCopy>>,
+}
+
+/// Why a model cannot be opened.
+#[derive(Debug, Error)]
+pub(crate) enum OpenError {
+    /// Its files are not whole.
+    #[error("{0}")]
+    Files(String),
+    /// ONNX Runtime refuses it.
+    #[error(transparent)]
+    Runtime(#[from] ort::Error),
+}
 
 /// Why weights cannot be shared.
 #[derive(Debug, Error)]
@@ -51,7 +72,7 @@ enum ShareError {
     #[error("{0}")]
     Written(String),
     #[error("ONNX Runtime cannot open them: {0}")]
-    Open(#[source] ort::Error),
+    Open(#[source] OpenError),
     #[error("ONNX Runtime at {0} is not known to be of version 1.32 or newer, by its file's name")]
     Version(PathBuf),
 }
@@ -65,33 +86,77 @@ pub(crate) struct Opener<'a> {
     pub(crate) threads: usize,
     /// Whether this processor's products of bytes overflow: see [`bytes_overflow`].
     pub(crate) bytes_overflow: bool,
+    /// Where to keep files.
+    pub(crate) state_folder: Option<&'a Path>,
 }
 
 impl Opener<'_> {
-    /// A session with weights of its own.
-    pub(crate) fn open(&self, model: &Path) -> ort::Result<Session> {
-        self.builder()?.commit_from_file(model)
+    /// A session with weights of its own. `data` are the files that the model refers to.
+    pub(crate) fn open(&self, model: &Path, data: &[PathBuf]) -> Result<Opened, OpenError> {
+        if data.is_empty() {
+            // Such a file is read, not mapped.
+            let session = self.builder()?.commit_from_file(model)?;
+            return Ok(Opened {
+                session,
+                _files: None,
+            });
+        }
+        let copy = self.copy(model, data).map(Arc::new);
+        self.open_copy(self.builder()?, model, copy)
     }
 
     /// A session that shares its weights with all others opened so, by files in `kept_in`. One with weights of its own
     /// where that cannot be, which the log says.
-    ///
-    /// `data` are the files that the model refers to.
     pub(crate) fn open_shared(
         &self,
         model: &Path,
         data: &[PathBuf],
         kept_in: &Path,
-    ) -> ort::Result<Session> {
+    ) -> Result<Opened, OpenError> {
         let failed = || FAILED.lock().unwrap_or_else(PoisonError::into_inner);
         if failed().contains(model) {
-            return self.open(model);
+            return self.open(model, data);
         }
         self.open_in(model, data, kept_in).or_else(|error| {
             failed().insert(model.to_owned());
             let shown = model.display();
             tracing::warn!(error = %error, "replicas of {shown} do not share their weights: {error}");
-            self.open(model)
+            self.open(model, data)
+        })
+    }
+
+    /// Copies a model, or says in the log why that cannot be.
+    fn copy(&self, model: &Path, data: &[PathBuf]) -> Option<PrivateCopy> {
+        let copy = PrivateCopy::new(model, data, self.state_folder);
+        copy.inspect_err(|error| {
+            let shown = model.display();
+            tracing::warn!(
+                error = %error,
+                "{shown} cannot be copied: {error}; its files must not be written to while it is served, see server.state_dir"
+            );
+        })
+        .ok()
+    }
+
+    /// Opens the copy of a model, or the model itself where there is none.
+    fn open_copy(
+        &self,
+        mut builder: SessionBuilder,
+        model: &Path,
+        copy: Option<Arc<PrivateCopy>>,
+    ) -> Result<Opened, OpenError> {
+        let opened = match &copy {
+            Some(copy) => {
+                // The files may have changed since they were checked.
+                external::check(copy.model()).map_err(OpenError::Files)?;
+                copy.model()
+            }
+            None => model,
+        };
+        let session = builder.commit_from_file(opened)?;
+        Ok(Opened {
+            session,
+            _files: copy,
         })
     }
 
@@ -102,7 +167,7 @@ impl Opener<'_> {
         model: &Path,
         data: &[PathBuf],
         kept_in: &Path,
-    ) -> Result<Session, ShareError> {
+    ) -> Result<Opened, ShareError> {
         self.check_version()?;
         // What it refers to was checked beside the path as it was given: that is what is packed.
         let real = model.canonicalize().map_err(at(model))?;
@@ -118,17 +183,16 @@ impl Opener<'_> {
         let lock = File::create(&lock_file).and_then(|file| file.lock().map(|()| file));
         let _lock = lock.map_err(at(&lock_file))?;
         let packed = folder.join(hash(&self.origin(model, data)?));
-        if external::check(&packed.join(MODEL)).is_ok() {
-            match self.open_packed(&packed.join(MODEL)) {
-                Ok(session) => return Ok(session),
+        if packed.is_dir() {
+            match self.open_packed(&packed) {
+                Ok(opened) => return Ok(opened),
                 Err(error) => {
                     tracing::warn!(error = %error, "{} is packed again: {error}", packed.display())
                 }
             }
         }
         self.make(model, &folder, &packed)?;
-        self.open_packed(&packed.join(MODEL))
-            .map_err(ShareError::Open)
+        self.open_packed(&packed).map_err(ShareError::Open)
     }
 
     /// Makes the packed model, in the place of all that was there before.
@@ -155,11 +219,26 @@ impl Opener<'_> {
         Err(ShareError::Version(file))
     }
 
-    fn open_packed(&self, packed: &Path) -> ort::Result<Session> {
+    fn open_packed(&self, packed: &Path) -> Result<Opened, OpenError> {
         // It was optimized before it was written.
         let level = GraphOptimizationLevel::Disable;
-        let mut builder = self.builder()?.with_optimization_level(level)?;
-        builder.commit_from_file(packed)
+        let builder = self.builder()?.with_optimization_level(level);
+        let builder = builder.map_err(ort::Error::from)?;
+        let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mapped = copies.get(packed).and_then(Weak::upgrade);
+        let model = packed.join(MODEL);
+        let copy = match mapped {
+            Some(copy) => Some(copy),
+            None => {
+                let checked = external::check(&model).map_err(OpenError::Files)?;
+                self.copy(&model, &checked.files).map(Arc::new)
+            }
+        };
+        if let Some(copy) = &copy {
+            copies.insert(packed.to_owned(), Arc::downgrade(copy));
+        }
+        drop(copies);
+        self.open_copy(builder, &model, copy)
     }
 
     fn builder(&self) -> ort::Result<SessionBuilder> {

@@ -14,7 +14,7 @@ use ort::{
 
 use crate::{
     file::{check_file, model_file},
-    open::{Opener, bytes_overflow},
+    open::{Opened, Opener, bytes_overflow},
     padded::{Expected, Padded, Rows},
     runtime,
     wiring::{Dense, Element, Port, Wiring},
@@ -37,15 +37,16 @@ pub struct Options {
     pub special_token_ids: Vec<u32>,
     /// Threads within one operation.
     pub threads: usize,
-    /// Where to keep the weights as they are packed for this processor, for all sessions of the model to share. None means
-    /// that each has its own.
-    pub shared_in: Option<PathBuf>,
+    /// Where to keep files: copies of those that are mapped, and weights as they are packed for this processor.
+    pub state_folder: Option<PathBuf>,
+    /// True where all sessions of the model are to share packed weights, which needs the state folder.
+    pub shares_weights: bool,
 }
 
 /// An ONNX model loaded on the CPU.
 pub struct OnnxBackend {
     model: Model,
-    session: Session,
+    opened: Opened,
 }
 
 /// What is known of the model beside its session.
@@ -86,12 +87,14 @@ impl OnnxBackend {
             library,
             threads: options.threads,
             bytes_overflow,
+            state_folder: options.state_folder.as_deref(),
         };
-        let session = match &options.shared_in {
-            Some(kept_in) => opener.open_shared(&file, &data, kept_in),
-            None => opener.open(&file),
+        let opened = match opener.state_folder {
+            Some(kept_in) if options.shares_weights => opener.open_shared(&file, &data, kept_in),
+            _ => opener.open(&file, &data),
         };
-        let session = session.map_err(|e| load_error(e.to_string()))?;
+        let opened = opened.map_err(|e| load_error(e.to_string()))?;
+        let session = &opened.session;
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let wiring = if folder.is_cross_encoder {
@@ -104,7 +107,7 @@ impl OnnxBackend {
             backend: "onnx",
             device: "cpu".into(),
             precision: options.precision,
-            dimensions: dimensions(&session, &wiring, folder),
+            dimensions: dimensions(session, &wiring, folder),
             outputs: Outputs {
                 dense: wiring.dense.is_some(),
                 sparse: wiring.sparse.is_some(),
@@ -132,7 +135,7 @@ impl OnnxBackend {
             encoder,
             wiring,
         };
-        Ok(Self { model, session })
+        Ok(Self { model, opened })
     }
 
     /// Runs sequences of like length in one padded call and writes their rows into `results`.
@@ -153,6 +156,7 @@ impl OnnxBackend {
             .collect::<ort::Result<_>>()
             .map_err(|e| BackendError::inference("cannot make the inputs", e))?;
         let outputs = self
+            .opened
             .session
             .run(inputs)
             .map_err(|e| BackendError::inference("ONNX Runtime failed", e))?;

@@ -45,7 +45,8 @@ fn load(name: &str, heads: Heads, precision: Precision) -> Result<OnnxBackend, S
         max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: vec![],
         threads: 2,
-        shared_in: None,
+        state_folder: None,
+        shares_weights: false,
     };
     OnnxBackend::load(&folder, options).map_err(|e| e.to_string())
 }

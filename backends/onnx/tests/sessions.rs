@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use embedgate_core::{
     Backend, Matrix, ModelFolder, Outputs, Pooling, Precision, TokenBatch, library::Candidates,
@@ -44,7 +48,8 @@ fn tiny(precision: Precision) -> (ModelFolder, tempfile::TempDir, Options) {
         max_sequence_tokens: 64,
         special_token_ids: Vec::new(),
         threads: 1,
-        shared_in: None,
+        state_folder: None,
+        shares_weights: false,
     };
     (folder, written, options)
 }
@@ -95,7 +100,8 @@ fn packed_in(kept_in: &Path) -> Vec<PathBuf> {
         let entries = of.read_dir().unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.is_dir()).collect()
     };
-    let models = folders(&kept_in.join("onnx"));
+    let mut models = folders(&kept_in.join("onnx"));
+    models.retain(|folder| !folder.ends_with("private"));
     models.iter().flat_map(|model| folders(model)).collect()
 }
 
@@ -113,7 +119,8 @@ fn sessions_that_share_their_weights_give_what_those_with_their_own_give() {
         let (folder, _written, own) = tiny(precision);
         let kept_in = tempfile::tempdir().unwrap();
         let shared = Options {
-            shared_in: Some(kept_in.path().to_owned()),
+            state_folder: Some(kept_in.path().to_owned()),
+            shares_weights: true,
             ..own.clone()
         };
         let load = |options: &Options| OnnxBackend::load(&folder, options.clone()).unwrap();
@@ -124,26 +131,28 @@ fn sessions_that_share_their_weights_give_what_those_with_their_own_give() {
         }
         let packed = packed_in(kept_in.path());
         assert_eq!(packed.len(), 1, "{packed:?}");
-        let model = std::fs::read(packed[0].join("model.onnx")).unwrap();
+        let model = fs::read(packed[0].join("model.onnx")).unwrap();
         let names_packed = |bytes: &[u8]| bytes.windows(11).any(|b| b == b"prepacked_0");
         assert!(names_packed(&model), "{precision}: nothing is packed");
         let data = packed[0].join("model.onnx_data");
         if cfg!(target_os = "linux") {
-            // What is packed is at the file's end.
-            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-            let real = data.canonicalize().unwrap();
-            let ends = maps
-                .lines()
-                .filter(|line| line.ends_with(real.to_str().unwrap()));
-            let end = ends.map(mapped_end).max();
-            let length = data.metadata().unwrap().len();
-            assert!(end >= Some(length), "{precision}: {end:?} of {length}");
+            // Both map one copy; what is packed is at the file's end.
+            let maps = fs::read_to_string("/proc/self/maps").unwrap();
+            let copies = kept_in.path().canonicalize().unwrap().join("onnx/private");
+            let mapped = maps.lines().filter_map(|line| {
+                let path = &line[line.find(copies.to_str().unwrap())?..];
+                Some((path, mapped_end(line)))
+            });
+            let (paths, ends): (BTreeSet<&str>, Vec<u64>) = mapped.unzip();
+            assert_eq!(paths.len(), 1, "{precision}: {paths:?}");
+            let (end, length) = (ends.iter().max(), data.metadata().unwrap().len());
+            assert!(end >= Some(&length), "{precision}: {end:?} of {length}");
         }
         drop(replicas);
 
         // A file that was cut off is made again: what is packed is at its end.
         let length = data.metadata().unwrap().len();
-        let file = std::fs::File::options().write(true).open(&data).unwrap();
+        let file = fs::File::options().write(true).open(&data).unwrap();
         file.set_len(length - 1).unwrap();
         assert_eq!(embed(&mut load(&shared)), expected);
         assert_eq!(data.metadata().unwrap().len(), length);
@@ -154,7 +163,8 @@ fn sessions_that_share_their_weights_give_what_those_with_their_own_give() {
 fn packed_weights_of_another_state_of_the_model_are_replaced() {
     let (folder, _written, mut options) = tiny(Precision::F32);
     let kept_in = tempfile::tempdir().unwrap();
-    options.shared_in = Some(kept_in.path().to_owned());
+    options.state_folder = Some(kept_in.path().to_owned());
+    options.shares_weights = true;
     let load = || OnnxBackend::load(&folder, options.clone()).unwrap();
     load();
     let before = packed_in(kept_in.path());
@@ -170,7 +180,7 @@ fn packed_weights_of_another_state_of_the_model_are_replaced() {
     load();
     assert_eq!(packed_in(kept_in.path()), before);
     assert_eq!(written(), first_written, "packed again without need");
-    let model = std::fs::File::options()
+    let model = fs::File::options()
         .write(true)
         .open(options.file.as_ref().unwrap());
     model.unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
@@ -185,10 +195,58 @@ fn sessions_have_their_own_weights_where_none_can_be_kept() {
     let (folder, written, mut options) = tiny(Precision::F32);
     let expected = embed(&mut OnnxBackend::load(&folder, options.clone()).unwrap());
     let no_folder = written.path().join("file");
-    std::fs::write(&no_folder, "").unwrap();
-    options.shared_in = Some(no_folder);
+    fs::write(&no_folder, "").unwrap();
+    options.state_folder = Some(no_folder);
+    options.shares_weights = true;
     assert_eq!(
         embed(&mut OnnxBackend::load(&folder, options).unwrap()),
         expected
     );
+}
+
+/// A mapped file that is cut ends a process by SIGBUS, and one that is overwritten gives other vectors.
+#[test]
+fn files_that_are_overwritten_while_they_are_served_change_nothing() {
+    let everything_in = |folder: &Path| -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in folder.read_dir().unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.push(path);
+                }
+            }
+        }
+        files
+    };
+    for shares_weights in [false, true] {
+        let (folder, written, mut options) = tiny(Precision::F32);
+        let kept_in = tempfile::tempdir().unwrap();
+        options.state_folder = Some(kept_in.path().to_owned());
+        options.shares_weights = shares_weights;
+        let mut backend = OnnxBackend::load(&folder, options).unwrap();
+        let expected = embed(&mut backend);
+        let mut files = everything_in(written.path());
+        files.extend(
+            packed_in(kept_in.path())
+                .iter()
+                .flat_map(|f| everything_in(f)),
+        );
+        assert_eq!(files.len(), if shares_weights { 4 } else { 2 });
+        for file in &files {
+            let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+            fs::write(file, vec![0x41; length]).unwrap();
+        }
+        assert_eq!(embed(&mut backend), expected, "overwritten");
+        for file in &files {
+            fs::write(file, "").unwrap();
+        }
+        assert_eq!(embed(&mut backend), expected, "cut");
+        drop(backend);
+        let copies = everything_in(&kept_in.path().join("onnx/private"));
+        assert_eq!(copies, [kept_in.path().join("onnx/private/lock")]);
+    }
 }

@@ -6,7 +6,7 @@ use embedgate_core::{Pooling, Precision};
 use embedgate_request::{Lane, LongDocuments, TokenIds};
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Period, Problem, ReplicaCount, ServerConfig};
+use super::{ByteSize, Period, Problem, ReplicaCount, ServerConfig, units::is_sha256};
 
 /// More inputs than memory could hold.
 const MAX_QUEUE: usize = 10_000_000;
@@ -19,6 +19,9 @@ const MAX_REPLICAS: usize = 1024;
 pub struct ModelConfig {
     /// The model's folder, with `config.json`, `tokenizer.json` and the weights.
     pub path: PathBuf,
+    /// Files of the folder, and the sha256 that each must have: the model is refused where one has another. A file that is not
+    /// named is not asked.
+    pub sha256: BTreeMap<String, String>,
     /// Other names that clients may use.
     pub aliases: Vec<String>,
     /// What runs the model, and where.
@@ -75,6 +78,7 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             path: PathBuf::new(),
+            sha256: BTreeMap::new(),
             aliases: Vec::new(),
             backend: BackendConfig::default(),
             pooling: None,
@@ -247,6 +251,14 @@ impl ModelConfig {
                     format!(
                         "{text:?} is no name: names are not empty and hold no control characters"
                     ),
+                );
+            }
+        }
+        for (file, hash) in &self.sha256 {
+            if !is_sha256(hash) {
+                problem(
+                    &format!("sha256.{file:?}"),
+                    "must be 64 hex digits: `sha256sum` prints them".into(),
                 );
             }
         }

@@ -11,7 +11,9 @@ use embedgate_request::{Hook, NamePattern, Route};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
-use super::{ByteSize, ConfigError, Environment, Period, Problem, Secret, expand, parse};
+use super::{
+    ByteSize, ConfigError, Environment, Period, Problem, Secret, expand, parse, units::is_sha256,
+};
 
 /// What a plugin's linear memories may be at most: the room that every instance's place in the pool has.
 const MOST_MEMORY: ByteSize = ByteSize::mib(256);
@@ -318,9 +320,7 @@ impl PluginConfig {
         if self.path.as_os_str().is_empty() {
             problem("path", "is missing: the component's .wasm file".into());
         }
-        if let Some(hash) = &self.sha256
-            && (hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()))
-        {
+        if self.sha256.as_ref().is_some_and(|hash| !is_sha256(hash)) {
             let message = "must be 64 hex digits: `embedgate plugin pin` writes it";
             problem("sha256", message.into());
         }

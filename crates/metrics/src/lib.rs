@@ -121,6 +121,8 @@ struct Inner {
     cache_bytes: Gauge,
     cache_evictions: Family<CauseLabels, Counter>,
     file_commits: Counter,
+    file_used: Gauge,
+    file_bytes: Gauge,
     connections: Gauge,
     resident_bytes: Gauge,
     plugins: plugin::Families,
@@ -250,6 +252,16 @@ impl Metrics {
                 "Times that results were written to the cache's file",
                 Counter::default(),
             ),
+            file_used: all.add(
+                "embedgate_cache_file_used",
+                "1 where the cache's file is in use; 0 where it failed, another process has it, or none is configured",
+                Gauge::default(),
+            ),
+            file_bytes: all.add(
+                "embedgate_cache_file_bytes",
+                "Length of the cache's file in bytes",
+                Gauge::default(),
+            ),
             connections: all.add(
                 "embedgate_connections",
                 "Open connections",
@@ -376,6 +388,16 @@ impl Metrics {
     pub fn evicted(&self, cause: &'static str) {
         let labels = CauseLabels { cause };
         self.0.cache_evictions.get_or_create(&labels).inc();
+    }
+
+    /// Says whether the cache's file is in use.
+    pub fn file_is_used(&self, is_used: bool) {
+        self.0.file_used.set(is_used.into());
+    }
+
+    /// Says how long the cache's file is.
+    pub fn file_bytes(&self, bytes: u64) {
+        self.0.file_bytes.set(bytes.try_into().unwrap_or(i64::MAX));
     }
 
     /// Counts a commit of the cache's file.
@@ -560,6 +582,8 @@ mod tests {
         embedgate_cache_bytes gauge
         embedgate_cache_evictions counter
         embedgate_cache_file_commits counter
+        embedgate_cache_file_used gauge
+        embedgate_cache_file_bytes gauge
         embedgate_connections gauge
         process_resident_memory_bytes gauge
         ");

@@ -166,7 +166,8 @@ impl Plugins {
                 limits,
                 head,
             );
-            match asked.await.0 {
+            // Apart, so that requests that no plugin sees need not carry its size.
+            match Box::pin(asked).await.0 {
                 Ok(Verdict::Principal(identity)) => return Ok(Some(identity)),
                 Ok(Verdict::Unknown) => {}
                 Ok(Verdict::Refused(error)) => return Err(error),
@@ -200,7 +201,8 @@ impl Plugins {
             preprocess::check_shown(&plugin.name, plugin.config.native_ids, &request.inputs)?;
             let asked =
                 preprocess::preprocess(&plugin.guest, &ctx.id, ctx.deadline, caller, request);
-            match asked.await.0 {
+            // Apart, so that requests that no plugin sees need not carry its size.
+            match Box::pin(asked).await.0 {
                 Ok(Change::Done(added)) => headers.extend(added),
                 Ok(Change::Refused(error)) => return Err(error),
                 Err(failure) => {

@@ -22,7 +22,7 @@ pub use key::{HashKey, KeyHash};
 pub use limits::{Allowance, LimitConfig, Limits};
 pub use principal::{Begun, Identity, Principal, RequestContext};
 pub use request::{EmbedRequest, Input};
-pub use response::{Cut, Dense, EmbedResponse, Embedding};
+pub use response::{Cut, Dense, EmbedResponse, Embedding, MOST_COUNTED};
 pub use spent::{Spent, Step};
 pub use vector_text::VectorText;
 pub use vocabulary::{

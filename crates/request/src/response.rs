@@ -1,6 +1,6 @@
 //! The answer to one embedding request: a result for each input.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use embedgate_core::{Matrix, SparseVector};
 
@@ -39,15 +39,28 @@ impl EmbedResponse {
     }
 }
 
-/// What was cut of an input.
+/// Of a text with more tokens than this only so much is read as can stay: they are not counted further.
+pub const MOST_COUNTED: usize = 100_000;
+
+/// What was cut of an input. Shown as `from>to`, with `>` in front where there were more than are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// Its place among the inputs, or among the documents; none: it is the query that they are ranked for.
     pub index: Option<usize>,
-    /// Tokens of the whole.
+    /// Tokens of the whole; more than [`MOST_COUNTED`] are not counted.
     pub from: usize,
     /// Tokens that the model saw.
     pub to: usize,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (to, counted) = (self.to, MOST_COUNTED.max(self.to));
+        match self.from {
+            from if from > counted => write!(f, ">{counted}>{to}"),
+            from => write!(f, "{from}>{to}"),
+        }
+    }
 }
 
 /// One input's result: what was asked for is set.
@@ -85,4 +98,25 @@ pub enum Dense {
     Numbers(Vec<f32>),
     /// As the text that was asked for: kept for vectors that are asked for again and again.
     Text(Arc<str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_says_where_tokens_were_not_counted() {
+        let shown = |from, to| {
+            Cut {
+                index: None,
+                from,
+                to,
+            }
+            .to_string()
+        };
+        assert_eq!(shown(8500, 8192), "8500>8192");
+        assert_eq!(shown(MOST_COUNTED, 8192), "100000>8192");
+        assert_eq!(shown(MOST_COUNTED + 3, 8192), ">100000>8192");
+        assert_eq!(shown(200_001, 200_000), ">200000>200000");
+    }
 }

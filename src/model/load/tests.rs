@@ -58,6 +58,27 @@ fn a_lost_backend_comes_back_with_the_weights_in_memory() {
 }
 
 #[test]
+fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = root().join("tests/fixtures/tiny-bge-m3");
+    for file in ["config.json", "tokenizer.json", "pytorch_model.bin"] {
+        std::fs::copy(from.join(file), folder.path().join(file)).unwrap();
+    }
+    let (surroundings, config) = (surroundings(), candle(folder.path().to_owned()));
+    let plan = plan(&config).unwrap();
+    let loaded = identity(&config, &plan, &surroundings)().unwrap();
+    let from_files = reload(&config, &surroundings, None);
+    let again = of_the_same_files(&config, &plan, &surroundings, loaded, from_files);
+    assert!(again().is_ok());
+    let weights = folder.path().join("pytorch_model.bin");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let error = again().err().unwrap().to_string();
+    assert!(error.contains("has changed since"), "{error}");
+}
+
+#[test]
 fn replicas_are_counted_by_a_measurement_that_is_kept() {
     let state = tempfile::tempdir().unwrap();
     let mut surroundings = surroundings();

@@ -68,6 +68,44 @@ impl Slicing {
         }
     }
 
+    /// Splits off the last slice in the same way: what is before it, and the slice.
+    pub(super) fn split_end(self, text: &str, bytes: usize) -> (&str, &str) {
+        if text.len() <= bytes {
+            return ("", text);
+        }
+        let from = |bytes: usize| text.ceil_char_boundary(text.len().saturating_sub(bytes));
+        // With the character before it.
+        let near = from(bytes + 4);
+        if let Some((at, _)) = pairs(&text[near..]).find(|(_, pair)| self.is_end(*pair)) {
+            return text.split_at(near + at);
+        }
+        let far = from(LONGEST_WORD);
+        if let Some((at, _)) = pairs(&text[far..])
+            .rev()
+            .find(|(_, pair)| self.is_end(*pair))
+        {
+            return text.split_at(far + at);
+        }
+        if text.len() <= LONGEST_WORD {
+            return ("", text);
+        }
+        let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric();
+        let word = text.bytes().rev().take_while(is_in_word).count();
+        match self {
+            // It begins there, or goes on with more characters.
+            Self::Bert { most_chars, .. } if word > text.len() - far => {
+                let begin = pairs(&text[..text.len() - word + 1]);
+                let begin = begin.rev().find(|(_, pair)| self.is_end(*pair));
+                let kept = (text.len() - far).min(most_chars.saturating_add(1));
+                (
+                    &text[..begin.map_or(0, |(at, _)| at)],
+                    &text[text.len() - kept..],
+                )
+            }
+            _ => text.split_at(far),
+        }
+    }
+
     /// Whether a word ends between two characters.
     fn is_end(self, [before, after]: [char; 2]) -> bool {
         let around = |is: fn(char) -> bool| is(before) || is(after);
@@ -120,6 +158,18 @@ mod tests {
         slices
     }
 
+    /// From the end; in the order of the text.
+    fn slices_from_the_end(slicing: Slicing, text: &str, bytes: usize) -> Vec<&str> {
+        let (mut rest, mut slices) = (text, Vec::new());
+        while !rest.is_empty() {
+            let (before, slice) = slicing.split_end(rest, bytes);
+            assert!(!slice.is_empty());
+            slices.insert(0, slice);
+            rest = before;
+        }
+        slices
+    }
+
     #[test]
     fn slices_lose_nothing_and_end_where_words_do() {
         for (text, by_space, of_bert) in [
@@ -145,6 +195,14 @@ mod tests {
         ] {
             assert_eq!(slices(Slicing::WhiteSpace, text, 4), by_space);
             assert_eq!(slices(BERT, text, 4), of_bert);
+            for slicing in [Slicing::WhiteSpace, BERT] {
+                let from_the_end = slices_from_the_end(slicing, text, 4);
+                assert_eq!(from_the_end.concat(), text);
+                for pair in from_the_end.windows(2) {
+                    let around = [pair[0].chars().next_back(), pair[1].chars().next()];
+                    assert!(slicing.is_end(around.map(Option::unwrap)), "{pair:?}");
+                }
+            }
         }
     }
 
@@ -153,7 +211,14 @@ mod tests {
         let word = "a".repeat(3 << 20);
         let text = format!("{word} b");
         assert_eq!(slices(BERT, &text, 64 << 10), [&"a".repeat(101), " b"]);
+        assert_eq!(
+            slices_from_the_end(BERT, &format!("b {word}"), 64 << 10),
+            ["b", &"a".repeat(101)]
+        );
         let parts = slices(Slicing::WhiteSpace, &text, 64 << 10);
+        assert_eq!(parts.concat(), text);
+        assert_eq!(parts.len(), 4, "cut at each MiB");
+        let parts = slices_from_the_end(Slicing::WhiteSpace, &text, 64 << 10);
         assert_eq!(parts.concat(), text);
         assert_eq!(parts.len(), 4, "cut at each MiB");
     }
