@@ -99,6 +99,8 @@ pub enum PluginCommand {
     Test(TestPluginArgs),
     /// Measure what a plugin's calls cost.
     Bench(BenchPluginArgs),
+    /// Compile the configuration's plugins into server.state_dir, so that the next start finds them.
+    Compile,
     /// Write the SHA-256 of plugins into the configuration file.
     Pin {
         /// Names of the configuration [default: all].

@@ -27,7 +27,7 @@ pub(crate) use self::{
 use crate::{
     batch::{Admission, Patience, Urgent, Work},
     cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},
-    model::{Model, ModelRegistry, tokenizer::Tokenized},
+    model::{DEFAULT, Model, ModelRegistry, tokenizer::Tokenized},
     offload,
 };
 
@@ -81,7 +81,7 @@ impl Embedder {
         principal: &Principal,
         name: &str,
     ) -> Result<&Arc<Model>, Error> {
-        if !self.registry.is_known(name) {
+        if name != DEFAULT && !self.registry.is_known(name) {
             return Err(self.registry.not_found(principal, name));
         }
         let hidden = |error: Error| match error.kind {

@@ -57,6 +57,9 @@ pub(crate) struct Model {
     token_ratio: TokenRatio,
 }
 
+/// A name that always means the default model, unless a model has it.
+pub(crate) const DEFAULT: &str = "default";
+
 /// Tokens a byte of text, lately: for estimates before a text is tokenized.
 struct TokenRatio(AtomicU64);
 
@@ -396,7 +399,7 @@ impl ModelRegistry {
         let named = named.or_else(|| name.and(default()));
         let index = match (named, name) {
             (Some(index), _) => index,
-            (None, None | Some("default" | "")) => self.default.ok_or_else(|| {
+            (None, None | Some(DEFAULT | "")) => self.default.ok_or_else(|| {
                 let names = self.names(principal);
                 Error::invalid("model", format!("model is missing, choose one of: {names}"))
             })?,

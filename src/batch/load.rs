@@ -136,7 +136,8 @@ impl Load {
         let most = self.max_queue_time[lane as usize];
         if wait > most && !patience.begun.is_admitted() {
             return Err(Refusal::TooLong {
-                retry_after: self.retry_after(wait - most, all),
+                // By then half of what may be ahead is: estimates are rough, and stock clients come back twice and no more.
+                retry_after: self.retry_after(wait - most / 2, all),
                 most,
             });
         }

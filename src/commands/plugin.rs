@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use embedgate_config::{Environment, LogLevel};
+use embedgate_config::{Config, Environment, LogLevel};
 
 use super::Failure;
 use crate::args::PluginCommand;
@@ -33,8 +33,23 @@ pub(super) fn run(
             super::start_log(LogLevel::Error);
             bench::run(args, environment)
         }
+        PluginCommand::Compile => compile(config, environment),
         PluginCommand::Pin { names } => pin::run(config, names, environment),
     }
+}
+
+/// Loads the plugins once: what is compiled is kept.
+fn compile(config: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
+    let config = Config::load(config, environment)?;
+    super::start_log(LogLevel::Info);
+    if config.plugins.is_empty() {
+        return Err(anyhow::anyhow!("the configuration has no [plugins.NAME]").into());
+    }
+    if config.server.state_dir.is_none() {
+        let message = "there is no place to keep them: set server.state_dir";
+        return Err(Failure::Config(anyhow::anyhow!(message)));
+    }
+    super::check_plugins(&config, environment).map_err(Failure::Config)
 }
 
 fn inspect(file: &Path) -> anyhow::Result<()> {

@@ -35,10 +35,13 @@ pub(super) async fn readyz(gateway: State) -> Response {
         Ok(embedder) => embedder,
         Err(error) => return Failed::from(error).into_response(),
     };
-    let states = states(embedder.registry());
     let serving = serves(embedder.registry());
     let word = if serving { "ready" } else { "down" };
-    probe(serving, json!({"status": word, "models": states}))
+    let mut answer = json!({"status": word});
+    if gateway.config.public_names {
+        answer["models"] = states(embedder.registry()).into();
+    }
+    probe(serving, answer)
 }
 
 /// `GET /health`, as text-embeddings-inference has it: 200 without a body when requests are served; else 503.
@@ -62,16 +65,17 @@ fn serves(registry: &ModelRegistry) -> bool {
 
 /// `GET /`: what this is, for people who paste the base URL into a browser.
 pub(super) async fn root(gateway: State) -> Json<Value> {
-    let models = gateway
-        .embedder()
-        .map(|embedder| states(embedder.registry()))
-        .unwrap_or_default();
-    Json(json!({
+    let mut answer = json!({
         "name": "embedgate",
         "version": env!("CARGO_PKG_VERSION"),
-        "models": models,
         "links": {"embeddings": "/v1/embeddings", "models": "/v1/models", "docs": "/docs", "live": "/livez", "ready": "/readyz"},
-    }))
+    });
+    if gateway.config.public_names {
+        let embedder = gateway.embedder();
+        let models = embedder.map(|embedder| states(embedder.registry()));
+        answer["models"] = models.unwrap_or_default().into();
+    }
+    Json(answer)
 }
 
 fn states(registry: &ModelRegistry) -> Vec<Value> {

@@ -1,20 +1,26 @@
 //! `GET /metrics`, for Prometheus.
 
 use axum::{
+    extract::{FromRequestParts, Request},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 
-use super::State;
+use super::{State, context::Context, error::Failed};
 
-/// Every metric, in the text format of `OpenMetrics` 1.0, or in Prometheus' older one where only that is accepted. Needs no key, as the probes: it names the models, and no caller.
-pub(super) async fn metrics(gateway: State, headers: HeaderMap) -> Response {
+/// Every metric, in the text format of `OpenMetrics` 1.0, or in Prometheus' older one where only that is accepted. It names the
+/// models and the callers: where the configuration does not want that known, it needs a key.
+pub(super) async fn metrics(gateway: State, request: Request) -> Result<Response, Failed> {
+    let (mut parts, _) = request.into_parts();
+    if !gateway.config.public_names {
+        Context::from_request_parts(&mut parts, &gateway).await?;
+    }
     if let Ok(embedder) = gateway.embedder() {
         let (entries, bytes) = embedder.cache().size().await;
         gateway.metrics.cache(entries, bytes);
     }
     let open_metrics = gateway.metrics.text();
-    let (content_type, text) = match wants_older(&headers) {
+    let (content_type, text) = match wants_older(&parts.headers) {
         true => (
             "text/plain; version=0.0.4; charset=utf-8",
             embedgate_metrics::older_text(&open_metrics),
@@ -24,7 +30,7 @@ pub(super) async fn metrics(gateway: State, headers: HeaderMap) -> Response {
             open_metrics,
         ),
     };
-    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
 }
 
 fn wants_older(headers: &HeaderMap) -> bool {

@@ -24,7 +24,7 @@ use axum::{
     http::{Method, Uri, header},
     response::{IntoResponse, Redirect, Response},
 };
-use embedgate_request::{Error, ErrorKind};
+use embedgate_request::{Error, ErrorKind, Route};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -34,15 +34,19 @@ use utoipa::{
         path::{OperationBuilder, ParameterBuilder, ParameterIn},
         request_body::RequestBodyBuilder,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+        tag::{Tag, TagBuilder},
     },
 };
 
 use super::{
+    State,
     dialect::{Dialect, EMPTY},
     error::{Failed, no_route, status},
-    routes::{Endpoint, endpoints},
+    routes::{Endpoint, Place, endpoints},
 };
 
+/// The group of routes that need no key.
+const OPEN_TAG: &str = "health";
 /// The name of the scheme by which callers say who they are.
 const KEY: &str = "api_key";
 const REQUEST_ID: &str = "This request's id, as in the log.";
@@ -57,6 +61,8 @@ pub(super) struct Operation {
     description: &'static str,
     method: HttpMethod,
     request: Option<Body>,
+    /// A body that whoever tries it out gets an answer for, from the default model.
+    example: Option<&'static str>,
     /// None: a body without anything in it.
     answer: Option<Body>,
     failures: &'static [ErrorKind],
@@ -72,6 +78,7 @@ impl Operation {
             description,
             method: HttpMethod::Post,
             request: Some(Body::of::<T>()),
+            example: None,
             answer: Some(Body::of::<A>()),
             failures: &[
                 ErrorKind::InvalidRequest,
@@ -96,6 +103,7 @@ impl Operation {
             description,
             method: HttpMethod::Get,
             request: None,
+            example: None,
             answer: Some(Body::of::<A>()),
             failures: &[
                 ErrorKind::InvalidRequest,
@@ -125,6 +133,7 @@ impl Operation {
             description,
             method: HttpMethod::Get,
             request: None,
+            example: None,
             answer: None,
             failures: &[ErrorKind::Unavailable],
             also: None,
@@ -134,6 +143,13 @@ impl Operation {
     fn also_fails_as(self, dialect: Dialect) -> Self {
         Self {
             also: Some(dialect),
+            ..self
+        }
+    }
+
+    fn tried_with(self, example: &'static str) -> Self {
+        Self {
+            example: Some(example),
             ..self
         }
     }
@@ -166,17 +182,40 @@ impl Body {
     }
 }
 
-/// `GET /openapi.json`.
-pub(super) async fn document() -> Response {
-    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-        let document = build().to_json();
-        Bytes::from(document.expect("a document of strings is JSON"))
+/// `GET /openapi.json`. It asks for a key only where one is needed.
+pub(super) async fn document(gateway: State) -> Response {
+    static DOCUMENTS: LazyLock<[Bytes; 2]> = LazyLock::new(|| {
+        [false, true].map(|needs_keys| {
+            let document = build(needs_keys).to_json();
+            Bytes::from(document.expect("a document of strings is JSON"))
+        })
     });
     let json = [(header::CONTENT_TYPE, "application/json")];
-    (json, DOCUMENT.clone()).into_response()
+    let needs_keys = !gateway.authenticator.is_open();
+    (json, DOCUMENTS[usize::from(needs_keys)].clone()).into_response()
 }
 
-fn build() -> OpenApi {
+/// In the order of use.
+fn tags() -> Vec<Tag> {
+    let of = |name: &str, description: &str| {
+        let tag = TagBuilder::new().name(name);
+        tag.description(Some(description)).build()
+    };
+    vec![
+        of(Route::Embeddings.name(), "Vectors, as OpenAI"),
+        of(
+            Route::Rerank.name(),
+            "Rankings, as Jina, Cohere, vLLM and NVIDIA",
+        ),
+        of(Route::Models.name(), "What serves"),
+        of(Route::Tei.name(), "As text-embeddings-inference"),
+        of(Route::Ollama.name(), "As Ollama"),
+        of(Route::Cohere.name(), "As Cohere"),
+        of(OPEN_TAG, "Without a key"),
+    ]
+}
+
+fn build(needs_keys: bool) -> OpenApi {
     let (mut paths, mut components) = (Paths::new(), ComponentsBuilder::new());
     for endpoint in endpoints() {
         let Some(operation) = &endpoint.operation else {
@@ -192,11 +231,12 @@ fn build() -> OpenApi {
         // The document has no word for parameters that hold slashes.
         let path = endpoint.path.replace("{*", "{");
         let method = operation.method.clone();
-        paths.add_path_operation(path, vec![method], described(&endpoint, operation));
+        let described = described(&endpoint, operation, needs_keys);
+        paths.add_path_operation(path, vec![method], described);
     }
     let key = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("An API key, where the configuration asks for one."));
+        .description(Some("An API key."));
     let info = InfoBuilder::new()
         .title("embedgate")
         .version(env!("CARGO_PKG_VERSION"))
@@ -207,22 +247,25 @@ fn build() -> OpenApi {
                 .identifier(Some("Apache-2.0"))
                 .build(),
         ));
+    if needs_keys {
+        components = components.security_scheme(KEY, SecurityScheme::Http(key.build()));
+    }
     OpenApiBuilder::new()
         .info(info)
+        .tags(Some(tags()))
         .paths(paths)
-        .components(Some(
-            components
-                .security_scheme(KEY, SecurityScheme::Http(key.build()))
-                .build(),
-        ))
+        .components(Some(components.build()))
         .build()
 }
 
 /// An operation in the document's words.
-fn described(endpoint: &Endpoint, operation: &Operation) -> utoipa::openapi::path::Operation {
-    let dialect = endpoint.place.dialect;
-    let needs_key = endpoint.place.route.is_some();
-    let tag = endpoint.place.route.map_or("health", |route| route.name());
+fn described(
+    endpoint: &Endpoint,
+    operation: &Operation,
+    needs_keys: bool,
+) -> utoipa::openapi::path::Operation {
+    let Place { route, dialect } = endpoint.place;
+    let tag = route.map_or(OPEN_TAG, Route::name);
     let words = endpoint
         .path
         .split(|c: char| !c.is_alphanumeric())
@@ -254,16 +297,17 @@ fn described(endpoint: &Endpoint, operation: &Operation) -> utoipa::openapi::pat
         described = described.parameter(parameter);
     }
     if let Some(request) = &operation.request {
+        let mut content = content(request.reference());
+        content.example = operation.example.map(|example| {
+            serde_json::from_str(example).expect("an example is JSON, which a test sends")
+        });
         let body = RequestBodyBuilder::new()
             .required(Some(Required::True))
-            .content("application/json", content(request.reference()));
+            .content("application/json", content);
         described = described.request_body(Some(body.build()));
     }
-    if needs_key {
-        // A key, or none where the configuration asks for none.
-        described = described
-            .security(SecurityRequirement::new::<_, [&str; 0], &str>(KEY, []))
-            .security(SecurityRequirement::default());
+    if needs_keys && route.is_some() {
+        described = described.security(SecurityRequirement::new::<_, [&str; 0], &str>(KEY, []));
     }
     let dialects: Vec<Dialect> = std::iter::once(dialect).chain(operation.also).collect();
     for (status, response) in failures(&dialects, operation.failures) {
@@ -364,7 +408,7 @@ mod tests {
     use crate::http;
 
     fn document() -> Value {
-        serde_json::to_value(build()).unwrap()
+        serde_json::to_value(build(true)).unwrap()
     }
 
     fn members(document: &Value, schema: &str) -> BTreeSet<String> {

@@ -29,6 +29,21 @@ use super::idle::Place;
 const LEAST_WRITTEN: usize = 64 << 10;
 const WRITE_WINDOW: Duration = Duration::from_secs(30);
 
+/// How a connection of HTTP/2 begins whose client did not ask first whether that is spoken.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+const HTTP2_REFUSAL: &[u8] = b"embedgate speaks HTTP/1.1 here, not HTTP/2";
+
+/// What such a client understands: empty SETTINGS, and GOAWAY with the code `HTTP_1_1_REQUIRED` and a text.
+///
+/// Source: RFC 9113, 3.4, 6.5, 6.8 and 7.
+fn http2_refusal() -> Vec<u8> {
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let length = 8 + HTTP2_REFUSAL.len();
+    let go_away = [0, 0, length.to_le_bytes()[0], 7, 0, 0, 0, 0, 0];
+    let (last_stream, code) = ([0; 4], [0, 0, 0, 0xd]);
+    [&settings[..], &go_away, &last_stream, &code, HTTP2_REFUSAL].concat()
+}
+
 /// Counts the requests of one connection that are in service: 0 or 1.
 #[derive(Clone, Default)]
 pub(super) struct Serving(Arc<AtomicUsize>);
@@ -80,6 +95,8 @@ pub(super) struct TimedStream<S> {
     write_waits: bool,
     /// Bytes that it took since the timer was set.
     n_written: usize,
+    /// True until the connection's first byte.
+    is_new: bool,
 }
 
 impl<S> TimedStream<S> {
@@ -97,6 +114,7 @@ impl<S> TimedStream<S> {
             write_timer: Box::pin(tokio::time::sleep(WRITE_WINDOW)),
             write_waits: false,
             n_written: 0,
+            is_new: true,
         }
     }
 
@@ -185,7 +203,17 @@ fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
+impl<S: AsyncWrite + Unpin> TimedStream<S> {
+    /// Tells a client of HTTP/2 why hyper is about to hang up, as far as the system takes it at once.
+    fn meet(&mut self, cx: &mut Context<'_>, first: &[u8]) {
+        if first.starts_with(HTTP2_PREFACE) {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &http2_refusal());
+            tracing::debug!(?written, "a client speaks HTTP/2 without having asked");
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -201,6 +229,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if result.is_ready() {
             if buf.filled().len() > before {
+                if std::mem::take(&mut this.is_new) {
+                    this.meet(cx, &buf.filled()[before..]);
+                }
                 this.place.leave();
                 if this.phase == Phase::Idle {
                     this.enter(Phase::Header);

@@ -228,6 +228,21 @@ async fn a_narrow_key_learns_of_no_other_model_and_pays_nothing_for_a_refusal() 
 }
 
 #[tokio::test]
+async fn names_can_be_hidden_from_who_has_no_key() {
+    let config = config_with_auth("keys = [\"a-long-key\"]");
+    let gateway = Gateway::start(&format!("[server]\npublic_names = false\n{config}"));
+    for (path, status) in [("", 200), ("/readyz", 200), ("/metrics", 401)] {
+        let answer = gateway.get(&format!("{path}/")).await;
+        assert_eq!(answer.status, status, "{path}");
+        let said = answer.body.to_string();
+        assert!(!said.contains("tiny"), "{path}: {said}");
+    }
+    let metrics = client().get(format!("{}/metrics", gateway.url));
+    let metrics = metrics.bearer_auth("a-long-key").send().await.unwrap();
+    assert!(metrics.text().await.unwrap().contains("model=\"tiny\""));
+}
+
+#[tokio::test]
 async fn the_log_and_the_metrics_say_who_asked_and_what_was_cut() {
     let auth = "keys = [{ key = \"the-key-of-ann\", name = \"ann\" }]";
     let gateway = Gateway::start(&(config_with_auth(auth) + "max_length = 8\n"));

@@ -1,6 +1,8 @@
 //! The guests and the tools for plugins: test, new, inspect.
 
-use embedgate_test_support::{assert_cases, embedgate, fixtures, guest, root, run};
+use embedgate_test_support::{
+    assert_cases, embedgate, fixtures, guest, names, root, run, tiny_config,
+};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use serde_json::{Value, json};
 use std::fs;
@@ -157,6 +159,34 @@ fn tokens_of_real_keys_are_verified_and_no_others() {
     let file = folder.path().join("cases.toml");
     fs::write(&file, cases).unwrap();
     assert_cases(&guest("jwt"), &file);
+}
+
+#[test]
+fn plugins_are_compiled_beforehand() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let config = folder.path().join("test.toml");
+    let compile = || {
+        run(embedgate()
+            .args(["plugin", "compile", "--config"])
+            .arg(&config))
+    };
+    fs::write(&config, tiny_config("")).unwrap();
+    let (code, _, said) = compile();
+    assert!(
+        code != Some(0) && said.contains("no [plugins.NAME]"),
+        "{said}"
+    );
+    let plugin = guest("text-normalize");
+    let text = format!("[server]\nstate_dir = {state:?}\n[plugins.tidy]\npath = {plugin:?}\n");
+    fs::write(&config, tiny_config(&text)).unwrap();
+    let (code, _, said) = compile();
+    assert!(
+        code == Some(0) && said.contains("plugin tidy loaded"),
+        "{code:?} {said}"
+    );
+    let kept = names(&state.join("plugins"));
+    assert_eq!(kept.len(), 2, "the key, and what was compiled: {kept:?}");
 }
 
 #[test]

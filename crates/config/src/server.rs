@@ -39,6 +39,9 @@ pub struct ServerConfig {
     pub max_inputs: usize,
     /// Origins whose pages may call this server from a browser, or `["*"]`; none means no page may.
     pub cors_origins: Vec<String>,
+    /// Whether what needs no key names models and callers: `/`, `/readyz` and `/metrics`. If not, the first two leave them out,
+    /// and `/metrics` asks for a key.
+    pub public_names: bool,
     /// Whether one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
     pub require_all_models: bool,
     /// Folder for what is measured or made once and kept: measurements, and the weights of ONNX models with replicas, packed
@@ -61,6 +64,7 @@ impl Default for ServerConfig {
             max_bodies: ByteSize::mib(256),
             max_inputs: 2048,
             cors_origins: Vec::new(),
+            public_names: true,
             require_all_models: false,
             state_dir: None,
         }

@@ -1,6 +1,7 @@
 """{{name}}: takes the whitespace off both ends of every text."""
 
 # Import here only: modules are loaded when the plugin is built.
+import functools
 import json
 
 from componentize_py_types import Err
@@ -9,6 +10,25 @@ from wit_world.imports.types import Edits, EmbedRequest, InputEdit_All, Inputs_T
 from wit_world.imports.types import Outcome_Unchanged, Principal
 
 lower_case = False
+
+
+def told(hook):
+    """Writes an exception that is no answer of a hook to the log: of the call that it ends, the gateway learns no message."""
+
+    @functools.wraps(hook)
+    def call(*arguments):
+        try:
+            return hook(*arguments)
+        except Err:
+            raise
+        except Exception as error:
+            place = error.__traceback__
+            while place.tb_next:
+                place = place.tb_next
+            log.write(log.Level.ERROR, f"{type(error).__name__}: {error}, line {place.tb_lineno}", [])
+            raise
+
+    return call
 
 
 class Lifecycle:
@@ -22,6 +42,7 @@ class Lifecycle:
 
 
 class Preprocessor:
+    @told
     def preprocess(self, request: EmbedRequest, caller: Principal | None) -> Outcome:
         """Called for every request. Raise `Err(Rejection(400, code, message, []))` to refuse it."""
         if not isinstance(request.inputs, Inputs_Texts):

@@ -12,6 +12,7 @@ pub(in crate::http) fn embed() -> Operation {
         "Embed texts",
         "As Cohere, version 2; texts alone, no images.",
     )
+    .tried_with(r#"{"texts": ["The food was good."], "input_type": "search_document", "embedding_types": ["float"]}"#)
 }
 
 pub(in crate::http) fn embed_v1() -> Operation {
@@ -19,6 +20,7 @@ pub(in crate::http) fn embed_v1() -> Operation {
         "Embed texts, version 1",
         "As Cohere, version 1: the answer repeats the texts, and without embedding_types it is a list of vectors.",
     )
+    .tried_with(r#"{"texts": ["The food was good."], "input_type": "search_document"}"#)
 }
 
 #[derive(ToSchema)]

@@ -9,6 +9,7 @@ pub(in crate::http) fn embed() -> Operation {
         "Embed texts",
         "As Ollama; the tag `:latest` means none.",
     )
+    .tried_with(r#"{"model": "default", "input": ["The food was good."]}"#)
 }
 
 pub(in crate::http) fn embeddings() -> Operation {
@@ -16,6 +17,7 @@ pub(in crate::http) fn embeddings() -> Operation {
         "Embed a text",
         "Ollama's older form.",
     )
+    .tried_with(r#"{"model": "default", "prompt": "The food was good."}"#)
 }
 
 pub(in crate::http) fn tags() -> Operation {
@@ -31,10 +33,12 @@ pub(in crate::http) fn pull() -> Operation {
         "Pull a model",
         "A model that serves is there already; no other is fetched.",
     )
+    .tried_with(r#"{"model": "default"}"#)
 }
 
 pub(in crate::http) fn show() -> Operation {
     Operation::post::<OllamaShowRequest, OllamaShown>("Describe a model", "")
+        .tried_with(r#"{"model": "default"}"#)
 }
 
 #[derive(ToSchema)]

@@ -16,6 +16,7 @@ pub(in crate::http) fn embeddings() -> Operation {
         "As OpenAI's; with `outputs`, lexical weights and token vectors too, from one pass through the model. Also \
          at `/embeddings`, `/v1/v1/embeddings` and `/v1-openai/embeddings`.",
     )
+    .tried_with(r#"{"input": ["The food was good.", "向量检索"]}"#)
 }
 
 #[derive(ToSchema)]

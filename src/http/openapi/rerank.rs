@@ -21,6 +21,7 @@ pub(in crate::http) fn jina() -> Operation {
         "Rank documents for a query, as Jina",
         MODELS,
     )
+    .tried_with(r#"{"query": "What is good to eat?", "documents": ["Rice and beans", "A stone"], "top_n": 2}"#)
 }
 
 pub(in crate::http) fn cohere() -> Operation {
@@ -28,6 +29,7 @@ pub(in crate::http) fn cohere() -> Operation {
         "Rank documents for a query, as Cohere",
         MODELS,
     )
+    .tried_with(r#"{"query": "What is good to eat?", "documents": ["Rice and beans", "A stone"], "top_n": 2}"#)
 }
 
 pub(in crate::http) fn either() -> Operation {
@@ -36,6 +38,7 @@ pub(in crate::http) fn either() -> Operation {
         "A body with `texts` is text-embeddings-inference's, and is answered, refused too, in its words.",
     )
     .also_fails_as(Dialect::Tei)
+    .tried_with(r#"{"query": "What is good to eat?", "documents": ["Rice and beans", "A stone"]}"#)
 }
 
 pub(in crate::http) fn score() -> Operation {
@@ -43,6 +46,7 @@ pub(in crate::http) fn score() -> Operation {
         "Score one text with others, as vLLM",
         "In the order of the others: by a cross-encoder, or by an embedding model's own vectors, within 0 and 1.",
     )
+    .tried_with(r#"{"text_1": "What is good to eat?", "text_2": ["Rice and beans", "A stone"]}"#)
 }
 
 pub(in crate::http) fn nim() -> Operation {
@@ -50,6 +54,7 @@ pub(in crate::http) fn nim() -> Operation {
         "Rank passages for a query, as NVIDIA",
         "Best first, with the scores as the model gives them.",
     )
+    .tried_with(r#"{"query": {"text": "What is good to eat?"}, "passages": [{"text": "Rice and beans"}, {"text": "A stone"}]}"#)
 }
 
 /// Under either pair of names.

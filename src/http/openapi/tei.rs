@@ -12,6 +12,7 @@ pub(in crate::http) fn embed() -> Operation {
         "Embed texts",
         "As text-embeddings-inference; also at `POST /`.",
     )
+    .tried_with(r#"{"inputs": ["The food was good."]}"#)
 }
 
 pub(in crate::http) fn embed_all() -> Operation {
@@ -19,6 +20,7 @@ pub(in crate::http) fn embed_all() -> Operation {
         "Embed texts without pooling",
         "A vector for each token, special ones too, as the model's last layer gives them.",
     )
+    .tried_with(r#"{"inputs": ["The food was good."]}"#)
 }
 
 pub(in crate::http) fn embed_sparse() -> Operation {
@@ -26,6 +28,7 @@ pub(in crate::http) fn embed_sparse() -> Operation {
         "Weigh the tokens of texts",
         "Lexical weights above 0, by token ids ascending.",
     )
+    .tried_with(r#"{"inputs": ["The food was good."]}"#)
 }
 
 pub(in crate::http) fn similarity() -> Operation {
@@ -33,6 +36,7 @@ pub(in crate::http) fn similarity() -> Operation {
         "Compare a sentence with others",
         "The cosine of the sentence's vector with that of each other.",
     )
+    .tried_with(r#"{"inputs": {"source_sentence": "The food was good.", "sentences": ["I liked to eat there."]}}"#)
 }
 
 pub(in crate::http) fn tokenize() -> Operation {
@@ -40,10 +44,12 @@ pub(in crate::http) fn tokenize() -> Operation {
         "Split texts into tokens",
         "Places are counted in characters. A text and its prompt are split together.",
     )
+    .tried_with(r#"{"inputs": ["The food was good."]}"#)
 }
 
 pub(in crate::http) fn decode() -> Operation {
     Operation::post::<TeiDecodeRequest, TeiTexts>("Join tokens to texts", "")
+        .tried_with(r#"{"ids": [5, 6]}"#)
 }
 
 pub(in crate::http) fn health() -> Operation {

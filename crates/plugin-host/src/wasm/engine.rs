@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
@@ -36,6 +36,32 @@ pub(super) struct GuestEngine {
     /// Calls that may be under way at once.
     pub(super) places: Semaphore,
     compilers: rayon::ThreadPool,
+    loading: LoadingThreads,
+}
+
+/// The threads that load and compile, by the system's numbers.
+#[derive(Clone, Default)]
+struct LoadingThreads(Arc<Mutex<Vec<u32>>>);
+
+impl LoadingThreads {
+    fn add_this(&self) {
+        let id = rustix::thread::gettid().as_raw_nonzero().get();
+        self.lock().push(id.unsigned_abs());
+    }
+
+    /// The time that they had on a processor; none where the system does not say. Those that have ended do not count.
+    fn cpu_time(&self) -> Option<Duration> {
+        let of = |id: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
+            stat.split(' ').next()?.parse().ok()
+        };
+        let times: Vec<u64> = self.lock().iter().filter_map(of).collect();
+        (!times.is_empty()).then(|| Duration::from_nanos(times.iter().sum()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl GuestEngine {
@@ -43,9 +69,12 @@ impl GuestEngine {
         let engine = Engine::new(&config())?;
         let ticker = Ticker::start(&engine)?;
         // Compiling can take seconds of every core: requests go first.
+        let loading = LoadingThreads::default();
+        let compiling = loading.clone();
         let compilers = rayon::ThreadPoolBuilder::new()
             .thread_name(|i| format!("plugin-compiler-{i}"))
-            .start_handler(|_| {
+            .start_handler(move |_| {
+                compiling.add_this();
                 // Where it cannot be had, compiling is just not the last in line.
                 rustix::process::nice(10).ok();
             })
@@ -55,7 +84,18 @@ impl GuestEngine {
             ticker,
             places: Semaphore::new(MOST_INSTANCES),
             compilers,
+            loading,
         })
+    }
+
+    /// Counts the calling thread among those that load.
+    pub(super) fn loads_here(&self) {
+        self.loading.add_this();
+    }
+
+    /// The time on processors of all threads that load.
+    pub(super) fn loading_time(&self) -> Option<Duration> {
+        self.loading.cpu_time()
     }
 
     /// Runs work that wasmtime spreads over threads.

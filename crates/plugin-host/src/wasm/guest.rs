@@ -256,11 +256,12 @@ impl Guest {
         if error.is::<PoolConcurrencyLimitError>() {
             return Failure::Busy(self.n_instances);
         }
+        let error = Reason(state.explain(error));
         // A guest that gets no memory usually traps of itself.
         if state.is_memory_denied {
-            return Failure::Memory(self.shared.max_memory, Reason(error));
+            return Failure::Memory(self.shared.max_memory, error);
         }
-        Failure::Trap(Reason(error))
+        Failure::Trap(error)
     }
 
     /// Makes an instance, with the state of `lifecycle.init`.
@@ -350,7 +351,7 @@ pub(super) fn at_load(
     if error.is::<TimeIsOver>() {
         return anyhow::anyhow!("lifecycle.init takes longer than {init_timeout:?}");
     }
-    error.into()
+    state.explain(error).into()
 }
 
 /// What a plugin has against its settings, in its own words.
