@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -267,6 +268,13 @@ fn example(embedder: &Embedder, address: SocketAddr, gateway: &Gateway) -> Optio
     ))
 }
 
+/// Where measurements and compiled plugins are kept; none where nothing says where.
+#[must_use]
+pub(crate) fn state_folder(config: &Config, environment: &Environment) -> Option<PathBuf> {
+    let folder = config.server.state_dir.clone();
+    folder.or_else(|| environment.state_folder())
+}
+
 /// What plugins need of the gateway.
 #[must_use]
 pub(crate) fn plugin_surroundings(
@@ -274,10 +282,8 @@ pub(crate) fn plugin_surroundings(
     environment: &Environment,
     metrics: &Metrics,
 ) -> PluginSurroundings {
-    let folder = config.server.state_dir.clone();
-    let folder = folder.or_else(|| environment.state_folder());
     PluginSurroundings {
-        state_folder: folder.map(|folder| folder.join("plugins")),
+        state_folder: state_folder(config, environment).map(|folder| folder.join("plugins")),
         max_body: config.server.max_body.bytes(),
         metrics: metrics.clone(),
         init_timeout: INIT_TIMEOUT,

@@ -448,8 +448,9 @@ fn check_length(model: &Model, tokens: &Tokenized, truncation: Truncation) -> Re
     }
     let most = model.info.max_sequence_tokens;
     // `LiteLLM` knows the error by the words of OpenAI: "maximum context length is".
+    let counted = MOST_COUNTED.max(most);
     let n = match tokens.n_tokens_full {
-        n if n > MOST_COUNTED => format!("more than {MOST_COUNTED}"),
+        n if n > counted => format!("more than {counted}"),
         n => n.to_string(),
     };
     let message = format!(

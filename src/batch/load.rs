@@ -136,7 +136,7 @@ impl Load {
         let most = self.max_queue_time[lane as usize];
         if wait > most && !patience.begun.is_admitted() {
             return Err(Refusal::TooLong {
-                // By then half of what may be ahead is: estimates are rough, and stock clients come back twice and no more.
+                // When the queue takes half of that time: estimates are rough, and stock clients come back only twice.
                 retry_after: self.retry_after(wait - most / 2, all),
                 most,
             });

@@ -10,7 +10,10 @@ mod store;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use embedgate_config::CacheConfig;
 use embedgate_metrics::Metrics;
 use embedgate_request::HashKey;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
@@ -49,6 +52,10 @@ struct Shared {
     hash_key: ArcSwap<HashKey>,
     /// None while the file is not in use.
     store: RwLock<Option<Arc<Store>>>,
+    /// Told when it is in use no more.
+    turned_off: Notify,
+    /// True where what is in the file cannot be read: it is put aside before it is opened again.
+    is_damaged: AtomicBool,
     max_bytes: u64,
     ttl: Option<Duration>,
     precision: embedgate_config::ValuePrecision,
@@ -70,6 +77,8 @@ impl WarmFile {
             path: config.file.path.clone()?,
             hash_key: ArcSwap::from_pointee(HashKey::random()),
             store: RwLock::default(),
+            turned_off: Notify::new(),
+            is_damaged: AtomicBool::new(false),
             max_bytes: config.file.max_size.0,
             ttl: config.ttl.map(|ttl| ttl.0),
             precision: config.value_precision,
@@ -156,10 +165,13 @@ impl Shared {
 
     /// Opens the file. Keys are made with its secret from now on.
     fn turn_on(&self) -> Result<(), FileError> {
+        if self.is_damaged.swap(false, Ordering::Relaxed) {
+            Store::put_aside(&self.path)?;
+        }
         let store = Store::open(&self.path, self.max_bytes)?;
         self.hash_key.store(Arc::new(store.hash_key()));
         self.metrics.file_is_used(true);
-        self.say_size(&store);
+        self.report_length(&store);
         let mut slot = self.store.write().unwrap_or_else(PoisonError::into_inner);
         *slot = Some(Arc::new(store));
         Ok(())
@@ -177,9 +189,14 @@ impl Shared {
             Ok(Err(error)) => error,
             Err(_) => FileError::Damaged,
         };
-        let slot = self.store.write();
-        let was_on = slot.unwrap_or_else(PoisonError::into_inner).take();
-        if was_on.is_some() {
+        let mut slot = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        // It may have been opened again meanwhile.
+        if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &store)) {
+            *slot = None;
+            drop(slot);
+            let is_damaged = matches!(error, FileError::Damaged);
+            self.is_damaged.store(is_damaged, Ordering::Relaxed);
+            self.turned_off.notify_one();
             self.metrics.file_is_used(false);
             let path = self.path.display();
             tracing::warn!(
@@ -199,7 +216,7 @@ impl Shared {
         value.filter(|value| value.is_of(self.precision) && is_young(value))
     }
 
-    fn say_size(&self, store: &Store) {
+    fn report_length(&self, store: &Store) {
         // What cannot be asked now is asked again after the next commit.
         if let Ok(bytes) = store.bytes() {
             self.metrics.file_bytes(bytes);
@@ -213,6 +230,7 @@ async fn write_behind(shared: Arc<Shared>, mut incoming: mpsc::Receiver<Message>
     loop {
         let first = tokio::select! {
             first = incoming.recv() => first,
+            () = shared.turned_off.notified() => continue,
             () = tokio::time::sleep(pause), if shared.store().is_none() => {
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 turn_on_again(&shared, pause).await;
@@ -283,7 +301,7 @@ impl Writes {
         }
     }
 
-    /// Returns whether anything was written.
+    /// Writes it. Returns true where there was something, and it is in the file.
     async fn commit(self, shared: &Arc<Shared>) -> bool {
         let Self {
             values,
@@ -294,7 +312,7 @@ impl Writes {
         let write = tokio::task::spawn_blocking(move || {
             let write = |store: &Store| {
                 store.write(&values)?;
-                behind.say_size(store);
+                behind.report_length(store);
                 Ok(())
             };
             let is_written = !values.is_empty() && behind.guarded("written", write).is_some();
@@ -312,5 +330,40 @@ impl Writes {
             }
         }
         is_written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use embedgate_config::CacheFileConfig;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_failed_is_opened_again_and_put_aside_where_it_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.redb");
+        let config = CacheConfig {
+            file: CacheFileConfig {
+                path: Some(path.clone()),
+                ..CacheFileConfig::default()
+            },
+            ..CacheConfig::default()
+        };
+        let file = WarmFile::open(&config, &Metrics::new()).unwrap();
+        let first_secret = file.hash_key();
+        let fault = || FileError::Io(io::Error::other("a fault"));
+        for (error, is_same) in [(fault(), true), (FileError::Damaged, false)] {
+            assert!(file.is_on());
+            assert_eq!(file.shared.guarded("read", |_| Err::<(), _>(error)), None);
+            assert!(!file.is_on());
+            while !file.is_on() {
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+            assert_eq!(file.hash_key().bytes() == first_secret.bytes(), is_same);
+        }
+        assert!(folder.path().join("results.redb.damaged").exists());
     }
 }

@@ -38,6 +38,18 @@ pub(super) fn run(
     }
 }
 
+/// Says where the compiled plugins are, and fails where none are: the log says why.
+fn say_kept(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    let entries = folder
+        .read_dir()
+        .with_context(|| format!("{shown} cannot be read"))?;
+    // Beside the key that their hashes are made with.
+    let n = entries.count().saturating_sub(1);
+    anyhow::ensure!(n > 0, "nothing was kept in {shown}");
+    writeln!(io::stdout(), "{shown}: {n} compiled").context("standard output")
+}
+
 /// Loads the plugins once: what is compiled is kept.
 fn compile(config: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
     let config = Config::load(config, environment)?;
@@ -45,11 +57,12 @@ fn compile(config: Option<&Path>, environment: &Environment) -> Result<(), Failu
     if config.plugins.is_empty() {
         return Err(anyhow::anyhow!("the configuration has no [plugins.NAME]").into());
     }
-    if config.server.state_dir.is_none() {
+    let Some(folder) = crate::app::state_folder(&config, environment) else {
         let message = "there is no place to keep them: set server.state_dir";
         return Err(Failure::Config(anyhow::anyhow!(message)));
-    }
-    super::check_plugins(&config, environment).map_err(Failure::Config)
+    };
+    super::check_plugins(&config, environment).map_err(Failure::Config)?;
+    Ok(say_kept(&folder.join("plugins"))?)
 }
 
 fn inspect(file: &Path) -> anyhow::Result<()> {

@@ -110,7 +110,9 @@ impl Waiting {
 impl Place {
     /// Goes to the end of the line, unless it stands in it.
     pub(super) fn wait(&self) {
-        if self.seat.turn.load(Ordering::Acquire) == BUSY {
+        // One that was told to make room ends as soon as it waits.
+        let is_called = self.seat.is_called.load(Ordering::Acquire);
+        if !is_called && self.seat.turn.load(Ordering::Acquire) == BUSY {
             self.seat
                 .turn
                 .store(self.waiting.next_turn(), Ordering::Release);

@@ -29,11 +29,11 @@ use super::idle::Place;
 const LEAST_WRITTEN: usize = 64 << 10;
 const WRITE_WINDOW: Duration = Duration::from_secs(30);
 
-/// How a connection of HTTP/2 begins whose client did not ask first whether that is spoken.
+/// The first bytes of a client that speaks HTTP/2 without having asked.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 const HTTP2_REFUSAL: &[u8] = b"embedgate speaks HTTP/1.1 here, not HTTP/2";
 
-/// What such a client understands: empty SETTINGS, and GOAWAY with the code `HTTP_1_1_REQUIRED` and a text.
+/// An answer that such a client understands: empty SETTINGS, and GOAWAY with the code `HTTP_1_1_REQUIRED` and a text.
 ///
 /// Source: RFC 9113, 3.4, 6.5, 6.8 and 7.
 fn http2_refusal() -> Vec<u8> {
@@ -205,7 +205,7 @@ fn timed_out(what: &'static str) -> io::Error {
 
 impl<S: AsyncWrite + Unpin> TimedStream<S> {
     /// Tells a client of HTTP/2 why hyper is about to hang up, as far as the system takes it at once.
-    fn meet(&mut self, cx: &mut Context<'_>, first: &[u8]) {
+    fn refuse_http2(&mut self, cx: &mut Context<'_>, first: &[u8]) {
         if first.starts_with(HTTP2_PREFACE) {
             let written = Pin::new(&mut self.stream).poll_write(cx, &http2_refusal());
             tracing::debug!(?written, "a client speaks HTTP/2 without having asked");
@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedStream<S> {
         if result.is_ready() {
             if buf.filled().len() > before {
                 if std::mem::take(&mut this.is_new) {
-                    this.meet(cx, &buf.filled()[before..]);
+                    this.refuse_http2(cx, &buf.filled()[before..]);
                 }
                 this.place.leave();
                 if this.phase == Phase::Idle {

@@ -73,6 +73,10 @@ pub(crate) fn fingerprint(
 /// Whether the backend reads it: gigabytes of another backend's weights are not hashed.
 fn is_read(path: &Path, backend: &BackendConfig) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // What hubs put beside a model.
+    if name.starts_with('.') || name.ends_with(".md") {
+        return false;
+    }
     match backend.kind {
         BackendType::Cpu | BackendType::Candle => {
             !name.ends_with(".onnx") && !name.ends_with(".onnx_data")

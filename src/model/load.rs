@@ -297,6 +297,8 @@ fn of_the_same_files(
 ) -> Reload {
     let (identity, path) = (identity(config, plan, surroundings), config.path.clone());
     Arc::new(move || {
+        let backend = reload()?;
+        // After it was read: before, it could still change.
         let now = identity().map_err(system("the model's folder cannot be read"))?;
         if now != loaded {
             return Err(LoadError::Setting(format!(
@@ -305,7 +307,7 @@ fn of_the_same_files(
             ))
             .into());
         }
-        reload()
+        Ok(backend)
     })
 }
 

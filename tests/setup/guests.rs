@@ -50,7 +50,10 @@ async fn the_log_has_the_message_of_an_exception_in_javascript() {
         "[plugins.thrower]\npath = {:?}\ninstance = {{ reuse = 100 }}\n[plugins.thrower.grants.kv]\n",
         at("guest.wasm")
     );
-    for (text, message) in [("throw", "no tenant is here"), ("add", "requires 3 arguments")] {
+    for (text, message) in [
+        ("throw", "no tenant is here"),
+        ("add", "requires 3 arguments"),
+    ] {
         let gateway = Gateway::start(&tiny_config(&plugin));
         let ask = async |text: &str| gateway.embed(&json!({"input": [text]})).await.status;
         assert_eq!(ask(text).await, 503);

@@ -36,8 +36,8 @@ const OLDEST_THAT_SHARES: (u32, u32) = (1, 32);
 /// Models whose weights could not be shared: it is not tried again for each replica, for it may have taken gigabytes.
 static FAILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// The copies of packed models that this process maps, by the packed model's folder.
-static COPIES: Mutex<BTreeMap<PathBuf, Weak<PrivateCopy>>> = Mutex::new(BTreeMap::new());
+/// The copies of models that this process maps, by the state of their files: replicas map one.
+static COPIES: Mutex<BTreeMap<String, Weak<PrivateCopy>>> = Mutex::new(BTreeMap::new());
 
 /// A session, and the files that it maps.
 pub(crate) struct Opened {
@@ -101,7 +101,7 @@ impl Opener<'_> {
                 _files: None,
             });
         }
-        let copy = self.copy(model, data).map(Arc::new);
+        let copy = self.copy(model, data);
         self.open_copy(self.builder()?, model, copy)
     }
 
@@ -125,17 +125,33 @@ impl Opener<'_> {
         })
     }
 
-    /// Copies a model, or says in the log why that cannot be.
-    fn copy(&self, model: &Path, data: &[PathBuf]) -> Option<PrivateCopy> {
-        let copy = PrivateCopy::new(model, data, self.state_folder);
-        copy.inspect_err(|error| {
-            let shown = model.display();
-            tracing::warn!(
-                error = %error,
-                "{shown} cannot be copied: {error}; its files must not be written to while it is served, see server.state_dir"
-            );
-        })
-        .ok()
+    /// The copy of a model, which is made now where this process has none; none where it cannot be made, which the log says.
+    fn copy(&self, model: &Path, data: &[PathBuf]) -> Option<Arc<PrivateCopy>> {
+        let made = || -> io::Result<Arc<PrivateCopy>> {
+            let mut state = String::new();
+            for file in std::iter::once(model).chain(data.iter().map(PathBuf::as_path)) {
+                // Writing to a string does not fail.
+                _ = writeln!(state, "{} {}", file.display(), stamp(&file.metadata()?));
+            }
+            // Held while it is made: another replica of the model waits for it, and needs no room of its own.
+            let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(copy) = copies.get(&state).and_then(Weak::upgrade) {
+                return Ok(copy);
+            }
+            copies.retain(|_, copy| copy.strong_count() > 0);
+            let copy = Arc::new(PrivateCopy::new(model, data, self.state_folder)?);
+            copies.insert(state, Arc::downgrade(&copy));
+            Ok(copy)
+        };
+        made()
+            .inspect_err(|error| {
+                let shown = model.display();
+                tracing::warn!(
+                    error = %error,
+                    "{shown} cannot be copied: {error}; its files must not be written to while it is served, see server.state_dir"
+                );
+            })
+            .ok()
     }
 
     /// Opens the copy of a model, or the model itself where there is none.
@@ -224,20 +240,9 @@ impl Opener<'_> {
         let level = GraphOptimizationLevel::Disable;
         let builder = self.builder()?.with_optimization_level(level);
         let builder = builder.map_err(ort::Error::from)?;
-        let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
-        let mapped = copies.get(packed).and_then(Weak::upgrade);
         let model = packed.join(MODEL);
-        let copy = match mapped {
-            Some(copy) => Some(copy),
-            None => {
-                let checked = external::check(&model).map_err(OpenError::Files)?;
-                self.copy(&model, &checked.files).map(Arc::new)
-            }
-        };
-        if let Some(copy) = &copy {
-            copies.insert(packed.to_owned(), Arc::downgrade(copy));
-        }
-        drop(copies);
+        let checked = external::check(&model).map_err(OpenError::Files)?;
+        let copy = self.copy(&model, &checked.files);
         self.open_copy(builder, &model, copy)
     }
 

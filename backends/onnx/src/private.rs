@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -36,7 +36,7 @@ impl PrivateCopy {
     pub(crate) fn new(model: &Path, data: &[PathBuf], state: Option<&Path>) -> io::Result<Self> {
         let (folder, lock) = match state {
             Some(state) => folder_in(&state.join(FOLDER))?,
-            None => locked(TempDir::with_prefix("embedgate-onnx-")?)?,
+            None => folder_in(&tempfile::env::temp_dir().join(in_temporary_folder()))?,
         };
         let name = model.file_name().unwrap_or_default();
         let beside = model.with_file_name(".").canonicalize()?;
@@ -44,10 +44,10 @@ impl PrivateCopy {
             let within = file.strip_prefix(&beside).map_err(io::Error::other)?;
             let to = folder.path().join(within);
             fs::create_dir_all(to.parent().unwrap_or(folder.path()))?;
-            fs::copy(file, to)?;
+            self::copy(file, &to)?;
         }
         let copy = folder.path().join(name);
-        fs::copy(model, &copy)?;
+        self::copy(model, &copy)?;
         Ok(Self {
             model: copy,
             _folder: folder,
@@ -65,6 +65,11 @@ impl PrivateCopy {
 fn folder_in(all: &Path) -> io::Result<(TempDir, File)> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(all)?;
+    let owner = all.metadata()?;
+    if owner.uid() != rustix::process::getuid().as_raw() || owner.mode() & 0o022 != 0 {
+        let message = format!("{} is not this user's alone", all.display());
+        return Err(io::Error::other(message));
+    }
     // Held until the new copy has its own lock: nobody may take it for one that was left.
     let lock = File::create(all.join(LOCK))?;
     lock.lock()?;
@@ -81,6 +86,17 @@ fn folder_in(all: &Path) -> io::Result<(TempDir, File)> {
         }
     }
     locked(TempDir::with_prefix_in(PREFIX, all)?)
+}
+
+/// A user's own name there. It must be this user's: another one could exchange what is in it.
+fn in_temporary_folder() -> String {
+    format!("embedgate-onnx-{}", rustix::process::getuid().as_raw())
+}
+
+/// Copies a file for this user alone, whoever may read or write the original.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o600))
 }
 
 fn locked(folder: TempDir) -> io::Result<(TempDir, File)> {

@@ -37,7 +37,7 @@ pub struct CacheConfig {
 pub struct CacheFileConfig {
     /// The file; none means that results live in memory alone.
     pub path: Option<PathBuf>,
-    /// The length of the file at most; the oldest results make room. It grows by doubling: 1.1, 2.3, 4.6, 9.1 GB. A vector of 1024
+    /// The length of the file at most; the oldest results make room. It grows by doubling: 1.1, 2.3, 4.6 GB, then by 4.3. A vector of 1024
     /// dimensions takes 8.5 KB of it.
     pub max_size: ByteSize,
 }

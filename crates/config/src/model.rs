@@ -20,7 +20,7 @@ pub struct ModelConfig {
     /// The model's folder, with `config.json`, `tokenizer.json` and the weights.
     pub path: PathBuf,
     /// Files of the folder, and the sha256 that each must have: the model is refused where one has another. A file that is not
-    /// named is not asked.
+    /// named is not checked.
     pub sha256: BTreeMap<String, String>,
     /// Other names that clients may use.
     pub aliases: Vec<String>,

@@ -39,8 +39,8 @@ pub struct ServerConfig {
     pub max_inputs: usize,
     /// Origins whose pages may call this server from a browser, or `["*"]`; none means no page may.
     pub cors_origins: Vec<String>,
-    /// Whether what needs no key names models and callers: `/`, `/readyz` and `/metrics`. If not, the first two leave them out,
-    /// and `/metrics` asks for a key.
+    /// True where the routes that need no key (`/`, `/readyz` and `/metrics`) name models and callers. If not, `/` and `/readyz`
+    /// leave them out, and `/metrics` asks for a key: any key.
     pub public_names: bool,
     /// Whether one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
     pub require_all_models: bool,

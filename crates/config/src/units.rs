@@ -235,7 +235,7 @@ impl Serialize for Secret {
     }
 }
 
-/// Whether a text is a hash as `sha256sum` writes it.
+/// True for a hash as `sha256sum` writes it.
 pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }

@@ -1,7 +1,9 @@
 //! The tables of the cache's file, and how much room they take.
 //!
-//! redb doubles its file whenever it finds no room, and gives each value of more than half a page pages of its own. So what is
-//! kept is counted in pages, and kept so far below the file's length that it never doubles beyond its limit.
+//! redb doubles its file whenever it finds no room, from 4 GiB on it adds that much, and it gives each value of more than half a page
+//! pages of its own. So what is kept is counted in pages, and kept so far below the file's length that it never grows beyond its limit.
+//!
+//! Pages that a commit frees are free only when no read that began before it goes on: reads are short.
 
 use std::{
     fs::OpenOptions,
@@ -32,7 +34,12 @@ const ROOM: &str = "room";
 const PAGE_CACHE: usize = 16 << 20;
 const PAGE: u64 = 4096;
 const MOST_COPIED: u64 = 16 << 20;
-/// What an entry takes beside its value: keys in two tables, and its part of the pages above them.
+/// The file grows by so much once it is as long.
+const REGION: u64 = 4 << 30;
+const KEYS_A_READ: usize = 64;
+/// Entries that go in one commit, where many must: of a file that was longer.
+const REMOVED_AT_ONCE: usize = 1000;
+/// Bytes of an entry without its value: keys in two tables, and its part of the pages above them.
 const ENTRY_OVERHEAD: u64 = 250;
 
 /// Why the file cannot be used.
@@ -43,13 +50,24 @@ pub(super) enum FileError {
     InUse,
     /// The file or its disk failed.
     #[error("{0}")]
-    Storage(#[from] redb::Error),
+    Storage(#[source] redb::Error),
     /// The folder or the file cannot be made.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The library met what it did not expect.
     #[error("it is damaged")]
     Damaged,
+}
+
+impl From<redb::Error> for FileError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Corrupted(_) => Self::Damaged,
+            // Not a file of redb at all.
+            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Self::Damaged,
+            other => Self::Storage(other),
+        }
+    }
 }
 
 /// The open file.
@@ -73,12 +91,21 @@ impl Store {
         if !matches!(opened, Err(FileError::Damaged)) {
             return opened;
         }
+        Self::put_aside(path)?;
+        open(path, max_bytes)
+    }
+
+    /// Renames a file that is damaged.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(super) fn put_aside(path: &Path) -> io::Result<()> {
         let mut aside = path.as_os_str().to_owned();
         aside.push(".damaged");
         std::fs::rename(path, &aside)?;
         let aside = Path::new(&aside).display();
         tracing::warn!("cache.file is damaged: it is now {aside}, and begun anew");
-        open(path, max_bytes)
+        Ok(())
     }
 
     /// The secret that the file's keys were made with.
@@ -93,13 +120,16 @@ impl Store {
 
     /// The values under these keys, in their order.
     pub(super) fn read(&self, keys: &[CacheKey]) -> Result<Vec<Option<CachedValue>>, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(VALUES)?;
-        let one = |key: &CacheKey| {
-            let bytes = table.get(&key.0)?;
-            Ok(bytes.and_then(|bytes| CachedValue::from_bytes(key, bytes.value())))
-        };
-        keys.iter().map(one).collect()
+        let mut values = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(KEYS_A_READ) {
+            let transaction = self.database.begin_read()?;
+            let table = transaction.open_table(VALUES)?;
+            for key in keys {
+                let bytes = table.get(&key.0)?;
+                values.push(bytes.and_then(|bytes| CachedValue::from_bytes(key, bytes.value())));
+            }
+        }
+        Ok(values)
     }
 
     /// Commits values, in parts that leave room for both states of what they change; the oldest values make room.
@@ -111,10 +141,14 @@ impl Store {
             // Keys are spread: each that comes, and each that goes, has a page copied.
             let more = room_of(value.len()).max(PAGE) + PAGE;
             // What would take so much of the file is not worth the others.
-            if more > most {
+            if more > self.max_bytes / 16 {
+                tracing::debug!(
+                    "a result of {} bytes is too large for cache.file",
+                    value.len()
+                );
                 continue;
             }
-            if copied + more > most {
+            if copied + more > most && !part.is_empty() {
                 self.commit(&part)?;
                 part.clear();
                 copied = 0;
@@ -133,8 +167,12 @@ impl Store {
     /// How much room entries may take in a file of this length, which doubles where it may. What two commits copy is free, for the
     /// first one's old pages come back only after the second, and a sixteenth is for what is not counted.
     fn limit(&self, mut file_bytes: u64) -> u64 {
-        while file_bytes * 2 <= self.max_bytes {
-            file_bytes *= 2;
+        let next = |bytes: u64| match bytes {
+            ..REGION => bytes * 2,
+            _ => (bytes / REGION + 1) * REGION,
+        };
+        while next(file_bytes) <= self.max_bytes {
+            file_bytes = next(file_bytes);
         }
         let longest = file_bytes.min(self.max_bytes);
         (longest - longest / 16).saturating_sub(2 * self.most_copied())
@@ -143,22 +181,36 @@ impl Store {
     fn commit(&self, values: &[(CacheKey, Vec<u8>)]) -> Result<(), FileError> {
         let limit = self.limit(self.bytes()?);
         let new: u64 = values.iter().map(|(_, value)| room_of(value.len())).sum();
-        let change = || {
-            let transaction = begin(&self.database)?;
-            let mut tables = Tables::open(&transaction)?;
-            tables.make_room(limit.saturating_sub(new))?;
-            for (key, value) in values {
-                tables.insert(*key, value)?;
+        loop {
+            let is_last = self.change(|tables| {
+                let has_room = tables.make_room(limit.saturating_sub(new))?;
+                if has_room {
+                    for (key, value) in values {
+                        tables.insert(*key, value)?;
+                    }
+                }
+                Ok(has_room)
+            })?;
+            if is_last {
+                return Ok(());
             }
-            tables.close()?;
-            transaction.commit()?;
-            Ok::<_, redb::Error>(())
-        };
-        Ok(change()?)
+        }
+    }
+
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let transaction = begin(&self.database)?;
+        let mut tables = Tables::open(&transaction)?;
+        let changed = change(&mut tables)?;
+        tables.close()?;
+        transaction.commit()?;
+        Ok(changed)
     }
 }
 
-/// What an entry may take in the file.
+/// Bytes that an entry may take in the file.
 fn room_of(value_bytes: usize) -> u64 {
     let bytes = value_bytes as u64;
     let of_value = match bytes {
@@ -193,17 +245,20 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Removes the oldest entries until all take so much.
-    fn make_room(&mut self, most: u64) -> Result<(), redb::Error> {
-        while self.room > most {
-            let Some((_, key)) = self.order.pop_first()? else {
+    /// Removes the oldest entries until all take so much, or so many at once. Returns true where all take so much.
+    fn make_room(&mut self, most: u64) -> Result<bool, redb::Error> {
+        for _ in 0..REMOVED_AT_ONCE {
+            if self.room <= most {
                 break;
+            }
+            let Some((_, key)) = self.order.pop_first()? else {
+                return Ok(true);
             };
             let removed = self.values.remove(key.value())?;
             let freed = removed.map_or(ENTRY_OVERHEAD, |value| room_of(value.value().len()));
             self.room = self.room.saturating_sub(freed);
         }
-        Ok(())
+        Ok(self.room <= most)
     }
 
     fn insert(&mut self, key: CacheKey, value: &[u8]) -> Result<(), redb::Error> {
@@ -243,7 +298,7 @@ fn open(path: &Path, max_bytes: u64) -> Result<Store, FileError> {
         options.read(true).write(true).create(true).truncate(false);
         drop(options.mode(0o600).open(path)?);
         let database = builder.create(path).map_err(database_error)?;
-        let hash_key = prepare(&database).map_err(storage_error)?;
+        let hash_key = prepare(&database)?;
         Ok(Store {
             database,
             path: path.to_owned(),
@@ -283,17 +338,8 @@ fn database_error(error: DatabaseError) -> FileError {
             FileError::InUse
         }
         DatabaseError::UpgradeRequired(_) => FileError::Damaged,
-        DatabaseError::Storage(error) => storage_error(error.into()),
+        DatabaseError::Storage(error) => redb::Error::from(error).into(),
         other => FileError::Storage(other.into()),
-    }
-}
-
-fn storage_error(error: redb::Error) -> FileError {
-    match error {
-        redb::Error::Corrupted(_) => FileError::Damaged,
-        // Not a file of redb at all.
-        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => FileError::Damaged,
-        other => FileError::Storage(other),
     }
 }
 

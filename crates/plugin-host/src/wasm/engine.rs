@@ -43,13 +43,27 @@ pub(super) struct GuestEngine {
 #[derive(Clone, Default)]
 struct LoadingThreads(Arc<Mutex<Vec<u32>>>);
 
+/// A thread among those that load, until it is dropped.
+pub(super) struct LoadingThread<'e> {
+    all: &'e LoadingThreads,
+    id: u32,
+}
+
+impl Drop for LoadingThread<'_> {
+    fn drop(&mut self) {
+        // The system gives the number to another thread.
+        self.all.lock().retain(|id| *id != self.id);
+    }
+}
+
 impl LoadingThreads {
-    fn add_this(&self) {
-        let id = rustix::thread::gettid().as_raw_nonzero().get();
-        self.lock().push(id.unsigned_abs());
+    fn add_this(&self) -> u32 {
+        let id = this_thread();
+        self.lock().push(id);
+        id
     }
 
-    /// The time that they had on a processor; none where the system does not say. Those that have ended do not count.
+    /// The time that they had on a processor; none where the system does not say.
     fn cpu_time(&self) -> Option<Duration> {
         let of = |id: &u32| {
             let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
@@ -89,8 +103,11 @@ impl GuestEngine {
     }
 
     /// Counts the calling thread among those that load.
-    pub(super) fn loads_here(&self) {
-        self.loading.add_this();
+    pub(super) fn register_thread(&self) -> LoadingThread<'_> {
+        LoadingThread {
+            all: &self.loading,
+            id: self.loading.add_this(),
+        }
     }
 
     /// The time on processors of all threads that load.
@@ -102,6 +119,18 @@ impl GuestEngine {
     pub(super) fn compile<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.compilers.install(work)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn this_thread() -> u32 {
+    let id = rustix::thread::gettid().as_raw_nonzero().get();
+    id.unsigned_abs()
+}
+
+/// Elsewhere the system is not asked.
+#[cfg(not(target_os = "linux"))]
+fn this_thread() -> u32 {
+    0
 }
 
 fn config() -> Config {

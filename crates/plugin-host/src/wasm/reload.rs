@@ -237,10 +237,11 @@ fn load_in_time(
         .name("plugin-loader".into())
         .spawn(move || {
             let _in_runtime = runtime.as_ref().map(tokio::runtime::Handle::enter);
-            loader.engine.loads_here();
+            let thread = loader.engine.register_thread();
             let load = AssertUnwindSafe(|| loader.load(&name, &config, &kept));
             let loaded = catch_unwind(load)
                 .unwrap_or_else(|_| Err(anyhow!("loading panicked: see the log")));
+            drop(thread);
             *to_here.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
             to_here.1.notify_one();
         })?;

@@ -21,7 +21,7 @@ const MOST_HOST_CALLS: u32 = 100_000;
 const MOST_LOG_LINES: u32 = 20;
 const MOST_LOG_BYTES: usize = 16 << 10;
 /// Bytes of standard output and error that the message of a call that fails has.
-const MOST_HEARD: usize = 4 << 10;
+const MOST_OUTPUT: usize = 2 << 10;
 /// Elements of all tables: `QuickJS` needs 7,700.
 const MOST_TABLE_ELEMENTS: usize = 20_000;
 
@@ -108,8 +108,8 @@ pub(super) struct State {
     n_host_calls: u32,
     n_log_lines: u32,
     log_bytes: usize,
-    /// What it wrote to its standard output and error.
-    heard: Vec<u8>,
+    /// The end of its standard output and error.
+    output: Vec<u8>,
     memory: usize,
     peak_memory: usize,
     pub(super) is_memory_denied: bool,
@@ -142,7 +142,7 @@ impl State {
             n_host_calls: 0,
             n_log_lines: 0,
             log_bytes: 0,
-            heard: Vec::new(),
+            output: Vec::new(),
             memory: 0,
             peak_memory: 0,
             is_memory_denied: false,
@@ -164,23 +164,23 @@ impl State {
         self.n_host_calls = 0;
         self.n_log_lines = 0;
         self.log_bytes = 0;
-        self.heard.clear();
+        self.output.clear();
     }
 
-    /// Takes what the guest writes to its standard output or error, the beginning of it.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> wasmtime::Result<()> {
+    /// Keeps the end of what the guest writes to its standard output and error.
+    pub(super) fn capture(&mut self, bytes: &[u8]) -> wasmtime::Result<()> {
         self.host_call()?;
-        let room = MOST_HEARD - self.heard.len();
-        self.heard
-            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.output.extend_from_slice(bytes);
+        let over = self.output.len().saturating_sub(MOST_OUTPUT);
+        self.output.drain(..over);
         Ok(())
     }
 
     /// Adds to an error what the guest wrote before it ended, such as an exception's own message.
     pub(super) fn explain(&self, error: wasmtime::Error) -> wasmtime::Error {
-        match String::from_utf8_lossy(&self.heard).trim() {
+        match String::from_utf8_lossy(&self.output).trim() {
             "" => error,
-            heard => error.context(one_line(heard)),
+            output => error.context(one_line(output)),
         }
     }
 

@@ -1,6 +1,6 @@
-//! An empty WASI, for guests whose compiler imports it whether they use it or not: time and randomness are there, no
-//! arguments, no variables. What is written to standard output or standard error is heard, for the message of a call that fails:
-//! languages with exceptions write them there. Everything else (files, input) ends the call with the name of what was wanted.
+//! Very little of WASI, for guests whose compiler imports it whether they use it or not: time and randomness are there, no
+//! arguments, no variables. The end of standard output and standard error is kept for the message of a call that fails: languages
+//! with exceptions write them there. Everything else (files, input) ends the call with the name of what was wanted.
 
 use wasmtime::{
     AsContextMut, Result, StoreContextMut, bail,
@@ -51,7 +51,7 @@ struct Datetime {
 /// What resources of WASI are here.
 struct Nothing;
 
-/// What can go wrong with a stream; here nothing does.
+/// The errors of a stream; here there are none.
 #[derive(ComponentType, Lower)]
 #[component(variant)]
 enum StreamError {
@@ -130,7 +130,7 @@ fn add(linked: &mut LinkerInstance<'_, State>, interface: &str, function: &str) 
         ) => linked.func_wrap(
             function,
             |mut store: Context<'_>, (_, bytes): (Resource<Nothing>, Vec<u8>)| -> Streamed<()> {
-                store.data_mut().hear(&bytes)?;
+                store.data_mut().capture(&bytes)?;
                 Ok((Ok(()),))
             },
         ),
