@@ -106,7 +106,7 @@ impl WarmFile {
         **self.shared.hash_key.load()
     }
 
-    /// Whether it is in use.
+    /// True while it is in use.
     #[must_use]
     pub(crate) fn is_on(&self) -> bool {
         self.shared.store().is_some()
@@ -264,12 +264,12 @@ async fn turn_on_again(shared: &Arc<Shared>, pause: Duration) {
     }
 }
 
-/// What is committed together.
+/// Values that are committed together.
 #[derive(Default)]
 struct Writes {
     values: Vec<(CacheKey, Arc<CachedValue>)>,
     permits: Vec<OwnedSemaphorePermit>,
-    /// Who waits for it.
+    /// The callers that wait for it.
     waiting: Vec<oneshot::Sender<()>>,
 }
 

@@ -4,7 +4,8 @@ use moka::Expiry;
 use super::*;
 use crate::batch::Row;
 
-fn value(computed_at: u64, dimensions: usize) -> PerHead<Arc<CachedValue>> {
+/// The results of a text that was computed at some time, in seconds since 1970.
+pub(super) fn value(computed_at: u64, dimensions: usize) -> PerHead<Arc<CachedValue>> {
     let row = Row {
         dense: Some(vec![1.0; dimensions]),
         ..Row::default()

@@ -22,10 +22,10 @@ use http_body_util::BodyExt;
 const LINGER: Duration = Duration::from_secs(5);
 /// How much is read of a body that says how long it is.
 const LINGER_BYTES: usize = 512 << 20;
-/// How much is read of one that does not say, and may have no end: a client that streams a body of 100 MB still hears why it is
+/// Bytes that are read of one that does not say its length, and may have no end: a client that streams a body of 100 MB still hears why it is
 /// refused.
 const LINGER_BYTES_UNSAID: usize = 128 << 20;
-/// How much is read of one whose sender may wait for "100 Continue", or has sent it at once.
+/// Bytes that are read of one whose sender may wait for "100 Continue", or has sent it at once.
 const LINGER_BYTES_EXPECTED: usize = 1 << 20;
 
 pub(super) async fn linger(

@@ -110,7 +110,7 @@ pub(super) const OF_RERANK: &[Foreign] = &[
 pub(super) struct Unknown<'a> {
     /// By their names; one more than plugins are shown at most.
     pub(super) kept: Vec<(String, &'a RawValue)>,
-    /// How many nobody documents.
+    /// The number of those that nobody documents.
     pub(super) n_ignored: usize,
 }
 
@@ -127,7 +127,7 @@ impl Members {
             .unwrap_or_else(|_| Ok(Unknown::default()))
     }
 
-    /// Whether a member is one of the dialect's peers.
+    /// Finds out if a member is one of the dialect's peers.
     ///
     /// # Errors
     /// As [`Members::unknown`].

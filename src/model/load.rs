@@ -311,7 +311,7 @@ fn of_the_same_files(
     })
 }
 
-/// What finds the model's identity: where every byte counts, that takes as long as to load it.
+/// Makes a function that finds the model's identity: where every byte counts, that takes as long as to load it.
 fn identity(
     config: &ModelConfig,
     plan: &Plan,

@@ -42,7 +42,7 @@ impl EmbedResponse {
 /// Of a text with more tokens than this only so much is read as can stay: they are not counted further.
 pub const MOST_COUNTED: usize = 100_000;
 
-/// What was cut of an input. Shown as `from>to`, with `>` in front where there were more than are counted.
+/// The tokens of an input before and after a cut. Shown as `from>to`, with `>` in front where there were more than are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// Its place among the inputs, or among the documents; none: it is the query that they are ranked for.

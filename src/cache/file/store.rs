@@ -27,7 +27,7 @@ const VALUES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("values")
 const ORDER: TableDefinition<u64, &[u8; 32]> = TableDefinition::new("order");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const HASH_KEY: &str = "hash_key";
-/// What all entries take, as [`room_of`] counts.
+/// The sum of what all entries take, as [`room_of`] counts.
 const ROOM: &str = "room";
 
 /// Memory for pages of the file; the system's own cache holds them too.
@@ -159,12 +159,12 @@ impl Store {
         self.commit(&part)
     }
 
-    /// How much a commit may copy of the file.
+    /// The bytes of the file that a commit may copy.
     fn most_copied(&self) -> u64 {
         (self.max_bytes / 16).min(MOST_COPIED)
     }
 
-    /// How much room entries may take in a file of this length, which doubles where it may. What two commits copy is free, for the
+    /// The room that entries may take in a file of this length, which doubles where it may. What two commits copy is free, for the
     /// first one's old pages come back only after the second, and a sixteenth is for what is not counted.
     fn limit(&self, mut file_bytes: u64) -> u64 {
         let next = |bytes: u64| match bytes {
@@ -182,7 +182,7 @@ impl Store {
         let limit = self.limit(self.bytes()?);
         let new: u64 = values.iter().map(|(_, value)| room_of(value.len())).sum();
         loop {
-            let is_last = self.change(|tables| {
+            let is_last = change(&self.database, |tables| {
                 let has_room = tables.make_room(limit.saturating_sub(new))?;
                 if has_room {
                     for (key, value) in values {
@@ -195,18 +195,6 @@ impl Store {
                 return Ok(());
             }
         }
-    }
-
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>,
-    ) -> Result<T, redb::Error> {
-        let transaction = begin(&self.database)?;
-        let mut tables = Tables::open(&transaction)?;
-        let changed = change(&mut tables)?;
-        tables.close()?;
-        transaction.commit()?;
-        Ok(changed)
     }
 }
 
@@ -282,11 +270,19 @@ impl<'t> Tables<'t> {
     }
 }
 
-fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
+/// Changes the tables, and commits that.
+fn change<T>(
+    database: &Database,
+    change: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>,
+) -> Result<T, redb::Error> {
     let mut transaction = database.begin_write()?;
     // After a crash the file opens at once, whatever its size.
     transaction.set_quick_repair(true);
-    Ok(transaction)
+    let mut tables = Tables::open(&transaction)?;
+    let changed = change(&mut tables)?;
+    tables.close()?;
+    transaction.commit()?;
+    Ok(changed)
 }
 
 fn open(path: &Path, max_bytes: u64) -> Result<Store, FileError> {
@@ -312,9 +308,7 @@ fn open(path: &Path, max_bytes: u64) -> Result<Store, FileError> {
 
 /// Makes the tables where they are missing, and the secret that keys are made with.
 fn prepare(database: &Database) -> Result<HashKey, redb::Error> {
-    let transaction = begin(database)?;
-    let hash_key = {
-        let mut tables = Tables::open(&transaction)?;
+    change(database, |tables| {
         if tables.meta.get(ROOM)?.is_none() {
             // Of an earlier release, which did not count it.
             for entry in tables.values.iter()? {
@@ -325,11 +319,8 @@ fn prepare(database: &Database) -> Result<HashKey, redb::Error> {
         let known: Option<[u8; 32]> = known.and_then(|key| key.value().try_into().ok());
         let hash_key = known.map_or_else(HashKey::random, HashKey::from);
         tables.meta.insert(HASH_KEY, hash_key.bytes().as_slice())?;
-        tables.close()?;
-        hash_key
-    };
-    transaction.commit()?;
-    Ok(hash_key)
+        Ok(hash_key)
+    })
 }
 
 fn database_error(error: DatabaseError) -> FileError {
@@ -345,27 +336,8 @@ fn database_error(error: DatabaseError) -> FileError {
 
 #[cfg(test)]
 mod tests {
-    use embedgate_config::ValuePrecision;
-
     use super::*;
-    use crate::{
-        batch::Row,
-        cache::{key::Head, value::Computed},
-    };
-
-    fn value(dimensions: usize) -> Arc<CachedValue> {
-        let row = Row {
-            dense: Some(vec![1.0; dimensions]),
-            ..Row::default()
-        };
-        let computed = Computed {
-            row,
-            n_tokens: 1,
-            n_tokens_full: 1,
-        };
-        let values = computed.into_values(ValuePrecision::F32, 1);
-        Arc::clone(values.get(Head::Dense).unwrap())
-    }
+    use crate::cache::{key::Head, tests::value};
 
     fn key(n: u64) -> CacheKey {
         CacheKey(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -378,12 +350,13 @@ mod tests {
             let path = folder.path().join(format!("{dimensions}-{mib}"));
             let most = mib << 20;
             let store = Store::open(&path, most).unwrap();
-            let value = value(dimensions);
+            let values = value(1, dimensions);
+            let value = values.get(Head::Dense).unwrap();
             let n = most / (dimensions as u64 * 4 + 200);
             let mut longest = 0;
             for first in (0..n).step_by(200) {
                 let values: Vec<_> = (first..n.min(first + 200))
-                    .map(|i| (key(i), Arc::clone(&value)))
+                    .map(|i| (key(i), Arc::clone(value)))
                     .collect();
                 store.write(&values).unwrap();
                 longest = longest.max(store.bytes().unwrap());

@@ -28,9 +28,9 @@ use crate::words::{FileStamp, Reloaded, stamp};
 const MOST_CPU_TIME: Duration = Duration::from_secs(120);
 /// Within this time by the clock in any case.
 const MOST_TIME: Duration = Duration::from_secs(1800);
-/// How often it is looked at.
+/// The time between two looks at it.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the log says that it goes on.
+/// The time between two lines of the log that say that it goes on.
 const SAY: Duration = Duration::from_secs(15);
 
 /// The plugins of one moment, by hook, in the order they are asked.
