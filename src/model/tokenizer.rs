@@ -272,16 +272,9 @@ impl TextTokenizer {
         side: Side,
         given_up: impl Fn() -> bool,
     ) -> Result<(Encoding, usize), String> {
-        let slice_of = |text| match side {
-            Side::Right => self.slicing.split(text, self.slice_bytes()),
-            Side::Left => {
-                let (before, slice) = self.slicing.split_end(text, self.slice_bytes());
-                (slice, before)
-            }
-        };
         let (mut kept, mut n_tokens, mut rest) = (None::<Encoding>, 0, text);
         loop {
-            let (slice, left) = slice_of(rest);
+            let (slice, left) = self.slice(rest, side);
             let more = self.inner.encode_fast(slice, false);
             let mut more = more.map_err(|e| e.to_string())?;
             n_tokens += more.len();
@@ -310,6 +303,17 @@ impl TextTokenizer {
         let mut kept = kept.unwrap_or_default();
         cut(&mut kept, room, side);
         Ok((kept, n_tokens.min(MOST_COUNTED.max(room) + 1)))
+    }
+
+    /// The slice of a text at the side that stays, and the rest.
+    fn slice<'a>(&self, text: &'a str, side: Side) -> (&'a str, &'a str) {
+        match side {
+            Side::Right => self.slicing.split(text, self.slice_bytes()),
+            Side::Left => {
+                let (before, slice) = self.slicing.split_end(text, self.slice_bytes());
+                (slice, before)
+            }
+        }
     }
 
     /// Long texts go through the tokenizer in slices of so many bytes. All that fits into a sequence is in the first one

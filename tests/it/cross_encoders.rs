@@ -198,7 +198,8 @@ async fn long_documents_are_scored_in_windows_and_the_best_one_counts() {
         assert_eq!(refused.status, 400);
         let message = refused.body["error"]["message"].as_str().unwrap();
         assert!(
-            message.contains("windows, and model \"m\" takes at most 2048"),
+            message
+                .contains("make more than 2048 windows, which is what model \"m\" takes at once"),
             "{message}"
         );
     }

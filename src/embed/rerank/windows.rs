@@ -14,8 +14,8 @@ use crate::{
 
 /// Windows overlap by a quarter: they take up to 4/3 of the document's bytes.
 const WINDOW_BYTES_PER_BYTE: usize = 2;
-/// Where a token begins and ends, while a text is cut; at worst each byte is a token.
-const PLACE_BYTES_PER_BYTE: usize = size_of::<std::ops::Range<usize>>();
+/// Where a token begins and ends, while a text is cut.
+const PLACE_BYTES: usize = size_of::<std::ops::Range<usize>>();
 
 /// What is asked about long documents.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,13 +78,19 @@ impl Passages {
                 _memory: None,
             });
         }
-        let bytes = Input::total_bytes(&documents);
-        let while_cutting = take(bytes * (WINDOW_BYTES_PER_BYTE + PLACE_BYTES_PER_BYTE))?;
         let cutting = Cutting {
             max_tokens: length.max_tokens,
             side: task.request.side.unwrap_or(model.side()),
             room: length.in_windows(model).then_some(room),
+            max_windows: model.batcher().most_at_once(lane),
         };
+        let bytes = Input::total_bytes(&documents);
+        let places = documents.iter().map(|document| {
+            let bytes = Input::total_bytes(std::slice::from_ref(document));
+            model.tokenizer.most_places(bytes, cutting)
+        });
+        let while_cutting =
+            take(bytes * WINDOW_BYTES_PER_BYTE + places.sum::<usize>() * PLACE_BYTES)?;
         let cut = documents
             .into_iter()
             .enumerate()
@@ -171,7 +177,7 @@ fn check_count(task: &Task<'_>, n: usize) -> Result<(), Error> {
         return Ok(());
     }
     let message = format!(
-        "documents make {n} windows, and model \"{}\" takes at most {most} at once: send less, or ask for \
+        "documents make more than {most} windows, which is what model \"{}\" takes at once: send less, or ask for \
          \"long_documents\": \"truncate\"",
         task.model.name
     );

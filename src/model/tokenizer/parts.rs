@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use embedgate_request::Side;
+use embedgate_request::{MOST_COUNTED, Side};
 
 use super::{TextTokenizer, unpanicked};
 
@@ -19,6 +19,17 @@ pub(crate) struct Cutting {
     /// Whether what counts goes in windows where there is room for so many tokens; each begins with the last quarter of
     /// the one before. None: in one piece.
     pub room: Option<usize>,
+    /// More windows than these are of no use: whoever asks for more is refused.
+    pub max_windows: usize,
+}
+
+impl Cutting {
+    /// Tokens that can matter: those behind them are read only to be counted.
+    fn most_tokens(self) -> usize {
+        let of_windows = self.room.map(|room| room.saturating_mul(self.max_windows));
+        let most = self.max_tokens.unwrap_or(usize::MAX);
+        most.min(of_windows.unwrap_or(usize::MAX))
+    }
 }
 
 /// A text in parts.
@@ -26,7 +37,7 @@ pub(crate) struct Cutting {
 pub(crate) struct Parts {
     /// The parts, in bytes and in their order; at least one.
     pub ranges: Vec<Range<usize>>,
-    /// Tokens of the whole text.
+    /// Tokens of the whole text. More than [`MOST_COUNTED`] are not counted.
     pub n_tokens: usize,
     /// Tokens that count.
     pub n_counted: usize,
@@ -46,6 +57,13 @@ impl TextTokenizer {
         Ok(self.max_tokens.saturating_sub(self.n_added + n_prompt))
     }
 
+    /// How many places of tokens are held at most while a text of so many bytes is cut: at worst each byte is a token.
+    #[must_use]
+    pub(crate) fn most_places(&self, bytes: usize, cutting: Cutting) -> usize {
+        let most = cutting.most_tokens().max(MOST_COUNTED);
+        bytes.min(most.saturating_add(self.slice_bytes()))
+    }
+
     fn count(&self, text: &str, given_up: impl Fn() -> bool) -> Result<usize, String> {
         unpanicked(|| Ok(self.bare(text, 0, Side::Right, given_up)?.1))?
     }
@@ -60,7 +78,7 @@ impl TextTokenizer {
         cutting: Cutting,
         given_up: impl Fn() -> bool,
     ) -> Result<Parts, String> {
-        let places = unpanicked(|| self.places(text, given_up))??;
+        let places = unpanicked(|| self.places(text, cutting, given_up))??;
         let counted = counted(&places, cutting);
         let is_whole = counted.len() == places.len();
         let mut ranges = match cutting.room {
@@ -81,20 +99,40 @@ impl TextTokenizer {
         })
     }
 
-    /// Where each token of a text begins and ends, in bytes.
-    fn places(&self, text: &str, given_up: impl Fn() -> bool) -> Result<Vec<Range<usize>>, String> {
-        let (mut places, mut rest, mut done) = (Vec::new(), text, 0);
-        while !rest.is_empty() {
+    /// Where each token of a text begins and ends, in bytes. Of a text with more than [`MOST_COUNTED`] tokens only so
+    /// many are read, on the side that stays, as can matter.
+    fn places(
+        &self,
+        text: &str,
+        cutting: Cutting,
+        given_up: impl Fn() -> bool,
+    ) -> Result<Vec<Range<usize>>, String> {
+        let most = cutting.most_tokens().max(MOST_COUNTED);
+        let (mut slices, mut n_tokens, mut rest) = (Vec::new(), 0, 0..text.len());
+        while !rest.is_empty() && n_tokens <= most {
             if given_up() {
                 return Err("the caller left".into());
             }
-            let (slice, after) = self.slicing.split(rest, self.slice_bytes());
+            let (slice, left) = self.slice(&text[rest.clone()], cutting.side);
+            let (start, end) = (rest.start, rest.end);
+            let slice_start = match cutting.side {
+                Side::Right => start,
+                Side::Left => end - slice.len(),
+            };
+            rest = match cutting.side {
+                Side::Right => end - left.len()..end,
+                Side::Left => start..start + left.len(),
+            };
             let encoding = self.inner.encode(slice, false).map_err(|e| e.to_string())?;
             let offsets = encoding.get_offsets().iter();
-            places.extend(offsets.map(|(start, end)| done + start..done + end));
-            (rest, done) = (after, text.len() - after.len());
+            let places = offsets.map(|(start, end)| slice_start + start..slice_start + end);
+            n_tokens += encoding.len();
+            slices.push(places.collect::<Vec<Range<usize>>>());
         }
-        Ok(places)
+        if cutting.side == Side::Left {
+            slices.reverse();
+        }
+        Ok(slices.concat())
     }
 }
 
@@ -147,6 +185,7 @@ mod tests {
         max_tokens: None,
         side: Side::Right,
         room: None,
+        max_windows: usize::MAX,
     };
 
     #[test]
@@ -167,7 +206,7 @@ mod tests {
         let most = |max_tokens, side| Cutting {
             max_tokens: Some(max_tokens),
             side,
-            room: None,
+            ..WHOLE
         };
         assert_eq!(cut(text, most(n, Side::Right)), [text]);
         let (left, right) = (
@@ -190,6 +229,47 @@ mod tests {
         assert_eq!(cut(text, within(n - 1)).len(), 2);
         let parts = tiny().parts_unless(text, within(n - 1), || false).unwrap();
         assert_eq!((parts.n_tokens, parts.n_counted), (n, n));
+    }
+
+    #[test]
+    fn of_a_text_of_very_many_tokens_only_those_are_read_that_can_matter() {
+        let (tokenizer, word) = (tiny(), "word ");
+        // Who reads a slice of it is told to give up after a few of them: the text has 40.
+        let text = word.repeat(tokenizer.slice_bytes() / word.len() * 40);
+        let cut = |cutting: Cutting| {
+            let n_slices = std::cell::Cell::new(0);
+            let parts = tokenizer.parts_unless(&text, cutting, || {
+                n_slices.set(n_slices.get() + 1);
+                false
+            });
+            (parts.unwrap(), n_slices.get())
+        };
+        for side in [Side::Left, Side::Right] {
+            let most = Cutting {
+                max_tokens: Some(20),
+                side,
+                ..WHOLE
+            };
+            let (parts, n_slices) = cut(most);
+            assert!(
+                parts.n_tokens > MOST_COUNTED && n_slices < 20,
+                "{n_slices} slices"
+            );
+            assert_eq!(parts.n_counted, 20);
+            let kept = &text[parts.ranges[0].clone()];
+            assert_eq!(tokenizer.count(kept, || false).unwrap(), 20, "{kept:?}");
+            match side {
+                Side::Right => assert!(text.starts_with(kept)),
+                Side::Left => assert!(text.trim_end().ends_with(kept.trim_end())),
+            }
+        }
+        let windows = Cutting {
+            room: Some(32),
+            max_windows: 5,
+            ..WHOLE
+        };
+        let (parts, n_slices) = cut(windows);
+        assert!(parts.ranges.len() > 5 && n_slices < 20, "{n_slices} slices");
     }
 
     #[test]
