@@ -11,10 +11,8 @@ use anyhow::{Context, bail};
 use embedgate_config::{AuthMode, Config, Environment};
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::{INIT_TIMEOUT, PluginSurroundings, Plugins, Stamps, stamps};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use sd_notify::NotifyState;
+use tokio::{net::TcpListener, signal::unix::Signal};
 
 use crate::{
     auth::Authenticator,
@@ -94,7 +92,8 @@ impl App {
 
     /// Listens at once, loads the models, serves until the shutdown begins, and cleans up.
     ///
-    /// Until the models are loaded, requests get 503 with Retry-After.
+    /// Until the models are loaded, requests get 503 with Retry-After. At each of `hangups` plugins, keys and limits are
+    /// read again.
     ///
     /// # Errors
     /// When no model can be loaded (or not all, where all are required), or requests had to be cut off at the end.
@@ -102,9 +101,9 @@ impl App {
         self,
         listener: TcpListener,
         shutdown: Shutdown,
+        mut hangups: Signal,
     ) -> anyhow::Result<()> {
         let metrics = self.metrics.clone();
-        let mut hangups = signal(SignalKind::hangup()).context("no signal handler")?;
         let gateway = Arc::new(Gateway {
             config: self.config.server.clone(),
             authenticator: Authenticator::new(&self.config.auth, Arc::clone(&self.plugins)),
@@ -116,6 +115,7 @@ impl App {
             started: now_seconds(),
         });
         self.announce(&listener, &gateway)?;
+        tell_systemd(NotifyState::Ready);
         let address = listener.local_addr().ok();
         let router = http::router(Arc::clone(&gateway));
         let config = &self.config.server;
@@ -142,10 +142,16 @@ impl App {
             reloader.watch(authenticator, &mut hangups, &shutdown).await;
             std::future::pending::<()>().await;
         };
+        let stopping = async {
+            shutdown.reached(Stage::Draining).await;
+            tell_systemd(NotifyState::Stopping);
+            std::future::pending::<()>().await;
+        };
         let end = tokio::select! {
             end = serving => end,
             failed = loading => return failed,
             () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
+            () = stopping => unreachable!("it waits for ever"),
         };
         match end {
             End::Drained => {
@@ -326,6 +332,13 @@ fn folder_problems(config: &Config) -> Vec<String> {
 }
 
 /// Writes what the cache's file does not have yet; a disk that stands still does not keep the process.
+/// Tells systemd how far the process is, where it was started by a unit of `Type=notify`.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("systemd cannot be told the state of the process: {error}");
+    }
+}
+
 async fn flush(cache: &EmbeddingCache) {
     if tokio::time::timeout(FLUSH_TIMEOUT, cache.flush())
         .await

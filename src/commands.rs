@@ -22,7 +22,10 @@ use anyhow::Context;
 use embedgate_config::{Config, ConfigError, Environment, LogConfig, LogLevel};
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::Plugins;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
     app::{self, App},
@@ -107,12 +110,18 @@ pub fn run(cli: Cli) -> u8 {
     // The last words go to standard error as they are; an error means that nobody reads. Who does not read the log does not
     // read them, and would be waited for.
     if is_read {
-        drop(writeln!(io::stderr(), "embedgate: {error:#}"));
+        let words = format!("embedgate: {error:#}\n");
+        // In one piece, that no line of the log comes between.
+        drop(io::stderr().write_all(words.as_bytes()));
     }
     code
 }
 
 fn serve(file: Option<&Path>, args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    // Before the configuration is read: whoever changes it and says so at once does not end the process.
+    let hangups = runtime.block_on(async { signal(SignalKind::hangup()) });
+    let hangups = hangups.context("no signal handler")?;
     let mut config = Config::load(file, environment)?;
     if let Some(listen) = args.listen {
         config.server.listen = listen;
@@ -125,7 +134,6 @@ fn serve(file: Option<&Path>, args: &ServeArgs, environment: &Environment) -> Re
     };
     let app = App::build(config, source).map_err(Failure::Config)?;
     let mut app = app.recalibrating(args.recalibrate);
-    let runtime = runtime()?;
     let served: Result<(), Failure> = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("no signal handler")?;
         let listener = TcpListener::bind(listen)
@@ -141,7 +149,7 @@ fn serve(file: Option<&Path>, args: &ServeArgs, environment: &Environment) -> Re
         if let Some(file) = &args.port_file {
             write_port(file, &listener)?;
         }
-        Ok(app.serve(listener, shutdown).await?)
+        Ok(app.serve(listener, shutdown, hangups).await?)
     });
     // What still loads or runs ends with the process: dropping the runtime would wait for it.
     runtime.shutdown_background();

@@ -1,6 +1,12 @@
 //! The life of the process: loading, ready, draining, the end; and what each does to clients.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use serde_json::json;
 use tokio::{
@@ -8,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use embedgate_test_support::{Gateway, embedgate, run, tiny_bge_m3, tiny_config};
+use embedgate_test_support::{Gateway, embedgate, run, send_signal, tiny_bge_m3, tiny_config};
 
 #[tokio::test]
 async fn sigterm_drains_and_exits_0_while_requests_in_flight_finish() {
@@ -77,7 +83,7 @@ fn stuck_config(folder: &Path) -> String {
         model.join("1_Pooling/config.json"),
     )
     .unwrap();
-    let made = std::process::Command::new("mkfifo")
+    let made = Command::new("mkfifo")
         .arg(model.join("pytorch_model.bin"))
         .status()
         .unwrap();
@@ -222,4 +228,48 @@ async fn kill_9_leaves_nothing_that_stops_the_next_start() {
         let (status, _) = gateway.wait();
         assert_eq!(status.code(), None);
     }
+}
+
+#[test]
+fn a_hangup_while_the_configuration_is_read_is_obeyed_and_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, whole) = (folder.path().join("config"), folder.path().join("whole"));
+    std::fs::write(&whole, tiny_config("")).unwrap();
+    let made = Command::new("mkfifo").arg(&config).status().unwrap();
+    assert!(made.success());
+    let mut command = embedgate();
+    command.args(["--listen", "127.0.0.1:0", "--config"]);
+    command.arg(&config).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // There is somebody who reads it from here on.
+    let mut pipe = File::options().write(true).open(&config).unwrap();
+    send_signal(&child, libc::SIGHUP);
+    std::fs::rename(&whole, &config).unwrap();
+    pipe.write_all(tiny_config("").as_bytes()).unwrap();
+    drop(pipe);
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = log.lines().map(Result::unwrap);
+    let is_obeyed = |line: &String| line.contains("received SIGHUP: reloading");
+    assert!(lines.any(|line| is_obeyed(&line)), "it ended");
+    send_signal(&child, libc::SIGTERM);
+    lines.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn systemd_is_told_when_the_program_listens_and_when_it_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let told = || {
+        let mut message = [0; 100];
+        let n = socket.recv(&mut message).unwrap();
+        String::from_utf8(message[..n].to_vec()).unwrap()
+    };
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap())];
+    let gateway = Gateway::start_loading(&tiny_config(""), &variables);
+    assert_eq!(told().trim(), "READY=1");
+    gateway.signal(libc::SIGTERM);
+    assert_eq!(told().trim(), "STOPPING=1");
+    assert_eq!(gateway.wait().0.code(), Some(0));
 }

@@ -127,7 +127,10 @@ impl Library {
     fn open(path: &Path) -> Result<Self, String> {
         // SAFETY: the configuration, or the place where the set-up puts it, says that this is oneDNN's library; the types
         // are those of its header.
-        let functions = unsafe { Functions::load(path) }.map_err(|e| e.to_string())?;
+        let functions = unsafe { Functions::load(path) }.map_err(|e| {
+            let reason = std::error::Error::source(&e).map(|source| format!(": {source}"));
+            format!("{e}{}", reason.unwrap_or_default())
+        })?;
         // SAFETY: it returns a pointer to a static structure.
         let version = unsafe { &*(functions.dnnl_version)() };
         let (major, minor) = VERSION;

@@ -5,8 +5,8 @@ use embedgate_core::{BackendError, library::Candidates};
 use crate::onednn::Library;
 
 /// What to do about a missing library, for error messages.
-const HOW_TO_GET_IT: &str = "get it with scripts/setup (it fetches the pinned library; libgomp, which it needs, comes \
-     with gcc), or point `onednn.library` in the config at a libdnnl.so of oneDNN 3 that was built for OpenMP";
+const HOW_TO_GET_IT: &str = "the package has it beside the program; in the repository scripts/setup library fetches it \
+     (libgomp, which it needs, comes with gcc); or point `onednn.library` in the config at a libdnnl.so of oneDNN 3 that was built for OpenMP";
 
 /// Loads the library from the first place that has it. Does nothing when a library is loaded already.
 ///

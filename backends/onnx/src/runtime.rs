@@ -12,8 +12,8 @@ use ort::{environment::Environment, logging::LogLevel};
 pub const OLDEST: &str = "1.24";
 
 /// What to do about a missing library, for error messages.
-const HOW_TO_GET_IT: &str = "get it with scripts/setup (it fetches the pinned library), or install the Python package \
-     onnxruntime and point `onnxruntime.library` in the config, or ORT_DYLIB_PATH, at its capi/libonnxruntime.so.*";
+const HOW_TO_GET_IT: &str = "the package has it beside the program; in the repository scripts/setup library fetches it; \
+     or install the Python package onnxruntime, and point `onnxruntime.library` in the config, or ORT_DYLIB_PATH, at its capi/libonnxruntime.so.*";
 
 /// With the library's file.
 static ENVIRONMENT: OnceLock<(Environment, PathBuf)> = OnceLock::new();

@@ -28,6 +28,18 @@ pub struct Gateway {
     _stdout: BufReader<ChildStdout>,
 }
 
+/// Sends a signal to a program.
+pub fn send_signal(child: &Child, signal: i32) {
+    let pid = child.id().cast_signed();
+    #[expect(
+        unsafe_code,
+        reason = "the standard library sends no signal but SIGKILL"
+    )]
+    // SAFETY: kill takes two numbers and touches no memory of ours.
+    let sent = unsafe { libc::kill(pid, signal) };
+    assert_eq!(sent, 0);
+}
+
 impl Gateway {
     /// Starts the program with this configuration and waits until it is ready.
     #[must_use]
@@ -141,14 +153,7 @@ impl Gateway {
 
     /// Sends a signal.
     pub fn signal(&self, signal: i32) {
-        let pid = self.child.id().cast_signed();
-        #[expect(
-            unsafe_code,
-            reason = "the standard library sends no signal but SIGKILL"
-        )]
-        // SAFETY: kill takes two numbers and touches no memory of ours.
-        let sent = unsafe { libc::kill(pid, signal) };
-        assert_eq!(sent, 0);
+        send_signal(&self.child, signal);
     }
 
     /// Waits for the end; returns the status and the whole log.

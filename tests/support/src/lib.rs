@@ -17,7 +17,7 @@ use std::{
 pub use self::{
     answer::{Answer, ids, numbers},
     damaged::ModelCopy,
-    gateway::Gateway,
+    gateway::{Gateway, send_signal},
     reference::Reference,
 };
 

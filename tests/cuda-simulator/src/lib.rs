@@ -1,0 +1,22 @@
+//! A stand-in for NVIDIA's driver library, `libcuda.so.1`, in tests on machines without a card. What is launched is the very PTX
+//! that ships, run on the CPU instruction by instruction, tensor products included; every access is checked.
+//!
+//! It is as unhelpful as a device may be: warps run in random order between barriers, copies and products that were begun arrive when
+//! they are waited for and no sooner, memory that was not written holds no numbers, and all that a stream is told to do is done when
+//! somebody waits for it.
+//!
+//! What it cannot tell: speed, and what the machine code that NVIDIA's assembler makes of the PTX does.
+//!
+//! The modules in reading order: [`ptx`] reads kernels, [`launch`] runs them, with `warp`, `products` and [`memory`]; `driver` are
+//! the library's functions, `device` is what they act on.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "registers hold bits, which instructions cut and extend"
+)]
+
+pub mod launch;
+pub mod memory;
+mod products;
+pub mod ptx;
+mod warp;

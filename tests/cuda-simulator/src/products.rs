@@ -1,0 +1,127 @@
+//! Products of small matrices, as a warp's or a group of warps' instructions do them.
+//!
+//! Which number of a matrix lies in which register of which lane: NVIDIA, Parallel Thread Execution ISA 8.0, "Matrix Fragments for
+//! mma.m16n8k16" and "Asynchronous Warpgroup Level Matrix Instructions".
+
+use half::{bf16, f16};
+
+use crate::{ptx::HalfFormat, warp::Lanes};
+
+/// Terms of a product's sums.
+pub(crate) const TERMS: usize = 16;
+/// Rows of a warp's part of a product.
+pub(crate) const ROWS: usize = 16;
+
+pub(crate) fn to_f32(half: u16, format: HalfFormat) -> f32 {
+    match format {
+        HalfFormat::F16 => f16::from_bits(half).to_f32(),
+        HalfFormat::Bf16 => bf16::from_bits(half).to_f32(),
+    }
+}
+
+pub(crate) fn to_half(number: f32, format: HalfFormat) -> u16 {
+    match format {
+        HalfFormat::F16 => f16::from_f32(number).to_bits(),
+        HalfFormat::Bf16 => bf16::from_f32(number).to_bits(),
+    }
+}
+
+/// The low and the high half of a register.
+fn pair(register: u32, format: HalfFormat) -> [f32; 2] {
+    [register, register >> 16].map(|half| to_f32((half & 0xffff) as u16, format))
+}
+
+/// A matrix of 16 x 16 that lies in four registers of each lane.
+pub(crate) fn left(registers: [Lanes; 4], format: HalfFormat) -> [[f32; TERMS]; ROWS] {
+    let mut a = [[0.0; TERMS]; ROWS];
+    for (j, register) in registers.iter().enumerate() {
+        for (lane, bits) in register.iter().enumerate() {
+            let (row, column) = (lane / 4 + 8 * (j % 2), lane % 4 * 2 + 8 * (j / 2));
+            a[row][column..column + 2].copy_from_slice(&pair(*bits, format));
+        }
+    }
+    a
+}
+
+/// A matrix of 16 x 8 that lies in two registers of each lane.
+pub(crate) fn right(registers: [Lanes; 2], format: HalfFormat) -> [[f32; 8]; TERMS] {
+    let mut b = [[0.0; 8]; TERMS];
+    for (j, register) in registers.iter().enumerate() {
+        for (lane, bits) in register.iter().enumerate() {
+            let (row, column) = (lane % 4 * 2 + 8 * j, lane / 4);
+            for (i, x) in pair(*bits, format).into_iter().enumerate() {
+                b[row + i][column] = x;
+            }
+        }
+    }
+    b
+}
+
+/// Where the number of a lane in register `j` of a result lies: its row and column.
+pub(crate) fn place(lane: usize, j: usize) -> (usize, usize) {
+    (lane / 4 + 8 * (j % 4 / 2), j / 4 * 8 + lane % 4 * 2 + j % 2)
+}
+
+/// `a b`, with sums of so many columns at once.
+pub(crate) fn multiply<const N: usize>(
+    a: &[[f32; TERMS]; ROWS],
+    b: &[[f32; N]; TERMS],
+) -> [[f32; N]; ROWS] {
+    let mut d = [[0.0; N]; ROWS];
+    for (row, sums) in a.iter().zip(&mut d) {
+        for (x, terms) in row.iter().zip(b) {
+            for (sum, y) in sums.iter_mut().zip(terms) {
+                *sum += x * y;
+            }
+        }
+    }
+    d
+}
+
+/// Where the halves of a matrix lie in shared memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Descriptor {
+    start: usize,
+    leading: usize,
+    stride: usize,
+    /// Bytes of a row of a swizzled atom, and the bits of an address that are changed.
+    width: usize,
+    swizzle: usize,
+}
+
+impl Descriptor {
+    /// Source: PTX ISA 8.0, "Matrix Descriptor Format": each in units of 16 bytes. Unswizzled matrices are not known here.
+    pub(crate) fn new(bits: u64) -> Option<Self> {
+        let field = |shift: u32| ((bits >> shift & 0x3fff) * 16) as usize;
+        let (width, swizzle) = match bits >> 62 {
+            1 => (128, 7),
+            2 => (64, 3),
+            3 => (32, 1),
+            _ => return None,
+        };
+        Some(Self {
+            start: field(0),
+            leading: field(16),
+            stride: field(32),
+            width,
+            swizzle,
+        })
+    }
+
+    /// The byte at which a number begins: of a row (or column of the right operand) and a term. Transposed matrices lie with
+    /// rows side by side.
+    pub(crate) fn place(self, row: usize, term: usize, transposed: bool) -> usize {
+        let within = match transposed {
+            true => {
+                let a_line = self.width / 2;
+                term / 8 * self.stride
+                    + term % 8 * self.width
+                    + row % a_line * 2
+                    + row / a_line * self.leading
+            }
+            false => row / 8 * self.stride + row % 8 * self.width + term * 2,
+        };
+        let at = self.start + within;
+        at ^ ((at >> 7 & self.swizzle) << 4)
+    }
+}
