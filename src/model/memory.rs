@@ -47,7 +47,7 @@ impl Estimate {
         // left out.
         let copy = match formats.precision {
             Precision::F32 => 0,
-            Precision::Bf16 => 2 * width,
+            Precision::F16 | Precision::Bf16 => 2 * width,
             Precision::Int8 => wide,
         };
         let of_step_token = activation * wide + copy;
@@ -100,7 +100,7 @@ fn activations(_: Precision) -> Precision {
 fn bytes(precision: Precision) -> usize {
     match precision {
         Precision::F32 => 4,
-        Precision::Bf16 => 2,
+        Precision::F16 | Precision::Bf16 => 2,
         Precision::Int8 => 1,
     }
 }

@@ -144,6 +144,8 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
+    /// Products of 16-bit floats with sums in 32-bit floats.
+    F16,
     /// bfloat16 products with sums in 32-bit floats.
     Bf16,
     /// Products of bytes.
@@ -154,6 +156,7 @@ impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::F32 => f.write_str("f32"),
+            Self::F16 => f.write_str("f16"),
             Self::Bf16 => f.write_str("bf16"),
             Self::Int8 => f.write_str("int8"),
         }

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use embedgate_core::Precision;
 use half::bf16;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
@@ -11,6 +10,7 @@ use rayon::{
 
 use crate::{
     linear::{Operand, Target},
+    precision::Precision,
     vector::{Norm, Rounded, quantize, round},
 };
 
@@ -118,7 +118,7 @@ impl Rounding {
             (Precision::Bf16, Numbers::Bf16(halves)) => Operand::Bf16(&halves[range]),
             (Precision::Int8, Numbers::F32(floats)) => self.quantize(&floats[range], width),
             (Precision::Int8, Numbers::Bf16(halves)) => self.quantize(&halves[range], width),
-            _ => panic!("products in {} read other numbers", self.precision),
+            _ => panic!("products in {:?} read other numbers", self.precision),
         }
     }
 

@@ -46,6 +46,10 @@ pub fn ceiling(
             Precision::F32 => rate::<f32>(library, columns, &threads),
             Precision::Bf16 => rate::<bf16>(library, columns, &threads),
             Precision::Int8 => rate::<i8>(library, columns, &threads),
+            Precision::F16 => {
+                let reason = "the cpu backend has no products of f16".to_owned();
+                return Err(BackendError::Load(reason));
+            }
         };
         let rate = rate.map_err(|e| BackendError::inference("products cannot be measured", e))?;
         most = most.max(rate);
@@ -63,6 +67,7 @@ pub fn runs(library: &'static Library, precision: Precision) -> bool {
     }
     match precision {
         Precision::F32 => tried::<f32>(library),
+        Precision::F16 => false,
         Precision::Bf16 => tried::<bf16>(library),
         Precision::Int8 => {
             let instructions = library.instructions();

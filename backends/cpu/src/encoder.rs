@@ -7,7 +7,7 @@
 
 use std::{ops::Range, sync::Mutex};
 
-use embedgate_core::{EncoderConfig, Precision, TokenBatch};
+use embedgate_core::{EncoderConfig, TokenBatch};
 use half::bf16;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
@@ -20,7 +20,7 @@ use crate::{
     linear::{Linear, ROW_STEP, Target},
     load::{LoadError, Loader},
     onednn::{Format, OneDnnError},
-    precision::operands,
+    precision::{Precision, operands},
     table::Table,
     vector::Norm,
 };

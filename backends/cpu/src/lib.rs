@@ -99,12 +99,16 @@ impl CpuBackend {
     ) -> Result<Self, BackendError> {
         let load_error = |e: LoadError| BackendError::Load(e.to_string());
         let weights = Weights::open(&folder.path).map_err(|e| load_error(e.into()))?;
+        let of_load = |asked: Precision| {
+            let message = || BackendError::Load(format!("the cpu backend does not run in {asked}"));
+            precision::Precision::of(asked).ok_or_else(message)
+        };
         let threads = Threads::start(options.threads, &options.cores)?;
         let loader = Loader {
             library,
             weights: &weights,
-            precision: options.precision,
-            activations: of_attention(options.precision, library.instructions()),
+            precision: of_load(options.precision)?,
+            activations: of_load(of_attention(options.precision, library.instructions()))?,
             threads: options.threads,
         };
         let loaded = threads.pool.install(|| {
@@ -209,6 +213,7 @@ pub fn fastest(instructions: Instructions) -> Precision {
 #[must_use]
 pub fn is_fast(precision: Precision, instructions: Instructions) -> bool {
     let least = match precision {
+        Precision::F16 => return false,
         Precision::F32 => Instructions::Avx2,
         Precision::Bf16 => Instructions::Avx512Bf16,
         Precision::Int8 => Instructions::Avx512Vnni,

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use embedgate_core::{Precision, encoder::Activation};
+use embedgate_core::encoder::Activation;
 use half::bf16;
 use rayon::iter::{
     IndexedParallelIterator, IntoParallelIterator, IntoParallelRefIterator, ParallelIterator,
@@ -14,7 +14,7 @@ use crate::{
     onednn::{
         Columns, Format, Library, Number, OneDnnError, Product, Right, Shape, Tile, Weights, tiles,
     },
-    precision::operands,
+    precision::{Precision, operands},
     vector::{self, add_bytes, finish_bytes, quantize, rotation},
 };
 

@@ -1,13 +1,13 @@
 //! Reads a model's weights and packs them, one tensor at a time.
 
-use embedgate_core::{EncoderConfig, Precision, encoder::Activation};
+use embedgate_core::{EncoderConfig, encoder::Activation};
 use embedgate_weights::{Weights, WeightsError};
 use thiserror::Error;
 
 use crate::{
     linear::{Form, Linear},
     onednn::{Format, Library, OneDnnError},
-    precision::operands,
+    precision::{Precision, operands},
     table::Table,
     vector::Norm,
 };

@@ -2,9 +2,27 @@
 //! heads) is in f32. With bytes, weights are scaled by output and activations by token, and attention is in bfloat16 where
 //! the processor has products of those.
 
-use embedgate_core::Precision;
-
 use crate::onednn::{Format, Instructions};
+
+/// The precisions that products of this backend have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl Precision {
+    /// The one that is asked for, where there are such products.
+    pub(crate) fn of(asked: embedgate_core::Precision) -> Option<Self> {
+        match asked {
+            embedgate_core::Precision::F32 => Some(Self::F32),
+            embedgate_core::Precision::F16 => None,
+            embedgate_core::Precision::Bf16 => Some(Self::Bf16),
+            embedgate_core::Precision::Int8 => Some(Self::Int8),
+        }
+    }
+}
 
 /// The format of a product's operands.
 pub(crate) fn operands(precision: Precision) -> Format {
@@ -18,17 +36,24 @@ pub(crate) fn operands(precision: Precision) -> Format {
 /// The precision of attention in a model of this precision, and of what products write. Where the processor has no
 /// products of bfloat16, the library is far slower with them than with f32: bytes do without them there.
 #[must_use]
-pub fn of_attention(precision: Precision, instructions: Instructions) -> Precision {
+pub fn of_attention(
+    precision: embedgate_core::Precision,
+    instructions: Instructions,
+) -> embedgate_core::Precision {
+    use embedgate_core::Precision;
     match precision {
         Precision::Int8 if instructions < Instructions::Avx512Bf16 => Precision::F32,
         Precision::Int8 => Precision::Bf16,
-        Precision::F32 | Precision::Bf16 => precision,
+        Precision::F32 | Precision::F16 | Precision::Bf16 => precision,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use embedgate_core::Precision;
+
+    use super::of_attention;
+    use crate::onednn::Instructions;
 
     #[test]
     fn bytes_take_bfloat16_for_attention_only_where_there_are_products_of_it() {

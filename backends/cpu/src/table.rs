@@ -1,13 +1,15 @@
 //! The vectors of tokens, in the model's precision.
 
-use embedgate_core::Precision;
 use half::bf16;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
     slice::{ParallelSlice, ParallelSliceMut},
 };
 
-use crate::vector::{Rounded, round};
+use crate::{
+    precision::Precision,
+    vector::{Rounded, round},
+};
 
 /// Bytes of a row that have one scale: few enough that a column of large numbers does not make the others coarse.
 const SCALED: usize = 64;

@@ -53,7 +53,7 @@ impl Files {
         let (model, data) = match precision {
             Precision::F32 => ("model.onnx", "model.onnx_data"),
             Precision::Int8 => ("model_int8.onnx", "model_int8.onnx_data"),
-            Precision::Bf16 => return None,
+            Precision::F16 | Precision::Bf16 => return None,
         };
         Some(Self { model, data })
     }

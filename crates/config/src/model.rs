@@ -160,6 +160,8 @@ pub enum PrecisionChoice {
     /// 32-bit floats.
     #[default]
     F32,
+    /// 16-bit floats.
+    F16,
     /// bfloat16.
     Bf16,
     /// Bytes.
@@ -173,6 +175,7 @@ impl PrecisionChoice {
         match self {
             Self::Auto => None,
             Self::F32 => Some(Precision::F32),
+            Self::F16 => Some(Precision::F16),
             Self::Bf16 => Some(Precision::Bf16),
             Self::Int8 => Some(Precision::Int8),
         }
@@ -189,6 +192,7 @@ impl From<Precision> for PrecisionChoice {
     fn from(precision: Precision) -> Self {
         match precision {
             Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
             Precision::Bf16 => Self::Bf16,
             Precision::Int8 => Self::Int8,
         }

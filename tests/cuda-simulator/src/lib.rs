@@ -5,18 +5,23 @@
 //! they are waited for and no sooner, memory that was not written holds no numbers, and all that a stream is told to do is done when
 //! somebody waits for it.
 //!
-//! What it cannot tell: speed, and what the machine code that NVIDIA's assembler makes of the PTX does.
+//! What it cannot tell: speed, and what the machine code does that NVIDIA's assembler makes of the PTX. Where machine code is loaded,
+//! the PTX is run that it was made of.
 //!
-//! The modules in reading order: [`ptx`] reads kernels, [`launch`] runs them, with `warp`, `products` and [`memory`]; `driver` are
-//! the library's functions, `device` is what they act on.
+//! The modules in reading order: [`ptx`] reads kernels, [`launch`] runs them, with `warp`, `products` and [`memory`]; [`driver`] are
+//! the library's functions, `device` is what they act on, as `settings` say, and `images` are the kernels that ship.
 
 #![expect(
     clippy::cast_possible_truncation,
     reason = "registers hold bits, which instructions cut and extend"
 )]
 
+mod device;
+pub mod driver;
+mod images;
 pub mod launch;
 pub mod memory;
 mod products;
 pub mod ptx;
+mod settings;
 mod warp;

@@ -1,17 +1,22 @@
 //! The memory of a device: what is not allocated cannot be touched, and what was not written is no number.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
-/// Where memory begins: like a real device's addresses, and unlike the host's.
+/// Where the first device's memory begins: like a real one's addresses, and unlike the host's.
 const BASE: u64 = 0x7000_0000_0000;
+/// No device has more.
+const PER_DEVICE: u64 = 1 << 40;
 /// Blocks begin at a multiple of this, as the driver promises.
 const ALIGNMENT: u64 = 256;
 
 /// Blocks of memory, with room between them that nobody may touch.
 pub struct Memory {
+    base: u64,
     bytes: Vec<u8>,
     /// The length of each block, by its address.
     blocks: BTreeMap<u64, usize>,
+    /// The block that was touched last: the next access is likely to be to it.
+    last: Cell<(u64, usize)>,
     used: usize,
 }
 
@@ -19,13 +24,15 @@ pub struct Memory {
 const POISON: u8 = 0xff;
 
 impl Memory {
-    /// Memory of so many bytes.
+    /// Memory of so many bytes, of the device of this number.
     #[must_use]
-    pub fn new(size: usize) -> Self {
+    pub fn new(device: usize, size: usize) -> Self {
         Self {
+            base: BASE + device as u64 * PER_DEVICE,
             // Pages that nobody touches are not there.
             bytes: vec![0; size],
             blocks: BTreeMap::new(),
+            last: Cell::new((0, 0)),
             used: 0,
         }
     }
@@ -49,19 +56,19 @@ impl Memory {
             .blocks
             .iter()
             .map(|(start, n)| aligned(start + *n as u64));
-        let starts = std::iter::once(BASE + ALIGNMENT).chain(ends);
+        let starts = std::iter::once(self.base + ALIGNMENT).chain(ends);
         let limits = self
             .blocks
             .keys()
             .copied()
-            .chain([BASE + self.size() as u64]);
+            .chain([self.base + self.size() as u64]);
         // The first gap that is large enough.
         let address = starts.zip(limits).find_map(|(start, limit)| {
             (start + length as u64 + ALIGNMENT <= limit).then_some(start)
         })?;
         self.blocks.insert(address, length);
         self.used += length;
-        let at = Self::place(address);
+        let at = self.place(address);
         self.bytes[at..at + length].fill(POISON);
         Some(address)
     }
@@ -69,6 +76,7 @@ impl Memory {
     /// Gives a block back; whether there was one.
     pub fn release(&mut self, address: u64) -> bool {
         let length = self.blocks.remove(&address);
+        self.last.set((0, 0));
         self.used -= length.unwrap_or(0);
         length.is_some()
     }
@@ -76,6 +84,7 @@ impl Memory {
     /// Gives all back.
     pub fn clear(&mut self) {
         self.blocks.clear();
+        self.last.set((0, 0));
         self.used = 0;
     }
 
@@ -83,7 +92,7 @@ impl Memory {
     #[must_use]
     pub fn get(&self, address: u64, length: usize) -> Option<&[u8]> {
         self.is_within(address, length).then(|| {
-            let at = Self::place(address);
+            let at = self.place(address);
             &self.bytes[at..at + length]
         })
     }
@@ -91,18 +100,27 @@ impl Memory {
     /// The same, to write.
     pub fn get_mut(&mut self, address: u64, length: usize) -> Option<&mut [u8]> {
         self.is_within(address, length).then(|| {
-            let at = Self::place(address);
+            let at = self.place(address);
             &mut self.bytes[at..at + length]
         })
     }
 
     fn is_within(&self, address: u64, length: usize) -> bool {
+        let is_in = |(start, n): (u64, usize)| {
+            address >= start && address + length as u64 <= start + n as u64
+        };
+        if is_in(self.last.get()) {
+            return true;
+        }
         let block = self.blocks.range(..=address).next_back();
-        block.is_some_and(|(start, n)| address + length as u64 <= start + *n as u64)
+        block.is_some_and(|(start, n)| {
+            self.last.set((*start, *n));
+            is_in((*start, *n))
+        })
     }
 
-    fn place(address: u64) -> usize {
-        usize::try_from(address - BASE).unwrap_or(usize::MAX)
+    fn place(&self, address: u64) -> usize {
+        usize::try_from(address - self.base).unwrap_or(usize::MAX)
     }
 }
 
@@ -112,7 +130,7 @@ mod tests {
 
     #[test]
     fn only_what_is_allocated_can_be_touched_and_it_is_no_number_at_first() {
-        let mut memory = Memory::new(4096);
+        let mut memory = Memory::new(0, 4096);
         let a = memory.allocate(100).unwrap();
         let b = memory.allocate(256).unwrap();
         assert!(a.is_multiple_of(256) && b.is_multiple_of(256));

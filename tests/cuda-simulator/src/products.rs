@@ -3,21 +3,17 @@
 //! Which number of a matrix lies in which register of which lane: NVIDIA, Parallel Thread Execution ISA 8.0, "Matrix Fragments for
 //! mma.m16n8k16" and "Asynchronous Warpgroup Level Matrix Instructions".
 
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-use crate::{ptx::HalfFormat, warp::Lanes};
+use crate::{
+    ptx::HalfFormat,
+    warp::{LANES, Lanes},
+};
 
 /// Terms of a product's sums.
 pub(crate) const TERMS: usize = 16;
 /// Rows of a warp's part of a product.
 pub(crate) const ROWS: usize = 16;
-
-pub(crate) fn to_f32(half: u16, format: HalfFormat) -> f32 {
-    match format {
-        HalfFormat::F16 => f16::from_bits(half).to_f32(),
-        HalfFormat::Bf16 => bf16::from_bits(half).to_f32(),
-    }
-}
 
 pub(crate) fn to_half(number: f32, format: HalfFormat) -> u16 {
     match format {
@@ -26,18 +22,32 @@ pub(crate) fn to_half(number: f32, format: HalfFormat) -> u16 {
     }
 }
 
-/// The low and the high half of a register.
-fn pair(register: u32, format: HalfFormat) -> [f32; 2] {
-    [register, register >> 16].map(|half| to_f32((half & 0xffff) as u16, format))
+/// The numbers of halves.
+pub(crate) fn to_floats<const N: usize>(halves: [u16; N], format: HalfFormat) -> [f32; N] {
+    let mut floats = [0.0; N];
+    match format {
+        HalfFormat::F16 => halves.map(f16::from_bits).convert_to_f32_slice(&mut floats),
+        HalfFormat::Bf16 => halves
+            .map(bf16::from_bits)
+            .convert_to_f32_slice(&mut floats),
+    }
+    floats
+}
+
+/// The low and the high halves of a register of all lanes.
+fn pairs(register: Lanes, format: HalfFormat) -> [[f32; LANES]; 2] {
+    [0, 16].map(|shift| to_floats(register.map(|bits| (bits >> shift) as u16), format))
 }
 
 /// A matrix of 16 x 16 that lies in four registers of each lane.
 pub(crate) fn left(registers: [Lanes; 4], format: HalfFormat) -> [[f32; TERMS]; ROWS] {
     let mut a = [[0.0; TERMS]; ROWS];
-    for (j, register) in registers.iter().enumerate() {
-        for (lane, bits) in register.iter().enumerate() {
+    for (j, register) in registers.into_iter().enumerate() {
+        let [low, high] = pairs(register, format);
+        for lane in 0..LANES {
             let (row, column) = (lane / 4 + 8 * (j % 2), lane % 4 * 2 + 8 * (j / 2));
-            a[row][column..column + 2].copy_from_slice(&pair(*bits, format));
+            a[row][column] = low[lane];
+            a[row][column + 1] = high[lane];
         }
     }
     a
@@ -46,12 +56,12 @@ pub(crate) fn left(registers: [Lanes; 4], format: HalfFormat) -> [[f32; TERMS]; 
 /// A matrix of 16 x 8 that lies in two registers of each lane.
 pub(crate) fn right(registers: [Lanes; 2], format: HalfFormat) -> [[f32; 8]; TERMS] {
     let mut b = [[0.0; 8]; TERMS];
-    for (j, register) in registers.iter().enumerate() {
-        for (lane, bits) in register.iter().enumerate() {
+    for (j, register) in registers.into_iter().enumerate() {
+        let [low, high] = pairs(register, format);
+        for lane in 0..LANES {
             let (row, column) = (lane % 4 * 2 + 8 * j, lane / 4);
-            for (i, x) in pair(*bits, format).into_iter().enumerate() {
-                b[row + i][column] = x;
-            }
+            b[row][column] = low[lane];
+            b[row + 1][column] = high[lane];
         }
     }
     b

@@ -164,6 +164,18 @@ pub(crate) enum Op {
         to: Register,
         from: From,
     },
+    /// The halves of a word.
+    Split {
+        low: Register,
+        high: Register,
+        from: From,
+    },
+    /// A word of two halves.
+    Join {
+        to: Register,
+        low: From,
+        high: From,
+    },
     Special {
         to: Register,
         from: Special,
@@ -513,6 +525,22 @@ fn op(
                 _ => return None,
             };
             Op::Special { to: to()?, from }
+        }
+        ["mov", "b32"] if operand(0)?.starts_with('{') => {
+            let [low, high] = array(vector(operand(0)?))?;
+            Op::Split {
+                low,
+                high,
+                from: a()?,
+            }
+        }
+        ["mov", "b32"] if operand(1)?.starts_with('{') => {
+            let [low, high] = array(list(operand(1)?).into_iter().map(from).collect())?;
+            Op::Join {
+                to: to()?,
+                low,
+                high,
+            }
         }
         ["mov", kind] => Op::Move {
             size: size(kind)?,

@@ -6,10 +6,10 @@ use half::bf16;
 
 use crate::{
     memory::Memory,
-    products::{self, Descriptor, TERMS, left, multiply, place, right, to_f32, to_half},
+    products::{self, Descriptor, TERMS, left, multiply, place, right, to_half},
     ptx::{
-        Address, Comparison, Conversion, Float, From, Function, GroupProduct, Instruction, Integer,
-        Kernel, Left, Op, Register, Size, Space, Special,
+        Address, Comparison, Conversion, Float, From, Function, GroupProduct, HalfFormat,
+        Instruction, Integer, Kernel, Left, Op, Register, Size, Space, Special,
     },
 };
 
@@ -50,8 +50,12 @@ pub(crate) struct Warp<'a> {
 /// Bytes on their way to a place in shared memory.
 struct SharedBytes {
     to: usize,
-    bytes: Vec<u8>,
+    bytes: [u8; MOST_COPIED],
+    length: usize,
 }
+
+/// The most bytes that a thread copies at once.
+const MOST_COPIED: usize = 16;
 
 /// What the threads of a block share.
 pub(crate) struct Surroundings<'a> {
@@ -162,6 +166,16 @@ impl<'a> Warp<'a> {
                 (self.at, self.here) = (*target, threads);
             }
             Op::Move { size, to, from } => self.move_(*size, *to, *from, threads),
+            Op::Split { low, high, from } => {
+                let from = self.word(*from);
+                self.set_half(*low, from.map(|x| x as u16), threads);
+                self.set_half(*high, from.map(|x| (x >> 16) as u16), threads);
+            }
+            Op::Join { to, low, high } => {
+                let (low, high) = (self.half(*low), self.half(*high));
+                let value = from_fn(|i| u32::from(low[i]) | u32::from(high[i]) << 16);
+                self.set_word(*to, value, threads);
+            }
             Op::Special { to, from } => {
                 let value = match from {
                     Special::Thread => from_fn(|i| (self.number * LANES + i) as u32),
@@ -320,8 +334,8 @@ impl<'a> Warp<'a> {
             Op::CommitCopies => self.copies.push(std::mem::take(&mut self.begun)),
             Op::WaitCopies(may_stay) => {
                 let n = self.copies.len().saturating_sub(*may_stay);
-                for SharedBytes { to, bytes } in self.copies.drain(..n).flatten() {
-                    around.shared[to..to + bytes.len()].copy_from_slice(&bytes);
+                for SharedBytes { to, bytes, length } in self.copies.drain(..n).flatten() {
+                    around.shared[to..to + length].copy_from_slice(&bytes[..length]);
                 }
             }
             Op::LoadMatrices {
@@ -460,9 +474,7 @@ impl<'a> Warp<'a> {
                 self.set_word(to, value, threads);
             }
             Conversion::FloatFromF16 => {
-                let value = self
-                    .half(a)
-                    .map(|x| half::f16::from_bits(x).to_f32().to_bits());
+                let value = products::to_floats(self.half(a), HalfFormat::F16).map(f32::to_bits);
                 self.set_word(to, value, threads);
             }
             Conversion::FloatFromBf16 => {
@@ -572,7 +584,7 @@ impl<'a> Warp<'a> {
         let filled = filled.map(|n| self.word(n));
         for lane in lanes(threads) {
             let n = filled.map_or(length, |n| n[lane] as usize);
-            let mut bytes = vec![0; length];
+            let mut bytes = [0; MOST_COPIED];
             if n > 0 {
                 let at = from(lane)?;
                 let source = around.memory.get(at, n);
@@ -584,6 +596,7 @@ impl<'a> Warp<'a> {
             self.begun.push(SharedBytes {
                 to: at as usize,
                 bytes,
+                length,
             });
         }
         Ok(())
@@ -623,10 +636,16 @@ impl<'a> Warp<'a> {
     /// This warp's 16 rows of a group's product.
     fn group_product(&mut self, product: &GroupProduct, memory: &[u8]) -> Result<(), String> {
         let format = product.format;
-        let number = |descriptor: Descriptor, row, term, transposed| -> Result<f32, String> {
-            let at = descriptor.place(row, term, transposed) as u64;
-            let bytes = shared(memory, at, 2).ok_or_else(|| outside("read", Space::Shared, at))?;
-            Ok(to_f32(u16::from_le_bytes([bytes[0], bytes[1]]), format))
+        // The 16 terms of a row.
+        let numbers = |descriptor: Descriptor, row, transposed| -> Result<[f32; TERMS], String> {
+            let mut halves = [0; TERMS];
+            for (term, half) in halves.iter_mut().enumerate() {
+                let at = descriptor.place(row, term, transposed);
+                let bytes = memory.get(at..at + 2);
+                let bytes = bytes.ok_or_else(|| outside("read", Space::Shared, at as u64))?;
+                *half = u16::from_le_bytes([bytes[0], bytes[1]]);
+            }
+            Ok(products::to_floats(halves, format))
         };
         let descriptor = |register: Register| {
             let found = Descriptor::new(self.longs[register as usize][0]);
@@ -641,10 +660,8 @@ impl<'a> Warp<'a> {
                 let descriptor = descriptor(*register)?;
                 let first = self.number % 4 * products::ROWS;
                 let mut a = [[0.0; TERMS]; products::ROWS];
-                for (row, numbers) in a.iter_mut().enumerate() {
-                    for (term, x) in numbers.iter_mut().enumerate() {
-                        *x = number(descriptor, first + row, term, *transposed)?;
-                    }
+                for (row, terms) in a.iter_mut().enumerate() {
+                    *terms = numbers(descriptor, first + row, *transposed)?;
                 }
                 a
             }
@@ -653,9 +670,10 @@ impl<'a> Warp<'a> {
         let adds = self.flag(product.adds) & 1 == 1;
         for column in (0..product.n).step_by(8) {
             let mut b = [[0.0; 8]; TERMS];
-            for (term, numbers) in b.iter_mut().enumerate() {
-                for (i, x) in numbers.iter_mut().enumerate() {
-                    *x = number(of_b, column + i, term, product.b_transposed)?;
+            for i in 0..8 {
+                let terms = numbers(of_b, column + i, product.b_transposed)?;
+                for (row, x) in b.iter_mut().zip(terms) {
+                    row[i] = x;
                 }
             }
             let result = multiply(&a, &b);

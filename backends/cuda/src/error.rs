@@ -1,0 +1,108 @@
+//! What the driver says went wrong.
+
+use std::path::PathBuf;
+
+use embedgate_core::BackendError;
+use thiserror::Error;
+
+use crate::ffi::code;
+
+/// An error of NVIDIA's driver.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DriverError {
+    /// Its library cannot be loaded.
+    #[error("there is no NVIDIA driver: {} cannot be loaded ({reason})", library.display())]
+    Missing {
+        /// The library.
+        library: PathBuf,
+        /// The system's own words.
+        reason: String,
+    },
+    /// It is older than the kernels need.
+    #[error("the NVIDIA driver is for CUDA {}.{}, needed is one for CUDA 12.0 or newer", .0 / 1000, .0 % 1000 / 10)]
+    Old(i32),
+    /// There is no such device.
+    #[error("there is no device cuda:{asked}: the driver has {available}")]
+    NoDevice {
+        /// Its number.
+        asked: usize,
+        /// How many there are.
+        available: usize,
+    },
+    /// A device is too old for the kernels.
+    #[error(
+        "{name} has compute capability {major}.{minor}, needed is 8.0 or newer (Ampere, Ada, Hopper, Blackwell)"
+    )]
+    OldDevice {
+        /// The device's name.
+        name: String,
+        /// Its compute capability.
+        major: i32,
+        /// Its compute capability, behind the dot.
+        minor: i32,
+    },
+    /// No variant of a kernel gives right results.
+    #[error("no variant of the kernel {kernel} gives right results on {device}: {reason}")]
+    Wrong {
+        /// The kernel.
+        kernel: String,
+        /// The device's name.
+        device: String,
+        /// What the last variant did.
+        reason: String,
+    },
+    /// A call failed.
+    #[error("{call} failed: {name} ({code})")]
+    Failed {
+        /// The driver's function.
+        call: &'static str,
+        /// The driver's number of the error.
+        code: i32,
+        /// The driver's name of the error.
+        name: String,
+    },
+}
+
+impl DriverError {
+    /// Whether the device's memory is full.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                code: code::OUT_OF_MEMORY,
+                ..
+            }
+        )
+    }
+
+    /// Whether nothing more can be done on the device now: its memory is full, or it had a fault.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        let lasting = |code| {
+            !matches!(
+                code,
+                code::INVALID_VALUE | code::NO_BINARY | code::INVALID_PTX | code::OLD_PTX
+            )
+        };
+        matches!(self, Self::Failed { code, .. } if lasting(*code))
+    }
+
+    /// Whether there is a driver and no device.
+    #[must_use]
+    pub fn is_no_device(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                code: code::NO_DEVICE,
+                ..
+            } | Self::NoDevice { .. }
+        )
+    }
+}
+
+impl From<DriverError> for BackendError {
+    fn from(error: DriverError) -> Self {
+        Self::inference("the forward pass failed", error)
+    }
+}

@@ -1,0 +1,293 @@
+//! What makes results of rows of tokens: pooling, the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
+
+use std::sync::Arc;
+
+use embedgate_core::{Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch};
+
+use crate::{
+    device::{
+        Argument::{Address, Float},
+        Buffer, Device, Kernel, Stream,
+    },
+    encoder::Encoder,
+    error::DriverError,
+    format::Format,
+    kernels::Kernels,
+    linear::{Linear, Products, Then, int},
+    load::{LoadError, Loader},
+};
+
+/// The heads of a model, and their kernels.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    pooling: Pooling,
+    /// Numbers of a row, and of one on the device.
+    width: usize,
+    stride: usize,
+    format: Format,
+    pool: Kernel,
+    sparse: Option<Row>,
+    multi_vector: Option<Linear>,
+    classifier: Option<Classifier>,
+}
+
+/// A linear layer of one number.
+#[derive(Debug)]
+struct Row {
+    weight: Buffer,
+    bias: f32,
+    dot: Kernel,
+}
+
+/// `score(tanh(dense(x)))`.
+#[derive(Debug)]
+struct Classifier {
+    dense: Linear,
+    score: Row,
+}
+
+/// Memory of results on the device.
+#[derive(Debug)]
+pub(crate) struct Results {
+    /// Of f32.
+    floats: Buffer,
+    /// Of rows in halves.
+    rows: Buffer,
+}
+
+impl Results {
+    /// Room for batches of so many tokens.
+    pub(crate) fn new(
+        device: &Arc<Device>,
+        encoder: &Encoder,
+        most_tokens: usize,
+    ) -> Result<Self, DriverError> {
+        Ok(Self {
+            floats: Buffer::new(device, most_tokens * encoder.width() * size_of::<f32>())?,
+            rows: Buffer::new(device, most_tokens * encoder.stride() * size_of::<u16>())?,
+        })
+    }
+}
+
+impl Heads {
+    /// Loads the head of a cross-encoder, or of bge-m3's those that the weights have.
+    pub(crate) fn load(
+        folder: &ModelFolder,
+        pooling: Pooling,
+        encoder: &Encoder,
+        kernels: &Kernels<'_>,
+        loader: &Loader<'_>,
+    ) -> Result<Self, LoadError> {
+        let width = encoder.width();
+        let kind = match pooling {
+            Pooling::Cls => 0,
+            Pooling::Last => 1,
+            Pooling::Mean => 2,
+            Pooling::Max => 3,
+        };
+        let pool = kernels.one("pool", |k| k.constant("KIND") == kind)?;
+        let linear =
+            |name: &str, then| loader.linear(name, [width, width], &Products::load(kernels, then)?);
+        let mut heads = Self {
+            pooling,
+            width,
+            stride: encoder.stride(),
+            format: kernels.format(),
+            pool,
+            sparse: None,
+            multi_vector: None,
+            classifier: None,
+        };
+        if folder.is_cross_encoder {
+            let [dense, score] = folder.encoder.architecture.classifier_layers();
+            heads.classifier = Some(Classifier {
+                dense: linear(dense, Then::Tanh)?,
+                score: Row::load(loader, kernels, score, width)?,
+            });
+            return Ok(heads);
+        }
+        if loader.weights.has("sparse_linear.weight") {
+            heads.sparse = Some(Row::load(loader, kernels, "sparse_linear", width)?);
+        }
+        if loader.weights.has("colbert_linear.weight") {
+            heads.multi_vector = Some(linear("colbert_linear", Then::Nothing)?);
+        }
+        Ok(heads)
+    }
+
+    pub(crate) fn outputs(&self) -> Outputs {
+        if self.classifier.is_some() {
+            return Outputs::SCORE;
+        }
+        Outputs {
+            sparse: self.sparse.is_some(),
+            multi_vector: self.multi_vector.is_some(),
+            token_vectors: true,
+            ..Outputs::DENSE
+        }
+    }
+
+    /// Whether outputs need rows of all tokens, or of first tokens alone.
+    pub(crate) fn reads_all(&self, outputs: Outputs) -> bool {
+        outputs.sparse
+            || outputs.multi_vector
+            || outputs.token_vectors
+            || (outputs.dense && self.pooling != Pooling::Cls)
+    }
+
+    /// Pools rows of tokens, of sequences that begin at `offsets`, into one a sequence.
+    pub(crate) fn pool(
+        &self,
+        stream: &Stream,
+        (hidden, offsets): (&Buffer, u64),
+        n: usize,
+        results: &Results,
+    ) -> Result<Matrix, DriverError> {
+        let arguments = [
+            Address(hidden.address()),
+            Address(offsets),
+            Address(results.floats.address()),
+            int(self.width),
+            int(self.stride),
+        ];
+        // SAFETY: offsets are those of the rows, and there is room for as many results as tokens.
+        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
+        unsafe {
+            stream.launch(&self.pool, [n, self.width.div_ceil(64)], &arguments)?;
+        }
+        let mut dense = Matrix::zeros(n, self.width);
+        stream.download(&results.floats, &mut dense.data)?;
+        Ok(dense)
+    }
+
+    /// The first so many rows as they are.
+    pub(crate) fn rows(
+        &self,
+        stream: &Stream,
+        from: &Buffer,
+        n: usize,
+    ) -> Result<Matrix, DriverError> {
+        let mut halves = vec![0_u16; n * self.stride];
+        stream.download(from, &mut halves)?;
+        let rows = halves
+            .chunks_exact(self.stride)
+            .flat_map(|row| &row[..self.width]);
+        Ok(Matrix {
+            data: rows.map(|x| self.format.number(*x)).collect(),
+            width: self.width,
+        })
+    }
+
+    /// Lexical weights: the largest of each token id.
+    ///
+    /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_sparse_embedding`; what is not above 0 is left out
+    /// there, too.
+    pub(crate) fn sparse(
+        &self,
+        stream: &Stream,
+        hidden: &Buffer,
+        batch: &TokenBatch,
+        skip: &[u32],
+        results: &Results,
+    ) -> Result<Option<Vec<SparseVector>>, DriverError> {
+        let Some(head) = &self.sparse else {
+            return Ok(None);
+        };
+        let weights = self.dot(stream, head, hidden, batch.n_tokens(), results)?;
+        let ends = batch.offsets().windows(2);
+        let of = |e: &[usize]| {
+            let (ids, weights) = (&batch.ids()[e[0]..e[1]], &weights[e[0]..e[1]]);
+            SparseVector::from_token_weights(ids, weights, skip)
+        };
+        Ok(Some(ends.map(of).collect()))
+    }
+
+    /// Token vectors of each sequence without its first token, not normalized.
+    ///
+    /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_colbert_embedding`.
+    pub(crate) fn multi_vector(
+        &self,
+        stream: &Stream,
+        hidden: &Buffer,
+        batch: &TokenBatch,
+        results: &Results,
+    ) -> Result<Option<Vec<Matrix>>, DriverError> {
+        let Some(head) = &self.multi_vector else {
+            return Ok(None);
+        };
+        head.forward(stream, hidden, &results.rows, batch.n_tokens())?;
+        let all = self.rows(stream, &results.rows, batch.n_tokens())?;
+        let of = |e: &[usize]| part(&all, e[0] + 1..e[1]);
+        Ok(Some(batch.offsets().windows(2).map(of).collect()))
+    }
+
+    /// The logit of each sequence; `first` has rows of first tokens.
+    pub(crate) fn scores(
+        &self,
+        stream: &Stream,
+        first: &Buffer,
+        n: usize,
+        results: &Results,
+    ) -> Result<Option<Vec<f32>>, DriverError> {
+        let Some(head) = &self.classifier else {
+            return Ok(None);
+        };
+        head.dense.forward(stream, first, &results.rows, n)?;
+        self.dot(stream, &head.score, &results.rows, n, results)
+            .map(Some)
+    }
+
+    /// One number a row.
+    fn dot(
+        &self,
+        stream: &Stream,
+        row: &Row,
+        from: &Buffer,
+        n: usize,
+        results: &Results,
+    ) -> Result<Vec<f32>, DriverError> {
+        let arguments = [
+            Address(from.address()),
+            Address(row.weight.address()),
+            Address(results.floats.address()),
+            Float(row.bias),
+            int(self.width),
+            int(self.stride),
+        ];
+        // SAFETY: there are so many rows of this stride, and there is room for a number each.
+        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
+        unsafe {
+            stream.launch(&row.dot, [n, 1], &arguments)?;
+        }
+        let mut numbers = vec![0.0; n];
+        stream.download(&results.floats, &mut numbers)?;
+        Ok(numbers)
+    }
+}
+
+impl Row {
+    fn load(
+        loader: &Loader<'_>,
+        kernels: &Kernels<'_>,
+        name: &str,
+        width: usize,
+    ) -> Result<Self, LoadError> {
+        let weight = loader
+            .weights
+            .values(&format!("{name}.weight"), &[1, width])?;
+        let bias = loader.weights.values(&format!("{name}.bias"), &[1])?;
+        Ok(Self {
+            weight: loader.put(&weight)?,
+            bias: bias[0],
+            dot: kernels.one("row_dot", |_| true)?,
+        })
+    }
+}
+
+/// Some rows of a matrix.
+pub(crate) fn part(all: &Matrix, rows: std::ops::Range<usize>) -> Matrix {
+    Matrix {
+        data: all.data[rows.start * all.width..rows.end * all.width].to_vec(),
+        width: all.width,
+    }
+}

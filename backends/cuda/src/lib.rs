@@ -1,0 +1,320 @@
+//! Runs BERT, RoBERTa and XLM-RoBERTa encoders, embedders and cross-encoders alike, on NVIDIA's cards in f16 or bfloat16, straight from
+//! their own weights.
+//!
+//! [`CudaBackend`] is the backend. Sequences are packed: tokens lie back to back, there is no padding. The kernels are embedgate's own
+//! (`kernels/kernels.py`), compiled ahead of time and part of the program: it needs NVIDIA's driver, and none of CUDA's libraries.
+//! A kernel that does not give right results on a card, with its driver, is not used there.
+//!
+//! The modules in reading order: `encoder` is the forward pass, `linear` and `heads` its parts, `load` reads the weights; `kernels` chooses
+//! what `library` holds by what `selftest` says; `device` is what the driver gives, by the functions of `ffi`.
+
+mod device;
+mod encoder;
+mod error;
+#[expect(unsafe_code, reason = "the driver is a C library")]
+#[expect(non_snake_case, reason = "the names are the library's")]
+mod ffi;
+mod format;
+mod heads;
+mod kernels;
+mod library;
+mod linear;
+mod load;
+mod selftest;
+
+use std::sync::Arc;
+
+use embedgate_core::{
+    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
+    Pooling, Replicas, TokenBatch,
+};
+use embedgate_weights::Weights;
+
+pub use crate::{device::Device, error::DriverError, format::Format};
+use crate::{
+    device::Stream,
+    encoder::{Encoder, Which, Workspace},
+    heads::{Heads, Results, part},
+    kernels::Kernels,
+    library::Library,
+    load::{LoadError, Loader},
+    selftest::Extent,
+};
+
+/// What is chosen when a model is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How token vectors become the dense vector; a cross-encoder has none.
+    pub pooling: Pooling,
+    /// Longest sequence in tokens, special tokens included.
+    pub max_sequence_tokens: usize,
+    /// Token ids that never get a sparse weight, sorted: the tokenizer's cls, eos, pad and unk.
+    pub special_token_ids: Vec<u32>,
+    /// The format of weights and rows.
+    pub format: Format,
+    /// Tokens that go through the model at once. Less where there is no memory for so many; a longer batch goes in parts.
+    pub max_batch_tokens: usize,
+}
+
+/// A model's weights on a device and what is known of it, which any number of backends share.
+struct Model {
+    device: Arc<Device>,
+    info: BackendInfo,
+    special_token_ids: Vec<u32>,
+    max_batch_tokens: usize,
+    encoder: Encoder,
+    heads: Heads,
+}
+
+/// An encoder with its heads, and the memory and the stream to run it.
+pub struct CudaBackend {
+    model: Arc<Model>,
+    stream: Stream,
+    workspace: Workspace,
+    results: Results,
+}
+
+impl CudaBackend {
+    /// Loads the encoder and its heads, a cross-encoder's, or bge-m3's where the folder has them, onto the device of this number. Progress
+    /// goes to the log.
+    ///
+    /// # Errors
+    /// [`BackendError::Load`] names the file and what is wrong with it, or what the driver says.
+    pub fn load(
+        folder: &ModelFolder,
+        device: &Arc<Device>,
+        number: usize,
+        options: Options,
+    ) -> Result<Self, BackendError> {
+        let load_error = |e: LoadError| BackendError::Load(e.to_string());
+        let model = Model::load(folder, device, number, options).map_err(load_error)?;
+        let backend = Self::of(Arc::new(model)).map_err(|e| load_error(e.into()))?;
+        tracing::debug!(
+            "weights take {} MiB, batches go in {} tokens",
+            backend.model.encoder.bytes() >> 20,
+            backend.workspace.most_tokens
+        );
+        Ok(backend)
+    }
+
+    /// A backend with as much memory for batches as the device has, up to what was asked for.
+    fn of(model: Arc<Model>) -> Result<Self, DriverError> {
+        let least = model.info.max_sequence_tokens;
+        // Kernels number with 32 bits.
+        let most = (i32::MAX as usize / model.encoder.widest()).max(least);
+        let mut tokens = model.max_batch_tokens.clamp(least, most);
+        let stream = Stream::new(&model.device)?;
+        loop {
+            let workspace = Workspace::new(&model.encoder, &model.device, tokens);
+            let results = Results::new(&model.device, &model.encoder, tokens);
+            match workspace.and_then(|workspace| Ok((workspace, results?))) {
+                Ok((workspace, results)) => {
+                    return Ok(Self {
+                        model,
+                        stream,
+                        workspace,
+                        results,
+                    });
+                }
+                Err(error) if error.is_out_of_memory() && tokens > least => {
+                    tokens = (tokens / 2).max(least);
+                    tracing::warn!(
+                        "{} has little free memory: batches go in {tokens} tokens",
+                        model.device.name
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Runs sequences that fit into the workspace.
+    fn run(&mut self, batch: &TokenBatch, outputs: Outputs) -> Result<EmbeddingBatch, DriverError> {
+        let (model, stream, heads) = (&self.model, &self.stream, &self.model.heads);
+        let which = if heads.reads_all(outputs) {
+            Which::All
+        } else {
+            Which::First
+        };
+        let pools = outputs.dense && which == Which::All;
+        model
+            .encoder
+            .forward(stream, batch, which, &mut self.workspace)?;
+        let (hidden, results) = (self.workspace.hidden(), &self.results);
+        let mut answer = EmbeddingBatch::default();
+        if pools {
+            let at = (hidden, self.workspace.offsets());
+            answer.dense = Some(heads.pool(stream, at, batch.len(), results)?);
+        } else if outputs.dense {
+            answer.dense = Some(heads.rows(stream, hidden, batch.len())?);
+        }
+        if outputs.token_vectors {
+            let all = heads.rows(stream, hidden, batch.n_tokens())?;
+            let ends = batch.offsets().windows(2);
+            answer.token_vectors = Some(ends.map(|e| part(&all, e[0]..e[1])).collect());
+        }
+        if outputs.sparse {
+            let skip = &model.special_token_ids;
+            answer.sparse = heads.sparse(stream, hidden, batch, skip, results)?;
+        }
+        if outputs.multi_vector {
+            answer.multi_vector = heads.multi_vector(stream, hidden, batch, results)?;
+        }
+        if outputs.score {
+            answer.scores = heads.scores(stream, hidden, batch.len(), results)?;
+        }
+        Ok(answer)
+    }
+}
+
+impl Model {
+    fn load(
+        folder: &ModelFolder,
+        device: &Arc<Device>,
+        number: usize,
+        options: Options,
+    ) -> Result<Self, LoadError> {
+        let weights = Weights::open(&folder.path)?;
+        let (library, stream) = (Library::read(), Stream::new(device)?);
+        let kernels = Kernels::new(&library, &stream, options.format, Extent::Quick);
+        let loader = Loader::new(&weights, &kernels);
+        let encoder = Encoder::load(&folder.encoder, &kernels, &loader)?;
+        let heads = Heads::load(folder, options.pooling, &encoder, &kernels, &loader)?;
+        let outputs = heads.outputs();
+        let info = BackendInfo {
+            backend: "cuda",
+            device: format!("cuda:{number}"),
+            precision: options.format.into(),
+            dimensions: if outputs.dense {
+                folder.encoder.hidden_size
+            } else {
+                0
+            },
+            outputs,
+            max_sequence_tokens: options
+                .max_sequence_tokens
+                .min(folder.encoder.max_sequence_tokens()),
+            vocabulary_size: folder.encoder.vocabulary_size,
+            type_vocabulary_size: folder.encoder.type_vocabulary_size,
+            layout: Layout::Packed,
+        };
+        Ok(Self {
+            device: Arc::clone(device),
+            info,
+            special_token_ids: options.special_token_ids,
+            max_batch_tokens: options.max_batch_tokens,
+            encoder,
+            heads,
+        })
+    }
+}
+
+/// Splits a batch into parts of at most so many tokens, of which no sequence has more.
+fn parts(batch: &TokenBatch, most: usize) -> Vec<TokenBatch> {
+    let mut parts: Vec<TokenBatch> = Vec::new();
+    for sequence in batch.iter() {
+        let fits = |part: &&mut TokenBatch| part.n_tokens() + sequence.ids.len() <= most;
+        match parts.last_mut().filter(|part| fits(part)) {
+            Some(part) => part.push_pair(sequence.ids, sequence.type_ids),
+            None => {
+                let mut part = TokenBatch::new();
+                part.push_pair(sequence.ids, sequence.type_ids);
+                parts.push(part);
+            }
+        }
+    }
+    parts
+}
+
+/// Puts the results of parts of a batch together.
+fn join(parts: Vec<EmbeddingBatch>) -> EmbeddingBatch {
+    fn append<T>(to: &mut Option<Vec<T>>, from: Option<Vec<T>>) {
+        if let Some(from) = from {
+            to.get_or_insert_default().extend(from);
+        }
+    }
+    let mut all = EmbeddingBatch::default();
+    for part in parts {
+        if let Some(dense) = part.dense {
+            let to = all
+                .dense
+                .get_or_insert_with(|| Matrix::zeros(0, dense.width));
+            to.data.extend(dense.data);
+        }
+        append(&mut all.sparse, part.sparse);
+        append(&mut all.multi_vector, part.multi_vector);
+        append(&mut all.token_vectors, part.token_vectors);
+        append(&mut all.scores, part.scores);
+    }
+    all
+}
+
+impl Backend for CudaBackend {
+    fn info(&self) -> &BackendInfo {
+        &self.model.info
+    }
+
+    fn embed(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        self.model.info.check(batch, outputs)?;
+        if batch.n_tokens() <= self.workspace.most_tokens {
+            return Ok(self.run(batch, outputs)?);
+        }
+        let parts = parts(batch, self.workspace.most_tokens);
+        let results = parts.iter().map(|part| self.run(part, outputs));
+        Ok(join(results.collect::<Result<_, _>>()?))
+    }
+
+    fn replicas(&self) -> Option<Replicas> {
+        let model = Arc::clone(&self.model);
+        Some(Arc::new(move || {
+            let backend = Self::of(Arc::clone(&model));
+            Ok(Box::new(
+                backend.map_err(|e| BackendError::Load(e.to_string()))?,
+            ))
+        }))
+    }
+}
+
+/// Loads every kernel that ships, and checks it on a device; how many there are.
+///
+/// # Errors
+/// The first of which no variant gives right results.
+pub fn check_kernels(device: &Arc<Device>) -> Result<usize, DriverError> {
+    let (library, stream) = (Library::read(), Stream::new(device)?);
+    let mut n = 0;
+    for format in [Format::F16, Format::Bf16] {
+        let kernels = Kernels::new(&library, &stream, format, Extent::Whole);
+        for kind in library.kinds() {
+            n += kernels.all(kind, |_| true, [])?.len();
+        }
+    }
+    Ok(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_batch_goes_in_parts_whose_results_are_those_of_the_whole() {
+        let lengths = [3, 4, 1, 8, 2, 2, 2, 3];
+        let sequences: Vec<Vec<u32>> = lengths.iter().map(|n| vec![7; *n]).collect();
+        let batch: TokenBatch = sequences.iter().map(Vec::as_slice).collect();
+        let parts = parts(&batch, 8);
+        let of: Vec<usize> = parts.iter().map(TokenBatch::len).collect();
+        assert_eq!(of, [3, 1, 3, 1]);
+        let results = parts.iter().map(|part| EmbeddingBatch {
+            scores: Some(part.iter().map(|s| s.ids.len() as f32).collect()),
+            dense: Some(Matrix::zeros(part.len(), 2)),
+            ..EmbeddingBatch::default()
+        });
+        let all = join(results.collect());
+        assert_eq!(all.scores.unwrap(), lengths.map(|n| n as f32));
+        assert_eq!(all.dense.unwrap().rows(), lengths.len());
+        assert_eq!(all.sparse, None);
+    }
+}

@@ -1,0 +1,301 @@
+//! Reads a model's weights onto a device, some rows at a time: there is no copy of them in f32, nor of the model in the host's memory.
+
+use embedgate_core::EncoderConfig;
+use embedgate_weights::{Weights, WeightsError};
+use thiserror::Error;
+
+use crate::{
+    device::{Buffer, Stream},
+    error::DriverError,
+    format::Format,
+    kernels::Kernels,
+    linear::{Linear, Products, STEP},
+};
+
+/// Why a model cannot be loaded.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// A number is too large for f16.
+    #[error(
+        "tensor \"{name}\" holds {value}, and f16 ends at 65504: set backend.precision = \"bf16\""
+    )]
+    TooLarge { name: String, value: f32 },
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// How the numbers of attention heads lie: each head is padded to what kernels have, and heads of zeros make the row a multiple of
+/// [`STEP`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heads {
+    /// Those of the model, and the numbers of one.
+    n: usize,
+    size: usize,
+    /// Those on the device.
+    pub(crate) n_padded: usize,
+    pub(crate) size_padded: usize,
+}
+
+impl Heads {
+    /// # Errors
+    /// When heads are larger than kernels have.
+    pub(crate) fn of(config: &EncoderConfig) -> Result<Self, LoadError> {
+        let size = config.head_size();
+        let padded = [32, 64, 128].into_iter().find(|padded| size <= *padded);
+        let size_padded = padded.ok_or_else(|| {
+            LoadError::Unfit(format!(
+                "the model's attention heads have {size} numbers, the cuda backend takes 128 at most"
+            ))
+        })?;
+        let mut n_padded = config.n_heads;
+        while !(n_padded * size_padded).is_multiple_of(STEP) {
+            n_padded += 1;
+        }
+        Ok(Self {
+            n: config.n_heads,
+            size,
+            n_padded,
+            size_padded,
+        })
+    }
+
+    /// Numbers of a row on the device.
+    pub(crate) fn width(self) -> usize {
+        self.n_padded * self.size_padded
+    }
+
+    /// Where a number of the model's row lies.
+    fn place(self, i: usize) -> usize {
+        i / self.size * self.size_padded + i % self.size
+    }
+}
+
+/// What everything that is loaded needs.
+pub(crate) struct Loader<'a> {
+    pub(crate) weights: &'a Weights,
+    pub(crate) stream: &'a Stream,
+    pub(crate) format: Format,
+}
+
+/// Where the numbers of a tensor go.
+struct Places<R, C> {
+    /// Of a row.
+    row: R,
+    /// Of a number in its row.
+    column: C,
+    /// Numbers of a row on the device.
+    stride: usize,
+}
+
+impl<'a> Loader<'a> {
+    pub(crate) fn new(weights: &'a Weights, kernels: &'a Kernels<'a>) -> Self {
+        Self {
+            weights,
+            stream: kernels.stream(),
+            format: kernels.format(),
+        }
+    }
+
+    /// Room for so many halves, all zeros.
+    fn zeros(&self, n: usize) -> Result<Buffer, DriverError> {
+        let buffer = Buffer::new(self.stream.device(), n * 2)?;
+        self.stream.fill(&buffer, 0)?;
+        self.stream.wait()?;
+        Ok(buffer)
+    }
+
+    /// Copies a matrix to the device, each row to its place there. Places of rows after one another must be after one another where no
+    /// other tensor's rows are between them.
+    fn copy<R: Fn(usize) -> usize, C: Fn(usize) -> usize>(
+        &self,
+        name: &str,
+        [rows, width]: [usize; 2],
+        to: &Buffer,
+        places: &Places<R, C>,
+    ) -> Result<(), LoadError> {
+        let (mut failed, mut halves) = (Ok(()), Vec::new());
+        self.weights
+            .with_rows(name, [rows, width], |first, values| {
+                if failed.is_ok() {
+                    failed =
+                        self.copy_block(name, [first, width], values, (to, places), &mut halves);
+                }
+            })?;
+        failed
+    }
+
+    /// Copies some rows: those whose places are after one another go at once.
+    fn copy_block<R: Fn(usize) -> usize, C: Fn(usize) -> usize>(
+        &self,
+        name: &str,
+        [first, width]: [usize; 2],
+        values: &[f32],
+        (to, places): (&Buffer, &Places<R, C>),
+        halves: &mut Vec<u16>,
+    ) -> Result<(), LoadError> {
+        let too_large = |x: &&f32| x.abs() > self.format.largest();
+        if let Some(value) = values.iter().find(too_large) {
+            return Err(LoadError::TooLarge {
+                name: name.to_owned(),
+                value: *value,
+            });
+        }
+        halves.clear();
+        let mut begin = (places.row)(first);
+        for (i, row) in values.chunks_exact(width).enumerate() {
+            let place = (places.row)(first + i);
+            if place != begin + halves.len() / places.stride {
+                self.stream.upload(halves, to, begin * places.stride * 2)?;
+                halves.clear();
+                begin = place;
+            }
+            let at = halves.len();
+            halves.resize(at + places.stride, 0);
+            for (column, x) in row.iter().enumerate() {
+                halves[at + (places.column)(column)] = self.format.round(*x);
+            }
+        }
+        self.stream.upload(halves, to, begin * places.stride * 2)?;
+        Ok(())
+    }
+
+    /// The vectors of tokens, positions or segments.
+    pub(crate) fn table(&self, name: &str, rows: usize, width: usize) -> Result<Buffer, LoadError> {
+        let buffer = Buffer::new(self.stream.device(), rows * width * 2)?;
+        let places = Places {
+            row: |row| row,
+            column: |column| column,
+            stride: width,
+        };
+        self.copy(name, [rows, width], &buffer, &places)?;
+        Ok(buffer)
+    }
+
+    /// Numbers in f32.
+    pub(crate) fn floats(&self, name: &str, n: usize) -> Result<Buffer, LoadError> {
+        self.put(&self.weights.values(name, &[n])?)
+    }
+
+    pub(crate) fn put(&self, numbers: &[f32]) -> Result<Buffer, LoadError> {
+        let buffer = Buffer::new(self.stream.device(), size_of_val(numbers))?;
+        self.stream.upload(numbers, &buffer, 0)?;
+        Ok(buffer)
+    }
+
+    /// A layer whose rows and columns are padded at their ends.
+    pub(crate) fn linear(
+        &self,
+        name: &str,
+        [outer, inner]: [usize; 2],
+        products: &std::sync::Arc<Products>,
+    ) -> Result<Linear, LoadError> {
+        let columns = inner.next_multiple_of(STEP);
+        self.padded(name, [outer, inner], columns, |column| column, products)
+    }
+
+    /// The layer behind attention, which reads rows of heads.
+    pub(crate) fn behind_attention(
+        &self,
+        name: &str,
+        width: usize,
+        heads: Heads,
+        products: &std::sync::Arc<Products>,
+    ) -> Result<Linear, LoadError> {
+        let place = |column| heads.place(column);
+        self.padded(name, [width, width], heads.width(), place, products)
+    }
+
+    fn padded(
+        &self,
+        name: &str,
+        [outer, inner]: [usize; 2],
+        stride: usize,
+        column: impl Fn(usize) -> usize,
+        products: &std::sync::Arc<Products>,
+    ) -> Result<Linear, LoadError> {
+        let rows = outer.next_multiple_of(STEP);
+        let weight = self.zeros(rows * stride)?;
+        let places = Places {
+            row: |row| row,
+            column,
+            stride,
+        };
+        self.copy(&format!("{name}.weight"), [outer, inner], &weight, &places)?;
+        let mut bias = self.weights.values(&format!("{name}.bias"), &[outer])?;
+        bias.resize(rows, 0.0);
+        Ok(Linear {
+            weight,
+            bias: self.put(&bias)?,
+            outer: rows,
+            inner: stride,
+            products: std::sync::Arc::clone(products),
+        })
+    }
+
+    /// Query, key and value in one layer, which writes rows of heads.
+    pub(crate) fn fused_qkv(
+        &self,
+        layer: usize,
+        width: usize,
+        heads: Heads,
+        products: &std::sync::Arc<Products>,
+    ) -> Result<Linear, LoadError> {
+        let (part_rows, stride) = (heads.width(), width.next_multiple_of(STEP));
+        let weight = self.zeros(3 * part_rows * stride)?;
+        let mut bias = vec![0.0; 3 * part_rows];
+        for (i, part) in ["query", "key", "value"].into_iter().enumerate() {
+            let name = format!("encoder.layer.{layer}.attention.self.{part}");
+            let places = Places {
+                row: |row| i * part_rows + heads.place(row),
+                column: |column| column,
+                stride,
+            };
+            self.copy(&format!("{name}.weight"), [width, width], &weight, &places)?;
+            let values = self.weights.values(&format!("{name}.bias"), &[width])?;
+            for (row, x) in values.into_iter().enumerate() {
+                bias[(places.row)(row)] = x;
+            }
+        }
+        Ok(Linear {
+            weight,
+            bias: self.put(&bias)?,
+            outer: 3 * part_rows,
+            inner: stride,
+            products: std::sync::Arc::clone(products),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heads(n: usize, size: usize) -> Heads {
+        let json = format!(
+            r#"{{"model_type": "bert", "vocab_size": 9, "hidden_size": {}, "num_hidden_layers": 1, "num_attention_heads": {n},
+                "intermediate_size": 8, "max_position_embeddings": 9}}"#,
+            n * size
+        );
+        Heads::of(&EncoderConfig::from_json(&json).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn heads_are_padded_to_what_kernels_have_and_their_rows_to_whole_tiles() {
+        let padded = |n, size| {
+            let heads = heads(n, size);
+            (heads.n_padded, heads.size_padded)
+        };
+        assert_eq!(padded(16, 64), (16, 64));
+        assert_eq!(padded(12, 32), (12, 32));
+        assert_eq!(padded(12, 26), (12, 32));
+        assert_eq!(padded(3, 16), (4, 32));
+        assert_eq!(padded(2, 100), (2, 128));
+        let heads = heads(12, 26);
+        assert_eq!([0, 25, 26, 311].map(|i| heads.place(i)), [0, 25, 32, 377]);
+        assert_eq!((heads.n, heads.width()), (12, 384));
+    }
+}
