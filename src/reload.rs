@@ -169,6 +169,7 @@ fn unmoved(before: &Config, now: &Config) -> Vec<&'static str> {
         ("cache", before.cache != now.cache),
         ("onnxruntime", before.onnxruntime != now.onnxruntime),
         ("onednn", before.onednn != now.onednn),
+        ("cuda", before.cuda != now.cuda),
         ("models", before.models != now.models),
     ];
     all.into_iter()

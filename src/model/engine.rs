@@ -76,6 +76,9 @@ pub(crate) fn resolve(
         BackendType::Cpu if !backend.precision.needs_onednn() => {
             (backend.kind, backend.precision) = (BackendType::Candle, PrecisionChoice::F32);
         }
+        BackendType::Cuda if backend.precision == PrecisionChoice::Auto => {
+            backend.precision = PrecisionChoice::F16;
+        }
         // Configurations leave the others what they have: f32, and a model of its own for int8.
         _ if backend.precision == PrecisionChoice::Auto => backend.precision = PrecisionChoice::F32,
         _ => {}
@@ -101,6 +104,11 @@ pub(crate) fn inspect(
         BackendType::Cpu => open_weights(plan),
         #[cfg(feature = "candle")]
         BackendType::Candle => open_weights(plan),
+        #[cfg(feature = "cuda")]
+        BackendType::Cuda => {
+            card(config, surroundings)?;
+            open_weights(plan)
+        }
         #[cfg(feature = "onnx")]
         BackendType::Onnx => Ok(embedgate_onnx::check(
             &plan.folder,
@@ -108,12 +116,17 @@ pub(crate) fn inspect(
             config.backend.precision.said().unwrap_or_default(),
             &surroundings.onnxruntime(),
         )?),
-        #[cfg(not(all(feature = "candle", feature = "onnx", feature = "cpu")))]
+        #[cfg(not(all(
+            feature = "candle",
+            feature = "onnx",
+            feature = "cpu",
+            feature = "cuda"
+        )))]
         missing => Err(LoadError::Setting(not_built(missing))),
     }
 }
 
-#[cfg(any(feature = "candle", feature = "cpu"))]
+#[cfg(any(feature = "candle", feature = "cpu", feature = "cuda"))]
 fn open_weights(plan: &Plan) -> Result<(), LoadError> {
     let opened = embedgate_weights::Weights::open(&plan.folder.path);
     opened
@@ -121,11 +134,39 @@ fn open_weights(plan: &Plan) -> Result<(), LoadError> {
         .map_err(|e| embedgate_core::BackendError::Load(e.to_string()).into())
 }
 
-#[cfg(not(all(feature = "candle", feature = "onnx", feature = "cpu")))]
+#[cfg(not(all(
+    feature = "candle",
+    feature = "onnx",
+    feature = "cpu",
+    feature = "cuda"
+)))]
 fn not_built(missing: BackendType) -> String {
     format!(
-        "this embedgate was built without the {missing:?} backend: build it with that cargo feature"
+        "this embedgate was built without the {missing} backend: build it with that cargo feature"
     )
+}
+
+/// Tokens that go through a model on a card at once, where the configuration says nothing.
+#[cfg(feature = "cuda")]
+const CARD_TOKENS: usize = 16 << 10;
+/// Rows of the measurements by which kernels are chosen on a card: enough to fill it.
+#[cfg(feature = "cuda")]
+const TIMED_ROWS: usize = 4096;
+
+/// The card that a model is configured for, and its number.
+#[cfg(feature = "cuda")]
+fn card(
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+) -> Result<(std::sync::Arc<embedgate_cuda::Device>, usize), LoadError> {
+    let number = match config.backend.device {
+        embedgate_config::Device::Cuda(number) => number,
+        // Configurations are refused where the type and the device do not fit.
+        embedgate_config::Device::Cpu => 0,
+    };
+    let opened = embedgate_cuda::Device::open(surroundings.cuda(), number);
+    let device = opened.map_err(|error| LoadError::Setting(error.to_string()))?;
+    Ok((device, number))
 }
 
 /// Loads a backend, of a configuration that was resolved.
@@ -165,6 +206,35 @@ pub(crate) fn open(
             let loaded = embedgate_candle::CandleBackend::load(&plan.folder, options)?;
             Ok(Box::new(loaded))
         }
+        #[cfg(feature = "cuda")]
+        BackendType::Cuda => {
+            let (device, number) = card(config, surroundings)?;
+            tracing::info!(
+                "cuda:{number} is {} of compute capability {}.{} with {} MiB, its driver is for CUDA {}.{}",
+                device.name,
+                device.capability.0,
+                device.capability.1,
+                device.memory >> 20,
+                device.driver_version / 1000,
+                device.driver_version % 1000 / 10
+            );
+            let options = embedgate_cuda::Options {
+                pooling: plan.pooling,
+                max_sequence_tokens: plan.max_tokens,
+                special_token_ids: tokenizer.special_token_ids(),
+                format: match config.backend.precision {
+                    PrecisionChoice::Bf16 => embedgate_cuda::Format::Bf16,
+                    _ => embedgate_cuda::Format::F16,
+                },
+                max_batch_tokens: config.max_batch_tokens.unwrap_or(CARD_TOKENS),
+                timed_rows: config
+                    .max_batch_tokens
+                    .unwrap_or(TIMED_ROWS)
+                    .min(TIMED_ROWS),
+            };
+            let loaded = embedgate_cuda::CudaBackend::load(&plan.folder, &device, number, options)?;
+            Ok(Box::new(loaded))
+        }
         #[cfg(feature = "onnx")]
         BackendType::Onnx => {
             let options = embedgate_onnx::Options {
@@ -181,7 +251,12 @@ pub(crate) fn open(
             let loaded = embedgate_onnx::OnnxBackend::load(&plan.folder, options)?;
             Ok(Box::new(loaded))
         }
-        #[cfg(not(all(feature = "candle", feature = "onnx", feature = "cpu")))]
+        #[cfg(not(all(
+            feature = "candle",
+            feature = "onnx",
+            feature = "cpu",
+            feature = "cuda"
+        )))]
         missing => Err(LoadError::Setting(not_built(missing))),
     }
 }

@@ -38,6 +38,10 @@ pub(crate) fn fingerprint(
         config.backend.precision,
     );
     field(&mut hasher, facts.as_bytes());
+    #[cfg(feature = "cuda")]
+    if config.backend.kind == BackendType::Cuda {
+        field(&mut hasher, embedgate_cuda::kernels_id().as_bytes());
+    }
     let file = config.backend.file.as_deref();
     if depth == Depth::ThisProcess {
         for path in std::iter::once(config.path.as_path()).chain(file) {
@@ -78,7 +82,7 @@ fn is_read(path: &Path, backend: &BackendConfig) -> bool {
         return false;
     }
     match backend.kind {
-        BackendType::Cpu | BackendType::Candle => {
+        BackendType::Cpu | BackendType::Candle | BackendType::Cuda => {
             !name.ends_with(".onnx") && !name.ends_with(".onnx_data")
         }
         BackendType::Onnx

@@ -1,6 +1,11 @@
 //! Loads a configured model: folder, tokenizer, backend, warm-up.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use embedgate_config::ModelConfig;
 use embedgate_core::{
@@ -194,17 +199,16 @@ pub(crate) fn load(
     };
     let config = &subject.resolve()?;
     let fingerprint = std::thread::spawn(identity(config, &plan, surroundings));
-    let (mut backends, reload) = open_replicas(config, &plan, &tokenizer, surroundings)?;
+    let (mut backends, sharing) = open_replicas(config, &plan, &tokenizer, surroundings)?;
     let info = backends[0].info().clone();
     let fingerprint = fingerprint
         .join()
         .map_err(|_| io::Error::other("the thread that reads it panicked"))
         .and_then(|hash| hash)
         .map_err(system("the model's folder cannot be read"))?;
-    let reload = match backends[0].replicas() {
-        Some(_) => reload,
-        None => of_the_same_files(config, &plan, surroundings, fingerprint, reload),
-    };
+    let of_files = from_files(config, surroundings);
+    let of_files = of_the_same_files(config, &plan, surroundings, fingerprint, of_files);
+    let reload = reload(sharing, tokenizer.clone(), of_files);
     let calibration =
         calibrate::calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
     announce(name, &info, started);
@@ -244,40 +248,59 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
     move |source| LoadError::System { what, source }
 }
 
-/// Opens as many backends as the configuration says, warmed up, and gives what makes one more.
+/// What makes backends that share weights which are in memory, where there is such.
+type Sharing = Option<Replicas>;
+
+/// Opens as many backends as the configuration says, warmed up, and gives what makes one more of the same weights.
 pub(super) fn open_replicas(
     config: &ModelConfig,
     plan: &Plan,
     tokenizer: &TextTokenizer,
     surroundings: &Surroundings,
-) -> Result<(Vec<Box<dyn Backend>>, Reload), LoadError> {
+) -> Result<(Vec<Box<dyn Backend>>, Sharing), LoadError> {
     let mut first = engine::open(plan, config, tokenizer, surroundings)?;
     warm_up(first.as_mut(), tokenizer)?;
-    let sharing = first
-        .replicas()
-        .map(|replicas| (replicas, tokenizer.clone()));
-    let reload = reload(config, surroundings, sharing);
+    let sharing = first.replicas();
+    let more = reload(
+        sharing.clone(),
+        tokenizer.clone(),
+        from_files(config, surroundings),
+    );
     let mut backends = vec![first];
     while backends.len() < config.replicas.get() {
-        backends.push(reload().map_err(LoadError::Replica)?);
+        backends.push(more().map_err(LoadError::Replica)?);
     }
-    Ok((backends, reload))
+    Ok((backends, sharing))
 }
 
 /// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost. With the weights in
-/// memory where replicas can share them, else with those of the files.
-fn reload(
-    config: &ModelConfig,
-    surroundings: &Surroundings,
-    sharing: Option<(Replicas, TextTokenizer)>,
-) -> Reload {
+/// memory where replicas can share them, unless they were lost too; else with those of the files, which others share then.
+fn reload(sharing: Sharing, tokenizer: TextTokenizer, of_files: Reload) -> Reload {
+    let sharing = Mutex::new(sharing);
+    Arc::new(move || {
+        // Held until it is there: whoever comes next shares what was loaded.
+        let mut sharing = sharing.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = sharing.as_ref().map(|replicas| replicas());
+        match shared {
+            Some(Ok(mut backend)) => {
+                warm_up(backend.as_mut(), &tokenizer)?;
+                return Ok(backend);
+            }
+            Some(Err(BackendError::Lost { .. })) | None => {}
+            Some(Err(error)) => return Err(error.into()),
+        }
+        // Not kept while others are read: there may be no memory for both.
+        *sharing = None;
+        let backend = of_files()?;
+        *sharing = backend.replicas();
+        Ok(backend)
+    })
+}
+
+/// Makes a backend of the model's files, warmed up.
+fn from_files(config: &ModelConfig, surroundings: &Surroundings) -> Reload {
     let (config, surroundings) = (config.clone(), surroundings.clone());
     Arc::new(move || {
-        if let Some((replicas, tokenizer)) = &sharing {
-            let mut backend = replicas()?;
-            warm_up(backend.as_mut(), tokenizer)?;
-            return Ok(backend);
-        }
         let plan = plan(&config)?;
         let tokenizer = tokenizer(&plan)?;
         let mut backend = engine::open(&plan, &config, &tokenizer, &surroundings)?;

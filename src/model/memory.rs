@@ -106,12 +106,12 @@ fn bytes(precision: Precision) -> usize {
 }
 
 /// Refuses a model that takes more than its `max_memory`, or than there is. One that ONNX Runtime runs is not judged: its
-/// file is mapped, and what it takes beside that is not known before it runs.
+/// file is mapped, and what it takes beside that is not known before it runs. Nor is one on a card, which has memory of its own.
 ///
 /// # Errors
 /// [`LoadError::Setting`] says how much, of what, and what would take less.
 pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> {
-    if config.backend.kind == BackendType::Onnx {
+    if matches!(config.backend.kind, BackendType::Onnx | BackendType::Cuda) {
         return Ok(());
     }
     let precision = config.backend.precision.said().unwrap_or_default();

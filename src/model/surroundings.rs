@@ -10,6 +10,8 @@ use embedgate_core::{cores, library::Candidates};
 pub(crate) struct Surroundings {
     onnxruntime: Candidates,
     onednn: Candidates,
+    /// NVIDIA's driver library, where it is named.
+    cuda: Option<PathBuf>,
     /// Threads of a matrix product where the model's config says nothing.
     pub default_threads: usize,
     /// The physical cores that this process may use; none where the system does not say.
@@ -68,6 +70,7 @@ impl Surroundings {
                 named: config.onednn.library.clone(),
                 folders: folders("onednn"),
             },
+            cuda: config.cuda.library.clone(),
             default_threads,
             #[cfg(feature = "cpu")]
             cores,
@@ -116,6 +119,11 @@ impl Surroundings {
         expect(dead_code, reason = "only one backend asks for it")
     )]
     #[must_use]
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda(&self) -> Option<&std::path::Path> {
+        self.cuda.as_deref()
+    }
+
     pub(crate) fn onednn(&self) -> Candidates {
         self.onednn.clone()
     }

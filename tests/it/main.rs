@@ -16,6 +16,7 @@ mod config_file;
 mod contract;
 mod convert;
 mod cross_encoders;
+mod cuda;
 mod cuts;
 mod doctor;
 mod embed;

@@ -60,7 +60,7 @@ pub trait Backend: Send {
 pub type Pause<'a> = dyn FnMut(&mut dyn Backend) -> ControlFlow<()> + Send + 'a;
 
 /// Makes backends that share the weights of one model. Fails with [`BackendError::Load`] when there are no resources for
-/// one more.
+/// one more, and with [`BackendError::Lost`] when the weights are lost.
 pub type Replicas = Arc<dyn Fn() -> Result<Box<dyn Backend>, BackendError> + Send + Sync>;
 
 /// Facts of a loaded model that never change.

@@ -169,7 +169,7 @@ mod tests {
             let mut row = [0.0; 3];
             for (id, values) in values.chunks(width).enumerate() {
                 table.read(id, &mut row);
-                assert_eq!(row, values, "{precision} {id}");
+                assert_eq!(row, values, "{precision:?} {id}");
             }
         }
     }

@@ -7,11 +7,15 @@
 )]
 
 use std::{
+    collections::BTreeMap,
     ffi::{CString, c_char, c_uint, c_void},
     marker::PhantomData,
     path::Path,
     ptr::{NonNull, null_mut},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,12 +52,18 @@ fn driver(library: Option<&Path>) -> Result<&'static Functions, DriverError> {
     Ok(DRIVER.get_or_init(|| functions))
 }
 
+/// How often each device was reset: what was made before is not to be touched, since its addresses may be those of others by now.
+static RESETS: Mutex<BTreeMap<i32, Arc<AtomicU64>>> = Mutex::new(BTreeMap::new());
+
 /// A card, with the context that all of this process share.
 #[derive(Debug)]
 pub struct Device {
     functions: &'static Functions,
     context: Handle,
     number: i32,
+    /// Resets when this was opened, and those by now.
+    resets_before: u64,
+    resets: Arc<AtomicU64>,
     /// Its name, such as `NVIDIA H200`.
     pub name: String,
     /// Its compute capability, such as (9, 0).
@@ -120,7 +130,13 @@ impl Device {
             functions.check("cuDevicePrimaryCtxRetain", called)?;
         }
         let multiprocessors = usize::try_from(attribute(attribute::MULTIPROCESSORS)?).unwrap_or(1);
-        Ok(Arc::new(Self {
+        let resets = {
+            let mut all = RESETS.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(device).or_default())
+        };
+        let mut device = Self {
+            resets_before: resets.load(Ordering::SeqCst),
+            resets,
             functions,
             context,
             number: device,
@@ -129,11 +145,21 @@ impl Device {
             multiprocessors,
             driver_version,
             memory,
-        }))
+        };
+        if device.free_memory().is_err() {
+            // A fault of before stays until all is ended; then the device is as new.
+            device.reset()?;
+            device.resets_before = device.resets.load(Ordering::SeqCst);
+            device.free_memory()?;
+        }
+        Ok(Arc::new(device))
     }
 
     /// Makes the context current in this thread.
     fn enter(&self) -> Result<&'static Functions, DriverError> {
+        if self.resets.load(Ordering::SeqCst) != self.resets_before {
+            return Err(DriverError::Reset);
+        }
         // SAFETY: the context is kept for as long as the process lives.
         let called = unsafe { (self.functions.cuCtxSetCurrent)(self.context) };
         self.functions.check("cuCtxSetCurrent", called)?;
@@ -141,10 +167,7 @@ impl Device {
     }
 
     /// Free memory, in bytes.
-    ///
-    /// # Errors
-    /// [`DriverError::Failed`].
-    pub fn free_memory(&self) -> Result<usize, DriverError> {
+    fn free_memory(&self) -> Result<usize, DriverError> {
         let functions = self.enter()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: it writes two numbers.
@@ -154,10 +177,8 @@ impl Device {
     }
 
     /// Ends all that is on the device, after an error that stays. What was made on it is of no use any more.
-    ///
-    /// # Errors
-    /// [`DriverError::Failed`].
-    pub fn reset(&self) -> Result<(), DriverError> {
+    fn reset(&self) -> Result<(), DriverError> {
+        self.resets.fetch_add(1, Ordering::SeqCst);
         // SAFETY: it takes no pointer.
         let called = unsafe { (self.functions.cuDevicePrimaryCtxReset_v2)(self.number) };
         self.functions.check("cuDevicePrimaryCtxReset", called)

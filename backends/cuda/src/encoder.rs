@@ -2,6 +2,8 @@
 //!
 //! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
 
+use std::sync::Arc;
+
 use embedgate_core::{EncoderConfig, TokenBatch};
 
 use crate::{
@@ -27,6 +29,7 @@ pub(crate) struct Encoder {
     segment: Buffer,
     norm: Norm,
     layers: Vec<Layer>,
+    plain: Arc<Products>,
     embed_norm: Kernel,
     add_norm: Kernel,
     attention: Loaded<1>,
@@ -86,14 +89,14 @@ impl Workspace {
     /// Memory for batches of so many tokens.
     pub(crate) fn new(
         encoder: &Encoder,
-        device: &std::sync::Arc<Device>,
+        device: &Arc<Device>,
         most_tokens: usize,
     ) -> Result<Self, DriverError> {
         let rows = |width: usize| Buffer::new(device, most_tokens * width * 2);
         // Tokens have three numbers; there are no more sequences than tokens, and no more blocks than both.
         let n_inputs = 3 * most_tokens + (most_tokens + 1) + 2 * (most_tokens + most_tokens);
         let layer = encoder.layers.first();
-        let wide = layer.map_or(STEP, |layer| layer.up.outer);
+        let wide = layer.map_or(STEP, |layer| layer.up.outer());
         Ok(Self {
             most_tokens,
             inputs: Inputs {
@@ -216,6 +219,7 @@ impl Encoder {
             segment: table("token_type", config.type_vocabulary_size)?,
             norm: Norm::load(loader, "embeddings.LayerNorm", width)?,
             layers: layers.collect::<Result<_, _>>()?,
+            plain: Arc::clone(&products[0]),
             embed_norm: kernels.one("embed_norm", |k| k.constant("BC") == rows)?,
             add_norm: kernels.one("add_norm", |k| k.constant("BC") == rows)?,
             attention: attention
@@ -237,9 +241,14 @@ impl Encoder {
         self.stride
     }
 
+    /// The kernels of products that nothing follows.
+    pub(crate) fn plain(&self) -> &Arc<Products> {
+        &self.plain
+    }
+
     /// The widest row of a forward pass.
     pub(crate) fn widest(&self) -> usize {
-        let of = |layer: &Layer| layer.up.outer.max(layer.qkv.outer);
+        let of = |layer: &Layer| layer.up.outer().max(layer.qkv.outer());
         self.layers.first().map_or(self.stride, of)
     }
 
@@ -417,7 +426,7 @@ impl Layer {
         config: &EncoderConfig,
         loader: &Loader<'_>,
         heads: Heads,
-        [plain, activated]: &[std::sync::Arc<Products>; 2],
+        [plain, activated]: &[Arc<Products>; 2],
         i: usize,
     ) -> Result<Self, LoadError> {
         let (width, ffn) = (config.hidden_size, config.intermediate_size);

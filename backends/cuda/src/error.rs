@@ -41,6 +41,9 @@ pub enum DriverError {
         /// Its compute capability, behind the dot.
         minor: i32,
     },
+    /// All that was on the device was ended after a fault.
+    #[error("the device was reset after a fault")]
+    Reset,
     /// No variant of a kernel gives right results.
     #[error("no variant of the kernel {kernel} gives right results on {device}: {reason}")]
     Wrong {
@@ -79,6 +82,9 @@ impl DriverError {
     /// Whether nothing more can be done on the device now: its memory is full, or it had a fault.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
+        if matches!(self, Self::Reset) {
+            return true;
+        }
         let lasting = |code| {
             !matches!(
                 code,
@@ -99,10 +105,15 @@ impl DriverError {
             } | Self::NoDevice { .. }
         )
     }
-}
 
-impl From<DriverError> for BackendError {
-    fn from(error: DriverError) -> Self {
-        Self::inference("the forward pass failed", error)
+    /// What a batch failed of. After a fault nothing can be done on the device: all that is on it has to be loaded again.
+    pub(crate) fn of_batch(self) -> BackendError {
+        match self.is_lasting() && !self.is_out_of_memory() {
+            true => BackendError::Lost {
+                what: "the forward pass failed",
+                source: self.into(),
+            },
+            false => BackendError::inference("the forward pass failed", self),
+        }
     }
 }

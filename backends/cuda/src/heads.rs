@@ -87,7 +87,7 @@ impl Heads {
         };
         let pool = kernels.one("pool", |k| k.constant("KIND") == kind)?;
         let linear =
-            |name: &str, then| loader.linear(name, [width, width], &Products::load(kernels, then)?);
+            |name: &str, products: &Arc<Products>| loader.linear(name, [width, width], products);
         let mut heads = Self {
             pooling,
             width,
@@ -101,7 +101,7 @@ impl Heads {
         if folder.is_cross_encoder {
             let [dense, score] = folder.encoder.architecture.classifier_layers();
             heads.classifier = Some(Classifier {
-                dense: linear(dense, Then::Tanh)?,
+                dense: linear(dense, &Products::load(kernels, Then::Tanh)?)?,
                 score: Row::load(loader, kernels, score, width)?,
             });
             return Ok(heads);
@@ -110,7 +110,7 @@ impl Heads {
             heads.sparse = Some(Row::load(loader, kernels, "sparse_linear", width)?);
         }
         if loader.weights.has("colbert_linear.weight") {
-            heads.multi_vector = Some(linear("colbert_linear", Then::Nothing)?);
+            heads.multi_vector = Some(linear("colbert_linear", encoder.plain())?);
         }
         Ok(heads)
     }

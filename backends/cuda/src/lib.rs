@@ -54,6 +54,8 @@ pub struct Options {
     pub format: Format,
     /// Tokens that go through the model at once. Less where there is no memory for so many; a longer batch goes in parts.
     pub max_batch_tokens: usize,
+    /// Rows of the measurements by which the fastest kernels are chosen; with 0 nothing is measured.
+    pub timed_rows: usize,
 }
 
 /// A model's weights on a device and what is known of it, which any number of backends share.
@@ -128,6 +130,12 @@ impl CudaBackend {
         }
     }
 
+    /// Tokens that go through the model at once: as many as were asked for, or as there is memory for.
+    #[must_use]
+    pub fn most_tokens(&self) -> usize {
+        self.workspace.most_tokens
+    }
+
     /// Runs sequences that fit into the workspace.
     fn run(&mut self, batch: &TokenBatch, outputs: Outputs) -> Result<EmbeddingBatch, DriverError> {
         let (model, stream, heads) = (&self.model, &self.stream, &self.model.heads);
@@ -177,7 +185,7 @@ impl Model {
         let weights = Weights::open(&folder.path)?;
         let (library, stream) = (Library::read(), Stream::new(device)?);
         let kernels = Kernels::new(&library, &stream, options.format, Extent::Quick);
-        let loader = Loader::new(&weights, &kernels);
+        let loader = Loader::new(&weights, &kernels, options.timed_rows);
         let encoder = Encoder::load(&folder.encoder, &kernels, &loader)?;
         let heads = Heads::load(folder, options.pooling, &encoder, &kernels, &loader)?;
         let outputs = heads.outputs();
@@ -260,23 +268,31 @@ impl Backend for CudaBackend {
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError> {
         self.model.info.check(batch, outputs)?;
-        if batch.n_tokens() <= self.workspace.most_tokens {
-            return Ok(self.run(batch, outputs)?);
+        let most_tokens = self.workspace.most_tokens;
+        let mut run = |part: &TokenBatch| self.run(part, outputs).map_err(DriverError::of_batch);
+        if batch.n_tokens() <= most_tokens {
+            return run(batch);
         }
-        let parts = parts(batch, self.workspace.most_tokens);
-        let results = parts.iter().map(|part| self.run(part, outputs));
-        Ok(join(results.collect::<Result<_, _>>()?))
+        let results = parts(batch, most_tokens)
+            .iter()
+            .map(run)
+            .collect::<Result<_, _>>();
+        results.map(join)
     }
 
     fn replicas(&self) -> Option<Replicas> {
         let model = Arc::clone(&self.model);
         Some(Arc::new(move || {
             let backend = Self::of(Arc::clone(&model));
-            Ok(Box::new(
-                backend.map_err(|e| BackendError::Load(e.to_string()))?,
-            ))
+            Ok(Box::new(backend.map_err(DriverError::of_batch)?))
         }))
     }
+}
+
+/// Names the kernels that ship: other sources give another name.
+#[must_use]
+pub fn kernels_id() -> String {
+    Library::sources()
 }
 
 /// Loads every kernel that ships, and checks it on a device; how many there are.

@@ -17,7 +17,19 @@ pub(crate) struct Library {
 
 #[derive(Deserialize)]
 struct Table {
+    /// A hash of the sources.
+    sources: String,
     kernels: Vec<Shipped>,
+}
+
+impl Table {
+    #[expect(
+        clippy::expect_used,
+        reason = "what is part of the program can be read"
+    )]
+    fn read() -> Self {
+        serde_json::from_str(TABLE).expect("a table of kernels")
+    }
 }
 
 /// A kernel for one architecture.
@@ -64,18 +76,18 @@ impl Library {
         reason = "what is part of the program can be read"
     )]
     pub(crate) fn read() -> Self {
-        let table: Table = serde_json::from_str(TABLE).expect("a table of kernels");
         Self {
             images: zstd::decode_all(PACKED).expect("packed kernels"),
-            entries: table.kernels,
+            entries: Table::read().kernels,
         }
     }
 
     /// Names the sources that the kernels were made of.
-    #[cfg(test)]
+    ///
+    /// # Panics
+    /// Never: as for [`Library::read`].
     pub(crate) fn sources() -> String {
-        let table: serde_json::Value = serde_json::from_str(TABLE).unwrap();
-        table["sources"].as_str().unwrap().to_owned()
+        Table::read().sources
     }
 
     /// The functions that kernels were made of.

@@ -1,6 +1,10 @@
 //! Linear layers: weights on the device, padded to whole tiles, and the kernels that multiply by them.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use embedgate_core::encoder::Activation;
 
@@ -11,6 +15,8 @@ use crate::{
     },
     error::DriverError,
     kernels::{Kernels, Loaded},
+    library::Shipped,
+    selftest,
 };
 
 /// Widths are padded to a multiple of this: what tiles need.
@@ -43,25 +49,81 @@ pub(crate) struct Products {
     /// Tiles of rows, columns and terms; the smallest first.
     kernels: Vec<Loaded<3>>,
     multiprocessors: usize,
+    /// By outer and inner width: which kernel is fastest with many rows.
+    fastest: Mutex<HashMap<[usize; 2], usize>>,
 }
+
+/// Runs of a measurement, of which the fastest counts: the first loads what the others find in caches.
+const RUNS: usize = 3;
 
 impl Products {
     pub(crate) fn load(kernels: &Kernels<'_>, then: Then) -> Result<Arc<Self>, DriverError> {
-        let is_wanted =
-            |shipped: &crate::library::Shipped| shipped.constant("ACT") == then as usize;
+        let is_wanted = |shipped: &Shipped| shipped.constant("ACT") == then as usize;
         let mut loaded = kernels.all("linear", is_wanted, ["BM", "BN", "BK"])?;
         loaded.sort_by_key(|kernel| kernel.tile);
+        let bits = |of: &Loaded<3>| {
+            selftest::bits(kernels.stream(), &of.kernel, of.tile, kernels.format())
+        };
+        let expected = loaded.first().map(bits).transpose()?;
+        let mut same = Vec::new();
+        for kernel in loaded {
+            if Some(bits(&kernel)?) == expected {
+                same.push(kernel);
+            } else {
+                tracing::info!(
+                    "tiles of {:?} round otherwise on {} and are not used: a text's vectors shall not depend on its batch",
+                    kernel.tile,
+                    kernels.device().name
+                );
+            }
+        }
         Ok(Arc::new(Self {
-            kernels: loaded,
+            kernels: same,
             multiprocessors: kernels.device().multiprocessors,
+            fastest: Mutex::default(),
         }))
     }
 
-    /// The largest tiles that leave no multiprocessor without work, of those that fit the columns.
-    fn choose(&self, rows: usize, columns: usize) -> &Loaded<3> {
+    /// The kernel that is fastest with many rows, measured once a shape.
+    fn fastest(&self, stream: &Stream, linear: &Linear, rows: usize) -> Result<usize, DriverError> {
+        let shape = [linear.outer, linear.inner];
+        let lock = || self.fastest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&shape) {
+            return Ok(*known);
+        }
+        if rows == 0 {
+            let fits = |kernel: &Loaded<3>| linear.outer.is_multiple_of(kernel.tile[1]);
+            return Ok(self.kernels.iter().rposition(fits).unwrap_or(0));
+        }
+        let device = stream.device();
+        let (from, to) = (
+            Buffer::new(device, rows * linear.inner * 2)?,
+            Buffer::new(device, rows * linear.outer * 2)?,
+        );
+        stream.fill(&from, 0)?;
+        let mut best = (Duration::MAX, 0);
+        for (i, kernel) in self.kernels.iter().enumerate() {
+            if !linear.outer.is_multiple_of(kernel.tile[1]) {
+                continue;
+            }
+            for _ in 0..RUNS {
+                let time = stream.time(|| linear.run(kernel, stream, [&from, &to], rows))?;
+                best = best.min((time, i));
+            }
+        }
+        lock().insert(shape, best.1);
+        Ok(best.1)
+    }
+
+    /// The kernel for so many rows: the fastest, unless it leaves multiprocessors without work; then the largest tiles that do not.
+    fn choose(&self, rows: usize, columns: usize, fastest: usize) -> &Loaded<3> {
         let fits = |kernel: &&Loaded<3>| columns.is_multiple_of(kernel.tile[1]);
         let fills =
             |kernel: &&Loaded<3>| blocks(kernel.tile, rows, columns) >= self.multiprocessors;
+        let fastest = &self.kernels[fastest];
+        if fills(&fastest) {
+            return fastest;
+        }
         let mut fitting = self.kernels.iter().filter(fits);
         // Widths are multiples of the smallest tile.
         let smallest = fitting.next().unwrap_or(&self.kernels[0]);
@@ -77,15 +139,43 @@ fn blocks([tall, wide, _]: [usize; 3], rows: usize, columns: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Linear {
     /// Shape `(outer, inner)`, in halves.
-    pub(crate) weight: Buffer,
+    weight: Buffer,
     /// In f32.
-    pub(crate) bias: Buffer,
-    pub(crate) outer: usize,
-    pub(crate) inner: usize,
-    pub(crate) products: Arc<Products>,
+    bias: Buffer,
+    outer: usize,
+    inner: usize,
+    products: Arc<Products>,
+    /// Which kernel is fastest with many rows.
+    fastest: usize,
 }
 
 impl Linear {
+    /// A layer of these weights, of shape `(outer, inner)`. The fastest of its kernels is found with so many rows, or with 0
+    /// the largest is taken.
+    pub(crate) fn new(
+        stream: &Stream,
+        (weight, bias): (Buffer, Buffer),
+        [outer, inner]: [usize; 2],
+        products: &Arc<Products>,
+        timed_rows: usize,
+    ) -> Result<Self, DriverError> {
+        let mut linear = Self {
+            weight,
+            bias,
+            outer,
+            inner,
+            products: Arc::clone(products),
+            fastest: 0,
+        };
+        linear.fastest = products.fastest(stream, &linear, timed_rows)?;
+        Ok(linear)
+    }
+
+    /// Numbers of a row of results.
+    pub(crate) fn outer(&self) -> usize {
+        self.outer
+    }
+
     /// `to = then(from weight^T + bias)`, of so many rows of `inner` and `outer` halves.
     ///
     /// # Panics
@@ -97,8 +187,18 @@ impl Linear {
         to: &Buffer,
         rows: usize,
     ) -> Result<(), DriverError> {
+        let chosen = self.products.choose(rows, self.outer, self.fastest);
+        self.run(chosen, stream, [from, to], rows)
+    }
+
+    fn run(
+        &self,
+        chosen: &Loaded<3>,
+        stream: &Stream,
+        [from, to]: [&Buffer; 2],
+        rows: usize,
+    ) -> Result<(), DriverError> {
         assert!(rows * self.inner * 2 <= from.bytes() && rows * self.outer * 2 <= to.bytes());
-        let chosen = self.products.choose(rows, self.outer);
         let arguments = [
             Address(from.address()),
             Address(self.weight.address()),

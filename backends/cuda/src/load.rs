@@ -1,5 +1,7 @@
 //! Reads a model's weights onto a device, some rows at a time: there is no copy of them in f32, nor of the model in the host's memory.
 
+use std::sync::Arc;
+
 use embedgate_core::EncoderConfig;
 use embedgate_weights::{Weights, WeightsError};
 use thiserror::Error;
@@ -79,6 +81,8 @@ pub(crate) struct Loader<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) stream: &'a Stream,
     pub(crate) format: Format,
+    /// Rows of the measurements by which kernels are chosen.
+    timed_rows: usize,
 }
 
 /// Where the numbers of a tensor go.
@@ -92,11 +96,12 @@ struct Places<R, C> {
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(weights: &'a Weights, kernels: &'a Kernels<'a>) -> Self {
+    pub(crate) fn new(weights: &'a Weights, kernels: &'a Kernels<'a>, timed_rows: usize) -> Self {
         Self {
             weights,
             stream: kernels.stream(),
             format: kernels.format(),
+            timed_rows,
         }
     }
 
@@ -191,7 +196,7 @@ impl<'a> Loader<'a> {
         &self,
         name: &str,
         [outer, inner]: [usize; 2],
-        products: &std::sync::Arc<Products>,
+        products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
         let columns = inner.next_multiple_of(STEP);
         self.padded(name, [outer, inner], columns, |column| column, products)
@@ -203,7 +208,7 @@ impl<'a> Loader<'a> {
         name: &str,
         width: usize,
         heads: Heads,
-        products: &std::sync::Arc<Products>,
+        products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
         let place = |column| heads.place(column);
         self.padded(name, [width, width], heads.width(), place, products)
@@ -215,7 +220,7 @@ impl<'a> Loader<'a> {
         [outer, inner]: [usize; 2],
         stride: usize,
         column: impl Fn(usize) -> usize,
-        products: &std::sync::Arc<Products>,
+        products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
         let rows = outer.next_multiple_of(STEP);
         let weight = self.zeros(rows * stride)?;
@@ -227,13 +232,14 @@ impl<'a> Loader<'a> {
         self.copy(&format!("{name}.weight"), [outer, inner], &weight, &places)?;
         let mut bias = self.weights.values(&format!("{name}.bias"), &[outer])?;
         bias.resize(rows, 0.0);
-        Ok(Linear {
-            weight,
-            bias: self.put(&bias)?,
-            outer: rows,
-            inner: stride,
-            products: std::sync::Arc::clone(products),
-        })
+        let parts = (weight, self.put(&bias)?);
+        Ok(Linear::new(
+            self.stream,
+            parts,
+            [rows, stride],
+            products,
+            self.timed_rows,
+        )?)
     }
 
     /// Query, key and value in one layer, which writes rows of heads.
@@ -242,7 +248,7 @@ impl<'a> Loader<'a> {
         layer: usize,
         width: usize,
         heads: Heads,
-        products: &std::sync::Arc<Products>,
+        products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
         let (part_rows, stride) = (heads.width(), width.next_multiple_of(STEP));
         let weight = self.zeros(3 * part_rows * stride)?;
@@ -260,13 +266,14 @@ impl<'a> Loader<'a> {
                 bias[(places.row)(row)] = x;
             }
         }
-        Ok(Linear {
-            weight,
-            bias: self.put(&bias)?,
-            outer: 3 * part_rows,
-            inner: stride,
-            products: std::sync::Arc::clone(products),
-        })
+        let (parts, shape) = ((weight, self.put(&bias)?), [3 * part_rows, stride]);
+        Ok(Linear::new(
+            self.stream,
+            parts,
+            shape,
+            products,
+            self.timed_rows,
+        )?)
     }
 }
 

@@ -71,6 +71,34 @@ pub(crate) enum Extent {
     Whole,
 }
 
+/// What a linear layer's kernel makes of fixed numbers, bit for bit.
+pub(crate) fn bits(
+    stream: &Stream,
+    kernel: &Kernel,
+    [bm, bn, _]: [usize; 3],
+    format: Format,
+) -> Result<Vec<u16>, DriverError> {
+    let test = Test {
+        stream,
+        kernel,
+        format,
+        extent: Extent::Quick,
+    };
+    // Columns are whole tiles of every kernel; terms are more than one step of any.
+    let (m, n, k) = (70, 256, 256);
+    let (x, _) = test.put_halves(&numbers(1, m * k))?;
+    let (w, _) = test.put_halves(&numbers(2, n * k))?;
+    let bias = test.put(&numbers(3, n))?;
+    let out = test.room(m * n * 2)?;
+    let buffers = [&x, &w, &bias, &out];
+    let mut arguments: Vec<_> = buffers.iter().map(|b| Address(b.address())).collect();
+    arguments.extend([int(m), int(n), int(k)]);
+    test.launch([m.div_ceil(bm) * (n / bn), 1], &arguments)?;
+    let mut bits = vec![0; m * n];
+    stream.download(&out, &mut bits)?;
+    Ok(bits)
+}
+
 struct Test<'a> {
     stream: &'a Stream,
     kernel: &'a Kernel,
@@ -231,6 +259,10 @@ impl Test<'_> {
         self.compare(&got, &expected, 4.0)
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "functions are of f32, as on the device"
+    )]
     fn linear(&self, [bm, bn, bk]: [usize; 3], activation: usize) -> Result<(), Fault> {
         // Some tiles of rows, or more than go in a group, the last of them cut; several tiles of columns and of terms.
         let tiles = if self.extent == Extent::Whole { 9 } else { 1 };

@@ -8,84 +8,221 @@ mod random_model;
 #[path = "../../cpu/tests/support/reference.rs"]
 mod reference;
 #[path = "../../../tests/support/rerankers.rs"]
+#[expect(
+    dead_code,
+    reason = "in 16 bits scores are near those of f32, not equal"
+)]
 mod rerankers;
 #[path = "support/simulator.rs"]
 mod simulator;
 
-use std::path::{Path, PathBuf};
-
-use embedgate_core::{Backend, ModelFolder, Outputs, Pooling, conformance};
-use embedgate_cuda::{CudaBackend, Format, Options};
+use embedgate_candle::CandleBackend;
+use embedgate_core::{
+    Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, TokenBatch, conformance,
+};
+use embedgate_cuda::Format;
 
 use crate::{
     random_model::{Sizes, VOCABULARY},
     reference::{batch, candle, cosine, least_cosines},
+    simulator::{load, load_with, options, tiny_bge_m3},
 };
 
-const FORMATS: [Format; 2] = [Format::F16, Format::Bf16];
+/// Both formats, and the cosine to f32 that each keeps at least.
+const FORMATS: [(Format, f64); 2] = [(Format::F16, 0.9999), (Format::Bf16, 0.9995)];
 
-fn tiny_bge_m3() -> ModelFolder {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-bge-m3");
-    ModelFolder::open(&path).unwrap()
-}
-
-fn load(folder: &ModelFolder, format: Format) -> CudaBackend {
-    load_for(folder, format, 1024)
-}
-
-fn load_for(folder: &ModelFolder, format: Format, max_batch_tokens: usize) -> CudaBackend {
-    let options = Options {
-        pooling: folder.pooling.unwrap_or(Pooling::Cls),
-        max_sequence_tokens: folder.max_sequence_tokens.min(600),
-        special_token_ids: vec![0, 1, 2, 3],
-        format,
-        max_batch_tokens,
-    };
-    CudaBackend::load(folder, &simulator::open().unwrap(), 0, options).unwrap()
-}
+const WITH_TOKENS: Outputs = Outputs {
+    token_vectors: true,
+    ..Outputs::DENSE
+};
 
 #[test]
 fn it_keeps_the_contract() {
-    let started = std::time::Instant::now();
     let mut backend = load(&tiny_bge_m3(), Format::F16);
-    println!("{:?}", started.elapsed());
     assert_eq!(conformance::check(&mut backend), Ok(()));
-    println!("{:?}", started.elapsed());
 }
 
 #[test]
 fn all_heads_of_bge_m3_are_near_the_reference() {
     let folder = tiny_bge_m3();
-    let lengths = [1, 2, 15, 64, 65, 130, 300];
-    let batch = batch(&lengths, folder.encoder.vocabulary_size);
+    let batch = batch(
+        &[1, 2, 15, 64, 65, 130, 300],
+        folder.encoder.vocabulary_size,
+    );
     let outputs = Outputs {
         token_vectors: true,
         ..Outputs::BGE_M3
     };
     let expected = candle(&folder).embed(&batch, outputs).unwrap();
-    for (format, least) in [(Format::F16, 0.99999), (Format::Bf16, 0.9995)] {
+    for (format, least) in FORMATS {
         let got = load(&folder, format).embed(&batch, outputs).unwrap();
-        let (dense, tokens) = least_cosines(&got, &expected);
-        println!("{format:?} {dense} {tokens}");
-        assert!(
-            dense >= least && tokens >= least,
-            "{format:?}: {dense} {tokens}"
-        );
-        let (a, b) = (
-            got.multi_vector.unwrap(),
-            expected.multi_vector.as_ref().unwrap(),
-        );
-        for (a, b) in a.iter().zip(b) {
+        near(&got, &expected, least);
+        let of_both = got.multi_vector.iter().zip(&expected.multi_vector);
+        for (a, b) in of_both.flat_map(|(a, b)| a.iter().zip(b)) {
             assert_eq!(a.rows(), b.rows());
-            let near = (0..a.rows())
-                .map(|i| cosine(a.row(i), b.row(i)))
-                .fold(1.0, f64::min);
-            assert!(near >= least, "{format:?}: {near}");
+            let near = (0..a.rows()).map(|i| cosine(a.row(i), b.row(i)));
+            assert!(near.fold(1.0, f64::min) >= least, "{format:?}");
         }
-        let (a, b) = (got.sparse.unwrap(), expected.sparse.as_ref().unwrap());
-        for (a, b) in a.iter().zip(b) {
-            let common = a.indices.iter().filter(|id| b.indices.contains(id)).count();
-            assert!(common * 100 >= b.indices.len() * 97, "{format:?}");
+        let of_both = got.sparse.iter().zip(&expected.sparse);
+        let (mut common, mut all) = (0, 0);
+        for (a, b) in of_both.flat_map(|(a, b)| a.iter().zip(b)) {
+            common += a.indices.iter().filter(|id| b.indices.contains(id)).count();
+            all += b.indices.len();
         }
+        // A weight near 0 may fall on either side of it.
+        assert!(
+            common * 100 >= all * 99 && all > 100,
+            "{format:?}: {common} of {all}"
+        );
     }
+}
+
+fn near(got: &EmbeddingBatch, expected: &EmbeddingBatch, least: f64) {
+    let (dense, tokens) = least_cosines(got, expected);
+    assert!(
+        dense >= least && tokens >= least,
+        "{dense} {tokens}, at least {least}"
+    );
+}
+
+#[test]
+fn a_text_has_the_same_bits_alone_and_in_any_batch() {
+    let folder = tiny_bge_m3();
+    let lengths = [7, 300, 1, 64, 129];
+    let whole = batch(&lengths, folder.encoder.vocabulary_size);
+    let mut backend = load(&folder, Format::F16);
+    let together = backend.embed(&whole, Outputs::BGE_M3).unwrap();
+    for (i, sequence) in whole.iter().enumerate() {
+        let alone: TokenBatch = [sequence.ids].into_iter().collect();
+        let alone = backend.embed(&alone, Outputs::BGE_M3).unwrap();
+        let rows = |results: &EmbeddingBatch, i: usize| {
+            let dense = results.dense.as_ref().unwrap().row(i).to_vec();
+            let sparse = results.sparse.as_ref().unwrap()[i].clone();
+            (
+                dense,
+                sparse,
+                results.multi_vector.as_ref().unwrap()[i].clone(),
+            )
+        };
+        assert_eq!(rows(&together, i), rows(&alone, 0), "sequence {i}");
+    }
+    // A backend with little memory runs the batch in parts.
+    let mut small = load_with(&folder, Format::F16, |options| {
+        options.max_sequence_tokens = 300;
+        options.max_batch_tokens = 300;
+    });
+    assert_eq!(small.embed(&whole, Outputs::BGE_M3).unwrap(), together);
+    // First tokens alone go another way through the last layer.
+    let dense = backend.embed(&whole, Outputs::DENSE).unwrap();
+    assert_eq!(dense.dense, together.dense);
+    // Replicas share the weights, and run at the same time.
+    let mut other = backend.replicas().unwrap()().unwrap();
+    let copy = whole.clone();
+    let thread = std::thread::spawn(move || other.embed(&copy, Outputs::BGE_M3).unwrap());
+    assert_eq!(backend.embed(&whole, Outputs::BGE_M3).unwrap(), together);
+    assert_eq!(thread.join().unwrap(), together);
+}
+
+#[test]
+fn every_way_of_pooling_is_that_of_the_reference() {
+    let folder = tiny_bge_m3();
+    let batch = batch(&[1, 40, 33], folder.encoder.vocabulary_size);
+    for pooling in [Pooling::Cls, Pooling::Mean, Pooling::Last, Pooling::Max] {
+        let of_candle = embedgate_candle::Options {
+            pooling,
+            max_sequence_tokens: folder.max_sequence_tokens,
+            special_token_ids: Vec::new(),
+            threads: 2,
+        };
+        let mut candle = CandleBackend::load(&folder, of_candle).unwrap();
+        let mut backend = load_with(&folder, Format::F16, |options| options.pooling = pooling);
+        let expected = candle.embed(&batch, WITH_TOKENS).unwrap();
+        near(
+            &backend.embed(&batch, WITH_TOKENS).unwrap(),
+            &expected,
+            0.9999,
+        );
+    }
+}
+
+#[test]
+fn models_of_usual_and_odd_sizes_are_near_the_reference() {
+    let sizes = |n_heads, head_size, feed_forward, activation| Sizes {
+        n_layers: 1,
+        n_heads,
+        head_size,
+        feed_forward,
+        activation,
+    };
+    let cases = [
+        // Heads that are padded, rows that are no multiple of a tile, and heads of zeros beside them.
+        (sizes(12, 26, 600, "gelu"), &[1, 70, 33][..]),
+        (sizes(3, 16, 100, "gelu"), &[65, 2]),
+        (sizes(2, 100, 200, "gelu_new"), &[130]),
+        // As MiniLM, BERT and XLM-R large are.
+        (sizes(12, 32, 1536, "relu"), &[70, 3]),
+        (sizes(12, 64, 3072, "gelu"), &[40]),
+        (sizes(16, 64, 4096, "gelu"), &[33]),
+    ];
+    for (i, (sizes, lengths)) in cases.into_iter().enumerate() {
+        let path = tempfile::tempdir().unwrap();
+        let folder = random_model::write(path.path(), &sizes);
+        let batch = batch(lengths, VOCABULARY);
+        let expected = candle(&folder).embed(&batch, WITH_TOKENS).unwrap();
+        let (format, least) = FORMATS[i % 2];
+        near(
+            &load(&folder, format).embed(&batch, WITH_TOKENS).unwrap(),
+            &expected,
+            least,
+        );
+    }
+}
+
+#[test]
+fn cross_encoders_score_as_transformers_does_within_f16() {
+    for name in rerankers::NAMES {
+        let folder: ModelFolder = rerankers::open(name);
+        let mut backend = load(&folder, Format::F16);
+        rerankers::scores_are_near_transformers(&mut backend, name, 0.02);
+        rerankers::it_gives_scores_alone(&mut backend);
+    }
+    rerankers::segments_change_scores(&mut load(&rerankers::open("bert"), Format::F16));
+}
+
+#[test]
+fn the_fastest_kernels_are_found_by_time_and_change_no_bit() {
+    let folder = tiny_bge_m3();
+    let batch = batch(&[5, 90], folder.encoder.vocabulary_size);
+    let expected = load(&folder, Format::Bf16)
+        .embed(&batch, Outputs::BGE_M3)
+        .unwrap();
+    let mut timed = load_with(&folder, Format::Bf16, |options| options.timed_rows = 70);
+    assert_eq!(timed.embed(&batch, Outputs::BGE_M3).unwrap(), expected);
+}
+
+#[test]
+fn weights_that_f16_does_not_hold_are_refused_and_bf16_holds_them() {
+    let path = tempfile::tempdir().unwrap();
+    let sizes = Sizes {
+        n_layers: 1,
+        n_heads: 2,
+        head_size: 32,
+        feed_forward: 64,
+        activation: "gelu",
+    };
+    let folder = random_model::write(path.path(), &sizes);
+    random_model::change(path.path(), "embeddings.word_embeddings.weight", 1e5);
+    let device = simulator::open().unwrap();
+    let refused =
+        embedgate_cuda::CudaBackend::load(&folder, &device, 0, options(&folder, Format::F16));
+    let said = refused.err().unwrap().to_string();
+    assert!(
+        said.contains("\"embeddings.word_embeddings.weight\" holds 100000")
+            && said.contains("\"bf16\""),
+        "{said}"
+    );
+    let batch = batch(&[3], VOCABULARY);
+    load(&folder, Format::Bf16)
+        .embed(&batch, Outputs::DENSE)
+        .unwrap();
 }

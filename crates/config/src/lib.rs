@@ -36,7 +36,9 @@ pub use self::{
         MOST_INSTANCES, NativeIds, OnError, PluginConfig, allowed_url,
     },
     replicas::ReplicaCount,
-    server::{LogConfig, LogFormat, LogLevel, OneDnnConfig, OnnxRuntimeConfig, ServerConfig},
+    server::{
+        CudaConfig, LogConfig, LogFormat, LogLevel, OneDnnConfig, OnnxRuntimeConfig, ServerConfig,
+    },
     units::{ByteSize, Period, Secret, resolve},
 };
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub onnxruntime: OnnxRuntimeConfig,
     /// oneDNN's library.
     pub onednn: OneDnnConfig,
+    /// NVIDIA's driver.
+    pub cuda: CudaConfig,
     /// The models by name.
     pub models: BTreeMap<String, ModelConfig>,
     /// The plugins by name.
@@ -365,6 +369,7 @@ impl Config {
         }
         self.onnxruntime.library.as_mut().map(resolve);
         self.onednn.library.as_mut().map(resolve);
+        self.cuda.library.as_mut().map(resolve);
         self.cache.file.path.as_mut().map(resolve);
         self.server.state_dir.as_mut().map(resolve);
         for plugin in self.plugins.values_mut() {

@@ -131,16 +131,17 @@ impl Default for RerankWeights {
 
 /// What runs a model, and where.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(from = "Written")]
 pub struct BackendConfig {
-    /// `cpu` runs the model's own weights, fastest of all, `candle` too, in Rust alone, `onnx` its ONNX variant (see
-    /// `embedgate convert`).
+    /// `cpu` runs the model's own weights on the processor, `cuda` on an NVIDIA card, `candle` in Rust alone, `onnx` its ONNX
+    /// variant (see `embedgate convert`).
     #[serde(rename = "type")]
     pub kind: BackendType,
-    /// Where it runs: `cpu`.
+    /// Where it runs: `cpu`, or with `cuda` a card, such as `cuda:0`.
     pub device: Device,
     /// Number format of matrix products: `f32`; with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
-    /// keeps cosines of 0.9999; with `onnx` also `int8`, a model of its own (`embedgate convert --precision int8`).
+    /// keeps cosines of 0.9999; with `onnx` also `int8`, a model of its own (`embedgate convert --precision int8`); with `cuda`
+    /// `f16`, which `auto` is there, or `bf16`.
     pub precision: PrecisionChoice,
     /// Threads of a matrix product. None means one a physical core, shared among the replicas.
     pub threads: Option<usize>,
@@ -149,6 +150,36 @@ pub struct BackendConfig {
     pub pin_threads: Option<bool>,
     /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8.
     pub file: Option<PathBuf>,
+}
+
+/// The same as it is written: what is left out depends on the type.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    #[serde(rename = "type")]
+    kind: BackendType,
+    device: Option<Device>,
+    precision: Option<PrecisionChoice>,
+    threads: Option<usize>,
+    pin_threads: Option<bool>,
+    file: Option<PathBuf>,
+}
+
+impl From<Written> for BackendConfig {
+    fn from(written: Written) -> Self {
+        let (device, precision) = match written.kind {
+            BackendType::Cuda => (Device::Cuda(0), PrecisionChoice::F16),
+            _ => (Device::Cpu, PrecisionChoice::F32),
+        };
+        Self {
+            kind: written.kind,
+            device: written.device.unwrap_or(device),
+            precision: written.precision.unwrap_or(precision),
+            threads: written.threads,
+            pin_threads: written.pin_threads,
+            file: written.file,
+        }
+    }
 }
 
 /// A number format, or none in particular.
@@ -210,15 +241,65 @@ pub enum BackendType {
     Candle,
     /// An ONNX model, with ONNX Runtime.
     Onnx,
+    /// The model's own weights, on an NVIDIA card, with kernels of embedgate's own.
+    Cuda,
+}
+
+impl std::fmt::Display for BackendType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Candle => "candle",
+            Self::Onnx => "onnx",
+            Self::Cuda => "cuda",
+        })
+    }
 }
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "String")]
 pub enum Device {
     /// The processor.
     #[default]
     Cpu,
+    /// An NVIDIA card, by the number that the driver gives it, from 0.
+    Cuda(usize),
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> Self {
+        device.to_string()
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = text.strip_prefix("cuda").map(|rest| match rest {
+            "" => Some(0),
+            rest => rest
+                .strip_prefix(':')
+                .and_then(|number| number.parse().ok()),
+        });
+        match (text.as_str(), number.flatten()) {
+            ("cpu", _) => Ok(Self::Cpu),
+            (_, Some(number)) => Ok(Self::Cuda(number)),
+            _ => Err(format!(
+                r#""{text}" is no device: expected "cpu", or "cuda:0" for the first NVIDIA card"#
+            )),
+        }
+    }
 }
 
 /// What to do with `dimensions` below the model's own.
@@ -336,29 +417,60 @@ impl ModelConfig {
             );
         }
         let BackendConfig {
-            kind, precision, ..
+            kind,
+            device,
+            precision,
+            ..
         } = self.backend;
+        match (kind, device) {
+            (BackendType::Cuda, Device::Cpu) => problem(
+                "backend.device",
+                r#"is "cpu", and type = "cuda" runs on cards alone: "cuda:0" is the first, type = "cpu" runs here"#.into(),
+            ),
+            (BackendType::Cpu | BackendType::Candle | BackendType::Onnx, Device::Cuda(_)) => problem(
+                "backend.device",
+                format!(
+                    r#"is "{device}", and type = "{kind}" runs on the processor alone: type = "cuda" runs the model's own weights on an NVIDIA card"#
+                ),
+            ),
+            _ => {}
+        }
+        if self.backend.threads.is_some() && kind == BackendType::Cuda {
+            problem(
+                "backend.threads",
+                r#"is not for type = "cuda": a card has threads of its own"#.into(),
+            );
+        }
         let fitting = match (kind, precision) {
-            (BackendType::Candle, PrecisionChoice::Bf16 | PrecisionChoice::Int8) => {
-                Some(r#""f32" or "auto" with type = "candle""#)
-            }
-            (BackendType::Onnx, PrecisionChoice::Bf16) => {
+            (
+                BackendType::Candle,
+                PrecisionChoice::F16 | PrecisionChoice::Bf16 | PrecisionChoice::Int8,
+            ) => Some(r#""f32" or "auto" with type = "candle""#),
+            (BackendType::Onnx, PrecisionChoice::F16 | PrecisionChoice::Bf16) => {
                 Some(r#""f32", "int8" or "auto" with type = "onnx""#)
+            }
+            (BackendType::Cpu, PrecisionChoice::F16) => {
+                Some(r#""f32", "bf16", "int8" or "auto" with type = "cpu""#)
+            }
+            (BackendType::Cuda, PrecisionChoice::F32 | PrecisionChoice::Int8) => {
+                Some(r#""f16", "bf16" or "auto" with type = "cuda""#)
             }
             _ => None,
         };
         if let Some(fitting) = fitting {
-            problem(
-                "backend.precision",
-                format!(r#"must be {fitting}: type = "cpu" has them all"#),
-            );
+            problem("backend.precision", format!("must be {fitting}"));
         }
-        if self.max_memory.is_some() && kind == BackendType::Onnx {
-            problem(
+        match kind {
+            BackendType::Onnx if self.max_memory.is_some() => problem(
                 "max_memory",
                 "is not for type = \"onnx\": what ONNX Runtime takes is not known before it runs"
                     .into(),
-            );
+            ),
+            BackendType::Cuda if self.max_memory.is_some() => problem(
+                "max_memory",
+                "is not for type = \"cuda\": the model is in the card's memory".into(),
+            ),
+            _ => {}
         }
     }
 }

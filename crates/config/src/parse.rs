@@ -35,6 +35,7 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         cache: section(&mut table, "cache", problems),
         onnxruntime: section(&mut table, "onnxruntime", problems),
         onednn: section(&mut table, "onednn", problems),
+        cuda: section(&mut table, "cuda", problems),
         ..Config::default()
     };
     match table.remove("models") {
@@ -58,7 +59,7 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         Some(_) => problems.push(Problem::new("plugins", "must be tables: [plugins.NAME]")),
     }
     for key in table.keys() {
-        let known = "default_model, unknown_model, [server], [log], [auth], [cache], [onnxruntime], [onednn], [models.NAME] and [plugins.NAME]";
+        let known = "default_model, unknown_model, [server], [log], [auth], [cache], [onnxruntime], [onednn], [cuda], [models.NAME] and [plugins.NAME]";
         problems.push(Problem::new(
             key,
             format!("is not known, expected one of {known}"),

@@ -1,4 +1,4 @@
-//! `[server]`, `[log]`, `[onnxruntime]` and `[onednn]`.
+//! `[server]`, `[log]`, `[onnxruntime]`, `[onednn]` and `[cuda]`.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -187,5 +187,13 @@ pub struct OnnxRuntimeConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct OneDnnConfig {
     /// The library's file, or the folder it is in. None means beside the program, else where `scripts/setup` put it.
+    pub library: Option<PathBuf>,
+}
+
+/// NVIDIA's driver, on which the `cuda` backend runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CudaConfig {
+    /// The driver's library. None means `libcuda.so.1`, where the system finds it.
     pub library: Option<PathBuf>,
 }

@@ -46,9 +46,18 @@ fn a_lost_backend_comes_back_with_the_weights_in_memory() {
     let in_memory = engine::open(&plan, &config, &tokenizer, &surroundings).unwrap();
     let in_memory = Mutex::new(Some(in_memory));
     let replicas: Replicas = Arc::new(move || Ok(in_memory.lock().unwrap().take().unwrap()));
-    let with_weights = reload(&config, &surroundings, Some((replicas, tokenizer)));
-    let from_files = reload(&config, &surroundings, None);
+    let from_files = from_files(&config, &surroundings);
+    let with_weights = reload(Some(replicas), tokenizer.clone(), Arc::clone(&from_files));
+    // Where the weights are lost too, they are read again.
+    let gone: Replicas = Arc::new(|| {
+        let source = "the card had a fault".into();
+        let what = "a batch";
+        Err(BackendError::Lost { what, source })
+    });
+    let with_lost_weights = reload(Some(gone), tokenizer, Arc::clone(&from_files));
     drop(first);
+    let again = with_lost_weights().unwrap().embed(&batch, Outputs::BGE_M3);
+    assert_eq!(again.unwrap(), expected);
     let again = from_files().unwrap().embed(&batch, Outputs::BGE_M3);
     assert_eq!(again.unwrap(), expected);
     folder.close().unwrap();
@@ -67,7 +76,7 @@ fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
     let (surroundings, config) = (surroundings(), candle(folder.path().to_owned()));
     let plan = plan(&config).unwrap();
     let loaded = identity(&config, &plan, &surroundings)().unwrap();
-    let from_files = reload(&config, &surroundings, None);
+    let from_files = from_files(&config, &surroundings);
     let again = of_the_same_files(&config, &plan, &surroundings, loaded, from_files);
     assert!(again().is_ok());
     // It still loads, and is another model.

@@ -6,7 +6,6 @@
     unsafe_code,
     reason = "functions of a C library are given bare pointers"
 )]
-#![expect(non_snake_case, reason = "the names are those of the library")]
 
 use std::{
     cell::Cell,
@@ -28,6 +27,7 @@ struct Driver {
 }
 
 static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
+    #[expect(clippy::disallowed_methods, reason = "a driver has nobody to ask")]
     let text = std::env::var("CUDA_SIMULATOR").unwrap_or_default();
     #[expect(clippy::expect_used, reason = "a test that says nonsense shall end")]
     let settings = Settings::parse(&text).expect("settings");

@@ -25,3 +25,19 @@ mod products;
 pub mod ptx;
 mod settings;
 mod warp;
+
+/// The library that cargo builds of this crate for the tests that depend on it: it lies beside them.
+///
+/// # Panics
+/// When it is called by no test.
+#[must_use]
+pub fn library() -> std::path::PathBuf {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "cargo tells tests nothing of other libraries"
+    )]
+    let tests = std::env::current_exe().unwrap_or_default();
+    let library = tests.with_file_name("libcuda_simulator.so");
+    assert!(library.is_file(), "{} is not there", library.display());
+    library
+}

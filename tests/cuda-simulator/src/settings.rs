@@ -94,7 +94,9 @@ impl Mutation {
         let line = |line: &str| match self {
             Self::Barriers if line.trim().starts_with("bar.sync") => String::new(),
             Self::Waits if line.contains(".wait_group") => {
-                line.replace(".wait_group", ".wait_group_late")
+                let end = line.trim_end().trim_end_matches(';');
+                let waits = end.trim_end_matches(|c: char| c.is_ascii_digit());
+                format!("{waits}8;")
             }
             Self::Masks if line.trim().starts_with("@%p") && line.contains(".global") => {
                 line.trim().split_once(' ').unwrap_or_default().1.to_owned()

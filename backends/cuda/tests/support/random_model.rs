@@ -55,6 +55,13 @@ pub(crate) fn write(folder: &Path, sizes: &Sizes) -> ModelFolder {
         shapes.push((format!("{norm}.weight"), vec![width]));
         shapes.push((format!("{norm}.bias"), vec![width]));
     }
+    save(folder, shapes);
+    fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+    ModelFolder::open(folder).unwrap()
+}
+
+/// Writes tensors of these shapes.
+fn save(folder: &Path, shapes: Vec<(String, Vec<usize>)>) {
     let mut state = 7_u32;
     let mut next = move || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -82,6 +89,15 @@ pub(crate) fn write(folder: &Path, sizes: &Sizes) -> ModelFolder {
         )
     });
     safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
-    fs::write(folder.join("tokenizer.json"), "{}").unwrap();
-    ModelFolder::open(folder).unwrap()
+}
+
+/// Makes the first number of a tensor another.
+pub(crate) fn change(folder: &Path, name: &str, number: f32) {
+    let file = folder.join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let data = tensors.tensor(name).unwrap().data().as_ptr();
+    let at = data as usize - bytes.as_ptr() as usize;
+    bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
 }

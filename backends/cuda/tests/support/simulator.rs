@@ -1,21 +1,45 @@
-//! The stand-in for the driver, which cargo builds with these tests.
+//! The stand-in for the driver, which cargo builds with these tests, and models on it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use embedgate_cuda::{Device, DriverError};
+use embedgate_core::{ModelFolder, Pooling};
+use embedgate_cuda::{CudaBackend, Device, DriverError, Format, Options};
 
-// Built as a library that can be loaded, since it is named here.
-use cuda_simulator as _;
-
-/// Its library.
-pub fn library() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let library = tests.with_file_name("libcuda_simulator.so");
-    assert!(library.is_file(), "{} is not there", library.display());
-    library
-}
+pub(crate) use cuda_simulator::library;
 
 /// Its first device.
-pub fn open() -> Result<Arc<Device>, DriverError> {
+pub(crate) fn open() -> Result<Arc<Device>, DriverError> {
     Device::open(Some(&library()), 0)
+}
+
+pub(crate) fn tiny_bge_m3() -> ModelFolder {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-bge-m3");
+    ModelFolder::open(&path).unwrap()
+}
+
+/// Options of a model with some memory and without measurements, which mean nothing here.
+pub(crate) fn options(folder: &ModelFolder, format: Format) -> Options {
+    Options {
+        pooling: folder.pooling.unwrap_or(Pooling::Cls),
+        max_sequence_tokens: folder.max_sequence_tokens.min(512),
+        special_token_ids: vec![0, 1, 2, 3],
+        format,
+        max_batch_tokens: 1024,
+        timed_rows: 0,
+    }
+}
+
+pub(crate) fn load(folder: &ModelFolder, format: Format) -> CudaBackend {
+    load_with(folder, format, |_| ())
+}
+
+/// A model with other options.
+pub(crate) fn load_with(
+    folder: &ModelFolder,
+    format: Format,
+    change: impl FnOnce(&mut Options),
+) -> CudaBackend {
+    let mut options = options(folder, format);
+    change(&mut options);
+    CudaBackend::load(folder, &open().unwrap(), 0, options).unwrap()
 }

@@ -1,0 +1,137 @@
+//! Models on a card, which the simulator of the driver plays.
+
+use cuda_simulator::library;
+use serde_json::json;
+
+use embedgate_test_support::{
+    Gateway, config_file, cosine, embedgate, numbers, run, tiny_bge_m3, tiny_config,
+};
+
+/// The tiny model on the processor, as `tiny`, and on a card.
+fn config(backend: &str) -> String {
+    tiny_config(&format!(
+        "[models.card]\npath = {:?}\nbackend = {{ {backend} }}\nmax_batch_tokens = 600\n[cuda]\nlibrary = {:?}",
+        tiny_bge_m3(),
+        library()
+    ))
+}
+
+fn start(settings: &str) -> Gateway {
+    let variables = [("CUDA_SIMULATOR", settings)];
+    let mut gateway = Gateway::start_loading(&config(r#"type = "cuda""#), &variables);
+    gateway.wait_until_ready();
+    gateway
+}
+
+#[tokio::test]
+async fn a_model_on_a_card_gives_what_it_gives_on_the_processor() {
+    let gateway = start("capability=9.0");
+    let texts = ["The cat sits on the mat.", "猫坐在垫子上。", "a"];
+    let [card, processor] = ["card", "tiny"].map(
+        |model| json!({"model": model, "input": texts, "outputs": ["dense", "sparse", "colbert"]}),
+    );
+    let (card, processor) = (
+        gateway.ok("/v1/embeddings", &card).await,
+        gateway.ok("/v1/embeddings", &processor).await,
+    );
+    assert_eq!(card["usage"], processor["usage"]);
+    for i in 0..texts.len() {
+        let of = |answer: &serde_json::Value| numbers(&answer["data"][i]["embedding"]);
+        assert!(cosine(&of(&card), &of(&processor)) > 0.9999);
+        let tokens = |answer: &serde_json::Value| {
+            answer["data"][i]["colbert_embedding"]
+                .as_array()
+                .unwrap()
+                .len()
+        };
+        assert_eq!(tokens(&card), tokens(&processor));
+        let ids =
+            |answer: &serde_json::Value| answer["data"][i]["sparse_embedding"]["indices"].clone();
+        assert_eq!(ids(&card), ids(&processor));
+    }
+    let models = gateway.get("/v1/models").await.body;
+    let card = models["data"].as_array().unwrap();
+    let card = card.iter().find(|model| model["id"] == "card").unwrap();
+    assert_eq!(
+        [&card["backend"], &card["device"], &card["precision"]],
+        ["cuda", "cuda:0", "f16"]
+    );
+    let log = gateway.stop();
+    assert!(
+        log.contains("cuda:0 is Simulated GPU of compute capability 9.0"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn after_a_fault_of_the_card_the_model_is_loaded_again_and_others_serve() {
+    let gateway = start("fault=400");
+    let ask = |model: &'static str, i: usize| json!({"model": model, "input": format!("text {i}"), "outputs": ["dense", "colbert"]});
+    let mut lost = 0;
+    for i in 0.. {
+        let answer = gateway.ask("/v1/embeddings", &ask("card", i)).await;
+        if answer.status != 200 {
+            lost = answer.status;
+            break;
+        }
+    }
+    assert!([500, 503].contains(&lost), "{lost}");
+    gateway.ok("/v1/embeddings", &ask("tiny", 0)).await;
+    gateway.logged("a backend of model card is back", 1).await;
+    gateway.ok("/v1/embeddings", &ask("card", 1_000_000)).await;
+}
+
+#[test]
+fn what_does_not_fit_together_is_said() {
+    let cases = [
+        (
+            r#"type = "candle", device = "cuda:0""#,
+            r#"is "cuda:0", and type = "candle" runs on the processor alone: type = "cuda""#,
+        ),
+        (
+            r#"type = "cuda", device = "cpu""#,
+            r#"is "cpu", and type = "cuda" runs on cards alone"#,
+        ),
+        (
+            r#"device = "gpu""#,
+            r#""gpu" is no device: expected "cpu", or "cuda:0""#,
+        ),
+        (
+            r#"type = "cuda", precision = "f32""#,
+            r#"must be "f16", "bf16" or "auto" with type = "cuda""#,
+        ),
+        (
+            r#"type = "cuda", threads = 2"#,
+            "a card has threads of its own",
+        ),
+        (
+            r#"precision = "f16""#,
+            r#"must be "f32", "bf16", "int8" or "auto" with type = "cpu""#,
+        ),
+    ];
+    for (backend, expected) in cases {
+        let file = config_file(&config(backend));
+        let (code, _, said) = run(embedgate().arg("check").arg(file.path()));
+        assert_eq!(code, Some(78), "{backend}: {said}");
+        assert!(said.contains(expected), "{backend}: {said}");
+    }
+}
+
+#[test]
+fn a_card_that_is_not_there_is_said_with_what_is_missing() {
+    let file = config_file(&config(r#"type = "cuda", device = "cuda:1""#));
+    let mut command = embedgate();
+    let (code, _, said) = run(command.arg("check").arg(file.path()));
+    assert_eq!(code, Some(78), "{said}");
+    assert!(
+        said.contains("models.card: there is no device cuda:1: the driver has 1"),
+        "{said}"
+    );
+    let text =
+        config(r#"type = "cuda""#).replace(library().to_str().unwrap(), "/nowhere/libcuda.so.1");
+    let file = config_file(&text);
+    let (code, _, said) = run(embedgate().arg("check").arg(file.path()));
+    assert_eq!(code, Some(78), "{said}");
+    let expected = "models.card: there is no NVIDIA driver: /nowhere/libcuda.so.1 cannot be loaded";
+    assert!(said.contains(expected), "{said}");
+}
