@@ -77,6 +77,11 @@ fn libraries_stay_behind_their_module() {
         &[],
     );
     only_in(
+        "backends/cuda/src",
+        &["candle", "ort::", "tokio", "axum", "tokenizers"],
+        &[],
+    );
+    only_in(
         "backends/onnx/src",
         &["candle", "tokio", "axum", "tokenizers"],
         &[],
@@ -91,11 +96,14 @@ fn the_environment_is_read_in_one_place() {
         &["std::env::", "env::var"],
         &["crates/config/src/lib.rs"],
     );
-    // A test that starts itself.
+    // Tests that start themselves.
     only_in(
         "backends",
         &["std::env::", "env::var"],
-        &["backends/cpu/tests/guarded.rs"],
+        &[
+            "backends/cpu/tests/guarded.rs",
+            "backends/cuda/tests/faults.rs",
+        ],
     );
 }
 
@@ -129,6 +137,9 @@ fn guests_get_no_wasi_and_no_unsafe_but_one() {
     let allowed = [
         "backends/cpu/src/onednn",
         "backends/cpu/tests/support/memory.rs",
+        "backends/cuda/src/calls.rs",
+        "backends/cuda/src/device",
+        "backends/cuda/src/ffi.rs",
     ];
     only_in("backends", &["unsafe"], &allowed);
 }

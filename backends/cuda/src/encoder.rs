@@ -7,13 +7,11 @@ use std::sync::Arc;
 use embedgate_core::{EncoderConfig, TokenBatch};
 
 use crate::{
-    device::{
-        Argument::{Address, Float},
-        Buffer, Device, Kernel, Pinned, Stream,
-    },
+    calls::{Attention, Call, Row, Sequences, View},
+    device::{Buffer, Device, Kernel, Pinned, Stream},
     error::DriverError,
     kernels::{Kernels, Loaded},
-    linear::{Linear, Products, STEP, Then, int},
+    linear::{Linear, Products, STEP, Then},
     load::{Heads, LoadError, Loader},
 };
 
@@ -120,16 +118,21 @@ impl Workspace {
         &self.x
     }
 
-    /// Where sequences begin on the device, after the forward pass of them.
-    pub(crate) fn offsets(&self) -> u64 {
-        self.inputs.at(3 * self.inputs.n_tokens)
+    /// The sequences of the last forward pass.
+    pub(crate) fn sequences(&self) -> Sequences<'_> {
+        let inputs = &self.inputs;
+        Sequences {
+            offsets: inputs.at(3 * inputs.n_tokens),
+            n: inputs.n_sequences,
+            n_tokens: inputs.n_tokens,
+        }
     }
 }
 
 impl Inputs {
-    /// The address of number `i`.
-    fn at(&self, i: usize) -> u64 {
-        self.device.address() + (i * size_of::<i32>()) as u64
+    /// What is sent, from number `i` on.
+    fn at(&self, i: usize) -> View<'_> {
+        View::of_words(&self.device, i)
     }
 
     /// Writes a batch, and begins to send it. `tile`: queries of a block of attention.
@@ -176,11 +179,7 @@ impl Inputs {
         }
         (self.n_tokens, self.n_sequences, self.n_blocks) = (n, batch.len(), n_blocks);
         let sent = 3 * n + batch.len() + 1 + 2 * n_blocks;
-        // SAFETY: the next batch is written when this one was waited for.
-        #[expect(unsafe_code, reason = "the device reads it later")]
-        unsafe {
-            stream.begin_upload(&self.host.numbers()[..sent], &self.device, 0)
-        }
+        stream.upload_pinned(&self.host, sent, &self.device)
     }
 }
 
@@ -304,84 +303,46 @@ impl Encoder {
         Ok(())
     }
 
-    fn embed_tokens(&self, stream: &Stream, workspace: &Workspace) -> Result<(), DriverError> {
-        let inputs = &workspace.inputs;
-        let n = inputs.n_tokens;
-        let arguments = [
-            Address(inputs.at(0)),
-            Address(inputs.at(n)),
-            Address(inputs.at(2 * n)),
-            Address(self.word.address()),
-            Address(self.position.address()),
-            Address(self.segment.address()),
-            Address(self.norm.weight.address()),
-            Address(self.norm.bias.address()),
-            Address(workspace.x.address()),
-            Float(self.config.layer_norm_eps),
-            int(self.width()),
-            int(self.stride),
-        ];
-        // SAFETY: ids were checked against the tables' sizes, and the workspace has room for so many tokens.
-        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
-        unsafe {
-            stream.launch(&self.embed_norm, [n, 1], &arguments)
+    fn row(&self) -> Row {
+        Row {
+            width: self.width(),
+            stride: self.stride,
         }
     }
 
+    fn embed_tokens(&self, stream: &Stream, workspace: &Workspace) -> Result<(), DriverError> {
+        let (inputs, kernel) = (&workspace.inputs, &self.embed_norm);
+        let n = inputs.n_tokens;
+        let places = [0, n, 2 * n].map(|i| inputs.at(i));
+        let Norm { weight, bias } = &self.norm;
+        let (word, position, segment) = (&self.word, &self.position, &self.segment);
+        let buffers = [word, position, segment, weight, bias, &workspace.x];
+        let eps = self.config.layer_norm_eps;
+        Call { stream, kernel }.embed_norm(places, buffers, n, self.row(), eps)
+    }
+
     fn attend(&self, stream: &Stream, workspace: &Workspace) -> Result<(), DriverError> {
-        let inputs = &workspace.inputs;
-        let scale = std::f32::consts::LOG2_E / (self.config.head_size() as f32).sqrt();
-        let begin = 3 * inputs.n_tokens;
-        let arguments = [
-            Address(workspace.qkv.address()),
-            Address(workspace.contexts.address()),
-            Address(inputs.at(begin)),
-            Address(inputs.at(begin + inputs.n_sequences + 1)),
-            Float(scale),
-            int(self.heads.n_padded),
-        ];
-        let grid = [inputs.n_blocks, self.heads.n_padded];
-        // SAFETY: blocks are of the batch's sequences, whose rows are in the workspace.
-        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
-        unsafe {
-            stream.launch(&self.attention.kernel, grid, &arguments)
-        }
+        let (inputs, kernel) = (&workspace.inputs, &self.attention.kernel);
+        let blocks = inputs.at(3 * inputs.n_tokens + inputs.n_sequences + 1);
+        let attention = Attention {
+            heads: self.heads.n_padded,
+            head_size: self.heads.size_padded,
+            n_blocks: inputs.n_blocks,
+            scale: 1.0 / (self.config.head_size() as f32).sqrt(),
+        };
+        let buffers = [&workspace.qkv, &workspace.contexts];
+        Call { stream, kernel }.attention(buffers, workspace.sequences(), blocks, attention)
     }
 
     /// Leaves each sequence's first row, of `x` and of what was attended, which is where queries were: nobody reads other rows from here on.
     fn keep_first(&self, stream: &Stream, workspace: &mut Workspace) -> Result<(), DriverError> {
-        let Workspace {
-            x,
-            sums,
-            contexts,
-            qkv,
-            ..
-        } = &*workspace;
-        self.gather(stream, x, (sums, self.stride), workspace)?;
-        self.gather(stream, contexts, (qkv, self.heads.width()), workspace)?;
+        let (kernel, sequences) = (&self.first_rows, workspace.sequences());
+        let call = Call { stream, kernel };
+        call.first_rows([&workspace.x, &workspace.sums], sequences, self.stride)?;
+        let heads = self.heads.width();
+        call.first_rows([&workspace.contexts, &workspace.qkv], sequences, heads)?;
         std::mem::swap(&mut workspace.x, &mut workspace.sums);
         Ok(())
-    }
-
-    fn gather(
-        &self,
-        stream: &Stream,
-        from: &Buffer,
-        (to, stride): (&Buffer, usize),
-        workspace: &Workspace,
-    ) -> Result<(), DriverError> {
-        let arguments = [
-            Address(from.address()),
-            Address(workspace.offsets()),
-            Address(to.address()),
-            int(stride),
-        ];
-        let grid = [workspace.inputs.n_sequences, stride.div_ceil(256)];
-        // SAFETY: there are fewer sequences than rows, and each begins at a row.
-        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
-        unsafe {
-            stream.launch(&self.first_rows, grid, &arguments)
-        }
     }
 
     /// `x = LayerNorm(x + added)`.
@@ -392,21 +353,10 @@ impl Encoder {
         norm: &Norm,
         rows: usize,
     ) -> Result<(), DriverError> {
-        let arguments = [
-            Address(workspace.x.address()),
-            Address(workspace.added.address()),
-            Address(norm.weight.address()),
-            Address(norm.bias.address()),
-            Address(workspace.sums.address()),
-            Float(self.config.layer_norm_eps),
-            int(self.width()),
-            int(self.stride),
-        ];
-        // SAFETY: all have so many rows of this stride.
-        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
-        unsafe {
-            stream.launch(&self.add_norm, [rows, 1], &arguments)?;
-        }
+        let (kernel, eps) = (&self.add_norm, self.config.layer_norm_eps);
+        let Workspace { x, added, sums, .. } = &*workspace;
+        let buffers = [x, added, &norm.weight, &norm.bias, sums];
+        Call { stream, kernel }.add_norm(buffers, rows, self.row(), eps)?;
         std::mem::swap(&mut workspace.x, &mut workspace.sums);
         Ok(())
     }

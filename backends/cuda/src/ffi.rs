@@ -2,6 +2,9 @@
 //!
 //! Source: NVIDIA, CUDA Driver API 12.0, `cuda.h`.
 
+#![expect(unsafe_code, reason = "the driver is a C library")]
+#![expect(non_snake_case, reason = "the names are the library's")]
+
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
     path::{Path, PathBuf},

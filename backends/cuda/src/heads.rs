@@ -5,15 +5,13 @@ use std::sync::Arc;
 use embedgate_core::{Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch};
 
 use crate::{
-    device::{
-        Argument::{Address, Float},
-        Buffer, Device, Kernel, Stream,
-    },
+    calls::{self, Call, Sequences},
+    device::{Buffer, Device, Kernel, Stream},
     encoder::Encoder,
     error::DriverError,
     format::Format,
     kernels::Kernels,
-    linear::{Linear, Products, Then, int},
+    linear::{Linear, Products, Then},
     load::{LoadError, Loader},
 };
 
@@ -135,29 +133,26 @@ impl Heads {
             || (outputs.dense && self.pooling != Pooling::Cls)
     }
 
-    /// Pools rows of tokens, of sequences that begin at `offsets`, into one a sequence.
+    /// Pools rows of tokens into one a sequence.
     pub(crate) fn pool(
         &self,
         stream: &Stream,
-        (hidden, offsets): (&Buffer, u64),
-        n: usize,
+        hidden: &Buffer,
+        sequences: Sequences<'_>,
         results: &Results,
     ) -> Result<Matrix, DriverError> {
-        let arguments = [
-            Address(hidden.address()),
-            Address(offsets),
-            Address(results.floats.address()),
-            int(self.width),
-            int(self.stride),
-        ];
-        // SAFETY: offsets are those of the rows, and there is room for as many results as tokens.
-        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
-        unsafe {
-            stream.launch(&self.pool, [n, self.width.div_ceil(64)], &arguments)?;
-        }
-        let mut dense = Matrix::zeros(n, self.width);
+        let kernel = &self.pool;
+        Call { stream, kernel }.pool([hidden, &results.floats], sequences, self.row())?;
+        let mut dense = Matrix::zeros(sequences.n, self.width);
         stream.download(&results.floats, &mut dense.data)?;
         Ok(dense)
+    }
+
+    fn row(&self) -> calls::Row {
+        calls::Row {
+            width: self.width,
+            stride: self.stride,
+        }
     }
 
     /// The first so many rows as they are.
@@ -246,19 +241,9 @@ impl Heads {
         n: usize,
         results: &Results,
     ) -> Result<Vec<f32>, DriverError> {
-        let arguments = [
-            Address(from.address()),
-            Address(row.weight.address()),
-            Address(results.floats.address()),
-            Float(row.bias),
-            int(self.width),
-            int(self.stride),
-        ];
-        // SAFETY: there are so many rows of this stride, and there is room for a number each.
-        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
-        unsafe {
-            stream.launch(&row.dot, [n, 1], &arguments)?;
-        }
+        let kernel = &row.dot;
+        let buffers = [from, &row.weight, &results.floats];
+        Call { stream, kernel }.row_dot(buffers, row.bias, n, self.row())?;
         let mut numbers = vec![0.0; n];
         stream.download(&results.floats, &mut numbers)?;
         Ok(numbers)

@@ -6,13 +6,12 @@
 //! A kernel that does not give right results on a card, with its driver, is not used there.
 //!
 //! The modules in reading order: `encoder` is the forward pass, `linear` and `heads` its parts, `load` reads the weights; `kernels` chooses
-//! what `library` holds by what `selftest` says; `device` is what the driver gives, by the functions of `ffi`.
+//! what `library` holds by what `selftest` says; `calls` launches them; `device` is what the driver gives, by the functions of `ffi`.
 
+mod calls;
 mod device;
 mod encoder;
 mod error;
-#[expect(unsafe_code, reason = "the driver is a C library")]
-#[expect(non_snake_case, reason = "the names are the library's")]
 mod ffi;
 mod format;
 mod heads;
@@ -151,8 +150,8 @@ impl CudaBackend {
         let (hidden, results) = (self.workspace.hidden(), &self.results);
         let mut answer = EmbeddingBatch::default();
         if pools {
-            let at = (hidden, self.workspace.offsets());
-            answer.dense = Some(heads.pool(stream, at, batch.len(), results)?);
+            let sequences = self.workspace.sequences();
+            answer.dense = Some(heads.pool(stream, hidden, sequences, results)?);
         } else if outputs.dense {
             answer.dense = Some(heads.rows(stream, hidden, batch.len())?);
         }

@@ -9,10 +9,8 @@ use std::{
 use embedgate_core::encoder::Activation;
 
 use crate::{
-    device::{
-        Argument::{Address, Int},
-        Buffer, Stream,
-    },
+    calls::Call,
+    device::{Buffer, Stream},
     error::DriverError,
     kernels::{Kernels, Loaded},
     library::Shipped,
@@ -198,30 +196,12 @@ impl Linear {
         [from, to]: [&Buffer; 2],
         rows: usize,
     ) -> Result<(), DriverError> {
-        assert!(rows * self.inner * 2 <= from.bytes() && rows * self.outer * 2 <= to.bytes());
-        let arguments = [
-            Address(from.address()),
-            Address(self.weight.address()),
-            Address(self.bias.address()),
-            Address(to.address()),
-            int(rows),
-            int(self.outer),
-            int(self.inner),
-        ];
-        let grid = [blocks(chosen.tile, rows, self.outer), 1];
-        // SAFETY: the buffers are as long, and widths are multiples of the tile's.
-        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
-        unsafe {
-            stream.launch(&chosen.kernel, grid, &arguments)
-        }
+        let kernel = &chosen.kernel;
+        let buffers = [from, &self.weight, &self.bias, to];
+        Call { stream, kernel }.linear(buffers, [rows, self.outer, self.inner], chosen.tile)
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.weight.bytes() + self.bias.bytes()
     }
-}
-
-/// An argument. Kernels number with 32 bits; sizes are checked when a model is loaded.
-pub(crate) fn int(n: usize) -> crate::device::Argument {
-    Int(i32::try_from(n).unwrap_or(i32::MAX))
 }

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use embedgate_core::math;
 
 use crate::{
-    device::{
-        Argument::{self, Address, Float, Int},
-        Buffer, Device, Kernel, Stream,
-    },
+    calls::{Attention, Call, Row, Sequences},
+    device::{Buffer, Device, Kernel, Stream},
     error::DriverError,
     format::Format,
     library::Shipped,
@@ -56,7 +54,7 @@ pub(crate) fn run(
         "add_norm" => test.add_norm(constant("BC")),
         "embed_norm" => test.embed_norm(constant("BC")),
         "first_rows" => test.first_rows(),
-        "pool" => test.pool(constant("KIND"), constant("BC")),
+        "pool" => test.pool(constant("KIND")),
         "row_dot" => test.row_dot(),
         other => Err(Fault::Wrong(format!("there is no test of {other}"))),
     }
@@ -75,7 +73,7 @@ pub(crate) enum Extent {
 pub(crate) fn bits(
     stream: &Stream,
     kernel: &Kernel,
-    [bm, bn, _]: [usize; 3],
+    tile: [usize; 3],
     format: Format,
 ) -> Result<Vec<u16>, DriverError> {
     let test = Test {
@@ -90,10 +88,7 @@ pub(crate) fn bits(
     let (w, _) = test.put_halves(&numbers(2, n * k))?;
     let bias = test.put(&numbers(3, n))?;
     let out = test.room(m * n * 2)?;
-    let buffers = [&x, &w, &bias, &out];
-    let mut arguments: Vec<_> = buffers.iter().map(|b| Address(b.address())).collect();
-    arguments.extend([int(m), int(n), int(k)]);
-    test.launch([m.div_ceil(bm) * (n / bn), 1], &arguments)?;
+    test.call().linear([&x, &w, &bias, &out], [m, n, k], tile)?;
     let mut bits = vec![0; m * n];
     stream.download(&out, &mut bits)?;
     Ok(bits)
@@ -136,10 +131,6 @@ fn offsets() -> Vec<i32> {
     std::iter::once(0).chain(ends).collect()
 }
 
-fn int(n: usize) -> Argument {
-    Int(i32::try_from(n).unwrap_or(i32::MAX))
-}
-
 impl Test<'_> {
     fn device(&self) -> &Arc<Device> {
         self.stream.device()
@@ -168,11 +159,19 @@ impl Test<'_> {
         Ok(buffer)
     }
 
-    fn launch(&self, blocks: [usize; 2], arguments: &[Argument]) -> Result<(), DriverError> {
-        // SAFETY: each test gives its kernel what the kernel's source says.
-        #[expect(unsafe_code, reason = "kernels are given bare addresses")]
-        unsafe {
-            self.stream.launch(self.kernel, blocks, arguments)
+    fn call(&self) -> Call<'_> {
+        Call {
+            stream: self.stream,
+            kernel: self.kernel,
+        }
+    }
+
+    /// Those of [`LENGTHS`].
+    fn sequences<'a>(&self, offsets: &'a Buffer) -> Sequences<'a> {
+        Sequences {
+            offsets: offsets.into(),
+            n: LENGTHS.len(),
+            n_tokens: LENGTHS.iter().sum(),
         }
     }
 
@@ -217,15 +216,15 @@ impl Test<'_> {
         let (cu, places) = (self.put(&offsets)?, self.put(&blocks)?);
         // As large as scores are in a model, so that the softmax is not flat.
         let scale = 1.5;
-        let arguments = [
-            Address(qkv.address()),
-            Address(out.address()),
-            Address(cu.address()),
-            Address(places.address()),
-            Float(scale * std::f32::consts::LOG2_E),
-            int(heads),
-        ];
-        self.launch([blocks.len() / 2, heads], &arguments)?;
+        let attention = Attention {
+            heads,
+            head_size: d,
+            n_blocks: blocks.len() / 2,
+            scale,
+        };
+        let sequences = self.sequences(&cu);
+        self.call()
+            .attention([&qkv, &out], sequences, (&places).into(), attention)?;
         let got = self.halves(&out, n_tokens * heads * d)?;
         let at = |row: usize, part: usize, head: usize| {
             let begin = ((row * 3 + part) * heads + head) * d;
@@ -272,16 +271,8 @@ impl Test<'_> {
         let biases = numbers(3, n);
         let bias = self.put(&biases)?;
         let out = self.room(m * n * 2)?;
-        let arguments = [
-            Address(x.address()),
-            Address(w.address()),
-            Address(bias.address()),
-            Address(out.address()),
-            int(m),
-            int(n),
-            int(k),
-        ];
-        self.launch([m.div_ceil(bm) * (n / bn), 1], &arguments)?;
+        self.call()
+            .linear([&x, &w, &bias, &out], [m, n, k], [bm, bn, bk])?;
         let got = self.halves(&out, m * n)?;
         let activate: fn(f32) -> f32 = match activation {
             1 => |x| math::gelu(x, false),
@@ -307,17 +298,8 @@ impl Test<'_> {
         let (gs, bs) = (numbers(3, width), numbers(4, width));
         let (g, b) = (self.put(&gs)?, self.put(&bs)?);
         let out = self.room(n * stride * 2)?;
-        let arguments = [
-            Address(x.address()),
-            Address(r.address()),
-            Address(g.address()),
-            Address(b.address()),
-            Address(out.address()),
-            Float(1e-5),
-            int(width),
-            int(stride),
-        ];
-        self.launch([n, 1], &arguments)?;
+        let row = Row { width, stride };
+        self.call().add_norm([&x, &r, &g, &b, &out], n, row, 1e-5)?;
         let rows = xs.chunks_exact(stride).zip(rs.chunks_exact(stride));
         let expected = rows.flat_map(|(x, r)| {
             let sums = x.iter().zip(r).take(width);
@@ -343,10 +325,10 @@ impl Test<'_> {
         let (gs, bs) = (numbers(4, width), numbers(5, width));
         let (g, b) = (self.put(&gs)?, self.put(&bs)?);
         let out = self.room(places.len() * stride * 2)?;
-        let buffers = [&ids, &pos, &seg, &w, &p, &t, &g, &b, &out];
-        let mut arguments: Vec<_> = buffers.iter().map(|b| Address(b.address())).collect();
-        arguments.extend([Float(1e-5), int(width), int(stride)]);
-        self.launch([places.len(), 1], &arguments)?;
+        let (buffers, row) = ([&w, &p, &t, &g, &b, &out], Row { width, stride });
+        let of = [&ids, &pos, &seg].map(Into::into);
+        self.call()
+            .embed_norm(of, buffers, places.len(), row, 1e-5)?;
         let expected = places.iter().flat_map(|place| {
             let row = |values: &[f32], i: i32| {
                 let begin = usize::try_from(i).unwrap_or(0) * width;
@@ -370,13 +352,8 @@ impl Test<'_> {
         let offsets = offsets();
         let cu = self.put(&offsets)?;
         let out = self.room(LENGTHS.len() * stride * 2)?;
-        let arguments = [
-            Address(x.address()),
-            Address(cu.address()),
-            Address(out.address()),
-            int(stride),
-        ];
-        self.launch([LENGTHS.len(), stride.div_ceil(256)], &arguments)?;
+        self.call()
+            .first_rows([&x, &out], self.sequences(&cu), stride)?;
         let first = offsets[..LENGTHS.len()].iter().flat_map(|row| {
             let begin = usize::try_from(*row).unwrap_or(0) * stride;
             xs[begin..begin + stride].iter().map(|x| f64::from(*x))
@@ -385,20 +362,14 @@ impl Test<'_> {
         self.compare(&self.halves(&out, expected.len())?, &expected, 0.0)
     }
 
-    fn pool(&self, kind: usize, at_once: usize) -> Result<(), Fault> {
+    fn pool(&self, kind: usize) -> Result<(), Fault> {
         let (width, stride, n_tokens) = (100, 128, LENGTHS.iter().sum::<usize>());
         let (x, xs) = self.put_halves(&numbers(1, n_tokens * stride))?;
         let offsets = offsets();
         let cu = self.put(&offsets)?;
         let out = self.room(LENGTHS.len() * width * 4)?;
-        let arguments = [
-            Address(x.address()),
-            Address(cu.address()),
-            Address(out.address()),
-            int(width),
-            int(stride),
-        ];
-        self.launch([LENGTHS.len(), width.div_ceil(at_once)], &arguments)?;
+        let row = Row { width, stride };
+        self.call().pool([&x, &out], self.sequences(&cu), row)?;
         let expected = offsets.windows(2).flat_map(|ends| {
             let rows = ends[0]..ends[1];
             let at = |row: i32, column: usize| {
@@ -424,15 +395,8 @@ impl Test<'_> {
         let ws = numbers(2, width);
         let w = self.put(&ws)?;
         let out = self.room(n * 4)?;
-        let arguments = [
-            Address(x.address()),
-            Address(w.address()),
-            Address(out.address()),
-            Float(0.25),
-            int(width),
-            int(stride),
-        ];
-        self.launch([n, 1], &arguments)?;
+        self.call()
+            .row_dot([&x, &w, &out], 0.25, n, Row { width, stride })?;
         let dot = |row: &[f32]| {
             let products = row.iter().zip(&ws);
             products

@@ -1,6 +1,6 @@
 //! What the library's functions act on: devices with their memory and streams, modules and kernels.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, path::PathBuf, time::Instant};
 
 use crate::{
     images::{IMAGES, Shipped},
@@ -247,7 +247,10 @@ impl Device {
             } => {
                 let number = self.launches;
                 self.launches += 1;
-                if settings.fault == Some(number) {
+                let is_asked = |file: &PathBuf| std::fs::remove_file(file).is_ok();
+                if settings.fault == Some(number)
+                    || settings.fault_file.as_ref().is_some_and(is_asked)
+                {
                     return Err(format!(
                         "launch {number} ends in the fault that was asked for"
                     ));

@@ -1,5 +1,7 @@
 //! What device is played, as the variable `CUDA_SIMULATOR` says it: `name=value`, with blanks between.
 
+use std::path::PathBuf;
+
 /// Settings of the stand-in, with a card of the Ampere kind by default.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -15,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) init: i32,
     /// `fault`: which launch, from 0, ends in an illegal access.
     pub(crate) fault: Option<u64>,
+    /// `fault_file`: while there is such a file, the next launch removes it and ends in an illegal access.
+    pub(crate) fault_file: Option<PathBuf>,
     /// `code=refused`: machine code is refused, as on a card that it was not made for.
     pub(crate) code_refused: bool,
     /// `mutant`: the name of a kernel, or the beginning of one, a colon, and what is done to it.
@@ -47,6 +51,7 @@ impl Settings {
             driver: 13_000,
             init: 0,
             fault: None,
+            fault_file: None,
             code_refused: false,
             mutant: None,
         };
@@ -70,6 +75,7 @@ impl Settings {
             "driver" => self.driver = value.parse().ok()?,
             "init" => self.init = value.parse().ok()?,
             "fault" => self.fault = Some(value.parse().ok()?),
+            "fault_file" => self.fault_file = Some(value.into()),
             "code" => self.code_refused = value == "refused",
             "mutant" => {
                 let (kernel, mutation) = value.split_once(':')?;
