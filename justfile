@@ -22,6 +22,10 @@ bench python model="models/bge-m3-random":
     test -e {{ model }}/onnx/model.onnx || target/release/embedgate convert {{ model }}
     {{ python }} benches/compare_bge_m3.py {{ model }}
 
+# Makes the kernels of the cuda backend anew; `just kernels --check` compares.
+kernels *args:
+    scripts/kernels {{ args }}
+
 # Runs the cpu backend's tests under AddressSanitizer, on x86-64 Linux; scripts/setup must have been run.
 sanitize:
     RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" cargo test --package embedgate-cpu --locked --lib --test engine \

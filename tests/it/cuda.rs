@@ -122,6 +122,7 @@ fn what_does_not_fit_together_is_said() {
 fn a_card_that_is_not_there_is_said_with_what_is_missing() {
     let file = config_file(&config(r#"type = "cuda", device = "cuda:1""#));
     let mut command = embedgate();
+    command.env("CUDA_SIMULATOR", "devices=1");
     let (code, _, said) = run(command.arg("check").arg(file.path()));
     assert_eq!(code, Some(78), "{said}");
     assert!(

@@ -102,7 +102,7 @@ fn the_environment_is_read_in_one_place() {
         &["std::env::", "env::var"],
         &[
             "backends/cpu/tests/guarded.rs",
-            "backends/cuda/tests/faults.rs",
+            "backends/cuda/tests/support/process.rs",
         ],
     );
 }

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/random_model.rs"]
 mod random_model;
 #[path = "../../cpu/tests/support/reference.rs"]
@@ -74,6 +76,24 @@ fn all_heads_of_bge_m3_are_near_the_reference() {
             common * 100 >= all * 99 && all > 100,
             "{format:?}: {common} of {all}"
         );
+    }
+}
+
+/// The tensor products of Hopper are other instructions.
+#[test]
+fn bge_m3_on_hopper_is_near_the_reference_too() {
+    let test = "bge_m3_on_hopper_is_near_the_reference_too";
+    if process::in_one_with(test, "capability=9.0") {
+        let folder = tiny_bge_m3();
+        let batch = batch(&[5, 64, 200], folder.encoder.vocabulary_size);
+        let expected = candle(&folder).embed(&batch, WITH_TOKENS).unwrap();
+        for (format, least) in FORMATS {
+            near(
+                &load(&folder, format).embed(&batch, WITH_TOKENS).unwrap(),
+                &expected,
+                least,
+            );
+        }
     }
 }
 

@@ -2,48 +2,32 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+#[path = "support/process.rs"]
+mod process;
 #[path = "../../cpu/tests/support/reference.rs"]
 #[expect(dead_code, reason = "only its batches are needed")]
 mod reference;
 #[path = "support/simulator.rs"]
+#[expect(dead_code, reason = "its devices are others each time")]
 mod simulator;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use embedgate_core::{Backend, BackendError, Outputs};
+use embedgate_core::{Backend, BackendError, ModelFolder, Outputs};
 use embedgate_cuda::{CudaBackend, Device, DriverError, Format};
 
 use crate::{
     reference::batch,
-    simulator::{library, load, open, options, tiny_bge_m3},
+    simulator::{library, options, tiny_bge_m3},
 };
 
-/// Whether this is the process of a test whose driver plays something.
-#[expect(clippy::disallowed_methods, reason = "it is told so by its parent")]
-fn is_in_a_process() -> bool {
-    std::env::var_os("CUDA_SIMULATOR").is_some()
+/// The first device: what was done to it before is seen again.
+fn open() -> Result<Arc<Device>, DriverError> {
+    Device::open(Some(&library()), 0)
 }
 
-/// Runs the rest of a test in a process of its own, with these settings of the simulator: there it is `true`.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test is a program of its own"
-)]
-fn in_a_process_with(test: &str, settings: &str) -> bool {
-    if is_in_a_process() {
-        return true;
-    }
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", test])
-        .env("CUDA_SIMULATOR", settings);
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{settings}: {said}"
-    );
-    false
+fn load(folder: &ModelFolder, format: Format) -> CudaBackend {
+    CudaBackend::load(folder, &open().unwrap(), 0, options(folder, format)).unwrap()
 }
 
 fn load_error() -> String {
@@ -55,7 +39,7 @@ fn load_error() -> String {
 
 #[test]
 fn a_library_that_is_not_there_is_named() {
-    if in_a_process_with("a_library_that_is_not_there_is_named", "devices=1") {
+    if process::in_one_with("a_library_that_is_not_there_is_named", "devices=1") {
         let said = Device::open(Some(Path::new("/nowhere/libcuda.so.1")), 0);
         let said = said.unwrap_err().to_string();
         assert!(
@@ -75,7 +59,7 @@ fn a_library_that_is_not_there_is_named() {
 
 #[test]
 fn a_driver_without_a_device_says_so() {
-    if in_a_process_with("a_driver_without_a_device_says_so", "devices=0") {
+    if process::in_one_with("a_driver_without_a_device_says_so", "devices=0") {
         let error = open().unwrap_err();
         assert!(error.is_no_device(), "{error}");
         assert!(
@@ -87,7 +71,7 @@ fn a_driver_without_a_device_says_so() {
 
 #[test]
 fn a_device_that_is_not_there_is_named() {
-    if in_a_process_with("a_device_that_is_not_there_is_named", "devices=2") {
+    if process::in_one_with("a_device_that_is_not_there_is_named", "devices=2") {
         assert!(Device::open(Some(&library()), 1).is_ok());
         let said = Device::open(Some(&library()), 2).unwrap_err().to_string();
         assert_eq!(said, "there is no device cuda:2: the driver has 2");
@@ -96,7 +80,7 @@ fn a_device_that_is_not_there_is_named() {
 
 #[test]
 fn an_old_device_is_named_with_what_is_needed() {
-    if in_a_process_with(
+    if process::in_one_with(
         "an_old_device_is_named_with_what_is_needed",
         "capability=7.5",
     ) {
@@ -110,7 +94,7 @@ fn an_old_device_is_named_with_what_is_needed() {
 
 #[test]
 fn an_old_driver_is_named_with_what_is_needed() {
-    if in_a_process_with("an_old_driver_is_named_with_what_is_needed", "driver=11080") {
+    if process::in_one_with("an_old_driver_is_named_with_what_is_needed", "driver=11080") {
         let said = open().unwrap_err().to_string();
         assert!(
             said.contains("is for CUDA 11.8, needed is one for CUDA 12.0"),
@@ -121,7 +105,7 @@ fn an_old_driver_is_named_with_what_is_needed() {
 
 #[test]
 fn a_driver_that_does_not_start_says_why() {
-    if in_a_process_with("a_driver_that_does_not_start_says_why", "init=999") {
+    if process::in_one_with("a_driver_that_does_not_start_says_why", "init=999") {
         let said = open().unwrap_err().to_string();
         assert!(
             said.contains("cuInit failed") && said.contains("999"),
@@ -134,7 +118,7 @@ fn a_driver_that_does_not_start_says_why() {
 fn with_little_memory_batches_go_in_fewer_tokens_and_give_the_same() {
     let test = "with_little_memory_batches_go_in_fewer_tokens_and_give_the_same";
     // The weights, and a workspace of 512 tokens, but not one of 1024.
-    if in_a_process_with(test, "memory=3") {
+    if process::in_one_with(test, "memory=3") {
         let folder = tiny_bge_m3();
         let batch = batch(&[300, 300, 300], folder.encoder.vocabulary_size);
         let mut backend = load(&folder, Format::F16);
@@ -150,7 +134,7 @@ fn with_little_memory_batches_go_in_fewer_tokens_and_give_the_same() {
 
 #[test]
 fn without_memory_for_the_weights_the_load_says_so() {
-    if in_a_process_with(
+    if process::in_one_with(
         "without_memory_for_the_weights_the_load_says_so",
         "memory=1",
     ) {
@@ -163,7 +147,7 @@ fn without_memory_for_the_weights_the_load_says_so() {
 fn after_a_fault_the_backend_is_lost_and_can_be_loaded_again() {
     let test = "after_a_fault_the_backend_is_lost_and_can_be_loaded_again";
     let settings = "fault=150";
-    if in_a_process_with(test, settings) {
+    if process::in_one_with(test, settings) {
         let folder = tiny_bge_m3();
         let batch = batch(&[3, 20], folder.encoder.vocabulary_size);
         let mut backend = load(&folder, Format::F16);
@@ -188,7 +172,7 @@ fn after_a_fault_the_backend_is_lost_and_can_be_loaded_again() {
 #[test]
 fn where_machine_code_is_refused_ptx_is_run() {
     let test = "where_machine_code_is_refused_ptx_is_run";
-    if in_a_process_with(test, "code=refused capability=9.0") {
+    if process::in_one_with(test, "code=refused capability=9.0") {
         let folder = tiny_bge_m3();
         let batch = batch(&[3], folder.encoder.vocabulary_size);
         load(&folder, Format::Bf16)
@@ -212,7 +196,7 @@ fn a_kernel_with_a_fault_is_not_used() {
         ("pool_f16_cls", &["masks"]),
         ("row_dot", &["barriers", "masks"]),
     ];
-    if is_in_a_process() {
+    if process::is_one() {
         let said = load_error();
         let is_wrong = said.contains("no variant of the kernel") && said.contains("expected");
         assert!(is_wrong || said.contains("ILLEGAL_ADDRESS"), "{said}");
@@ -224,7 +208,7 @@ fn a_kernel_with_a_fault_is_not_used() {
             .flat_map(|(k, all)| all.iter().map(move |f| (k, f)))
         {
             let settings = format!("capability={capability} mutant={kernel}:{fault}");
-            in_a_process_with(test, &settings);
+            process::in_one_with(test, &settings);
         }
     }
 }

@@ -1,15 +1,43 @@
-//! Every kernel against arithmetic in f64, in the very PTX that ships.
+//! Every kernel against arithmetic in f64, in the very PTX that ships, for every kind of card: each in a process whose driver has one.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/simulator.rs"]
 #[expect(dead_code, reason = "other tests need more of it")]
 mod simulator;
 
+use sha2::{Digest, Sha256};
+
+fn check(test: &str, capability: &str) {
+    if process::in_one_with(test, &format!("capability={capability}")) {
+        let device = simulator::open().unwrap();
+        assert_eq!(embedgate_cuda::check_kernels(&device), Ok(54));
+    }
+}
+
 #[test]
-fn every_kernel_gives_right_results() {
-    let device = simulator::open().unwrap();
-    let started = std::time::Instant::now();
-    let n = embedgate_cuda::check_kernels(&device).unwrap();
-    println!("{n} kernels {:?}", started.elapsed());
+fn every_kernel_gives_right_results_on_ampere() {
+    check("every_kernel_gives_right_results_on_ampere", "8.0");
+}
+
+#[test]
+fn every_kernel_gives_right_results_on_hopper() {
+    check("every_kernel_gives_right_results_on_hopper", "9.0");
+}
+
+#[test]
+fn what_is_checked_in_was_made_of_these_sources() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let mut hash = Sha256::new();
+    for name in ["kernels.py", "compile.py", "requirements.txt"] {
+        hash.update(std::fs::read(folder.join(name)).unwrap());
+    }
+    let hash: String = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(embedgate_cuda::kernels_id(), hash, "run scripts/kernels");
 }

@@ -22,21 +22,20 @@ use crate::{
 
 struct Driver {
     settings: Settings,
-    devices: Vec<Device>,
-    is_started: bool,
+    /// Each works on its own, so that tests on several run at the same time.
+    devices: Vec<Mutex<Device>>,
 }
 
-static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
+static DRIVER: LazyLock<Driver> = LazyLock::new(|| {
     #[expect(clippy::disallowed_methods, reason = "a driver has nobody to ask")]
     let text = std::env::var("CUDA_SIMULATOR").unwrap_or_default();
     #[expect(clippy::expect_used, reason = "a test that says nonsense shall end")]
     let settings = Settings::parse(&text).expect("settings");
-    let devices = (0..settings.devices).map(|i| Device::new(i, &settings));
-    Mutex::new(Driver {
+    let devices = (0..settings.devices).map(|i| Mutex::new(Device::new(i, &settings)));
+    Driver {
         devices: devices.collect(),
         settings,
-        is_started: false,
-    })
+    }
 });
 
 thread_local! {
@@ -44,8 +43,9 @@ thread_local! {
     static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-fn driver() -> MutexGuard<'static, Driver> {
-    DRIVER.lock().unwrap_or_else(PoisonError::into_inner)
+fn device(number: c_int) -> MutexGuard<'static, Device> {
+    let device = DRIVER.devices[number as usize].lock();
+    device.unwrap_or_else(PoisonError::into_inner)
 }
 
 fn result(outcome: Outcome) -> c_int {
@@ -54,15 +54,11 @@ fn result(outcome: Outcome) -> c_int {
 
 /// Does something with the device whose context is current, unless that has failed before.
 fn on_device(act: impl FnOnce(&mut Device, &Settings) -> Outcome) -> c_int {
-    let mut driver = driver();
-    let Driver {
-        settings, devices, ..
-    } = &mut *driver;
     let current = CURRENT.get().ok_or(code::INVALID_CONTEXT);
     result(current.and_then(|current| {
-        let device = &mut devices[current];
+        let mut device = device(current as c_int);
         device.check()?;
-        act(device, settings)
+        act(&mut device, &DRIVER.settings)
     }))
 }
 
@@ -106,27 +102,25 @@ macro_rules! answer {
 functions! {
     /// Starts the library.
     fn cuInit(_flags: c_uint) {
-        let mut driver = driver();
-        if driver.settings.init != 0 {
-            return driver.settings.init;
+        match DRIVER.settings.init {
+            0 if DRIVER.devices.is_empty() => code::NO_DEVICE,
+            error => error,
         }
-        driver.is_started = true;
-        if driver.devices.is_empty() { code::NO_DEVICE } else { 0 }
     }
 
     /// The version of CUDA that the driver knows.
     fn cuDriverGetVersion(version: *mut c_int) {
-        answer!(version, driver().settings.driver)
+        answer!(version, DRIVER.settings.driver)
     }
 
     /// The number of devices.
     fn cuDeviceGetCount(count: *mut c_int) {
-        answer!(count, driver().devices.len() as c_int)
+        answer!(count, DRIVER.devices.len() as c_int)
     }
 
     /// A device by its number.
     fn cuDeviceGet(device: *mut c_int, ordinal: c_int) {
-        if usize::try_from(ordinal).is_ok_and(|i| i < driver().devices.len()) {
+        if usize::try_from(ordinal).is_ok_and(|i| i < DRIVER.devices.len()) {
             answer!(device, ordinal)
         } else {
             code::INVALID_DEVICE
@@ -146,12 +140,12 @@ functions! {
 
     /// A device's memory, in bytes.
     fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) {
-        answer!(bytes, driver().devices[device as usize].memory.size())
+        answer!(bytes, self::device(device).memory.size())
     }
 
     /// A fact of a device, by its number.
     fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, _device: c_int) {
-        let (major, minor) = driver().settings.capability;
+        let (major, minor) = DRIVER.settings.capability;
         let found = match attribute {
             75 => major,
             76 => minor,
@@ -176,7 +170,7 @@ functions! {
 
     /// Ends it, with all that is in it.
     fn cuDevicePrimaryCtxReset_v2(device: c_int) {
-        driver().devices[device as usize].reset();
+        self::device(device).reset();
         0
     }
 

@@ -45,7 +45,7 @@ impl Settings {
     /// The setting that is not understood.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut settings = Self {
-            devices: 1,
+            devices: 16,
             capability: (8, 0),
             memory: 1024 << 20,
             driver: 13_000,

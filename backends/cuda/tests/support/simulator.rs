@@ -1,16 +1,27 @@
 //! The stand-in for the driver, which cargo builds with these tests, and models on it.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use embedgate_core::{ModelFolder, Pooling};
 use embedgate_cuda::{CudaBackend, Device, DriverError, Format, Options};
 
 pub(crate) use cuda_simulator::library;
 
-/// Its first device.
+/// Its next device, so that tests have devices of their own.
 pub(crate) fn open() -> Result<Arc<Device>, DriverError> {
-    Device::open(Some(&library()), 0)
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Device::open(Some(&library()), number % DEVICES)
 }
+
+/// As many as it has where nothing else is said.
+const DEVICES: usize = 16;
 
 pub(crate) fn tiny_bge_m3() -> ModelFolder {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-bge-m3");
