@@ -91,8 +91,8 @@ pub(crate) fn resolve(
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
 #[cfg_attr(
-    not(feature = "onnx"),
-    expect(unused_variables, reason = "only ONNX Runtime is looked up")
+    not(any(feature = "onnx", feature = "cuda")),
+    expect(unused_variables, reason = "only ONNX Runtime and cards are looked up")
 )]
 pub(crate) fn inspect(
     plan: &Plan,
@@ -179,7 +179,6 @@ pub(crate) fn open(
     tokenizer: &TextTokenizer,
     surroundings: &Surroundings,
 ) -> Result<Box<dyn Backend>, LoadError> {
-    let threads = surroundings.threads(config);
     match config.backend.kind {
         #[cfg(feature = "cpu")]
         BackendType::Cpu => {
@@ -188,7 +187,7 @@ pub(crate) fn open(
                 pooling: plan.pooling,
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
-                threads,
+                threads: surroundings.threads(config),
                 cores: surroundings.cores(config),
                 precision: config.backend.precision.said().unwrap_or_default(),
             };
@@ -201,7 +200,7 @@ pub(crate) fn open(
                 pooling: plan.pooling,
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
-                threads,
+                threads: surroundings.threads(config),
             };
             let loaded = embedgate_candle::CandleBackend::load(&plan.folder, options)?;
             Ok(Box::new(loaded))
@@ -244,7 +243,7 @@ pub(crate) fn open(
                 pooling: plan.pooling,
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
-                threads,
+                threads: surroundings.threads(config),
                 state_folder: surroundings.state_folder.clone(),
                 shares_weights: config.replicas.get() > 1,
             };

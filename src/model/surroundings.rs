@@ -11,6 +11,7 @@ pub(crate) struct Surroundings {
     onnxruntime: Candidates,
     onednn: Candidates,
     /// NVIDIA's driver library, where it is named.
+    #[cfg(feature = "cuda")]
     cuda: Option<PathBuf>,
     /// Threads of a matrix product where the model's config says nothing.
     pub default_threads: usize,
@@ -70,6 +71,7 @@ impl Surroundings {
                 named: config.onednn.library.clone(),
                 folders: folders("onednn"),
             },
+            #[cfg(feature = "cuda")]
             cuda: config.cuda.library.clone(),
             default_threads,
             #[cfg(feature = "cpu")]
@@ -119,13 +121,15 @@ impl Surroundings {
         expect(dead_code, reason = "only one backend asks for it")
     )]
     #[must_use]
-    #[cfg(feature = "cuda")]
-    pub(crate) fn cuda(&self) -> Option<&std::path::Path> {
-        self.cuda.as_deref()
-    }
-
     pub(crate) fn onednn(&self) -> Candidates {
         self.onednn.clone()
+    }
+
+    /// NVIDIA's driver library, where the configuration names it.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub(crate) fn cuda(&self) -> Option<&std::path::Path> {
+        self.cuda.as_deref()
     }
 }
 
