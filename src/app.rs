@@ -153,6 +153,8 @@ impl App {
             () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
             () = stopping => unreachable!("it waits for ever"),
         };
+        // Once more, where the end came with the word of it.
+        tell_systemd(NotifyState::Stopping);
         match end {
             End::Drained => {
                 self.plugins.stop().await;
@@ -162,7 +164,7 @@ impl App {
                 if let Some(embedder) = gateway.embedder.get() {
                     flush(embedder.cache()).await;
                 }
-                bail!("stopped with {connections} connections cut off")
+                bail!("stopped with connections cut off: {connections}")
             }
         }
         tracing::info!("stopped");
@@ -331,7 +333,6 @@ fn folder_problems(config: &Config) -> Vec<String> {
     config.models.iter().filter_map(problem).collect()
 }
 
-/// Writes what the cache's file does not have yet; a disk that stands still does not keep the process.
 /// Tells systemd how far the process is, where it was started by a unit of `Type=notify`.
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
@@ -339,6 +340,7 @@ fn tell_systemd(state: NotifyState<'_>) {
     }
 }
 
+/// Writes what the cache's file does not have yet; a disk that stands still does not keep the process.
 async fn flush(cache: &EmbeddingCache) {
     if tokio::time::timeout(FLUSH_TIMEOUT, cache.flush())
         .await

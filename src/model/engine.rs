@@ -147,11 +147,36 @@ fn not_built(missing: BackendType) -> String {
 }
 
 /// Tokens that go through a model on a card at once, where the configuration says nothing.
-#[cfg(feature = "cuda")]
-const CARD_TOKENS: usize = 16 << 10;
+pub(crate) const CARD_TOKENS: usize = 16 << 10;
 /// Rows of the measurements by which kernels are chosen on a card: enough to fill it.
 #[cfg(feature = "cuda")]
 const TIMED_ROWS: usize = 4096;
+
+/// What vectors depend on beside the model and its configuration: the card and its driver, which choose among kernels.
+///
+/// # Errors
+/// When there is no such card.
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(
+        unused_variables,
+        clippy::unnecessary_wraps,
+        reason = "only cards are looked up"
+    )
+)]
+pub(crate) fn runs_on(
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+) -> Result<String, LoadError> {
+    #[cfg(feature = "cuda")]
+    if config.backend.kind == BackendType::Cuda {
+        let (device, _) = card(config, surroundings)?;
+        let (name, capability, driver) = (&device.name, device.capability, device.driver_version);
+        let kernels = embedgate_cuda::kernels_id();
+        return Ok(format!("{name} {capability:?} {driver} {kernels}"));
+    }
+    Ok(String::new())
+}
 
 /// The card that a model is configured for, and its number.
 #[cfg(feature = "cuda")]

@@ -19,7 +19,7 @@ pub(crate) enum Depth {
 }
 
 /// Hashes what a model's vectors depend on: the files of its folder that its backend reads (tokenizer, configuration,
-/// weights), the backend and its version, the precision, the pooling and the longest sequence.
+/// weights), the backend and its version, the precision, the pooling and the longest sequence; and `runs_on`, the card.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -27,6 +27,7 @@ pub(crate) fn fingerprint(
     config: &ModelConfig,
     pooling: Pooling,
     max_tokens: usize,
+    runs_on: &str,
     depth: Depth,
 ) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 3");
@@ -38,9 +39,8 @@ pub(crate) fn fingerprint(
         config.backend.precision,
     );
     field(&mut hasher, facts.as_bytes());
-    #[cfg(feature = "cuda")]
-    if config.backend.kind == BackendType::Cuda {
-        field(&mut hasher, embedgate_cuda::kernels_id().as_bytes());
+    if !runs_on.is_empty() {
+        field(&mut hasher, runs_on.as_bytes());
     }
     let file = config.backend.file.as_deref();
     if depth == Depth::ThisProcess {
@@ -147,7 +147,7 @@ mod tests {
                 path: path.to_owned(),
                 ..ModelConfig::default()
             };
-            fingerprint(&config, Pooling::Cls, 512, depth).unwrap()
+            fingerprint(&config, Pooling::Cls, 512, "", depth).unwrap()
         };
         assert_eq!(
             of(&fixture, Depth::EveryByte),
@@ -179,7 +179,7 @@ mod tests {
                 },
                 ..ModelConfig::default()
             };
-            fingerprint(&config, Pooling::Cls, 512, Depth::EveryByte).unwrap()
+            fingerprint(&config, Pooling::Cls, 512, "", Depth::EveryByte).unwrap()
         };
         let write = |name: &str, text| std::fs::write(folder.path().join("onnx").join(name), text);
         write("model.onnx", "a").unwrap();

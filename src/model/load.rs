@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use embedgate_config::ModelConfig;
+use embedgate_config::{BackendType, ModelConfig};
 use embedgate_core::{
     Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, Replicas, TokenBatch,
 };
@@ -346,11 +346,19 @@ fn identity(
         Depth::ThisProcess
     };
     let (config, pooling, max_tokens) = (config.clone(), plan.pooling, plan.max_tokens);
-    move || fingerprint::fingerprint(&config, pooling, max_tokens, depth)
+    let surroundings = surroundings.clone();
+    move || {
+        let runs_on = engine::runs_on(&config, &surroundings).map_err(io::Error::other)?;
+        fingerprint::fingerprint(&config, pooling, max_tokens, &runs_on, depth)
+    }
 }
 
 fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {
-    let best = calibration.best_batch_tokens();
+    let best = match config.backend.kind {
+        // What is measured is far too small to fill one.
+        BackendType::Cuda => engine::CARD_TOKENS,
+        _ => calibration.best_batch_tokens(),
+    };
     let max_batch_tokens = config.max_batch_tokens.unwrap_or(best);
     let rate = calibration.tokens_per_second();
     tracing::info!(

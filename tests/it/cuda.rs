@@ -102,6 +102,10 @@ fn what_does_not_fit_together_is_said() {
             r#"must be "f16", "bf16" or "auto" with type = "cuda""#,
         ),
         (
+            "type = \"cuda\" }\nreplicas = \"auto\"\nprompts = {",
+            r#"must be a number with type = "cuda""#,
+        ),
+        (
             r#"type = "cuda", threads = 2"#,
             "a card has threads of its own",
         ),

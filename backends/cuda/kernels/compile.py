@@ -5,13 +5,20 @@ Needs triton and numpy as requirements.txt pins them.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
 import sys
 
-# Sums and products are fused where they can be; no path of this machine gets into PTX.
-os.environ.update(TRITON_DEFAULT_FP_FUSION="1", TRITON_DISABLE_LINE_INFO="1")
+TRITON = pathlib.Path(importlib.util.find_spec("triton").submodule_search_locations[0])
+# Sums and products are fused where they can be; no path of this machine gets into PTX. Triton has two assemblers: machine code of the newer
+# one, which it would take for 9.0, is refused by drivers before CUDA 13.
+os.environ.update(
+    TRITON_DEFAULT_FP_FUSION="1",
+    TRITON_DISABLE_LINE_INFO="1",
+    TRITON_PTXAS_BLACKWELL_PATH=str(TRITON / "backends/nvidia/bin/ptxas"),
+)
 
 import triton
 import zstandard
@@ -23,8 +30,11 @@ import kernels
 HERE = pathlib.Path(__file__).resolve().parent
 # Compute capability: code for 8.0 runs on all of 8.x, and its PTX on whatever comes later; code for 9.0 on 9.0 alone.
 ARCHITECTURES = [80, 90]
-# Any driver since CUDA 12.0 takes it.
+# Any driver since CUDA 12.0 takes it, and machine code with this version of its file's format.
 PTX_VERSION = 80
+ELF_ABI = 7
+# Of each image among the others, in bytes: drivers read words of them.
+ALIGNMENT = 64
 NUMBERS = {"f16": "*fp16", "bf16": "*bf16"}
 INT, FLOAT = "*i32", "*fp32"
 
@@ -56,8 +66,12 @@ def jobs():
 def build(function, types, constants, warps, stages, architecture):
     names = function.arg_names
     signature = {name: types.get(name, "constexpr") for name in names}
-    # Memory begins at a multiple of 256 bytes, and widths are multiples of 64: what the launcher promises.
-    aligned = [i for i, n in enumerate(names) if signature[n].startswith("*") or (n in ("N", "K", "S") and signature[n] == "i32")]
+    # Rows and weights begin at a multiple of 256 bytes, and widths are multiples of 64: the launcher promises so. What it tells of a batch
+    # (whole numbers) lies anywhere.
+    def is_aligned(name):
+        return (signature[name].startswith("*") and signature[name] != INT) or (name in ("N", "K", "S") and signature[name] == "i32")
+
+    aligned = [i for i, name in enumerate(names) if is_aligned(name)]
     source = ASTSource(
         fn=function,
         signature=signature,
@@ -80,8 +94,9 @@ def main():
     table, data = {"sources": sources(), "kernels": []}, bytearray()
 
     def add(image):
-        data.extend(image)
-        return [len(data) - len(image), len(image)]
+        start = len(data)
+        data.extend(image + bytes(-len(image) % ALIGNMENT))
+        return [start, len(image)]
 
     built = []
     for architecture in ARCHITECTURES:
@@ -90,6 +105,7 @@ def main():
             m = kernel.metadata
             assert m.global_scratch_size == 0 and m.profile_scratch_size == 0, name
             assert m.num_ctas == 1 and m.tmem_size == 0, name
+            assert kernel.asm["cubin"][8] == ELF_ABI, name
             built.append((architecture, name, job, m, kernel.asm))
     # Like beside like, so that they are packed well.
     order = sorted(built, key=lambda b: b[:2])

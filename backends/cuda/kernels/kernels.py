@@ -84,7 +84,7 @@ def tanh(x):
     return tl.where(x < 0, -y, y)
 
 
-# What a product is followed by.
+# A product is followed by one of these.
 NONE: tl.constexpr = tl.constexpr(0)
 GELU: tl.constexpr = tl.constexpr(1)
 GELU_TANH: tl.constexpr = tl.constexpr(2)

@@ -80,7 +80,7 @@ pub(crate) struct Call<'a> {
 
 /// Width of rows, and numbers from one row to the next.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
+pub(crate) struct RowShape {
     pub(crate) width: usize,
     pub(crate) stride: usize,
 }
@@ -160,7 +160,7 @@ impl Call<'_> {
         self,
         [x, added, weight, bias, to]: [&Buffer; 5],
         n: usize,
-        row: Row,
+        row: RowShape,
         eps: f32,
     ) -> Result<(), DriverError> {
         let arguments = [
@@ -183,7 +183,7 @@ impl Call<'_> {
         places: [View<'_>; 3],
         [word, position, segment, weight, bias, to]: [&Buffer; 6],
         n: usize,
-        row: Row,
+        row: RowShape,
         eps: f32,
     ) -> Result<(), DriverError> {
         let [ids, positions, segments] = places.map(|places| places.words(n));
@@ -228,7 +228,7 @@ impl Call<'_> {
         self,
         [from, to]: [&Buffer; 2],
         sequences: Sequences<'_>,
-        row: Row,
+        row: RowShape,
     ) -> Result<(), DriverError> {
         const COLUMNS: usize = 64;
         let arguments = [
@@ -248,7 +248,7 @@ impl Call<'_> {
         [from, weight, to]: [&Buffer; 3],
         bias: f32,
         n: usize,
-        row: Row,
+        row: RowShape,
     ) -> Result<(), DriverError> {
         let arguments = [
             View::from(from).halves(n * row.stride),

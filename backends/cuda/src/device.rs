@@ -14,14 +14,11 @@ use std::{
     ffi::c_char,
     path::Path,
     ptr::null_mut,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard},
 };
 
 pub(crate) use self::{
-    memory::{Buffer, Pinned},
+    memory::Buffer,
     stream::{Argument, Entry, Kernel, Stream},
 };
 use crate::{
@@ -55,18 +52,18 @@ fn driver(library: Option<&Path>) -> Result<&'static Functions, DriverError> {
     Ok(DRIVER.get_or_init(|| functions))
 }
 
-/// How often each device was reset: what was made before is not to be touched, since its addresses may be those of others by now.
-static RESETS: Mutex<BTreeMap<i32, Arc<AtomicU64>>> = Mutex::new(BTreeMap::new());
+/// How often each device was reset. Calls hold it to read, and a reset to write, so that none is made of what was made before: addresses may
+/// be those of others by now.
+static RESETS: Mutex<BTreeMap<i32, Arc<RwLock<u64>>>> = Mutex::new(BTreeMap::new());
 
 /// A card, with the context that all of this process share.
 #[derive(Debug)]
 pub struct Device {
     functions: &'static Functions,
     context: Handle,
-    number: i32,
     /// Resets when this was opened, and those by now.
     resets_before: u64,
-    resets: Arc<AtomicU64>,
+    resets: Arc<RwLock<u64>>,
     /// Its name, such as `NVIDIA H200`.
     pub name: String,
     /// Its compute capability, such as (9, 0).
@@ -122,70 +119,91 @@ impl Device {
         if major < 8 {
             return Err(DriverError::OldDevice { name, major, minor });
         }
-        let (mut memory, mut driver_version, mut context) = (0, 0, null_mut());
+        let (mut memory, mut driver_version) = (0, 0);
         // SAFETY: each writes one value.
         unsafe {
             let called = (functions.cuDeviceTotalMem_v2)(&raw mut memory, device);
             functions.check("cuDeviceTotalMem", called)?;
             let called = (functions.cuDriverGetVersion)(&raw mut driver_version);
             functions.check("cuDriverGetVersion", called)?;
-            let called = (functions.cuDevicePrimaryCtxRetain)(&raw mut context, device);
-            functions.check("cuDevicePrimaryCtxRetain", called)?;
         }
         let multiprocessors = usize::try_from(attribute(attribute::MULTIPROCESSORS)?).unwrap_or(1);
         let resets = {
             let mut all = RESETS.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(device).or_default())
         };
-        let mut device = Self {
-            resets_before: resets.load(Ordering::SeqCst),
-            resets,
+        let (context, resets_before) = {
+            let mut resets = resets.write().unwrap_or_else(PoisonError::into_inner);
+            let context = match working_context(functions, device) {
+                Err(error) if error.is_lasting() => {
+                    // A fault of before stays until all is ended; then the device is as new.
+                    tracing::warn!("cuda:{number} is reset after a fault: {error}");
+                    *resets += 1;
+                    // SAFETY: it takes no pointer, and nobody else calls the driver for this device meanwhile.
+                    let called = unsafe { (functions.cuDevicePrimaryCtxReset_v2)(device) };
+                    functions.check("cuDevicePrimaryCtxReset", called)?;
+                    working_context(functions, device)?
+                }
+                found => found?,
+            };
+            (context, *resets)
+        };
+        Ok(Arc::new(Self {
             functions,
             context,
-            number: device,
+            resets_before,
+            resets,
             name,
             capability: (major, minor),
             multiprocessors,
             driver_version,
             memory,
-        };
-        if device.free_memory().is_err() {
-            // A fault of before stays until all is ended; then the device is as new.
-            device.reset()?;
-            device.resets_before = device.resets.load(Ordering::SeqCst);
-            device.free_memory()?;
-        }
-        Ok(Arc::new(device))
+        }))
     }
 
-    /// Makes the context current in this thread.
-    fn enter(&self) -> Result<&'static Functions, DriverError> {
-        if self.resets.load(Ordering::SeqCst) != self.resets_before {
+    /// Makes the context current in this thread, and keeps the device from being reset while the functions are held.
+    fn enter(&self) -> Result<Entered<'_>, DriverError> {
+        let resets = self.resets.read().unwrap_or_else(PoisonError::into_inner);
+        if *resets != self.resets_before {
             return Err(DriverError::Reset);
         }
-        // SAFETY: the context is kept for as long as the process lives.
+        // SAFETY: the context is kept until the device is reset.
         let called = unsafe { (self.functions.cuCtxSetCurrent)(self.context) };
         self.functions.check("cuCtxSetCurrent", called)?;
-        Ok(self.functions)
+        Ok(Entered {
+            functions: self.functions,
+            _resets: resets,
+        })
     }
+}
 
-    /// Free memory, in bytes.
-    fn free_memory(&self) -> Result<usize, DriverError> {
-        let functions = self.enter()?;
-        let (mut free, mut total) = (0, 0);
-        // SAFETY: it writes two numbers.
-        let called = unsafe { (functions.cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
+/// The driver's functions, in a thread in which a device's context is current and stays.
+struct Entered<'a> {
+    functions: &'static Functions,
+    _resets: RwLockReadGuard<'a, u64>,
+}
+
+impl std::ops::Deref for Entered<'_> {
+    type Target = Functions;
+
+    fn deref(&self) -> &Functions {
+        self.functions
+    }
+}
+
+/// The context that all of this process share, if it works.
+fn working_context(functions: &Functions, device: i32) -> Result<Handle, DriverError> {
+    let (mut context, mut free, mut total) = (null_mut(), 0, 0);
+    // SAFETY: each writes what it is given a place for.
+    unsafe {
+        let called = (functions.cuDevicePrimaryCtxRetain)(&raw mut context, device);
+        functions.check("cuDevicePrimaryCtxRetain", called)?;
+        let called = (functions.cuCtxSetCurrent)(context);
+        functions.check("cuCtxSetCurrent", called)?;
+        let called = (functions.cuMemGetInfo_v2)(&raw mut free, &raw mut total);
         functions.check("cuMemGetInfo", called)?;
-        Ok(free)
     }
-
-    /// Ends all that is on the device, after an error that stays. What was made on it is of no use any more.
-    fn reset(&self) -> Result<(), DriverError> {
-        self.resets.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: it takes no pointer.
-        let called = unsafe { (self.functions.cuDevicePrimaryCtxReset_v2)(self.number) };
-        self.functions.check("cuDevicePrimaryCtxReset", called)
-    }
+    Ok(context)
 }
 
 fn name(functions: &Functions, device: i32) -> Result<String, DriverError> {

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use embedgate_core::{EncoderConfig, TokenBatch};
 
 use crate::{
-    calls::{Attention, Call, Row, Sequences, View},
-    device::{Buffer, Device, Kernel, Pinned, Stream},
+    calls::{Attention, Call, RowShape, Sequences, View},
+    device::{Buffer, Device, Kernel, Stream},
     error::DriverError,
     kernels::{Kernels, Loaded},
     linear::{Linear, Products, STEP, Then},
-    load::{Heads, LoadError, Loader},
+    load::{HeadLayout, LoadError, Loader},
 };
 
 /// The weights of an encoder on a device, and its kernels. Workers share it: each has a [`Workspace`] of its own.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     config: EncoderConfig,
-    heads: Heads,
+    heads: HeadLayout,
     /// Numbers of a row: the model's width, and zeros.
     stride: usize,
     word: Buffer,
@@ -61,7 +61,7 @@ pub(crate) enum Which {
 /// What the host tells the device of a batch: ids, positions and segments of tokens, where sequences begin, and blocks of attention.
 #[derive(Debug)]
 struct Inputs {
-    host: Pinned<i32>,
+    host: Vec<i32>,
     device: Buffer,
     n_tokens: usize,
     n_sequences: usize,
@@ -98,7 +98,7 @@ impl Workspace {
         Ok(Self {
             most_tokens,
             inputs: Inputs {
-                host: Pinned::new(device, n_inputs)?,
+                host: vec![0; n_inputs],
                 device: Buffer::new(device, n_inputs * size_of::<i32>())?,
                 n_tokens: 0,
                 n_sequences: 0,
@@ -135,7 +135,7 @@ impl Inputs {
         View::of_words(&self.device, i)
     }
 
-    /// Writes a batch, and begins to send it. `tile`: queries of a block of attention.
+    /// Writes a batch, and sends it. `tile`: queries of a block of attention.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
@@ -149,7 +149,7 @@ impl Inputs {
         tile: usize,
     ) -> Result<(), DriverError> {
         let n = batch.n_tokens();
-        let numbers = self.host.numbers_mut();
+        let numbers = self.host.as_mut_slice();
         let (ids, rest) = numbers.split_at_mut(n);
         let (positions, rest) = rest.split_at_mut(n);
         let (segments, rest) = rest.split_at_mut(n);
@@ -179,7 +179,7 @@ impl Inputs {
         }
         (self.n_tokens, self.n_sequences, self.n_blocks) = (n, batch.len(), n_blocks);
         let sent = 3 * n + batch.len() + 1 + 2 * n_blocks;
-        stream.upload_pinned(&self.host, sent, &self.device)
+        stream.upload(&self.host[..sent], &self.device, 0)
     }
 }
 
@@ -191,7 +191,7 @@ impl Encoder {
     ) -> Result<Self, LoadError> {
         let width = config.hidden_size;
         let stride = width.next_multiple_of(STEP);
-        let heads = Heads::of(config)?;
+        let heads = HeadLayout::of(config)?;
         // The narrowest that a row fits into.
         let rows = [256, 1024, 4096].into_iter().find(|most| stride <= *most);
         let rows = rows.ok_or_else(|| {
@@ -303,8 +303,8 @@ impl Encoder {
         Ok(())
     }
 
-    fn row(&self) -> Row {
-        Row {
+    fn row(&self) -> RowShape {
+        RowShape {
             width: self.width(),
             stride: self.stride,
         }
@@ -375,7 +375,7 @@ impl Layer {
     fn load(
         config: &EncoderConfig,
         loader: &Loader<'_>,
-        heads: Heads,
+        heads: HeadLayout,
         [plain, activated]: &[Arc<Products>; 2],
         i: usize,
     ) -> Result<Self, LoadError> {

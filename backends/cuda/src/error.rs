@@ -79,19 +79,14 @@ impl DriverError {
         )
     }
 
-    /// Whether nothing more can be done on the device now: its memory is full, or it had a fault.
+    /// Whether all that is on the device is lost: after a fault nothing works there before it is reset.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
-        if matches!(self, Self::Reset) {
-            return true;
+        match self {
+            Self::Reset => true,
+            Self::Failed { code, .. } => code::LASTING.contains(code),
+            _ => false,
         }
-        let lasting = |code| {
-            !matches!(
-                code,
-                code::INVALID_VALUE | code::NO_BINARY | code::INVALID_PTX | code::OLD_PTX
-            )
-        };
-        matches!(self, Self::Failed { code, .. } if lasting(*code))
     }
 
     /// Whether there is a driver and no device.
@@ -106,9 +101,9 @@ impl DriverError {
         )
     }
 
-    /// What a batch failed of. After a fault nothing can be done on the device: all that is on it has to be loaded again.
+    /// The error of a batch that failed. After a fault all that is on the device has to be loaded again.
     pub(crate) fn of_batch(self) -> BackendError {
-        match self.is_lasting() && !self.is_out_of_memory() {
+        match self.is_lasting() {
             true => BackendError::Lost {
                 what: "the forward pass failed",
                 source: self.into(),

@@ -35,14 +35,13 @@ pub(crate) const NON_BLOCKING: c_uint = 1;
 pub(crate) mod code {
     use super::c_int;
 
-    pub(crate) const INVALID_VALUE: c_int = 1;
     pub(crate) const OUT_OF_MEMORY: c_int = 2;
     pub(crate) const NO_DEVICE: c_int = 100;
-    /// `CUDA_ERROR_NO_BINARY_FOR_GPU`
-    pub(crate) const NO_BINARY: c_int = 209;
-    pub(crate) const INVALID_PTX: c_int = 218;
-    /// `CUDA_ERROR_UNSUPPORTED_PTX_VERSION`
-    pub(crate) const OLD_PTX: c_int = 222;
+    /// After these nothing works in the context any more: an uncorrectable memory error, a fault of NVLink, an illegal address, a timeout,
+    /// a context that was ended, an assertion, faults of hardware, instructions and addresses, a failed launch, what is not known.
+    pub(crate) const LASTING: [c_int; 13] = [
+        214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999,
+    ];
 }
 
 macro_rules! functions {
@@ -84,8 +83,6 @@ functions! {
     cuMemGetInfo_v2(*mut usize, *mut usize);
     cuMemAlloc_v2(*mut Address, usize);
     cuMemFree_v2(Address);
-    cuMemAllocHost_v2(*mut *mut c_void, usize);
-    cuMemFreeHost(*mut c_void);
     cuMemcpyHtoDAsync_v2(Address, *const c_void, usize, Handle);
     cuMemcpyDtoHAsync_v2(*mut c_void, Address, usize, Handle);
     cuMemsetD8Async(Address, u8, usize, Handle);

@@ -42,6 +42,15 @@ impl Format {
         }
     }
 
+    /// Advice to whose numbers are larger.
+    #[must_use]
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::F16 => ": set backend.precision = \"bf16\"",
+            Self::Bf16 => "",
+        }
+    }
+
     /// How far a rounded number may be from the number, relative to it.
     #[must_use]
     pub(crate) fn rounding(self) -> f32 {
@@ -58,5 +67,11 @@ impl From<Format> for Precision {
             Format::F16 => Self::F16,
             Format::Bf16 => Self::Bf16,
         }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Precision::from(*self).fmt(f)
     }
 }

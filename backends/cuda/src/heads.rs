@@ -24,14 +24,14 @@ pub(crate) struct Heads {
     stride: usize,
     format: Format,
     pool: Kernel,
-    sparse: Option<Row>,
+    sparse: Option<DotLayer>,
     multi_vector: Option<Linear>,
     classifier: Option<Classifier>,
 }
 
 /// A linear layer of one number.
 #[derive(Debug)]
-struct Row {
+struct DotLayer {
     weight: Buffer,
     bias: f32,
     dot: Kernel,
@@ -41,7 +41,7 @@ struct Row {
 #[derive(Debug)]
 struct Classifier {
     dense: Linear,
-    score: Row,
+    score: DotLayer,
 }
 
 /// Memory of results on the device.
@@ -100,12 +100,12 @@ impl Heads {
             let [dense, score] = folder.encoder.architecture.classifier_layers();
             heads.classifier = Some(Classifier {
                 dense: linear(dense, &Products::load(kernels, Then::Tanh)?)?,
-                score: Row::load(loader, kernels, score, width)?,
+                score: DotLayer::load(loader, kernels, score, width)?,
             });
             return Ok(heads);
         }
         if loader.weights.has("sparse_linear.weight") {
-            heads.sparse = Some(Row::load(loader, kernels, "sparse_linear", width)?);
+            heads.sparse = Some(DotLayer::load(loader, kernels, "sparse_linear", width)?);
         }
         if loader.weights.has("colbert_linear.weight") {
             heads.multi_vector = Some(linear("colbert_linear", encoder.plain())?);
@@ -148,8 +148,8 @@ impl Heads {
         Ok(dense)
     }
 
-    fn row(&self) -> calls::Row {
-        calls::Row {
+    fn row(&self) -> calls::RowShape {
+        calls::RowShape {
             width: self.width,
             stride: self.stride,
         }
@@ -236,7 +236,7 @@ impl Heads {
     fn dot(
         &self,
         stream: &Stream,
-        row: &Row,
+        row: &DotLayer,
         from: &Buffer,
         n: usize,
         results: &Results,
@@ -250,7 +250,7 @@ impl Heads {
     }
 }
 
-impl Row {
+impl DotLayer {
     fn load(
         loader: &Loader<'_>,
         kernels: &Kernels<'_>,

@@ -7,7 +7,7 @@ use crate::{
     error::DriverError,
     format::Format,
     library::{Library, Shipped},
-    selftest::{self, Extent, Fault},
+    selftest::{self, Extent, Rejection},
 };
 
 /// Loads kernels.
@@ -54,7 +54,10 @@ impl<'a> Kernels<'a> {
         self.format
     }
 
-    /// Those of a kind that are wanted, in the order of the table.
+    /// Those of a kind that are wanted and right, in the order of the table.
+    ///
+    /// # Errors
+    /// When none is.
     pub(crate) fn all<const N: usize>(
         &self,
         kind: &str,
@@ -65,14 +68,21 @@ impl<'a> Kernels<'a> {
             .library
             .of(kind, self.format)
             .filter(|shipped| is_wanted(shipped));
-        let mut loaded = Vec::new();
+        let (mut loaded, mut last_error) = (Vec::new(), None);
         for shipped in wanted {
-            loaded.push(Loaded {
-                kernel: self.load(&shipped.name)?,
-                tile: tile.map(|name| shipped.constant(name)),
-            });
+            match self.load(&shipped.name) {
+                Ok(kernel) => loaded.push(Loaded {
+                    kernel,
+                    tile: tile.map(|name| shipped.constant(name)),
+                }),
+                Err(error @ DriverError::Wrong { .. }) => last_error = Some(error),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(loaded)
+        match last_error {
+            Some(error) if loaded.is_empty() => Err(error),
+            _ => Ok(loaded),
+        }
     }
 
     /// The first of a kind that is wanted.
@@ -103,17 +113,19 @@ impl<'a> Kernels<'a> {
                 threads: variant.shipped.threads,
             };
             let tested = Kernel::load(device, variant.image, entry)
-                .map_err(Fault::Driver)
+                .map_err(Rejection::Driver)
                 .and_then(|kernel| {
                     selftest::run(self.stream, &kernel, variant.shipped, self.extent)?;
                     Ok(kernel)
                 });
             reason = match tested {
                 Ok(kernel) => return Ok(kernel),
-                Err(Fault::Wrong(reason)) => reason,
+                Err(Rejection::Wrong(reason)) => reason,
                 // Nothing works any more on the device, or there is no memory: other variants would do no better.
-                Err(Fault::Driver(error)) if error.is_lasting() => return Err(error),
-                Err(Fault::Driver(error)) => error.to_string(),
+                Err(Rejection::Driver(error)) if error.is_lasting() || error.is_out_of_memory() => {
+                    return Err(error);
+                }
+                Err(Rejection::Driver(error)) => error.to_string(),
             };
             tracing::warn!(
                 "the kernel {name} ({}) is not used on {}: {reason}",

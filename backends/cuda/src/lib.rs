@@ -101,7 +101,7 @@ impl CudaBackend {
     /// A backend with as much memory for batches as the device has, up to what was asked for.
     fn of(model: Arc<Model>) -> Result<Self, DriverError> {
         let least = model.info.max_sequence_tokens;
-        // Kernels number with 32 bits.
+        // Kernels number with 32 bits; a model of so long sequences is refused when it is loaded.
         let most = (i32::MAX as usize / model.encoder.widest()).max(least);
         let mut tokens = model.max_batch_tokens.clamp(least, most);
         let stream = Stream::new(&model.device)?;
@@ -186,6 +186,15 @@ impl Model {
         let kernels = Kernels::new(&library, &stream, options.format, Extent::Quick);
         let loader = Loader::new(&weights, &kernels, options.timed_rows);
         let encoder = Encoder::load(&folder.encoder, &kernels, &loader)?;
+        let longest = options
+            .max_sequence_tokens
+            .min(folder.encoder.max_sequence_tokens());
+        if i32::try_from(longest.saturating_mul(encoder.widest())).is_err() {
+            let message = format!(
+                "sequences of {longest} tokens are longer than the cuda backend takes: set max_length"
+            );
+            return Err(LoadError::Unfit(message));
+        }
         let heads = Heads::load(folder, options.pooling, &encoder, &kernels, &loader)?;
         let outputs = heads.outputs();
         let info = BackendInfo {
@@ -198,9 +207,7 @@ impl Model {
                 0
             },
             outputs,
-            max_sequence_tokens: options
-                .max_sequence_tokens
-                .min(folder.encoder.max_sequence_tokens()),
+            max_sequence_tokens: longest,
             vocabulary_size: folder.encoder.vocabulary_size,
             type_vocabulary_size: folder.encoder.type_vocabulary_size,
             layout: Layout::Packed,
@@ -268,7 +275,13 @@ impl Backend for CudaBackend {
     ) -> Result<EmbeddingBatch, BackendError> {
         self.model.info.check(batch, outputs)?;
         let most_tokens = self.workspace.most_tokens;
-        let mut run = |part: &TokenBatch| self.run(part, outputs).map_err(DriverError::of_batch);
+        let mut run = |part: &TokenBatch| {
+            self.run(part, outputs).map_err(|error| {
+                // What was begun shall not go on beside the next batch; if it cannot be waited for, it has ended.
+                drop(self.stream.wait());
+                error.of_batch()
+            })
+        };
         if batch.n_tokens() <= most_tokens {
             return run(batch);
         }
@@ -283,7 +296,12 @@ impl Backend for CudaBackend {
         let model = Arc::clone(&self.model);
         Some(Arc::new(move || {
             let backend = Self::of(Arc::clone(&model));
-            Ok(Box::new(backend.map_err(DriverError::of_batch)?))
+            Ok(Box::new(backend.map_err(
+                |error| match error.is_lasting() {
+                    true => error.of_batch(),
+                    false => BackendError::Load(error.to_string()),
+                },
+            )?))
         }))
     }
 }

@@ -89,9 +89,15 @@ impl Products {
         if let Some(known) = lock().get(&shape) {
             return Ok(*known);
         }
+        let fits = |kernel: &Loaded<3>| linear.outer.is_multiple_of(kernel.tile[1]);
+        let largest = self.kernels.iter().rposition(fits);
+        let largest = largest.ok_or_else(|| DriverError::Wrong {
+            kernel: format!("linear of {} columns", linear.outer),
+            device: stream.device().name.clone(),
+            reason: "its smallest tiles are not right".into(),
+        })?;
         if rows == 0 {
-            let fits = |kernel: &Loaded<3>| linear.outer.is_multiple_of(kernel.tile[1]);
-            return Ok(self.kernels.iter().rposition(fits).unwrap_or(0));
+            return Ok(largest);
         }
         let device = stream.device();
         let (from, to) = (
@@ -99,11 +105,8 @@ impl Products {
             Buffer::new(device, rows * linear.outer * 2)?,
         );
         stream.fill(&from, 0)?;
-        let mut best = (Duration::MAX, 0);
-        for (i, kernel) in self.kernels.iter().enumerate() {
-            if !linear.outer.is_multiple_of(kernel.tile[1]) {
-                continue;
-            }
+        let mut best = (Duration::MAX, largest);
+        for (i, kernel) in self.kernels.iter().enumerate().filter(|(_, k)| fits(k)) {
             for _ in 0..RUNS {
                 let time = stream.time(|| linear.run(kernel, stream, [&from, &to], rows))?;
                 best = best.min((time, i));
@@ -123,8 +126,8 @@ impl Products {
             return fastest;
         }
         let mut fitting = self.kernels.iter().filter(fits);
-        // Widths are multiples of the smallest tile.
-        let smallest = fitting.next().unwrap_or(&self.kernels[0]);
+        // The fastest one fits.
+        let smallest = fitting.next().unwrap_or(fastest);
         fitting.filter(fills).last().unwrap_or(smallest)
     }
 }

@@ -21,11 +21,13 @@ pub(crate) enum LoadError {
     Weights(#[from] WeightsError),
     #[error(transparent)]
     Driver(#[from] DriverError),
-    /// A number is too large for f16.
-    #[error(
-        "tensor \"{name}\" holds {value}, and f16 ends at 65504: set backend.precision = \"bf16\""
-    )]
-    TooLarge { name: String, value: f32 },
+    /// A number is too large for the format.
+    #[error("tensor \"{name}\" holds {value}, and {format} ends at {}{}", format.largest(), format.advice())]
+    TooLarge {
+        name: String,
+        value: f32,
+        format: Format,
+    },
     #[error("{0}")]
     Unfit(String),
 }
@@ -33,7 +35,7 @@ pub(crate) enum LoadError {
 /// How the numbers of attention heads lie: each head is padded to what kernels have, and heads of zeros make the row a multiple of
 /// [`STEP`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Heads {
+pub(crate) struct HeadLayout {
     /// Those of the model, and the numbers of one.
     n: usize,
     size: usize,
@@ -42,7 +44,7 @@ pub(crate) struct Heads {
     pub(crate) size_padded: usize,
 }
 
-impl Heads {
+impl HeadLayout {
     /// # Errors
     /// When heads are larger than kernels have.
     pub(crate) fn of(config: &EncoderConfig) -> Result<Self, LoadError> {
@@ -105,8 +107,15 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Room for so many halves, all zeros.
-    fn zeros(&self, n: usize) -> Result<Buffer, DriverError> {
+    /// Room for a matrix in halves, all zeros.
+    fn zeros(&self, [rows, stride]: [usize; 2]) -> Result<Buffer, LoadError> {
+        let n = rows * stride;
+        // Kernels number with 32 bits.
+        if i32::try_from(n).is_err() {
+            let message =
+                format!("a matrix of {rows} x {stride} is larger than the cuda backend takes");
+            return Err(LoadError::Unfit(message));
+        }
         let buffer = Buffer::new(self.stream.device(), n * 2)?;
         self.stream.fill(&buffer, 0)?;
         self.stream.wait()?;
@@ -147,6 +156,7 @@ impl<'a> Loader<'a> {
             return Err(LoadError::TooLarge {
                 name: name.to_owned(),
                 value: *value,
+                format: self.format,
             });
         }
         halves.clear();
@@ -207,7 +217,7 @@ impl<'a> Loader<'a> {
         &self,
         name: &str,
         width: usize,
-        heads: Heads,
+        heads: HeadLayout,
         products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
         let place = |column| heads.place(column);
@@ -223,7 +233,7 @@ impl<'a> Loader<'a> {
         products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
         let rows = outer.next_multiple_of(STEP);
-        let weight = self.zeros(rows * stride)?;
+        let weight = self.zeros([rows, stride])?;
         let places = Places {
             row: |row| row,
             column,
@@ -247,11 +257,11 @@ impl<'a> Loader<'a> {
         &self,
         layer: usize,
         width: usize,
-        heads: Heads,
+        heads: HeadLayout,
         products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
         let (part_rows, stride) = (heads.width(), width.next_multiple_of(STEP));
-        let weight = self.zeros(3 * part_rows * stride)?;
+        let weight = self.zeros([3 * part_rows, stride])?;
         let mut bias = vec![0.0; 3 * part_rows];
         for (i, part) in ["query", "key", "value"].into_iter().enumerate() {
             let name = format!("encoder.layer.{layer}.attention.self.{part}");
@@ -281,13 +291,13 @@ impl<'a> Loader<'a> {
 mod tests {
     use super::*;
 
-    fn heads(n: usize, size: usize) -> Heads {
+    fn heads(n: usize, size: usize) -> HeadLayout {
         let json = format!(
             r#"{{"model_type": "bert", "vocab_size": 9, "hidden_size": {}, "num_hidden_layers": 1, "num_attention_heads": {n},
                 "intermediate_size": 8, "max_position_embeddings": 9}}"#,
             n * size
         );
-        Heads::of(&EncoderConfig::from_json(&json).unwrap()).unwrap()
+        HeadLayout::of(&EncoderConfig::from_json(&json).unwrap()).unwrap()
     }
 
     #[test]

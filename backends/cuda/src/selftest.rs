@@ -6,7 +6,7 @@ use std::sync::Arc;
 use embedgate_core::math;
 
 use crate::{
-    calls::{Attention, Call, Row, Sequences},
+    calls::{Attention, Call, RowShape, Sequences},
     device::{Buffer, Device, Kernel, Stream},
     error::DriverError,
     format::Format,
@@ -15,14 +15,14 @@ use crate::{
 
 /// Why a kernel is not used.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum Rejection {
     /// Its results are wrong, as this says.
     Wrong(String),
     /// The driver failed.
     Driver(DriverError),
 }
 
-impl From<DriverError> for Fault {
+impl From<DriverError> for Rejection {
     fn from(error: DriverError) -> Self {
         Self::Driver(error)
     }
@@ -37,7 +37,7 @@ pub(crate) fn run(
     kernel: &Kernel,
     shipped: &Shipped,
     extent: Extent,
-) -> Result<(), Fault> {
+) -> Result<(), Rejection> {
     let test = Test {
         stream,
         kernel,
@@ -56,7 +56,7 @@ pub(crate) fn run(
         "first_rows" => test.first_rows(),
         "pool" => test.pool(constant("KIND")),
         "row_dot" => test.row_dot(),
-        other => Err(Fault::Wrong(format!("there is no test of {other}"))),
+        other => Err(Rejection::Wrong(format!("there is no test of {other}"))),
     }
 }
 
@@ -188,7 +188,7 @@ impl Test<'_> {
     }
 
     /// Compares results, which may differ by so many roundings of the largest.
-    fn compare(&self, got: &[f32], expected: &[f64], roundings: f32) -> Result<(), Fault> {
+    fn compare(&self, got: &[f32], expected: &[f64], roundings: f32) -> Result<(), Rejection> {
         let largest = expected.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
         let most = f64::from(roundings * self.format.rounding()) * largest;
         let differs = |(_, (a, b)): &(usize, (&f32, &f64))| {
@@ -198,13 +198,13 @@ impl Test<'_> {
         };
         match got.iter().zip(expected).enumerate().find(differs) {
             None => Ok(()),
-            Some((i, (a, b))) => Err(Fault::Wrong(format!(
+            Some((i, (a, b))) => Err(Rejection::Wrong(format!(
                 "result {i} is {a}, expected {b} within {most:.1e}"
             ))),
         }
     }
 
-    fn attention(&self, d: usize, tile: usize) -> Result<(), Fault> {
+    fn attention(&self, d: usize, tile: usize) -> Result<(), Rejection> {
         let (heads, n_tokens) = (2, LENGTHS.iter().sum::<usize>());
         let (qkv, values) = self.put_halves(&numbers(1, n_tokens * 3 * heads * d))?;
         let out = self.room(n_tokens * heads * d * 2)?;
@@ -262,7 +262,7 @@ impl Test<'_> {
         clippy::cast_possible_truncation,
         reason = "functions are of f32, as on the device"
     )]
-    fn linear(&self, [bm, bn, bk]: [usize; 3], activation: usize) -> Result<(), Fault> {
+    fn linear(&self, [bm, bn, bk]: [usize; 3], activation: usize) -> Result<(), Rejection> {
         // Some tiles of rows, or more than go in a group, the last of them cut; several tiles of columns and of terms.
         let tiles = if self.extent == Extent::Whole { 9 } else { 1 };
         let (m, n, k) = (bm * tiles + 5, bn * 2, bk * 4);
@@ -290,7 +290,7 @@ impl Test<'_> {
         self.compare(&got, &expected.collect::<Vec<f64>>(), 1.1)
     }
 
-    fn add_norm(&self, widest: usize) -> Result<(), Fault> {
+    fn add_norm(&self, widest: usize) -> Result<(), Rejection> {
         let (n, width) = (5, widest - 70);
         let stride = widest - 64;
         let (x, xs) = self.put_halves(&numbers(1, n * stride))?;
@@ -298,7 +298,7 @@ impl Test<'_> {
         let (gs, bs) = (numbers(3, width), numbers(4, width));
         let (g, b) = (self.put(&gs)?, self.put(&bs)?);
         let out = self.room(n * stride * 2)?;
-        let row = Row { width, stride };
+        let row = RowShape { width, stride };
         self.call().add_norm([&x, &r, &g, &b, &out], n, row, 1e-5)?;
         let rows = xs.chunks_exact(stride).zip(rs.chunks_exact(stride));
         let expected = rows.flat_map(|(x, r)| {
@@ -310,7 +310,7 @@ impl Test<'_> {
         self.compare(&self.halves(&out, n * stride)?, &expected, 1.1)
     }
 
-    fn embed_norm(&self, widest: usize) -> Result<(), Fault> {
+    fn embed_norm(&self, widest: usize) -> Result<(), Rejection> {
         let (width, stride) = (widest - 70, widest - 64);
         let places: [[i32; 3]; 4] = [[0, 1, 0], [6, 0, 1], [3, 4, 0], [6, 2, 1]];
         let column = |i: usize| places.map(|place| place[i]);
@@ -325,7 +325,7 @@ impl Test<'_> {
         let (gs, bs) = (numbers(4, width), numbers(5, width));
         let (g, b) = (self.put(&gs)?, self.put(&bs)?);
         let out = self.room(places.len() * stride * 2)?;
-        let (buffers, row) = ([&w, &p, &t, &g, &b, &out], Row { width, stride });
+        let (buffers, row) = ([&w, &p, &t, &g, &b, &out], RowShape { width, stride });
         let of = [&ids, &pos, &seg].map(Into::into);
         self.call()
             .embed_norm(of, buffers, places.len(), row, 1e-5)?;
@@ -346,7 +346,7 @@ impl Test<'_> {
         self.compare(&self.halves(&out, places.len() * stride)?, &expected, 1.1)
     }
 
-    fn first_rows(&self) -> Result<(), Fault> {
+    fn first_rows(&self) -> Result<(), Rejection> {
         let (stride, n_tokens) = (320, LENGTHS.iter().sum::<usize>());
         let (x, xs) = self.put_halves(&numbers(1, n_tokens * stride))?;
         let offsets = offsets();
@@ -362,13 +362,13 @@ impl Test<'_> {
         self.compare(&self.halves(&out, expected.len())?, &expected, 0.0)
     }
 
-    fn pool(&self, kind: usize) -> Result<(), Fault> {
+    fn pool(&self, kind: usize) -> Result<(), Rejection> {
         let (width, stride, n_tokens) = (100, 128, LENGTHS.iter().sum::<usize>());
         let (x, xs) = self.put_halves(&numbers(1, n_tokens * stride))?;
         let offsets = offsets();
         let cu = self.put(&offsets)?;
         let out = self.room(LENGTHS.len() * width * 4)?;
-        let row = Row { width, stride };
+        let row = RowShape { width, stride };
         self.call().pool([&x, &out], self.sequences(&cu), row)?;
         let expected = offsets.windows(2).flat_map(|ends| {
             let rows = ends[0]..ends[1];
@@ -389,14 +389,14 @@ impl Test<'_> {
         self.compare(&self.floats(&out, expected.len())?, &expected, 1e-3)
     }
 
-    fn row_dot(&self) -> Result<(), Fault> {
+    fn row_dot(&self) -> Result<(), Rejection> {
         let (n, width, stride) = (9, 500, 512);
         let (x, xs) = self.put_halves(&numbers(1, n * stride))?;
         let ws = numbers(2, width);
         let w = self.put(&ws)?;
         let out = self.room(n * 4)?;
         self.call()
-            .row_dot([&x, &w, &out], 0.25, n, Row { width, stride })?;
+            .row_dot([&x, &w, &out], 0.25, n, RowShape { width, stride })?;
         let dot = |row: &[f32]| {
             let products = row.iter().zip(&ws);
             products

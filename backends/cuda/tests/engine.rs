@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 #[path = "support/process.rs"]
+#[expect(dead_code, reason = "other tests ask for their settings")]
 mod process;
 #[path = "support/random_model.rs"]
 mod random_model;
@@ -105,8 +106,13 @@ fn near(got: &EmbeddingBatch, expected: &EmbeddingBatch, least: f64) {
     );
 }
 
+/// Few multiprocessors are filled by few tiles, so that a text alone and a batch go through tiles of other sizes.
 #[test]
 fn a_text_has_the_same_bits_alone_and_in_any_batch() {
+    let test = "a_text_has_the_same_bits_alone_and_in_any_batch";
+    if !process::in_one_with(test, "multiprocessors=4") {
+        return;
+    }
     let folder = tiny_bge_m3();
     let lengths = [7, 300, 1, 64, 129];
     let whole = batch(&lengths, folder.encoder.vocabulary_size);
@@ -211,6 +217,10 @@ fn cross_encoders_score_as_transformers_does_within_f16() {
 
 #[test]
 fn the_fastest_kernels_are_found_by_time_and_change_no_bit() {
+    let test = "the_fastest_kernels_are_found_by_time_and_change_no_bit";
+    if !process::in_one_with(test, "multiprocessors=1") {
+        return;
+    }
     let folder = tiny_bge_m3();
     let batch = batch(&[5, 90], folder.encoder.vocabulary_size);
     let expected = load(&folder, Format::Bf16)

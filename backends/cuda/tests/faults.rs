@@ -163,9 +163,14 @@ fn after_a_fault_the_backend_is_lost_and_can_be_loaded_again() {
         // All on the device are lost with it.
         let lost = other.embed(&batch, Outputs::DENSE).unwrap_err();
         assert!(matches!(lost, BackendError::Lost { .. }), "{lost}");
-        drop((backend, other));
-        let again = load(&folder, Format::F16).embed(&batch, Outputs::BGE_M3);
-        assert_eq!(again.unwrap(), expected);
+        drop(backend);
+        let mut again = load(&folder, Format::F16);
+        assert_eq!(again.embed(&batch, Outputs::BGE_M3).unwrap(), expected);
+        // It is of no use any more, and harms nobody: its memory is another's now.
+        let lost = other.embed(&batch, Outputs::DENSE).unwrap_err();
+        assert!(lost.to_string().contains("lost"), "{lost}");
+        drop(other);
+        assert_eq!(again.embed(&batch, Outputs::BGE_M3).unwrap(), expected);
     }
 }
 
@@ -198,8 +203,11 @@ fn a_kernel_with_a_fault_is_not_used() {
     ];
     if process::is_one() {
         let said = load_error();
-        let is_wrong = said.contains("no variant of the kernel") && said.contains("expected");
+        let mutant = process::setting("mutant");
+        let kernel = mutant.split(':').next().unwrap();
+        let is_wrong = said.contains("gives right results") && said.contains(kernel);
         assert!(is_wrong || said.contains("ILLEGAL_ADDRESS"), "{said}");
+        assert!(!said.contains("INVALID_PTX"), "{said}");
         return;
     }
     for capability in ["8.0", "9.0"] {

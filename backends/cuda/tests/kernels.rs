@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 #[path = "support/process.rs"]
+#[expect(dead_code, reason = "other tests ask for their settings")]
 mod process;
 #[path = "support/simulator.rs"]
 #[expect(dead_code, reason = "other tests need more of it")]

@@ -435,6 +435,13 @@ impl ModelConfig {
             ),
             _ => {}
         }
+        if self.replicas == ReplicaCount::Auto && kind == BackendType::Cuda {
+            problem(
+                "replicas",
+                r#"must be a number with type = "cuda": "auto" counts the processor's threads"#
+                    .into(),
+            );
+        }
         if self.backend.threads.is_some() && kind == BackendType::Cuda {
             problem(
                 "backend.threads",

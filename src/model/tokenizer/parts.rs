@@ -108,8 +108,8 @@ impl TextTokenizer {
         given_up: impl Fn() -> bool,
     ) -> Result<Vec<Range<usize>>, String> {
         let most = cutting.most_tokens().max(MOST_COUNTED);
-        let (mut slices, mut n_tokens, mut rest) = (Vec::new(), 0, 0..text.len());
-        while !rest.is_empty() && n_tokens <= most {
+        let (mut all, mut rest) = (Vec::new(), 0..text.len());
+        while !rest.is_empty() && all.len() <= most {
             if given_up() {
                 return Err("the caller left".into());
             }
@@ -126,13 +126,15 @@ impl TextTokenizer {
             let encoding = self.inner.encode(slice, false).map_err(|e| e.to_string())?;
             let offsets = encoding.get_offsets().iter();
             let places = offsets.map(|(start, end)| slice_start + start..slice_start + end);
-            n_tokens += encoding.len();
-            slices.push(places.collect::<Vec<Range<usize>>>());
+            match cutting.side {
+                Side::Right => all.extend(places),
+                Side::Left => all.extend(places.rev()),
+            }
         }
         if cutting.side == Side::Left {
-            slices.reverse();
+            all.reverse();
         }
-        Ok(slices.concat())
+        Ok(all)
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) mod code {
     pub(crate) const INVALID_HANDLE: i32 = 400;
     pub(crate) const NOT_FOUND: i32 = 500;
     pub(crate) const ILLEGAL_ADDRESS: i32 = 700;
+    pub(crate) const CONTEXT_IS_DESTROYED: i32 = 709;
 }
 
 /// An error of the driver, or none.
@@ -34,6 +35,8 @@ pub(crate) struct Device {
     pub(crate) memory: Memory,
     /// An error that stays until the context is reset: every call gives it.
     error: Option<i32>,
+    /// Whether the context was asked for since it was reset.
+    is_retained: bool,
     modules: Vec<Option<Module>>,
     functions: Vec<Function>,
     streams: Vec<VecDeque<Work>>,
@@ -81,6 +84,7 @@ impl Device {
         Self {
             memory: Memory::new(number, settings.memory),
             error: None,
+            is_retained: false,
             modules: Vec::new(),
             functions: Vec::new(),
             // The first is the default one.
@@ -90,15 +94,26 @@ impl Device {
         }
     }
 
-    /// Nothing is done once there was an error.
+    /// Nothing is done once there was an error, nor in a context that was ended.
     pub(crate) fn check(&self) -> Outcome {
-        self.error.map_or(Ok(()), Err)
+        match self.error {
+            Some(error) => Err(error),
+            None if !self.is_retained => Err(code::CONTEXT_IS_DESTROYED),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to use the context.
+    pub(crate) fn retain(&mut self) -> Outcome {
+        self.error.map_or(Ok(()), Err)?;
+        self.is_retained = true;
+        Ok(())
     }
 
     /// All that there was is gone, an error too.
     pub(crate) fn reset(&mut self) {
         self.memory.clear();
-        self.error = None;
+        (self.error, self.is_retained) = (None, false);
         self.modules.clear();
         self.functions.clear();
         self.streams = vec![VecDeque::new()];

@@ -149,8 +149,7 @@ functions! {
         let found = match attribute {
             75 => major,
             76 => minor,
-            // Multiprocessors.
-            16 => 132,
+            16 => DRIVER.settings.multiprocessors,
             // Shared memory of a block, with leave.
             97 => most_shared((major, minor)) as c_int,
             _ => return code::INVALID_VALUE,
@@ -158,9 +157,13 @@ functions! {
         answer!(value, found)
     }
 
-    /// The context that all of a process share.
+    /// The context that all of a process share; after a fault it cannot be had before it was reset.
     fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, device: c_int) {
-        answer!(context, handle(device as usize))
+        let outcome = self::device(device).retain();
+        if outcome.is_ok() {
+            answer!(context, handle(device as usize));
+        }
+        result(outcome)
     }
 
     /// Leaves it.
@@ -212,31 +215,6 @@ functions! {
                 false => Err(code::INVALID_VALUE),
             }
         })
-    }
-
-    /// A block of the host's memory that stays where it is.
-    fn cuMemAllocHost_v2(address: *mut *mut c_void, bytes: usize) {
-        on_device(|_, _| {
-            let words = bytes.div_ceil(HOST_WORD).max(1) + 1;
-            let block = Box::leak(vec![0_u64; words].into_boxed_slice());
-            block[0] = words as u64;
-            let begin = block.as_mut_ptr();
-            // SAFETY: the block has one word more than it was asked for.
-            answer!(address, unsafe { begin.add(1) }.cast());
-            Ok(())
-        })
-    }
-
-    /// Gives it back.
-    fn cuMemFreeHost(address: *mut c_void) {
-        // SAFETY: the caller promises that it came from cuMemAllocHost, and with it the word before.
-        let block = unsafe {
-            let begin = address.cast::<u64>().sub(1);
-            std::ptr::slice_from_raw_parts_mut(begin, *begin as usize)
-        };
-        // SAFETY: as above, and it was leaked there.
-        drop(unsafe { Box::from_raw(block) });
-        0
     }
 
     /// Copies to a device.
@@ -400,9 +378,6 @@ functions! {
         answer!(name, found.as_ptr())
     }
 }
-
-/// Bytes of the words that the host's blocks are made of.
-const HOST_WORD: usize = 8;
 
 /// Bytes of shared memory that a block may have with leave, by compute capability.
 ///

@@ -9,6 +9,8 @@ pub(crate) struct Settings {
     pub(crate) devices: usize,
     /// `capability`: such as `9.0`.
     pub(crate) capability: (i32, i32),
+    /// `multiprocessors`: of each device.
+    pub(crate) multiprocessors: i32,
     /// `memory`: of each device, in MiB.
     pub(crate) memory: usize,
     /// `driver`: the version of CUDA, such as 12080.
@@ -47,6 +49,7 @@ impl Settings {
         let mut settings = Self {
             devices: 16,
             capability: (8, 0),
+            multiprocessors: 132,
             memory: 1024 << 20,
             driver: 13_000,
             init: 0,
@@ -71,6 +74,7 @@ impl Settings {
                 let (major, minor) = value.split_once('.')?;
                 self.capability = (major.parse().ok()?, minor.parse().ok()?);
             }
+            "multiprocessors" => self.multiprocessors = value.parse().ok()?,
             "memory" => self.memory = value.parse::<usize>().ok()? << 20,
             "driver" => self.driver = value.parse().ok()?,
             "init" => self.init = value.parse().ok()?,

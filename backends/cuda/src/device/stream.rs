@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Buffer, Device, Pinned};
+use super::{Buffer, Device};
 use crate::{
     error::DriverError,
     ffi::{Address, Handle, MOST_SHARED, NON_BLOCKING},
@@ -56,13 +56,15 @@ impl Kernel {
         image: &[u8],
         entry: Entry<'_>,
     ) -> Result<Self, DriverError> {
-        let functions = device.enter()?;
         let mut module = null_mut();
-        // SAFETY: the image is a whole ELF file, or text that ends with a zero.
-        let called =
-            unsafe { (functions.cuModuleLoadData)(&raw mut module, image.as_ptr().cast()) };
-        functions.check("cuModuleLoadData", called)?;
-        // From here on it is unloaded where something fails.
+        {
+            let functions = device.enter()?;
+            // SAFETY: the image is a whole ELF file, or text that ends with a zero.
+            let called =
+                unsafe { (functions.cuModuleLoadData)(&raw mut module, image.as_ptr().cast()) };
+            functions.check("cuModuleLoadData", called)?;
+        }
+        // From here on it is unloaded where something fails, which enters the device.
         let mut kernel = Self {
             device: Arc::clone(device),
             module,
@@ -70,20 +72,26 @@ impl Kernel {
             shared: entry.shared,
             threads: entry.threads,
         };
+        kernel.find(entry)?;
+        Ok(kernel)
+    }
+
+    fn find(&mut self, entry: Entry<'_>) -> Result<(), DriverError> {
+        let functions = self.device.enter()?;
         let name = CString::new(entry.name).unwrap_or_default();
         // SAFETY: the module was loaded, the name ends with a zero.
         let called = unsafe {
-            (functions.cuModuleGetFunction)(&raw mut kernel.function, module, name.as_ptr())
+            (functions.cuModuleGetFunction)(&raw mut self.function, self.module, name.as_ptr())
         };
         functions.check("cuModuleGetFunction", called)?;
         if entry.shared > SHARED_WITHOUT_LEAVE {
             // SAFETY: the function was found.
             let called = unsafe {
-                (functions.cuFuncSetAttribute)(kernel.function, MOST_SHARED, entry.shared as i32)
+                (functions.cuFuncSetAttribute)(self.function, MOST_SHARED, entry.shared as i32)
             };
             functions.check("cuFuncSetAttribute", called)?;
         }
-        Ok(kernel)
+        Ok(())
     }
 }
 
@@ -164,21 +172,6 @@ impl Stream {
             (functions.cuMemcpyHtoDAsync_v2)(to, from, bytes, self.stream)
         };
         functions.check("cuMemcpyHtoDAsync", called)
-    }
-
-    /// Begins to copy the first numbers to a buffer. They may be written again when the stream was waited for.
-    ///
-    /// # Panics
-    /// When they do not fit.
-    pub(crate) fn upload_pinned<T: Copy + Default>(
-        &self,
-        numbers: &Pinned<T>,
-        n: usize,
-        to: &Buffer,
-    ) -> Result<(), DriverError> {
-        // SAFETY: their memory stays where it is; a change before the stream was waited for would send other numbers, of which
-        // none is outside of what the caller writes there.
-        unsafe { self.begin_upload(&numbers.numbers()[..n], to, 0) }
     }
 
     /// Begins to copy the beginning of a buffer to so many numbers.

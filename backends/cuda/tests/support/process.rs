@@ -11,6 +11,16 @@ pub(crate) fn is_one() -> bool {
     std::env::var_os(SETTINGS).is_some()
 }
 
+/// One of the settings of this process.
+#[expect(clippy::disallowed_methods, reason = "it is told so by its parent")]
+pub(crate) fn setting(name: &str) -> String {
+    let settings = std::env::var(SETTINGS).unwrap();
+    let mut all = settings
+        .split_whitespace()
+        .filter_map(|one| one.split_once('='));
+    all.find(|(found, _)| *found == name).unwrap().1.to_owned()
+}
+
 /// Runs a test in a process of its own, with these settings of the simulator; there it is `true`.
 #[expect(
     clippy::disallowed_methods,
