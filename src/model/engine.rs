@@ -221,11 +221,10 @@ pub(crate) fn open(
         }
         #[cfg(feature = "candle")]
         BackendType::Candle => {
+            let (pooling, threads) = (plan.pooling, surroundings.threads(config));
             let options = embedgate_candle::Options {
-                pooling: plan.pooling,
-                max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
-                threads: surroundings.threads(config),
+                ..embedgate_candle::Options::on_processor(pooling, plan.max_tokens, threads)
             };
             let loaded = embedgate_candle::CandleBackend::load(&plan.folder, options)?;
             Ok(Box::new(loaded))

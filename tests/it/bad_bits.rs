@@ -8,12 +8,7 @@ use std::{fs, path::Path};
 /// Loads the model and embeds one sequence.
 fn load(folder: &Path) -> Result<Vec<f32>, BackendError> {
     let folder = ModelFolder::open(folder).map_err(|e| BackendError::Load(e.to_string()))?;
-    let options = Options {
-        pooling: Pooling::Cls,
-        max_sequence_tokens: 512,
-        special_token_ids: vec![],
-        threads: 1,
-    };
+    let options = Options::on_processor(Pooling::Cls, 512, 1);
     let mut backend = CandleBackend::load(&folder, options)?;
     let batch: TokenBatch = std::iter::once(&[0, 7, 100, 400, 2][..]).collect();
     Ok(backend.embed(&batch, Outputs::DENSE)?.dense.unwrap().data)

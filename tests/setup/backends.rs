@@ -18,10 +18,12 @@ pub(crate) fn tokenizer(folder: &ModelFolder) -> TextTokenizer {
 pub(crate) fn candle(path: &Path) -> (Box<dyn Backend>, ModelFolder) {
     let folder = ModelFolder::open(path).unwrap();
     let options = embedgate_candle::Options {
-        pooling: folder.pooling.unwrap(),
-        max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: tokenizer(&folder).special_token_ids(),
-        threads: 2,
+        ..embedgate_candle::Options::on_processor(
+            folder.pooling.unwrap(),
+            folder.max_sequence_tokens,
+            2,
+        )
     };
     (
         Box::new(CandleBackend::load(&folder, options).unwrap()),

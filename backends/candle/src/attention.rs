@@ -2,7 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-use crate::ops::Softmax;
+use crate::rows::Rows;
 
 /// Scores held at once, over all heads: 16 Mi numbers are 64 MiB. A sequence of 8192 tokens and 16 heads goes in chunks
 /// of 128 rows, where its whole score matrix would take 4 GiB.
@@ -14,16 +14,21 @@ const MIN_ROWS: usize = 16;
 ///
 /// `qkv` has shape `(tokens, 3 * width)`: query (already scaled), key and value of each token. Sequence `i` is rows
 /// `offsets[i]..offsets[i + 1]`.
-pub(crate) fn attend(qkv: &Tensor, offsets: &[usize], n_heads: usize) -> Result<Tensor> {
+pub(crate) fn attend(qkv: &Tensor, offsets: &[usize], n_heads: usize, how: Rows) -> Result<Tensor> {
     let mut contexts = Vec::new();
     for ends in offsets.windows(2) {
         let sequence = qkv.narrow(0, ends[0], ends[1] - ends[0])?;
-        attend_sequence(&sequence, n_heads, &mut contexts)?;
+        attend_sequence(&sequence, n_heads, how, &mut contexts)?;
     }
     Tensor::cat(&contexts, 0)
 }
 
-fn attend_sequence(qkv: &Tensor, n_heads: usize, contexts: &mut Vec<Tensor>) -> Result<()> {
+fn attend_sequence(
+    qkv: &Tensor,
+    n_heads: usize,
+    how: Rows,
+    contexts: &mut Vec<Tensor>,
+) -> Result<()> {
     let (length, wide) = qkv.dims2()?;
     let width = wide / 3;
     // (length, 3, heads, head) -> 3 x (heads, length, head)
@@ -36,8 +41,7 @@ fn attend_sequence(qkv: &Tensor, n_heads: usize, contexts: &mut Vec<Tensor>) -> 
     let rows = (MAX_SCORES / (n_heads * length)).max(MIN_ROWS);
     for start in (0..length).step_by(rows) {
         let chunk = query.narrow(1, start, rows.min(length - start))?;
-        let scores = chunk.matmul(&key)?;
-        scores.inplace_op1(&Softmax)?;
+        let scores = how.softmax(chunk.matmul(&key)?)?;
         let context = scores.matmul(&value)?;
         contexts.push(context.transpose(0, 1)?.flatten_from(D::Minus2)?);
     }

@@ -1,10 +1,10 @@
 //! The head of a cross-encoder: one score a sequence, from its first token's vector.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use embedgate_core::{EncoderConfig, TokenBatch};
 use embedgate_weights::{Weights, WeightsError};
 
-use crate::linear::Linear;
+use crate::{linear::Linear, rows::Place};
 
 /// Two linear layers with a tanh between.
 ///
@@ -20,12 +20,13 @@ impl Classifier {
     pub(crate) fn load(
         config: &EncoderConfig,
         weights: &Weights,
+        place: &Place,
     ) -> std::result::Result<Self, WeightsError> {
         let width = config.hidden_size;
         let [dense, score] = config.architecture.classifier_layers();
         Ok(Self {
-            dense: Linear::load(weights, dense, width, width)?,
-            score: Linear::load(weights, score, 1, width)?,
+            dense: Linear::load(weights, dense, width, width, place)?,
+            score: Linear::load(weights, score, 1, width, place)?,
         })
     }
 
@@ -37,8 +38,9 @@ impl Classifier {
             .iter()
             .map(|at| *at as i64)
             .collect();
-        let first = Tensor::new(first, &Device::Cpu)?;
+        let first = Tensor::new(first, hidden.device())?;
         let dense = self.dense.forward(&hidden.index_select(&first, 0)?)?;
-        self.score.forward(&dense.tanh()?)?.flatten_all()?.to_vec1()
+        let scores = self.score.forward(&dense.tanh()?)?.flatten_all()?;
+        scores.to_dtype(DType::F32)?.to_vec1()
     }
 }

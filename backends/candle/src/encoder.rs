@@ -4,18 +4,19 @@
 //!
 //! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use embedgate_core::{EncoderConfig, TokenBatch};
 use embedgate_weights::{Weights, WeightsError};
 
 use crate::{
     attention::attend,
-    linear::{Linear, tensor},
-    ops::{Add, AddNorm, BiasActivation},
+    linear::{Linear, put, tensor},
+    rows::{Place, Rows},
 };
 
 pub(crate) struct Encoder {
     config: EncoderConfig,
+    place: Place,
     word: Tensor,
     position: Tensor,
     segment: Tensor,
@@ -39,6 +40,7 @@ impl Encoder {
     pub(crate) fn load(
         config: &EncoderConfig,
         weights: &Weights,
+        place: &Place,
     ) -> std::result::Result<Self, WeightsError> {
         let width = config.hidden_size;
         let table = |name: &str, rows| {
@@ -46,17 +48,19 @@ impl Encoder {
                 weights,
                 &format!("embeddings.{name}_embeddings.weight"),
                 &[rows, width],
+                place,
             )
         };
         let layers = (0..config.n_layers)
-            .map(|i| Layer::load(config, weights, i))
+            .map(|i| Layer::load(config, weights, i, place))
             .collect::<std::result::Result<_, _>>()?;
         Ok(Self {
             word: table("word", config.vocabulary_size)?,
             position: table("position", config.max_position_embeddings)?,
             segment: table("token_type", config.type_vocabulary_size)?,
-            norm: norm_rows(weights, "embeddings.LayerNorm", width, None)?,
+            norm: norm_rows(weights, "embeddings.LayerNorm", width, None, place)?,
             layers,
+            place: place.clone(),
             config: config.clone(),
         })
     }
@@ -65,30 +69,24 @@ impl Encoder {
     pub(crate) fn forward(&self, batch: &TokenBatch) -> Result<Tensor> {
         let mut hidden = self.embed_tokens(batch)?;
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, batch.offsets(), &self.config)?;
+            hidden = layer.forward(&hidden, batch.offsets(), &self.config, self.place.rows)?;
         }
         Ok(hidden)
     }
 
     fn embed_tokens(&self, batch: &TokenBatch) -> Result<Tensor> {
-        let ids = Tensor::new(batch.ids(), &Device::Cpu)?;
+        let (device, rows) = (&self.place.device, self.place.rows);
+        let ids = Tensor::new(batch.ids(), device)?;
         let positions: Vec<u32> = batch
             .iter()
             .flat_map(|s| self.config.position_ids(s.ids))
             .collect();
-        let positions = Tensor::new(positions, &Device::Cpu)?;
-        let segments = Tensor::new(batch.type_ids(), &Device::Cpu)?;
-        let sum = self.word.index_select(&ids, 0)?;
-        sum.inplace_op2(&self.position.index_select(&positions, 0)?, &Add)?;
+        let positions = Tensor::new(positions, device)?;
+        let segments = Tensor::new(batch.type_ids(), device)?;
+        let words = self.word.index_select(&ids, 0)?;
+        let sum = rows.add(words, &self.position.index_select(&positions, 0)?)?;
         let segments = self.segment.index_select(&segments, 0)?;
-        sum.inplace_op3(
-            &segments,
-            &self.norm,
-            &AddNorm {
-                eps: self.config.layer_norm_eps,
-            },
-        )?;
-        Ok(sum)
+        rows.add_norm(sum, &segments, &self.norm, self.config.layer_norm_eps)
     }
 }
 
@@ -97,21 +95,30 @@ impl Layer {
         config: &EncoderConfig,
         weights: &Weights,
         i: usize,
+        place: &Place,
     ) -> std::result::Result<Self, WeightsError> {
         let (width, ffn) = (config.hidden_size, config.intermediate_size);
         let at = |name: &str| format!("encoder.layer.{i}.{name}");
-        let attention_out = Linear::load(weights, &at("attention.output.dense"), width, width)?;
-        let down = Linear::load(weights, &at("output.dense"), width, ffn)?;
+        let attention_out =
+            Linear::load(weights, &at("attention.output.dense"), width, width, place)?;
+        let down = Linear::load(weights, &at("output.dense"), width, ffn, place)?;
         Ok(Self {
-            qkv: fused_qkv(config, weights, i)?,
+            qkv: fused_qkv(config, weights, i, place)?,
             attention_norm: norm_rows(
                 weights,
                 &at("attention.output.LayerNorm"),
                 width,
                 Some(&attention_out.bias),
+                place,
             )?,
-            output_norm: norm_rows(weights, &at("output.LayerNorm"), width, Some(&down.bias))?,
-            up: Linear::load(weights, &at("intermediate.dense"), ffn, width)?,
+            output_norm: norm_rows(
+                weights,
+                &at("output.LayerNorm"),
+                width,
+                Some(&down.bias),
+                place,
+            )?,
+            up: Linear::load(weights, &at("intermediate.dense"), ffn, width, place)?,
             attention_out,
             down,
         })
@@ -122,19 +129,15 @@ impl Layer {
         hidden: &Tensor,
         offsets: &[usize],
         config: &EncoderConfig,
+        rows: Rows,
     ) -> Result<Tensor> {
         let eps = config.layer_norm_eps;
-        let qkv = self.qkv.forward(hidden)?;
-        let attended = self
-            .attention_out
-            .product(&attend(&qkv, offsets, config.n_heads)?)?;
-        attended.inplace_op3(hidden, &self.attention_norm, &AddNorm { eps })?;
-
+        let contexts = attend(&self.qkv.forward(hidden)?, offsets, config.n_heads, rows)?;
+        let attended = self.attention_out.product(&contexts)?;
+        let attended = rows.add_norm(attended, hidden, &self.attention_norm, eps)?;
         let wide = self.up.product(&attended)?;
-        wide.inplace_op2(&self.up.bias, &BiasActivation(config.activation))?;
-        let out = self.down.product(&wide)?;
-        out.inplace_op3(&attended, &self.output_norm, &AddNorm { eps })?;
-        Ok(out)
+        let wide = rows.activate(wide, &self.up.bias, config.activation)?;
+        rows.add_norm(self.down.product(&wide)?, &attended, &self.output_norm, eps)
     }
 }
 
@@ -142,6 +145,7 @@ fn fused_qkv(
     config: &EncoderConfig,
     weights: &Weights,
     i: usize,
+    place: &Place,
 ) -> std::result::Result<Linear, WeightsError> {
     let width = config.hidden_size;
     let (mut weight, mut bias) = (
@@ -158,8 +162,9 @@ fn fused_qkv(
     }
     let fuse = || -> Result<Linear> {
         Ok(Linear {
-            weight: Tensor::from_vec(weight, (3 * width, width), &Device::Cpu)?,
-            bias: Tensor::from_vec(bias, 3 * width, &Device::Cpu)?,
+            weight: put(weight, &[3 * width, width], place)?,
+            bias: put(bias, &[3 * width], place)?,
+            rows: place.rows,
         })
     };
     fuse().map_err(|e| WeightsError::Damaged {
@@ -168,15 +173,16 @@ fn fused_qkv(
     })
 }
 
-/// Stacks what [`AddNorm`] needs: a bias (or zeros), the normalization's weight, its bias. Shape `(3, width)`.
+/// Stacks what a normalization needs: a bias (or zeros), the normalization's weight, its bias. Shape `(3, width)`.
 fn norm_rows(
     weights: &Weights,
     name: &str,
     width: usize,
     bias: Option<&Tensor>,
+    place: &Place,
 ) -> std::result::Result<Tensor, WeightsError> {
-    let gamma = tensor(weights, &format!("{name}.weight"), &[width])?;
-    let beta = tensor(weights, &format!("{name}.bias"), &[width])?;
+    let gamma = tensor(weights, &format!("{name}.weight"), &[width], place)?;
+    let beta = tensor(weights, &format!("{name}.bias"), &[width], place)?;
     let stack = || match bias {
         Some(bias) => Tensor::stack(&[bias, &gamma, &beta], 0),
         None => Tensor::stack(&[&gamma.zeros_like()?, &gamma, &beta], 0),

@@ -1,10 +1,10 @@
 //! What makes rows of token vectors: the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};
 use embedgate_weights::{Weights, WeightsError};
 
-use crate::{classifier::Classifier, linear::Linear};
+use crate::{classifier::Classifier, linear::Linear, rows::Place};
 
 #[derive(Default)]
 pub(crate) struct Heads {
@@ -19,10 +19,11 @@ impl Heads {
     pub(crate) fn load(
         folder: &ModelFolder,
         weights: &Weights,
+        place: &Place,
     ) -> std::result::Result<Self, WeightsError> {
         if folder.is_cross_encoder {
             return Ok(Self {
-                classifier: Some(Classifier::load(&folder.encoder, weights)?),
+                classifier: Some(Classifier::load(&folder.encoder, weights, place)?),
                 ..Self::default()
             });
         }
@@ -30,7 +31,7 @@ impl Heads {
         let head = |name: &str, outputs| {
             let is_there = weights.has(&format!("{name}.weight"));
             is_there
-                .then(|| Linear::load(weights, name, outputs, width))
+                .then(|| Linear::load(weights, name, outputs, width, place))
                 .transpose()
         };
         Ok(Self {
@@ -66,7 +67,8 @@ impl Heads {
         let Some(head) = &self.sparse else {
             candle_core::bail!("the model has no sparse head")
         };
-        let weights: Vec<f32> = head.forward(hidden)?.relu()?.flatten_all()?.to_vec1()?;
+        let weights = head.forward(hidden)?.relu()?.flatten_all()?;
+        let weights: Vec<f32> = weights.to_dtype(DType::F32)?.to_vec1()?;
         let ends = batch.offsets().windows(2);
         Ok(ends
             .map(|e| {
@@ -88,7 +90,7 @@ impl Heads {
         };
         let all = head.forward(hidden)?;
         let width = all.dim(1)?;
-        let data: Vec<f32> = all.flatten_all()?.to_vec1()?;
+        let data: Vec<f32> = all.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
         let ends = batch.offsets().windows(2);
         Ok(ends
             .map(|e| Matrix {

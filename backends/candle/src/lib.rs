@@ -1,5 +1,6 @@
 //! Runs BERT, RoBERTa and XLM-RoBERTa encoders, embedders and cross-encoders alike, with candle, straight from their own
-//! weights, on the CPU in f32.
+//! weights, on the processor. Own operations make f32 fast there; the others are candle's stock ones, in any format and on any device
+//! that candle has.
 //!
 //! [`CandleBackend`] is the backend. Sequences are packed: tokens lie back to back, there is no padding anywhere.
 
@@ -9,15 +10,20 @@ mod encoder;
 mod heads;
 mod linear;
 mod ops;
+mod rows;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
     Pooling, Precision, TokenBatch,
 };
 use embedgate_weights::{Weights, WeightsError};
 
-use crate::{encoder::Encoder, heads::Heads};
+use crate::{
+    encoder::Encoder,
+    heads::Heads,
+    rows::{Place, Rows},
+};
 
 /// What is chosen when a model is loaded.
 #[derive(Clone, Debug)]
@@ -30,6 +36,44 @@ pub struct Options {
     pub special_token_ids: Vec<u32>,
     /// Threads of a matrix product.
     pub threads: usize,
+    /// The format of weights and arithmetic: on the processor f32 is by far the fastest.
+    pub precision: Precision,
+    /// Whether candle's stock operations are taken in f32, too.
+    pub stock_operations: bool,
+}
+
+impl Options {
+    /// A model on the processor, in f32.
+    #[must_use]
+    pub fn on_processor(pooling: Pooling, max_sequence_tokens: usize, threads: usize) -> Self {
+        Self {
+            pooling,
+            max_sequence_tokens,
+            special_token_ids: Vec::new(),
+            threads,
+            precision: Precision::F32,
+            stock_operations: false,
+        }
+    }
+
+    fn place(&self) -> Result<Place, BackendError> {
+        let format = match self.precision {
+            Precision::F32 => DType::F32,
+            Precision::F16 => DType::F16,
+            Precision::Bf16 => DType::BF16,
+            Precision::Int8 => {
+                let message = "candle does not run models in int8";
+                return Err(BackendError::Load(message.into()));
+            }
+        };
+        let device = Device::Cpu;
+        let own = device.is_cpu() && format == DType::F32 && !self.stock_operations;
+        Ok(Place {
+            device,
+            format,
+            rows: if own { Rows::Own } else { Rows::Stock },
+        })
+    }
 }
 
 /// An encoder with its heads, loaded on the CPU.
@@ -50,9 +94,10 @@ impl CandleBackend {
     /// # Errors
     /// [`BackendError::Load`] names the file and what is wrong with it.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
+        let place = options.place()?;
         let weights = Weights::open(&folder.path).map_err(load_error)?;
-        let encoder = Encoder::load(&folder.encoder, &weights).map_err(load_error)?;
-        let heads = Heads::load(folder, &weights).map_err(load_error)?;
+        let encoder = Encoder::load(&folder.encoder, &weights, &place).map_err(load_error)?;
+        let heads = Heads::load(folder, &weights, &place).map_err(load_error)?;
         let outputs = heads.outputs();
         let at_most = candle_core::utils::get_num_threads();
         if options.threads > at_most {
@@ -73,7 +118,7 @@ impl CandleBackend {
         let info = BackendInfo {
             backend: "candle",
             device: "cpu".into(),
-            precision: Precision::F32,
+            precision: options.precision,
             dimensions: if outputs.dense {
                 folder.encoder.hidden_size
             } else {
@@ -132,7 +177,8 @@ impl CandleBackend {
     ) -> candle_core::Result<EmbeddingBatch> {
         let mut results = EmbeddingBatch::default();
         if outputs.dense || outputs.token_vectors {
-            let rows: Vec<f32> = hidden.flatten_all()?.to_vec1()?;
+            let rows = hidden.flatten_all()?.to_dtype(DType::F32)?;
+            let rows: Vec<f32> = rows.to_vec1()?;
             results.dense = outputs.dense.then(|| self.dense(&rows, batch));
             results.token_vectors = outputs
                 .token_vectors

@@ -154,12 +154,8 @@ fn every_way_of_pooling_is_that_of_the_reference() {
     let folder = tiny_bge_m3();
     let batch = batch(&[1, 40, 33], folder.encoder.vocabulary_size);
     for pooling in [Pooling::Cls, Pooling::Mean, Pooling::Last, Pooling::Max] {
-        let of_candle = embedgate_candle::Options {
-            pooling,
-            max_sequence_tokens: folder.max_sequence_tokens,
-            special_token_ids: Vec::new(),
-            threads: 2,
-        };
+        let of_candle =
+            embedgate_candle::Options::on_processor(pooling, folder.max_sequence_tokens, 2);
         let mut candle = CandleBackend::load(&folder, of_candle).unwrap();
         let mut backend = load_with(&folder, Format::F16, |options| options.pooling = pooling);
         let expected = candle.embed(&batch, WITH_TOKENS).unwrap();

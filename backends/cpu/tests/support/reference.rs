@@ -5,10 +5,12 @@ use embedgate_core::{EmbeddingBatch, ModelFolder, Pooling, TokenBatch};
 
 pub(crate) fn candle(folder: &ModelFolder) -> CandleBackend {
     let options = embedgate_candle::Options {
-        pooling: folder.pooling.unwrap_or(Pooling::Cls),
-        max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: vec![0, 1, 2, 3],
-        threads: 2,
+        ..embedgate_candle::Options::on_processor(
+            folder.pooling.unwrap_or(Pooling::Cls),
+            folder.max_sequence_tokens,
+            2,
+        )
     };
     CandleBackend::load(folder, options).unwrap()
 }
