@@ -12,6 +12,27 @@ use embedgate_tools::bench::{Lengths, Target};
 pub enum DoctorCommand {
     /// Those of each of RAGFlow's providers that reach embedgate.
     Ragflow(RagflowArgs),
+    /// Examines an NVIDIA card: every kernel against arithmetic in f64, in every form, and the speed of products.
+    #[cfg(feature = "cuda")]
+    Cuda(CudaArgs),
+}
+
+/// Arguments of `doctor cuda`.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Args)]
+pub struct CudaArgs {
+    /// The card, by the number that the driver gives it.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub device: usize,
+    /// The driver's library; none: libcuda.so.1, where the system finds it.
+    #[arg(long, value_name = "FILE")]
+    pub library: Option<std::path::PathBuf>,
+    /// Rows of the products that are timed.
+    #[arg(long, default_value_t = 16384, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub rows: u64,
+    /// Width of the model whose products are timed, in steps of 256 numbers; 4 is that of bge-m3.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=16))]
+    pub width_steps: u64,
 }
 
 /// Arguments of `doctor ragflow`.

@@ -1,5 +1,8 @@
 //! `embedgate doctor`: sends a running server what a client of it sends, and says what the client would say.
 
+#[cfg(feature = "cuda")]
+mod card;
+
 use std::{
     fmt::Write as _,
     io::{self, Write},
@@ -37,7 +40,11 @@ enum Key {
 }
 
 pub(super) fn run(command: &DoctorCommand, environment: &Environment) -> Result<(), Failure> {
-    let DoctorCommand::Ragflow(args) = command;
+    let args = match command {
+        DoctorCommand::Ragflow(args) => args,
+        #[cfg(feature = "cuda")]
+        DoctorCommand::Cuda(args) => return card::run(args),
+    };
     let runtime = runtime()?;
     let (report, is_well) = runtime.block_on(ragflow(args, environment))?;
     let told = io::stdout().write_all(report.as_bytes());

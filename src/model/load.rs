@@ -248,7 +248,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
     move |source| LoadError::System { what, source }
 }
 
-/// What makes backends that share weights which are in memory, where there is such.
+/// Makes backends that share weights which are in memory, where that can be.
 type Sharing = Option<Replicas>;
 
 /// Opens as many backends as the configuration says, warmed up, and gives what makes one more of the same weights.
@@ -355,7 +355,7 @@ fn identity(
 
 fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {
     let best = match config.backend.kind {
-        // What is measured is far too small to fill one.
+        // The batches that are measured are far too small to fill one.
         BackendType::Cuda => engine::CARD_TOKENS,
         _ => calibration.best_batch_tokens(),
     };

@@ -141,3 +141,32 @@ fn a_card_that_is_not_there_is_said_with_what_is_missing() {
     let expected = "models.card: there is no NVIDIA driver: /nowhere/libcuda.so.1 cannot be loaded";
     assert!(said.contains(expected), "{said}");
 }
+
+#[test]
+fn doctor_examines_every_kernel_in_every_form_and_times_products() {
+    let mut command = embedgate();
+    command.args([
+        "doctor",
+        "cuda",
+        "--rows",
+        "1",
+        "--width-steps",
+        "1",
+        "--library",
+    ]);
+    let (code, told, said) = run(command.arg(library()));
+    assert_eq!(code, Some(0), "{told}{said}");
+    for line in [
+        "cuda:0 is Simulated GPU: compute capability 8.0",
+        "ok    54 kernels by PTX for 8.0 give right results",
+        "ok    54 kernels by machine code for 8.0 give right results",
+        "bf16 128x256x64",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    let mut command = embedgate();
+    command.args(["doctor", "cuda", "--device", "99", "--library"]);
+    let (code, _, said) = run(command.arg(library()));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("there is no device cuda:99"), "{said}");
+}

@@ -85,14 +85,14 @@ pub(crate) struct RowShape {
     pub(crate) stride: usize,
 }
 
-/// What is fixed in a kernel of attention, and what it is told.
+/// Sizes of an attention.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention {
     pub(crate) heads: usize,
     pub(crate) head_size: usize,
     /// Blocks of queries, of any head.
     pub(crate) n_blocks: usize,
-    /// What products of queries and keys are multiplied by.
+    /// Factor of the products of queries and keys.
     pub(crate) scale: f32,
 }
 

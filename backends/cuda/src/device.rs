@@ -52,7 +52,7 @@ fn driver(library: Option<&Path>) -> Result<&'static Functions, DriverError> {
     Ok(DRIVER.get_or_init(|| functions))
 }
 
-/// How often each device was reset. Calls hold it to read, and a reset to write, so that none is made of what was made before: addresses may
+/// The number of resets of each device. Calls hold it to read, and a reset to write, so that none is made of what was made before: addresses may
 /// be those of others by now.
 static RESETS: Mutex<BTreeMap<i32, Arc<RwLock<u64>>>> = Mutex::new(BTreeMap::new());
 

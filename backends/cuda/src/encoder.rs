@@ -58,7 +58,7 @@ pub(crate) enum Which {
     First,
 }
 
-/// What the host tells the device of a batch: ids, positions and segments of tokens, where sequences begin, and blocks of attention.
+/// Facts of a batch that the host sends to the device: ids, positions and segments of tokens, where sequences begin, and blocks of attention.
 #[derive(Debug)]
 struct Inputs {
     host: Vec<i32>,
@@ -130,7 +130,7 @@ impl Workspace {
 }
 
 impl Inputs {
-    /// What is sent, from number `i` on.
+    /// The numbers that are sent, from number `i` on.
     fn at(&self, i: usize) -> View<'_> {
         View::of_words(&self.device, i)
     }
@@ -251,7 +251,7 @@ impl Encoder {
         self.layers.first().map_or(self.stride, of)
     }
 
-    /// What the weights take.
+    /// Bytes of the weights.
     pub(crate) fn bytes(&self) -> usize {
         let of_layer = |layer: &Layer| {
             let all = [&layer.qkv, &layer.out, &layer.up, &layer.down];

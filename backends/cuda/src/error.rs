@@ -1,4 +1,4 @@
-//! What the driver says went wrong.
+//! Errors of the driver.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub enum DriverError {
     NoDevice {
         /// Its number.
         asked: usize,
-        /// How many there are.
+        /// The number of devices.
         available: usize,
     },
     /// A device is too old for the kernels.
@@ -51,7 +51,7 @@ pub enum DriverError {
         kernel: String,
         /// The device's name.
         device: String,
-        /// What the last variant did.
+        /// The result of the last variant.
         reason: String,
     },
     /// A call failed.
@@ -67,7 +67,7 @@ pub enum DriverError {
 }
 
 impl DriverError {
-    /// Whether the device's memory is full.
+    /// True if the device's memory is full.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         matches!(
@@ -79,7 +79,7 @@ impl DriverError {
         )
     }
 
-    /// Whether all that is on the device is lost: after a fault nothing works there before it is reset.
+    /// True if all that is on the device is lost: after a fault nothing works there before it is reset.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
@@ -89,7 +89,7 @@ impl DriverError {
         }
     }
 
-    /// Whether there is a driver and no device.
+    /// True if there is a driver and no device.
     #[must_use]
     pub fn is_no_device(&self) -> bool {
         matches!(

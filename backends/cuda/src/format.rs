@@ -51,7 +51,7 @@ impl Format {
         }
     }
 
-    /// How far a rounded number may be from the number, relative to it.
+    /// The largest error of rounding, relative to the number.
     #[must_use]
     pub(crate) fn rounding(self) -> f32 {
         match self {

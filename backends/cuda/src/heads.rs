@@ -1,4 +1,4 @@
-//! What makes results of rows of tokens: pooling, the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
+//! Results of rows of tokens: pooling, the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
 
 use std::sync::Arc;
 
@@ -125,7 +125,7 @@ impl Heads {
         }
     }
 
-    /// Whether outputs need rows of all tokens, or of first tokens alone.
+    /// True if outputs need rows of all tokens, false if those of first tokens do.
     pub(crate) fn reads_all(&self, outputs: Outputs) -> bool {
         outputs.sparse
             || outputs.multi_vector

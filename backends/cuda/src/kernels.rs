@@ -107,11 +107,7 @@ impl<'a> Kernels<'a> {
         let device = self.device();
         let mut reason = "there is none for this card".to_owned();
         for variant in self.library.variants(name, device.capability) {
-            let entry = Entry {
-                name: &variant.shipped.entry,
-                shared: variant.shipped.shared,
-                threads: variant.shipped.threads,
-            };
+            let entry = Entry::of(variant.shipped);
             let tested = Kernel::load(device, variant.image, entry)
                 .map_err(Rejection::Driver)
                 .and_then(|kernel| {

@@ -12,6 +12,7 @@ mod calls;
 mod device;
 mod encoder;
 mod error;
+mod examine;
 mod ffi;
 mod format;
 mod heads;
@@ -29,7 +30,12 @@ use embedgate_core::{
 };
 use embedgate_weights::Weights;
 
-pub use crate::{device::Device, error::DriverError, format::Format};
+pub use crate::{
+    device::Device,
+    error::DriverError,
+    examine::{Finding, Forms, Speed, examine, product_speeds},
+    format::Format,
+};
 use crate::{
     device::Stream,
     encoder::{Encoder, Which, Workspace},
@@ -40,10 +46,10 @@ use crate::{
     selftest::Extent,
 };
 
-/// What is chosen when a model is loaded.
+/// Settings of a model.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How token vectors become the dense vector; a cross-encoder has none.
+    /// The way from token vectors to the dense vector; a cross-encoder has none.
     pub pooling: Pooling,
     /// Longest sequence in tokens, special tokens included.
     pub max_sequence_tokens: usize,
@@ -310,22 +316,6 @@ impl Backend for CudaBackend {
 #[must_use]
 pub fn kernels_id() -> String {
     Library::sources()
-}
-
-/// Loads every kernel that ships, and checks it on a device; how many there are.
-///
-/// # Errors
-/// The first of which no variant gives right results.
-pub fn check_kernels(device: &Arc<Device>) -> Result<usize, DriverError> {
-    let (library, stream) = (Library::read(), Stream::new(device)?);
-    let mut n = 0;
-    for format in [Format::F16, Format::Bf16] {
-        let kernels = Kernels::new(&library, &stream, format, Extent::Whole);
-        for kind in library.kinds() {
-            n += kernels.all(kind, |_| true, [])?.len();
-        }
-    }
-    Ok(n)
 }
 
 #[cfg(test)]

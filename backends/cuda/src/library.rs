@@ -39,14 +39,14 @@ pub(crate) struct Shipped {
     /// The function that it was made of.
     pub(crate) kind: String,
     pub(crate) format: Format,
-    /// What was fixed when it was compiled, such as the size of a tile.
+    /// Constants of its compilation, such as the size of a tile.
     pub(crate) constants: BTreeMap<String, usize>,
     /// The compute capability, times ten.
     pub(crate) architecture: i32,
     pub(crate) entry: String,
     pub(crate) shared: u32,
     pub(crate) threads: u32,
-    /// Where its images begin, and their lengths.
+    /// Begin and length of its images.
     ptx: (usize, usize),
     code: (usize, usize),
 }
@@ -57,7 +57,7 @@ impl Shipped {
     }
 }
 
-/// What a device can be given of a kernel.
+/// A form of a kernel that a device takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant<'a> {
     pub(crate) shipped: &'a Shipped,
@@ -90,9 +90,10 @@ impl Library {
         Table::read().sources
     }
 
-    /// The functions that kernels were made of.
-    pub(crate) fn kinds(&self) -> std::collections::BTreeSet<&str> {
-        self.entries.iter().map(|entry| &*entry.kind).collect()
+    /// The kernels, each once.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let once = self.entries.iter().filter(|entry| entry.architecture == 80);
+        once.map(|entry| entry.name.as_str())
     }
 
     /// The kernels of a kind in a format, each once.
@@ -104,7 +105,7 @@ impl Library {
             .filter(move |e| e.kind == kind)
     }
 
-    /// What a device of this compute capability can be given of a kernel, the fastest first.
+    /// The forms of a kernel that a device of this compute capability takes, the fastest first.
     pub(crate) fn variants(&self, name: &str, capability: (i32, i32)) -> Vec<Variant<'_>> {
         let of = |architecture, what, is_code: bool| {
             let found = self

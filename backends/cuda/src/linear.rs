@@ -20,7 +20,7 @@ use crate::{
 /// Widths are padded to a multiple of this: what tiles need.
 pub(crate) const STEP: usize = 64;
 
-/// What a product is followed by, as the kernels number it.
+/// The function behind a product, as the kernels number it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     Nothing = 0,
@@ -82,7 +82,7 @@ impl Products {
         }))
     }
 
-    /// The kernel that is fastest with many rows, measured once a shape.
+    /// The kernel that is fastest with so many rows, measured once a shape; with 0 rows the largest.
     fn fastest(&self, stream: &Stream, linear: &Linear, rows: usize) -> Result<usize, DriverError> {
         let shape = [linear.outer, linear.inner];
         let lock = || self.fastest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,21 +99,59 @@ impl Products {
         if rows == 0 {
             return Ok(largest);
         }
+        let weights = [&linear.weight, &linear.bias];
+        let times = self.measured(stream, weights, [rows, linear.outer, linear.inner])?;
+        let least = times.into_iter().min_by_key(|(_, time)| *time);
+        let fastest = least.map_or(largest, |(i, _)| i);
+        lock().insert(shape, fastest);
+        Ok(fastest)
+    }
+
+    /// The least time of each kernel that fits, by its place.
+    fn measured(
+        &self,
+        stream: &Stream,
+        [weight, bias]: [&Buffer; 2],
+        [rows, columns, terms]: [usize; 3],
+    ) -> Result<Vec<(usize, Duration)>, DriverError> {
         let device = stream.device();
         let (from, to) = (
-            Buffer::new(device, rows * linear.inner * 2)?,
-            Buffer::new(device, rows * linear.outer * 2)?,
+            Buffer::new(device, rows * terms * 2)?,
+            Buffer::new(device, rows * columns * 2)?,
         );
         stream.fill(&from, 0)?;
-        let mut best = (Duration::MAX, largest);
-        for (i, kernel) in self.kernels.iter().enumerate().filter(|(_, k)| fits(k)) {
-            for _ in 0..RUNS {
-                let time = stream.time(|| linear.run(kernel, stream, [&from, &to], rows))?;
-                best = best.min((time, i));
+        let mut times = Vec::new();
+        for (i, Loaded { kernel, tile }) in self.kernels.iter().enumerate() {
+            if !columns.is_multiple_of(tile[1]) {
+                continue;
             }
+            let mut least = Duration::MAX;
+            for _ in 0..RUNS {
+                let run = || {
+                    let buffers = [&from, weight, bias, &to];
+                    Call { stream, kernel }.linear(buffers, [rows, columns, terms], *tile)
+                };
+                least = least.min(stream.time(run)?);
+            }
+            times.push((i, least));
         }
-        lock().insert(shape, best.1);
-        Ok(best.1)
+        Ok(times)
+    }
+
+    /// The least time of a product of so many rows, columns and terms with tiles of each size.
+    pub(crate) fn times(
+        &self,
+        stream: &Stream,
+        shape: [usize; 3],
+    ) -> Result<Vec<([usize; 3], Duration)>, DriverError> {
+        let [_, columns, terms] = shape;
+        let weight = Buffer::new(stream.device(), columns * terms * 2)?;
+        let bias = Buffer::new(stream.device(), columns * 4)?;
+        stream.fill(&weight, 0)?;
+        stream.fill(&bias, 0)?;
+        let times = self.measured(stream, [&weight, &bias], shape)?;
+        let of = |(i, time): (usize, Duration)| (self.kernels[i].tile, time);
+        Ok(times.into_iter().map(of).collect())
     }
 
     /// The kernel for so many rows: the fastest, unless it leaves multiprocessors without work; then the largest tiles that do not.

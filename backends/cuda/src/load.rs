@@ -14,7 +14,7 @@ use crate::{
     linear::{Linear, Products, STEP},
 };
 
-/// Why a model cannot be loaded.
+/// The reason why a model cannot be loaded.
 #[derive(Debug, Error)]
 pub(crate) enum LoadError {
     #[error(transparent)]
@@ -32,7 +32,7 @@ pub(crate) enum LoadError {
     Unfit(String),
 }
 
-/// How the numbers of attention heads lie: each head is padded to what kernels have, and heads of zeros make the row a multiple of
+/// The layout of attention heads: each head is padded to what kernels have, and heads of zeros make the row a multiple of
 /// [`STEP`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeadLayout {
@@ -72,13 +72,13 @@ impl HeadLayout {
         self.n_padded * self.size_padded
     }
 
-    /// Where a number of the model's row lies.
+    /// The place of a number of the model's row.
     fn place(self, i: usize) -> usize {
         i / self.size * self.size_padded + i % self.size
     }
 }
 
-/// What everything that is loaded needs.
+/// Reads tensors of one model onto one device.
 pub(crate) struct Loader<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) stream: &'a Stream,
@@ -87,7 +87,7 @@ pub(crate) struct Loader<'a> {
     timed_rows: usize,
 }
 
-/// Where the numbers of a tensor go.
+/// The places of a tensor's numbers.
 struct Places<R, C> {
     /// Of a row.
     row: R,

@@ -13,7 +13,7 @@ use crate::{
     library::Shipped,
 };
 
-/// Why a kernel is not used.
+/// The reason why a kernel is not used.
 #[derive(Debug)]
 pub(crate) enum Rejection {
     /// Its results are wrong, as this says.
@@ -31,7 +31,7 @@ impl From<DriverError> for Rejection {
 /// Runs a kernel on fixed numbers.
 ///
 /// # Errors
-/// What is wrong with its results, or what the driver says.
+/// [`Rejection`] names the first wrong result, or the driver's error.
 pub(crate) fn run(
     stream: &Stream,
     kernel: &Kernel,
@@ -60,16 +60,16 @@ pub(crate) fn run(
     }
 }
 
-/// How much is tried.
+/// The extent of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// What takes a device a millisecond.
+    /// As much as takes a device a millisecond.
     Quick,
     /// More tiles than go in one group, too.
     Whole,
 }
 
-/// What a linear layer's kernel makes of fixed numbers, bit for bit.
+/// The results of a linear layer's kernel on fixed numbers, bit for bit.
 pub(crate) fn bits(
     stream: &Stream,
     kernel: &Kernel,
@@ -116,7 +116,7 @@ fn numbers(seed: u32, n: usize) -> Vec<f32> {
     std::iter::repeat_with(next).take(n).collect()
 }
 
-/// Where texts of [`LENGTHS`] begin, and where the last ends.
+/// The first rows of texts of [`LENGTHS`], and the end of the last.
 #[expect(
     clippy::cast_possible_wrap,
     clippy::cast_possible_truncation,

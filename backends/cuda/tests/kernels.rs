@@ -9,12 +9,17 @@ mod process;
 #[expect(dead_code, reason = "other tests need more of it")]
 mod simulator;
 
+use embedgate_cuda::Forms;
 use sha2::{Digest, Sha256};
 
 fn check(test: &str, capability: &str) {
     if process::in_one_with(test, &format!("capability={capability}")) {
         let device = simulator::open().unwrap();
-        assert_eq!(embedgate_cuda::check_kernels(&device), Ok(54));
+        let findings = embedgate_cuda::examine(&device, Forms::First).unwrap();
+        assert_eq!(findings.len(), 54);
+        for finding in findings {
+            assert_eq!(finding.problem, None, "{}", finding.kernel);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the library's functions act on: devices with their memory and streams, modules and kernels.
+//! Devices, on which the library's functions act, with their memory and streams, modules and kernels.
 
 use std::{collections::VecDeque, path::PathBuf, time::Instant};
 
@@ -35,7 +35,7 @@ pub(crate) struct Device {
     pub(crate) memory: Memory,
     /// An error that stays until the context is reset: every call gives it.
     error: Option<i32>,
-    /// Whether the context was asked for since it was reset.
+    /// True if the context was asked for since it was reset.
     is_retained: bool,
     modules: Vec<Option<Module>>,
     functions: Vec<Function>,
@@ -53,7 +53,7 @@ struct Function {
     most_shared: usize,
 }
 
-/// What a stream is told to do. Addresses of the host are of memory that lives until the stream was waited for.
+/// Work of a stream. Addresses of the host are of memory that lives until the stream was waited for.
 pub(crate) enum Work {
     Copy {
         from: Place,
@@ -315,7 +315,7 @@ fn runs_code(shipped: &Shipped, settings: &Settings) -> bool {
     match shipped.architecture {
         // Code for one minor version runs on later ones of the same major version.
         80 => major == 8,
-        // What is of the architecture 9.0a runs there alone.
+        // Code of the architecture 9.0a runs there alone.
         _ => (major, minor) == (9, 0),
     }
 }
@@ -327,7 +327,7 @@ fn runs_ptx(source: &str, settings: &Settings) -> bool {
     }
 }
 
-/// What went wrong, for who reads the log of a test.
+/// Says a problem to who reads the log of a test.
 #[expect(clippy::print_stderr, reason = "a driver has no log of its own")]
 fn say(problem: &str) {
     eprintln!("cuda simulator: {problem}");

@@ -21,7 +21,7 @@ const POISON: u8 = 0xff;
 /// Runs a kernel. Arguments are bits, those that are missing zero. The same seed gives the same order.
 ///
 /// # Errors
-/// What an instruction did wrong, with its text and its block.
+/// The fault of an instruction, with its text and its block.
 pub fn launch(
     kernel: &Kernel,
     grid: Grid,

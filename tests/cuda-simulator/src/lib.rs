@@ -29,7 +29,7 @@ mod warp;
 /// The library that cargo builds of this crate for the tests that depend on it: it lies beside them.
 ///
 /// # Panics
-/// When it is called by no test.
+/// If it is not called by a test.
 #[must_use]
 pub fn library() -> std::path::PathBuf {
     #[expect(

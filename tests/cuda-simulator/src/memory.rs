@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, collections::BTreeMap};
 
-/// Where the first device's memory begins: like a real one's addresses, and unlike the host's.
+/// The first address of the first device: like a real one's addresses, and unlike the host's.
 const BASE: u64 = 0x7000_0000_0000;
 /// No device has more.
 const PER_DEVICE: u64 = 1 << 40;
@@ -43,7 +43,7 @@ impl Memory {
         self.bytes.len()
     }
 
-    /// What is not allocated, in bytes.
+    /// Free memory, in bytes.
     #[must_use]
     pub fn free_bytes(&self) -> usize {
         self.size() - self.used

@@ -67,7 +67,7 @@ pub(crate) fn right(registers: [Lanes; 2], format: HalfFormat) -> [[f32; 8]; TER
     b
 }
 
-/// Where the number of a lane in register `j` of a result lies: its row and column.
+/// Row and column of a lane's number in register `j` of a result.
 pub(crate) fn place(lane: usize, j: usize) -> (usize, usize) {
     (lane / 4 + 8 * (j % 4 / 2), j / 4 * 8 + lane % 4 * 2 + j % 2)
 }
@@ -88,7 +88,7 @@ pub(crate) fn multiply<const N: usize>(
     d
 }
 
-/// Where the halves of a matrix lie in shared memory.
+/// The layout of a matrix in shared memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Descriptor {
     start: usize,

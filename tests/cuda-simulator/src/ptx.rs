@@ -19,7 +19,7 @@ pub struct Kernel {
     pub(crate) registers: Registers,
 }
 
-/// How many registers of each size a thread has.
+/// The number of a thread's registers, by size.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Registers {
     pub(crate) flags: usize,
@@ -280,7 +280,7 @@ pub(crate) enum Op {
         to: Address,
         from: Vec<From>,
     },
-    /// What is beyond `filled` bytes becomes zero.
+    /// Bytes beyond `filled` become zero.
     Copy {
         bytes: usize,
         to: Address,

@@ -1,4 +1,4 @@
-//! What device is played, as the variable `CUDA_SIMULATOR` says it: `name=value`, with blanks between.
+//! The device that is played, as the variable `CUDA_SIMULATOR` says it: `name=value`, with blanks between.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub(crate) struct Settings {
 pub(crate) enum Mutation {
     /// Without barriers.
     Barriers,
-    /// What was begun is waited for too late.
+    /// Copies and products are waited for too late.
     Waits,
     /// Matrices are not transposed that should be, and the other way round.
     Transposition,

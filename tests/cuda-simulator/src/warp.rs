@@ -59,13 +59,13 @@ struct SharedBytes {
 /// The most bytes that a thread copies at once.
 const MOST_COPIED: usize = 16;
 
-/// What the threads of a block share.
+/// Memory that the threads of a block share.
 pub(crate) struct Surroundings<'a> {
     pub(crate) memory: &'a mut Memory,
     pub(crate) shared: &'a mut [u8],
 }
 
-/// Where a warp rests.
+/// A place at which a warp rests.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Rest {
     Barrier,
@@ -101,7 +101,7 @@ impl<'a> Warp<'a> {
     /// Runs to the next barrier, or to the end.
     ///
     /// # Errors
-    /// What an instruction did wrong, with its text.
+    /// The fault of an instruction, with its text.
     pub(crate) fn run(&mut self, around: &mut Surroundings<'_>) -> Result<Rest, String> {
         let kernel = self.kernel;
         loop {
@@ -424,7 +424,7 @@ impl<'a> Warp<'a> {
                 self.set_half(to, from_fn(|i| one(i).unwrap_or_default()), threads);
             }
             Size::Word => {
-                // What shifts by too much gives zeros, or the sign.
+                // A shift by too much gives zeros, or the sign.
                 let (a, b) = (self.word(a), self.word(b));
                 let divides = what == Integer::Div;
                 if divides && (0..LANES).any(|i| threads >> i & 1 == 1 && b[i] == 0) {

@@ -29,7 +29,7 @@ impl Buffer {
         })
     }
 
-    /// Where it is on the device.
+    /// Its address on the device.
     pub(crate) fn address(&self) -> Address {
         self.address
     }

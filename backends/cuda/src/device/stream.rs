@@ -11,12 +11,13 @@ use super::{Buffer, Device};
 use crate::{
     error::DriverError,
     ffi::{Address, Handle, MOST_SHARED, NON_BLOCKING},
+    library::Shipped,
 };
 
 /// More shared memory than this needs leave.
 const SHARED_WITHOUT_LEAVE: u32 = 48 << 10;
 
-/// What a kernel is given.
+/// An argument of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Argument {
     Address(Address),
@@ -39,7 +40,7 @@ unsafe impl Send for Kernel {}
 // SAFETY: as above.
 unsafe impl Sync for Kernel {}
 
-/// How a kernel is launched.
+/// The entry of a kernel, and the size of a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
     pub(crate) name: &'a str,
@@ -47,6 +48,17 @@ pub(crate) struct Entry<'a> {
     pub(crate) shared: u32,
     /// Threads of a block.
     pub(crate) threads: u32,
+}
+
+impl<'a> Entry<'a> {
+    /// That of a kernel that ships.
+    pub(crate) fn of(shipped: &'a Shipped) -> Self {
+        Self {
+            name: &shipped.entry,
+            shared: shipped.shared,
+            threads: shipped.threads,
+        }
+    }
 }
 
 impl Kernel {

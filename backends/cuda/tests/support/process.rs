@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-/// What tells the simulator what to play.
+/// The variable of the simulator's settings.
 const SETTINGS: &str = "CUDA_SIMULATOR";
 
-/// Whether this is the process of such a test.
+/// True in the process of such a test.
 #[expect(clippy::disallowed_methods, reason = "it is told so by its parent")]
 pub(crate) fn is_one() -> bool {
     std::env::var_os(SETTINGS).is_some()

@@ -7,7 +7,7 @@ use super::{
     Integer, Kernel, Left, Op, Register, Registers, Size, Space, Special,
 };
 
-/// Why text is no kernel that can be run.
+/// The reason why a text is no kernel that can be run.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PtxError(String);
