@@ -1,8 +1,8 @@
 //! A stand-in for NVIDIA's driver library, `libcuda.so.1`, in tests on machines without a card. What is launched is the very PTX
 //! that ships, run on the CPU instruction by instruction, tensor products included; every access is checked.
 //!
-//! It is as unhelpful as a device may be: warps run in random order between barriers, copies and products that were begun arrive when
-//! they are waited for and no sooner, memory that was not written holds no numbers, and all that a stream is told to do is done when
+//! It is as unhelpful as a device may be: warps run in random order between barriers, copies that were begun arrive when they are
+//! waited for and no sooner, matrices that a product reads must stay as they are until it is waited for, memory that was not written holds no numbers, and all that a stream is told to do is done when
 //! somebody waits for it.
 //!
 //! What it cannot tell: speed, and what the machine code does that NVIDIA's assembler makes of the PTX. Where machine code is loaded,

@@ -6,12 +6,13 @@ use std::array::from_fn;
 
 use half::bf16;
 
+use self::access::Issued;
 use crate::{
     memory::Memory,
     products::{self, left, multiply, place, right, to_half},
     ptx::{
-        Comparison, Conversion, Float, From, Function, GroupProduct, HalfFormat, Instruction,
-        Integer, Kernel, Op, Register, Size, Special,
+        Comparison, Conversion, Float, From, Function, HalfFormat, Instruction, Integer, Kernel,
+        Op, Register, Size, Special,
     },
 };
 
@@ -44,9 +45,9 @@ pub(crate) struct Warp<'a> {
     /// Copies to shared memory that were begun: they arrive when they are waited for, no sooner.
     copies: Vec<Vec<SharedBytes>>,
     begun: Vec<SharedBytes>,
-    /// Products that were begun: they read and write when they are waited for, no sooner.
-    products: Vec<Vec<&'a GroupProduct>>,
-    begun_products: Vec<&'a GroupProduct>,
+    /// Products that were begun: what they read must stay until they are waited for.
+    products: Vec<Vec<Issued>>,
+    begun_products: Vec<Issued>,
 }
 
 /// Bytes on their way to a place in shared memory.
@@ -361,15 +362,15 @@ impl<'a> Warp<'a> {
             }
             Op::GroupProduct(product) => {
                 together(threads)?;
-                self.begun_products.push(product);
+                let issued = self.group_product(product, around.shared)?;
+                self.begun_products.push(issued);
             }
             Op::CommitProducts => self.products.push(std::mem::take(&mut self.begun_products)),
             Op::WaitProducts(may_stay) => {
                 let n = self.products.len().saturating_sub(*may_stay);
-                let due: Vec<_> = self.products.drain(..n).flatten().collect();
-                for product in due {
-                    self.group_product(product, around.shared)?;
-                }
+                let due = self.products.drain(..n).flatten();
+                due.into_iter()
+                    .try_for_each(|product| product.check(around.shared))?;
             }
             Op::Shuffle {
                 xor,

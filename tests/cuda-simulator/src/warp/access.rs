@@ -1,6 +1,6 @@
 //! Instructions that read and write memory, or multiply what lies there.
 
-use std::array::from_fn;
+use std::{array::from_fn, ops::Range};
 
 use super::{Lanes, Longs, MOST_COPIED, SharedBytes, Surroundings, Warp, lanes, together};
 use crate::{
@@ -158,55 +158,54 @@ impl Warp<'_> {
         Ok(())
     }
 
-    /// This warp's 16 rows of a group's product.
+    /// This warp's 16 rows of a group's product. The result is there at once, as the compiler that reads PTX takes it; matrices in shared
+    /// memory are looked at once more when the product is waited for.
     pub(super) fn group_product(
         &mut self,
         product: &GroupProduct,
         memory: &[u8],
-    ) -> Result<(), String> {
+    ) -> Result<Issued, String> {
         let format = product.format;
-        // The 16 terms of a row.
-        let numbers = |descriptor: Descriptor, row, transposed| -> Result<[f32; TERMS], String> {
-            let mut halves = [0; TERMS];
-            for (term, half) in halves.iter_mut().enumerate() {
-                let at = descriptor.place(row, term, transposed);
-                let bytes = memory.get(at..at + 2);
-                let bytes = bytes.ok_or_else(|| outside("read", Space::Shared, at as u64))?;
-                *half = u16::from_le_bytes([bytes[0], bytes[1]]);
-            }
-            Ok(products::to_floats(halves, format))
-        };
         let descriptor = |register: Register| {
             let found = Descriptor::new(self.longs[register as usize][0]);
             found.ok_or("a matrix of this form is not known")
         };
+        let mut issued = Issued(Vec::new());
         let a = match &product.a {
             Left::Registers(registers) => left(registers.map(|r| self.words[r as usize]), format),
             Left::Shared {
                 descriptor: register,
                 transposed,
             } => {
-                let descriptor = descriptor(*register)?;
                 let first = self.number % 4 * products::ROWS;
+                let rows = first..first + products::ROWS;
+                let operand = Operand::read(descriptor(*register)?, rows, *transposed, memory)?;
                 let mut a = [[0.0; TERMS]; products::ROWS];
-                for (row, terms) in a.iter_mut().enumerate() {
-                    *terms = numbers(descriptor, first + row, *transposed)?;
+                for (row, halves) in a.iter_mut().zip(&operand.halves) {
+                    *row = products::to_floats(*halves, format);
                 }
+                issued.0.push(operand);
                 a
             }
         };
-        let of_b = descriptor(product.b)?;
+        let columns = 0..product.n;
+        let right = Operand::read(
+            descriptor(product.b)?,
+            columns,
+            product.b_transposed,
+            memory,
+        )?;
         let adds = self.flag(product.adds) & 1 == 1;
-        for column in (0..product.n).step_by(8) {
+        for (i, eight) in right.halves.chunks_exact(8).enumerate() {
             let mut b = [[0.0; 8]; TERMS];
-            for i in 0..8 {
-                let terms = numbers(of_b, column + i, product.b_transposed)?;
+            for (column, halves) in eight.iter().enumerate() {
+                let terms = products::to_floats(*halves, format);
                 for (row, x) in b.iter_mut().zip(terms) {
-                    row[i] = x;
+                    row[column] = x;
                 }
             }
             let result = multiply(&a, &b);
-            let registers = product.d.iter().enumerate().skip(column / 2).take(4);
+            let registers = product.d.iter().enumerate().skip(i * 4).take(4);
             for (j, to) in registers {
                 let before = self.words[*to as usize];
                 self.words[*to as usize] = from_fn(|lane| {
@@ -220,7 +219,66 @@ impl Warp<'_> {
                 });
             }
         }
+        issued.0.push(right);
+        Ok(issued)
+    }
+}
+
+/// The matrices in shared memory of a product that was begun.
+pub(super) struct Issued(Vec<Operand>);
+
+impl Issued {
+    /// Fails where one has changed since the product was begun: it may not have been read yet.
+    pub(super) fn check(&self, memory: &[u8]) -> Result<(), String> {
+        for operand in &self.0 {
+            let Operand {
+                descriptor,
+                rows,
+                transposed,
+                halves,
+            } = operand;
+            let now = Operand::read(*descriptor, rows.clone(), *transposed, memory)?;
+            if now.halves != *halves {
+                return Err("a matrix was overwritten before its product was waited for".into());
+            }
+        }
         Ok(())
+    }
+}
+
+/// A matrix in shared memory, as it was read.
+struct Operand {
+    descriptor: Descriptor,
+    rows: Range<usize>,
+    transposed: bool,
+    /// The terms of each row, or column of the right operand.
+    halves: Vec<[u16; TERMS]>,
+}
+
+impl Operand {
+    fn read(
+        descriptor: Descriptor,
+        rows: Range<usize>,
+        transposed: bool,
+        memory: &[u8],
+    ) -> Result<Self, String> {
+        let row = |row: usize| -> Result<[u16; TERMS], String> {
+            let mut halves = [0; TERMS];
+            for (term, half) in halves.iter_mut().enumerate() {
+                let at = descriptor.place(row, term, transposed);
+                let bytes = memory.get(at..at + 2);
+                let bytes = bytes.ok_or_else(|| outside("read", Space::Shared, at as u64))?;
+                *half = u16::from_le_bytes([bytes[0], bytes[1]]);
+            }
+            Ok(halves)
+        };
+        let halves = rows.clone().map(row).collect::<Result<_, _>>()?;
+        Ok(Self {
+            descriptor,
+            rows,
+            transposed,
+            halves,
+        })
     }
 }
 
