@@ -23,6 +23,7 @@ mod ollama;
 mod openai;
 mod openapi;
 mod places;
+mod pooling;
 mod rerank;
 mod routes;
 mod stream;

@@ -106,6 +106,8 @@ impl Replica {
             backend = restored;
             self.metrics.restarts.inc();
             self.count(|n| *n += 1);
+            let name = &self.name;
+            tracing::info!(model.name = %name, "a backend of model {name} is back");
         }
     }
 
@@ -130,10 +132,7 @@ impl Replica {
             *pause = (*pause * 2).min(LONGEST_PAUSE);
             let reload = Arc::clone(&self.reload);
             match tokio::task::spawn_blocking(move || reload()).await {
-                Ok(Ok(backend)) => {
-                    tracing::info!(model.name = %name, "a backend of model {name} is back");
-                    return Some(backend);
-                }
+                Ok(Ok(backend)) => return Some(backend),
                 Ok(Err(error)) => {
                     tracing::error!(
                         model.name = %name, error = %error,

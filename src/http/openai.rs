@@ -9,6 +9,7 @@ use axum::{
 };
 use embedgate_request::Error;
 
+pub(super) use self::parse::truncate_prompt_tokens;
 use super::{error::Failed, exchange::Exchange};
 
 pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {

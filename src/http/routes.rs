@@ -20,7 +20,7 @@ use super::{
         self, Operation, cohere as cohere_docs, models as models_docs, ollama as ollama_docs,
     },
     openapi::{openai as openai_docs, rerank as rerank_docs, tei as tei_docs},
-    rerank, tei,
+    pooling, rerank, tei,
 };
 
 /// One line of the table: a method of a path.
@@ -104,6 +104,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             post(openai::of_deployment),
         ),
         Place::EMBEDDINGS.at("/embedding", post(embedding::embed)),
+        Place::EMBEDDINGS.at("/pooling", post(pooling::pool)),
         Place::MODELS.at("/support_status", get(embedding::support_status)),
         Place::MODELS
             .at("/v1/models", get(models::list))

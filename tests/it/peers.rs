@@ -124,3 +124,44 @@ async fn one_path_speaks_coze_studio_and_llama_cpp() {
         (400, &json!("embd_normalize"))
     );
 }
+
+#[tokio::test]
+async fn vllm_pools_where_a_vector_a_text_is_asked_for() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let texts = json!(["a b c", "d"]);
+    let body = json!({"model": "tiny", "input": texts, "task": "embed"});
+    let pooled = gateway.ok("/pooling", &body).await;
+    let expected = gateway.vectors("tiny", &texts).await;
+    for (i, vector) in expected.iter().enumerate() {
+        let item = &pooled["data"][i];
+        assert_eq!(
+            (&item["object"], &item["index"]),
+            (&json!("pooling"), &json!(i))
+        );
+        assert_eq!(&numbers(&item["data"]), vector);
+    }
+    assert_eq!(
+        pooled["usage"]["prompt_tokens"],
+        pooled["usage"]["total_tokens"]
+    );
+    assert!(pooled["id"].as_str().unwrap().starts_with("pool-"));
+    let cut = json!({"model": "tiny", "input": "a b c d e f", "task": "embed", "truncate_prompt_tokens": 3});
+    assert_eq!(
+        gateway.ok("/pooling", &cut).await["usage"]["prompt_tokens"],
+        3
+    );
+    for task in [json!(null), json!("token_embed"), json!("encode"), json!(7)] {
+        let body = json!({"model": "tiny", "input": "a", "task": task});
+        let refused = gateway.ask("/pooling", &body).await;
+        assert_eq!(
+            (refused.status, &refused.body["error"]["param"]),
+            (400, &json!("task")),
+            "{task}"
+        );
+        assert!(
+            refused.message().contains("\"embed\""),
+            "{}",
+            refused.message()
+        );
+    }
+}

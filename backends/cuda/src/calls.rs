@@ -85,6 +85,31 @@ pub(crate) struct RowShape {
     pub(crate) stride: usize,
 }
 
+/// A normalization of rows: weight and bias in f32, and what is added to the variance.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    pub(crate) weight: Buffer,
+    pub(crate) bias: Buffer,
+    pub(crate) eps: f32,
+}
+
+/// The tables that tokens are looked up in, in halves.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) word: Buffer,
+    pub(crate) position: Buffer,
+    pub(crate) segment: Buffer,
+}
+
+/// The places of tokens in their tables.
+#[derive(Clone, Copy)]
+pub(crate) struct Tokens<'a> {
+    pub(crate) ids: View<'a>,
+    pub(crate) positions: View<'a>,
+    pub(crate) segments: View<'a>,
+    pub(crate) n: usize,
+}
+
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention {
@@ -158,18 +183,18 @@ impl Call<'_> {
     /// `to = LayerNorm(x + added)`, of `n` rows.
     pub(crate) fn add_norm(
         self,
-        [x, added, weight, bias, to]: [&Buffer; 5],
+        [x, added, to]: [&Buffer; 3],
+        norm: &Norm,
         n: usize,
         row: RowShape,
-        eps: f32,
     ) -> Result<(), DriverError> {
         let arguments = [
             View::from(x).halves(n * row.stride),
             View::from(added).halves(n * row.stride),
-            View::from(weight).words(row.width),
-            View::from(bias).words(row.width),
+            View::from(&norm.weight).words(row.width),
+            View::from(&norm.bias).words(row.width),
             View::from(to).halves(n * row.stride),
-            Float(eps),
+            Float(norm.eps),
             int(row.width),
             int(row.stride),
         ];
@@ -177,27 +202,27 @@ impl Call<'_> {
         unsafe { self.launch([n, 1], &arguments) }
     }
 
-    /// `to = LayerNorm(word[id] + position[p] + segment[s])`, of `n` tokens whose ids, positions and segments are those of `places`.
+    /// `to = LayerNorm(word[id] + position[p] + segment[s])`, of each token.
     pub(crate) fn embed_norm(
         self,
-        places: [View<'_>; 3],
-        [word, position, segment, weight, bias, to]: [&Buffer; 6],
-        n: usize,
+        tokens: Tokens<'_>,
+        tables: &Tables,
+        norm: &Norm,
+        to: &Buffer,
         row: RowShape,
-        eps: f32,
     ) -> Result<(), DriverError> {
-        let [ids, positions, segments] = places.map(|places| places.words(n));
+        let n = tokens.n;
         let arguments = [
-            ids,
-            positions,
-            segments,
-            View::from(word).halves(row.width),
-            View::from(position).halves(row.width),
-            View::from(segment).halves(row.width),
-            View::from(weight).words(row.width),
-            View::from(bias).words(row.width),
+            tokens.ids.words(n),
+            tokens.positions.words(n),
+            tokens.segments.words(n),
+            View::from(&tables.word).halves(row.width),
+            View::from(&tables.position).halves(row.width),
+            View::from(&tables.segment).halves(row.width),
+            View::from(&norm.weight).words(row.width),
+            View::from(&norm.bias).words(row.width),
             View::from(to).halves(n * row.stride),
-            Float(eps),
+            Float(norm.eps),
             int(row.width),
             int(row.stride),
         ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use embedgate_core::{EncoderConfig, TokenBatch};
 
 use crate::{
-    calls::{Attention, Call, RowShape, Sequences, View},
+    calls::{Attention, Call, Norm, RowShape, Sequences, Tables, Tokens, View},
     device::{Buffer, Device, Kernel, Stream},
     error::DriverError,
     kernels::{Kernels, Loaded},
@@ -22,9 +22,7 @@ pub(crate) struct Encoder {
     heads: HeadLayout,
     /// Numbers of a row: the model's width, and zeros.
     stride: usize,
-    word: Buffer,
-    position: Buffer,
-    segment: Buffer,
+    tables: Tables,
     norm: Norm,
     layers: Vec<Layer>,
     plain: Arc<Products>,
@@ -32,12 +30,6 @@ pub(crate) struct Encoder {
     add_norm: Kernel,
     attention: Loaded<1>,
     first_rows: Kernel,
-}
-
-#[derive(Debug)]
-struct Norm {
-    weight: Buffer,
-    bias: Buffer,
 }
 
 #[derive(Debug)]
@@ -213,17 +205,20 @@ impl Encoder {
         Ok(Self {
             heads,
             stride,
-            word: table("word", config.vocabulary_size)?,
-            position: table("position", config.max_position_embeddings)?,
-            segment: table("token_type", config.type_vocabulary_size)?,
-            norm: Norm::load(loader, "embeddings.LayerNorm", width)?,
+            tables: Tables {
+                word: table("word", config.vocabulary_size)?,
+                position: table("position", config.max_position_embeddings)?,
+                segment: table("token_type", config.type_vocabulary_size)?,
+            },
+            norm: load_norm(loader, config, "embeddings.LayerNorm")?,
             layers: layers.collect::<Result<_, _>>()?,
             plain: Arc::clone(&products[0]),
             embed_norm: kernels.one("embed_norm", |k| k.constant("BC") == rows)?,
             add_norm: kernels.one("add_norm", |k| k.constant("BC") == rows)?,
+            // The largest tiles: keys and values are read once for more queries.
             attention: attention
                 .into_iter()
-                .next_back()
+                .max_by_key(|kernel| kernel.tile)
                 .ok_or_else(|| LoadError::Unfit("there is no kernel of attention".into()))?,
             first_rows: kernels.one("first_rows", |_| true)?,
             config: config.clone(),
@@ -258,7 +253,12 @@ impl Encoder {
             all.into_iter().map(Linear::bytes).sum::<usize>()
         };
         let layers: usize = self.layers.iter().map(of_layer).sum();
-        self.word.bytes() + self.position.bytes() + self.segment.bytes() + layers
+        let Tables {
+            word,
+            position,
+            segment,
+        } = &self.tables;
+        word.bytes() + position.bytes() + segment.bytes() + layers
     }
 
     /// Begins to run the encoder, of which [`Workspace::hidden`] is the result.
@@ -313,12 +313,14 @@ impl Encoder {
     fn embed_tokens(&self, stream: &Stream, workspace: &Workspace) -> Result<(), DriverError> {
         let (inputs, kernel) = (&workspace.inputs, &self.embed_norm);
         let n = inputs.n_tokens;
-        let places = [0, n, 2 * n].map(|i| inputs.at(i));
-        let Norm { weight, bias } = &self.norm;
-        let (word, position, segment) = (&self.word, &self.position, &self.segment);
-        let buffers = [word, position, segment, weight, bias, &workspace.x];
-        let eps = self.config.layer_norm_eps;
-        Call { stream, kernel }.embed_norm(places, buffers, n, self.row(), eps)
+        let tokens = Tokens {
+            ids: inputs.at(0),
+            positions: inputs.at(n),
+            segments: inputs.at(2 * n),
+            n,
+        };
+        let call = Call { stream, kernel };
+        call.embed_norm(tokens, &self.tables, &self.norm, &workspace.x, self.row())
     }
 
     fn attend(&self, stream: &Stream, workspace: &Workspace) -> Result<(), DriverError> {
@@ -353,22 +355,21 @@ impl Encoder {
         norm: &Norm,
         rows: usize,
     ) -> Result<(), DriverError> {
-        let (kernel, eps) = (&self.add_norm, self.config.layer_norm_eps);
+        let kernel = &self.add_norm;
         let Workspace { x, added, sums, .. } = &*workspace;
-        let buffers = [x, added, &norm.weight, &norm.bias, sums];
-        Call { stream, kernel }.add_norm(buffers, rows, self.row(), eps)?;
+        Call { stream, kernel }.add_norm([x, added, sums], norm, rows, self.row())?;
         std::mem::swap(&mut workspace.x, &mut workspace.sums);
         Ok(())
     }
 }
 
-impl Norm {
-    fn load(loader: &Loader<'_>, name: &str, width: usize) -> Result<Self, LoadError> {
-        Ok(Self {
-            weight: loader.floats(&format!("{name}.weight"), width)?,
-            bias: loader.floats(&format!("{name}.bias"), width)?,
-        })
-    }
+fn load_norm(loader: &Loader<'_>, config: &EncoderConfig, name: &str) -> Result<Norm, LoadError> {
+    let width = config.hidden_size;
+    Ok(Norm {
+        weight: loader.floats(&format!("{name}.weight"), width)?,
+        bias: loader.floats(&format!("{name}.bias"), width)?,
+        eps: config.layer_norm_eps,
+    })
 }
 
 impl Layer {
@@ -384,10 +385,10 @@ impl Layer {
         Ok(Self {
             qkv: loader.fused_qkv(i, width, heads, plain)?,
             out: loader.behind_attention(&at("attention.output.dense"), width, heads, plain)?,
-            attention_norm: Norm::load(loader, &at("attention.output.LayerNorm"), width)?,
+            attention_norm: load_norm(loader, config, &at("attention.output.LayerNorm"))?,
             up: loader.linear(&at("intermediate.dense"), [ffn, width], activated)?,
             down: loader.linear(&at("output.dense"), [width, ffn], plain)?,
-            norm: Norm::load(loader, &at("output.LayerNorm"), width)?,
+            norm: load_norm(loader, config, &at("output.LayerNorm"))?,
         })
     }
 }

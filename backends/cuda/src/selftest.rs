@@ -6,7 +6,7 @@ use std::sync::Arc;
 use embedgate_core::math;
 
 use crate::{
-    calls::{Attention, Call, RowShape, Sequences},
+    calls::{Attention, Call, Norm, RowShape, Sequences, Tables, Tokens},
     device::{Buffer, Device, Kernel, Stream},
     error::DriverError,
     format::Format,
@@ -101,6 +101,8 @@ struct Test<'a> {
     extent: Extent,
 }
 
+/// Added to the variance by normalizations.
+const EPS: f32 = 1e-5;
 /// Lengths of texts: less than a tile, a tile, more, several.
 const LENGTHS: [usize; 6] = [1, 3, 64, 65, 17, 150];
 
@@ -157,6 +159,14 @@ impl Test<'_> {
         let buffer = Buffer::new(self.device(), bytes)?;
         self.stream.fill(&buffer, 0xff)?;
         Ok(buffer)
+    }
+
+    fn put_norm(&self, [weight, bias]: [&[f32]; 2]) -> Result<Norm, DriverError> {
+        Ok(Norm {
+            weight: self.put(weight)?,
+            bias: self.put(bias)?,
+            eps: EPS,
+        })
     }
 
     fn call(&self) -> Call<'_> {
@@ -296,15 +306,15 @@ impl Test<'_> {
         let (x, xs) = self.put_halves(&numbers(1, n * stride))?;
         let (r, rs) = self.put_halves(&numbers(2, n * stride))?;
         let (gs, bs) = (numbers(3, width), numbers(4, width));
-        let (g, b) = (self.put(&gs)?, self.put(&bs)?);
+        let norm = self.put_norm([&gs, &bs])?;
         let out = self.room(n * stride * 2)?;
         let row = RowShape { width, stride };
-        self.call().add_norm([&x, &r, &g, &b, &out], n, row, 1e-5)?;
+        self.call().add_norm([&x, &r, &out], &norm, n, row)?;
         let rows = xs.chunks_exact(stride).zip(rs.chunks_exact(stride));
         let expected = rows.flat_map(|(x, r)| {
             let sums = x.iter().zip(r).take(width);
             let sums: Vec<f64> = sums.map(|(x, r)| f64::from(*x) + f64::from(*r)).collect();
-            norm(&sums, [&gs, &bs], stride)
+            normalized(&sums, [&gs, &bs], stride)
         });
         let expected: Vec<f64> = expected.collect();
         self.compare(&self.halves(&out, n * stride)?, &expected, 1.1)
@@ -319,16 +329,25 @@ impl Test<'_> {
             self.put(&column(1))?,
             self.put(&column(2))?,
         );
-        let (w, ws) = self.put_halves(&numbers(1, 7 * width))?;
-        let (p, ps) = self.put_halves(&numbers(2, 5 * width))?;
-        let (t, ts) = self.put_halves(&numbers(3, 2 * width))?;
+        let tokens = Tokens {
+            ids: (&ids).into(),
+            positions: (&pos).into(),
+            segments: (&seg).into(),
+            n: places.len(),
+        };
+        let (word, ws) = self.put_halves(&numbers(1, 7 * width))?;
+        let (position, ps) = self.put_halves(&numbers(2, 5 * width))?;
+        let (segment, ts) = self.put_halves(&numbers(3, 2 * width))?;
+        let tables = Tables {
+            word,
+            position,
+            segment,
+        };
         let (gs, bs) = (numbers(4, width), numbers(5, width));
-        let (g, b) = (self.put(&gs)?, self.put(&bs)?);
+        let norm = self.put_norm([&gs, &bs])?;
         let out = self.room(places.len() * stride * 2)?;
-        let (buffers, row) = ([&w, &p, &t, &g, &b, &out], RowShape { width, stride });
-        let of = [&ids, &pos, &seg].map(Into::into);
-        self.call()
-            .embed_norm(of, buffers, places.len(), row, 1e-5)?;
+        let row = RowShape { width, stride };
+        self.call().embed_norm(tokens, &tables, &norm, &out, row)?;
         let expected = places.iter().flat_map(|place| {
             let row = |values: &[f32], i: i32| {
                 let begin = usize::try_from(i).unwrap_or(0) * width;
@@ -336,7 +355,7 @@ impl Test<'_> {
             };
             let (w, p, t) = (row(&ws, place[0]), row(&ps, place[1]), row(&ts, place[2]));
             let sum = |i: usize| f64::from(w[i]) + f64::from(p[i]) + f64::from(t[i]);
-            norm(
+            normalized(
                 &(0..width).map(sum).collect::<Vec<f64>>(),
                 [&gs, &bs],
                 stride,
@@ -410,11 +429,11 @@ impl Test<'_> {
 }
 
 /// `LayerNorm` of a row, with zeros up to `stride`.
-fn norm(row: &[f64], [gains, biases]: [&[f32]; 2], stride: usize) -> Vec<f64> {
+fn normalized(row: &[f64], [gains, biases]: [&[f32]; 2], stride: usize) -> Vec<f64> {
     let n = row.len() as f64;
     let mean = row.iter().sum::<f64>() / n;
     let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-    let scale = 1.0 / (variance + 1e-5).sqrt();
+    let scale = 1.0 / (variance + f64::from(EPS)).sqrt();
     let of = |i: usize| match row.get(i) {
         Some(x) => (x - mean) * scale * f64::from(gains[i]) + f64::from(biases[i]),
         None => 0.0,

@@ -219,7 +219,9 @@ fn truncate(name: &'static str, raw: Option<&RawValue>) -> Result<Option<Cut>, E
 }
 
 /// The most tokens of an input; -1 is as many as the model takes.
-fn truncate_prompt_tokens(raw: Option<&RawValue>) -> Result<Option<usize>, Error> {
+pub(in crate::http) fn truncate_prompt_tokens(
+    raw: Option<&RawValue>,
+) -> Result<Option<usize>, Error> {
     let name = "truncate_prompt_tokens";
     match raw.map(RawValue::get) {
         Some("-1") => Ok(None),
