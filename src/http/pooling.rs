@@ -3,6 +3,8 @@
 //!
 //! Source: vLLM 0.18, `vllm/entrypoints/pooling`, "Pooling API".
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use axum::response::Response;
 use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds};
 use serde::Deserialize;
@@ -17,7 +19,6 @@ use super::{
     members::{Members, OF_EMBEDDINGS},
     openai::truncate_prompt_tokens,
 };
-use crate::cache::now_seconds;
 
 /// The members that mean something.
 pub(super) const KNOWN: [&str; 9] = [
@@ -90,7 +91,9 @@ fn render(answer: &EmbedResponse, form: DenseForm) -> Vec<u8> {
     let mut out = br#"{"id":"#.to_vec();
     json::write(&mut out, &format!("pool-{}", uuid::Uuid::now_v7()));
     out.extend_from_slice(br#","object":"list","created":"#);
-    json::write(&mut out, &now_seconds());
+    // A clock before 1970 is 0.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    json::write(&mut out, &since.unwrap_or_default().as_secs());
     out.extend_from_slice(br#","model":"#);
     json::write(&mut out, &answer.model);
     out.extend_from_slice(br#","data":"#);
