@@ -152,7 +152,7 @@ pub(crate) const CARD_TOKENS: usize = 16 << 10;
 #[cfg(feature = "cuda")]
 const TIMED_ROWS: usize = 4096;
 
-/// What vectors depend on beside the model and its configuration: the card and its driver, which choose among kernels.
+/// The card and its driver, on which vectors depend beside the model and its configuration: they choose among kernels.
 ///
 /// # Errors
 /// When there is no such card.

@@ -38,7 +38,7 @@ pub struct Options {
     pub threads: usize,
     /// The format of weights and arithmetic: on the processor f32 is by far the fastest.
     pub precision: Precision,
-    /// Whether candle's stock operations are taken in f32, too.
+    /// True for candle's stock operations in f32, too.
     pub stock_operations: bool,
 }
 

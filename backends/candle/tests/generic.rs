@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+#[path = "../../cpu/tests/support/reference.rs"]
+#[expect(dead_code, reason = "only its cosine is needed")]
+mod reference;
+
 use std::path::Path;
 
 use embedgate_candle::{CandleBackend, Options};
@@ -28,11 +32,6 @@ fn embed(mut backend: CandleBackend) -> EmbeddingBatch {
 
 /// The least cosine of dense vectors and of those of tokens.
 fn nearness(a: &EmbeddingBatch, b: &EmbeddingBatch) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        let products = a.iter().zip(b);
-        products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    };
-    let cosine = |a: &[f32], b: &[f32]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
     let matrices = |batch: &EmbeddingBatch| {
         let tokens = batch.multi_vector.clone().unwrap();
         std::iter::once(batch.dense.clone().unwrap())
@@ -42,7 +41,7 @@ fn nearness(a: &EmbeddingBatch, b: &EmbeddingBatch) -> f64 {
     let (a, b) = (matrices(a), matrices(b));
     let of = |i: usize| (0..a[i].rows()).map(move |row| (i, row));
     let all = (0..a.len()).flat_map(of);
-    let least = all.map(|(i, row)| cosine(a[i].row(row), b[i].row(row)));
+    let least = all.map(|(i, row)| reference::cosine(a[i].row(row), b[i].row(row)));
     let least: Vec<f64> = least.collect();
     assert!(least.len() > 100 && least.iter().all(|cosine| cosine.is_finite()));
     least.into_iter().fold(1.0, f64::min)

@@ -242,14 +242,19 @@ impl<'a> Loader<'a> {
         self.copy(&format!("{name}.weight"), [outer, inner], &weight, &places)?;
         let mut bias = self.weights.values(&format!("{name}.bias"), &[outer])?;
         bias.resize(rows, 0.0);
-        let parts = (weight, self.put(&bias)?);
-        Ok(Linear::new(
-            self.stream,
-            parts,
-            [rows, stride],
-            products,
-            self.timed_rows,
-        )?)
+        self.layer(weight, &bias, [rows, stride], products)
+    }
+
+    fn layer(
+        &self,
+        weight: Buffer,
+        bias: &[f32],
+        shape: [usize; 2],
+        products: &Arc<Products>,
+    ) -> Result<Linear, LoadError> {
+        let parts = (weight, self.put(bias)?);
+        let layer = Linear::new(self.stream, parts, shape, products, self.timed_rows);
+        Ok(layer?)
     }
 
     /// Query, key and value in one layer, which writes rows of heads.
@@ -276,14 +281,7 @@ impl<'a> Loader<'a> {
                 bias[(places.row)(row)] = x;
             }
         }
-        let (parts, shape) = ((weight, self.put(&bias)?), [3 * part_rows, stride]);
-        Ok(Linear::new(
-            self.stream,
-            parts,
-            shape,
-            products,
-            self.timed_rows,
-        )?)
+        self.layer(weight, &bias, [3 * part_rows, stride], products)
     }
 }
 

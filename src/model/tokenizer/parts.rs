@@ -57,7 +57,7 @@ impl TextTokenizer {
         Ok(self.max_tokens.saturating_sub(self.n_added + n_prompt))
     }
 
-    /// How many places of tokens are held at most while a text of so many bytes is cut: at worst each byte is a token.
+    /// The most places of tokens that are held while a text of so many bytes is cut: at worst each byte is a token.
     #[must_use]
     pub(crate) fn most_places(&self, bytes: usize, cutting: Cutting) -> usize {
         let most = cutting.most_tokens().max(MOST_COUNTED);
