@@ -23,7 +23,7 @@ use crate::{
         connection::{self, End},
     },
     memory::Memory,
-    model::{Entry, Model, ModelRegistry, load, surroundings::Surroundings},
+    model::{Entry, Model, ModelRegistry, devices, load, surroundings::Surroundings},
     reload::{Reloader, Source},
     shutdown::{Shutdown, Stage},
 };
@@ -129,6 +129,7 @@ impl App {
             if let Some(example) = example {
                 tracing::info!("try it: {example}");
             }
+            self.advise().await;
             std::future::pending::<anyhow::Result<()>>().await
         };
         let reloader = Reloader {
@@ -211,6 +212,17 @@ impl App {
             EmbeddingCache::new(&self.config.cache, file, metrics),
             self.config.server.max_inputs,
         ))
+    }
+
+    /// Says how a card is used that is there and idle.
+    async fn advise(&self) {
+        let models: Vec<_> = self.config.models.values().cloned().collect();
+        let surroundings = self.surroundings.clone();
+        // The driver takes its time to start.
+        let looking = tokio::task::spawn_blocking(move || devices::advice(&models, &surroundings));
+        if let Ok(Some(advice)) = looking.await {
+            tracing::info!("{advice}");
+        }
     }
 
     fn announce(&self, listener: &TcpListener, gateway: &Gateway) -> anyhow::Result<()> {

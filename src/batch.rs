@@ -144,17 +144,16 @@ impl Drop for TellIfLeft<'_> {
 impl Batcher {
     /// Starts the task and a worker thread for each backend. Must be called within a tokio runtime.
     ///
-    /// `reload` makes a backend like these when one is lost.
+    /// Beside each backend is what makes one like it when it is lost.
     #[must_use]
     pub(crate) fn start(
         name: &str,
-        backends: Vec<Box<dyn Backend>>,
-        reload: &Reload,
+        backends: Vec<(Box<dyn Backend>, Reload)>,
         config: BatcherConfig,
         metrics: &ModelMetrics,
     ) -> Self {
         let name: Arc<str> = name.into();
-        let can_pause = backends.iter().all(|backend| backend.can_pause());
+        let can_pause = backends.iter().all(|(backend, _)| backend.can_pause());
         let mut queue = BatchQueue::new(config.budget, config.cost);
         if can_pause {
             queue = queue.with_pauses();
@@ -188,10 +187,10 @@ impl Batcher {
             resting: Vec::new(),
         };
         let mut tasks = vec![tokio::spawn(dispatcher.run(incoming, turns))];
-        for backend in backends {
+        for (backend, reload) in backends {
             let replica = Replica {
                 name: Arc::clone(&name),
-                reload: Arc::clone(reload),
+                reload,
                 health: health.clone(),
                 metrics: metrics.clone(),
                 turns: turns_tx.clone(),

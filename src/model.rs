@@ -1,6 +1,7 @@
 //! Models by name: what is loaded, what could not be, and who answers when no model is named.
 
 pub(crate) mod calibrate;
+pub(crate) mod devices;
 pub(crate) mod engine;
 pub(crate) mod fingerprint;
 mod kept;
@@ -27,6 +28,7 @@ use embedgate_metrics::ModelMetrics;
 use embedgate_request::{Error, ErrorKind, Input, Lane, MOST_COUNTED, Principal, Side, Truncation};
 
 use self::{
+    devices::Skipped,
     prompts::Prompts,
     tokenizer::{Cutting, Parts, Query, TextTokenizer, Tokenized, TokenizerPool},
 };
@@ -50,6 +52,8 @@ pub(crate) struct Model {
     pub tokenizer: TextTokenizer,
     /// What the configuration says.
     pub config: ModelConfig,
+    /// The devices before its own that it could not run on, where its configuration left that open.
+    pub skipped: Vec<Skipped>,
     /// What is counted of it.
     pub metrics: ModelMetrics,
     tokenizing: TokenizerPool,
@@ -94,6 +98,8 @@ impl Model {
         metrics: &embedgate_metrics::Metrics,
     ) -> Self {
         let info = backends[0].info().clone();
+        let with_reload = |backend| (backend, std::sync::Arc::clone(reload));
+        let backends = backends.into_iter().map(with_reload).collect();
         let metrics = metrics.model(name);
         Self {
             name: name.into(),
@@ -104,7 +110,8 @@ impl Model {
             prompts: Prompts::default(),
             tokenizer: tokenizer.clone(),
             tokenizing: TokenizerPool::start(name, tokenizer, 2).unwrap(),
-            batcher: Batcher::start(name, backends, reload, batching, &metrics),
+            batcher: Batcher::start(name, backends, batching, &metrics),
+            skipped: Vec::new(),
             config,
             metrics,
             token_ratio: TokenRatio::new(),

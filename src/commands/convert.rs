@@ -24,12 +24,12 @@ mod supported {
         BackendConfig, BackendType, Config, Environment, LogLevel, ModelConfig,
     };
     use embedgate_core::{Backend, EmbeddingBatch, Precision, TokenBatch};
-    use embedgate_onnx::convert::{self, ConvertError, Files, Heads};
+    use embedgate_onnx::convert::{self, ConvertError, Files, Heads, Target, Variant};
     use embedgate_weights::Weights;
 
     use super::super::{Failure, start_log};
     use crate::{
-        args::ConvertArgs,
+        args::{ConvertArgs, OnnxTarget},
         model::{
             engine,
             load::{self, Plan},
@@ -56,6 +56,8 @@ mod supported {
     const TOLERANCE: f32 = 1e-4;
     /// The least cosine allowed in int8, whose numbers are rounded: all-MiniLM-L6-v2 has 0.998, random weights 0.988.
     const LEAST_COSINE: f32 = 0.95;
+    /// The same in f16.
+    const LEAST_COSINE_F16: f32 = 0.9999;
 
     pub(in super::super) fn run(
         config: Option<&Path>,
@@ -79,7 +81,12 @@ mod supported {
             .clone()
             .unwrap_or_else(|| args.folder.join("onnx"));
         let precision = Precision::from(args.precision);
-        let files = Files::of(precision).context(ConvertError::Precision(precision))?;
+        let variant = Variant {
+            target: target(args.target),
+            precision,
+        };
+        let files = Files::of(variant).ok_or(ConvertError::Variant(variant));
+        let files = files.map_err(anyhow::Error::new)?;
         let model = output.join(files.model);
         if model.exists() && !args.force {
             return Err(anyhow::anyhow!(
@@ -90,23 +97,26 @@ mod supported {
         }
         let surroundings = Surroundings::new(&of_gateway, environment);
         // Without it the result could not be checked: better said now than after gigabytes.
-        embedgate_onnx::runtime::load(&surroundings.onnxruntime()).map_err(anyhow::Error::new)?;
+        embedgate_onnx::runtime::load(&surroundings.onnx_libraries().runtime)
+            .map_err(anyhow::Error::new)?;
         let partial = Partial::create(&output)?;
-        write(&plan, &partial.0, files, precision)?;
-        verify(
-            &plan,
-            &config,
-            &partial.0.join(files.model),
-            precision,
-            &surroundings,
-        )?;
+        write(&plan, &partial.0, files, variant)?;
+        match variant.target {
+            Target::CudaPacked => tracing::warn!(
+                "the model is not checked: its operators have no implementation for the processor"
+            ),
+            Target::Cpu | Target::Gpu => {
+                let file = partial.0.join(files.model);
+                verify(&plan, &config, &file, precision, &surroundings)?;
+            }
+        }
         partial.publish(&output, files)?;
         let seconds = started.elapsed().as_secs_f64();
         tracing::info!(seconds, "wrote {} in {seconds:.1} s", model.display());
         Ok(())
     }
 
-    fn write(plan: &Plan, folder: &Path, files: Files, precision: Precision) -> anyhow::Result<()> {
+    fn write(plan: &Plan, folder: &Path, files: Files, variant: Variant) -> anyhow::Result<()> {
         let weights = Weights::open(&plan.folder.path)?;
         let heads = Heads {
             sparse: weights.has("sparse_linear.weight"),
@@ -126,9 +136,17 @@ mod supported {
             folder,
             &plan.folder.encoder,
             heads,
-            precision,
+            variant,
             &mut read,
         )?)
+    }
+
+    fn target(target: OnnxTarget) -> Target {
+        match target {
+            OnnxTarget::Cpu => Target::Cpu,
+            OnnxTarget::Gpu => Target::Gpu,
+            OnnxTarget::CudaPacked => Target::CudaPacked,
+        }
     }
 
     /// Runs both variants on a few texts and compares every output; the file counts only if they agree.
@@ -196,10 +214,14 @@ mod supported {
             }
             tracing::info!(difference, "both agree within {difference:.1e}");
         } else {
+            let least = match precision {
+                Precision::F16 => LEAST_COSINE_F16,
+                _ => LEAST_COSINE,
+            };
             let cosine = worst(pairs().map(|(a, b)| cosine(a, b)), f32::min);
-            if cosine.is_nan() || cosine < LEAST_COSINE {
+            if cosine.is_nan() || cosine < least {
                 bail!(
-                    "vectors of the ONNX model have cosines down to {cosine} with those of {reference}, allowed is {LEAST_COSINE}: \
+                    "vectors of the ONNX model have cosines down to {cosine} with those of {reference}, allowed is {least}: \
                      nothing was written"
                 );
             }

@@ -81,7 +81,18 @@ pub(super) async fn root(gateway: State) -> Json<Value> {
 fn states(registry: &ModelRegistry) -> Vec<Value> {
     let state = |entry: &Entry| match entry {
         Entry::Loaded(model) if model.batcher().is_healthy() => {
-            json!({"id": model.name, "status": "ready"})
+            let mut state = json!({
+                "id": model.name,
+                "status": "ready",
+                "device": model.info.device,
+                "precision": model.info.precision,
+            });
+            if !model.skipped.is_empty() {
+                // Why is in the model list, which asks for a key.
+                let skipped = model.skipped.iter().map(|skipped| skipped.device.as_str());
+                state["skipped_devices"] = skipped.collect();
+            }
+            state
         }
         Entry::Loaded(model) => json!({"id": model.name, "status": "down"}),
         // Why is the log's and that of callers who name the model: this route asks for no key.

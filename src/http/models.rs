@@ -34,7 +34,7 @@ pub(super) async fn one(
 }
 
 fn describe(gateway: &Gateway, model: &Model) -> Value {
-    json!({
+    let mut described = json!({
         "id": model.name,
         "object": "model",
         "created": gateway.started,
@@ -46,5 +46,9 @@ fn describe(gateway: &Gateway, model: &Model) -> Value {
         "backend": model.info.backend,
         "device": model.info.device,
         "precision": model.info.precision,
-    })
+    });
+    if !model.skipped.is_empty() {
+        described["skipped_devices"] = json!(model.skipped);
+    }
+    described
 }

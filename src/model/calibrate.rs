@@ -61,6 +61,10 @@ impl Calibration {
                 break;
             }
             let batch = some_batch(n, length, vocabulary);
+            if backend.info().device != "cpu" {
+                // A card may compile what a new shape takes.
+                backend.embed(&batch, outputs)?;
+            }
             let (least, second) = two_least(backend, &batch, outputs)?;
             // Those of a millisecond decide nothing.
             let decides = n * length >= LEAST_BATCH;

@@ -1,6 +1,6 @@
 //! Opens the backend that a model is configured with. The match that names the backends of the server is here.
 
-use embedgate_config::{BackendType, ModelConfig, PrecisionChoice};
+use embedgate_config::{BackendType, Device, ModelConfig, PrecisionChoice};
 use embedgate_core::Backend;
 
 use super::{
@@ -106,15 +106,18 @@ pub(crate) fn inspect(
         BackendType::Candle => open_weights(plan),
         #[cfg(feature = "cuda")]
         BackendType::Cuda => {
-            card(config, surroundings)?;
+            for device in config.backend.all_devices() {
+                card(device, surroundings)?;
+            }
             open_weights(plan)
         }
         #[cfg(feature = "onnx")]
         BackendType::Onnx => Ok(embedgate_onnx::check(
             &plan.folder,
             config.backend.file.as_deref(),
+            onnx_device(config),
             config.backend.precision.said().unwrap_or_default(),
-            &surroundings.onnxruntime(),
+            &surroundings.onnx_libraries(),
         )?),
         #[cfg(not(all(
             feature = "candle",
@@ -168,30 +171,56 @@ pub(crate) fn runs_on(
     config: &ModelConfig,
     surroundings: &Surroundings,
 ) -> Result<String, LoadError> {
+    #[cfg(feature = "onnx")]
+    if config.backend.one_device() == Device::WebGpu {
+        let adapter = embedgate_onnx::device::adapter(&surroundings.onnx_libraries())?;
+        return Ok(adapter.name);
+    }
     #[cfg(feature = "cuda")]
-    if config.backend.kind == BackendType::Cuda {
-        let (device, _) = card(config, surroundings)?;
-        let (name, capability, driver) = (&device.name, device.capability, device.driver_version);
-        let kernels = embedgate_cuda::kernels_id();
-        return Ok(format!("{name} {capability:?} {driver} {kernels}"));
+    if let Device::Cuda(_) = config.backend.one_device() {
+        let described = config.backend.all_devices().into_iter().map(|device| {
+            let card = card(device, surroundings)?;
+            let (name, capability, driver) = (&card.name, card.capability, card.driver_version);
+            let kernels = match config.backend.kind {
+                BackendType::Cuda => embedgate_cuda::kernels_id(),
+                _ => String::new(),
+            };
+            Ok(format!("{name} {capability:?} {driver} {kernels}"))
+        });
+        return described
+            .collect::<Result<Vec<_>, LoadError>>()
+            .map(|all| all.join(" "));
     }
     Ok(String::new())
 }
 
-/// The card that a model is configured for, and its number.
+/// A card, by its device.
 #[cfg(feature = "cuda")]
 fn card(
-    config: &ModelConfig,
+    device: Device,
     surroundings: &Surroundings,
-) -> Result<(std::sync::Arc<embedgate_cuda::Device>, usize), LoadError> {
-    let number = match config.backend.device {
-        embedgate_config::Device::Cuda(number) => number,
+) -> Result<std::sync::Arc<embedgate_cuda::Device>, LoadError> {
+    let opened = embedgate_cuda::Device::open(surroundings.cuda(), number(device));
+    opened.map_err(|error| LoadError::Setting(error.to_string()))
+}
+
+/// The number of a card.
+#[cfg(feature = "cuda")]
+fn number(device: Device) -> usize {
+    match device {
+        Device::Cuda(number) => number,
         // Configurations are refused where the type and the device do not fit.
-        embedgate_config::Device::Cpu => 0,
-    };
-    let opened = embedgate_cuda::Device::open(surroundings.cuda(), number);
-    let device = opened.map_err(|error| LoadError::Setting(error.to_string()))?;
-    Ok((device, number))
+        Device::Cpu | Device::WebGpu => 0,
+    }
+}
+
+#[cfg(feature = "onnx")]
+fn onnx_device(config: &ModelConfig) -> embedgate_onnx::device::Device {
+    match config.backend.one_device() {
+        Device::Cpu => embedgate_onnx::device::Device::Cpu,
+        Device::WebGpu => embedgate_onnx::device::Device::WebGpu,
+        Device::Cuda(number) => embedgate_onnx::device::Device::Cuda(number),
+    }
 }
 
 /// Loads a backend, of a configuration that was resolved.
@@ -231,9 +260,10 @@ pub(crate) fn open(
         }
         #[cfg(feature = "cuda")]
         BackendType::Cuda => {
-            let (device, number) = card(config, surroundings)?;
+            let place = config.backend.one_device();
+            let (device, number) = (card(place, surroundings)?, number(place));
             tracing::info!(
-                "cuda:{number} is {} of compute capability {}.{} with {} MiB, its driver is for CUDA {}.{}",
+                "{place} is {} of compute capability {}.{} with {} MiB, its driver is for CUDA {}.{}",
                 device.name,
                 device.capability.0,
                 device.capability.1,
@@ -262,8 +292,9 @@ pub(crate) fn open(
         BackendType::Onnx => {
             let options = embedgate_onnx::Options {
                 file: config.backend.file.clone(),
+                device: onnx_device(config),
                 precision: config.backend.precision.said().unwrap_or_default(),
-                library: surroundings.onnxruntime(),
+                libraries: surroundings.onnx_libraries(),
                 pooling: plan.pooling,
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),

@@ -35,7 +35,7 @@ pub(crate) fn fingerprint(
         "{} {:?} {:?} {:?} {pooling:?} {max_tokens}",
         env!("CARGO_PKG_VERSION"),
         config.backend.kind,
-        config.backend.device,
+        config.backend.one_device(),
         config.backend.precision,
     );
     field(&mut hasher, facts.as_bytes());

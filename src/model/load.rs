@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use embedgate_config::{BackendType, ModelConfig};
+use embedgate_config::{BackendConfig, Device, ModelConfig};
 use embedgate_core::{
     Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, Replicas, TokenBatch,
 };
@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::{
     Model, TokenRatio,
     calibrate::{self, Calibration},
+    devices::{self, Skipped},
     engine,
     fingerprint::{self, Depth},
     memory, pins,
@@ -104,7 +105,8 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     })
 }
 
-/// Opens all that a model needs, but reads no weights: its tokenizer, its weights' directory or its ONNX file, the library.
+/// Opens all that a model needs, but reads no weights: its tokenizer, its weights' directory or its ONNX file, the library, a
+/// device where it needs one. Says which devices are not taken, where the configuration leaves that open.
 ///
 /// # Errors
 /// [`LoadError`] names the file and what is wrong with it.
@@ -113,12 +115,39 @@ pub(crate) fn inspect(
     config: &ModelConfig,
     surroundings: &Surroundings,
 ) -> Result<(), LoadError> {
-    let config = &engine::resolve(name, config, surroundings)?;
     let plan = plan(config)?;
-    memory::check(config, &plan)?;
     pins::check(config)?;
     check_vocabulary(&tokenizer(&plan)?, &plan)?;
-    engine::inspect(&plan, config, surroundings)
+    let inspected = |config: &ModelConfig| {
+        let config = &engine::resolve(name, config, surroundings)?;
+        memory::check(config, &plan)?;
+        engine::inspect(&plan, config, surroundings)
+    };
+    first_that_works(name, config, surroundings, inspected).map(|_| ())
+}
+
+/// Tries the devices that a model may run on in their order. Returns what the first gives that works, and the others before it.
+fn first_that_works<T>(
+    name: &str,
+    config: &ModelConfig,
+    surroundings: &Surroundings,
+    attempt: impl Fn(&ModelConfig) -> Result<T, LoadError>,
+) -> Result<(T, Vec<Skipped>), LoadError> {
+    let mut candidates = devices::candidates(config, surroundings)
+        .into_iter()
+        .peekable();
+    let mut skipped = Vec::new();
+    while let Some(devices::Candidate { device, config }) = candidates.next() {
+        let tried = config
+            .map_err(LoadError::Setting)
+            .and_then(|config| attempt(&config));
+        match tried {
+            Ok(it) => return Ok((it, skipped)),
+            Err(error) if candidates.peek().is_none() => return Err(error),
+            Err(error) => skipped.push(Skipped::new(name, &device, error.to_string())),
+        }
+    }
+    Err(LoadError::Setting("no device can run the model".into()))
 }
 
 /// What the libraries do where a folder does not say: FlagEmbedding, which saves bge-m3's heads and no pooling, takes the
@@ -173,12 +202,9 @@ pub(crate) fn load(
     surroundings: &Surroundings,
     metrics: &Metrics,
 ) -> Result<Model, LoadError> {
-    let started = Instant::now();
     let path = config.path.display();
     tracing::info!(model.name = name, %path, "loading model {name} from {path}");
-    let config = &engine::resolve(name, config, surroundings)?;
     let plan = plan(config)?;
-    memory::check(config, &plan)?;
     pins::check(config)?;
     // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
     let is_pooled = !plan.folder.is_cross_encoder;
@@ -190,27 +216,51 @@ pub(crate) fn load(
     }
     let tokenizer = tokenizer(&plan)?;
     check_vocabulary(&tokenizer, &plan)?;
+    let loaded = |config: &ModelConfig| {
+        let config = &engine::resolve(name, config, surroundings)?;
+        memory::check(config, &plan)?;
+        load_on(name, config, &plan, &tokenizer, surroundings, metrics)
+    };
+    let (model, skipped) = first_that_works(name, config, surroundings, loaded)?;
+    Ok(Model { skipped, ..model })
+}
+
+/// Loads a model on the devices of its configuration, which leaves nothing open but the number of replicas.
+fn load_on(
+    name: &str,
+    config: &ModelConfig,
+    plan: &Plan,
+    tokenizer: &TextTokenizer,
+    surroundings: &Surroundings,
+    metrics: &Metrics,
+) -> Result<Model, LoadError> {
+    let started = Instant::now();
     let subject = replicas::Subject {
         name,
         config,
-        plan: &plan,
-        tokenizer: &tokenizer,
+        plan,
+        tokenizer,
         surroundings,
     };
     let config = &subject.resolve()?;
-    let fingerprint = std::thread::spawn(identity(config, &plan, surroundings));
-    let (mut backends, sharing) = open_replicas(config, &plan, &tokenizer, surroundings)?;
-    let info = backends[0].info().clone();
+    let fingerprint = std::thread::spawn(identity(config, plan, surroundings));
+    let mut groups = open_replicas(config, plan, tokenizer, surroundings)?;
+    let info = described(&groups);
     let fingerprint = fingerprint
         .join()
         .map_err(|_| io::Error::other("the thread that reads it panicked"))
         .and_then(|hash| hash)
         .map_err(system("the model's folder cannot be read"))?;
-    let of_files = from_files(config, surroundings);
-    let of_files = of_the_same_files(config, &plan, surroundings, fingerprint, of_files);
-    let reload = reload(sharing, tokenizer.clone(), of_files);
-    let calibration =
-        calibrate::calibration(config, surroundings, &fingerprint, backends[0].as_mut())?;
+    let first = groups[0].backends[0].as_mut();
+    let calibration = calibrate::calibration(config, surroundings, &fingerprint, first)?;
+    let with_reloads = |group: Group| {
+        let of_files = from_files(&group.config, surroundings);
+        let of_files = of_the_same_files(config, plan, surroundings, fingerprint, of_files);
+        let reload = reload(group.sharing, tokenizer.clone(), of_files);
+        let backends = group.backends.into_iter();
+        backends.map(move |backend| (backend, Arc::clone(&reload)))
+    };
+    let backends = groups.into_iter().flat_map(with_reloads).collect();
     announce(name, &info, started);
     let batching = BatcherConfig {
         capacity: config.queue_capacity,
@@ -224,19 +274,34 @@ pub(crate) fn load(
     let metrics = metrics.model(name);
     Ok(Model {
         name: name.into(),
-        tokenizing: TokenizerPool::start(name, &tokenizer, config.tokenizer_threads)
+        tokenizing: TokenizerPool::start(name, tokenizer, config.tokenizer_threads)
             .map_err(system("no tokenizer thread"))?,
-        tokenizer,
-        batcher: Batcher::start(name, backends, &reload, batching, &metrics),
+        tokenizer: tokenizer.clone(),
+        batcher: Batcher::start(name, backends, batching, &metrics),
         fingerprint,
         pooling: plan.pooling,
         normalize: plan.normalize,
-        prompts: plan.prompts,
+        prompts: plan.prompts.clone(),
         config: config.clone(),
         info,
+        skipped: Vec::new(),
         metrics,
         token_ratio: TokenRatio::new(),
     })
+}
+
+/// What is known of the replicas of all devices.
+fn described(groups: &[Group]) -> BackendInfo {
+    let infos = || groups.iter().map(|group| group.backends[0].info());
+    let devices: Vec<_> = infos().map(|info| info.device.as_str()).collect();
+    BackendInfo {
+        device: devices.join(","),
+        max_sequence_tokens: infos()
+            .map(|info| info.max_sequence_tokens)
+            .min()
+            .unwrap_or(0),
+        ..groups[0].backends[0].info().clone()
+    }
 }
 
 /// An eighth of the queue is left to queries, unless the largest request would not fit then.
@@ -251,26 +316,53 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
 /// Makes backends that share weights which are in memory, where that can be.
 type Sharing = Option<Replicas>;
 
-/// Opens as many backends as the configuration says, warmed up, and gives what makes one more of the same weights.
+/// The replicas on one device, at least one.
+pub(super) struct Group {
+    /// Of the device alone.
+    config: ModelConfig,
+    pub(super) backends: Vec<Box<dyn Backend>>,
+    sharing: Sharing,
+}
+
+/// Opens as many backends as the configuration says, warmed up, on each device.
 pub(super) fn open_replicas(
     config: &ModelConfig,
     plan: &Plan,
     tokenizer: &TextTokenizer,
     surroundings: &Surroundings,
-) -> Result<(Vec<Box<dyn Backend>>, Sharing), LoadError> {
-    let mut first = engine::open(plan, config, tokenizer, surroundings)?;
-    warm_up(first.as_mut(), tokenizer)?;
-    let sharing = first.replicas();
-    let more = reload(
-        sharing.clone(),
-        tokenizer.clone(),
-        from_files(config, surroundings),
-    );
-    let mut backends = vec![first];
-    while backends.len() < config.replicas.get() {
-        backends.push(more().map_err(LoadError::Replica)?);
-    }
-    Ok((backends, sharing))
+) -> Result<Vec<Group>, LoadError> {
+    let BackendConfig {
+        kind, precision, ..
+    } = config.backend;
+    let on_device = |device| {
+        let config = ModelConfig {
+            backend: config.backend.at(kind, device, Some(precision)),
+            ..config.clone()
+        };
+        let mut first = engine::open(plan, &config, tokenizer, surroundings)?;
+        warm_up(first.as_mut(), tokenizer)?;
+        let sharing = first.replicas();
+        let more = reload(
+            sharing.clone(),
+            tokenizer.clone(),
+            from_files(&config, surroundings),
+        );
+        let mut backends = vec![first];
+        while backends.len() < config.replicas.get() {
+            backends.push(more().map_err(LoadError::Replica)?);
+        }
+        Ok(Group {
+            config,
+            backends,
+            sharing,
+        })
+    };
+    config
+        .backend
+        .all_devices()
+        .into_iter()
+        .map(on_device)
+        .collect()
 }
 
 /// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost. With the weights in
@@ -354,10 +446,10 @@ fn identity(
 }
 
 fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {
-    let best = match config.backend.kind {
+    let best = match config.backend.one_device() {
+        Device::Cpu => calibration.best_batch_tokens(),
         // The batches that are measured are far too small to fill one.
-        BackendType::Cuda => engine::CARD_TOKENS,
-        _ => calibration.best_batch_tokens(),
+        Device::Cuda(_) | Device::WebGpu => engine::CARD_TOKENS,
     };
     let max_batch_tokens = config.max_batch_tokens.unwrap_or(best);
     let rate = calibration.tokens_per_second();

@@ -168,8 +168,11 @@ impl Subject<'_> {
             replicas,
             "measuring model {name} with replicas = {replicas}, once"
         );
-        let (mut backends, _) =
-            load::open_replicas(config, self.plan, self.tokenizer, self.surroundings)?;
+        let groups = load::open_replicas(config, self.plan, self.tokenizer, self.surroundings)?;
+        let mut backends: Vec<_> = groups
+            .into_iter()
+            .flat_map(|group| group.backends)
+            .collect();
         let best = Calibration::measure(backends[0].as_mut())
             .map(|calibration| calibration.best_batch_tokens());
         let tokens = best.map_err(LoadError::WarmUp)?;

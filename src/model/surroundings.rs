@@ -8,7 +8,14 @@ use embedgate_core::{cores, library::Candidates};
 /// What loading needs to know beyond the model's own configuration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
+    #[cfg(feature = "onnx")]
     onnxruntime: Candidates,
+    /// ONNX Runtime's plugin for graphics cards.
+    #[cfg(feature = "onnx")]
+    webgpu: Candidates,
+    /// The folder of CUDA's libraries, where it is named.
+    #[cfg(feature = "onnx")]
+    cuda_libraries: Option<PathBuf>,
     onednn: Candidates,
     /// NVIDIA's driver library, where it is named.
     #[cfg(feature = "cuda")]
@@ -32,6 +39,7 @@ impl Surroundings {
     /// Looks at the configuration, the environment, the program's own place and the working folder.
     #[must_use]
     pub(crate) fn new(config: &Config, environment: &Environment) -> Self {
+        #[cfg(feature = "onnx")]
         let named = config
             .onnxruntime
             .library
@@ -63,10 +71,18 @@ impl Surroundings {
         };
         let default_threads = allowed.min(n_cores).max(1);
         Self {
+            #[cfg(feature = "onnx")]
             onnxruntime: Candidates {
                 named,
                 folders: folders("lib"),
             },
+            #[cfg(feature = "onnx")]
+            webgpu: Candidates {
+                named: config.onnxruntime.webgpu.clone(),
+                folders: folders("webgpu"),
+            },
+            #[cfg(feature = "onnx")]
+            cuda_libraries: config.onnxruntime.cuda.clone(),
             onednn: Candidates {
                 named: config.onednn.library.clone(),
                 folders: folders("onednn"),
@@ -105,14 +121,15 @@ impl Surroundings {
         }
     }
 
-    /// Where ONNX Runtime's library may be.
-    #[cfg_attr(
-        not(feature = "onnx"),
-        expect(dead_code, reason = "only one backend asks for it")
-    )]
+    /// Where ONNX Runtime's libraries may be.
+    #[cfg(feature = "onnx")]
     #[must_use]
-    pub(crate) fn onnxruntime(&self) -> Candidates {
-        self.onnxruntime.clone()
+    pub(crate) fn onnx_libraries(&self) -> embedgate_onnx::Libraries {
+        embedgate_onnx::Libraries {
+            runtime: self.onnxruntime.clone(),
+            webgpu: self.webgpu.clone(),
+            cuda: self.cuda_libraries.clone(),
+        }
     }
 
     /// Where oneDNN's library may be.

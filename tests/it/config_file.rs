@@ -67,9 +67,11 @@ fn the_reference_names_every_key_and_no_other() {
         Ok(_) => Vec::new(),
         Err(problems) => problems,
     };
-    // The example names a folder that is not here, a candle model with an ONNX file, and both ways of authentication.
+    // The example names a folder that is not here, a candle model with an ONNX file, one device and several, and both ways of
+    // authentication.
     let expected = [
         "auth.keys",
+        "models.bge-m3-local.backend.devices",
         "models.bge-m3-local.backend.file",
         "models.bge-m3-local.path",
     ];

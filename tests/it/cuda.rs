@@ -82,12 +82,114 @@ async fn after_a_fault_of_the_card_the_model_is_loaded_again_and_others_serve() 
     gateway.ok("/v1/embeddings", &ask("card", 2)).await;
 }
 
+/// Starts with the tiny model on the devices that `auto` finds.
+fn start_auto(settings: &str) -> Gateway {
+    let text = config(r#"device = "auto""#);
+    let mut gateway = Gateway::start_loading(&text, &[("CUDA_SIMULATOR", settings)]);
+    gateway.wait_until_ready();
+    gateway
+}
+
+#[tokio::test]
+async fn auto_takes_the_first_device_that_runs_the_model_and_says_why_not_the_others() {
+    // What the driver is like, the device that is taken, and the reason of the first that is not.
+    let cases = [
+        ("devices=2", "cuda:0", None),
+        (
+            "devices=0",
+            "cpu",
+            Some(("cuda", "the driver finds no NVIDIA card")),
+        ),
+        (
+            "devices=1 capability=7.5",
+            "cpu",
+            Some(("cuda:0", "compute capability 7.5")),
+        ),
+        (
+            "devices=1 memory=1",
+            "cpu",
+            Some(("cuda:0", "OUT_OF_MEMORY")),
+        ),
+        ("devices=1 init=999", "cpu", Some(("cuda", "cuInit"))),
+    ];
+    for (settings, device, skipped) in cases {
+        let gateway = start_auto(settings);
+        gateway
+            .ok("/v1/embeddings", &json!({"model": "card", "input": "a"}))
+            .await;
+        let models = gateway.get("/v1/models/card").await.body;
+        assert_eq!(models["device"], device, "{settings}");
+        let log = gateway.stop();
+        let Some((name, reason)) = skipped else {
+            assert_eq!(models["skipped_devices"], json!(null), "{settings}");
+            continue;
+        };
+        let first = &models["skipped_devices"][0];
+        assert_eq!(first["device"], name, "{settings}");
+        assert!(
+            first["reason"].as_str().unwrap().contains(reason),
+            "{settings}: {first}"
+        );
+        let line = format!("model card does not run on {name}: ");
+        assert_eq!(log.matches(&line).count(), 1, "{settings}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn of_several_cards_behind_one_queue_one_serves_while_another_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fault");
+    let settings = format!("devices=2 fault_file={}", file.display());
+    let text = config(r#"devices = ["cuda:0", "cuda:1"]"#);
+    let mut gateway = Gateway::start_loading(&text, &[("CUDA_SIMULATOR", &settings)]);
+    gateway.wait_until_ready();
+    let models = gateway.get("/v1/models/card").await.body;
+    assert_eq!(models["device"], "cuda:0,cuda:1");
+    let ask = |i: usize| json!({"model": "card", "input": format!("text {i}")});
+    std::fs::write(&file, "").unwrap();
+    let lost = gateway.ask("/v1/embeddings", &ask(0)).await;
+    assert_eq!(
+        lost.body["error"]["code"], "model_unavailable",
+        "{}",
+        lost.status
+    );
+    // At once, and without the card that is loaded again.
+    for i in 1..4 {
+        gateway.ok("/v1/embeddings", &ask(i)).await;
+    }
+    gateway.logged("a backend of model card is back", 1).await;
+    let again = gateway.ok("/v1/embeddings", &ask(4)).await;
+    assert_eq!(again["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_start_that_sees_an_idle_card_says_the_line_that_uses_it() {
+    // As JSON writes it.
+    let advice = r#"this machine has a Simulated GPU: `backend = { device = \"cuda:0\" }`"#;
+    let library = format!("[cuda]\nlibrary = {:?}", library());
+    let start =
+        |text: &str, settings| Gateway::start_loading(text, &[("CUDA_SIMULATOR", settings)]);
+    let gateway = start(&tiny_config(&library), "devices=1");
+    gateway.logged(advice, 1).await;
+    drop(gateway);
+    // Not where a model uses it, nor where it is too old.
+    for (text, settings) in [
+        (config(r#"type = "cuda""#), "devices=1"),
+        (tiny_config(&library), "devices=1 capability=7.5"),
+    ] {
+        let mut gateway = start(&text, settings);
+        gateway.wait_until_ready();
+        let log = gateway.stop();
+        assert!(!log.contains("this machine has a"), "{log}");
+    }
+}
+
 #[test]
 fn what_does_not_fit_together_is_said() {
     let cases = [
         (
             r#"type = "candle", device = "cuda:0""#,
-            r#"is "cuda:0", and type = "candle" runs on the processor alone: type = "cuda""#,
+            r#"is "cuda:0", and this embedgate's candle runs on the processor alone: type = "cuda""#,
         ),
         (
             r#"type = "cuda", device = "cpu""#,
@@ -95,7 +197,7 @@ fn what_does_not_fit_together_is_said() {
         ),
         (
             r#"device = "gpu""#,
-            r#""gpu" is no device: expected "cpu", or "cuda:0""#,
+            r#""gpu" is no device: expected "auto", "cpu", "cuda:0""#,
         ),
         (
             r#"type = "cuda", precision = "f32""#,
@@ -103,7 +205,7 @@ fn what_does_not_fit_together_is_said() {
         ),
         (
             "type = \"cuda\" }\nreplicas = \"auto\"\nprompts = {",
-            r#"must be a number with type = "cuda""#,
+            "must be a number on a card",
         ),
         (
             r#"type = "cuda", threads = 2"#,

@@ -140,6 +140,7 @@ fn guests_get_no_wasi_and_no_unsafe_but_one() {
         "backends/cuda/src/calls.rs",
         "backends/cuda/src/device",
         "backends/cuda/src/ffi.rs",
+        "backends/onnx/src/placement.rs",
     ];
     only_in("backends", &["unsafe"], &allowed);
 }

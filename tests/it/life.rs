@@ -185,7 +185,10 @@ async fn without_onnx_runtime_candle_models_still_serve() {
     assert_eq!(ready.status, 200);
     assert_eq!(
         ready.body["models"],
-        json!([{"id": "onnx", "status": "failed"}, {"id": "tiny", "status": "ready"}])
+        json!([
+            {"id": "onnx", "status": "failed"},
+            {"id": "tiny", "status": "ready", "device": "cpu", "precision": "f32"}
+        ])
     );
     let log = gateway.stop();
     assert!(

@@ -6,7 +6,7 @@ use embedgate::TextTokenizer;
 use embedgate_candle::CandleBackend;
 use embedgate_core::{Backend, ModelFolder, Precision, library::Candidates};
 use embedgate_cpu::CpuBackend;
-use embedgate_onnx::OnnxBackend;
+use embedgate_onnx::{Libraries, OnnxBackend, device::Device};
 use embedgate_test_support::root;
 
 use crate::support::{converted_in, onednn};
@@ -59,10 +59,14 @@ pub(crate) fn onnx_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, M
     let options = embedgate_onnx::Options {
         file: Some(converted_in(precision, path)),
         precision,
-        library: Candidates {
-            named: Some(root().join(".embedgate/lib")),
-            folders: Vec::new(),
+        libraries: Libraries {
+            runtime: Candidates {
+                named: Some(root().join(".embedgate/lib")),
+                folders: Vec::new(),
+            },
+            ..Libraries::default()
         },
+        device: Device::Cpu,
         pooling: folder.pooling.unwrap(),
         max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: tokenizer(&folder).special_token_ids(),

@@ -1,4 +1,4 @@
-//! The tests that need what `scripts/test` sets up: the real model, oneDNN and ONNX Runtime, guests in JavaScript and Python, and
+//! The tests that need what `scripts/test` sets up: the real model, oneDNN, ONNX Runtime and its plugin, guests in JavaScript and Python, and
 //! the client libraries. Plain `cargo test` leaves them out.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
@@ -17,3 +17,5 @@ mod reference;
 mod rerank;
 mod schemathesis;
 mod support;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod webgpu;

@@ -3,7 +3,7 @@
 use std::{path::Path, path::PathBuf, sync::OnceLock};
 
 use embedgate_core::{Precision, library::Candidates};
-use embedgate_onnx::convert::Files;
+use embedgate_onnx::convert::{Files, Variant};
 use embedgate_test_support::{embedgate, root, run, tiny_bge_m3};
 
 /// The real all-MiniLM-L6-v2.
@@ -53,7 +53,7 @@ pub(crate) fn converted_in(precision: Precision, model: &Path) -> PathBuf {
         assert_eq!(code, Some(0), "{errors}");
         folder
     });
-    let name = Files::of(precision).unwrap().model;
+    let name = Files::of(Variant::of_processor(precision)).unwrap().model;
     folder.path().join("onnx").join(name)
 }
 

@@ -29,6 +29,9 @@ use crate::{
 /// The oldest driver that takes the kernels' PTX: its version 8.0 came with CUDA 12.0.
 const OLDEST_DRIVER: i32 = 12_000;
 
+/// The oldest generation of cards whose tensor cores the kernels use: Ampere.
+const OLDEST_MAJOR: i32 = 8;
+
 /// The driver, once it was loaded and started.
 static DRIVER: OnceLock<Functions> = OnceLock::new();
 static LOADING: Mutex<()> = Mutex::new(());
@@ -50,6 +53,38 @@ fn driver(library: Option<&Path>) -> Result<&'static Functions, DriverError> {
     // SAFETY: it takes no pointer.
     functions.check("cuInit", unsafe { (functions.cuInit)(0) })?;
     Ok(DRIVER.get_or_init(|| functions))
+}
+
+fn count(functions: &Functions) -> Result<usize, DriverError> {
+    let mut available = 0;
+    // SAFETY: it writes a number.
+    let called = unsafe { (functions.cuDeviceGetCount)(&raw mut available) };
+    functions.check("cuDeviceGetCount", called)?;
+    Ok(usize::try_from(available).unwrap_or(0))
+}
+
+/// The driver's own number of a device.
+fn handle(functions: &Functions, number: usize) -> Result<i32, DriverError> {
+    let mut device = 0;
+    // SAFETY: it writes a number.
+    let called = unsafe { (functions.cuDeviceGet)(&raw mut device, number as i32) };
+    functions.check("cuDeviceGet", called)?;
+    Ok(device)
+}
+
+fn attribute(functions: &Functions, device: i32, attribute: i32) -> Result<i32, DriverError> {
+    let mut value = 0;
+    // SAFETY: it writes a number.
+    let called = unsafe { (functions.cuDeviceGetAttribute)(&raw mut value, attribute, device) };
+    functions.check("cuDeviceGetAttribute", called)?;
+    Ok(value)
+}
+
+fn capability(functions: &Functions, device: i32) -> Result<(i32, i32), DriverError> {
+    Ok((
+        attribute(functions, device, attribute::CAPABILITY_MAJOR)?,
+        attribute(functions, device, attribute::CAPABILITY_MINOR)?,
+    ))
 }
 
 /// The number of resets of each device. Calls hold it to read, and a reset to write, so that none is made of what was made before: addresses may
@@ -76,47 +111,62 @@ pub struct Device {
     pub memory: usize,
 }
 
+/// A card that the driver finds.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its name, such as `NVIDIA H200`.
+    pub name: String,
+    /// Its compute capability, such as (9, 0).
+    pub capability: (i32, i32),
+}
+
+impl Listed {
+    /// Whether the kernels run there.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.capability.0 >= OLDEST_MAJOR
+    }
+}
+
 // SAFETY: the context may be used by any thread, which makes it current first.
 unsafe impl Send for Device {}
 // SAFETY: as above; the driver's functions may be called at the same time.
 unsafe impl Sync for Device {}
 
 impl Device {
+    /// The devices that the driver finds, by name and compute capability, of any age. Opens none.
+    ///
+    /// # Errors
+    /// [`DriverError`] says what is missing or too old.
+    pub fn list(library: Option<&Path>) -> Result<Vec<Listed>, DriverError> {
+        let functions = driver(library)?;
+        let described = |number| {
+            let device = handle(functions, number)?;
+            Ok(Listed {
+                name: name(functions, device)?,
+                capability: capability(functions, device)?,
+            })
+        };
+        (0..count(functions)?).map(described).collect()
+    }
+
     /// Opens a device by its number. `library` names the driver's library; without it, it is the system's.
     ///
     /// # Errors
     /// [`DriverError`] says what is missing or too old.
     pub fn open(library: Option<&Path>, number: usize) -> Result<Arc<Self>, DriverError> {
         let functions = driver(library)?;
-        let mut available = 0;
-        // SAFETY: it writes a number.
-        let called = unsafe { (functions.cuDeviceGetCount)(&raw mut available) };
-        functions.check("cuDeviceGetCount", called)?;
-        let available = usize::try_from(available).unwrap_or(0);
+        let available = count(functions)?;
         if number >= available {
             return Err(DriverError::NoDevice {
                 asked: number,
                 available,
             });
         }
-        let mut device = 0;
-        // SAFETY: it writes a number.
-        let called = unsafe { (functions.cuDeviceGet)(&raw mut device, number as i32) };
-        functions.check("cuDeviceGet", called)?;
-        let attribute = |attribute| {
-            let mut value = 0;
-            // SAFETY: it writes a number.
-            let called =
-                unsafe { (functions.cuDeviceGetAttribute)(&raw mut value, attribute, device) };
-            functions.check("cuDeviceGetAttribute", called)?;
-            Ok::<_, DriverError>(value)
-        };
-        let (major, minor) = (
-            attribute(attribute::CAPABILITY_MAJOR)?,
-            attribute(attribute::CAPABILITY_MINOR)?,
-        );
+        let device = handle(functions, number)?;
+        let (major, minor) = capability(functions, device)?;
         let name = name(functions, device)?;
-        if major < 8 {
+        if major < OLDEST_MAJOR {
             return Err(DriverError::OldDevice { name, major, minor });
         }
         let (mut memory, mut driver_version) = (0, 0);
@@ -127,7 +177,8 @@ impl Device {
             let called = (functions.cuDriverGetVersion)(&raw mut driver_version);
             functions.check("cuDriverGetVersion", called)?;
         }
-        let multiprocessors = usize::try_from(attribute(attribute::MULTIPROCESSORS)?).unwrap_or(1);
+        let multiprocessors =
+            usize::try_from(attribute(functions, device, attribute::MULTIPROCESSORS)?).unwrap_or(1);
         let resets = {
             let mut all = RESETS.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(device).or_default())

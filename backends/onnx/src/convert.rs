@@ -7,10 +7,16 @@
 //! ReLU, and `colbert_vecs` `(batch, length, width)`, the first token included, neither masked nor normalized. A
 //! cross-encoder's gives `logits` `(batch, 1)` alone, without a sigmoid.
 //!
+//! For GPUs the graph has one form of attention, of plain operators, takes `position_ids` too, and has no operation that a
+//! GPU lacks but one of the mask. For NVIDIA cards there is a form without padding, whose three operators have
+//! no other implementation: `RemovePadding`, `PackedMultiHeadAttention`, `RestorePadding`. Both are written in f32 or in f16,
+//! and then all is in f16 but for the outputs.
+//!
 //! In int8, the products of the encoder's layers are of bytes, and the token table is stored as bytes; a scale belongs to
 //! each output of a layer, to each token that is multiplied with it and to each row of the table. Attention,
 //! normalization and heads stay in f32. ONNX Runtime's own `MatMulIntegerToFloat` multiplies.
 
+mod attention;
 mod attributes;
 mod data;
 mod graph;
@@ -19,6 +25,7 @@ mod layers;
 mod products;
 mod quantize;
 mod tensors;
+mod variant;
 
 use std::{
     fs::File,
@@ -26,38 +33,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use embedgate_core::{EncoderConfig, Precision};
+use embedgate_core::EncoderConfig;
 use prost::Message;
 use thiserror::Error;
 
+pub use self::variant::{Files, Target, Variant};
 use self::{
     data::DataFile,
     graph::{Builder, CONTRIBUTED},
     tensors::Tensors,
 };
 use crate::proto::{Entry, Model, OperatorSet};
-
-/// The files of a written model, both in one folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Files {
-    /// The model: graph and small tensors.
-    pub model: &'static str,
-    /// Large tensors. The model refers to it by this name.
-    pub data: &'static str,
-}
-
-impl Files {
-    /// The files of a precision, named as the hubs name them. None for one that no model is written in.
-    #[must_use]
-    pub const fn of(precision: Precision) -> Option<Self> {
-        let (model, data) = match precision {
-            Precision::F32 => ("model.onnx", "model.onnx_data"),
-            Precision::Int8 => ("model_int8.onnx", "model_int8.onnx_data"),
-            Precision::F16 | Precision::Bf16 => return None,
-        };
-        Some(Self { model, data })
-    }
-}
 
 /// What wrote the models that are written here.
 pub(crate) const PRODUCER: &str = "embedgate";
@@ -74,9 +60,9 @@ pub enum ConvertError {
     /// A tensor could not be read.
     #[error("{0}")]
     Weights(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// ONNX models are written in f32 and in int8.
-    #[error("no ONNX model is written in {0}: f32 and int8 are")]
-    Precision(Precision),
+    /// There are such models, but they are not written here.
+    #[error("{}", not_written(*.0))]
+    Variant(Variant),
     /// A file could not be written.
     #[error("{}: {source}", path.display())]
     Write {
@@ -106,7 +92,7 @@ pub struct Heads {
     pub score: bool,
 }
 
-/// Writes the [`Files`] of a precision into `folder` and flushes both to the disk.
+/// Writes the [`Files`] of a variant into `folder` and flushes both to the disk.
 ///
 /// # Errors
 /// [`ConvertError`] when a tensor cannot be read or a file not be written; what was written then is of no use.
@@ -114,12 +100,13 @@ pub fn write(
     folder: &Path,
     encoder: &EncoderConfig,
     heads: Heads,
-    precision: Precision,
+    variant: Variant,
     read: &mut ReadTensor<'_>,
 ) -> Result<(), ConvertError> {
-    let files = Files::of(precision).ok_or(ConvertError::Precision(precision))?;
+    let files = Files::of(variant).ok_or(ConvertError::Variant(variant))?;
     let data = DataFile::create(&folder.join(files.data))?;
-    let mut builder = Builder::new(Tensors::new(data, read), precision);
+    let tensors = Tensors::new(data, read, variant.is_half());
+    let mut builder = Builder::new(tensors, variant);
     let hidden = layers::encoder(&mut builder, encoder)?;
     heads::heads(&mut builder, encoder, heads, &hidden)?;
     let graph = builder.finish()?;
@@ -140,7 +127,7 @@ pub fn write(
         ],
         metadata_props: vec![Entry {
             key: PRECISION.into(),
-            value: precision.to_string(),
+            value: variant.precision.to_string(),
         }],
     };
     let path = folder.join(files.model);
@@ -149,4 +136,14 @@ pub fn write(
         file.sync_all()
     });
     written.map_err(|source| ConvertError::Write { path, source })
+}
+
+/// Names what is written for the device instead.
+fn not_written(Variant { target, precision }: Variant) -> String {
+    let (device, written) = match target {
+        Target::Cpu => ("the processor", "f32 and int8"),
+        Target::Gpu => ("GPUs", "f32 and f16"),
+        Target::CudaPacked => ("NVIDIA cards without padding", "f32 and f16"),
+    };
+    format!("no ONNX model for {device} is written in {precision}: {written} are")
 }

@@ -2,54 +2,85 @@
 
 use std::path::{Path, PathBuf};
 
-use embedgate_core::{BackendError, ModelFolder, Precision, impostor, library::Candidates};
+use embedgate_core::{BackendError, ModelFolder, Precision, impostor};
 
 use crate::{
-    convert::{ConvertError, Files},
-    external, runtime,
+    convert::{ConvertError, Files, Target, Variant},
+    device::{Device, adapter},
+    external,
+    runtime::{self, Libraries},
 };
 
-/// The ONNX file of a model folder, as the hubs lay it out: `onnx/model.onnx`, `onnx/model_int8.onnx` for int8, or either
-/// beside the other files.
+/// The name of a model in f16 on the hubs, as optimum exports it.
+const HUB_F16: &str = "model_fp16.onnx";
+
+/// The ONNX file of a model folder for a device and a precision: in `onnx/`, or beside the other files. For a GPU one that was
+/// written for it, else the one for the processor.
 #[must_use]
-pub fn find_model(folder: &Path, precision: Precision) -> Option<PathBuf> {
-    let name = Files::of(precision)?.model;
-    ["onnx", ""]
-        .map(|within| folder.join(within).join(name))
-        .into_iter()
-        .find(|path| path.is_file())
+pub fn find_model(folder: &Path, device: Device, precision: Precision) -> Option<PathBuf> {
+    let names = names(device, precision);
+    let places = names
+        .iter()
+        .flat_map(|name| ["onnx", ""].map(|within| folder.join(within).join(name)));
+    places.into_iter().find(|path| path.is_file())
 }
 
-/// Checks that a model's file is there, what it refers to, and that there is a library; loads neither.
+/// The files that are looked for, the best first.
+fn names(device: Device, precision: Precision) -> Vec<&'static str> {
+    let targets: &[Target] = match device {
+        Device::Cpu => &[Target::Cpu],
+        // What is packed for CUDA has never run on a card: it is run only where it is named.
+        Device::WebGpu | Device::Cuda(_) => &[Target::Gpu, Target::Cpu],
+    };
+    let files = targets
+        .iter()
+        .filter_map(|&target| Files::of(Variant { target, precision }));
+    let hub = (device != Device::Cpu && precision == Precision::F16).then_some(HUB_F16);
+    files.map(|files| files.model).chain(hub).collect()
+}
+
+/// Checks that a model's file is there, what it refers to, and that there is a library, and a device where it needs one;
+/// loads no model.
 ///
 /// # Errors
 /// As [`OnnxBackend::load`](crate::OnnxBackend::load).
 pub fn check(
     folder: &ModelFolder,
     file: Option<&Path>,
+    device: Device,
     precision: Precision,
-    library: &Candidates,
+    libraries: &Libraries,
 ) -> Result<(), BackendError> {
-    runtime::find(library)?;
-    check_file(&model_file(folder, file, precision)?, precision).map(|_| ())
+    runtime::find(&libraries.runtime)?;
+    if device == Device::WebGpu {
+        adapter(libraries)?;
+    }
+    check_file(&model_file(folder, file, device, precision)?, precision).map(|_| ())
 }
 
 /// The file that is named, or that of the folder.
 pub(crate) fn model_file(
     folder: &ModelFolder,
     named: Option<&Path>,
+    device: Device,
     precision: Precision,
 ) -> Result<PathBuf, BackendError> {
-    let Some(Files { model, .. }) = Files::of(precision) else {
-        return Err(BackendError::Load(
-            ConvertError::Precision(precision).to_string(),
-        ));
-    };
-    let found = named.map(Path::to_owned);
-    found.or_else(|| find_model(&folder.path, precision)).ok_or_else(|| {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    let names = names(device, precision);
+    if names.is_empty() {
+        let variant = Variant::of_processor(precision);
+        let error = ConvertError::Variant(variant).to_string();
+        return Err(BackendError::Load(error));
+    }
+    find_model(&folder.path, device, precision).ok_or_else(|| {
         let shown = folder.path.display();
+        let for_gpu = if device == Device::Cpu { "" } else { " --for gpu" };
         BackendError::Load(format!(
-            "{shown} has no onnx/{model} or {model}: write one with `embedgate convert {shown} --precision {precision}`"
+            "{shown} has no {}, neither in onnx/ nor beside its config.json: write one with `embedgate convert {shown}{for_gpu} \
+             --precision {precision}`",
+            names.join(" or ")
         ))
     })
 }

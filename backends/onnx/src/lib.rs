@@ -4,17 +4,22 @@
 //! by name and shape what a model takes and gives, pads sequences of like length together, and pools what the model
 //! leaves unpooled; of a cross-encoder it reads the scores. [`convert`] is the writer; it needs no library.
 
+mod comparison;
 pub mod convert;
+pub mod device;
 mod external;
 mod file;
 mod open;
 mod padded;
+mod placement;
 mod private;
 mod proto;
 pub mod runtime;
 mod session;
+mod shared;
 mod wiring;
 
 pub use file::{check, find_model};
 pub use open::bytes_overflow;
+pub use runtime::Libraries;
 pub use session::{OnnxBackend, Options};

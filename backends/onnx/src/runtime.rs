@@ -15,6 +15,17 @@ pub const OLDEST: &str = "1.24";
 const HOW_TO_GET_IT: &str = "the package has it beside the program; in the repository scripts/setup library fetches it; \
      or install the Python package onnxruntime, and point `onnxruntime.library` in the config, or ORT_DYLIB_PATH, at its capi/libonnxruntime.so.*";
 
+/// Where ONNX Runtime and what it needs on a device may be.
+#[derive(Clone, Debug, Default)]
+pub struct Libraries {
+    /// ONNX Runtime itself.
+    pub runtime: Candidates,
+    /// Its plugin for graphics cards.
+    pub webgpu: Candidates,
+    /// The folder of CUDA's libraries; none where the system finds them.
+    pub cuda: Option<PathBuf>,
+}
+
 /// With the library's file.
 static ENVIRONMENT: OnceLock<(Environment, PathBuf)> = OnceLock::new();
 /// Loading is serialized: two models that start at the same time make one environment.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, EncoderConfig, Layout, Matrix, ModelFolder,
     Outputs, Pooling, Precision, SparseVector, TokenBatch, classes::length_classes,
-    library::Candidates,
 };
 use ort::{
     session::{Session, SessionInputValue, SessionOutputs},
@@ -13,10 +12,12 @@ use ort::{
 };
 
 use crate::{
+    comparison,
+    device::{self, Device},
     file::{check_file, model_file},
     open::{Opened, Opener, bytes_overflow},
     padded::{Expected, Padded, Rows},
-    runtime,
+    runtime::{self, Libraries},
     wiring::{Dense, Element, Port, Wiring},
 };
 
@@ -25,10 +26,12 @@ use crate::{
 pub struct Options {
     /// The model file; none means to look in the model folder.
     pub file: Option<PathBuf>,
-    /// Which of the folder's models, f32 or int8; a model that states its precision must be in it.
+    /// Where it runs.
+    pub device: Device,
+    /// Which of the folder's models; a model that states its precision must be in it.
     pub precision: Precision,
-    /// Where ONNX Runtime's library may be.
-    pub library: Candidates,
+    /// Where ONNX Runtime and its plugins may be.
+    pub libraries: Libraries,
     /// How token vectors become the dense vector, where the model leaves that open; a cross-encoder has none.
     pub pooling: Pooling,
     /// Longest sequence in tokens, special tokens included.
@@ -39,14 +42,18 @@ pub struct Options {
     pub threads: usize,
     /// Where to keep files: copies of those that are mapped, and weights as they are packed for this processor.
     pub state_folder: Option<PathBuf>,
-    /// True where all sessions of the model are to share packed weights, which needs the state folder.
+    /// True where all sessions of the model are to share weights packed for the processor, which needs the state folder.
     pub shares_weights: bool,
 }
 
-/// An ONNX model loaded on the CPU.
+/// An ONNX model that is loaded.
 pub struct OnnxBackend {
     model: Model,
+    file: PathBuf,
     opened: Opened,
+    device: Device,
+    /// Tokens of a call, padding included, that the device was found to have memory for.
+    most_tokens: usize,
 }
 
 /// What is known of the model beside its session.
@@ -59,13 +66,30 @@ struct Model {
 }
 
 impl OnnxBackend {
-    /// Checks the model's references to other files, loads it and finds out what it takes and gives.
+    /// Checks the model's references to other files, loads it and finds out what it takes and gives. On a device, compares a
+    /// few results with the processor's.
     ///
     /// # Errors
-    /// [`BackendError::MissingLibrary`] when there is no ONNX Runtime; [`BackendError::Load`] names the file and what is
-    /// wrong with it.
+    /// [`BackendError::MissingLibrary`] when there is no ONNX Runtime, or no device; [`BackendError::Load`] names the file and
+    /// what is wrong with it, or how far the device's results are off.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
-        Self::load_for(bytes_overflow(), folder, options)
+        let (device, mut on_processor) = (options.device, options.clone());
+        let mut loaded = Self::load_for(bytes_overflow(), folder, options)?;
+        if device == Device::Cpu {
+            return Ok(loaded);
+        }
+        on_processor.device = Device::Cpu;
+        on_processor.file = Some(loaded.file.clone());
+        match Self::load_for(bytes_overflow(), folder, on_processor) {
+            Ok(mut processor) => {
+                comparison::compare(&mut loaded, &mut processor)?;
+            }
+            Err(error) => tracing::warn!(
+                error = %error,
+                "what {device} gives is not compared with what the processor gives, which cannot run the model: {error}"
+            ),
+        }
+        Ok(loaded)
     }
 
     /// The same for processors on which products of bytes overflow, or do not. Tests compare the two.
@@ -77,24 +101,33 @@ impl OnnxBackend {
         folder: &ModelFolder,
         options: Options,
     ) -> Result<Self, BackendError> {
-        let (environment, library) = runtime::environment(&options.library)?;
-        let file = model_file(folder, options.file.as_deref(), options.precision)?;
+        let (environment, library) = runtime::environment(&options.libraries.runtime)?;
+        let device = options.device;
+        match (device, &options.libraries.cuda) {
+            (Device::WebGpu, _) => _ = device::adapter(&options.libraries)?,
+            (Device::Cuda(_), Some(folder)) => device::preload(folder)?,
+            _ => {}
+        }
+        let file = model_file(folder, options.file.as_deref(), device, options.precision)?;
         let data = check_file(&file, options.precision)?;
         let load_error =
             |problem: String| BackendError::Load(format!("{}: {problem}", file.display()));
         let opener = Opener {
             environment,
             library,
+            device,
             threads: options.threads,
             bytes_overflow,
             state_folder: options.state_folder.as_deref(),
         };
         let opened = match opener.state_folder {
-            Some(kept_in) if options.shares_weights => opener.open_shared(&file, &data, kept_in),
+            Some(kept_in) if options.shares_weights && device == Device::Cpu => {
+                opener.open_shared(&file, &data, kept_in)
+            }
             _ => opener.open(&file, &data),
         };
-        let opened = opened.map_err(|e| load_error(e.to_string()))?;
-        let session = &opened.session;
+        let mut opened = opened.map_err(|e| load_error(e.to_string()))?;
+        let session = &*opened.session();
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let wiring = if folder.is_cross_encoder {
@@ -105,7 +138,7 @@ impl OnnxBackend {
         let wiring = wiring.map_err(load_error)?;
         let info = BackendInfo {
             backend: "onnx",
-            device: "cpu".into(),
+            device: device.to_string(),
             precision: options.precision,
             dimensions: dimensions(session, &wiring, folder),
             outputs: Outputs {
@@ -135,11 +168,65 @@ impl OnnxBackend {
             encoder,
             wiring,
         };
-        Ok(Self { model, opened })
+        Ok(Self {
+            model,
+            file,
+            opened,
+            device,
+            most_tokens: usize::MAX,
+        })
+    }
+
+    /// Runs sequences of like length in as few padded calls as its device has memory for, and writes their rows into
+    /// `results`. On a processor in one.
+    fn run_class(
+        &mut self,
+        class: &[usize],
+        batch: &TokenBatch,
+        results: &mut EmbeddingBatch,
+    ) -> Result<(), BackendError> {
+        let mut rest = class;
+        while !rest.is_empty() {
+            let (n, length) = self.next_call(rest, batch);
+            let error = match self.run_call(&rest[..n], batch, results) {
+                Ok(()) => {
+                    rest = &rest[n..];
+                    continue;
+                }
+                Err(error) if self.device == Device::Cpu => return Err(error),
+                Err(error) => error,
+            };
+            if n == 1 {
+                // Whether the device still works is not known.
+                return Err(BackendError::Lost {
+                    what: "the device failed with one sequence",
+                    source: error.into(),
+                });
+            }
+            self.most_tokens = n.div_ceil(2) * length;
+            tracing::warn!(
+                error = %error,
+                "{} failed with {n} sequences of {length} tokens, batches go in parts of {} tokens from now on: {error}",
+                self.device,
+                self.most_tokens
+            );
+        }
+        Ok(())
+    }
+
+    /// How many of the sequences go in one call, at least one, and the length that they are padded to.
+    fn next_call(&self, sequences: &[usize], batch: &TokenBatch) -> (usize, usize) {
+        let length = sequences
+            .iter()
+            .map(|&i| batch.sequence(i).ids.len())
+            .max()
+            .unwrap_or(1);
+        let fitting = (self.most_tokens / length.max(1)).max(1);
+        (fitting.min(sequences.len()), length)
     }
 
     /// Runs sequences of like length in one padded call and writes their rows into `results`.
-    fn run_class(
+    fn run_call(
         &mut self,
         class: &[usize],
         batch: &TokenBatch,
@@ -155,9 +242,11 @@ impl OnnxBackend {
         let inputs: Vec<(String, SessionInputValue<'_>)> = inputs
             .collect::<ort::Result<_>>()
             .map_err(|e| BackendError::inference("cannot make the inputs", e))?;
+        // Until the outputs are dropped.
+        let _turn = self.device.turn();
         let outputs = self
             .opened
-            .session
+            .session()
             .run(inputs)
             .map_err(|e| BackendError::inference("ONNX Runtime failed", e))?;
         self.model.read(&outputs, class, batch, &padded, results)

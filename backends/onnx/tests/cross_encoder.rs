@@ -9,13 +9,14 @@ use std::{io, path::Path};
 
 use embedgate_core::{ModelFolder, Pooling, Precision, library::Candidates};
 use embedgate_onnx::{
-    OnnxBackend, Options,
-    convert::{self, ConvertError, Files, Heads},
+    Libraries, OnnxBackend, Options,
+    convert::{self, ConvertError, Files, Heads, Variant},
+    device::Device,
 };
 use embedgate_weights::Weights;
 
 fn convert(folder: &ModelFolder, heads: Heads, precision: Precision, to: &Path) {
-    let files = Files::of(precision).unwrap();
+    let files = Files::of(Variant::of_processor(precision)).unwrap();
     let weights = Weights::open(&folder.path).unwrap();
     let mut read =
         |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
@@ -26,7 +27,14 @@ fn convert(folder: &ModelFolder, heads: Heads, precision: Precision, to: &Path) 
                 source,
             })
         };
-    convert::write(to, &folder.encoder, heads, precision, &mut read).unwrap();
+    convert::write(
+        to,
+        &folder.encoder,
+        heads,
+        Variant::of_processor(precision),
+        &mut read,
+    )
+    .unwrap();
 }
 
 fn load(name: &str, heads: Heads, precision: Precision) -> Result<OnnxBackend, String> {
@@ -35,11 +43,19 @@ fn load(name: &str, heads: Heads, precision: Precision) -> Result<OnnxBackend, S
     convert(&folder, heads, precision, written.path());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let options = Options {
-        file: Some(written.path().join(Files::of(precision).unwrap().model)),
+        file: Some(
+            written
+                .path()
+                .join(Files::of(Variant::of_processor(precision)).unwrap().model),
+        ),
+        device: Device::Cpu,
         precision,
-        library: Candidates {
-            named: Some(root.join(".embedgate/lib")),
-            folders: Vec::new(),
+        libraries: Libraries {
+            runtime: Candidates {
+                named: Some(root.join(".embedgate/lib")),
+                folders: Vec::new(),
+            },
+            ..Libraries::default()
         },
         pooling: Pooling::Cls,
         max_sequence_tokens: folder.max_sequence_tokens,

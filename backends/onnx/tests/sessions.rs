@@ -12,8 +12,9 @@ use embedgate_core::{
     Backend, Matrix, ModelFolder, Outputs, Pooling, Precision, TokenBatch, library::Candidates,
 };
 use embedgate_onnx::{
-    OnnxBackend, Options, bytes_overflow,
-    convert::{self, ConvertError, Files, Heads},
+    Libraries, OnnxBackend, Options, bytes_overflow,
+    convert::{self, ConvertError, Files, Heads, Variant},
+    device::Device,
 };
 
 /// Pseudo-random numbers as the weights of the tiny bge-m3, converted.
@@ -28,8 +29,15 @@ fn convert_random(folder: &ModelFolder, precision: Precision, to: &Path) -> Path
             let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
             use_them(&values).map_err(|e| ConvertError::Weights(e.into()))
         };
-    convert::write(to, &folder.encoder, Heads::default(), precision, &mut read).unwrap();
-    to.join(Files::of(precision).unwrap().model)
+    convert::write(
+        to,
+        &folder.encoder,
+        Heads::default(),
+        Variant::of_processor(precision),
+        &mut read,
+    )
+    .unwrap();
+    to.join(Files::of(Variant::of_processor(precision)).unwrap().model)
 }
 
 /// A folder, its converted model, and the options to load it.
@@ -39,10 +47,14 @@ fn tiny(precision: Precision) -> (ModelFolder, tempfile::TempDir, Options) {
     let written = tempfile::tempdir().unwrap();
     let options = Options {
         file: Some(convert_random(&folder, precision, written.path())),
+        device: Device::Cpu,
         precision,
-        library: Candidates {
-            named: Some(root.join(".embedgate/lib")),
-            folders: Vec::new(),
+        libraries: Libraries {
+            runtime: Candidates {
+                named: Some(root.join(".embedgate/lib")),
+                folders: Vec::new(),
+            },
+            ..Libraries::default()
         },
         pooling: Pooling::Cls,
         max_sequence_tokens: 64,

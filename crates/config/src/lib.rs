@@ -5,6 +5,7 @@
 
 mod auth;
 mod cache;
+mod device;
 mod doubts;
 mod expand;
 mod model;
@@ -27,9 +28,9 @@ use self::auth::Authenticators;
 pub use self::{
     auth::{AuthConfig, AuthMode, KeyConfig, KeySecret, Timestamp},
     cache::{CacheConfig, CacheFileConfig, CachePolicy, ValuePrecision},
+    device::{Device, DeviceChoice},
     model::{
-        BackendConfig, BackendType, Device, DimensionsPolicy, ModelConfig, PrecisionChoice,
-        RerankWeights,
+        BackendConfig, BackendType, DimensionsPolicy, ModelConfig, PrecisionChoice, RerankWeights,
     },
     plugin::{
         CryptoConfig, GrantsConfig, HttpConfig, InstanceConfig, IssuerConfig, KvConfig,
@@ -368,6 +369,8 @@ impl Config {
             model.backend.file.as_mut().map(resolve);
         }
         self.onnxruntime.library.as_mut().map(resolve);
+        self.onnxruntime.webgpu.as_mut().map(resolve);
+        self.onnxruntime.cuda.as_mut().map(resolve);
         self.onednn.library.as_mut().map(resolve);
         self.cuda.library.as_mut().map(resolve);
         self.cache.file.path.as_mut().map(resolve);

@@ -6,7 +6,11 @@ use embedgate_core::{Pooling, Precision};
 use embedgate_request::{Lane, LongDocuments, TokenIds};
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Period, Problem, ReplicaCount, ServerConfig, units::is_sha256};
+use super::{
+    ByteSize, Device, DeviceChoice, Period, Problem, ReplicaCount, ServerConfig,
+    device::{usual_precision, usual_type},
+    units::is_sha256,
+};
 
 /// More inputs than memory could hold.
 const MAX_QUEUE: usize = 10_000_000;
@@ -137,18 +141,23 @@ pub struct BackendConfig {
     /// variant (see `embedgate convert`).
     #[serde(rename = "type")]
     pub kind: BackendType,
-    /// Where it runs: `cpu`, or with `cuda` a card, such as `cuda:0`.
-    pub device: Device,
+    /// Where it runs: `cpu`; a card, such as `cuda:0`, with `cuda` or `onnx`; `webgpu`, any graphics card, with `onnx`; or
+    /// `auto`, the first of those that can run it. The device chooses the type, where none is said.
+    pub device: DeviceChoice,
+    /// Cards that replicas run on, such as `["cuda:0", "cuda:1"]`, each with as many as `replicas` says, behind one queue.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// Number format of matrix products: `f32`; with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
-    /// keeps cosines of 0.9999; with `onnx` also `int8`, a model of its own (`embedgate convert --precision int8`); with `cuda`
-    /// `f16`, which `auto` is there, or `bf16`.
+    /// keeps cosines of 0.9999; with `onnx` also `int8` on the processor, and `f16` on cards, models of their own (`embedgate
+    /// convert`); with `cuda` `f16`, which `auto` is there, or `bf16`.
     pub precision: PrecisionChoice,
     /// Threads of a matrix product. None means one a physical core, shared among the replicas.
     pub threads: Option<usize>,
     /// Whether each thread stays on a core of its own, with `cpu`. None means: where the threads of all replicas are as many
     /// as the physical cores that this process may use, without a quota below them.
     pub pin_threads: Option<bool>,
-    /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8.
+    /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8; on cards
+    /// `model_gpu.onnx` and `model_gpu_f16.onnx` come first.
     pub file: Option<PathBuf>,
 }
 
@@ -157,8 +166,9 @@ pub struct BackendConfig {
 #[serde(default, deny_unknown_fields)]
 struct Written {
     #[serde(rename = "type")]
-    kind: BackendType,
-    device: Option<Device>,
+    kind: Option<BackendType>,
+    device: Option<DeviceChoice>,
+    devices: Option<Devices>,
     precision: Option<PrecisionChoice>,
     threads: Option<usize>,
     pin_threads: Option<bool>,
@@ -167,17 +177,48 @@ struct Written {
 
 impl From<Written> for BackendConfig {
     fn from(written: Written) -> Self {
-        let (device, precision) = match written.kind {
-            BackendType::Cuda => (Device::Cuda(0), PrecisionChoice::F16),
-            _ => (Device::Cpu, PrecisionChoice::F32),
+        let devices = written.devices.unwrap_or_default().0;
+        let usual = || match (devices.first(), written.kind) {
+            (Some(first), _) => *first,
+            (None, Some(BackendType::Cuda)) => Device::Cuda(0),
+            (None, _) => Device::Cpu,
+        };
+        let device = written.device.unwrap_or_else(|| DeviceChoice::At(usual()));
+        let kind = written.kind.unwrap_or(match device {
+            DeviceChoice::Auto(_) => BackendType::Cpu,
+            DeviceChoice::At(device) => usual_type(device),
+        });
+        let device = match (device, written.kind) {
+            (DeviceChoice::Auto(_), Some(BackendType::Cpu | BackendType::Candle)) => {
+                DeviceChoice::At(Device::Cpu)
+            }
+            (DeviceChoice::Auto(_), _) => DeviceChoice::Auto(written.precision),
+            (at @ DeviceChoice::At(_), _) => at,
         };
         Self {
-            kind: written.kind,
-            device: written.device.unwrap_or(device),
-            precision: written.precision.unwrap_or(precision),
+            kind,
+            device,
+            devices,
+            precision: written.precision.unwrap_or(usual_precision(kind)),
             threads: written.threads,
             pin_threads: written.pin_threads,
             file: written.file,
+        }
+    }
+}
+
+/// At least one device.
+#[derive(Default, Deserialize)]
+#[serde(try_from = "Vec<Device>")]
+struct Devices(Vec<Device>);
+
+impl TryFrom<Vec<Device>> for Devices {
+    type Error = &'static str;
+
+    fn try_from(devices: Vec<Device>) -> Result<Self, &'static str> {
+        match devices.is_empty() {
+            true => Err(r#"names no device: ["cuda:0", "cuda:1"] are two cards"#),
+            false => Ok(Self(devices)),
         }
     }
 }
@@ -253,52 +294,6 @@ impl std::fmt::Display for BackendType {
             Self::Onnx => "onnx",
             Self::Cuda => "cuda",
         })
-    }
-}
-
-/// Where a model runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Device {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// An NVIDIA card, by the number that the driver gives it, from 0.
-    Cuda(usize),
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
-}
-
-impl From<Device> for String {
-    fn from(device: Device) -> Self {
-        device.to_string()
-    }
-}
-
-impl TryFrom<String> for Device {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let number = text.strip_prefix("cuda").map(|rest| match rest {
-            "" => Some(0),
-            rest => rest
-                .strip_prefix(':')
-                .and_then(|number| number.parse().ok()),
-        });
-        match (text.as_str(), number.flatten()) {
-            ("cpu", _) => Ok(Self::Cpu),
-            (_, Some(number)) => Ok(Self::Cuda(number)),
-            _ => Err(format!(
-                r#""{text}" is no device: expected "cpu", or "cuda:0" for the first NVIDIA card"#
-            )),
-        }
     }
 }
 
@@ -416,30 +411,21 @@ impl ModelConfig {
                 "is for type = \"cpu\"; the others leave their threads to the system".into(),
             );
         }
+        self.backend.check_devices(&mut problem);
         let BackendConfig {
-            kind,
-            device,
-            precision,
-            ..
+            kind, precision, ..
         } = self.backend;
-        match (kind, device) {
-            (BackendType::Cuda, Device::Cpu) => problem(
-                "backend.device",
-                r#"is "cpu", and type = "cuda" runs on cards alone: "cuda:0" is the first, type = "cpu" runs here"#.into(),
-            ),
-            (BackendType::Cpu | BackendType::Candle | BackendType::Onnx, Device::Cuda(_)) => problem(
-                "backend.device",
-                format!(
-                    r#"is "{device}", and type = "{kind}" runs on the processor alone: type = "cuda" runs the model's own weights on an NVIDIA card"#
-                ),
-            ),
-            _ => {}
-        }
-        if self.replicas == ReplicaCount::Auto && kind == BackendType::Cuda {
+        let on_card = self.backend.all_devices() != [Device::Cpu];
+        if self.backend.device == DeviceChoice::At(Device::WebGpu) && self.replicas.get() > 1 {
             problem(
                 "replicas",
-                r#"must be a number with type = "cuda": "auto" counts the processor's threads"#
-                    .into(),
+                r#"must be 1 with device = "webgpu": ONNX Runtime's plugin runs one batch at a time"#.into(),
+            );
+        }
+        if self.replicas == ReplicaCount::Auto && (kind == BackendType::Cuda || on_card) {
+            problem(
+                "replicas",
+                r#"must be a number on a card: "auto" counts the processor's threads"#.into(),
             );
         }
         if self.backend.threads.is_some() && kind == BackendType::Cuda {
@@ -449,12 +435,17 @@ impl ModelConfig {
             );
         }
         let fitting = match (kind, precision) {
+            // What does not fit a device is a reason not to take it.
+            _ if matches!(self.backend.device, DeviceChoice::Auto(_)) => None,
             (
                 BackendType::Candle,
                 PrecisionChoice::F16 | PrecisionChoice::Bf16 | PrecisionChoice::Int8,
             ) => Some(r#""f32" or "auto" with type = "candle""#),
-            (BackendType::Onnx, PrecisionChoice::F16 | PrecisionChoice::Bf16) => {
-                Some(r#""f32", "int8" or "auto" with type = "onnx""#)
+            (BackendType::Onnx, PrecisionChoice::F16 | PrecisionChoice::Bf16) if !on_card => {
+                Some(r#""f32", "int8" or "auto" with type = "onnx" on the processor"#)
+            }
+            (BackendType::Onnx, PrecisionChoice::Bf16 | PrecisionChoice::Int8) if on_card => {
+                Some(r#""f32", "f16" or "auto" with type = "onnx" on a card"#)
             }
             (BackendType::Cpu, PrecisionChoice::F16) => {
                 Some(r#""f32", "bf16", "int8" or "auto" with type = "cpu""#)

@@ -180,6 +180,11 @@ pub struct OnnxRuntimeConfig {
     /// The library's file, or the folder it is in. None means `ORT_DYLIB_PATH`, else beside the program, else where
     /// `scripts/setup` put it.
     pub library: Option<PathBuf>,
+    /// The file of its WebGPU plugin, or the folder it is in. None means beside the program, else where `scripts/setup gpu`
+    /// put it.
+    pub webgpu: Option<PathBuf>,
+    /// The folder of CUDA's libraries (cuBLAS and others), with device `cuda:N`. None means that the system finds them.
+    pub cuda: Option<PathBuf>,
 }
 
 /// oneDNN's library, on which the `cpu` backend runs.

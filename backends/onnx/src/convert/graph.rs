@@ -1,8 +1,6 @@
 //! Collects the nodes of a graph, its inputs and its outputs.
 
-use embedgate_core::Precision;
-
-use super::{ConvertError, attributes::int, tensors::Tensors};
+use super::{ConvertError, Variant, attributes::int, tensors::Tensors};
 use crate::proto::{
     Attribute, Dimension, Extent, Graph, Node, Shape, TensorType, Type, ValueInfo, attribute,
     element,
@@ -14,22 +12,21 @@ pub(super) const CONTRIBUTED: &str = "com.microsoft";
 /// A graph in the making. Values go by name; each node makes one value and names it.
 pub(super) struct Builder<'a, 'r> {
     pub(super) tensors: Tensors<'a, 'r>,
-    /// Of the products of the encoder's layers, and of the token table.
-    pub(super) precision: Precision,
+    pub(super) variant: Variant,
     graph: Graph,
     /// Nodes so far, those of subgraphs included: it makes names unique.
     n_nodes: usize,
 }
 
 impl<'a, 'r> Builder<'a, 'r> {
-    pub(super) fn new(tensors: Tensors<'a, 'r>, precision: Precision) -> Self {
+    pub(super) fn new(tensors: Tensors<'a, 'r>, variant: Variant) -> Self {
         let graph = Graph {
             name: "encoder".into(),
             ..Graph::default()
         };
         Self {
             tensors,
-            precision,
+            variant,
             graph,
             n_nodes: 0,
         }
@@ -141,20 +138,28 @@ impl<'a, 'r> Builder<'a, 'r> {
         }
     }
 
-    /// Adds a node that cuts the last axis into equal parts.
-    pub(super) fn split<const N: usize>(&mut self, input: &str) -> [String; N] {
-        let at = self.n_nodes;
-        let parts: [String; N] = std::array::from_fn(|i| format!("split_{at}_{i}"));
-        self.named(
-            &format!("split_{at}"),
-            "Split",
-            &[input],
-            vec![int("axis", -1)],
-        );
-        if let Some(node) = self.graph.node.last_mut() {
-            node.output = parts.to_vec();
+    /// Adds a node that cuts an axis into equal parts; none where there is one part.
+    pub(super) fn split(&mut self, input: &str, axis: i64, n: usize) -> Vec<String> {
+        if n == 1 {
+            return vec![input.into()];
         }
-        parts
+        let name = self.node("Split", &[input], vec![int("axis", axis)]);
+        self.several(&name, n)
+    }
+
+    /// Lets the last node, whose only value was `name`, make several.
+    pub(super) fn several(&mut self, name: &str, n: usize) -> Vec<String> {
+        let values: Vec<String> = (0..n).map(|i| format!("{name}_{i}")).collect();
+        if let Some(node) = self.graph.node.last_mut() {
+            node.output.clone_from(&values);
+        }
+        values
+    }
+
+    /// Adds a node that turns numbers into the format of the model's numbers.
+    pub(super) fn cast_to_numbers(&mut self, x: &str) -> String {
+        let element = self.tensors.element();
+        self.node("Cast", &[x], vec![int("to", element.into())])
     }
 }
 

@@ -6,6 +6,10 @@
 use embedgate_core::EncoderConfig;
 
 use super::{ConvertError, Heads, attributes::int, graph::Builder, products::linear};
+use crate::proto::element;
+
+/// The output of token vectors; the last layer makes it itself where it can.
+pub(super) const TOKENS: &str = "last_hidden_state";
 
 type Result<T> = std::result::Result<T, ConvertError>;
 
@@ -20,18 +24,31 @@ pub(super) fn heads(
     if heads.score {
         return score(b, config, hidden);
     }
-    b.token_output(hidden, width);
+    if hidden != TOKENS {
+        output(b, TOKENS, hidden);
+    }
+    b.token_output(TOKENS, width);
     if heads.sparse {
         let weights = linear(b, "sparse_linear", hidden, [width, 1])?;
-        b.named("sparse_weights", "Relu", &[&weights], vec![]);
+        let weights = b.node("Relu", &[&weights], vec![]);
+        output(b, "sparse_weights", &weights);
         b.token_output("sparse_weights", 1);
     }
     if heads.multi_vector {
         let vectors = linear(b, "colbert_linear", hidden, [width, width])?;
-        b.named("colbert_vecs", "Identity", &[&vectors], vec![]);
+        output(b, "colbert_vecs", &vectors);
         b.token_output("colbert_vecs", width);
     }
     Ok(())
+}
+
+/// Names a value as an output, in f32.
+fn output(b: &mut Builder<'_, '_>, name: &str, value: &str) {
+    let to_f32 = vec![int("to", element::FLOAT.into())];
+    match b.variant.is_half() {
+        true => b.named(name, "Cast", &[value], to_f32),
+        false => b.named(name, "Identity", &[value], vec![]),
+    };
 }
 
 /// Two linear layers with a tanh between, of each sequence's first token. No sigmoid.
@@ -43,7 +60,7 @@ fn score(b: &mut Builder<'_, '_>, config: &EncoderConfig, hidden: &str) -> Resul
     let dense = linear(b, dense, &first, [width, width])?;
     let dense = b.node("Tanh", &[&dense], vec![]);
     let score = linear(b, score, &dense, [width, 1])?;
-    b.named("logits", "Identity", &[&score], vec![]);
+    output(b, "logits", &score);
     b.sequence_output("logits", 1);
     Ok(())
 }

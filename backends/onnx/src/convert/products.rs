@@ -41,7 +41,7 @@ pub(super) fn linear_in(
     x: &str,
     [inputs, outputs]: [usize; 2],
 ) -> Result<String> {
-    if b.precision == Precision::F32 {
+    if b.variant.precision != Precision::Int8 {
         return linear(b, name, x, [inputs, outputs]);
     }
     let weight = b
@@ -61,7 +61,7 @@ pub(super) fn computed(
 ) -> Result<String> {
     let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
     let weight_name = format!("{name}.weight");
-    let product = if b.precision == Precision::F32 {
+    let product = if b.variant.precision != Precision::Int8 {
         let turned = transposed(&weight, outputs, inputs);
         let weight = b
             .tensors
@@ -93,7 +93,7 @@ fn of_bytes(b: &mut Builder<'_, '_>, name: &str, x: &str, weight: &Bytes) -> Res
     // One of each product, and in the file: ONNX Runtime makes unsigned ones of them where bytes would overflow, by name.
     let symmetric = b.tensors.signed_byte(&format!("{name}_zero_point"), 0);
     let (one, step) = (
-        b.tensors.float("one_f32", 1.0),
+        b.tensors.float("one_number", 1.0),
         b.tensors.float("step", 1.0 / STEPS),
     );
     let (steps, zero) = (
@@ -146,7 +146,7 @@ pub(super) fn gathered(
     [rows, width]: [usize; 2],
     numbers: &str,
 ) -> Result<String> {
-    if b.precision == Precision::F32 {
+    if b.variant.precision != Precision::Int8 {
         let table = b.tensors.weight(name, &[rows, width], Store::AsIs)?;
         return Ok(b.node("Gather", &[&table, numbers], vec![]));
     }

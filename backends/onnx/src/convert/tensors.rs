@@ -3,6 +3,8 @@
 
 use std::io;
 
+use half::f16;
+
 use super::{ConvertError, ReadTensor, data::DataFile};
 use crate::proto::{EXTERNAL, Entry, Tensor, element};
 
@@ -23,15 +25,23 @@ pub(super) struct Tensors<'a, 'r> {
     made: Vec<Tensor>,
     data: DataFile,
     source: &'a mut ReadTensor<'r>,
+    /// Whether numbers are stored in f16.
+    is_half: bool,
 }
 
 impl<'a, 'r> Tensors<'a, 'r> {
-    pub(super) fn new(data: DataFile, source: &'a mut ReadTensor<'r>) -> Self {
+    pub(super) fn new(data: DataFile, source: &'a mut ReadTensor<'r>, is_half: bool) -> Self {
         Self {
             made: Vec::new(),
             data,
             source,
+            is_half,
         }
+    }
+
+    /// The element type of numbers.
+    pub(super) fn element(&self) -> i32 {
+        element_of(self.is_half)
     }
 
     pub(super) fn finish(self) -> Result<Vec<Tensor>, ConvertError> {
@@ -47,8 +57,11 @@ impl<'a, 'r> Tensors<'a, 'r> {
 
     /// A small constant of numbers.
     pub(super) fn constants(&mut self, name: &str, values: &[f32], dims: &[usize]) -> String {
-        let raw = little_endian(values).flatten().collect();
-        self.constant(name, element::FLOAT, dims, raw)
+        let raw = match self.is_half {
+            false => little_endian(values).flatten().collect(),
+            true => halves(values).flatten().collect(),
+        };
+        self.constant(name, self.element(), dims, raw)
     }
 
     /// A constant of one byte.
@@ -83,16 +96,15 @@ impl<'a, 'r> Tensors<'a, 'r> {
         shape: &[usize],
         store: Store,
     ) -> Result<String, ConvertError> {
-        let (data, made) = (&mut self.data, &mut self.made);
+        let (data, made, is_half) = (&mut self.data, &mut self.made, self.is_half);
         let path = data.path.clone();
         let added = (self.source)(name, shape, &mut |values| {
             let tensor = match (store, shape) {
                 (Store::Transposed, &[outputs, inputs]) => {
                     let turned = transposed(values, outputs, inputs);
-                    let dims = [inputs, outputs];
-                    stored(data, name, element::FLOAT, &dims, little_endian(&turned))
+                    stored_numbers(data, name, &[inputs, outputs], &turned, is_half)
                 }
-                _ => stored(data, name, element::FLOAT, shape, little_endian(values)),
+                _ => stored_numbers(data, name, shape, values, is_half),
             };
             made.push(tensor?);
             Ok(())
@@ -112,7 +124,8 @@ impl<'a, 'r> Tensors<'a, 'r> {
         shape: &[usize],
         values: &[f32],
     ) -> Result<String, ConvertError> {
-        self.store(name, element::FLOAT, shape, little_endian(values))
+        let tensor = stored_numbers(&mut self.data, name, shape, values, self.is_half);
+        self.keep(tensor)
     }
 
     /// Adds a tensor of signed bytes.
@@ -123,7 +136,8 @@ impl<'a, 'r> Tensors<'a, 'r> {
         values: &[i8],
     ) -> Result<String, ConvertError> {
         let raw = values.iter().map(|v| v.to_le_bytes());
-        self.store(name, element::INT8, shape, raw)
+        let tensor = stored(&mut self.data, name, element::INT8, shape, raw);
+        self.keep(tensor)
     }
 
     /// Lends the numbers of one of the model's tensors.
@@ -146,20 +160,14 @@ impl<'a, 'r> Tensors<'a, 'r> {
         self.lend(name, shape, <[f32]>::to_vec)
     }
 
-    fn store<const N: usize>(
-        &mut self,
-        name: &str,
-        data_type: i32,
-        dims: &[usize],
-        raw: impl Iterator<Item = [u8; N]>,
-    ) -> Result<String, ConvertError> {
-        let tensor = stored(&mut self.data, name, data_type, dims, raw);
+    fn keep(&mut self, tensor: io::Result<Tensor>) -> Result<String, ConvertError> {
         let tensor = tensor.map_err(|source| ConvertError::Write {
             path: self.data.path.clone(),
             source,
         })?;
+        let name = tensor.name.clone();
         self.made.push(tensor);
-        Ok(name.into())
+        Ok(name)
     }
 }
 
@@ -170,6 +178,33 @@ fn tensor(name: &str, data_type: i32, dims: &[usize]) -> Tensor {
         name: name.into(),
         ..Tensor::default()
     }
+}
+
+fn element_of(is_half: bool) -> i32 {
+    if is_half {
+        element::FLOAT16
+    } else {
+        element::FLOAT
+    }
+}
+
+/// A tensor of numbers, in f32 or rounded to f16, which has to hold them.
+fn stored_numbers(
+    data: &mut DataFile,
+    name: &str,
+    dims: &[usize],
+    values: &[f32],
+    is_half: bool,
+) -> io::Result<Tensor> {
+    if !is_half {
+        return stored(data, name, element::FLOAT, dims, little_endian(values));
+    }
+    let largest = f16::MAX.to_f32();
+    if let Some(large) = values.iter().find(|v| v.abs() > largest || v.is_nan()) {
+        let problem = format!("{name} holds {large}, f16 ends at {largest}: convert to f32");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    stored(data, name, element::FLOAT16, dims, halves(values))
 }
 
 /// A tensor that holds its numbers, or says where in the data file they lie now.
@@ -204,6 +239,10 @@ fn stored<const N: usize>(
 
 fn little_endian(values: &[f32]) -> impl Iterator<Item = [u8; 4]> {
     values.iter().map(|v| v.to_le_bytes())
+}
+
+fn halves(values: &[f32]) -> impl Iterator<Item = [u8; 2]> {
+    values.iter().map(|v| f16::from_f32(*v).to_le_bytes())
 }
 
 /// Turns `(rows, columns)` into `(columns, rows)`, in blocks that stay in the cache.

@@ -1,0 +1,226 @@
+//! Attention, in the form that the device has.
+
+use embedgate_core::EncoderConfig;
+
+use super::{
+    ConvertError, Target,
+    attributes::{float, int, ints},
+    graph::Builder,
+    products::computed,
+};
+use crate::proto::element;
+
+type Result<T> = std::result::Result<T, ConvertError>;
+
+/// Added to the scores of padding in f16, which ends at 65504.
+const LOWEST_F16: f32 = -60_000.0;
+
+/// The scores of the longest sequence of a model, on a card, have room in so many bytes: buffers of 2 GiB and more are not
+/// everywhere.
+const MOST_SCORES: usize = 1 << 30;
+
+/// How the layers of a model attend, with the values that all of them use.
+pub(super) enum Attention {
+    /// On the processor, in one of two ways: without padding by ONNX Runtime's own operator, which never holds all scores
+    /// (for 8192 tokens and 16 heads they take 4 GiB); else by plain ones, for short sequences that share a call.
+    Either {
+        plain: Plain,
+        /// Whether the batch has no padding. A scalar.
+        unpadded: String,
+    },
+    /// By plain operators. ONNX Runtime's own gives wrong numbers on WebGPU for 32 tokens and more, on some cards: seen with
+    /// version 0.4.0 of the plugin on SwiftShader; see its pull request 28520 for others.
+    Plain(Plain),
+    /// Of rows without padding, by an operator that CUDA alone has.
+    Packed {
+        /// Where each row came from. Shape `(batch, length)`.
+        offsets: String,
+        /// Where each sequence begins. Shape `(batch + 1)`.
+        starts: String,
+    },
+}
+
+/// What plain operators take.
+pub(super) struct Plain {
+    /// `(batch, length, heads, head)` from `(batch, length, width)`.
+    by_head: String,
+    /// `(batch, length, width)` from `(batch, length, heads, head)`.
+    joined: String,
+    /// Added to the scores: 0 for tokens, the lowest number for padding. Shape `(batch, 1, 1, length)`.
+    mask: String,
+    /// Heads are worked on in so many groups, one after the other.
+    groups: usize,
+}
+
+impl Attention {
+    /// Adds what all layers use, and returns the rows that they are to work on.
+    pub(super) fn new(
+        b: &mut Builder<'_, '_>,
+        config: &EncoderConfig,
+        mask: &str,
+        rows: String,
+    ) -> (Self, String) {
+        let attention = match b.variant.target {
+            Target::Cpu => Self::Either {
+                unpadded: unpadded(b, mask),
+                plain: Plain::new(b, config, mask, 1),
+            },
+            Target::Gpu => Self::Plain(Plain::new(b, config, mask, groups(b, config))),
+            Target::CudaPacked => return Self::packed(b, mask, &rows),
+        };
+        (attention, rows)
+    }
+
+    fn packed(b: &mut Builder<'_, '_>, mask: &str, rows: &str) -> (Self, String) {
+        let mask = b.node("Cast", &[mask], vec![int("to", element::INT32.into())]);
+        let axes = b.tensors.ints("sum_axes", &[1], &[1]);
+        let lengths = b.node("ReduceSum", &[&mask, &axes], vec![int("keepdims", 0)]);
+        let name = b.contributed("RemovePadding", &[rows, &lengths], vec![]);
+        let values = b.several(&name, 4);
+        let [rows, offsets, starts] = [0, 1, 2].map(|i| values[i].clone());
+        (Self::Packed { offsets, starts }, rows)
+    }
+
+    /// Whether rows have no padding within the encoder.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self, Self::Packed { .. })
+    }
+
+    /// The rows as `(batch, length, width)`, padding included.
+    pub(super) fn restored(&self, b: &mut Builder<'_, '_>, rows: String) -> String {
+        match self {
+            Self::Packed { offsets, .. } => {
+                b.contributed("RestorePadding", &[&rows, offsets], vec![])
+            }
+            _ => rows,
+        }
+    }
+
+    /// Adds the attention of a layer.
+    pub(super) fn layer(
+        &self,
+        b: &mut Builder<'_, '_>,
+        config: &EncoderConfig,
+        i: usize,
+        hidden: &str,
+    ) -> Result<String> {
+        let (weight, bias) = fused_qkv(b, config, i)?;
+        let name = format!("encoder.layer.{i}.attention.self.qkv");
+        let qkv = computed(b, &name, hidden, weight, &bias)?;
+        let parts = b.split(&qkv, -1, 3);
+        let (query, key, value) = (&parts[0], &parts[1], &parts[2]);
+        // The query was divided by the square root of the head size already.
+        let attributes = || vec![int("num_heads", config.n_heads as i64), float("scale", 1.0)];
+        Ok(match self {
+            Self::Either { plain, unpadded } => {
+                let flash = |b: &mut Builder<'_, '_>| {
+                    b.contributed("MultiHeadAttention", &[query, key, value], attributes())
+                };
+                let plain = |b: &mut Builder<'_, '_>| plain.attend(b, [query, key, value]);
+                b.either(unpadded, config.hidden_size, flash, plain)
+            }
+            Self::Plain(plain) => plain.attend(b, [query, key, value]),
+            Self::Packed { offsets, starts } => {
+                let inputs = [query, key, value, "", offsets, starts];
+                b.contributed("PackedMultiHeadAttention", &inputs, attributes())
+            }
+        })
+    }
+}
+
+/// Whether the batch has no padding. A scalar.
+fn unpadded(b: &mut Builder<'_, '_>, mask: &str) -> String {
+    let least = b.node("ReduceMin", &[mask], vec![int("keepdims", 0)]);
+    b.node("Cast", &[&least], vec![int("to", element::BOOL.into())])
+}
+
+/// The fewest groups of heads whose scores have room; they divide the heads.
+fn groups(b: &Builder<'_, '_>, config: &EncoderConfig) -> usize {
+    let number = if b.variant.is_half() { 2 } else { 4 };
+    let of_head = config.max_sequence_tokens().pow(2) * number;
+    let fits = |groups: &usize| {
+        let heads = config.n_heads / groups;
+        config.n_heads.is_multiple_of(*groups) && heads * of_head <= MOST_SCORES
+    };
+    (1..=config.n_heads).find(fits).unwrap_or(config.n_heads)
+}
+
+impl Plain {
+    fn new(b: &mut Builder<'_, '_>, config: &EncoderConfig, mask: &str, groups: usize) -> Self {
+        let by_head = [0, 0, config.n_heads as i64, config.head_size() as i64];
+        let joined = [0, 0, config.hidden_size as i64];
+        Self {
+            by_head: b.tensors.ints("shape_by_head", &by_head, &[4]),
+            joined: b.tensors.ints("shape_joined", &joined, &[3]),
+            mask: score_mask(b, mask),
+            groups,
+        }
+    }
+
+    /// Adds the attention of a layer, of shape `(batch, length, width)`.
+    fn attend(&self, b: &mut Builder<'_, '_>, [query, key, value]: [&str; 3]) -> String {
+        let query = self.heads(b, query, &[0, 2, 1, 3]);
+        let key = self.heads(b, key, &[0, 2, 3, 1]);
+        let value = self.heads(b, value, &[0, 2, 1, 3]);
+        let contexts: Vec<String> = (0..self.groups)
+            .map(|i| {
+                let scores = b.node("MatMul", &[&query[i], &key[i]], vec![]);
+                let scores = b.node("Add", &[&scores, &self.mask], vec![]);
+                let shares = b.node("Softmax", &[&scores], vec![int("axis", -1)]);
+                b.node("MatMul", &[&shares, &value[i]], vec![])
+            })
+            .collect();
+        let context = match &contexts[..] {
+            [only] => only.clone(),
+            several => {
+                let several: Vec<&str> = several.iter().map(String::as_str).collect();
+                b.node("Concat", &several, vec![int("axis", 1)])
+            }
+        };
+        let context = b.node("Transpose", &[&context], vec![ints("perm", &[0, 2, 1, 3])]);
+        b.node("Reshape", &[&context, &self.joined], vec![])
+    }
+
+    /// Rows by heads, with their axes in this order, in groups.
+    fn heads(&self, b: &mut Builder<'_, '_>, rows: &str, order: &[i64]) -> Vec<String> {
+        let rows = b.node("Reshape", &[rows, &self.by_head], vec![]);
+        let rows = b.node("Transpose", &[&rows], vec![ints("perm", order)]);
+        b.split(&rows, 1, self.groups)
+    }
+}
+
+/// What is added to the scores of each key: 0 for tokens, the lowest number for padding. Shape `(batch, 1, 1, length)`.
+fn score_mask(b: &mut Builder<'_, '_>, mask: &str) -> String {
+    let lowest = if b.variant.is_half() {
+        LOWEST_F16
+    } else {
+        f32::MIN
+    };
+    let axes = b.tensors.ints("mask_axes", &[1, 2], &[2]);
+    let mask = b.cast_to_numbers(mask);
+    let mask = b.node("Unsqueeze", &[&mask, &axes], vec![]);
+    let one = b.tensors.float("one_number", 1.0);
+    let padding = b.node("Sub", &[&one, &mask], vec![]);
+    let lowest = b.tensors.float("lowest_number", lowest);
+    b.node("Mul", &[&padding, &lowest], vec![])
+}
+
+/// Weights of query, key and value, `(3 * width, width)`, and their biases; the query is divided by the square root of the
+/// head size.
+fn fused_qkv(
+    b: &mut Builder<'_, '_>,
+    config: &EncoderConfig,
+    i: usize,
+) -> Result<(Vec<f32>, Vec<f32>)> {
+    let width = config.hidden_size;
+    let (mut weight, mut bias) = (Vec::new(), Vec::new());
+    let query_scale = 1.0 / (config.head_size() as f32).sqrt();
+    for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
+        let name = format!("encoder.layer.{i}.attention.self.{part}");
+        let w = b.tensors.read(&format!("{name}.weight"), &[width, width])?;
+        weight.extend(w.iter().map(|w| w * scale));
+        let w = b.tensors.read(&format!("{name}.bias"), &[width])?;
+        bias.extend(w.iter().map(|w| w * scale));
+    }
+    Ok((weight, bias))
+}
