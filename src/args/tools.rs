@@ -163,6 +163,9 @@ pub struct BenchBackendArgs {
     /// Leave out shapes with longer sequences, in tokens.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub longest: usize,
+    /// Tokens of a batch on a card [default: the model's max_batch_tokens, or 16384].
+    #[arg(long, value_name = "N")]
+    pub batch_tokens: Option<usize>,
     /// Compare the vectors of this file's lines, instead of 144 sentences in twelve languages.
     #[arg(long, value_name = "FILE")]
     pub texts: Option<PathBuf>,

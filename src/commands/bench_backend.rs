@@ -1,5 +1,5 @@
 //! `embedgate bench-backend`: what a model's backend does without a gateway around it, how near that is to what the
-//! processor can do, and what each precision costs in accuracy.
+//! processor or the card can do, and what each precision costs in accuracy.
 
 mod accuracy;
 mod speed;
@@ -11,8 +11,10 @@ use std::{
 };
 
 use anyhow::Context;
-use embedgate_config::{BackendType, Config, Environment, LogLevel, ModelConfig, PrecisionChoice};
-use embedgate_core::{Backend, TokenBatch};
+use embedgate_config::{
+    BackendType, Config, Device, DeviceChoice, Environment, LogLevel, ModelConfig, PrecisionChoice,
+};
+use embedgate_core::{Backend, EncoderConfig, TokenBatch};
 use embedgate_tools::{
     bench::{median, random_texts},
     table::Table,
@@ -77,21 +79,37 @@ pub(super) fn run(
     let surroundings = Surroundings::new(&config, environment);
     let mut engines = Vec::new();
     for precision in precisions(model, args)? {
-        engines.push(open(model, precision, &plan, &tokenizer, &surroundings)?);
+        let placed = placed(model, precision, &plan, &surroundings)?;
+        engines.push(open(
+            &placed,
+            batch_tokens(model, args),
+            &plan,
+            &tokenizer,
+            &surroundings,
+        )?);
     }
     let mut out = io::stdout();
     let mut print =
         |what: &dyn std::fmt::Display| writeln!(out, "{what}").context("standard output");
     let threads = surroundings.threads(model);
-    let backend = engines[0].backend.info().backend;
-    print(&format!("backend {backend}, {threads} threads\n"))?;
+    let info = engines[0].backend.info();
+    let (backend, device) = (info.backend, info.device.clone());
+    let on_card = device != "cpu";
+    match on_card {
+        true => print(&format!("backend {backend} on {device}\n"))?,
+        false => print(&format!("backend {backend}, {threads} threads\n"))?,
+    }
     if engines.iter().any(|engine| engine.ceiling.is_some()) {
         print(&ceilings(&engines))?;
     }
-    let longest = args.longest.min(plan.max_tokens);
     print(&"tokens/s, medians, and the share of what the products alone would allow")?;
-    let encoder = &plan.folder.encoder;
-    let speeds = speed::measure(&mut engines, encoder, longest, args.rounds, args.seed)?;
+    let shapes = speed::Plan {
+        longest: args.longest.min(plan.max_tokens),
+        batch_tokens: on_card.then(|| batch_tokens(model, args)),
+        rounds: args.rounds,
+        seed: args.seed,
+    };
+    let speeds = speed::measure(&mut engines, &plan.folder.encoder, &shapes)?;
     print(&speeds)?;
     if args.n > 0 {
         print(&random_load(&mut engines, &tokenizer, args)?)?;
@@ -103,6 +121,12 @@ pub(super) fn run(
         print(&compared)?;
     }
     Ok(())
+}
+
+/// Tokens of a batch on a card.
+fn batch_tokens(model: &ModelConfig, args: &BenchBackendArgs) -> usize {
+    let asked = args.batch_tokens.or(model.max_batch_tokens);
+    asked.unwrap_or(engine::CARD_TOKENS).max(1)
 }
 
 /// Those asked for, f32 first, which the others are compared with; or the model's own.
@@ -138,25 +162,79 @@ fn precisions(
     Ok(once)
 }
 
-fn open(
+/// The model in this precision, on the first device that takes it.
+fn placed(
     model: &ModelConfig,
     precision: PrecisionChoice,
+    plan: &Plan,
+    surroundings: &Surroundings,
+) -> Result<ModelConfig, Failure> {
+    let mut model = model.clone();
+    model.backend.precision = precision;
+    if let DeviceChoice::Auto(said) = &mut model.backend.device {
+        *said = said.map(|_| precision);
+    }
+    Ok(load::place("of the benchmark", &model, plan, surroundings)?)
+}
+
+fn open(
+    model: &ModelConfig,
+    batch_tokens: usize,
     plan: &Plan,
     tokenizer: &TextTokenizer,
     surroundings: &Surroundings,
 ) -> Result<Engine, Failure> {
-    let mut model = model.clone();
-    model.backend.precision = precision;
-    let model = engine::resolve("of the benchmark", &model, surroundings)?;
     let started = Instant::now();
-    let backend = engine::open(plan, &model, tokenizer, surroundings)?;
+    let backend = engine::open(plan, model, tokenizer, surroundings)?;
     let precision = backend.info().precision;
     tracing::debug!(%precision, seconds = started.elapsed().as_secs_f64(), "loaded");
+    let ceiling = match model.backend.one_device() {
+        Device::Cpu => ceiling(model, backend.as_ref(), surroundings)?,
+        Device::Cuda(_) | Device::WebGpu => {
+            ceiling_of_card(model, batch_tokens, &plan.folder.encoder, surroundings)?
+        }
+    };
     Ok(Engine {
         name: precision.to_string(),
-        ceiling: ceiling(&model, backend.as_ref(), surroundings)?,
+        ceiling,
         backend,
     })
+}
+
+/// The fastest product of embedgate's own kernels, of the model's shapes.
+#[cfg(feature = "cuda")]
+fn ceiling_of_card(
+    model: &ModelConfig,
+    rows: usize,
+    encoder: &EncoderConfig,
+    surroundings: &Surroundings,
+) -> Result<Option<Ceiling>, Failure> {
+    if model.backend.kind != BackendType::Cuda {
+        return Ok(None);
+    }
+    let card = engine::card(model.backend.one_device(), surroundings)?;
+    let shapes = super::doctor::card::shapes(encoder.hidden_size, encoder.intermediate_size);
+    let speeds = embedgate_cuda::product_speeds(&card, rows, &shapes);
+    let speeds = speeds.context("products cannot be timed")?;
+    let format = engine::format(model);
+    let of_format = speeds.iter().filter(|speed| speed.format == format);
+    let most = of_format
+        .map(|speed| speed.teraflops() * 1e12)
+        .fold(0.0, f64::max);
+    Ok(Some(Ceiling {
+        layers: most,
+        attention: most,
+    }))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn ceiling_of_card(
+    _: &ModelConfig,
+    _: usize,
+    _: &EncoderConfig,
+    _: &Surroundings,
+) -> Result<Option<Ceiling>, Failure> {
+    Ok(None)
 }
 
 #[cfg(feature = "cpu")]

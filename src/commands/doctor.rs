@@ -1,7 +1,7 @@
 //! `embedgate doctor`: sends a running server what a client of it sends, and says what the client would say.
 
 #[cfg(feature = "cuda")]
-mod card;
+pub(super) mod card;
 
 use std::{
     fmt::Write as _,

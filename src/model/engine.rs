@@ -1,6 +1,8 @@
 //! Opens the backend that a model is configured with. The match that names the backends of the server is here.
 
-use embedgate_config::{BackendType, Device, ModelConfig, PrecisionChoice};
+#[cfg(any(feature = "candle", feature = "cuda", feature = "onnx"))]
+use embedgate_config::Device;
+use embedgate_config::{BackendType, ModelConfig, PrecisionChoice};
 use embedgate_core::Backend;
 
 use super::{
@@ -92,7 +94,10 @@ pub(crate) fn resolve(
 /// [`LoadError`] names the file and what is wrong with it.
 #[cfg_attr(
     not(any(feature = "onnx", feature = "cuda")),
-    expect(unused_variables, reason = "only ONNX Runtime and cards are looked up")
+    allow(
+        unused_variables,
+        reason = "not all builds look up libraries and cards"
+    )
 )]
 pub(crate) fn inspect(
     plan: &Plan,
@@ -103,7 +108,12 @@ pub(crate) fn inspect(
         #[cfg(feature = "cpu")]
         BackendType::Cpu => open_weights(plan),
         #[cfg(feature = "candle")]
-        BackendType::Candle => open_weights(plan),
+        BackendType::Candle => {
+            if let Some(number) = card_number(config) {
+                embedgate_candle::check_card(number)?;
+            }
+            open_weights(plan)
+        }
         #[cfg(feature = "cuda")]
         BackendType::Cuda => {
             for device in config.backend.all_devices() {
@@ -149,6 +159,15 @@ fn not_built(missing: BackendType) -> String {
     )
 }
 
+/// The card that a model is configured for; none for the processor.
+#[cfg(feature = "candle")]
+fn card_number(config: &ModelConfig) -> Option<usize> {
+    match config.backend.one_device() {
+        Device::Cuda(number) => Some(number),
+        Device::Cpu | Device::WebGpu => None,
+    }
+}
+
 /// Tokens that go through a model on a card at once, where the configuration says nothing.
 pub(crate) const CARD_TOKENS: usize = 16 << 10;
 /// Rows of the measurements by which kernels are chosen on a card: enough to fill it.
@@ -160,7 +179,7 @@ const TIMED_ROWS: usize = 4096;
 /// # Errors
 /// When there is no such card.
 #[cfg_attr(
-    not(feature = "cuda"),
+    not(any(feature = "cuda", feature = "onnx")),
     expect(
         unused_variables,
         clippy::unnecessary_wraps,
@@ -194,9 +213,21 @@ pub(crate) fn runs_on(
     Ok(String::new())
 }
 
-/// A card, by its device.
+/// The format of a model's numbers on a card.
 #[cfg(feature = "cuda")]
-fn card(
+pub(crate) fn format(config: &ModelConfig) -> embedgate_cuda::Format {
+    match config.backend.precision {
+        PrecisionChoice::Bf16 => embedgate_cuda::Format::Bf16,
+        _ => embedgate_cuda::Format::F16,
+    }
+}
+
+/// A card, by its device.
+///
+/// # Errors
+/// When there is no such card.
+#[cfg(feature = "cuda")]
+pub(crate) fn card(
     device: Device,
     surroundings: &Surroundings,
 ) -> Result<std::sync::Arc<embedgate_cuda::Device>, LoadError> {
@@ -253,6 +284,8 @@ pub(crate) fn open(
             let (pooling, threads) = (plan.pooling, surroundings.threads(config));
             let options = embedgate_candle::Options {
                 special_token_ids: tokenizer.special_token_ids(),
+                precision: config.backend.precision.said().unwrap_or_default(),
+                card: card_number(config),
                 ..embedgate_candle::Options::on_processor(pooling, plan.max_tokens, threads)
             };
             let loaded = embedgate_candle::CandleBackend::load(&plan.folder, options)?;
@@ -275,10 +308,7 @@ pub(crate) fn open(
                 pooling: plan.pooling,
                 max_sequence_tokens: plan.max_tokens,
                 special_token_ids: tokenizer.special_token_ids(),
-                format: match config.backend.precision {
-                    PrecisionChoice::Bf16 => embedgate_cuda::Format::Bf16,
-                    _ => embedgate_cuda::Format::F16,
-                },
+                format: format(config),
                 max_batch_tokens: config.max_batch_tokens.unwrap_or(CARD_TOKENS),
                 timed_rows: config
                     .max_batch_tokens

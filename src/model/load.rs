@@ -118,12 +118,26 @@ pub(crate) fn inspect(
     let plan = plan(config)?;
     pins::check(config)?;
     check_vocabulary(&tokenizer(&plan)?, &plan)?;
+    place(name, config, &plan, surroundings).map(|_| ())
+}
+
+/// The configuration with nothing left open, on the first device that takes the model.
+///
+/// # Errors
+/// [`LoadError`] says what is missing for the last of the devices.
+pub(crate) fn place(
+    name: &str,
+    config: &ModelConfig,
+    plan: &Plan,
+    surroundings: &Surroundings,
+) -> Result<ModelConfig, LoadError> {
     let inspected = |config: &ModelConfig| {
-        let config = &engine::resolve(name, config, surroundings)?;
-        memory::check(config, &plan)?;
-        engine::inspect(&plan, config, surroundings)
+        let config = engine::resolve(name, config, surroundings)?;
+        memory::check(&config, plan)?;
+        engine::inspect(plan, &config, surroundings)?;
+        Ok(config)
     };
-    first_that_works(name, config, surroundings, inspected).map(|_| ())
+    first_that_works(name, config, surroundings, inspected).map(|(config, _)| config)
 }
 
 /// Tries the devices that a model may run on in their order. Returns what the first gives that works, and the others before it.

@@ -188,10 +188,6 @@ async fn a_start_that_sees_an_idle_card_says_the_line_that_uses_it() {
 fn what_does_not_fit_together_is_said() {
     let cases = [
         (
-            r#"type = "candle", device = "cuda:0""#,
-            r#"is "cuda:0", and this embedgate's candle runs on the processor alone: type = "cuda""#,
-        ),
-        (
             r#"type = "cuda", device = "cpu""#,
             r#"is "cpu", and type = "cuda" runs on cards alone"#,
         ),
@@ -225,6 +221,19 @@ fn what_does_not_fit_together_is_said() {
 }
 
 #[test]
+fn candle_on_a_card_names_the_feature_and_the_engine_that_every_build_has() {
+    let file = config_file(&config(r#"type = "candle", device = "cuda:0""#));
+    let (code, _, said) = run(embedgate().arg("check").arg(file.path()));
+    assert_eq!(code, Some(78), "{said}");
+    for expected in [
+        "candle-cuda",
+        r#"type = "cuda" runs the model's own weights"#,
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn a_card_that_is_not_there_is_said_with_what_is_missing() {
     let file = config_file(&config(r#"type = "cuda", device = "cuda:1""#));
     let mut command = embedgate();
@@ -242,6 +251,22 @@ fn a_card_that_is_not_there_is_said_with_what_is_missing() {
     assert_eq!(code, Some(78), "{said}");
     let expected = "models.card: there is no NVIDIA driver: /nowhere/libcuda.so.1 cannot be loaded";
     assert!(said.contains(expected), "{said}");
+}
+
+#[test]
+fn a_backend_on_a_card_is_measured_with_the_share_of_its_fastest_product() {
+    let file = config_file(&config(r#"device = "auto""#));
+    let mut command = embedgate();
+    command.env("CUDA_SIMULATOR", "devices=1");
+    command
+        .args(["bench-backend", "--model", "card", "--config"])
+        .arg(file.path());
+    let args = ["--batch-tokens", "48", "--longest", "16", "--rounds", "1"];
+    let (code, out, said) = run(command.args(args));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("backend cuda on cuda:0"), "{out}");
+    let line = out.lines().find(|line| line.starts_with("3 x 16")).unwrap();
+    assert!(line.contains("%)"), "{out}");
 }
 
 #[test]

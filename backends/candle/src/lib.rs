@@ -40,6 +40,8 @@ pub struct Options {
     pub precision: Precision,
     /// True for candle's stock operations in f32, too.
     pub stock_operations: bool,
+    /// The NVIDIA card that it runs on, by the number that the driver gives it; none for the processor.
+    pub card: Option<usize>,
 }
 
 impl Options {
@@ -53,6 +55,7 @@ impl Options {
             threads,
             precision: Precision::F32,
             stock_operations: false,
+            card: None,
         }
     }
 
@@ -66,7 +69,7 @@ impl Options {
                 return Err(BackendError::Load(message.into()));
             }
         };
-        let device = Device::Cpu;
+        let device = self.card.map_or(Ok(Device::Cpu), card)?;
         let own = device.is_cpu() && format == DType::F32 && !self.stock_operations;
         Ok(Place {
             device,
@@ -76,7 +79,35 @@ impl Options {
     }
 }
 
-/// An encoder with its heads, loaded on the CPU.
+/// Opens an NVIDIA card, to see whether it can be.
+///
+/// # Errors
+/// When this build has no code for cards, or no driver or no such card is there.
+pub fn check_card(number: usize) -> Result<(), BackendError> {
+    card(number).map(|_| ())
+}
+
+#[cfg(feature = "cuda")]
+fn card(number: usize) -> Result<Device, BackendError> {
+    // What candle calls the driver by panics where its library is missing.
+    let opened = std::panic::catch_unwind(|| Device::new_cuda(number));
+    let opened = opened.map_err(|_| {
+        BackendError::MissingLibrary(format!(
+            "candle cannot open cuda:{number}: NVIDIA's driver, or cuBLAS or cuRAND of CUDA 13, is missing"
+        ))
+    })?;
+    opened.map_err(|e| BackendError::Load(format!("candle cannot open cuda:{number}: {e}")))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn card(number: usize) -> Result<Device, BackendError> {
+    Err(BackendError::Load(format!(
+        "candle cannot open cuda:{number}: this embedgate was built without the cargo feature candle-cuda, which \
+         scripts/candle-cuda builds; type = \"cuda\" runs the model's own weights there in every build"
+    )))
+}
+
+/// An encoder with its heads.
 pub struct CandleBackend {
     info: BackendInfo,
     pooling: Pooling,
@@ -95,6 +126,7 @@ impl CandleBackend {
     /// [`BackendError::Load`] names the file and what is wrong with it.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
         let place = options.place()?;
+        let on_card = options.card.map(|number| format!("cuda:{number}"));
         let weights = Weights::open(&folder.path).map_err(load_error)?;
         let encoder = Encoder::load(&folder.encoder, &weights, &place).map_err(load_error)?;
         let heads = Heads::load(folder, &weights, &place).map_err(load_error)?;
@@ -117,7 +149,7 @@ impl CandleBackend {
             })?;
         let info = BackendInfo {
             backend: "candle",
-            device: "cpu".into(),
+            device: on_card.unwrap_or_else(|| "cpu".into()),
             precision: options.precision,
             dimensions: if outputs.dense {
                 folder.encoder.hidden_size
@@ -212,7 +244,15 @@ impl Backend for CandleBackend {
             let hidden = self.encoder.forward(batch)?;
             self.results(&hidden, batch, outputs)
         });
-        result.map_err(|e| BackendError::inference("the candle forward pass failed", e))
+        let what = "the candle forward pass failed";
+        result.map_err(|e| match self.info.device == "cpu" {
+            true => BackendError::inference(what, e),
+            // Whether the card still works is not known.
+            false => BackendError::Lost {
+                what,
+                source: e.into(),
+            },
+        })
     }
 }
 

@@ -175,9 +175,6 @@ fn unfit(kind: BackendType, choice: DeviceChoice, device: Device) -> Option<Stri
         (BackendType::Cpu, Device::Cuda(_)) => Some(format!(
             r#"is "{device}", and type = "cpu" runs on the processor alone: leave type out, and the device chooses it"#
         )),
-        (BackendType::Candle, Device::Cuda(_)) => Some(format!(
-            r#"is "{device}", and this embedgate's candle runs on the processor alone: type = "cuda" runs the model's own weights on an NVIDIA card"#
-        )),
         (BackendType::Cpu | BackendType::Candle, Device::WebGpu) => Some(format!(
             r#"is "webgpu", and type = "{kind}" runs on the processor alone: type = "onnx" runs an ONNX model there"#
         )),
@@ -307,11 +304,6 @@ mod tests {
                 r#"type = "cpu", device = "cuda:0""#,
                 "backend.device",
                 "leave type out",
-            ),
-            (
-                r#"type = "candle", device = "cuda:0""#,
-                "backend.device",
-                r#"type = "cuda""#,
             ),
             (
                 r#"type = "cuda", device = "cpu""#,

@@ -437,10 +437,12 @@ impl ModelConfig {
         let fitting = match (kind, precision) {
             // What does not fit a device is a reason not to take it.
             _ if matches!(self.backend.device, DeviceChoice::Auto(_)) => None,
-            (
-                BackendType::Candle,
-                PrecisionChoice::F16 | PrecisionChoice::Bf16 | PrecisionChoice::Int8,
-            ) => Some(r#""f32" or "auto" with type = "candle""#),
+            (BackendType::Candle, PrecisionChoice::F16 | PrecisionChoice::Bf16) if !on_card => {
+                Some(r#""f32" or "auto" with type = "candle" on the processor"#)
+            }
+            (BackendType::Candle, PrecisionChoice::Int8) => {
+                Some(r#""f32" or "auto" with type = "candle", on cards also "f16" or "bf16""#)
+            }
             (BackendType::Onnx, PrecisionChoice::F16 | PrecisionChoice::Bf16) if !on_card => {
                 Some(r#""f32", "int8" or "auto" with type = "onnx" on the processor"#)
             }

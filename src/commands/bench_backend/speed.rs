@@ -1,4 +1,4 @@
-//! Tokens a second in batches of known shapes, and what part that is of what the processor's products would allow.
+//! Tokens a second in batches of known shapes, and what part that is of what the device's products would allow.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,11 @@ use super::{Engine, Failure};
 
 /// Sequences, and tokens of each.
 const SHAPES: [(usize, usize); 5] = [(1, 16), (1, 128), (8, 128), (4, 512), (1, 8192)];
+/// Tokens of each sequence on a card, where batches are as large as they may be.
+const LENGTHS: [usize; 6] = [16, 50, 128, 512, 2048, 8192];
 /// Sequences of the mixed load, and tokens of each, the logarithm spread evenly.
 const MIXED: (usize, [usize; 2]) = (64, [10, 512]);
-/// Most tokens in a batch of the mixed load.
+/// Most tokens in a batch of the mixed load on the processor.
 const MIXED_BATCH: usize = 256;
 /// No further round of a shape is begun after so long.
 const MOST_TIME: Duration = Duration::from_secs(20);
@@ -29,21 +31,31 @@ impl Load {
     }
 }
 
-/// Runs every shape in every engine, in turns, and takes medians. `longest` is the most tokens of a sequence.
+/// What is run, and how often.
+pub(super) struct Plan {
+    /// Most tokens of a sequence.
+    pub(super) longest: usize,
+    /// Tokens of a batch on a card; none on the processor, where batches are small.
+    pub(super) batch_tokens: Option<usize>,
+    /// Runs of each shape.
+    pub(super) rounds: usize,
+    /// Chooses the tokens.
+    pub(super) seed: u64,
+}
+
+/// Runs every shape in every engine, in turns, and takes medians.
 pub(super) fn measure(
     engines: &mut [Engine],
     encoder: &EncoderConfig,
-    longest: usize,
-    rounds: usize,
-    seed: u64,
+    plan: &Plan,
 ) -> Result<Table, Failure> {
     let names = engines.iter().map(|engine| engine.name.clone());
     let mut table = Table::new(std::iter::once("sequences x tokens".to_owned()).chain(names));
     let layout = engines[0].backend.info().layout;
-    for load in loads(encoder.vocabulary_size, longest, layout, seed) {
+    for load in loads(encoder.vocabulary_size, layout, plan) {
         let mut seconds = vec![Vec::new(); engines.len()];
         let started = Instant::now();
-        for _ in 0..rounds {
+        for _ in 0..plan.rounds {
             for (engine, seconds) in engines.iter_mut().zip(&mut seconds) {
                 let run_started = Instant::now();
                 for batch in &load.batches {
@@ -79,15 +91,23 @@ pub(super) fn run(backend: &mut dyn Backend, batch: &TokenBatch) -> Result<(), F
     Ok(())
 }
 
-fn loads(vocabulary: usize, longest: usize, layout: Layout, seed: u64) -> Vec<Load> {
-    let mut random = fastrand::Rng::with_seed(seed);
+fn loads(vocabulary: usize, layout: Layout, plan: &Plan) -> Vec<Load> {
+    let mut random = fastrand::Rng::with_seed(plan.seed);
     // Special tokens come first in most vocabularies.
     let least = (vocabulary / 50).min(1000);
     let mut ids = |n: usize| -> Vec<u32> {
         let id = |_| u32::try_from(random.usize(least..vocabulary)).unwrap_or(0);
         (0..n).map(id).collect()
     };
-    let fitting = SHAPES.iter().filter(|(_, length)| *length <= longest);
+    let shapes = match plan.batch_tokens {
+        None => SHAPES.to_vec(),
+        Some(tokens) => {
+            let full = LENGTHS.map(|length| ((tokens / length).max(1), length));
+            [(1, LENGTHS[0])].into_iter().chain(full).collect()
+        }
+    };
+    let longest = plan.longest;
+    let fitting = shapes.iter().filter(|(_, length)| *length <= longest);
     let mut loads: Vec<Load> = fitting
         .map(|(n, length)| Load {
             name: format!("{n} x {length}"),
@@ -111,13 +131,13 @@ fn loads(vocabulary: usize, longest: usize, layout: Layout, seed: u64) -> Vec<Lo
     let sequences: Vec<Vec<u32>> = (0..n).map(|i| ids(length(i) as usize)).collect();
     loads.push(Load {
         name: format!("{n} of {shortest} to {most}"),
-        batches: batches(&sequences, layout),
+        batches: batches(&sequences, layout, plan.batch_tokens.unwrap_or(MIXED_BATCH)),
     });
     loads
 }
 
 /// Batches of neighbours in length, as large as the gateway's are.
-fn batches(sequences: &[Vec<u32>], layout: Layout) -> Vec<TokenBatch> {
+fn batches(sequences: &[Vec<u32>], layout: Layout, most: usize) -> Vec<TokenBatch> {
     let mut all: Vec<Vec<&[u32]>> = Vec::new();
     for sequence in sequences {
         let fits = |batch: &Vec<&[u32]>| {
@@ -125,7 +145,7 @@ fn batches(sequences: &[Vec<u32>], layout: Layout) -> Vec<TokenBatch> {
                 Layout::Packed => batch.iter().map(|other| other.len()).sum(),
                 Layout::Padded => batch.len() * sequence.len(),
             };
-            held + sequence.len() <= MIXED_BATCH
+            held + sequence.len() <= most
         };
         match all.last_mut() {
             Some(batch) if fits(batch) => batch.push(sequence),
@@ -137,7 +157,7 @@ fn batches(sequences: &[Vec<u32>], layout: Layout) -> Vec<TokenBatch> {
         .collect()
 }
 
-/// What a processor does at most in a second: multiplications and additions of the layers' products, and of attention's.
+/// What a device does at most in a second: multiplications and additions of the layers' products, and of attention's.
 #[derive(Clone, Copy)]
 pub(super) struct Ceiling {
     pub(super) layers: f64,

@@ -14,13 +14,14 @@ use crate::args::tools::CudaArgs;
 /// A step of a model's width: whole tiles of every size.
 const STEP: usize = 256;
 
-/// Columns and terms of a model's products: queries, keys and values; behind attention; up and down.
-fn shapes(width: usize) -> [[usize; 2]; 4] {
+/// Columns and terms of a model's products, as whole tiles: queries, keys and values; behind attention; up and down.
+pub(crate) fn shapes(width: usize, wide: usize) -> [[usize; 2]; 4] {
+    let [width, wide] = [width, wide].map(|n| n.next_multiple_of(STEP));
     [
         [3 * width, width],
         [width, width],
-        [4 * width, width],
-        [width, 4 * width],
+        [wide, width],
+        [width, wide],
     ]
 }
 
@@ -54,7 +55,7 @@ pub(super) fn run(args: &CudaArgs) -> Result<(), Failure> {
     }
     let rows = usize::try_from(args.rows).unwrap_or(1);
     let width = usize::try_from(args.width_steps).unwrap_or(1) * STEP;
-    let shapes = shapes(width);
+    let shapes = shapes(width, 4 * width);
     let speeds = embedgate_cuda::product_speeds(&device, rows, &shapes);
     say(&table(
         rows,
