@@ -80,6 +80,27 @@ fn all_heads_of_bge_m3_are_near_the_reference() {
     }
 }
 
+/// Takes minutes: `scripts/test-gpu` runs it.
+#[test]
+#[ignore = "takes minutes"]
+fn sequences_up_to_the_longest_are_near_the_reference() {
+    let folder = tiny_bge_m3();
+    let mut backend = load_with(&folder, Format::F16, |options| {
+        options.max_sequence_tokens = 8192;
+        options.max_batch_tokens = 8192;
+    });
+    let mut reference = candle(&folder);
+    for length in [512, 1000, 2048, 4097, 8192] {
+        let batch = batch(&[length], folder.encoder.vocabulary_size);
+        let expected = reference.embed(&batch, WITH_TOKENS).unwrap();
+        near(
+            &backend.embed(&batch, WITH_TOKENS).unwrap(),
+            &expected,
+            FORMATS[0].1,
+        );
+    }
+}
+
 /// The tensor products of Hopper are other instructions.
 #[test]
 fn bge_m3_on_hopper_is_near_the_reference_too() {
