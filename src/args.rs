@@ -1,5 +1,7 @@
 //! The command line.
 
+#[cfg(feature = "hub")]
+pub(crate) mod hub;
 #[cfg(feature = "tools")]
 pub(crate) mod tools;
 
@@ -9,6 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use embedgate_config::Period;
 use embedgate_core::Precision;
 
+#[cfg(feature = "hub")]
+use self::hub::{ModelsCommand, PullArgs};
 #[cfg(feature = "tools")]
 use self::tools::{BenchArgs, BenchBackendArgs, DoctorCommand};
 
@@ -52,6 +56,13 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Write an ONNX variant of a model from its own weights.
     Convert(ConvertArgs),
+    /// Fetch a model from Hugging Face, ModelScope or a mirror: every byte checked, and gone on with where it was broken off.
+    #[cfg(feature = "hub")]
+    Pull(PullArgs),
+    /// Say of fetched models where they are from, and whether every byte is right.
+    #[cfg(feature = "hub")]
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Put load on this and other embedding servers, and report what they make of it.
     #[cfg(feature = "tools")]
     Bench(Box<BenchArgs>),

@@ -8,6 +8,8 @@ mod convert;
 #[cfg(feature = "tools")]
 mod doctor;
 mod embed;
+#[cfg(feature = "hub")]
+mod hub;
 mod key;
 #[cfg(feature = "plugins")]
 mod plugin;
@@ -91,6 +93,10 @@ pub fn run(cli: Cli) -> u8 {
         #[cfg(feature = "tools")]
         Some(Command::Doctor(command)) => doctor::run(&command, &environment),
         Some(Command::Key(command)) => key::run(&command),
+        #[cfg(feature = "hub")]
+        Some(Command::Pull(args)) => hub::pull(&args, &environment),
+        #[cfg(feature = "hub")]
+        Some(Command::Models(command)) => hub::models(config, &command, &environment),
         #[cfg(feature = "plugins")]
         Some(Command::Plugin(command)) => plugin::run(config, &command, &environment),
         #[cfg(not(feature = "plugins"))]

@@ -25,7 +25,7 @@ use super::{Failure, start_log};
 use crate::{
     args::tools::BenchBackendArgs,
     model::{
-        engine,
+        devices, engine,
         load::{self, Plan},
         surroundings::Surroundings,
         tokenizer::TextTokenizer,
@@ -61,7 +61,13 @@ pub(super) fn run(
     };
     let model =
         model.with_context(|| format!("no such model: choose one with --model: {}", names()))?;
-    for (flag, value) in [("--rounds", args.rounds), ("--longest", args.longest)] {
+    let batch = args.batch_tokens.unwrap_or(1);
+    let numbers = [
+        ("--rounds", args.rounds),
+        ("--longest", args.longest),
+        ("--batch-tokens", batch),
+    ];
+    for (flag, value) in numbers {
         if value == 0 {
             return Err(anyhow::anyhow!("{flag} must be at least 1").into());
         }
@@ -79,7 +85,7 @@ pub(super) fn run(
     let surroundings = Surroundings::new(&config, environment);
     let mut engines = Vec::new();
     for precision in precisions(model, args)? {
-        let placed = placed(model, precision, &plan, &surroundings)?;
+        let placed = placed(model, precision, args, &plan, &surroundings)?;
         engines.push(open(
             &placed,
             batch_tokens(model, args),
@@ -103,7 +109,7 @@ pub(super) fn run(
         print(&ceilings(&engines))?;
     }
     print(&"tokens/s, medians, and the share of what the products alone would allow")?;
-    let shapes = speed::Plan {
+    let shapes = speed::Shapes {
         longest: args.longest.min(plan.max_tokens),
         batch_tokens: on_card.then(|| batch_tokens(model, args)),
         rounds: args.rounds,
@@ -137,6 +143,8 @@ fn precisions(
     let mut asked = args.precision.clone();
     if asked.is_empty() {
         asked.push(model.backend.precision);
+    } else if model.backend.device != DeviceChoice::At(Device::Cpu) {
+        // What fits depends on the device.
     } else if model.backend.kind == BackendType::Candle {
         let message =
             "--precision is for models of the backends \"cpu\" and \"onnx\": candle has one";
@@ -166,13 +174,22 @@ fn precisions(
 fn placed(
     model: &ModelConfig,
     precision: PrecisionChoice,
+    args: &BenchBackendArgs,
     plan: &Plan,
     surroundings: &Surroundings,
 ) -> Result<ModelConfig, Failure> {
     let mut model = model.clone();
     model.backend.precision = precision;
-    if let DeviceChoice::Auto(said) = &mut model.backend.device {
-        *said = said.map(|_| precision);
+    match &mut model.backend.device {
+        DeviceChoice::Auto(said) if !args.precision.is_empty() => *said = Some(precision),
+        DeviceChoice::Auto(_) => {}
+        DeviceChoice::At(device) => {
+            let fits = devices::fitting(model.backend.kind, *device, Some(precision));
+            fits.map_err(anyhow::Error::msg)?;
+        }
+    }
+    if model.backend.device != DeviceChoice::At(Device::Cpu) {
+        model.max_batch_tokens = Some(batch_tokens(&model, args));
     }
     Ok(load::place("of the benchmark", &model, plan, surroundings)?)
 }
@@ -195,7 +212,10 @@ fn open(
         }
     };
     Ok(Engine {
-        name: precision.to_string(),
+        name: match backend.info().device.as_str() {
+            "cpu" => precision.to_string(),
+            device => format!("{precision} on {device}"),
+        },
         ceiling,
         backend,
     })

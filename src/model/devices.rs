@@ -29,32 +29,51 @@ impl Skipped {
     }
 }
 
-/// A device that a model may run on: what runs it there, or why nothing can.
-pub(crate) struct Candidate {
+/// A device that a model may run on: the configuration that runs it there, or the reason why none does.
+pub(crate) struct DeviceOption {
     /// Such as `cuda:0`, or `cuda` where there is no card at all.
     pub(crate) device: String,
-    /// The configuration with the device said.
-    pub(crate) config: Result<ModelConfig, String>,
+    config: Result<ModelConfig, String>,
+    /// Whether a processor that plays the device is refused: the processor's own backend is faster.
+    needs_hardware: bool,
 }
 
-/// What a model may run on: what its configuration says; with `device = "auto"` each NVIDIA card, any graphics card, and the
+impl DeviceOption {
+    /// The configuration with the device said. Looks for a graphics card only now, at its turn.
+    ///
+    /// # Errors
+    /// The reason why the model does not run there.
+    pub(crate) fn take(self, surroundings: &Surroundings) -> Result<ModelConfig, String> {
+        let config = self.config?;
+        if self.needs_hardware {
+            check_hardware(surroundings)?;
+        }
+        Ok(config)
+    }
+}
+
+/// The devices that a model may run on: those of its configuration; with `device = "auto"` each NVIDIA card, any graphics card, and the
 /// processor.
-pub(crate) fn candidates(config: &ModelConfig, surroundings: &Surroundings) -> Vec<Candidate> {
+pub(crate) fn options(config: &ModelConfig, surroundings: &Surroundings) -> Vec<DeviceOption> {
     let backend = &config.backend;
     let DeviceChoice::Auto(said) = backend.device else {
         let devices = backend.all_devices().into_iter();
         let devices: Vec<_> = devices.map(|device| device.to_string()).collect();
-        return vec![Candidate {
+        return vec![DeviceOption {
             device: devices.join(","),
             config: Ok(config.clone()),
+            needs_hardware: false,
         }];
     };
-    let on = |kind, device: Device| Candidate {
+    let on = |kind, device: Device| DeviceOption {
         device: device.to_string(),
-        config: fitting(kind, device, said).map(|()| ModelConfig {
-            backend: backend.at(kind, device, said),
-            ..config.clone()
-        }),
+        config: fitting(kind, device, said)
+            .and_then(|()| one_alone(device, config))
+            .map(|()| ModelConfig {
+                backend: backend.at(kind, device, said),
+                ..config.clone()
+            }),
+        needs_hardware: device == Device::WebGpu,
     };
     let kind_on = |device| match (backend.kind, device) {
         // No type was said.
@@ -67,15 +86,16 @@ pub(crate) fn candidates(config: &ModelConfig, surroundings: &Surroundings) -> V
             .map(Device::Cuda)
             .map(|device| on(kind_on(device), device))
             .collect(),
-        Err(reason) => vec![Candidate {
+        Err(reason) => vec![DeviceOption {
             device: "cuda".into(),
             config: Err(reason),
+            needs_hardware: false,
         }],
     };
     let others = match backend.kind {
         BackendType::Cuda => vec![],
         _ => vec![
-            hardware_alone(on(kind_on(Device::WebGpu), Device::WebGpu), surroundings),
+            on(kind_on(Device::WebGpu), Device::WebGpu),
             on(kind_on(Device::Cpu), Device::Cpu),
         ],
     };
@@ -92,7 +112,7 @@ fn n_cards(surroundings: &Surroundings) -> Result<usize, String> {
     }
 }
 
-/// What to write in the configuration where there is an NVIDIA card and every model runs on the processor.
+/// Says what to write in the configuration where there is an NVIDIA card and every model runs on the processor.
 #[cfg(feature = "cuda")]
 pub(crate) fn advice<'a>(
     models: impl IntoIterator<Item = &'a ModelConfig>,
@@ -124,37 +144,43 @@ fn n_cards(_: &Surroundings) -> Result<usize, String> {
     Err("this embedgate was built without the cuda backend".into())
 }
 
-/// Refuses what only plays a graphics card: the processor's own backend is faster.
 #[cfg(feature = "onnx")]
-fn hardware_alone(candidate: Candidate, surroundings: &Surroundings) -> Candidate {
-    let config = candidate.config.and_then(|config| {
-        let adapter = embedgate_onnx::device::adapter(&surroundings.onnx_libraries());
-        match adapter.map_err(|error| error.to_string())?.is_hardware {
-            true => Ok(config),
-            false => Err("a processor plays the graphics card".into()),
-        }
-    });
-    Candidate {
-        config,
-        ..candidate
+fn check_hardware(surroundings: &Surroundings) -> Result<(), String> {
+    let adapter = embedgate_onnx::device::adapter(&surroundings.onnx_libraries());
+    match adapter.map_err(|error| error.to_string())?.is_hardware {
+        true => Ok(()),
+        false => Err("a processor plays the graphics card".into()),
     }
 }
 
 #[cfg(not(feature = "onnx"))]
-fn hardware_alone(candidate: Candidate, _: &Surroundings) -> Candidate {
-    Candidate {
-        config: Err("this embedgate was built without the onnx backend".into()),
-        ..candidate
+fn check_hardware(_: &Surroundings) -> Result<(), String> {
+    Err("this embedgate was built without the onnx backend".into())
+}
+
+/// Refuses more replicas than WebGPU has.
+fn one_alone(device: Device, config: &ModelConfig) -> Result<(), String> {
+    match (device, config.replicas.get()) {
+        (Device::WebGpu, 2..) => Err("it runs one replica, replicas says more".into()),
+        _ => Ok(()),
     }
 }
 
-/// Whether what runs on a device has the precision that was said.
-fn fitting(kind: BackendType, device: Device, said: Option<PrecisionChoice>) -> Result<(), String> {
+/// Refuses a precision that was said and is not there.
+///
+/// # Errors
+/// The type and the precision.
+pub(crate) fn fitting(
+    kind: BackendType,
+    device: Device,
+    said: Option<PrecisionChoice>,
+) -> Result<(), String> {
     use PrecisionChoice::{Auto, Bf16, F16, F32, Int8};
     let all: &[_] = match (kind, device) {
         (BackendType::Cuda, _) => &[Auto, F16, Bf16],
         (BackendType::Cpu, _) => &[Auto, F32, Bf16, Int8],
-        (BackendType::Candle, _) => &[Auto, F32],
+        (BackendType::Candle, Device::Cpu) => &[Auto, F32],
+        (BackendType::Candle, _) => &[Auto, F32, F16, Bf16],
         (BackendType::Onnx, Device::Cpu) => &[Auto, F32, Int8],
         (BackendType::Onnx, _) => &[Auto, F32, F16],
     };
@@ -171,9 +197,9 @@ fn fitting(kind: BackendType, device: Device, said: Option<PrecisionChoice>) -> 
 mod tests {
     use super::*;
 
-    fn candidates_of(backend: &str) -> Vec<Candidate> {
+    fn options_of(backend: &str) -> Vec<DeviceOption> {
         let config = toml::from_str(&format!("backend = {{ {backend} }}")).unwrap();
-        candidates(&config, &Surroundings::default())
+        options(&config, &Surroundings::default())
     }
 
     #[test]
@@ -183,7 +209,7 @@ mod tests {
             (r#"device = "cuda:1""#, "cuda:1"),
             (r#"devices = ["cuda:1", "cuda:0"]"#, "cuda:1,cuda:0"),
         ] {
-            let [only] = &candidates_of(backend)[..] else {
+            let [only] = &options_of(backend)[..] else {
                 panic!("{backend}");
             };
             assert_eq!(only.device, device);
@@ -206,20 +232,20 @@ mod tests {
                 PrecisionChoice::Int8,
             ),
         ] {
-            let all = candidates_of(backend);
+            let all = options_of(backend);
             let last = all.last().unwrap().config.as_ref().unwrap();
             assert_eq!(last.backend.kind, kind, "{backend}");
             assert_eq!(last.backend.precision, precision, "{backend}");
             assert_eq!(last.backend.device, DeviceChoice::At(Device::Cpu));
         }
-        let all = candidates_of(r#"device = "auto", precision = "f16""#);
+        let all = options_of(r#"device = "auto", precision = "f16""#);
         let refused = all.last().unwrap().config.as_ref().unwrap_err();
         assert!(refused.contains("no f16"), "{refused}");
     }
 
     #[test]
     fn cards_alone_are_tried_for_the_type_that_runs_on_cards() {
-        let all = candidates_of(r#"type = "cuda", device = "auto""#);
+        let all = options_of(r#"type = "cuda", device = "auto""#);
         assert!(
             all.iter()
                 .all(|candidate| candidate.device.starts_with("cuda"))

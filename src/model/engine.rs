@@ -81,7 +81,7 @@ pub(crate) fn resolve(
         BackendType::Cuda if backend.precision == PrecisionChoice::Auto => {
             backend.precision = PrecisionChoice::F16;
         }
-        // Configurations leave the others what they have: f32, and a model of its own for int8.
+        // The others have f32 everywhere.
         _ if backend.precision == PrecisionChoice::Auto => backend.precision = PrecisionChoice::F32,
         _ => {}
     }
@@ -109,8 +109,10 @@ pub(crate) fn inspect(
         BackendType::Cpu => open_weights(plan),
         #[cfg(feature = "candle")]
         BackendType::Candle => {
-            if let Some(number) = card_number(config) {
-                embedgate_candle::check_card(number)?;
+            for device in config.backend.all_devices() {
+                if let Device::Cuda(number) = device {
+                    embedgate_candle::check_card(number)?;
+                }
             }
             open_weights(plan)
         }
@@ -122,13 +124,18 @@ pub(crate) fn inspect(
             open_weights(plan)
         }
         #[cfg(feature = "onnx")]
-        BackendType::Onnx => Ok(embedgate_onnx::check(
-            &plan.folder,
-            config.backend.file.as_deref(),
-            onnx_device(config),
-            config.backend.precision.said().unwrap_or_default(),
-            &surroundings.onnx_libraries(),
-        )?),
+        BackendType::Onnx => {
+            for device in config.backend.all_devices() {
+                embedgate_onnx::check(
+                    &plan.folder,
+                    config.backend.file.as_deref(),
+                    onnx_device(device),
+                    config.backend.precision.said().unwrap_or_default(),
+                    &surroundings.onnx_libraries(),
+                )?;
+            }
+            Ok(())
+        }
         #[cfg(not(all(
             feature = "candle",
             feature = "onnx",
@@ -193,22 +200,29 @@ pub(crate) fn runs_on(
     #[cfg(feature = "onnx")]
     if config.backend.one_device() == Device::WebGpu {
         let adapter = embedgate_onnx::device::adapter(&surroundings.onnx_libraries())?;
-        return Ok(adapter.name);
+        return Ok(adapter.identity);
     }
     #[cfg(feature = "cuda")]
     if let Device::Cuda(_) = config.backend.one_device() {
-        let described = config.backend.all_devices().into_iter().map(|device| {
-            let card = card(device, surroundings)?;
-            let (name, capability, driver) = (&card.name, card.capability, card.driver_version);
-            let kernels = match config.backend.kind {
-                BackendType::Cuda => embedgate_cuda::kernels_id(),
-                _ => String::new(),
-            };
-            Ok(format!("{name} {capability:?} {driver} {kernels}"))
-        });
-        return described
-            .collect::<Result<Vec<_>, LoadError>>()
-            .map(|all| all.join(" "));
+        let devices = config.backend.all_devices().into_iter();
+        if config.backend.kind == BackendType::Cuda {
+            let described = devices.map(|device| {
+                let card = card(device, surroundings)?;
+                let (name, capability, driver) = (&card.name, card.capability, card.driver_version);
+                let kernels = embedgate_cuda::kernels_id();
+                Ok(format!("{name} {capability:?} {driver} {kernels}"))
+            });
+            return described
+                .collect::<Result<Vec<_>, LoadError>>()
+                .map(|all| all.join(" "));
+        }
+        // Other libraries run on older cards and drivers, too.
+        let listed = embedgate_cuda::Device::list(surroundings.cuda()).unwrap_or_default();
+        let described = devices.filter_map(|device| listed.get(number(device)));
+        let described: Vec<_> = described
+            .map(|card| format!("{} {:?}", card.name, card.capability))
+            .collect();
+        return Ok(described.join(" "));
     }
     Ok(String::new())
 }
@@ -245,9 +259,10 @@ fn number(device: Device) -> usize {
     }
 }
 
+/// A device, as ONNX Runtime's backend has it.
 #[cfg(feature = "onnx")]
-fn onnx_device(config: &ModelConfig) -> embedgate_onnx::device::Device {
-    match config.backend.one_device() {
+pub(super) fn onnx_device(device: Device) -> embedgate_onnx::device::Device {
+    match device {
         Device::Cpu => embedgate_onnx::device::Device::Cpu,
         Device::WebGpu => embedgate_onnx::device::Device::WebGpu,
         Device::Cuda(number) => embedgate_onnx::device::Device::Cuda(number),
@@ -322,7 +337,7 @@ pub(crate) fn open(
         BackendType::Onnx => {
             let options = embedgate_onnx::Options {
                 file: config.backend.file.clone(),
-                device: onnx_device(config),
+                device: onnx_device(config.backend.one_device()),
                 precision: config.backend.precision.said().unwrap_or_default(),
                 libraries: surroundings.onnx_libraries(),
                 pooling: plan.pooling,

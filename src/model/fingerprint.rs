@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, path::Path, time::UNIX_EPOCH};
 
-use embedgate_config::{BackendConfig, BackendType, ModelConfig, PrecisionChoice};
+use embedgate_config::{BackendConfig, BackendType, ModelConfig};
 use embedgate_core::Pooling;
 
 /// Files up to this size are hashed whole in any case.
@@ -65,7 +65,8 @@ pub(crate) fn fingerprint(
             files.push(entry?.path());
         }
     }
-    files.retain(|path| path.is_file() && is_read(path, &config.backend));
+    let onnx_model = onnx_model(config);
+    files.retain(|path| path.is_file() && is_read(path, &config.backend, onnx_model.as_deref()));
     files.sort();
     files.dedup();
     for path in files {
@@ -75,7 +76,7 @@ pub(crate) fn fingerprint(
 }
 
 /// Whether the backend reads it: gigabytes of another backend's weights are not hashed.
-fn is_read(path: &Path, backend: &BackendConfig) -> bool {
+fn is_read(path: &Path, backend: &BackendConfig, onnx_model: Option<&str>) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // What hubs put beside a model.
     if name.starts_with('.') || name.ends_with(".md") {
@@ -90,13 +91,29 @@ fn is_read(path: &Path, backend: &BackendConfig) -> bool {
         {
             false
         }
-        // The variant of the other precision may lie beside this one.
-        BackendType::Onnx if backend.file.is_none() => match backend.precision {
-            PrecisionChoice::Int8 => !name.starts_with("model.onnx"),
-            _ => !name.starts_with("model_int8.onnx"),
+        // Variants for other devices and precisions may lie beside this one.
+        BackendType::Onnx => match onnx_model {
+            Some(model) if name.contains(".onnx") => name.starts_with(model),
+            _ => true,
         },
-        BackendType::Onnx => true,
     }
+}
+
+/// The name of the ONNX model that is run, where its folder chooses it.
+#[cfg(feature = "onnx")]
+fn onnx_model(config: &ModelConfig) -> Option<String> {
+    if config.backend.kind != BackendType::Onnx || config.backend.file.is_some() {
+        return None;
+    }
+    let device = super::engine::onnx_device(config.backend.one_device());
+    let precision = config.backend.precision.said().unwrap_or_default();
+    let model = embedgate_onnx::find_model(&config.path, device, precision)?;
+    Some(model.file_name()?.to_string_lossy().into_owned())
+}
+
+#[cfg(not(feature = "onnx"))]
+fn onnx_model(_: &ModelConfig) -> Option<String> {
+    None
 }
 
 fn hash_file(hasher: &mut blake3::Hasher, path: &Path, depth: Depth) -> io::Result<()> {
@@ -126,6 +143,9 @@ fn field(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "onnx")]
+    use embedgate_config::PrecisionChoice;
+
     use super::*;
 
     #[test]
@@ -165,6 +185,7 @@ mod tests {
         assert_ne!(of(copy.path(), Depth::EveryByte), before);
     }
 
+    #[cfg(feature = "onnx")]
     #[test]
     fn an_onnx_model_is_the_same_whatever_variant_lies_beside_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -186,6 +207,8 @@ mod tests {
         let before = of(PrecisionChoice::F32);
         write("model_int8.onnx", "b").unwrap();
         write("model_int8.onnx_data", "c").unwrap();
+        write("model_gpu.onnx", "f").unwrap();
+        write("model_gpu_f16.onnx_data", "g").unwrap();
         assert_eq!(of(PrecisionChoice::F32), before);
         let bytes = of(PrecisionChoice::Int8);
         write("model.onnx", "d").unwrap();

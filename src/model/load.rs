@@ -147,17 +147,19 @@ fn first_that_works<T>(
     surroundings: &Surroundings,
     attempt: impl Fn(&ModelConfig) -> Result<T, LoadError>,
 ) -> Result<(T, Vec<Skipped>), LoadError> {
-    let mut candidates = devices::candidates(config, surroundings)
+    let mut options = devices::options(config, surroundings)
         .into_iter()
         .peekable();
     let mut skipped = Vec::new();
-    while let Some(devices::Candidate { device, config }) = candidates.next() {
-        let tried = config
+    while let Some(option) = options.next() {
+        let device = option.device.clone();
+        let tried = option
+            .take(surroundings)
             .map_err(LoadError::Setting)
             .and_then(|config| attempt(&config));
         match tried {
             Ok(it) => return Ok((it, skipped)),
-            Err(error) if candidates.peek().is_none() => return Err(error),
+            Err(error) if options.peek().is_none() => return Err(error),
             Err(error) => skipped.push(Skipped::new(name, &device, error.to_string())),
         }
     }
@@ -257,7 +259,9 @@ fn load_on(
         surroundings,
     };
     let config = &subject.resolve()?;
-    let fingerprint = std::thread::spawn(identity(config, plan, surroundings));
+    let runs_on = engine::runs_on(config, surroundings)?;
+    let identity = identity(config, plan, surroundings, runs_on);
+    let fingerprint = std::thread::spawn(identity.clone());
     let mut groups = open_replicas(config, plan, tokenizer, surroundings)?;
     let info = described(&groups);
     let fingerprint = fingerprint
@@ -269,7 +273,7 @@ fn load_on(
     let calibration = calibrate::calibration(config, surroundings, &fingerprint, first)?;
     let with_reloads = |group: Group| {
         let of_files = from_files(&group.config, surroundings);
-        let of_files = of_the_same_files(config, plan, surroundings, fingerprint, of_files);
+        let of_files = of_the_same_files(config, identity.clone(), fingerprint, of_files);
         let reload = reload(group.sharing, tokenizer.clone(), of_files);
         let backends = group.backends.into_iter();
         backends.map(move |backend| (backend, Arc::clone(&reload)))
@@ -304,7 +308,7 @@ fn load_on(
     })
 }
 
-/// What is known of the replicas of all devices.
+/// The facts of all replicas together.
 fn described(groups: &[Group]) -> BackendInfo {
     let infos = || groups.iter().map(|group| group.backends[0].info());
     let devices: Vec<_> = infos().map(|info| info.device.as_str()).collect();
@@ -419,12 +423,11 @@ fn from_files(config: &ModelConfig, surroundings: &Surroundings) -> Reload {
 /// was loaded.
 fn of_the_same_files(
     config: &ModelConfig,
-    plan: &Plan,
-    surroundings: &Surroundings,
+    identity: impl Fn() -> io::Result<blake3::Hash> + Send + Sync + 'static,
     loaded: blake3::Hash,
     reload: Reload,
 ) -> Reload {
-    let (identity, path) = (identity(config, plan, surroundings), config.path.clone());
+    let path = config.path.clone();
     Arc::new(move || {
         let backend = reload()?;
         // After it was read: before, it could still change.
@@ -440,23 +443,21 @@ fn of_the_same_files(
     })
 }
 
-/// Makes a function that finds the model's identity: where every byte counts, that takes as long as to load it.
+/// Makes a function that finds the model's identity: where every byte counts, that takes as long as to load it. `runs_on` is
+/// what the load found: a card that is lost cannot be asked again.
 fn identity(
     config: &ModelConfig,
     plan: &Plan,
     surroundings: &Surroundings,
-) -> impl Fn() -> io::Result<blake3::Hash> + Send + Sync + 'static {
+    runs_on: String,
+) -> impl Fn() -> io::Result<blake3::Hash> + Clone + Send + Sync + 'static {
     let depth = if surroundings.cache_outlives {
         Depth::EveryByte
     } else {
         Depth::ThisProcess
     };
     let (config, pooling, max_tokens) = (config.clone(), plan.pooling, plan.max_tokens);
-    let surroundings = surroundings.clone();
-    move || {
-        let runs_on = engine::runs_on(&config, &surroundings).map_err(io::Error::other)?;
-        fingerprint::fingerprint(&config, pooling, max_tokens, &runs_on, depth)
-    }
+    move || fingerprint::fingerprint(&config, pooling, max_tokens, &runs_on, depth)
 }
 
 fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {

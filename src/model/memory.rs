@@ -1,7 +1,7 @@
 //! What a model takes in memory, known before its weights are read: so that one that does not fit is refused with the
 //! numbers, and not killed in the middle of a request.
 
-use embedgate_config::{BackendType, ByteSize, ModelConfig, PrecisionChoice};
+use embedgate_config::{BackendType, ByteSize, Device, ModelConfig, PrecisionChoice};
 use embedgate_core::{EncoderConfig, Precision};
 
 use super::load::{LoadError, Plan};
@@ -111,7 +111,8 @@ fn bytes(precision: Precision) -> usize {
 /// # Errors
 /// [`LoadError::Setting`] says how much, of what, and what would take less.
 pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> {
-    if matches!(config.backend.kind, BackendType::Onnx | BackendType::Cuda) {
+    let on_card = config.backend.one_device() != Device::Cpu;
+    if config.backend.kind == BackendType::Onnx || on_card {
         return Ok(());
     }
     let precision = config.backend.precision.said().unwrap_or_default();

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedgate_config::{ModelConfig, ReplicaCount};
+use embedgate_config::{Device, ModelConfig, ReplicaCount};
 use embedgate_core::{Backend, BackendError};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,10 @@ impl Subject<'_> {
     pub(super) fn resolve(&self) -> Result<ModelConfig, LoadError> {
         if self.config.replicas != ReplicaCount::Auto {
             return Ok(self.config.clone());
+        }
+        if self.config.backend.one_device() != Device::Cpu {
+            // A card is not divided among threads.
+            return Ok(self.with(1));
         }
         let candidates = self.candidates();
         if candidates.len() == 1 {

@@ -13,6 +13,7 @@ mod demo;
 mod engine;
 mod formats;
 mod guests;
+mod hub;
 mod reference;
 mod rerank;
 mod schemathesis;

@@ -229,6 +229,14 @@ impl CandleBackend {
     }
 }
 
+impl CandleBackend {
+    /// Tries the card with a sequence that has room anywhere.
+    fn still_works(&self) -> bool {
+        let batch: TokenBatch = std::iter::once([0_u32, 0].as_slice()).collect();
+        self.pool.install(|| self.encoder.forward(&batch).is_ok())
+    }
+}
+
 impl Backend for CandleBackend {
     fn info(&self) -> &BackendInfo {
         &self.info
@@ -245,9 +253,8 @@ impl Backend for CandleBackend {
             self.results(&hidden, batch, outputs)
         });
         let what = "the candle forward pass failed";
-        result.map_err(|e| match self.info.device == "cpu" {
+        result.map_err(|e| match self.info.device == "cpu" || self.still_works() {
             true => BackendError::inference(what, e),
-            // Whether the card still works is not known.
             false => BackendError::Lost {
                 what,
                 source: e.into(),

@@ -4,9 +4,9 @@
 
 use embedgate_core::{Backend, BackendError, EmbeddingBatch, Precision, TokenBatch};
 
-/// Tokens of the sequences that are compared: a short one, and one that is longer than the blocks that operators work on,
-/// which are the same call with padding where the model is compared in one.
-const LENGTHS: [usize; 2] = [40, 5];
+/// Tokens of the sequences that are compared: one in a call of its own, and two that share a call, one of them with padding.
+/// Operators work on blocks of 32 tokens.
+const LENGTHS: [usize; 4] = [40, 33, 31, 2];
 /// The length of the difference, compared with that of the result, in f32: sums in another order make 1e-6 of it.
 const MOST_F32: f64 = 1e-3;
 /// The same in f16: with sums in f16 it is 4e-3.
@@ -38,8 +38,9 @@ pub(crate) fn compare(
         let off = difference(expected, got);
         if off.is_nan() || off > most {
             return Err(BackendError::Load(format!(
-                "{name} gives other {what} than the processor: they are off by {off:.1e} of their length, allowed is {most}. Its driver or ONNX Runtime's plugin is wrong on this card. A model that `embedgate convert --for gpu` has \
-                 written needs fewer of their operators; else set device = \"cpu\""
+                "{name} gives other {what} than the processor: they are off by {off:.1e} of their length, allowed is {most}. \
+                 The card's driver, or ONNX Runtime's code for cards, is wrong here. A model that `embedgate convert --for gpu` \
+                 wrote needs less of that code; else set device = \"cpu\""
             )));
         }
     }
@@ -94,7 +95,15 @@ fn difference(expected: &[f32], got: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use embedgate_core::classes::length_classes;
+
     use super::*;
+
+    #[test]
+    fn one_sequence_is_alone_and_two_share_a_call_with_padding() {
+        let classes = length_classes(&LENGTHS);
+        assert_eq!(classes, [vec![0], vec![1, 2], vec![3]]);
+    }
 
     #[test]
     fn the_difference_is_compared_with_the_numbers_and_endless_where_shapes_differ() {

@@ -11,7 +11,10 @@ use std::{
 
 use embedgate_core::{BackendError, library::Candidates};
 use ort::{
-    device::Device as Listed, environment::Environment, ep, memory::DeviceType,
+    device::Device as Listed,
+    environment::Environment,
+    ep::{self, ExecutionProvider as _},
+    memory::DeviceType,
     session::builder::SessionBuilder,
 };
 
@@ -92,8 +95,8 @@ impl Device {
 /// A graphics card that the plugin has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adapter {
-    /// Its maker and number, for logs and fingerprints.
-    pub name: String,
+    /// Its maker and number, with the states of the plugin's file and of ONNX Runtime's: what vectors depend on.
+    pub identity: String,
     /// False where a processor plays the card, which takes the environment's word
     /// `ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER=1`.
     pub is_hardware: bool,
@@ -104,7 +107,7 @@ pub struct Adapter {
 /// # Errors
 /// [`BackendError::MissingLibrary`] says where the plugin was looked for and how to get it, or that it finds no card.
 pub fn adapter(libraries: &Libraries) -> Result<Adapter, BackendError> {
-    let (environment, _) = runtime::environment(&libraries.runtime)?;
+    let (environment, library) = runtime::environment(&libraries.runtime)?;
     register(environment, &libraries.webgpu)?;
     let listed = adapters(environment).next().ok_or_else(|| {
         BackendError::MissingLibrary(format!(
@@ -113,10 +116,29 @@ pub fn adapter(libraries: &Libraries) -> Result<Adapter, BackendError> {
     })?;
     let hardware = listed.hardware_device();
     let vendor = hardware.vendor().unwrap_or("unknown maker");
+    let plugin = REGISTERED.get().map(PathBuf::as_path);
+    let length = |file: &Path| file.metadata().map_or(0, |file| file.len());
+    let lengths: Vec<_> = plugin.into_iter().chain([library]).map(length).collect();
     Ok(Adapter {
-        name: format!("{vendor} {:#06x}", hardware.id()),
+        identity: format!("{vendor} {:#06x} {lengths:?}", hardware.id()),
         is_hardware: hardware.ty() == DeviceType::GPU,
     })
+}
+
+/// Fails where the loaded ONNX Runtime has no code for NVIDIA cards.
+///
+/// # Errors
+/// [`BackendError::MissingLibrary`] says what would have it.
+pub(crate) fn check_cuda(libraries: &Libraries) -> Result<(), BackendError> {
+    let (_, library) = runtime::environment(&libraries.runtime)?;
+    match ep::CUDA::is_available() {
+        Ok(true) => Ok(()),
+        _ => Err(BackendError::MissingLibrary(format!(
+            "ONNX Runtime at {} has no code for CUDA: install the Python package onnxruntime-gpu, and point \
+             `onnxruntime.library` in the config at its capi/libonnxruntime.so.*",
+            library.display()
+        ))),
+    }
 }
 
 /// Registers the plugin from the first place that has it. Does nothing when it is registered already.

@@ -6,7 +6,7 @@ use embedgate_core::{BackendError, ModelFolder, Precision, impostor};
 
 use crate::{
     convert::{ConvertError, Files, Target, Variant},
-    device::{Device, adapter},
+    device::{Device, adapter, check_cuda},
     external,
     runtime::{self, Libraries},
 };
@@ -52,8 +52,10 @@ pub fn check(
     libraries: &Libraries,
 ) -> Result<(), BackendError> {
     runtime::find(&libraries.runtime)?;
-    if device == Device::WebGpu {
-        adapter(libraries)?;
+    match device {
+        Device::Cpu => {}
+        Device::WebGpu => _ = adapter(libraries)?,
+        Device::Cuda(_) => check_cuda(libraries)?,
     }
     check_file(&model_file(folder, file, device, precision)?, precision).map(|_| ())
 }
@@ -70,7 +72,11 @@ pub(crate) fn model_file(
     }
     let names = names(device, precision);
     if names.is_empty() {
-        let variant = Variant::of_processor(precision);
+        let target = match device {
+            Device::Cpu => Target::Cpu,
+            Device::WebGpu | Device::Cuda(_) => Target::Gpu,
+        };
+        let variant = Variant { target, precision };
         let error = ConvertError::Variant(variant).to_string();
         return Err(BackendError::Load(error));
     }

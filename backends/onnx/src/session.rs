@@ -1,6 +1,10 @@
 //! The backend: one session of ONNX Runtime, and the padding and pooling around it.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, EncoderConfig, Layout, Matrix, ModelFolder,
@@ -15,11 +19,16 @@ use crate::{
     comparison,
     device::{self, Device},
     file::{check_file, model_file},
-    open::{Opened, Opener, bytes_overflow},
+    open::{Opened, Opener, bytes_overflow, stamp},
     padded::{Expected, Padded, Rows},
     runtime::{self, Libraries},
     wiring::{Dense, Element, Port, Wiring},
 };
+
+/// Models that were compared, by device and state of the file: it takes a copy in the processor's memory.
+static COMPARED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// ONNX Runtime's words where a provider lacks an operator.
+const NO_IMPLEMENTATION: &str = "Could not find an implementation";
 
 /// What is chosen when a model is loaded.
 #[derive(Clone, Debug)]
@@ -78,17 +87,23 @@ impl OnnxBackend {
         if device == Device::Cpu {
             return Ok(loaded);
         }
+        let compared = format!("{device} {}", state(&loaded.file)?);
+        let is_new = || COMPARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_new().contains(&compared) {
+            return Ok(loaded);
+        }
         on_processor.device = Device::Cpu;
         on_processor.file = Some(loaded.file.clone());
+        on_processor.shares_weights = false;
         match Self::load_for(bytes_overflow(), folder, on_processor) {
-            Ok(mut processor) => {
-                comparison::compare(&mut loaded, &mut processor)?;
-            }
-            Err(error) => tracing::warn!(
-                error = %error,
-                "what {device} gives is not compared with what the processor gives, which cannot run the model: {error}"
+            Ok(mut processor) => comparison::compare(&mut loaded, &mut processor)?,
+            Err(error) if error.to_string().contains(NO_IMPLEMENTATION) => tracing::warn!(
+                "what {device} gives is not compared with what the processor gives, which has not all operators of {}",
+                loaded.file.display()
             ),
+            Err(error) => return Err(error),
         }
+        is_new().insert(compared);
         Ok(loaded)
     }
 
@@ -197,10 +212,13 @@ impl OnnxBackend {
                 Err(error) => error,
             };
             if n == 1 {
-                // Whether the device still works is not known.
-                return Err(BackendError::Lost {
-                    what: "the device failed with one sequence",
-                    source: error.into(),
+                return Err(match self.still_works() {
+                    // It has no memory for this one.
+                    true => error,
+                    false => BackendError::Lost {
+                        what: "the device failed",
+                        source: error.into(),
+                    },
                 });
             }
             self.most_tokens = n.div_ceil(2) * length;
@@ -214,7 +232,15 @@ impl OnnxBackend {
         Ok(())
     }
 
-    /// How many of the sequences go in one call, at least one, and the length that they are padded to.
+    /// Tries the device with a sequence that has room anywhere.
+    fn still_works(&mut self) -> bool {
+        let batch: TokenBatch = std::iter::once([0_u32, 0].as_slice()).collect();
+        // Nobody wants its results.
+        self.run_call(&[0], &batch, &mut EmbeddingBatch::default())
+            .is_ok()
+    }
+
+    /// The number of sequences that go in one call, at least one, and the length that they are padded to.
     fn next_call(&self, sequences: &[usize], batch: &TokenBatch) -> (usize, usize) {
         let length = sequences
             .iter()
@@ -349,6 +375,13 @@ impl Backend for OnnxBackend {
         }
         Ok(results)
     }
+}
+
+/// A file and its state, which another file of the same name does not have.
+fn state(file: &Path) -> Result<String, BackendError> {
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|e| BackendError::Load(format!("{}: {e}", file.display())))?;
+    Ok(format!("{} {}", file.display(), stamp(&metadata)))
 }
 
 fn port(outlet: &Outlet) -> Port {

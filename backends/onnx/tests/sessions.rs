@@ -13,12 +13,12 @@ use embedgate_core::{
 };
 use embedgate_onnx::{
     Libraries, OnnxBackend, Options, bytes_overflow,
-    convert::{self, ConvertError, Files, Heads, Variant},
+    convert::{self, ConvertError, Files, Heads, Target, Variant},
     device::Device,
 };
 
 /// Pseudo-random numbers as the weights of the tiny bge-m3, converted.
-fn convert_random(folder: &ModelFolder, precision: Precision, to: &Path) -> PathBuf {
+fn convert_random(folder: &ModelFolder, variant: Variant, to: &Path) -> PathBuf {
     let mut state = 1_u32;
     let mut read =
         |_: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> std::io::Result<()>| {
@@ -29,15 +29,8 @@ fn convert_random(folder: &ModelFolder, precision: Precision, to: &Path) -> Path
             let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
             use_them(&values).map_err(|e| ConvertError::Weights(e.into()))
         };
-    convert::write(
-        to,
-        &folder.encoder,
-        Heads::default(),
-        Variant::of_processor(precision),
-        &mut read,
-    )
-    .unwrap();
-    to.join(Files::of(Variant::of_processor(precision)).unwrap().model)
+    convert::write(to, &folder.encoder, Heads::default(), variant, &mut read).unwrap();
+    to.join(Files::of(variant).unwrap().model)
 }
 
 /// A folder, its converted model, and the options to load it.
@@ -46,7 +39,11 @@ fn tiny(precision: Precision) -> (ModelFolder, tempfile::TempDir, Options) {
     let folder = ModelFolder::open(&root.join("tests/fixtures/tiny-bge-m3")).unwrap();
     let written = tempfile::tempdir().unwrap();
     let options = Options {
-        file: Some(convert_random(&folder, precision, written.path())),
+        file: Some(convert_random(
+            &folder,
+            Variant::of_processor(precision),
+            written.path(),
+        )),
         device: Device::Cpu,
         precision,
         libraries: Libraries {
@@ -70,6 +67,56 @@ fn embed(backend: &mut OnnxBackend) -> Matrix {
     let batch: TokenBatch = [[5, 6, 7].as_slice(), &[9; 20]].into_iter().collect();
     let embedded = backend.embed(&batch, Outputs::DENSE).unwrap();
     embedded.dense.unwrap()
+}
+
+/// Cards have one form of attention, of all heads at once or in groups where the scores of the longest sequence are too many.
+#[test]
+fn models_for_cards_give_what_those_for_the_processor_give() {
+    let (mut folder, _written, options) = tiny(Precision::F32);
+    let expected = embed(&mut OnnxBackend::load(&folder, options.clone()).unwrap());
+    let usual = folder.encoder.max_position_embeddings;
+    for (positions, precision, least) in [
+        (None, Precision::F32, 0.999_999),
+        (Some(16_000), Precision::F32, 0.999_999),
+        (None, Precision::F16, 0.999),
+        (Some(24_000), Precision::F16, 0.999),
+    ] {
+        folder.encoder.max_position_embeddings = positions.unwrap_or(usual);
+        let written = tempfile::tempdir().unwrap();
+        let variant = Variant {
+            target: Target::Gpu,
+            precision,
+        };
+        let options = Options {
+            file: Some(convert_random(&folder, variant, written.path())),
+            precision,
+            ..options.clone()
+        };
+        let graph = fs::read(options.file.as_ref().unwrap()).unwrap();
+        let is_grouped = graph.windows(6).any(|word| word == b"Concat");
+        assert_eq!(is_grouped, positions.is_some());
+        // Numbers follow from their order, so that another table of positions means another model.
+        let expected = match positions {
+            None => expected.clone(),
+            Some(_) => {
+                let variant = Variant::of_processor(Precision::F32);
+                let written = tempfile::tempdir().unwrap();
+                let options = Options {
+                    file: Some(convert_random(&folder, variant, written.path())),
+                    precision: Precision::F32,
+                    ..options.clone()
+                };
+                embed(&mut OnnxBackend::load(&folder, options).unwrap())
+            }
+        };
+        let got = embed(&mut OnnxBackend::load(&folder, options).unwrap());
+        for i in 0..2 {
+            let (a, b) = (got.row(i), expected.row(i));
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+            let near = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+            assert!(near > least, "{positions:?} {precision}: {near}");
+        }
+    }
 }
 
 /// Bytes without a sign, which processors without VNNI get, stand for the same numbers. Such a processor cannot run signed

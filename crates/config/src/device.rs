@@ -100,7 +100,8 @@ impl TryFrom<String> for DeviceChoice {
 }
 
 impl BackendConfig {
-    /// What runs on a device, in the precision that is said or usual there.
+    /// The same on one device, with the type that runs there, in the precision that is said or usual, and without settings of
+    /// other types.
     #[must_use]
     pub fn at(&self, kind: BackendType, device: Device, said: Option<PrecisionChoice>) -> Self {
         Self {
@@ -108,7 +109,9 @@ impl BackendConfig {
             device: DeviceChoice::At(device),
             devices: Vec::new(),
             precision: said.unwrap_or(usual_precision(kind)),
-            ..self.clone()
+            threads: self.threads.filter(|_| device == Device::Cpu),
+            pin_threads: self.pin_threads.filter(|_| kind == BackendType::Cpu),
+            file: self.file.clone().filter(|_| kind == BackendType::Onnx),
         }
     }
 
@@ -130,7 +133,7 @@ impl BackendConfig {
         }
     }
 
-    /// What is wrong with devices that fit neither each other nor the type, as a key and a message.
+    /// Reports devices that fit neither each other nor the type, with the key and a message.
     pub(super) fn check_devices(&self, problem: &mut dyn FnMut(&str, String)) {
         if let Some(first) = self.devices.first()
             && self.device != DeviceChoice::At(*first)
@@ -293,6 +296,25 @@ mod tests {
                 (read.kind, read.device),
                 (kind, DeviceChoice::Auto(said)),
                 "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        for text in [
+            r#"device = "auto""#,
+            r#"device = "auto", precision = "bf16""#,
+            r#"type = "onnx", device = "auto""#,
+            r#"devices = ["cuda:0", "cuda:1"]"#,
+            r#"type = "cpu", threads = 2"#,
+        ] {
+            let read = backend(text);
+            let shown = toml::to_string(&read).unwrap();
+            assert_eq!(
+                toml::from_str::<BackendConfig>(&shown).unwrap(),
+                read,
+                "{text}: {shown}"
             );
         }
     }

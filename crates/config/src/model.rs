@@ -135,17 +135,15 @@ impl Default for RerankWeights {
 
 /// What runs a model, and where.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "Written", into = "Written")]
 pub struct BackendConfig {
     /// `cpu` runs the model's own weights on the processor, `cuda` on an NVIDIA card, `candle` in Rust alone, `onnx` its ONNX
     /// variant (see `embedgate convert`).
-    #[serde(rename = "type")]
     pub kind: BackendType,
     /// Where it runs: `cpu`; a card, such as `cuda:0`, with `cuda` or `onnx`; `webgpu`, any graphics card, with `onnx`; or
     /// `auto`, the first of those that can run it. The device chooses the type, where none is said.
     pub device: DeviceChoice,
     /// Cards that replicas run on, such as `["cuda:0", "cuda:1"]`, each with as many as `replicas` says, behind one queue.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
     /// Number format of matrix products: `f32`; with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
     /// keeps cosines of 0.9999; with `onnx` also `int8` on the processor, and `f16` on cards, models of their own (`embedgate
@@ -162,13 +160,16 @@ pub struct BackendConfig {
 }
 
 /// The same as it is written: what is left out depends on the type.
-#[derive(Default, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Written {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<BackendType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<DeviceChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<Devices>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     precision: Option<PrecisionChoice>,
     threads: Option<usize>,
     pin_threads: Option<bool>,
@@ -207,8 +208,28 @@ impl From<Written> for BackendConfig {
     }
 }
 
+/// As it can be read again: what `auto` leaves open is left out.
+impl From<BackendConfig> for Written {
+    fn from(config: BackendConfig) -> Self {
+        let (kind, precision) = match (config.device, config.kind) {
+            (DeviceChoice::Auto(said), BackendType::Cpu) => (None, said),
+            (DeviceChoice::Auto(said), kind) => (Some(kind), said),
+            (DeviceChoice::At(_), kind) => (Some(kind), Some(config.precision)),
+        };
+        Self {
+            kind,
+            device: Some(config.device),
+            devices: (!config.devices.is_empty()).then_some(Devices(config.devices)),
+            precision,
+            threads: config.threads,
+            pin_threads: config.pin_threads,
+            file: config.file,
+        }
+    }
+}
+
 /// At least one device.
-#[derive(Default, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Device>")]
 struct Devices(Vec<Device>);
 
@@ -399,7 +420,10 @@ impl ModelConfig {
                 format!("the weights must be at least 0 and not all 0, got {weights:?}"),
             );
         }
-        if self.backend.file.is_some() && self.backend.kind != BackendType::Onnx {
+        let is_open = matches!(self.backend.device, DeviceChoice::Auto(_));
+        // No type was said, so that it may become onnx.
+        let may_be_onnx = is_open && self.backend.kind == BackendType::Cpu;
+        if self.backend.file.is_some() && self.backend.kind != BackendType::Onnx && !may_be_onnx {
             problem(
                 "backend.file",
                 "is for type = \"onnx\"; the others read the weights of the model's folder".into(),
@@ -436,7 +460,7 @@ impl ModelConfig {
         }
         let fitting = match (kind, precision) {
             // What does not fit a device is a reason not to take it.
-            _ if matches!(self.backend.device, DeviceChoice::Auto(_)) => None,
+            _ if is_open => None,
             (BackendType::Candle, PrecisionChoice::F16 | PrecisionChoice::Bf16) if !on_card => {
                 Some(r#""f32" or "auto" with type = "candle" on the processor"#)
             }

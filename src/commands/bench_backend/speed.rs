@@ -31,8 +31,8 @@ impl Load {
     }
 }
 
-/// What is run, and how often.
-pub(super) struct Plan {
+/// The batches that are run, and how often.
+pub(super) struct Shapes {
     /// Most tokens of a sequence.
     pub(super) longest: usize,
     /// Tokens of a batch on a card; none on the processor, where batches are small.
@@ -47,7 +47,7 @@ pub(super) struct Plan {
 pub(super) fn measure(
     engines: &mut [Engine],
     encoder: &EncoderConfig,
-    plan: &Plan,
+    plan: &Shapes,
 ) -> Result<Table, Failure> {
     let names = engines.iter().map(|engine| engine.name.clone());
     let mut table = Table::new(std::iter::once("sequences x tokens".to_owned()).chain(names));
@@ -91,7 +91,7 @@ pub(super) fn run(backend: &mut dyn Backend, batch: &TokenBatch) -> Result<(), F
     Ok(())
 }
 
-fn loads(vocabulary: usize, layout: Layout, plan: &Plan) -> Vec<Load> {
+fn loads(vocabulary: usize, layout: Layout, plan: &Shapes) -> Vec<Load> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     // Special tokens come first in most vocabularies.
     let least = (vocabulary / 50).min(1000);
@@ -157,7 +157,7 @@ fn batches(sequences: &[Vec<u32>], layout: Layout, most: usize) -> Vec<TokenBatc
         .collect()
 }
 
-/// What a device does at most in a second: multiplications and additions of the layers' products, and of attention's.
+/// The most that a device does in a second: multiplications and additions of the layers' products, and of attention's.
 #[derive(Clone, Copy)]
 pub(super) struct Ceiling {
     pub(super) layers: f64,

@@ -75,9 +75,10 @@ fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
     }
     let (surroundings, config) = (surroundings(), candle(folder.path().to_owned()));
     let plan = plan(&config).unwrap();
-    let loaded = identity(&config, &plan, &surroundings)().unwrap();
+    let identity = identity(&config, &plan, &surroundings, String::new());
+    let loaded = identity().unwrap();
     let from_files = from_files(&config, &surroundings);
-    let again = of_the_same_files(&config, &plan, &surroundings, loaded, from_files);
+    let again = of_the_same_files(&config, identity, loaded, from_files);
     assert!(again().is_ok());
     // It still loads, and is another model.
     let file = folder.path().join("config.json");

@@ -1,0 +1,177 @@
+//! What can go wrong, in words that name the model, the cause and the mend.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::source::Hub;
+
+/// Why a model could not be fetched.
+#[derive(Debug, Error)]
+pub enum HubError {
+    /// The hub has no such model, or does not show it to this caller.
+    #[error(
+        "{endpoint} has no model {model}: it does not exist, or it is private and needs a token ({variable}){words}"
+    )]
+    NoModel {
+        /// The model.
+        model: String,
+        /// Where it was asked for.
+        endpoint: String,
+        /// The variable that holds a token.
+        variable: &'static str,
+        /// The hub's own words.
+        words: String,
+    },
+    /// The model has no such revision.
+    #[error("{endpoint} has no revision {revision} of {model}: its usual branch is \"{usual}\"")]
+    NoRevision {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        revision: String,
+        /// What is usual there.
+        usual: &'static str,
+        /// Where it was asked for.
+        endpoint: String,
+    },
+    /// The model's owner wants to be asked first.
+    #[error(
+        "{model} is gated at {endpoint}: accept its terms on its page there, and set {variable} to a token of yours{words}"
+    )]
+    Gated {
+        /// The model.
+        model: String,
+        /// Where it was asked for.
+        endpoint: String,
+        /// The variable that holds a token.
+        variable: &'static str,
+        /// The hub's own words.
+        words: String,
+    },
+    /// The token is none, or was withdrawn.
+    #[error("{endpoint} does not take the token of {variable}: make a new one on its page{words}")]
+    Token {
+        /// Where it was sent.
+        endpoint: String,
+        /// The variable that holds it.
+        variable: &'static str,
+        /// The hub's own words.
+        words: String,
+    },
+    /// A server answered with what is no answer.
+    #[error("{what} answers {status}{words}")]
+    Status {
+        /// What was asked for.
+        what: String,
+        /// The status.
+        status: u16,
+        /// The server's own words.
+        words: String,
+    },
+    /// A server cannot be reached, or the connection broke.
+    #[error("{what}: {problem}")]
+    Network {
+        /// What was asked for.
+        what: String,
+        /// Why it failed.
+        problem: String,
+    },
+    /// A listing that cannot be believed.
+    #[error("{0}")]
+    Listing(String),
+    /// A file whose bytes are not those that the hub lists.
+    #[error("{path} is not what {endpoint} lists, after {tries} tries: {problem}")]
+    Wrong {
+        /// The file.
+        path: String,
+        /// Where it is from.
+        endpoint: String,
+        /// How often it was fetched.
+        tries: usize,
+        /// How it differs.
+        problem: String,
+    },
+    /// No hub has the model; each with its reason.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    NoHub(Vec<HubError>),
+    /// The environment says that nothing may be fetched.
+    #[error(
+        "{0} says that nothing may be fetched: take it away, or put the model's folder there by hand"
+    )]
+    Offline(&'static str),
+    /// Too little room.
+    #[error("{} has {free} MB free, the model needs {needed} MB more", folder.display())]
+    NoRoom {
+        /// The folder.
+        folder: PathBuf,
+        /// Megabytes that are free.
+        free: u64,
+        /// Megabytes that are needed.
+        needed: u64,
+    },
+    /// Another process fetches the same.
+    #[error("{} is being fetched by process {holder}: wait for it, or end it", folder.display())]
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+        /// The process.
+        holder: String,
+    },
+    /// A file of this machine.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A record that is not one.
+    #[error("{}: {problem}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl HubError {
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+
+    /// The same of a model and a revision, which whoever meets it does not know.
+    pub(crate) fn of(mut self, of_model: &str, of_revision: &str) -> Self {
+        if let Self::NoModel { model, .. }
+        | Self::Gated { model, .. }
+        | Self::NoRevision { model, .. } = &mut self
+        {
+            of_model.clone_into(model);
+        }
+        if let Self::NoRevision { revision, .. } = &mut self {
+            of_revision.clone_into(revision);
+        }
+        self
+    }
+
+    /// Whether to try again may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Network { .. } => true,
+            // ModelScope refuses public models now and then.
+            Self::Status { status, .. } => matches!(status, 403 | 408 | 429 | 500..=599),
+            _ => false,
+        }
+    }
+}
+
+/// The variable that holds a hub's token.
+pub(crate) fn token_variable(hub: Hub) -> &'static str {
+    match hub {
+        Hub::HuggingFace => "HF_TOKEN",
+        Hub::ModelScope => "MODELSCOPE_API_TOKEN",
+    }
+}

@@ -1,0 +1,141 @@
+//! What Hugging Face and its mirrors speak.
+//!
+//! Source: huggingface_hub 2.4.0, `hf_api.py` and `file_download.py`.
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use crate::{
+    client::{Client, Endpoint},
+    error::HubError,
+    listing::{Check, Entry, Listing, checked, hash},
+};
+
+#[derive(Deserialize)]
+struct Revision {
+    sha: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    #[serde(rename = "type")]
+    kind: String,
+    path: String,
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    oid: String,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    oid: String,
+    size: u64,
+}
+
+/// Lists a revision: its commit first, then the commit's files, page by page.
+pub(crate) async fn list(
+    client: &Client,
+    endpoint: &Endpoint,
+    model: &str,
+    revision: &str,
+) -> Result<Listing, HubError> {
+    let at = address(endpoint, &["api", "models"], model, &["revision", revision])?;
+    let (found, _): (Revision, _) = client.json(endpoint, &at).await?;
+    let commit = found.sha.ok_or_else(|| {
+        HubError::Listing(format!(
+            "{endpoint} names no commit of {model}: it does not look like a Hugging Face endpoint"
+        ))
+    })?;
+    let mut next = address(endpoint, &["api", "models"], model, &["tree", &commit])?;
+    next.set_query(Some("recursive=True&expand=False"));
+    let mut entries = Vec::new();
+    loop {
+        let (rows, more): (Vec<Row>, _) = client.json(endpoint, &next).await?;
+        for row in rows.into_iter().filter(|row| row.kind == "file") {
+            entries.push(entry(row)?);
+        }
+        match more {
+            Some(more) => next = more,
+            None => break,
+        }
+    }
+    Ok(Listing {
+        endpoint: endpoint.clone(),
+        model: model.into(),
+        revision: revision.into(),
+        commit,
+        entries: checked(entries)?,
+    })
+}
+
+fn entry(row: Row) -> Result<Entry, HubError> {
+    let (size, check) = match row.lfs {
+        Some(lfs) => (lfs.size, Check::Sha256(hash(&lfs.oid, 64, &row.path)?)),
+        None => (row.size, Check::GitSha1(hash(&row.oid, 40, &row.path)?)),
+    };
+    Ok(Entry {
+        path: row.path,
+        size,
+        check,
+    })
+}
+
+/// Where a file's bytes are.
+pub(crate) fn file(listing: &Listing, path: &str) -> Result<Url, HubError> {
+    let parts: Vec<&str> = ["resolve", &listing.commit]
+        .into_iter()
+        .chain(path.split('/'))
+        .collect();
+    address(&listing.endpoint, &[], &listing.model, &parts)
+}
+
+/// An address of the endpoint: each part is encoded whole.
+pub(crate) fn address(
+    endpoint: &Endpoint,
+    before: &[&str],
+    model: &str,
+    after: &[&str],
+) -> Result<Url, HubError> {
+    let none = || {
+        HubError::Listing(format!(
+            "{endpoint} is no address of a hub: expected http:// or https://"
+        ))
+    };
+    let mut url = Url::parse(&endpoint.url).map_err(|_| none())?;
+    url.path_segments_mut()
+        .map_err(|()| none())?
+        .pop_if_empty()
+        .extend(before)
+        .extend(model.split('/'))
+        .extend(after);
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Hub;
+
+    #[test]
+    fn addresses_are_encoded_part_by_part() {
+        let listing = Listing {
+            endpoint: Endpoint {
+                hub: Hub::HuggingFace,
+                url: "http://127.0.0.1:1/below".into(),
+            },
+            model: "a/b".into(),
+            revision: "main".into(),
+            commit: "c".into(),
+            entries: Vec::new(),
+        };
+        let url = file(&listing, "1_Pooling/ein Name+é#.json").unwrap();
+        assert_eq!(
+            url.as_str(),
+            "http://127.0.0.1:1/below/a/b/resolve/c/1_Pooling/ein%20Name+%C3%A9%23.json"
+        );
+        let pr = address(&listing.endpoint, &[], "a/b", &["revision", "refs/pr/1"]).unwrap();
+        assert!(pr.as_str().ends_with("/revision/refs%2Fpr%2F1"), "{pr}");
+    }
+}

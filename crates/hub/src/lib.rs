@@ -1,0 +1,28 @@
+//! Fetches models from the model hubs.
+//!
+//! [`Source`] is what a user names; [`pull`] brings it into a folder. `huggingface` and `modelscope` know the two protocols: which
+//! files a revision has, and where they are. `select` chooses the files that a server needs. `fetch` gets one file in parts, goes
+//! on where it was broken off, and believes nothing but lengths and hashes. `lock` is the record of what is there, which
+//! [`verify`] reads.
+
+mod client;
+mod error;
+mod fetch;
+mod huggingface;
+mod listing;
+mod lock;
+mod modelscope;
+mod part;
+mod pull;
+mod select;
+mod source;
+
+pub use crate::{
+    client::{Endpoint, Settings},
+    error::HubError,
+    listing::{Check, Entry, Listing},
+    lock::{LOCK_FILE, Lock, Locked, Verdict, verify},
+    pull::{Progress, Pulled, Request, pull},
+    select::Selection,
+    source::{Hub, Source},
+};

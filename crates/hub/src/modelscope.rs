@@ -1,0 +1,134 @@
+//! What ModelScope speaks.
+//!
+//! Source: modelscope 1.40.2, `hub/api.py` and `hub/file_download.py`.
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use crate::{
+    client::{Client, Endpoint},
+    error::HubError,
+    huggingface::address,
+    listing::{Check, Entry, Listing, checked, hash},
+};
+
+/// A listing ends here without a word.
+const MOST_ROWS: usize = 3000;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    data: Option<Data>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Data {
+    files: Option<Vec<Row>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    path: String,
+    #[serde(rename = "Type")]
+    kind: String,
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    sha256: Option<String>,
+}
+
+/// Lists a revision, folder by folder where it is too long for one answer.
+pub(crate) async fn list(
+    client: &Client,
+    endpoint: &Endpoint,
+    model: &str,
+    revision: &str,
+) -> Result<Listing, HubError> {
+    let mut entries = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let rows = rows(client, endpoint, model, revision, &folder, true).await?;
+        let rows = if rows.len() < MOST_ROWS {
+            rows
+        } else {
+            let within = self::rows(client, endpoint, model, revision, &folder, false).await?;
+            if within.len() >= MOST_ROWS {
+                return Err(HubError::Listing(format!(
+                    "{endpoint} lists {MOST_ROWS} files in one folder of {model}, and no more: which are missing is not known"
+                )));
+            }
+            let below = within.iter().filter(|row| row.kind == "tree");
+            folders.extend(below.map(|row| row.path.clone()));
+            within
+        };
+        for row in rows.into_iter().filter(|row| row.kind == "blob") {
+            entries.push(entry(row)?);
+        }
+    }
+    Ok(Listing {
+        endpoint: endpoint.clone(),
+        model: model.into(),
+        revision: revision.into(),
+        // Files are asked for by the revision: their addresses have no commit.
+        commit: revision.into(),
+        entries: checked(entries)?,
+    })
+}
+
+async fn rows(
+    client: &Client,
+    endpoint: &Endpoint,
+    model: &str,
+    revision: &str,
+    folder: &str,
+    is_recursive: bool,
+) -> Result<Vec<Row>, HubError> {
+    let mut url = address(
+        endpoint,
+        &["api", "v1", "models"],
+        model,
+        &["repo", "files"],
+    )?;
+    let recursive = if is_recursive { "True" } else { "False" };
+    url.query_pairs_mut()
+        .append_pair("Revision", revision)
+        .append_pair("Recursive", recursive);
+    if !folder.is_empty() {
+        url.query_pairs_mut().append_pair("Root", folder);
+    }
+    let (answer, _): (Answer, _) = client.json(endpoint, &url).await?;
+    let files = answer.data.and_then(|data| data.files);
+    files.ok_or_else(|| {
+        let said = answer.message.unwrap_or_default();
+        HubError::Listing(format!(
+            "{endpoint} lists no files of {model} at {revision}: {said}"
+        ))
+    })
+}
+
+fn entry(row: Row) -> Result<Entry, HubError> {
+    let sha256 = row.sha256.unwrap_or_default();
+    Ok(Entry {
+        check: Check::Sha256(hash(&sha256, 64, &row.path)?),
+        size: row.size,
+        path: row.path,
+    })
+}
+
+/// Where a file's bytes are.
+pub(crate) fn file(listing: &Listing, path: &str) -> Result<Url, HubError> {
+    let mut url = address(
+        &listing.endpoint,
+        &["api", "v1", "models"],
+        &listing.model,
+        &["repo"],
+    )?;
+    url.query_pairs_mut()
+        .append_pair("Revision", &listing.revision)
+        .append_pair("FilePath", path);
+    Ok(url)
+}

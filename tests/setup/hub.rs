@@ -1,0 +1,335 @@
+//! `embedgate pull`, from a stand-in for both hubs that fails as they do.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use embedgate_test_support::{client, copy, embedgate, names, root, run, tiny_bge_m3};
+use serde_json::{Value, json};
+
+/// Bytes of the weights: three parts.
+const SIZE: u64 = 40_000_000;
+const WEIGHTS: &str = "pytorch_model.bin";
+
+/// The stand-in with the model `a/m`, whose weights are large and take no disk.
+struct StandIn {
+    child: Child,
+    url: String,
+    models: Arc<tempfile::TempDir>,
+}
+
+impl StandIn {
+    fn start(faults: &[Value], flags: &[&str]) -> Self {
+        let models = Arc::new(tempfile::tempdir().unwrap());
+        let model = models.path().join("a/m");
+        fs::create_dir_all(model.parent().unwrap()).unwrap();
+        copy(&tiny_bge_m3(), &model);
+        fs::remove_file(model.join(WEIGHTS)).unwrap();
+        fs::write(model.join(format!("{WEIGHTS}.virtual")), SIZE.to_string()).unwrap();
+        Self::serve(models, faults, flags)
+    }
+
+    /// Serves the same files anew, and has not been asked for anything.
+    fn again(self) -> Self {
+        Self::serve(Arc::clone(&self.models), &[], &[])
+    }
+
+    fn serve(models: Arc<tempfile::TempDir>, faults: &[Value], flags: &[&str]) -> Self {
+        let mut command = Command::new("python3");
+        command
+            .arg(root().join("tests/hub/standin_hub.py"))
+            .arg(models.path())
+            .args(["--port", "0", "--cdn-port", "0"])
+            .args(flags)
+            .args(
+                faults
+                    .iter()
+                    .flat_map(|fault| ["--fault".to_owned(), fault.to_string()]),
+            )
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let started: Value = serde_json::from_str(&line).unwrap();
+        Self {
+            child,
+            url: started["hub"].as_str().unwrap().into(),
+            models,
+        }
+    }
+
+    fn command(&self, source: &str, to: &Path) -> Command {
+        let mut command = embedgate();
+        command
+            .args(["pull", source, "--to"])
+            .arg(to)
+            .env("HF_ENDPOINT", &self.url)
+            .env("MODELSCOPE_ENDPOINT", &self.url);
+        command
+    }
+
+    fn pull(&self, source: &str, to: &Path) -> (Option<i32>, String, String) {
+        run(&mut self.command(source, to))
+    }
+
+    /// The sha256 of each file, as the stand-in has them.
+    async fn manifest(&self) -> Vec<(String, u64, String)> {
+        let url = format!("{}/_hub/manifest/a/m", self.url);
+        let text = client()
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let manifest: Value = serde_json::from_str(&text).unwrap();
+        let rows = manifest["files"].as_array().unwrap();
+        let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+        rows.iter()
+            .map(|row| {
+                (
+                    text(row, "path"),
+                    row["size"].as_u64().unwrap(),
+                    text(row, "sha256"),
+                )
+            })
+            .collect()
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        // It may have ended.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Whether a folder holds what the stand-in has, by the record that the pull wrote and by the bytes.
+async fn assert_right(hub: &StandIn, folder: &Path, what: &str) {
+    let lock: Value =
+        serde_json::from_slice(&fs::read(folder.join("embedgate.lock.json")).unwrap()).unwrap();
+    let expected = hub.manifest().await;
+    let files = lock["files"].as_array().unwrap();
+    assert!(files.iter().any(|file| file["path"] == WEIGHTS), "{what}");
+    for file in files {
+        let of = expected
+            .iter()
+            .find(|(path, ..)| file["path"] == **path)
+            .unwrap();
+        assert_eq!(
+            (&file["size"], &file["sha256"]),
+            (&json!(of.1), &json!(of.2)),
+            "{what}"
+        );
+    }
+    let (code, out, said) = run(embedgate().args(["models", "verify"]).arg(folder));
+    assert_eq!(code, Some(0), "{what}: {out}{said}");
+}
+
+/// Faults that a pull has to overcome, for one of the protocols.
+fn passing() -> Vec<Value> {
+    let on_weights = |fault: Value| {
+        let mut fault = fault;
+        fault["path"] = json!(WEIGHTS);
+        fault
+    };
+    [
+        json!({"kind": "cut", "after": 9_000_000, "times": 1}),
+        json!({"kind": "cut", "after": 9_000_000, "end": "close", "times": 3}),
+        json!({"kind": "wrong", "at": 1000, "times": 1}),
+        json!({"kind": "short", "bytes": 100, "times": 1}),
+        json!({"kind": "empty", "times": 1}),
+        json!({"kind": "html", "times": 1}),
+        json!({"kind": "status", "status": 429, "retry_after": 1, "times": 1}),
+        json!({"kind": "status", "status": 503, "times": 2}),
+        json!({"kind": "expire", "times": 1}),
+        json!({"kind": "norange"}),
+        json!({"kind": "shift", "times": 1}),
+        json!({"kind": "chunked"}),
+        json!({"kind": "stall", "after": 5_000_000, "seconds": 1, "times": 1}),
+    ]
+    .map(on_weights)
+    .into()
+}
+
+async fn every_fault_ends_in_the_right_bytes(source: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, fault) in passing().into_iter().enumerate() {
+        let hub = StandIn::start(std::slice::from_ref(&fault), &[]);
+        let to = folder.path().join(i.to_string());
+        let (code, _, said) = hub.pull(source, &to);
+        assert_eq!(code, Some(0), "{fault}: {said}");
+        assert_right(&hub, &to, &fault.to_string()).await;
+        fs::remove_dir_all(&to).unwrap();
+    }
+    assert_eq!(
+        names(folder.path()),
+        Vec::<String>::new(),
+        "nothing else stays"
+    );
+}
+
+#[tokio::test]
+async fn every_fault_of_hugging_face_ends_in_the_right_bytes() {
+    every_fault_ends_in_the_right_bytes("hf:a/m").await;
+}
+
+#[tokio::test]
+async fn every_fault_of_modelscope_ends_in_the_right_bytes() {
+    every_fault_ends_in_the_right_bytes("modelscope:a/m").await;
+}
+
+#[test]
+fn what_cannot_be_mended_is_one_sentence_and_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("model");
+    let cases = [
+        (
+            json!({"kind": "wrong", "at": 5, "path": WEIGHTS}),
+            [WEIGHTS, "is not what"],
+        ),
+        (
+            json!({"kind": "html", "path": "/api/*"}),
+            ["/api/", "login page"],
+        ),
+    ];
+    for (fault, expected) in cases {
+        let hub = StandIn::start(std::slice::from_ref(&fault), &[]);
+        let (code, _, said) = hub.pull("hf:a/m", &to);
+        assert_eq!(code, Some(1), "{fault}: {said}");
+        for expected in expected {
+            assert!(said.contains(expected), "{fault}: {said}");
+        }
+        assert!(!to.exists(), "{fault}");
+    }
+    let hub = StandIn::start(&[], &[]);
+    for (source, expected) in [
+        ("hf:a/none", "HF_TOKEN"),
+        ("modelscope:a/none", "MODELSCOPE_API_TOKEN"),
+        ("hf:a/m@v9", "has no revision v9 of a/m"),
+    ] {
+        let (code, _, said) = hub.pull(source, &to);
+        assert_eq!(code, Some(1), "{source}: {said}");
+        assert!(said.contains(expected), "{source}: {said}");
+    }
+    let (code, _, said) = run(hub.command("a/m", &to).env("HF_HUB_OFFLINE", "1"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("HF_HUB_OFFLINE"), "{said}");
+    let (code, _, said) = hub.pull("bge-m3", &to);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("OWNER/NAME"), "{said}");
+    assert!(!to.exists());
+}
+
+/// The stand-in's server of large files refuses every request that carries a token.
+#[tokio::test]
+async fn a_token_opens_what_is_private_and_goes_to_the_hub_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = StandIn::start(&[], &["--token", "hf_secret", "--private", "a/m", "--xet"]);
+    for (source, variable) in [
+        ("hf:a/m", "HF_TOKEN"),
+        ("modelscope:a/m", "MODELSCOPE_API_TOKEN"),
+    ] {
+        let to: PathBuf = folder.path().join(variable);
+        let (code, _, said) = hub.pull(source, &to);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(variable), "{said}");
+        let (code, _, said) = run(hub.command(source, &to).env(variable, "hf_wrong"));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(!said.contains("hf_wrong"), "{said}");
+        let (code, out, said) = run(hub.command(source, &to).env(variable, "hf_secret"));
+        assert_eq!(code, Some(0), "{said}");
+        assert_right(&hub, &to, source).await;
+        let lock = fs::read_to_string(to.join("embedgate.lock.json")).unwrap();
+        assert!(!format!("{out}{said}{lock}").contains("hf_secret"));
+    }
+}
+
+/// What was there when the process was killed is not fetched again.
+#[tokio::test]
+async fn a_pull_that_was_killed_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("model");
+    let slow = json!({"kind": "slow", "rate": 8_000_000, "path": WEIGHTS, "hub": "cdn"});
+    let hub = StandIn::start(&[slow], &[]);
+    let mut killed = hub
+        .command("hf:a/m", &to)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The first part of the weights is noted below the line that says their size.
+    let has_part = || {
+        let entries = fs::read_dir(folder.path().join("model.embedgate-pull"));
+        let mut paths = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path());
+        paths.any(|path| {
+            if path.extension().is_none_or(|end| end != "journal") {
+                return false;
+            }
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.starts_with(&SIZE.to_string()) && text.lines().count() > 1
+        })
+    };
+    while !has_part() {
+        assert!(killed.try_wait().unwrap().is_none(), "it ended");
+        std::thread::yield_now();
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(!to.exists());
+    let hub = hub.again();
+    let (code, _, said) = hub.pull("hf:a/m", &to);
+    assert_eq!(code, Some(0), "{said}");
+    assert_right(&hub, &to, "killed").await;
+    // All but the part that was whole, at most.
+    let asked = asked_bytes(&hub).await;
+    assert!(asked <= SIZE - (16 << 20), "{asked}");
+    assert_eq!(names(folder.path()), ["model"], "nothing else stays");
+    // Once more: all is there.
+    let before = asked_bytes(&hub).await;
+    assert_eq!(hub.pull("modelscope:a/m", &to).0, Some(0));
+    assert_eq!(asked_bytes(&hub).await, before);
+    // A damaged file is noticed, and fetched again.
+    fs::write(to.join("config.json"), "{}").unwrap();
+    let (code, out, _) = run(embedgate().args(["models", "verify"]).arg(&to));
+    assert_eq!(code, Some(1));
+    assert!(out.contains("config.json has 2 bytes, not"), "{out}");
+    assert_eq!(hub.pull("hf:a/m", &to).0, Some(0));
+    assert_right(&hub, &to, "mended").await;
+}
+
+/// Bytes of the weights that were asked for so far, by the ranges of the requests.
+async fn asked_bytes(hub: &StandIn) -> u64 {
+    let url = format!("{}/_hub/log", hub.url);
+    let text = client()
+        .get(url)
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let rows = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let asked = |row: Value| {
+        let range = row["range"]
+            .as_str()?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
+        let [start, end] = [range.0, range.1].map(|n| n.parse::<u64>().ok());
+        (row["side"] == "cdn").then_some(end? + 1 - start?)
+    };
+    rows.filter_map(asked).sum()
+}
