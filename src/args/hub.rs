@@ -36,7 +36,7 @@ pub struct PullArgs {
     pub dry_run: bool,
 }
 
-/// What to do with fetched models.
+/// Commands on fetched models.
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
     /// Show the models of the configuration: their folders, where they are from, and their revision.

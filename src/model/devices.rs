@@ -10,7 +10,7 @@ use super::surroundings::Surroundings;
 pub(crate) struct Skipped {
     /// Such as `cuda:0`.
     pub(crate) device: String,
-    /// What is missing, or what failed.
+    /// The thing that is missing, or the failure.
     pub(crate) reason: String,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct DeviceOption {
     /// Such as `cuda:0`, or `cuda` where there is no card at all.
     pub(crate) device: String,
     config: Result<ModelConfig, String>,
-    /// Whether a processor that plays the device is refused: the processor's own backend is faster.
+    /// True where a processor that plays the device is refused: the processor's own backend is faster.
     needs_hardware: bool,
 }
 

@@ -121,7 +121,7 @@ impl Surroundings {
         }
     }
 
-    /// Where ONNX Runtime's libraries may be.
+    /// The places of ONNX Runtime's libraries.
     #[cfg(feature = "onnx")]
     #[must_use]
     pub(crate) fn onnx_libraries(&self) -> embedgate_onnx::Libraries {

@@ -112,7 +112,7 @@ impl Drop for StandIn {
     }
 }
 
-/// Whether a folder holds what the stand-in has, by the record that the pull wrote and by the bytes.
+/// Checks that a folder holds what the stand-in has, by the record that the pull wrote and by the bytes.
 async fn assert_right(hub: &StandIn, folder: &Path, what: &str) {
     let lock: Value =
         serde_json::from_slice(&fs::read(folder.join("embedgate.lock.json")).unwrap()).unwrap();
@@ -253,7 +253,7 @@ async fn a_token_opens_what_is_private_and_goes_to_the_hub_alone() {
     }
 }
 
-/// What was there when the process was killed is not fetched again.
+/// Bytes that were there when the process was killed are not fetched again.
 #[tokio::test]
 async fn a_pull_that_was_killed_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{converted, installed, minilm};
 
-/// What lets the plugin find SwiftShader, and take what is no hardware.
+/// Variables that let the plugin find SwiftShader, and take what is no hardware.
 fn variables() -> [(&'static str, String); 4] {
     let vulkan = installed("vulkan");
     [

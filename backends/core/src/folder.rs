@@ -3,6 +3,7 @@
 //! Weights and tokenizer are not opened here: the backends and the gateway's tokenizer do that.
 
 mod classifier;
+mod layout;
 mod modules;
 mod texts;
 mod tokenizer;
@@ -84,6 +85,14 @@ impl ModelFolder {
         }
         refuse_adapters(path)?;
         let config = path.join("config.json");
+        if !config.exists()
+            && let Some(problem) = layout::problem(path)
+        {
+            return Err(FolderError::Invalid {
+                path: path.to_owned(),
+                problem,
+            });
+        }
         let text = read(&config)?;
         let encoder = EncoderConfig::from_json(&text).map_err(|problem| FolderError::Invalid {
             path: config.clone(),

@@ -121,7 +121,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Whether the kernels run there.
+    /// True where the kernels run.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.capability.0 >= OLDEST_MAJOR

@@ -20,10 +20,10 @@ use ort::{
 
 use crate::runtime::{self, Libraries};
 
-/// What to do about a missing plugin, for error messages.
+/// The mend of a missing plugin, for error messages.
 const HOW_TO_GET_IT: &str = "in the repository scripts/setup gpu fetches it; or install the Python package \
      onnxruntime-ep-webgpu, and point `onnxruntime.webgpu` in the config at its libonnxruntime_providers_webgpu.*";
-/// What the plugin looks at, for error messages.
+/// The places that the plugin looks at, for error messages.
 const WHERE_IT_LOOKS: &str = "it lists the graphics cards that the system does (/sys/class/drm), and asks their Vulkan \
      drivers (libvulkan.so.1): in a container both must be passed in";
 /// The name by which ONNX Runtime knows the plugin's devices.
@@ -35,7 +35,7 @@ static TURN: Mutex<()> = Mutex::new(());
 /// The plugin's file, once it is registered.
 static REGISTERED: OnceLock<PathBuf> = OnceLock::new();
 
-/// Where ONNX Runtime runs a model.
+/// A device that ONNX Runtime runs models on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// The processor.

@@ -65,7 +65,7 @@ pub(crate) struct Opener<'a> {
     pub(crate) environment: &'a Environment,
     /// The library's own file.
     pub(crate) library: &'a Path,
-    /// Where sessions run.
+    /// The device that sessions run on.
     pub(crate) device: Device,
     /// Threads within one operation.
     pub(crate) threads: usize,

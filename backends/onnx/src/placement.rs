@@ -1,4 +1,4 @@
-//! Which operations of a session run on its device, and which on the processor.
+//! The operations of a session that run on its device, and those that run on the processor.
 //!
 //! A provider takes the operations that it has; the processor takes the rest, without a word. That is as it should be for a
 //! few integers about masks and shapes. A product there would make the device slower than none.

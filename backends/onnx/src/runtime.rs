@@ -15,7 +15,7 @@ pub const OLDEST: &str = "1.24";
 const HOW_TO_GET_IT: &str = "the package has it beside the program; in the repository scripts/setup library fetches it; \
      or install the Python package onnxruntime, and point `onnxruntime.library` in the config, or ORT_DYLIB_PATH, at its capi/libonnxruntime.so.*";
 
-/// Where ONNX Runtime and what it needs on a device may be.
+/// The places of ONNX Runtime, and of what it needs on a device.
 #[derive(Clone, Debug, Default)]
 pub struct Libraries {
     /// ONNX Runtime itself.

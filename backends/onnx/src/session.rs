@@ -37,9 +37,9 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// Where it runs.
     pub device: Device,
-    /// Which of the folder's models; a model that states its precision must be in it.
+    /// Chooses among the folder's models; a model that states its precision must be in it.
     pub precision: Precision,
-    /// Where ONNX Runtime and its plugins may be.
+    /// The places of ONNX Runtime and its plugins.
     pub libraries: Libraries,
     /// How token vectors become the dense vector, where the model leaves that open; a cross-encoder has none.
     pub pooling: Pooling,

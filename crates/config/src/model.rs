@@ -340,7 +340,8 @@ impl ModelConfig {
             problem(
                 "path",
                 format!(
-                    "{} cannot be read as the folder of a model: {error}",
+                    "{} cannot be read as the folder of a model: {error}; `embedgate pull OWNER/NAME --to {}` fetches one",
+                    self.path.display(),
                     self.path.display()
                 ),
             );

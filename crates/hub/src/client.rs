@@ -34,7 +34,7 @@ const MOST_WORDS: usize = 300;
 /// A hub, or a mirror of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// What it speaks.
+    /// Its protocol.
     pub hub: Hub,
     /// Its address, without a slash at the end.
     pub url: String,
@@ -46,10 +46,10 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// What fetching needs to know of the environment.
+/// Settings that the environment gives.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where models are looked for.
+    /// The hubs that are asked.
     pub endpoints: Vec<Endpoint>,
     /// For Hugging Face.
     pub hugging_face_token: Option<String>,
@@ -299,7 +299,7 @@ impl Tries {
     }
 }
 
-/// How long a server wants to be left alone.
+/// The time that a server wants to be left alone.
 ///
 /// Source: Hugging Face's `RateLimit: "api";r=0;t=55` has the seconds until more requests are taken.
 fn wait(headers: &HeaderMap) -> Option<Duration> {
@@ -328,7 +328,7 @@ fn next_page(headers: &HeaderMap, url: &Url) -> Option<Url> {
     url.join(address).ok()
 }
 
-/// What a server says of its refusal, after a colon.
+/// A server's own words of its refusal, after a colon.
 fn words(message: Option<String>, body: &str) -> String {
     let of_body = || {
         let body: serde_json::Value = serde_json::from_str(body).ok()?;

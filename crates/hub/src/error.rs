@@ -1,4 +1,4 @@
-//! What can go wrong, in words that name the model, the cause and the mend.
+//! Errors, in words that name the model, the cause and the mend.
 
 use std::{io, path::PathBuf};
 
@@ -16,7 +16,7 @@ pub enum HubError {
     NoModel {
         /// The model.
         model: String,
-        /// Where it was asked for.
+        /// The hub that was asked.
         endpoint: String,
         /// The variable that holds a token.
         variable: &'static str,
@@ -28,11 +28,11 @@ pub enum HubError {
     NoRevision {
         /// The model.
         model: String,
-        /// What was asked for.
+        /// The request.
         revision: String,
-        /// What is usual there.
+        /// The hub's usual branch.
         usual: &'static str,
-        /// Where it was asked for.
+        /// The hub that was asked.
         endpoint: String,
     },
     /// The model's owner wants to be asked first.
@@ -42,7 +42,7 @@ pub enum HubError {
     Gated {
         /// The model.
         model: String,
-        /// Where it was asked for.
+        /// The hub that was asked.
         endpoint: String,
         /// The variable that holds a token.
         variable: &'static str,
@@ -52,7 +52,7 @@ pub enum HubError {
     /// The token is none, or was withdrawn.
     #[error("{endpoint} does not take the token of {variable}: make a new one on its page{words}")]
     Token {
-        /// Where it was sent.
+        /// The hub that it was sent to.
         endpoint: String,
         /// The variable that holds it.
         variable: &'static str,
@@ -62,7 +62,7 @@ pub enum HubError {
     /// A server answered with what is no answer.
     #[error("{what} answers {status}{words}")]
     Status {
-        /// What was asked for.
+        /// The request.
         what: String,
         /// The status.
         status: u16,
@@ -72,7 +72,7 @@ pub enum HubError {
     /// A server cannot be reached, or the connection broke.
     #[error("{what}: {problem}")]
     Network {
-        /// What was asked for.
+        /// The request.
         what: String,
         /// Why it failed.
         problem: String,
@@ -85,11 +85,11 @@ pub enum HubError {
     Wrong {
         /// The file.
         path: String,
-        /// Where it is from.
+        /// The hub that gave it.
         endpoint: String,
-        /// How often it was fetched.
+        /// The number of tries.
         tries: usize,
-        /// How it differs.
+        /// The difference.
         problem: String,
     },
     /// No hub has the model; each with its reason.
@@ -123,7 +123,7 @@ pub enum HubError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -132,7 +132,7 @@ pub enum HubError {
     Lock {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake.
         problem: String,
     },
 }
@@ -157,7 +157,7 @@ impl HubError {
         self
     }
 
-    /// Whether to try again may help.
+    /// True where another try may help.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Network { .. } => true,

@@ -45,17 +45,17 @@ pub(crate) struct Job<'a> {
     pub(crate) origins: Vec<Origin>,
 }
 
-/// What all files share.
+/// The means that all files share.
 pub(crate) struct Fetching<'a> {
     pub(crate) client: &'a Client,
     /// One a connection.
     pub(crate) permits: &'a Semaphore,
-    /// Where files are made.
+    /// The folder of files in the making.
     pub(crate) parts: &'a Path,
     pub(crate) progress: &'a dyn Progress,
 }
 
-/// What came of a request for a part.
+/// The outcome of a request for a part.
 enum Came {
     /// The part.
     Part,

@@ -1,4 +1,4 @@
-//! What Hugging Face and its mirrors speak.
+//! The protocol of Hugging Face and its mirrors.
 //!
 //! Source: huggingface_hub 2.4.0, `hf_api.py` and `file_download.py`.
 
@@ -82,7 +82,7 @@ fn entry(row: Row) -> Result<Entry, HubError> {
     })
 }
 
-/// Where a file's bytes are.
+/// The address of a file's bytes.
 pub(crate) fn file(listing: &Listing, path: &str) -> Result<Url, HubError> {
     let parts: Vec<&str> = ["resolve", &listing.commit]
         .into_iter()

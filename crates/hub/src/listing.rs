@@ -10,13 +10,13 @@ use crate::{client::Endpoint, error::HubError};
 /// The files of a revision.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// Where it is from.
+    /// The hub that it is from.
     pub endpoint: Endpoint,
     /// `OWNER/NAME`.
     pub model: String,
     /// The revision that was asked for.
     pub revision: String,
-    /// What the files are asked for by: a commit where the hub has them.
+    /// The name that files are asked for by: a commit where the hub has them.
     pub commit: String,
     /// By path, each once.
     pub entries: Vec<Entry>,
@@ -29,7 +29,7 @@ pub struct Entry {
     pub path: String,
     /// Bytes.
     pub size: u64,
-    /// What its bytes must be.
+    /// The hash of its bytes.
     pub check: Check,
 }
 

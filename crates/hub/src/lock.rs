@@ -12,7 +12,7 @@ use crate::{error::HubError, listing::Check, part::hash_file};
 /// Its name, in the model's folder.
 pub const LOCK_FILE: &str = "embedgate.lock.json";
 
-/// Where a model is from.
+/// The record of a fetched model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
     /// As it was asked for, with the hub that had it.
@@ -40,7 +40,7 @@ pub struct Locked {
     pub sha256: String,
 }
 
-/// What is wrong with a file of the record.
+/// The state of a file of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is what it must be.

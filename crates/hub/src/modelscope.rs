@@ -1,4 +1,4 @@
-//! What ModelScope speaks.
+//! The protocol of ModelScope.
 //!
 //! Source: modelscope 1.40.2, `hub/api.py` and `hub/file_download.py`.
 
@@ -119,7 +119,7 @@ fn entry(row: Row) -> Result<Entry, HubError> {
     })
 }
 
-/// Where a file's bytes are.
+/// The address of a file's bytes.
 pub(crate) fn file(listing: &Listing, path: &str) -> Result<Url, HubError> {
     let mut url = address(
         &listing.endpoint,

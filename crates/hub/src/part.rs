@@ -94,7 +94,7 @@ impl Part {
             .collect()
     }
 
-    /// Where a part begins and ends.
+    /// The first byte of a part, and the one behind its last.
     pub(crate) fn bounds(&self, number: usize) -> (u64, u64) {
         let start = number as u64 * PART;
         (start, (start + PART).min(self.size))

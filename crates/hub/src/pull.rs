@@ -40,20 +40,20 @@ pub trait Progress: Sync {
     fn whole(&self, file: usize);
 }
 
-/// What to fetch.
+/// A model to fetch.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The model.
     pub source: Source,
     /// The folder that is to hold it.
     pub target: PathBuf,
-    /// Which of its files.
+    /// The files that are wanted.
     pub selection: Selection,
     /// True to list alone.
     pub is_dry_run: bool,
 }
 
-/// What was fetched.
+/// A fetched model.
 #[derive(Clone, Debug)]
 pub struct Pulled {
     /// The record that was written; in a dry run the one that would be, without hashes that are not known.
@@ -242,7 +242,7 @@ fn origins(listings: &[Listing], file: &Entry) -> Result<Vec<Origin>, HubError> 
     listings.iter().filter(has_it).map(origin).collect()
 }
 
-/// Where a file is that need not be fetched.
+/// The place of a file that need not be fetched.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Target,

@@ -1,4 +1,4 @@
-//! Which files of a repository a server needs.
+//! Chooses the files of a repository that a server needs.
 
 use crate::listing::Entry;
 
@@ -16,7 +16,7 @@ const VOCABULARIES: [&str; 6] = [
     "merges.txt",
 ];
 
-/// What is wanted beside the model itself.
+/// Files that are wanted beside the model itself.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// The whole repository.
@@ -81,7 +81,7 @@ fn is_onnx(path: &str) -> bool {
     is_model || (folder == "onnx" && name.starts_with("Constant_"))
 }
 
-/// Whether a pattern in which `*` stands for any text is that of a path.
+/// True where a pattern, in which `*` stands for any text, is that of a path.
 fn matches(pattern: &str, path: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == path,

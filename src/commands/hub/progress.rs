@@ -1,4 +1,4 @@
-//! How a pull is shown: a bar a file and one of all where a person looks on, else a line now and then.
+//! Shows a pull: by a bar a file and one of all where a person looks on, else by a line now and then.
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -1,4 +1,4 @@
-//! What the environment says of hubs: addresses, tokens, and whether nothing may be fetched. The variables are the hubs' own.
+//! Settings of hubs from the environment: addresses, tokens, and whether nothing may be fetched. The variables are the hubs' own.
 //!
 //! Source: huggingface_hub 2.4.0, `constants.py`; modelscope 1.40.2, `utils/constants.py`.
 

@@ -19,13 +19,13 @@ const LOWEST_F16: f32 = -60_000.0;
 /// everywhere.
 const MOST_SCORES: usize = 1 << 30;
 
-/// How the layers of a model attend, with the values that all of them use.
+/// The form of attention of all layers, with the values that they share.
 pub(super) enum Attention {
     /// On the processor, in one of two ways: without padding by ONNX Runtime's own operator, which never holds all scores
     /// (for 8192 tokens and 16 heads they take 4 GiB); else by plain ones, for short sequences that share a call.
     Either {
         plain: Plain,
-        /// Whether the batch has no padding. A scalar.
+        /// True where the batch has no padding. A scalar.
         unpadded: String,
     },
     /// By plain operators. ONNX Runtime's own gives wrong numbers on WebGPU for 32 tokens and more, on some cards: seen with
@@ -33,14 +33,14 @@ pub(super) enum Attention {
     Plain(Plain),
     /// Of rows without padding, by an operator that CUDA alone has.
     Packed {
-        /// Where each row came from. Shape `(batch, length)`.
+        /// The place that each row came from. Shape `(batch, length)`.
         offsets: String,
-        /// Where each sequence begins. Shape `(batch + 1)`.
+        /// The first row of each sequence. Shape `(batch + 1)`.
         starts: String,
     },
 }
 
-/// What plain operators take.
+/// The constants of plain operators.
 pub(super) struct Plain {
     /// `(batch, length, heads, head)` from `(batch, length, width)`.
     by_head: String,
@@ -81,7 +81,7 @@ impl Attention {
         (Self::Packed { offsets, starts }, rows)
     }
 
-    /// Whether rows have no padding within the encoder.
+    /// True where rows have no padding within the encoder.
     pub(super) fn is_packed(&self) -> bool {
         matches!(self, Self::Packed { .. })
     }
@@ -128,7 +128,7 @@ impl Attention {
     }
 }
 
-/// Whether the batch has no padding. A scalar.
+/// True where the batch has no padding. A scalar.
 fn unpadded(b: &mut Builder<'_, '_>, mask: &str) -> String {
     let least = b.node("ReduceMin", &[mask], vec![int("keepdims", 0)]);
     b.node("Cast", &[&least], vec![int("to", element::BOOL.into())])
@@ -189,7 +189,7 @@ impl Plain {
     }
 }
 
-/// What is added to the scores of each key: 0 for tokens, the lowest number for padding. Shape `(batch, 1, 1, length)`.
+/// The numbers that are added to the scores of each key: 0 for tokens, the lowest number for padding. Shape `(batch, 1, 1, length)`.
 fn score_mask(b: &mut Builder<'_, '_>, mask: &str) -> String {
     let lowest = if b.variant.is_half() {
         LOWEST_F16

@@ -25,7 +25,7 @@ pub(super) struct Tensors<'a, 'r> {
     made: Vec<Tensor>,
     data: DataFile,
     source: &'a mut ReadTensor<'r>,
-    /// Whether numbers are stored in f16.
+    /// True where numbers are stored in f16.
     is_half: bool,
 }
 

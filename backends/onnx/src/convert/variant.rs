@@ -14,7 +14,7 @@ pub enum Target {
     CudaPacked,
 }
 
-/// What a model is written for, and in which precision.
+/// A variant of a model: the device that it is written for, and its precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
     /// The device.
@@ -33,7 +33,7 @@ impl Variant {
         }
     }
 
-    /// Whether its numbers are of 16 bits.
+    /// True where its numbers are of 16 bits.
     pub(super) fn is_half(self) -> bool {
         self.precision == Precision::F16
     }
