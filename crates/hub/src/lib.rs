@@ -1,6 +1,6 @@
 //! Fetches models from the model hubs.
 //!
-//! [`Source`] is what a user names; [`pull`] brings it into a folder. `huggingface` and `modelscope` know the two protocols: which
+//! [`Source`] is what a user names; [`pull()`] brings it into a folder. `huggingface` and `modelscope` know the two protocols: which
 //! files a revision has, and where they are. `select` chooses the files that a server needs. `fetch` gets one file in parts, goes
 //! on where it was broken off, and believes nothing but lengths and hashes. `lock` is the record of what is there, which
 //! [`verify`] reads.
