@@ -2,7 +2,7 @@
 //!
 //! WebGPU comes as a plugin, a library of its own, which finds graphics cards by Vulkan, Metal or Direct3D 12. CUDA comes
 //! within a build of ONNX Runtime. Both leave operations that they lack to the processor, and without a device all of them:
-//! so devices are counted before a session is opened, and operations after (see [`placement`](crate::placement)).
+//! so devices are counted before a session is opened, and operations after (see the module `placement`).
 
 use std::{
     path::{Path, PathBuf},
