@@ -35,14 +35,17 @@ pub(super) fn pull(args: &PullArgs, environment: &Environment) -> Result<(), Fai
         is_dry_run: args.dry_run,
     };
     let shown = Shown::new(args.dry_run);
-    let pulled = runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let pulled = runtime.block_on(async {
         tokio::select! {
-            pulled = embedgate_hub::pull(&request, settings, &shown) => Ok(pulled),
+            pulled = embedgate_hub::pull(&request, settings, &shown) => pulled.map_err(anyhow::Error::new),
             _ = tokio::signal::ctrl_c() => Err(anyhow!("stopped: the same command goes on where it was")),
         }
-    })?;
+    });
+    // A hash that is computed is waited for by nobody.
+    runtime.shutdown_background();
     shown.end();
-    let Pulled { lock, n_kept } = pulled.map_err(anyhow::Error::new)?;
+    let Pulled { lock, n_kept } = pulled?;
     let bytes: u64 = lock.files.iter().map(|file| file.size).sum();
     let (n, size, commit) = (lock.files.len(), progress::bytes(bytes), &lock.commit);
     let from = format!("{} at {commit} of {}", lock.source, lock.endpoint);
@@ -56,14 +59,17 @@ pub(super) fn pull(args: &PullArgs, environment: &Environment) -> Result<(), Fai
         }
         return Ok(say(&format!("{n} files, {size}, {from}"))?);
     }
+    let quoted = |text: String| toml::Value::String(text).to_string();
+    let table = format!(
+        "[models.{}]\npath = {}",
+        quoted(args.source.name().into()),
+        quoted(target.display().to_string())
+    );
     let target = target.display();
     say(&format!(
         "{target} is whole: {n} files ({n_kept} were there), {size}, {from}"
     ))?;
-    Ok(say(&format!(
-        "serve it with\n[models.{}]\npath = \"{target}\"",
-        args.source.name()
-    ))?)
+    Ok(say(&format!("serve it with\n{table}"))?)
 }
 
 pub(super) fn models(
@@ -79,9 +85,9 @@ pub(super) fn models(
     match command {
         ModelsCommand::List => list(&of_config()?),
         ModelsCommand::Verify { folders } if folders.is_empty() => {
-            check(of_config()?.into_iter().map(|(_, folder)| folder))
+            check(of_config()?.into_iter().map(|(_, folder)| folder), false)
         }
-        ModelsCommand::Verify { folders } => check(folders.iter().cloned()),
+        ModelsCommand::Verify { folders } => check(folders.iter().cloned(), true),
     }
 }
 
@@ -114,19 +120,24 @@ fn list(models: &[(String, PathBuf)]) -> Result<(), Failure> {
     Ok(say(&table.to_string())?)
 }
 
-/// Reads every byte of fetched models. Fails where one is wrong.
-fn check(folders: impl Iterator<Item = PathBuf>) -> Result<(), Failure> {
-    let mut n_wrong = 0;
+/// Reads every byte of fetched models. Fails where one is wrong, or where a folder that was named is not known.
+fn check(folders: impl Iterator<Item = PathBuf>, is_asked: bool) -> Result<(), Failure> {
+    let (mut n_wrong, mut n_unknown) = (0, 0);
     for folder in folders {
         let shown = folder.display();
-        let lock = Lock::read(&folder).map_err(anyhow::Error::new)?;
-        let Some(lock) = lock else {
-            say(&format!(
-                "{shown}: no {}, so what its files must be is not known",
-                embedgate_hub::LOCK_FILE
-            ))?;
-            n_wrong += 1;
-            continue;
+        let lock = match Lock::read(&folder) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => {
+                let name = embedgate_hub::LOCK_FILE;
+                say(&format!("{shown}: not fetched by pull: it has no {name}"))?;
+                n_unknown += 1;
+                continue;
+            }
+            Err(error) => {
+                say(&error.to_string())?;
+                n_wrong += 1;
+                continue;
+            }
         };
         let mut n_right = 0;
         for file in verify(&folder, &lock) {
@@ -151,6 +162,9 @@ fn check(folders: impl Iterator<Item = PathBuf>) -> Result<(), Failure> {
         ))?;
     }
     match n_wrong {
+        0 if n_unknown > 0 && is_asked => {
+            Err(anyhow!("of what no pull has fetched it is not known what is right").into())
+        }
         0 => Ok(()),
         _ => Err(
             anyhow!("not all is right: `embedgate pull` fetches what is wrong or missing").into(),

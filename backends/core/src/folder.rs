@@ -81,7 +81,13 @@ impl ModelFolder {
     /// [`FolderError`] names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         if !path.is_dir() {
-            return Err(FolderError::NotAFolder(path.to_owned()));
+            return Err(match layout::problem(path) {
+                Some(problem) => FolderError::Invalid {
+                    path: path.to_owned(),
+                    problem,
+                },
+                None => FolderError::NotAFolder(path.to_owned()),
+            });
         }
         refuse_adapters(path)?;
         let config = path.join("config.json");

@@ -1,13 +1,19 @@
 //! Requests to a hub: its token stays with it, redirects are followed by hand, and what may pass is tried again.
 
 use std::{
+    collections::HashMap,
     fmt,
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use futures_util::StreamExt;
 use reqwest::{
     Response, StatusCode, Url,
-    header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, LINK, LOCATION, RANGE, RETRY_AFTER},
+    header::{
+        ACCEPT_ENCODING, AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, LINK, LOCATION, RANGE,
+        RETRY_AFTER,
+    },
     redirect::Policy,
 };
 use serde::de::DeserializeOwned;
@@ -23,8 +29,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(30);
 /// A hub sends one to a server of files, and mirrors one more.
 const MOST_REDIRECTS: usize = 5;
-/// Tries without a byte of progress.
+/// Tries for a file without a byte of progress.
 pub(crate) const TRIES: usize = 8;
+/// Tries for a listing: another hub may have answered long before.
+const LISTING_TRIES: usize = 4;
+/// Bytes of a listing, and of a refusal, that are read.
+const MOST_LISTING: usize = 64 << 20;
+const MOST_REFUSAL: usize = 64 << 10;
 /// The longest pause between tries; a hub that asks for more is given it, up to [`MOST_ASKED`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 const MOST_ASKED: Duration = Duration::from_secs(300);
@@ -41,8 +52,12 @@ pub struct Endpoint {
 }
 
 impl fmt::Display for Endpoint {
+    /// Without a name and password that the address may hold.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
+        match Url::parse(&self.url) {
+            Ok(url) => f.write_str(shown(&url).trim_end_matches('/')),
+            Err(_) => f.write_str(&self.url),
+        }
     }
 }
 
@@ -77,6 +92,8 @@ impl From<HubError> for Failure {
 pub(crate) struct Client {
     http: reqwest::Client,
     pub(crate) settings: Settings,
+    /// The time until which an endpoint wants to be left alone, by its address.
+    held: Mutex<HashMap<String, tokio::time::Instant>>,
 }
 
 impl Client {
@@ -95,7 +112,30 @@ impl Client {
             what: "the client of the hubs".into(),
             problem: causes(&error),
         })?;
-        Ok(Self { http, settings })
+        Ok(Self {
+            http,
+            settings,
+            held: Mutex::default(),
+        })
+    }
+
+    /// Leaves an endpoint alone for a while, in all connections.
+    pub(crate) fn hold(&self, endpoint: &Endpoint, wait: Duration) {
+        let until = tokio::time::Instant::now() + wait.min(MOST_ASKED);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = held.entry(endpoint.url.clone()).or_insert(until);
+        *at = until.max(*at);
+    }
+
+    /// Waits until an endpoint may be asked.
+    pub(crate) async fn wait_for(&self, endpoint: &Endpoint) {
+        let until = {
+            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.get(&endpoint.url).copied()
+        };
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     /// One try to open what a hub has at an address, from `start` on up to `end`; all of it where there is none.
@@ -108,11 +148,13 @@ impl Client {
         let mut url = url.clone();
         let home = Url::parse(&endpoint.url).ok();
         for _ in 0..=MOST_REDIRECTS {
-            let mut headers = HeaderMap::new();
-            if home
+            // Ranges and lengths are those of the file itself.
+            let identity = (ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            let mut headers = HeaderMap::from_iter([identity]);
+            let is_home = home
                 .as_ref()
-                .is_some_and(|home| home.origin() == url.origin())
-            {
+                .is_some_and(|home| home.origin() == url.origin());
+            if is_home {
                 self.authorize(endpoint.hub, &mut headers);
             }
             if let Some((start, end)) = range {
@@ -136,7 +178,7 @@ impl Client {
             }
             return match response.status().is_success() {
                 true => Ok(response),
-                false => Err(self.refused(endpoint, &url, response).await),
+                false => Err(self.refused(endpoint, is_home, response).await),
             };
         }
         Err(HubError::Network {
@@ -165,7 +207,8 @@ impl Client {
     }
 
     /// Names what the hub means by its refusal.
-    async fn refused(&self, endpoint: &Endpoint, url: &Url, response: Response) -> Failure {
+    async fn refused(&self, endpoint: &Endpoint, is_home: bool, response: Response) -> Failure {
+        let url = response.url().clone();
         let status = response.status();
         let header = |name: &str| {
             let value = response.headers().get(name);
@@ -175,10 +218,20 @@ impl Client {
         };
         let wait = wait(response.headers());
         let (code, message) = (header("x-error-code"), header("x-error-message"));
-        let body = response.text().await.unwrap_or_default();
+        // A refusal that breaks off is one all the same.
+        let body = read(response, MOST_REFUSAL).await.unwrap_or_default();
+        let body = String::from_utf8_lossy(&body);
         let words = words(message, &body);
         let (endpoint_name, variable) = (endpoint.to_string(), token_variable(endpoint.hub));
+        let is_revision = code.as_deref() == Some("RevisionNotFound")
+            || (endpoint.hub == Hub::ModelScope && words.to_lowercase().contains("revision"));
         let error = match (code.as_deref(), status) {
+            // A server of files, or a proxy: what it says is not the hub's word on the model.
+            _ if !is_home => HubError::Status {
+                what: shown(&url),
+                status: status.as_u16(),
+                words,
+            },
             (Some("GatedRepo"), _) => HubError::Gated {
                 model: String::new(),
                 endpoint: endpoint_name,
@@ -192,7 +245,7 @@ impl Client {
                     words,
                 }
             }
-            (Some("RevisionNotFound"), _) => HubError::NoRevision {
+            _ if is_revision && status == StatusCode::NOT_FOUND => HubError::NoRevision {
                 model: String::new(),
                 revision: String::new(),
                 usual: endpoint.hub.default_revision(),
@@ -206,7 +259,7 @@ impl Client {
                 words,
             },
             _ => HubError::Status {
-                what: shown(url),
+                what: shown(&url),
                 status: status.as_u16(),
                 words,
             },
@@ -220,7 +273,7 @@ impl Client {
         endpoint: &Endpoint,
         url: &Url,
     ) -> Result<(T, Option<Url>), HubError> {
-        let mut tries = Tries::new(self.settings.first_pause);
+        let mut tries = Tries::new(LISTING_TRIES, self.settings.first_pause);
         loop {
             match self.one_json(endpoint, url).await {
                 Ok(answer) => return Ok(answer),
@@ -240,8 +293,7 @@ impl Client {
             what: shown(url),
             problem,
         };
-        let body = response.bytes().await;
-        let body = body.map_err(|error| broken(causes(&error)))?;
+        let body = read(response, MOST_LISTING).await.map_err(broken)?;
         let parsed = serde_json::from_slice(&body).map_err(|error| {
             let start = body.iter().find(|byte| !byte.is_ascii_whitespace());
             broken(match start {
@@ -253,17 +305,33 @@ impl Client {
     }
 }
 
+/// Reads a body of at most so many bytes.
+async fn read(response: Response, most: usize) -> Result<Vec<u8>, String> {
+    let mut pieces = response.bytes_stream();
+    let mut body = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| causes(&error))?;
+        if body.len() + piece.len() > most {
+            return Err(format!("it answers with more than {most} bytes"));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
 /// The tries that are left: a budget without progress, with pauses that grow.
 pub(crate) struct Tries {
+    all: usize,
     left: usize,
     pause: Duration,
     first: Duration,
 }
 
 impl Tries {
-    pub(crate) fn new(first: Duration) -> Self {
+    pub(crate) fn new(all: usize, first: Duration) -> Self {
         Self {
-            left: TRIES,
+            all,
+            left: all,
             pause: first,
             first,
         }
@@ -271,7 +339,7 @@ impl Tries {
 
     /// Forgets failures, since something came.
     pub(crate) fn progressed(&mut self) {
-        *self = Self::new(self.first);
+        *self = Self::new(self.all, self.first);
     }
 
     /// Waits before the next try.
@@ -285,7 +353,7 @@ impl Tries {
             return Err(error);
         }
         let pause = match wait {
-            Some(wait) => wait.min(MOST_ASKED),
+            Some(wait) => wait.min(MOST_ASKED).max(self.pause),
             None => self.pause,
         };
         if pause >= Duration::from_secs(5) {
@@ -356,6 +424,9 @@ fn words(message: Option<String>, body: &str) -> String {
 pub(crate) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
+    // An address that can hold none has none.
+    _ = url.set_username("");
+    _ = url.set_password(None);
     url.to_string()
 }
 

@@ -81,7 +81,9 @@ pub enum HubError {
     #[error("{0}")]
     Listing(String),
     /// A file whose bytes are not those that the hub lists.
-    #[error("{path} is not what {endpoint} lists, after {tries} tries: {problem}")]
+    #[error(
+        "{path} is not what {endpoint} lists, after {tries} tries: {problem}. Somebody may have changed it meanwhile: pull again, or from another hub by --from"
+    )]
     Wrong {
         /// The file.
         path: String,
@@ -101,7 +103,7 @@ pub enum HubError {
     )]
     Offline(&'static str),
     /// Too little room.
-    #[error("{} has {free} MB free, the model needs {needed} MB more", folder.display())]
+    #[error("{} has {free} MB free, the model needs {needed} MB: make room, or name a folder on another disk by --to", folder.display())]
     NoRoom {
         /// The folder.
         folder: PathBuf,
@@ -109,6 +111,28 @@ pub enum HubError {
         free: u64,
         /// Megabytes that are needed.
         needed: u64,
+    },
+    /// The disk became full.
+    #[error("the disk of {} is full: make room; what came stays, and the same pull goes on", folder.display())]
+    Full {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A folder that somebody else filled.
+    #[error("{} was not fetched by pull, and has {problem}: name another folder by --to, or move it away", folder.display())]
+    Theirs {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that would be lost, or taken for the model's.
+        problem: String,
+    },
+    /// A folder that cannot be exchanged.
+    #[error("{} {problem}: name another folder by --to", folder.display())]
+    Target {
+        /// The folder.
+        folder: PathBuf,
+        /// The reason.
+        problem: &'static str,
     },
     /// Another process fetches the same.
     #[error("{} is being fetched by process {holder}: wait for it, or end it", folder.display())]
@@ -140,7 +164,10 @@ pub enum HubError {
 impl HubError {
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { path, source }
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull => Self::Full { folder: path },
+            _ => Self::File { path, source },
+        }
     }
 
     /// The same of a model and a revision, which whoever meets it does not know.

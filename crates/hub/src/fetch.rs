@@ -3,6 +3,7 @@
 use std::{
     io,
     path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use reqwest::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    client::{Client, Endpoint, Failure, Tries, causes, shown},
+    client::{Client, Endpoint, Failure, TRIES, Tries, causes, shown},
     error::HubError,
     listing::Entry,
     part::{PART, Part},
@@ -43,11 +44,15 @@ pub(crate) struct Job<'a> {
     pub(crate) entry: &'a Entry,
     /// At least one; the next is taken where one fails.
     pub(crate) origins: Vec<Origin>,
+    /// The one that worked last, for all parts.
+    pub(crate) origin: AtomicUsize,
 }
 
 /// The means that all files share.
 pub(crate) struct Fetching<'a> {
     pub(crate) client: &'a Client,
+    /// The model, for messages.
+    pub(crate) model: &'a str,
     /// One a connection.
     pub(crate) permits: &'a Semaphore,
     /// The folder of files in the making.
@@ -70,11 +75,10 @@ impl Fetching<'_> {
     /// [`HubError`] names the file, the cause and the mend. What came stays, for the next run.
     pub(crate) async fn fetch(&self, job: &Job<'_>, target: &Path) -> Result<String, HubError> {
         let entry = job.entry;
-        for attempt in 0..WHOLE_TRIES {
+        for _ in 0..WHOLE_TRIES {
             let part = Part::open(self.parts, entry).map_err(HubError::file(self.parts))?;
             self.progress.came(job.number, part.whole_bytes());
-            // Where a whole file was wrong, another place may have the right one.
-            self.fill(job, &part, attempt).await?;
+            self.fill(job, &part).await?;
             let check = entry.check.clone();
             let (part, hashed) = tokio::task::spawn_blocking(move || {
                 let hashed = part.hash(&check);
@@ -84,9 +88,17 @@ impl Fetching<'_> {
             .map_err(|error| HubError::file(target)(io::Error::other(error)))?;
             let (sha256, holds) = hashed.map_err(HubError::file(target))?;
             if holds {
-                part.publish(target).map_err(HubError::file(target))?;
+                let to = target.to_owned();
+                // It waits for the disk.
+                let published = tokio::task::spawn_blocking(move || part.publish(&to));
+                let published = published
+                    .await
+                    .unwrap_or_else(|error| Err(io::Error::other(error)));
+                published.map_err(HubError::file(target))?;
                 return Ok(sha256);
             }
+            // Another place may have the right one.
+            job.origin.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 "{} is not what the hub lists: it is fetched again",
                 entry.path
@@ -103,18 +115,17 @@ impl Fetching<'_> {
     }
 
     /// Fetches all parts that are missing.
-    async fn fill(&self, job: &Job<'_>, part: &Part, first_origin: usize) -> Result<(), HubError> {
-        let mut missing = part.missing().into_iter();
+    async fn fill(&self, job: &Job<'_>, part: &Part) -> Result<(), HubError> {
         // Alone, to see whether the server knows ranges.
-        let Some(first) = missing.next() else {
+        let Some(first) = part.missing().first().copied() else {
             return Ok(());
         };
-        if let Came::Whole = self.part(job, part, first, first_origin).await? {
+        if let Came::Whole = self.part(job, part, first).await? {
             return Ok(());
         }
-        let mut others: FuturesUnordered<_> = missing
-            .map(|number| self.part(job, part, number, first_origin))
-            .collect();
+        let missing = part.missing().into_iter();
+        let mut others: FuturesUnordered<_> =
+            missing.map(|number| self.part(job, part, number)).collect();
         while let Some(came) = others.next().await {
             came?;
         }
@@ -122,21 +133,17 @@ impl Fetching<'_> {
     }
 
     /// Fetches a part, with as many tries as bring it on, from one place after the other.
-    async fn part(
-        &self,
-        job: &Job<'_>,
-        part: &Part,
-        number: usize,
-        first_origin: usize,
-    ) -> Result<Came, HubError> {
+    async fn part(&self, job: &Job<'_>, part: &Part, number: usize) -> Result<Came, HubError> {
         let mut done = 0;
         let n = job.origins.len();
         let mut last = None;
         for i in 0..n {
-            let origin = &job.origins[(first_origin + i) % n];
-            let mut tries = Tries::new(self.client.settings.first_pause);
+            let turn = job.origin.load(Ordering::Relaxed);
+            let origin = &job.origins[turn % n];
+            let mut tries = Tries::new(TRIES, self.client.settings.first_pause);
             loop {
                 let before = done;
+                self.client.wait_for(&origin.endpoint).await;
                 // Held while the connection is: pauses are nobody's.
                 let came = match self.permits.acquire().await {
                     Ok(_permit) => self.stream(job, origin, part, number, &mut done).await,
@@ -146,16 +153,28 @@ impl Fetching<'_> {
                     Ok(came) => return Ok(came),
                     Err(failure) => failure,
                 };
-                if let HubError::File { .. } = failure.error {
+                if let HubError::File { .. } | HubError::Full { .. } = failure.error {
                     return Err(failure.error);
+                }
+                if let Some(wait) = failure.wait {
+                    self.client.hold(&origin.endpoint, wait);
                 }
                 if done > before {
                     tries.progressed();
                 }
                 if let Err(error) = tries.failed(failure).await {
+                    let error = error.of(self.model, &job.entry.path);
                     if i + 1 < n {
                         tracing::warn!("{}: {error}: going on elsewhere", job.entry.path);
                     }
+                    // Unless another part has gone on already.
+                    let next = turn + 1;
+                    _ = job.origin.compare_exchange(
+                        turn,
+                        next,
+                        Ordering::Relaxed,
+                        Ordering::Relaxed,
+                    );
                     last = Some(error);
                     break;
                 }
@@ -175,6 +194,11 @@ impl Fetching<'_> {
     ) -> Result<Came, Failure> {
         let size = job.entry.size;
         let (start, end) = part.bounds(number);
+        if start + *done == end {
+            // The request of its last bytes failed behind them.
+            part.note(number).map_err(HubError::file(self.parts))?;
+            return Ok(Came::Part);
+        }
         let is_all = (start + *done, end) == (0, size);
         let range = (!is_all).then_some((start + *done, end));
         let response = self
@@ -201,13 +225,18 @@ impl Fetching<'_> {
             let problem = format!("{length} bytes are given, {size} are listed");
             return Err(broken(problem).into());
         }
+        if start != 0 {
+            return Err(broken("the range that was asked for is ignored".into()).into());
+        }
+        let is_sized = response.content_length() == Some(size);
         // All of it, whatever was asked for: what is there of this part comes again.
         self.progress.lost(job.number, *done);
         *done = 0;
         let mut all = 0;
         let came = self.body(job, response, part, 0, size, &mut all).await;
         // Parts that came whole are noted, even where the rest did not.
-        for number in 0..usize::try_from(all / PART).unwrap_or(0) {
+        let n_whole = if is_sized { all / PART } else { 0 };
+        for number in 0..usize::try_from(n_whole).unwrap_or(0) {
             part.note(number).map_err(HubError::file(self.parts))?;
         }
         match came {
@@ -217,14 +246,10 @@ impl Fetching<'_> {
                 }
                 Ok(Came::Whole)
             }
-            Err(failure) if start == 0 => {
-                // The next try goes on from there.
-                *done = all.min(end);
-                self.progress.lost(job.number, all - *done);
-                Err(failure)
-            }
             Err(failure) => {
-                self.progress.lost(job.number, all);
+                // The next try goes on from there, unless it may have been a page of words.
+                *done = if is_sized { all.min(end) } else { 0 };
+                self.progress.lost(job.number, all - *done);
                 Err(failure)
             }
         }

@@ -72,6 +72,15 @@ impl Lock {
         Ok(Some(lock))
     }
 
+    /// True for the record of another pull of the same files.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let fetched = other.fetched;
+        Self {
+            fetched,
+            ..self.clone()
+        } == *other
+    }
+
     /// Writes the record, all or nothing.
     ///
     /// # Errors

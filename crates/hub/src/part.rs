@@ -8,7 +8,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::listing::{Check, Entry, Hasher};
+use sha2::{Digest, Sha256};
+
+use crate::listing::{Check, Entry, Hasher, hex};
 
 /// Bytes of a part: what is fetched again at most where a connection's work is lost.
 pub(crate) const PART: u64 = 16 << 20;
@@ -35,7 +37,7 @@ impl Part {
     /// # Errors
     /// When a file cannot be made or read.
     pub(crate) fn open(folder: &Path, entry: &Entry) -> io::Result<Self> {
-        let path = folder.join(format!("{}.part", entry.check.hex()));
+        let path = folder.join(format!("{}.part", name(entry)));
         let journal_path = path.with_extension("journal");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -67,6 +69,11 @@ impl Part {
                 file.set_len(0)?;
                 file.set_len(entry.size)?;
             }
+        }
+        if text.starts_with(&begins) {
+            // The next line does not go on with a half one.
+            let whole_lines = text.rfind('\n').map_or(0, |end| end + 1);
+            journal.set_len(whole_lines as u64)?;
         }
         Ok(Self {
             path,
@@ -145,6 +152,12 @@ impl Part {
     }
 }
 
+/// The name of a file in the making, without its end: two files may have the same bytes.
+pub(crate) fn name(entry: &Entry) -> String {
+    let of_path = hex(&Sha256::digest(entry.path.as_bytes()));
+    format!("{}-{}", entry.check.hex(), &of_path[..8])
+}
+
 /// The sha256 of a file, and whether a check holds for it.
 pub(crate) fn hash_file(path: &Path, size: u64, check: &Check) -> io::Result<(String, bool)> {
     let mut file = File::open(path)?;
@@ -183,12 +196,19 @@ mod tests {
         assert_eq!(part.bounds(2), (2 * PART, size));
         drop(part);
         // A crash in the middle of a line.
-        let journal = folder.path().join("ab.journal");
+        let journal = folder
+            .path()
+            .join(format!("{}.journal", name(&entry(size))));
         let text = fs::read_to_string(&journal).unwrap();
         fs::write(&journal, format!("{text}2")).unwrap();
         let part = Part::open(folder.path(), &entry(size)).unwrap();
         assert_eq!(part.missing(), [0, 2]);
         assert_eq!(part.whole_bytes(), PART);
+        // The half line does not become a number with the next.
+        part.note(0).unwrap();
+        drop(part);
+        let part = Part::open(folder.path(), &entry(size)).unwrap();
+        assert_eq!(part.missing(), [2]);
         drop(part);
         // Of a file of another size.
         let part = Part::open(folder.path(), &entry(size + 1)).unwrap();

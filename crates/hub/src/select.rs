@@ -1,6 +1,6 @@
 //! Chooses the files of a repository that a server needs.
 
-use crate::listing::Entry;
+use crate::{listing::Entry, lock::LOCK_FILE};
 
 /// The index of safetensors in shards; its name's end.
 const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
@@ -28,6 +28,39 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Refuses a choice that is no model, or names what is not there.
+    ///
+    /// # Errors
+    /// The problem, as what the repository has or lacks.
+    pub(crate) fn check(&self, entries: &[Entry], chosen: &[&Entry]) -> Result<(), String> {
+        let is_idle =
+            |pattern: &&String| !entries.iter().any(|entry| matches(pattern, &entry.path));
+        if let Some(pattern) = self.include.iter().find(is_idle) {
+            return Err(format!(
+                "has no file of the pattern {pattern:?}, which --include names"
+            ));
+        }
+        if self.all {
+            return Ok(());
+        }
+        let has = |of: &dyn Fn(&str) -> bool| chosen.iter().any(|entry| of(&entry.path));
+        if !has(&|path| path == "config.json") {
+            return Err(
+                "has no config.json: it is no model of transformers; --all fetches what is there"
+                    .into(),
+            );
+        }
+        let is_weights = |path: &str| {
+            path.ends_with(".safetensors")
+                || (path.starts_with("pytorch_model") && path.ends_with(".bin"))
+                || path.ends_with(".onnx")
+        };
+        match has(&is_weights) {
+            true => Ok(()),
+            false => Err("has no weights in safetensors or of PyTorch: --onnx fetches ONNX models, --all everything".into()),
+        }
+    }
+
     /// The files that are needed, in the order of the listing.
     #[must_use]
     pub fn choose<'a>(&self, entries: &'a [Entry]) -> Vec<&'a Entry> {
@@ -36,6 +69,10 @@ impl Selection {
         let has_tokenizer = has("tokenizer.json");
         let wanted = |entry: &&Entry| {
             let path = entry.path.as_str();
+            // Its name is that of the record that is written here.
+            if path == LOCK_FILE {
+                return false;
+            }
             self.all
                 || self.include.iter().any(|pattern| matches(pattern, path))
                 || (self.onnx && is_onnx(path))

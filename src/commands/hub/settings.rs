@@ -49,9 +49,11 @@ pub(super) fn settings(args: &PullArgs, environment: &Environment) -> anyhow::Re
     Ok(Settings {
         endpoints,
         hugging_face_token: (!disabled)
-            .then(|| hugging_face_token(environment))
+            .then(|| hugging_face_token(environment, args.from.is_empty()))
             .flatten(),
-        modelscope_token: environment.get("MODELSCOPE_API_TOKEN").map(str::to_owned),
+        modelscope_token: environment
+            .get("MODELSCOPE_API_TOKEN")
+            .map(|token| token.trim().to_owned()),
         connections: args.jobs.max(1),
         first_pause: Duration::from_millis(500),
     })
@@ -103,13 +105,17 @@ fn named_endpoints(named: &str, environment: &Environment) -> anyhow::Result<Vec
     }
 }
 
-/// The token of the variable, or of the file in which huggingface_hub keeps it.
-fn hugging_face_token(environment: &Environment) -> Option<String> {
+/// The token of the variable, or of the file in which huggingface_hub keeps it: that is for the usual hub, not for a mirror that
+/// the command line names.
+fn hugging_face_token(environment: &Environment, is_usual: bool) -> Option<String> {
     let of_variable = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
         .into_iter()
         .find_map(|name| environment.get(name));
     if let Some(token) = of_variable {
         return Some(token.trim().to_owned());
+    }
+    if !is_usual {
+        return None;
     }
     let below =
         |variable: &str, below: &str| Some(PathBuf::from(environment.get(variable)?).join(below));
@@ -185,8 +191,15 @@ mod tests {
         fs::write(folder.path().join("token"), "hf_abc\n").unwrap();
         let home = folder.path().display().to_string();
         let environment = Environment::from([("HF_HOME", &*home)]);
-        assert_eq!(hugging_face_token(&environment).as_deref(), Some("hf_abc"));
+        assert_eq!(
+            hugging_face_token(&environment, true).as_deref(),
+            Some("hf_abc")
+        );
+        assert_eq!(hugging_face_token(&environment, false), None);
         let environment = Environment::from([("HF_HOME", &*home), ("HF_TOKEN", "other")]);
-        assert_eq!(hugging_face_token(&environment).as_deref(), Some("other"));
+        assert_eq!(
+            hugging_face_token(&environment, false).as_deref(),
+            Some("other")
+        );
     }
 }

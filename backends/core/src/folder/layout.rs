@@ -8,14 +8,14 @@ pub(super) fn problem(folder: &Path) -> Option<String> {
     if folder.join("._____temp").is_dir() {
         return Some("it holds an unfinished download of ModelScope: download it again, or `embedgate pull` the model".into());
     }
-    let mut beside = folder.as_os_str().to_owned();
-    beside.push(".embedgate-pull");
-    if Path::new(&beside).is_dir() {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(".embedgate-pull");
+    if folder.with_file_name(name).is_dir() {
         return Some(
             "it is not fetched to its end: the same `embedgate pull` goes on where it was".into(),
         );
     }
-    if let Some(snapshot) = only_folder(&folder.join("snapshots")) {
+    if let Some(snapshot) = newest_folder(&folder.join("snapshots")) {
         return Some(format!(
             "it is the top of a hub's cache: the model is in {}",
             snapshot.display()
@@ -32,7 +32,7 @@ pub(super) fn problem(folder: &Path) -> Option<String> {
 }
 
 /// The newest folder in a folder.
-fn only_folder(folder: &Path) -> Option<std::path::PathBuf> {
+fn newest_folder(folder: &Path) -> Option<std::path::PathBuf> {
     let entries = fs::read_dir(folder).ok()?.flatten();
     let folders = entries
         .map(|entry| entry.path())
