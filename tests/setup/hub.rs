@@ -284,7 +284,7 @@ async fn where_one_hub_fails_the_other_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("model");
     let gone = json!({"kind": "status", "status": 404, "path": WEIGHTS, "hub": "cdn"});
-    let late = json!({"kind": "slow", "rate": 4000, "path": "/api/*"});
+    let late = json!({"kind": "status", "status": 503, "times": 1, "path": "/api/*"});
     let first = StandIn::start(&[gone], &[]);
     let models = Arc::clone(&first.models);
     let other = StandIn::serve(models, &[late], &[]);
