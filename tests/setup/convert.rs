@@ -62,7 +62,8 @@ fn int8_is_written_beside_f32_and_loads_only_as_what_it_is() {
     let (code, log) = embed(int8);
     assert_eq!(code, Some(1));
     assert!(
-        log.contains("has no onnx/model_int8.onnx") && log.contains("--precision int8"),
+        log.contains("has no model_int8.onnx, neither in onnx/")
+            && log.contains("--precision int8"),
         "{log}"
     );
     let (code, _, log) = convert("int8");

@@ -88,8 +88,8 @@ impl OnnxBackend {
             return Ok(loaded);
         }
         let compared = format!("{device} {}", state(&loaded.file)?);
-        let is_new = || COMPARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_new().contains(&compared) {
+        let known = || COMPARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&compared) {
             return Ok(loaded);
         }
         on_processor.device = Device::Cpu;
@@ -103,7 +103,7 @@ impl OnnxBackend {
             ),
             Err(error) => return Err(error),
         }
-        is_new().insert(compared);
+        known().insert(compared);
         Ok(loaded)
     }
 
