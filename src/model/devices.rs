@@ -175,17 +175,8 @@ pub(crate) fn fitting(
     device: Device,
     said: Option<PrecisionChoice>,
 ) -> Result<(), String> {
-    use PrecisionChoice::{Auto, Bf16, F16, F32, Int8};
-    let all: &[_] = match (kind, device) {
-        (BackendType::Cuda, _) => &[Auto, F16, Bf16],
-        (BackendType::Cpu, _) => &[Auto, F32, Bf16, Int8],
-        (BackendType::Candle, Device::Cpu) => &[Auto, F32],
-        (BackendType::Candle, _) => &[Auto, F32, F16, Bf16],
-        (BackendType::Onnx, Device::Cpu) => &[Auto, F32, Int8],
-        (BackendType::Onnx, _) => &[Auto, F32, F16],
-    };
     match said {
-        Some(said) if !all.contains(&said) => Err(format!(
+        Some(said) if !kind.precisions(device).contains(&said) => Err(format!(
             "type = \"{kind}\" has no {} there",
             said.said().unwrap_or_default()
         )),

@@ -78,17 +78,15 @@ impl StandIn {
         run(&mut self.command(source, to))
     }
 
+    async fn get(&self, page: &str) -> String {
+        let url = format!("{}/_hub/{page}", self.url);
+        let answer = client().get(url).send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
     /// All requests so far.
     async fn log(&self) -> Vec<Value> {
-        let url = format!("{}/_hub/log", self.url);
-        let text = client()
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = self.get("log").await;
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
@@ -96,15 +94,7 @@ impl StandIn {
 
     /// The sha256 of each file, as the stand-in has them.
     async fn manifest(&self) -> Vec<(String, u64, String)> {
-        let url = format!("{}/_hub/manifest/a/m", self.url);
-        let text = client()
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = self.get("manifest/a/m").await;
         let manifest: Value = serde_json::from_str(&text).unwrap();
         let rows = manifest["files"].as_array().unwrap();
         let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();

@@ -44,7 +44,7 @@ enum ShareError {
     },
     #[error("ONNX Runtime cannot write them: {0}")]
     Pack(#[source] ort::Error),
-    /// What the library wrote is not whole, though it gave no error.
+    /// The library wrote what is not whole, though it gave no error.
     #[error("{0}")]
     Written(String),
     #[error("ONNX Runtime cannot open them: {0}")]

@@ -194,6 +194,22 @@ pub(super) fn usual_type(device: Device) -> BackendType {
     }
 }
 
+impl BackendType {
+    /// The precisions that it has on a device.
+    #[must_use]
+    pub fn precisions(self, device: Device) -> &'static [PrecisionChoice] {
+        use PrecisionChoice::{Auto, Bf16, F16, F32, Int8};
+        match (self, device) {
+            (Self::Cuda, _) => &[Auto, F16, Bf16],
+            (Self::Cpu, _) => &[Auto, F32, Bf16, Int8],
+            (Self::Candle, Device::Cpu) => &[Auto, F32],
+            (Self::Candle, _) => &[Auto, F32, F16, Bf16],
+            (Self::Onnx, Device::Cpu) => &[Auto, F32, Int8],
+            (Self::Onnx, _) => &[Auto, F32, F16],
+        }
+    }
+}
+
 /// The precision that none means.
 pub(super) fn usual_precision(kind: BackendType) -> PrecisionChoice {
     match kind {

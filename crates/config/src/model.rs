@@ -459,30 +459,28 @@ impl ModelConfig {
                 r#"is not for type = "cuda": a card has threads of its own"#.into(),
             );
         }
-        let fitting = match (kind, precision) {
-            // What does not fit a device is a reason not to take it.
-            _ if is_open => None,
-            (BackendType::Candle, PrecisionChoice::F16 | PrecisionChoice::Bf16) if !on_card => {
-                Some(r#""f32" or "auto" with type = "candle" on the processor"#)
-            }
-            (BackendType::Candle, PrecisionChoice::Int8) => {
-                Some(r#""f32" or "auto" with type = "candle", on cards also "f16" or "bf16""#)
-            }
-            (BackendType::Onnx, PrecisionChoice::F16 | PrecisionChoice::Bf16) if !on_card => {
-                Some(r#""f32", "int8" or "auto" with type = "onnx" on the processor"#)
-            }
-            (BackendType::Onnx, PrecisionChoice::Bf16 | PrecisionChoice::Int8) if on_card => {
-                Some(r#""f32", "f16" or "auto" with type = "onnx" on a card"#)
-            }
-            (BackendType::Cpu, PrecisionChoice::F16) => {
-                Some(r#""f32", "bf16", "int8" or "auto" with type = "cpu""#)
-            }
-            (BackendType::Cuda, PrecisionChoice::F32 | PrecisionChoice::Int8) => {
-                Some(r#""f16", "bf16" or "auto" with type = "cuda""#)
-            }
-            _ => None,
-        };
-        if let Some(fitting) = fitting {
+        let first = self.backend.all_devices().first().copied();
+        let has_it = kind
+            .precisions(first.unwrap_or_default())
+            .contains(&precision);
+        // What does not fit a device is a reason not to take it, where it is open.
+        if !is_open && !has_it {
+            let fitting = match (kind, on_card) {
+                (BackendType::Candle, _) if precision == PrecisionChoice::Int8 => {
+                    r#""f32" or "auto" with type = "candle", on cards also "f16" or "bf16""#
+                }
+                (BackendType::Candle, _) => {
+                    r#""f32" or "auto" with type = "candle" on the processor"#
+                }
+                (BackendType::Onnx, false) => {
+                    r#""f32", "int8" or "auto" with type = "onnx" on the processor"#
+                }
+                (BackendType::Onnx, true) => {
+                    r#""f32", "f16" or "auto" with type = "onnx" on a card"#
+                }
+                (BackendType::Cpu, _) => r#""f32", "bf16", "int8" or "auto" with type = "cpu""#,
+                (BackendType::Cuda, _) => r#""f16", "bf16" or "auto" with type = "cuda""#,
+            };
             problem("backend.precision", format!("must be {fitting}"));
         }
         match kind {

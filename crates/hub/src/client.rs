@@ -61,6 +61,30 @@ impl fmt::Display for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// An address of it: each part is encoded whole.
+    pub(crate) fn address(
+        &self,
+        before: &[&str],
+        model: &str,
+        after: &[&str],
+    ) -> Result<Url, HubError> {
+        let none = || {
+            HubError::Listing(format!(
+                "{self} is no address of a hub: expected http:// or https://"
+            ))
+        };
+        let mut url = Url::parse(&self.url).map_err(|_| none())?;
+        url.path_segments_mut()
+            .map_err(|()| none())?
+            .pop_if_empty()
+            .extend(before)
+            .extend(model.split('/'))
+            .extend(after);
+        Ok(url)
+    }
+}
+
 /// Settings that the environment gives.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -41,14 +41,14 @@ pub(crate) async fn list(
     model: &str,
     revision: &str,
 ) -> Result<Listing, HubError> {
-    let at = address(endpoint, &["api", "models"], model, &["revision", revision])?;
+    let at = endpoint.address(&["api", "models"], model, &["revision", revision])?;
     let (found, _): (Revision, _) = client.json(endpoint, &at).await?;
     let commit = found.sha.ok_or_else(|| {
         HubError::Listing(format!(
             "{endpoint} names no commit of {model}: it does not look like a Hugging Face endpoint"
         ))
     })?;
-    let mut next = address(endpoint, &["api", "models"], model, &["tree", &commit])?;
+    let mut next = endpoint.address(&["api", "models"], model, &["tree", &commit])?;
     next.set_query(Some("recursive=True&expand=False"));
     let mut entries = Vec::new();
     loop {
@@ -88,29 +88,7 @@ pub(crate) fn file(listing: &Listing, path: &str) -> Result<Url, HubError> {
         .into_iter()
         .chain(path.split('/'))
         .collect();
-    address(&listing.endpoint, &[], &listing.model, &parts)
-}
-
-/// An address of the endpoint: each part is encoded whole.
-pub(crate) fn address(
-    endpoint: &Endpoint,
-    before: &[&str],
-    model: &str,
-    after: &[&str],
-) -> Result<Url, HubError> {
-    let none = || {
-        HubError::Listing(format!(
-            "{endpoint} is no address of a hub: expected http:// or https://"
-        ))
-    };
-    let mut url = Url::parse(&endpoint.url).map_err(|_| none())?;
-    url.path_segments_mut()
-        .map_err(|()| none())?
-        .pop_if_empty()
-        .extend(before)
-        .extend(model.split('/'))
-        .extend(after);
-    Ok(url)
+    listing.endpoint.address(&[], &listing.model, &parts)
 }
 
 #[cfg(test)]
@@ -135,7 +113,10 @@ mod tests {
             url.as_str(),
             "http://127.0.0.1:1/below/a/b/resolve/c/1_Pooling/ein%20Name+%C3%A9%23.json"
         );
-        let pr = address(&listing.endpoint, &[], "a/b", &["revision", "refs/pr/1"]).unwrap();
+        let pr = listing
+            .endpoint
+            .address(&[], "a/b", &["revision", "refs/pr/1"])
+            .unwrap();
         assert!(pr.as_str().ends_with("/revision/refs%2Fpr%2F1"), "{pr}");
     }
 }

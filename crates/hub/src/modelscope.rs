@@ -8,7 +8,6 @@ use serde::Deserialize;
 use crate::{
     client::{Client, Endpoint},
     error::HubError,
-    huggingface::address,
     listing::{Check, Entry, Listing, checked, hash},
 };
 
@@ -87,12 +86,7 @@ async fn rows(
     folder: &str,
     is_recursive: bool,
 ) -> Result<Vec<Row>, HubError> {
-    let mut url = address(
-        endpoint,
-        &["api", "v1", "models"],
-        model,
-        &["repo", "files"],
-    )?;
+    let mut url = endpoint.address(&["api", "v1", "models"], model, &["repo", "files"])?;
     let recursive = if is_recursive { "True" } else { "False" };
     url.query_pairs_mut()
         .append_pair("Revision", revision)
@@ -121,12 +115,9 @@ fn entry(row: Row) -> Result<Entry, HubError> {
 
 /// The address of a file's bytes.
 pub(crate) fn file(listing: &Listing, path: &str) -> Result<Url, HubError> {
-    let mut url = address(
-        &listing.endpoint,
-        &["api", "v1", "models"],
-        &listing.model,
-        &["repo"],
-    )?;
+    let mut url = listing
+        .endpoint
+        .address(&["api", "v1", "models"], &listing.model, &["repo"])?;
     url.query_pairs_mut()
         .append_pair("Revision", &listing.revision)
         .append_pair("FilePath", path);
