@@ -3,12 +3,12 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
-use embedgate_config::{AuthMode, Config, Environment};
+use embedgate_config::{AuthMode, Config, Environment, ModelConfig};
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::{INIT_TIMEOUT, PluginSurroundings, Plugins, Stamps, stamps};
 use sd_notify::NotifyState;
@@ -22,9 +22,10 @@ use crate::{
         self, Gateway,
         connection::{self, End},
     },
+    manager::{Fetcher, ModelManager, Parts},
     memory::Memory,
-    model::{Entry, Model, ModelRegistry, devices, load, surroundings::Surroundings},
-    reload::{Reloader, Source},
+    model::{Model, State, devices, load, surroundings::Surroundings},
+    reload::{Reloader, Reloads, Source},
     shutdown::{Shutdown, Stage},
 };
 
@@ -40,6 +41,8 @@ pub(crate) struct App {
     plugins: Arc<Plugins>,
     /// The plugins' files before they were read.
     stamps: Option<Stamps>,
+    /// Gets models that are not there, where that is asked for.
+    fetcher: Option<Fetcher>,
 }
 
 impl App {
@@ -47,8 +50,12 @@ impl App {
     ///
     /// # Errors
     /// Every problem, in one message.
-    pub(crate) fn build(config: Config, source: Source) -> anyhow::Result<Self> {
-        let problems: Vec<String> = folder_problems(&config);
+    pub(crate) fn build(
+        config: Config,
+        source: Source,
+        fetcher: Option<Fetcher>,
+    ) -> anyhow::Result<Self> {
+        let problems: Vec<String> = folder_problems(&config, fetcher.is_some());
         if !problems.is_empty()
             && (problems.len() == config.models.len() || config.server.require_all_models)
         {
@@ -68,6 +75,7 @@ impl App {
             metrics,
             plugins,
             stamps: None,
+            fetcher,
         })
     }
 
@@ -104,12 +112,22 @@ impl App {
         mut hangups: Signal,
     ) -> anyhow::Result<()> {
         let metrics = self.metrics.clone();
+        let models = Arc::new(ModelManager::new(Parts {
+            surroundings: self.surroundings.clone(),
+            metrics: metrics.clone(),
+            fetcher: self.fetcher.clone(),
+            served: state_folder(&self.config, &self.source.environment)
+                .map(|folder| folder.join("served.json")),
+            config: self.source.path(),
+        }));
+        let (reloads, asking) = Reloads::channel();
         let gateway = Arc::new(Gateway {
             config: self.config.server.clone(),
             authenticator: Authenticator::new(&self.config.auth, Arc::clone(&self.plugins)),
             plugins: Arc::clone(&self.plugins),
             memory: Memory::new(self.config.server.max_bodies.bytes()),
-            embedder: OnceLock::new(),
+            models: Arc::clone(&models),
+            reloads,
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),
             started: now_seconds(),
@@ -120,27 +138,33 @@ impl App {
         let router = http::router(Arc::clone(&gateway));
         let config = &self.config.server;
         let serving = connection::serve(listener, router, config, &shutdown, &metrics);
+        let administering = self.administer(&gateway, &shutdown);
         let loading = async {
-            let embedder = self.load(&metrics).await?;
-            let example = address.and_then(|address| example(&embedder, address, &gateway));
-            // Never set before: there is one load.
-            drop(gateway.embedder.set(embedder));
+            self.load(&models, &metrics).await?;
+            let embedder = models.embedder();
+            let example = embedder
+                .zip(address)
+                .and_then(|(embedder, address)| example(&embedder, address, &gateway));
             tracing::info!("ready");
             if let Some(example) = example {
                 tracing::info!("try it: {example}");
             }
             self.advise().await;
-            std::future::pending::<anyhow::Result<()>>().await
+            models.keep().await;
+            Ok(())
         };
         let reloader = Reloader {
             source: self.source.clone(),
             config: self.config.clone(),
             plugins: Arc::clone(&self.plugins),
             seen: self.stamps.clone(),
+            models: Arc::clone(&models),
+            metrics: metrics.clone(),
         };
         let reloading = async {
             let authenticator = &gateway.authenticator;
-            reloader.watch(authenticator, &mut hangups, &shutdown).await;
+            let watching = reloader.watch(authenticator, &mut hangups, asking, &shutdown);
+            watching.await;
             std::future::pending::<()>().await;
         };
         let stopping = async {
@@ -151,6 +175,7 @@ impl App {
         let end = tokio::select! {
             end = serving => end,
             failed = loading => return failed,
+            failed = administering => return failed,
             () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
             () = stopping => unreachable!("it waits for ever"),
         };
@@ -162,7 +187,7 @@ impl App {
                 stop(gateway, self.config.server.drain_timeout.0).await?;
             }
             End::Forced { connections } => {
-                if let Some(embedder) = gateway.embedder.get() {
+                if let Some(embedder) = gateway.models.embedder() {
                     flush(embedder.cache()).await;
                 }
                 bail!("stopped with connections cut off: {connections}")
@@ -173,45 +198,43 @@ impl App {
     }
 
     /// Loads every model, one after another: two at once would peak in memory.
-    async fn load(&self, metrics: &Metrics) -> anyhow::Result<Embedder> {
-        let mut entries = Vec::new();
-        for (name, config) in &self.config.models {
-            let (owned, settings) = (name.clone(), config.clone());
-            let (surroundings, counted) = (self.surroundings.clone(), metrics.clone());
-            let loaded = tokio::task::spawn_blocking(move || {
-                load::load(&owned, &settings, &surroundings, &counted)
-            });
-            let loaded = loaded
-                .await
-                .context("loading panicked")
-                .and_then(|loaded| Ok(loaded?));
-            let entry = match loaded {
-                Ok(model) => Entry::Loaded(Arc::new(model)),
-                Err(error) if self.config.server.require_all_models => {
-                    return Err(error.context(format!("model {name}")));
-                }
-                Err(error) => {
-                    let reason = format!("{error:#}");
-                    tracing::error!(model.name = name, "model {name} cannot be loaded: {reason}");
-                    Entry::Failed {
-                        name: name.clone(),
-                        reason,
-                    }
-                }
-            };
-            entries.push((entry, config.aliases.clone()));
+    async fn load(&self, models: &Arc<ModelManager>, metrics: &Metrics) -> anyhow::Result<()> {
+        let file = WarmFile::open(&self.config.cache, metrics);
+        let cache = EmbeddingCache::new(&self.config.cache, file, metrics);
+        let applied = models.apply(&self.config, &cache).await;
+        for failed in applied.failed() {
+            tracing::error!("{failed}");
         }
-        let registry = ModelRegistry::new(entries, self.config.default_model())
-            .with_unknown(self.config.unknown_model);
-        if registry.loaded().next().is_none() {
+        if self.config.server.require_all_models
+            && let Some(failed) = applied.failed().next()
+        {
+            bail!(failed);
+        }
+        let embedder = models.embedder();
+        let can_serve = embedder.is_some_and(|embedder| {
+            let mut entries = embedder.registry().entries().iter();
+            entries.any(|entry| !matches!(entry.state, State::Failed(_)))
+        });
+        if !can_serve {
             bail!("no model could be loaded: see the errors above");
         }
-        let file = WarmFile::open(&self.config.cache, metrics);
-        Ok(Embedder::new(
-            registry,
-            EmbeddingCache::new(&self.config.cache, file, metrics),
-            self.config.server.max_inputs,
-        ))
+        Ok(())
+    }
+
+    /// Serves `POST /admin/reload` on an address of its own, where one is configured.
+    async fn administer(&self, gateway: &Arc<Gateway>, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let Some(address) = self.config.server.admin_listen else {
+            return std::future::pending().await;
+        };
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("server.admin_listen: cannot listen on {address}"))?;
+        let address = listener.local_addr().unwrap_or(address);
+        tracing::info!(%address, "POST http://{address}/admin/reload reloads the configuration; it asks for no key");
+        let router = http::admin_router(Arc::clone(gateway));
+        let config = &self.config.server;
+        connection::serve(listener, router, config, shutdown, &self.metrics).await;
+        std::future::pending().await
     }
 
     /// Says how a card is used that is there and idle.
@@ -336,8 +359,14 @@ pub(crate) fn check_plugins(
 }
 
 /// What is wrong with the models' folders, as `models.NAME: problem`.
-fn folder_problems(config: &Config) -> Vec<String> {
-    let problem = |(name, model): (&String, &_)| {
+fn folder_problems(config: &Config, fetches: bool) -> Vec<String> {
+    let problem = |(name, model): (&String, &ModelConfig)| {
+        if let Some(source) = model.source.as_ref().filter(|_| !model.path.is_dir()) {
+            let path = model.path.display();
+            return (!fetches).then(|| {
+                format!("models.{name}: {path} is not there: `embedgate pull {name}` or `embedgate serve --pull` fetches {source}")
+            });
+        }
         load::plan(model)
             .err()
             .map(|error| format!("models.{name}: {error:#}"))
@@ -365,9 +394,8 @@ async fn flush(cache: &EmbeddingCache) {
 /// Ends the models' queues and joins their workers. A batch in flight is waited for, but not for ever.
 async fn stop(gateway: Arc<Gateway>, timeout: Duration) -> anyhow::Result<()> {
     let shutdown = gateway.shutdown.clone();
-    // Every connection has ended, so nobody else holds the gateway.
-    let Some(embedder) = Arc::into_inner(gateway).and_then(|gateway| gateway.embedder.into_inner())
-    else {
+    // Every connection has ended, so nobody else holds the models.
+    let Some(embedder) = gateway.models.take().and_then(Arc::into_inner) else {
         tracing::warn!("something still uses the models: they end with the process");
         return Ok(());
     };

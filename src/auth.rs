@@ -24,6 +24,7 @@ struct Access {
     /// Keys that it holds the hash of, by the part of them that is no secret.
     hashed: HashMap<String, (KeyHash, Known)>,
     limits: Limits,
+    has_admins: bool,
 }
 
 /// Whose a key is, and until when.
@@ -50,6 +51,12 @@ impl Authenticator {
         let access = Access::new(config, &self.hash_key, Some(&before.limits));
         self.access.store(Arc::new(access));
         self.plugins.forget_callers();
+    }
+
+    /// Whether there are keys for administrators.
+    #[must_use]
+    pub(crate) fn has_admins(&self) -> bool {
+        self.access.load().has_admins
     }
 
     /// Whether anybody may come in.
@@ -129,6 +136,7 @@ impl Access {
             plain: HashMap::new(),
             hashed: HashMap::new(),
             limits,
+            has_admins: config.keys.iter().any(|key| key.admin),
         };
         for key in &config.keys {
             let known = Known {
@@ -179,6 +187,7 @@ fn identity(config: &KeyConfig, limits: &Limits) -> Identity {
         subject,
         allowed_models: config.models.clone(),
         lane: config.lane,
+        is_admin: config.admin,
         ..Identity::default()
     }
 }

@@ -27,7 +27,7 @@ use embedgate_core::{Backend, BackendInfo, Outputs, TokenBatch};
 use embedgate_metrics::ModelMetrics;
 use embedgate_request::{Error, ErrorKind, Lane, Spent};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -128,6 +128,8 @@ pub(crate) struct Batcher {
     /// Told when a caller leaves, so that the place in the queue is free at once, and when work becomes urgent.
     left: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
+    /// Closed when all tasks have ended.
+    running: watch::Receiver<()>,
 }
 
 /// Tells the queue that a caller left, unless the answer came.
@@ -186,6 +188,8 @@ impl Batcher {
             started: Instant::now(),
             resting: Vec::new(),
         };
+        let (lease, running) = watch::channel(());
+        let lease = Arc::new(lease);
         let mut tasks = vec![tokio::spawn(dispatcher.run(incoming, turns))];
         for (backend, reload) in backends {
             let replica = Replica {
@@ -195,7 +199,11 @@ impl Batcher {
                 metrics: metrics.clone(),
                 turns: turns_tx.clone(),
             };
-            tasks.push(tokio::spawn(replica.keep_working(backend)));
+            let lease = Arc::clone(&lease);
+            tasks.push(tokio::spawn(async move {
+                replica.keep_working(backend).await;
+                drop(lease);
+            }));
         }
         Self {
             name,
@@ -204,6 +212,7 @@ impl Batcher {
             health,
             left,
             tasks,
+            running,
         }
     }
 
@@ -324,6 +333,12 @@ impl Batcher {
     #[must_use]
     pub(crate) fn is_healthy(&self) -> bool {
         self.health.working() > 0
+    }
+
+    /// Waits until the queue has ended, after its last owner let go of it, and no backend is in memory any more.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut running = self.running.clone();
+        async move { while running.changed().await.is_ok() {} }
     }
 
     /// Sequences that wait or run.

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use embedgate_config::{CacheConfig, CachePolicy, ValuePrecision};
+use embedgate_config::{CacheConfig, CachePolicy};
 use embedgate_metrics::Metrics;
 use embedgate_request::{Error, HashKey, Lane, Principal, VectorText};
 use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
@@ -55,8 +55,8 @@ struct Inner {
     flights: Arc<Flights>,
     /// Where there is no file.
     hash_key: HashKey,
-    shared: bool,
-    precision: ValuePrecision,
+    /// What it was made by.
+    config: CacheConfig,
 }
 
 impl EmbeddingCache {
@@ -65,25 +65,46 @@ impl EmbeddingCache {
     /// With a size of 0 nothing is kept in memory; equal inputs in flight share one computation all the same.
     #[must_use]
     pub(crate) fn new(config: &CacheConfig, file: Option<WarmFile>, metrics: &Metrics) -> Self {
-        let texts = Cache::builder()
-            .max_capacity(config.max_text_size.0)
-            .weigher(|_, text: &Arc<str>| weight(text.len()));
         Self(Arc::new(Inner {
             memory: (config.max_size.0 > 0).then(|| memory(config, metrics)),
-            texts: (config.max_text_size.0 > 0 && config.max_size.0 > 0).then(|| texts.build()),
+            texts: texts(config),
             file,
             flights: Arc::default(),
             hash_key: HashKey::random(),
-            shared: config.shared,
-            precision: config.value_precision,
+            config: config.clone(),
         }))
+    }
+
+    /// Whether it has the sizes that a configuration says.
+    #[must_use]
+    pub(crate) fn has_sizes(&self, config: &CacheConfig) -> bool {
+        self.0.config == self.0.config.with_sizes_of(config)
+    }
+
+    /// A cache of other sizes with the same results, as far as they fit, over the same file.
+    #[must_use]
+    pub(crate) async fn resized(&self, config: &CacheConfig, metrics: &Metrics) -> Self {
+        let resized = Inner {
+            memory: (config.max_size.0 > 0).then(|| memory(config, metrics)),
+            texts: texts(config),
+            file: self.0.file.clone(),
+            flights: Arc::clone(&self.0.flights),
+            hash_key: self.0.hash_key,
+            config: self.0.config.with_sizes_of(config),
+        };
+        if let (Some(from), Some(to)) = (&self.0.memory, &resized.memory) {
+            for (key, value) in from {
+                to.insert(*key, value).await;
+            }
+        }
+        Self(Arc::new(resized))
     }
 
     /// The key of one result. Principals have keys of their own unless the configuration says `shared`: the time of an
     /// answer tells whether somebody asked for that text before.
     #[must_use]
     pub(crate) fn key(&self, principal: &Principal, parts: &KeyParts<'_>, head: Head) -> CacheKey {
-        let namespace = principal.namespace().filter(|_| !self.0.shared);
+        let namespace = principal.namespace().filter(|_| !self.0.config.shared);
         let of_file = self.0.file.as_ref().map(WarmFile::hash_key);
         CacheKey::new(&of_file.unwrap_or(self.0.hash_key), namespace, parts, head)
     }
@@ -146,7 +167,7 @@ impl EmbeddingCache {
                     return Ok(Arc::new(found));
                 }
                 let computed = compute.await?;
-                let values = computed.into_values(cache.0.precision, now_seconds());
+                let values = computed.into_values(cache.0.config.value_precision, now_seconds());
                 cache.keep(&keys, &values).await;
                 Ok(Arc::new(values))
             }
@@ -213,6 +234,14 @@ impl EmbeddingCache {
             file.flush().await;
         }
     }
+}
+
+/// The cache of texts of vectors, where there is one.
+fn texts(config: &CacheConfig) -> Option<Cache<TextKey, Arc<str>>> {
+    let texts = Cache::builder()
+        .max_capacity(config.max_text_size.0)
+        .weigher(|_, text: &Arc<str>| weight(text.len()));
+    (config.max_text_size.0 > 0 && config.max_size.0 > 0).then(|| texts.build())
 }
 
 fn memory(config: &CacheConfig, metrics: &Metrics) -> Cache<CacheKey, Arc<CachedValue>> {

@@ -136,9 +136,10 @@ fn serve(file: Option<&Path>, args: &ServeArgs, environment: &Environment) -> Re
     let listen = config.server.listen;
     let source = Source {
         file: file.map(Path::to_owned),
+        made: None,
         environment: environment.clone(),
     };
-    let app = App::build(config, source).map_err(Failure::Config)?;
+    let app = App::build(config, source, None).map_err(Failure::Config)?;
     let mut app = app.recalibrating(args.recalibrate);
     let served: Result<(), Failure> = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("no signal handler")?;

@@ -27,7 +27,7 @@ pub(crate) use self::{
 use crate::{
     batch::{Admission, Patience, Urgent, Work},
     cache::{CacheKey, CachedValue, EmbeddingCache, Flight, Head, PerHead, value::Computed},
-    model::{DEFAULT, Model, ModelRegistry, tokenizer::Tokenized},
+    model::{DEFAULT, Entry, Model, ModelRegistry, tokenizer::Tokenized},
     offload,
 };
 
@@ -69,18 +69,16 @@ impl Embedder {
         principal: &Principal,
         name: Option<&str>,
     ) -> Result<&Arc<Model>, Error> {
-        self.registry.resolve_for(principal, name)
+        let model = self.registry.resolve_for(principal, name)?;
+        model.touch();
+        Ok(model)
     }
 
-    /// The model of a name, for somebody who asks about it: one that is not theirs is as one that is not there.
+    /// The entry of a name, for somebody who asks about it: a model that is not theirs is as one that is not there.
     ///
     /// # Errors
-    /// As [`ModelRegistry::resolve`].
-    pub(crate) fn shown_model(
-        &self,
-        principal: &Principal,
-        name: &str,
-    ) -> Result<&Arc<Model>, Error> {
+    /// `ModelNotFound` that lists the names.
+    pub(crate) fn shown(&self, principal: &Principal, name: &str) -> Result<&Entry, Error> {
         if name != DEFAULT && !self.registry.is_known(name) {
             return Err(self.registry.not_found(principal, name));
         }
@@ -88,8 +86,14 @@ impl Embedder {
             ErrorKind::Forbidden => self.registry.not_found(principal, name),
             _ => error,
         };
-        let found = self.registry.resolve_for(principal, Some(name));
+        let found = self.registry.find_for(principal, Some(name));
         found.map_err(hidden)
+    }
+
+    /// The same service with other models.
+    #[must_use]
+    pub(crate) fn with_registry(&self, registry: ModelRegistry) -> Self {
+        Self::new(registry, self.cache.clone(), self.max_inputs)
     }
 
     /// The cache.

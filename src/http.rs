@@ -2,6 +2,7 @@
 //!
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
+mod admin;
 mod body;
 mod cohere;
 pub(crate) mod connection;
@@ -30,10 +31,7 @@ mod stream;
 mod tei;
 mod trace;
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, OnceLock},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     Router,
@@ -45,12 +43,15 @@ use axum::{
 use embedgate_config::ServerConfig;
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::Plugins;
-use embedgate_request::{Error, ErrorKind};
+use embedgate_request::{Error, ErrorKind, RequestContext};
 use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use self::{connection::BadHost, dialect::Dialect, error::Failed, routes::Place};
-use crate::{auth::Authenticator, embed::Embedder, memory::Memory, shutdown::Shutdown};
+use crate::{
+    auth::Authenticator, embed::Embedder, manager::ModelManager, memory::Memory,
+    model::State as ModelState, reload::Reloads, shutdown::Shutdown,
+};
 
 /// What handlers share.
 pub(crate) struct Gateway {
@@ -62,8 +63,10 @@ pub(crate) struct Gateway {
     pub plugins: Arc<Plugins>,
     /// What all requests together may take, their answers included.
     pub memory: Arc<Memory>,
-    /// Set when the models are loaded.
-    pub embedder: OnceLock<Embedder>,
+    /// Has the models.
+    pub models: Arc<ModelManager>,
+    /// Reads the configuration again.
+    pub reloads: Reloads,
     /// What is counted.
     pub metrics: Metrics,
     /// Tells whether the process is on its way out.
@@ -77,7 +80,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Unavailable before that, and while draining.
-    pub(crate) fn embedder(&self) -> Result<&Embedder, Error> {
+    pub(crate) fn embedder(&self) -> Result<Arc<Embedder>, Error> {
         use crate::shutdown::Stage;
         let second = std::time::Duration::from_secs(1);
         if self.shutdown.stage() != Stage::Running {
@@ -85,13 +88,41 @@ impl Gateway {
                 Error::unavailable("embedgate is shutting down", second).with_code("shutting_down")
             );
         }
-        self.embedder.get().ok_or_else(|| {
+        self.models.embedder().ok_or_else(|| {
             Error::unavailable(
                 "embedgate is loading its models, try again in a few seconds",
                 second * 5,
             )
             .with_code("loading")
         })
+    }
+
+    /// The service with a model in memory that a caller names: where it is loaded on demand, it is loaded first.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::resolve_for`](crate::model::ModelRegistry::resolve_for); `DeadlineExceeded` where the load takes longer than the request has.
+    pub(crate) async fn with_model(
+        &self,
+        ctx: &RequestContext,
+        embedder: Arc<Embedder>,
+        name: Option<&str>,
+    ) -> Result<Arc<Embedder>, Error> {
+        let entry = embedder.registry().find_for(&ctx.principal, name)?;
+        if !matches!(entry.state, ModelState::OnDemand(_)) {
+            return Ok(embedder);
+        }
+        let waking = self.models.wake(&entry.name);
+        let late = |_| {
+            let message = format!(
+                "model \"{}\" is being loaded, and the time of the request is over: try again",
+                entry.name
+            );
+            Error::new(ErrorKind::DeadlineExceeded, message)
+        };
+        tokio::time::timeout_at(ctx.deadline.into(), waking)
+            .await
+            .map_err(late)??;
+        self.embedder()
     }
 }
 
@@ -106,6 +137,11 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         Some(cors) => routes.layer(cors),
         None => routes,
     }
+}
+
+/// The routes of the administrators' own address.
+pub(crate) fn admin_router(gateway: Arc<Gateway>) -> Router {
+    admin::router(gateway)
 }
 
 /// What is around every route, from the inside out: a panic becomes an answer; a refused body is taken to its end; the log,

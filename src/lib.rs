@@ -21,6 +21,7 @@ mod cache;
 mod commands;
 mod embed;
 mod http;
+mod manager;
 mod memory;
 mod model;
 mod offload;

@@ -1,4 +1,4 @@
-//! Models by name: what is loaded, what could not be, and who answers when no model is named.
+//! A model that is loaded, and what can be asked of it. [`registry`] has all of them by name.
 
 pub(crate) mod calibrate;
 pub(crate) mod devices;
@@ -6,33 +6,44 @@ pub(crate) mod engine;
 pub(crate) mod fingerprint;
 mod kept;
 pub(crate) mod load;
-mod memory;
+pub(crate) mod memory;
 mod pins;
 pub(crate) mod prompts;
+pub(crate) mod registry;
 mod replicas;
 pub(crate) mod surroundings;
 pub(crate) mod tokenizer;
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use embedgate_config::{DimensionsPolicy, ModelConfig, UnknownModel};
+use embedgate_config::{DimensionsPolicy, ModelConfig};
 use embedgate_core::{BackendInfo, Outputs, Pooling};
 use embedgate_metrics::ModelMetrics;
-use embedgate_request::{Error, ErrorKind, Input, Lane, MOST_COUNTED, Principal, Side, Truncation};
+use embedgate_request::{Error, Input, Lane, MOST_COUNTED, Side, Truncation};
 
+pub(crate) use self::registry::{DEFAULT, Entry, Fetched, ModelRegistry, Outline, State};
 use self::{
     devices::Skipped,
+    fingerprint::{Depth, Identity},
     prompts::Prompts,
     tokenizer::{Cutting, Parts, Query, TextTokenizer, Tokenized, TokenizerPool},
 };
 use crate::batch::Batcher;
+
+impl Files {
+    /// Whether the files are still those that were loaded.
+    pub(crate) fn are_as_loaded(&self) -> bool {
+        self.identity
+            .at(Depth::ThisProcess)
+            .is_ok_and(|stamp| stamp == self.stamp)
+    }
+}
 
 /// A model that is loaded and serves.
 pub(crate) struct Model {
@@ -56,13 +67,41 @@ pub(crate) struct Model {
     pub skipped: Vec<Skipped>,
     /// What is counted of it.
     pub metrics: ModelMetrics,
-    tokenizing: TokenizerPool,
-    batcher: Batcher,
-    token_ratio: TokenRatio,
+    /// Bytes that it takes in the machine's memory, by estimate.
+    pub memory: u64,
+    files: Files,
+    tokenizing: Arc<TokenizerPool>,
+    batcher: Arc<Batcher>,
+    token_ratio: Arc<TokenRatio>,
+    last_use: Arc<LastUse>,
 }
 
-/// A name that always means the default model, unless a model has it.
-pub(crate) const DEFAULT: &str = "default";
+/// What a model was loaded from.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    /// What finds the model's identity once more.
+    identity: Identity,
+    /// What it was, as far as this process needs to know it.
+    stamp: blake3::Hash,
+    /// What models share whose vectors can be compared.
+    pub(crate) space: blake3::Hash,
+}
+
+/// When a model was used last, in seconds of this process.
+#[derive(Debug)]
+struct LastUse {
+    started: Instant,
+    seconds: AtomicU64,
+}
+
+impl LastUse {
+    fn now() -> Self {
+        Self {
+            started: Instant::now(),
+            seconds: AtomicU64::new(0),
+        }
+    }
+}
 
 /// Tokens a byte of text, lately: for estimates before a text is tokenized.
 struct TokenRatio(AtomicU64);
@@ -109,19 +148,80 @@ impl Model {
             normalize: true,
             prompts: Prompts::default(),
             tokenizer: tokenizer.clone(),
-            tokenizing: TokenizerPool::start(name, tokenizer, 2).unwrap(),
-            batcher: Batcher::start(name, backends, batching, &metrics),
+            tokenizing: Arc::new(TokenizerPool::start(name, tokenizer, 2).unwrap()),
+            batcher: Arc::new(Batcher::start(name, backends, batching, &metrics)),
             skipped: Vec::new(),
+            memory: 0,
+            files: Files {
+                identity: Identity::of_nothing(),
+                stamp: blake3::hash(name.as_bytes()),
+                space: blake3::hash(name.as_bytes()),
+            },
             config,
             metrics,
-            token_ratio: TokenRatio::new(),
+            token_ratio: Arc::new(TokenRatio::new()),
+            last_use: Arc::new(LastUse::now()),
         }
     }
 
-    /// Its name and its aliases.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let aliases = self.config.aliases.iter().map(String::as_str);
-        std::iter::once(self.name.as_str()).chain(aliases)
+    /// The same model, with other settings for requests and other prompts.
+    #[must_use]
+    pub(crate) fn with_settings(&self, config: &ModelConfig, prompts: Prompts) -> Self {
+        Self {
+            name: self.name.clone(),
+            info: self.info.clone(),
+            fingerprint: self.fingerprint,
+            pooling: self.pooling,
+            normalize: self.normalize,
+            prompts,
+            tokenizer: self.tokenizer.clone(),
+            config: self.config.with_settings_of_requests(config),
+            skipped: self.skipped.clone(),
+            metrics: self.metrics.clone(),
+            memory: self.memory,
+            files: self.files.clone(),
+            tokenizing: Arc::clone(&self.tokenizing),
+            batcher: Arc::clone(&self.batcher),
+            token_ratio: Arc::clone(&self.token_ratio),
+            last_use: Arc::clone(&self.last_use),
+        }
+    }
+
+    /// What is known of it when it has left the memory.
+    #[must_use]
+    pub(crate) fn outline(&self) -> Outline {
+        Outline {
+            scores: self.info.outputs.score,
+            max_sequence_tokens: self.info.max_sequence_tokens,
+            dimensions: self.info.dimensions,
+        }
+    }
+
+    /// What it was loaded from.
+    #[must_use]
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Notes that somebody uses it.
+    pub(crate) fn touch(&self) {
+        let seconds = self.last_use.started.elapsed().as_secs();
+        self.last_use.seconds.store(seconds, Ordering::Relaxed);
+    }
+
+    /// For how long nobody has used it.
+    #[must_use]
+    pub(crate) fn unused_for(&self) -> Duration {
+        let seconds = self.last_use.seconds.load(Ordering::Relaxed);
+        let since = self.last_use.started.elapsed();
+        since.saturating_sub(Duration::from_secs(seconds))
+    }
+
+    /// Ends its queue where nobody else holds it, and joins its workers. Blocks for the batches in flight.
+    pub(crate) fn stop(self) {
+        if let Some(batcher) = Arc::into_inner(self.batcher) {
+            batcher.stop();
+        }
     }
 
     /// The side that a text loses where a request says nothing of it.
@@ -284,191 +384,6 @@ impl Model {
                 Err(Error::invalid("dimensions", message))
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// A configured model.
-pub(crate) enum Entry {
-    /// It serves.
-    Loaded(Arc<Model>),
-    /// It could not be loaded; callers get the reason.
-    Failed {
-        /// Its name in the configuration.
-        name: String,
-        /// Why.
-        reason: String,
-    },
-}
-
-impl Entry {
-    /// The model's name in the configuration.
-    #[must_use]
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Loaded(model) => &model.name,
-            Self::Failed { name, .. } => name,
-        }
-    }
-}
-
-/// All configured models.
-pub(crate) struct ModelRegistry {
-    entries: Vec<Entry>,
-    by_name: HashMap<String, usize>,
-    default: Option<usize>,
-    /// What a name that no model has means.
-    unknown: UnknownModel,
-}
-
-impl ModelRegistry {
-    /// The model that reranks where none is named: the default one if it is a cross-encoder, else the only cross-encoder
-    /// there is. None: the default model.
-    #[must_use]
-    pub(crate) fn reranker(&self) -> Option<&str> {
-        let scores = |model: &&Arc<Model>| model.info.outputs.score;
-        if self.resolve(None).is_ok_and(|model| scores(&model)) {
-            return None;
-        }
-        let mut all = self.loaded().filter(scores);
-        let first = all.next()?;
-        all.next().is_none().then_some(&*first.name)
-    }
-
-    /// Registers the models under their names and aliases.
-    #[must_use]
-    pub(crate) fn new(entries: Vec<(Entry, Vec<String>)>, default: Option<&str>) -> Self {
-        let mut by_name = HashMap::new();
-        let mut list = Vec::new();
-        for (i, (entry, aliases)) in entries.into_iter().enumerate() {
-            by_name.insert(entry.name().to_owned(), i);
-            by_name.extend(aliases.into_iter().map(|alias| (alias, i)));
-            list.push(entry);
-        }
-        let default = default.and_then(|name| by_name.get(name).copied());
-        Self {
-            entries: list,
-            by_name,
-            default,
-            unknown: UnknownModel::Refuse,
-        }
-    }
-
-    /// The same, where a name that no model has means this.
-    #[must_use]
-    pub(crate) fn with_unknown(self, unknown: UnknownModel) -> Self {
-        Self { unknown, ..self }
-    }
-
-    /// Whether a model has this name.
-    #[must_use]
-    pub(crate) fn is_known(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
-    }
-
-    /// All models in the order of the configuration.
-    #[must_use]
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// The models that serve.
-    pub(crate) fn loaded(&self) -> impl Iterator<Item = &Arc<Model>> {
-        self.entries.iter().filter_map(|entry| match entry {
-            Entry::Loaded(model) => Some(model),
-            Entry::Failed { .. } => None,
-        })
-    }
-
-    /// Finds a model by name or alias; no name, or `default`, means the default model.
-    ///
-    /// # Errors
-    /// `ModelNotFound`; `Unavailable` when the model could not be loaded. What they say is for nobody: [`Self::resolve_for`]
-    /// says what a caller may know.
-    pub(crate) fn resolve(&self, name: Option<&str>) -> Result<&Arc<Model>, Error> {
-        self.resolve_for(&Principal::Anonymous, name)
-    }
-
-    /// The same for a caller, who is told of no model but those that they may use.
-    ///
-    /// # Errors
-    /// `ModelNotFound` that lists the names; `Forbidden`; `Unavailable` with the reason when the model could not be loaded.
-    pub(crate) fn resolve_for(
-        &self,
-        principal: &Principal,
-        name: Option<&str>,
-    ) -> Result<&Arc<Model>, Error> {
-        let named = name.and_then(|name| self.by_name.get(name).copied());
-        let default = || {
-            self.default
-                .filter(|_| self.unknown == UnknownModel::Default)
-        };
-        let named = named.or_else(|| name.and(default()));
-        let index = match (named, name) {
-            (Some(index), _) => index,
-            (None, None | Some(DEFAULT | "")) => self.default.ok_or_else(|| {
-                let names = self.names(principal);
-                Error::invalid("model", format!("model is missing, choose one of: {names}"))
-            })?,
-            (None, Some(name)) => return Err(self.not_found(principal, name)),
-        };
-        if !self.may_use(principal, index) {
-            let shown = name.unwrap_or("default");
-            let message = format!("you may not use model \"{shown}\"");
-            return Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"));
-        }
-        match &self.entries[index] {
-            Entry::Loaded(model) => Ok(model),
-            Entry::Failed { name, reason } => {
-                let message = format!("model \"{name}\" could not be loaded: {reason}");
-                Err(Error::unavailable(message, Duration::from_secs(60))
-                    .with_code("model_unavailable"))
-            }
-        }
-    }
-
-    /// Whether a caller may use an entry, by any of its names.
-    fn may_use(&self, principal: &Principal, index: usize) -> bool {
-        let of_entry = self.by_name.iter().filter(|(_, i)| **i == index);
-        principal.may_use(of_entry.map(|(name, _)| name.as_str()))
-    }
-
-    /// Ends every model's queue and joins its worker. Blocks for the batches in flight.
-    pub(crate) fn stop(self) {
-        for entry in self.entries {
-            // A model that somebody still holds ends when they let go of it.
-            if let Entry::Loaded(model) = entry
-                && let Some(model) = Arc::into_inner(model)
-            {
-                model.batcher.stop();
-            }
-        }
-    }
-
-    /// Makes the error of a name that no model has.
-    #[must_use]
-    pub(crate) fn not_found(&self, principal: &Principal, name: &str) -> Error {
-        // A name is the client's text: long ones are cut, so that the answer stays short.
-        let shown: String = name.chars().take(100).collect();
-        let message = format!(
-            "there is no model \"{shown}\", choose one of: {}",
-            self.names(principal)
-        );
-        let error = Error {
-            param: Some("model"),
-            ..Error::new(ErrorKind::ModelNotFound, message)
-        };
-        error.with_code("model_not_found")
-    }
-
-    /// The names of the models that a caller may use.
-    fn names(&self, principal: &Principal) -> String {
-        let entries = self.entries.iter().enumerate();
-        let usable = entries.filter(|(index, _)| self.may_use(principal, *index));
-        let names: Vec<&str> = usable.map(|(_, entry)| entry.name()).collect();
-        match names.is_empty() {
-            true => "none (no model is open to this key)".into(),
-            false => names.join(", "),
         }
     }
 }

@@ -1,27 +1,41 @@
-//! Plugins, keys and limits that change while the gateway serves: on SIGHUP, and when a plugin's file changes.
+//! What changes while the gateway serves: the configuration is read again on SIGHUP, by `POST /admin/reload` and, where that is
+//! asked for, when its file changes; plugins also when their files do.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use embedgate_config::{AuthMode, Config, ConfigError, Environment};
-use embedgate_plugin_host::{Plugins, Reloaded, Stamps, stamps};
+use embedgate_metrics::Metrics;
+use embedgate_plugin_host::{Plugins, Stamps, stamps};
+use embedgate_request::Error;
+use serde::Serialize;
 use tokio::{
     signal::unix::Signal,
+    sync::{mpsc, oneshot},
     task::{JoinError, JoinHandle},
 };
 
 use crate::{
     auth::Authenticator,
+    manager::{Applied, ModelManager},
     shutdown::{Shutdown, Stage},
 };
 
-/// How often the plugins' files are looked at: their lengths and times, a microsecond each.
+/// How often files are looked at: their lengths and times, a microsecond each.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many may ask for a reload at once.
+const MOST_ASKED: usize = 64;
 
 /// Where the configuration came from, to read it again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Source {
     /// The file that was named.
     pub file: Option<PathBuf>,
+    /// What stands in the place of a file: the command line's own model.
+    pub made: Option<Config>,
     /// The process's environment.
     pub environment: Environment,
 }
@@ -32,7 +46,96 @@ impl Source {
     /// # Errors
     /// Every problem with it.
     pub(crate) fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.file.as_deref(), &self.environment)
+        match &self.made {
+            Some(made) => Ok(made.clone()),
+            None => Config::load(self.file.as_deref(), &self.environment),
+        }
+    }
+
+    /// The configuration's own file; empty where there is none.
+    #[must_use]
+    pub(crate) fn path(&self) -> PathBuf {
+        match &self.made {
+            Some(_) => PathBuf::new(),
+            None => Config::find(self.file.as_deref(), &self.environment).unwrap_or_default(),
+        }
+    }
+}
+
+/// What a reload did.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    /// `reloaded`; `partly`, where something of it failed; `refused`, where nothing was changed.
+    pub status: &'static str,
+    /// What is wrong with the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// What became of each model.
+    pub models: Applied,
+    /// What became of plugins.
+    pub plugins: PluginReport,
+    /// Keys that have changed and count after a restart only.
+    pub needs_restart: Vec<String>,
+}
+
+/// What became of plugins.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct PluginReport {
+    /// Those that are new, or whose file or settings are.
+    pub loaded: Vec<String>,
+    /// Those that the configuration does not name any more.
+    pub removed: Vec<String>,
+    /// What is wrong with those that could not be loaded; what was loaded before still serves.
+    pub failed: Vec<String>,
+}
+
+impl Report {
+    fn refused(problems: Vec<String>) -> Self {
+        Self {
+            status: "refused",
+            problems,
+            ..Self::default()
+        }
+    }
+
+    fn of(models: Applied, plugins: PluginReport, needs_restart: Vec<String>) -> Self {
+        let has_failed = models.failed().next().is_some() || !plugins.failed.is_empty();
+        Self {
+            status: if has_failed { "partly" } else { "reloaded" },
+            problems: Vec::new(),
+            models,
+            plugins,
+            needs_restart,
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Arc<Report>>;
+
+/// Asks for reloads.
+#[derive(Clone, Debug)]
+pub(crate) struct Reloads(mpsc::Sender<Reply>);
+
+impl Reloads {
+    /// Who asks, and where it arrives.
+    #[must_use]
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Reply>) {
+        let (asked, asking) = mpsc::channel(MOST_ASKED);
+        (Self(asked), asking)
+    }
+
+    /// Reads the configuration again, and waits until it is in force.
+    ///
+    /// # Errors
+    /// `Unavailable` at the end of the process.
+    pub(crate) async fn reload(&self) -> Result<Arc<Report>, Error> {
+        let over = || {
+            Error::unavailable("embedgate is shutting down", Duration::from_secs(1))
+                .with_code("shutting_down")
+        };
+        let (reply, report) = oneshot::channel();
+        self.0.send(reply).await.map_err(|_| over())?;
+        report.await.map_err(|_| over())
     }
 }
 
@@ -46,92 +149,189 @@ pub(crate) struct Reloader {
     pub plugins: Arc<Plugins>,
     /// Their files when they were loaded last.
     pub seen: Option<Stamps>,
+    /// Gets the models.
+    pub models: Arc<ModelManager>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// What has to be loaded.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    plugins: bool,
+    models: bool,
+}
+
+/// What a load gave.
+struct Loaded {
+    models: Option<Applied>,
+    plugins: PluginReport,
 }
 
 impl Reloader {
-    /// Reloads on each signal and for each changed file, until the shutdown begins. Keys are reloaded at once, even while
-    /// plugins are being loaded.
+    /// Reloads on each signal, whenever somebody asks, and for each changed file, until the shutdown begins. Keys are reloaded at
+    /// once, even while models and plugins are being loaded.
     pub(crate) async fn watch(
         mut self,
         authenticator: &Authenticator,
         hangups: &mut Signal,
+        mut asking: mpsc::Receiver<Reply>,
         shutdown: &Shutdown,
     ) {
         let mut clock = tokio::time::interval(LOOK_EVERY);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut loading: Option<JoinHandle<Reloaded>> = None;
-        let mut is_due = false;
+        let mut loading: Option<JoinHandle<Loaded>> = None;
+        let (mut waiting, mut served): (Vec<Reply>, Vec<Reply>) = (Vec::new(), Vec::new());
+        let mut needs_restart = Vec::new();
+        let mut due = Due::default();
+        let file = self.source.path();
+        let mut seen = changed(&file);
         loop {
-            if is_due && loading.is_none() {
-                is_due = false;
-                loading = Some(self.start_loading());
+            if (due.plugins || due.models) && loading.is_none() {
+                loading = Some(self.start_loading(std::mem::take(&mut due)));
+                served = std::mem::take(&mut waiting);
             }
+            let mut is_asked = false;
             tokio::select! {
                 () = shutdown.reached(Stage::Draining) => return,
                 Some(()) = hangups.recv() => {
-                    tracing::info!("received SIGHUP: reloading plugins, keys and limits");
-                    is_due |= self.reload_config(authenticator);
+                    tracing::info!("received SIGHUP: reloading models, plugins, keys and limits");
+                    is_asked = true;
                 }
-                _ = clock.tick(), if !self.config.plugins.is_empty() => {
-                    is_due |= self.seen.as_ref() != Some(&stamps(&self.config.plugins));
+                Some(reply) = asking.recv() => {
+                    tracing::info!("asked by /admin/reload: reloading models, plugins, keys and limits");
+                    waiting.push(reply);
+                    is_asked = true;
+                }
+                _ = clock.tick() => {
+                    if self.config.server.reload_on_change && changed(&file) != seen {
+                        tracing::info!("{} has changed: reloading", file.display());
+                        is_asked = true;
+                    }
+                    due.plugins |= !self.config.plugins.is_empty()
+                        && self.seen.as_ref() != Some(&stamps(&self.config.plugins));
                 }
                 done = finished(&mut loading), if loading.is_some() => {
                     loading = None;
-                    match done {
-                        Ok(reloaded) => self.say(reloaded, authenticator),
-                        Err(error) => tracing::error!("the plugins stay as they were: {error}"),
+                    self.say(done, &needs_restart, authenticator, std::mem::take(&mut served));
+                }
+            }
+            if is_asked {
+                seen = changed(&file);
+                match self.reload_config(authenticator) {
+                    Ok(differing) => {
+                        needs_restart = differing;
+                        due = Due {
+                            plugins: true,
+                            models: true,
+                        };
+                    }
+                    Err(problems) => {
+                        let report = Arc::new(Report::refused(problems));
+                        for reply in waiting.drain(..) {
+                            // An error means that who asked has left.
+                            drop(reply.send(Arc::clone(&report)));
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Whether there is a configuration to load plugins of.
-    fn reload_config(&mut self, authenticator: &Authenticator) -> bool {
-        let config = match self.source.load() {
-            Ok(config) => config,
-            Err(error) => {
-                tracing::error!("the configuration stays as it was: {error}");
-                return false;
-            }
-        };
-        for section in unmoved(&self.config, &config) {
-            tracing::warn!("[{section}] has changed, which needs a restart");
+    /// Reads the configuration, and takes its keys. Returns the keys of it that need a restart.
+    fn reload_config(&mut self, authenticator: &Authenticator) -> Result<Vec<String>, Vec<String>> {
+        let config = self.source.load().map_err(|error| {
+            tracing::error!("the configuration stays as it was: {error}");
+            let problems = error.problems.into_iter();
+            problems
+                .map(|problem| match problem.key.as_str() {
+                    "" => problem.message,
+                    key => format!("{key}: {}", problem.message),
+                })
+                .collect::<Vec<_>>()
+        })?;
+        let live = self.config.with_live_settings_of(&config);
+        let needs_restart = live.differing_keys(&config);
+        for key in &needs_restart {
+            tracing::warn!("{key} has changed, which needs a restart");
         }
         config.say_doubts();
         // Keys first: whoever was taken out must not come in, even where a plugin cannot be loaded.
-        if config.auth != self.config.auth {
-            authenticator.reload(&config.auth);
-            tracing::info!(keys = config.auth.keys.len(), "keys and limits reloaded");
-            if config.auth.mode == Some(AuthMode::None) && self.config.auth.mode != config.auth.mode
-            {
+        if live.auth != self.config.auth {
+            authenticator.reload(&live.auth);
+            tracing::info!(keys = live.auth.keys.len(), "keys and limits reloaded");
+            if live.auth.mode == Some(AuthMode::None) && self.config.auth.mode != live.auth.mode {
                 tracing::warn!("auth.mode is \"none\" now: anybody may use this server");
             }
         }
-        self.config.auth = config.auth;
-        self.config.plugins = config.plugins;
-        true
+        self.config = live;
+        Ok(needs_restart)
     }
 
-    fn start_loading(&mut self) -> JoinHandle<Reloaded> {
-        let (plugins, configs) = (Arc::clone(&self.plugins), self.config.plugins.clone());
-        // Before they are read: a file that changes from now on is seen.
-        self.seen = Some(stamps(&configs));
-        tokio::task::spawn_blocking(move || plugins.load(&configs))
+    fn start_loading(&mut self, due: Due) -> JoinHandle<Loaded> {
+        let (plugins, models) = (Arc::clone(&self.plugins), Arc::clone(&self.models));
+        let (config, metrics) = (self.config.clone(), self.metrics.clone());
+        if due.plugins {
+            // Before they are read: a file that changes from now on is seen.
+            self.seen = Some(stamps(&config.plugins));
+        }
+        tokio::spawn(async move {
+            let of_plugins = match due.plugins {
+                true => load_plugins(plugins, &config).await,
+                false => PluginReport::default(),
+            };
+            let of_models = match due.models {
+                true => load_models(&models, &config, &metrics).await,
+                false => None,
+            };
+            Loaded {
+                models: of_models,
+                plugins: of_plugins,
+            }
+        })
     }
 
-    fn say(&self, reloaded: Reloaded, authenticator: &Authenticator) {
-        let Reloaded {
-            loaded,
-            removed,
-            failed,
-        } = reloaded;
-        for problem in &failed {
+    fn say(
+        &self,
+        done: Result<Loaded, JoinError>,
+        needs_restart: &[String],
+        authenticator: &Authenticator,
+        served: Vec<Reply>,
+    ) {
+        let Loaded { models, plugins } = match done {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!("models and plugins stay as they were: {error}");
+                return;
+            }
+        };
+        for problem in &plugins.failed {
             tracing::error!("{problem}; what was loaded before still serves");
         }
-        for name in removed {
+        for name in &plugins.removed {
             tracing::info!(plugin = name, "plugin {name} removed");
         }
+        self.say_who_comes_in(authenticator);
+        if !self.config.plugins.is_empty() || !plugins.removed.is_empty() {
+            tracing::info!(
+                "plugins reloaded: {} new, {} failed, the rest as it was",
+                plugins.loaded.len(),
+                plugins.failed.len()
+            );
+        }
+        let Some(models) = models else {
+            return;
+        };
+        models.say();
+        let report = Arc::new(Report::of(models, plugins, needs_restart.to_vec()));
+        tracing::info!("the configuration is {}", report.status);
+        for reply in served {
+            // An error means that who asked has left.
+            drop(reply.send(Arc::clone(&report)));
+        }
+    }
+
+    fn say_who_comes_in(&self, authenticator: &Authenticator) {
         if self.config.auth.mode == Some(AuthMode::None) && !authenticator.is_open() {
             tracing::error!(
                 "auth.mode is \"none\" and a plugin authenticates: it is asked, and the next start refuses this configuration"
@@ -143,36 +343,49 @@ impl Reloader {
                 "nobody can come in: there is no key, and no plugin authenticates; set auth.keys, or auth.mode = \"none\" to let anybody in"
             );
         }
-        tracing::info!(
-            "plugins reloaded: {} new, {} failed, the rest as it was",
-            loaded.len(),
-            failed.len()
-        );
     }
 }
 
+async fn load_plugins(plugins: Arc<Plugins>, config: &Config) -> PluginReport {
+    let configs = config.plugins.clone();
+    match tokio::task::spawn_blocking(move || plugins.load(&configs)).await {
+        Ok(reloaded) => PluginReport {
+            loaded: reloaded.loaded,
+            removed: reloaded.removed,
+            failed: reloaded.failed,
+        },
+        Err(error) => PluginReport {
+            failed: vec![format!("the plugins stay as they were: {error}")],
+            ..PluginReport::default()
+        },
+    }
+}
+
+/// Waits for the first models first. None at the end of the process.
+async fn load_models(
+    models: &Arc<ModelManager>,
+    config: &Config,
+    metrics: &Metrics,
+) -> Option<Applied> {
+    models.started().await;
+    let cache = models.embedder()?.cache().clone();
+    let cache = match cache.has_sizes(&config.cache) {
+        true => cache,
+        false => cache.resized(&config.cache, metrics).await,
+    };
+    Some(models.apply(config, &cache).await)
+}
+
+/// A file's length and when it was changed; none where it is not there.
+fn changed(file: &std::path::Path) -> Option<(u64, SystemTime)> {
+    let metadata = file.metadata().ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
 /// Waits for a task, where there is one.
-async fn finished(loading: &mut Option<JoinHandle<Reloaded>>) -> Result<Reloaded, JoinError> {
+async fn finished(loading: &mut Option<JoinHandle<Loaded>>) -> Result<Loaded, JoinError> {
     match loading {
         Some(task) => task.await,
         None => std::future::pending().await,
     }
-}
-
-/// The sections that differ and take effect at a start only.
-fn unmoved(before: &Config, now: &Config) -> Vec<&'static str> {
-    let all = [
-        ("default_model", before.default_model != now.default_model),
-        ("unknown_model", before.unknown_model != now.unknown_model),
-        ("server", before.server != now.server),
-        ("log", before.log != now.log),
-        ("cache", before.cache != now.cache),
-        ("onnxruntime", before.onnxruntime != now.onnxruntime),
-        ("onednn", before.onednn != now.onednn),
-        ("cuda", before.cuda != now.cuda),
-        ("models", before.models != now.models),
-    ];
-    all.into_iter()
-        .filter_map(|(name, differs)| differs.then_some(name))
-        .collect()
 }

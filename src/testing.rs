@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::Request};
-use embedgate_config::{AuthConfig, AuthMode, Config};
+use embedgate_config::{AuthConfig, AuthMode, Config, UnknownModel};
 use embedgate_core::Backend;
 use embedgate_metrics::Metrics;
 use embedgate_mock::{Control, MockBackend};
@@ -28,8 +28,10 @@ use crate::{
     cache::{EmbeddingCache, file::WarmFile},
     embed::Embedder,
     http::{self, Gateway},
+    manager::ModelManager,
     memory::Memory,
-    model::{Entry, Model, ModelRegistry, tokenizer::TextTokenizer},
+    model::{Entry, Model, ModelRegistry, State, tokenizer::TextTokenizer},
+    reload::Reloads,
     shutdown::{Shutdown, Stage},
 };
 
@@ -116,10 +118,10 @@ impl TestGateway {
         let n_reloads = Arc::new(AtomicUsize::new(0));
         let model = model(&setup, &control, &n_reloads, &metrics);
         let config = setup.config;
-        let registry = ModelRegistry::new(
-            vec![(Entry::Loaded(Arc::new(model)), Vec::new())],
-            Some("m"),
-        );
+        let of_model = Arc::new(model.config.clone());
+        let state = State::Loaded(Arc::new(model));
+        let entries = vec![Entry::new("m", &of_model, state)];
+        let registry = ModelRegistry::new(entries, Some("m"), UnknownModel::Refuse);
         let file = WarmFile::open(&config.cache, &metrics);
         let cache = EmbeddingCache::new(&config.cache, file, &metrics);
         let plugins = Arc::new(Plugins::new(PluginSurroundings {
@@ -141,7 +143,11 @@ impl TestGateway {
             authenticator: Authenticator::new(&config.auth, Arc::clone(&plugins)),
             plugins,
             memory: Memory::new(config.server.max_bodies.bytes()),
-            embedder: OnceLock::from(Embedder::new(registry, cache, config.server.max_inputs)),
+            models: Arc::new(ModelManager::of(
+                Embedder::new(registry, cache, config.server.max_inputs),
+                &metrics,
+            )),
+            reloads: Reloads::channel().0,
             config: config.server,
             metrics,
             shutdown,

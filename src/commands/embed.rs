@@ -13,7 +13,9 @@ use std::{
 };
 
 use anyhow::bail;
-use embedgate_config::{ByteSize, CacheConfig, Config, Environment, LogLevel, ModelConfig};
+use embedgate_config::{
+    ByteSize, CacheConfig, Config, Environment, LogLevel, ModelConfig, UnknownModel,
+};
 use embedgate_core::Outputs;
 use embedgate_metrics::Metrics;
 use embedgate_request::{
@@ -32,7 +34,11 @@ use crate::{
     args::{EmbedArgs, OutputArg},
     cache::EmbeddingCache,
     embed::{Embedder, Preprocessed},
-    model::{Entry, ModelRegistry, load, surroundings::Surroundings},
+    model::{
+        Entry, ModelRegistry, State,
+        load::{self, Loading},
+        surroundings::Surroundings,
+    },
 };
 
 /// Rows that are embedded together: enough to fill batches of like length.
@@ -361,16 +367,22 @@ fn embedder(
             names.join(", ")
         ))
     })?;
-    let model = load::load(name, model, &surroundings, &metrics)
-        .map_err(|e| anyhow::anyhow!("model {name}: {e}"))?;
+    let loading = Loading {
+        surroundings: &surroundings,
+        metrics: &metrics,
+        room: &|_| Ok(()),
+    };
+    let config = Arc::new(model.clone());
+    let model =
+        load::load(name, model, loading).map_err(|e| anyhow::anyhow!("model {name}: {e}"))?;
     let most_at_once = model.batcher().most_at_once(Lane::Bulk);
     let most_at_once = most_at_once.min(IN_FLIGHT * LINES);
     let cache = CacheConfig {
         max_size: CACHE,
         ..CacheConfig::default()
     };
-    let entries = vec![(Entry::Loaded(Arc::new(model)), Vec::new())];
-    let registry = ModelRegistry::new(entries, Some(name));
+    let entry = Entry::new(name, &config, State::Loaded(Arc::new(model)));
+    let registry = ModelRegistry::new(vec![entry], Some(name), UnknownModel::Refuse);
     Ok((
         Embedder::new(registry, EmbeddingCache::new(&cache, None, &metrics), LINES),
         most_at_once,

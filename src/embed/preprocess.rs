@@ -1,7 +1,7 @@
 //! What plugins do to a request before anything is looked up for it.
 
 use embedgate_plugin_host::Plugins;
-use embedgate_request::{EmbedRequest, Error, ErrorKind, Input, RequestContext};
+use embedgate_request::{EmbedRequest, Error, ErrorKind, Input, Principal, RequestContext};
 
 use super::{
     Embedder,
@@ -59,8 +59,8 @@ impl Embedder {
         if plugins.has_preprocessors() {
             self.decode_ids(&mut request.request).await?;
             let names_of = |name: &str| {
-                let model = self.registry().resolve(Some(name));
-                let names = model.map(|model| model.names().map(str::to_owned).collect());
+                let entry = self.registry().find_for(&Principal::Anonymous, Some(name));
+                let names = entry.map(|entry| entry.names().map(str::to_owned).collect());
                 // A model that is not here: a plugin may well say which one is meant.
                 names.unwrap_or_else(|_| vec![name.to_owned()])
             };
@@ -76,7 +76,7 @@ impl Embedder {
 
     /// Refuses a model that is here and not the caller's, before any work; such a request counts towards no limit.
     fn check_allowed(&self, ctx: &RequestContext, model: Option<&str>) -> Result<(), Error> {
-        match self.model(&ctx.principal, model) {
+        match self.registry().find_for(&ctx.principal, model) {
             Err(error) if error.kind == ErrorKind::Forbidden => {
                 let identity = ctx.principal.identity();
                 if let Some(allowance) = identity.and_then(|who| who.allowance.as_ref()) {
@@ -121,8 +121,9 @@ impl Embedder {
             return None;
         }
         // Where there is no such model, a plugin may still name one: ids are read as the dialect has them.
-        let model = self.registry().resolve(request.model.as_deref()).ok();
-        let configured = model.and_then(|model| model.config.token_ids);
+        let asked = request.model.as_deref();
+        let entry = self.registry().find_for(&Principal::Anonymous, asked).ok();
+        let configured = entry.and_then(|entry| entry.config.token_ids);
         Encoding::of(configured.unwrap_or(request.token_ids))
     }
 }

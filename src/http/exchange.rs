@@ -26,6 +26,7 @@ use super::{
 use crate::{
     embed::Embedder,
     memory::{Account, Held, Holder},
+    model::Model,
     offload,
 };
 
@@ -48,6 +49,8 @@ pub(super) struct Exchange {
     /// Its part of the memory of all requests.
     pub(super) account: Account,
     body: WholeBody,
+    /// The service as it was when the body was whole: the request is answered by the models of that moment.
+    embedder: Arc<Embedder>,
 }
 
 impl FromRequest<Arc<Gateway>> for Exchange {
@@ -67,15 +70,35 @@ impl FromRequest<Arc<Gateway>> for Exchange {
             ctx,
             account,
             body,
+            embedder: gateway.embedder()?,
         })
     }
 }
 
 impl Exchange {
-    /// The service, which was there when the request was let in: it is never taken away.
+    /// The service.
     pub(super) fn embedder(&self) -> &Embedder {
-        let embedder = self.gateway.embedder.get();
-        embedder.expect("nobody is let in before it is there")
+        &self.embedder
+    }
+
+    /// Makes sure that the model of this name is in memory, where the caller may use it.
+    ///
+    /// # Errors
+    /// As [`Gateway::with_model`].
+    pub(super) async fn need_model(&mut self, name: Option<&str>) -> Result<(), Error> {
+        let embedder = Arc::clone(&self.embedder);
+        self.embedder = self.gateway.with_model(&self.ctx, embedder, name).await?;
+        Ok(())
+    }
+
+    /// The model of this name, in memory, where the caller may use it.
+    ///
+    /// # Errors
+    /// As [`Gateway::with_model`].
+    pub(super) async fn model(&self, name: Option<&str>) -> Result<Arc<Model>, Error> {
+        let embedder = Arc::clone(&self.embedder);
+        let embedder = self.gateway.with_model(&self.ctx, embedder, name).await?;
+        embedder.model(&self.ctx.principal, name).cloned()
     }
 
     pub(super) fn bytes(&self) -> &Bytes {
@@ -137,10 +160,15 @@ impl Exchange {
 
     /// Lets plugins see the request, and embeds its inputs.
     pub(super) async fn embed(&mut self, request: EmbedRequest) -> Result<Answer, Error> {
-        let (gateway, ctx, embedder) = (&self.gateway, &self.ctx, self.embedder());
         let before = Input::total_bytes(&request.inputs);
         let _decoded = self.take_decoded(&request)?;
-        let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
+        let plugins = &self.gateway.plugins;
+        let request = self
+            .embedder
+            .preprocess(&self.ctx, plugins, request)
+            .await?;
+        self.need_model(request.get().model.as_deref()).await?;
+        let (ctx, embedder) = (&self.ctx, self.embedder());
         let _grown = self.account.take(request.grown(before))?;
         let bytes = answer_bytes(embedder, &ctx.principal, request.get())?;
         let memory = self.account.take_for_answer(bytes, ctx.deadline).await?;

@@ -14,7 +14,7 @@ use super::{
     error::{Failed, probe},
 };
 use crate::{
-    model::{Entry, ModelRegistry},
+    model::{Entry, ModelRegistry, State as ModelState},
     shutdown::Stage,
 };
 
@@ -60,7 +60,7 @@ pub(super) async fn cluster_auth(gateway: State) -> Json<Value> {
 }
 
 fn serves(registry: &ModelRegistry) -> bool {
-    registry.loaded().any(|model| model.batcher().is_healthy())
+    registry.entries().iter().any(Entry::serves)
 }
 
 /// `GET /`: what this is, for people who paste the base URL into a browser.
@@ -79,24 +79,39 @@ pub(super) async fn root(gateway: State) -> Json<Value> {
 }
 
 fn states(registry: &ModelRegistry) -> Vec<Value> {
-    let state = |entry: &Entry| match entry {
-        Entry::Loaded(model) if model.batcher().is_healthy() => {
-            let mut state = json!({
-                "id": model.name,
-                "status": "ready",
-                "device": model.info.device,
-                "precision": model.info.precision,
-            });
-            if !model.skipped.is_empty() {
-                // Why is in the model list, which asks for a key.
-                let skipped = model.skipped.iter().map(|skipped| skipped.device.as_str());
-                state["skipped_devices"] = skipped.collect();
+    let state = |entry: &Entry| {
+        let mut state = json!({"id": entry.name, "status": status(entry)});
+        match &entry.state {
+            ModelState::Loaded(model) if entry.serves() => {
+                state["device"] = json!(model.info.device);
+                state["precision"] = json!(model.info.precision);
+                if !model.skipped.is_empty() {
+                    // Why is in the model list, which asks for a key.
+                    let skipped = model.skipped.iter().map(|skipped| skipped.device.as_str());
+                    state["skipped_devices"] = skipped.collect();
+                }
             }
-            state
+            ModelState::Fetching(fetched) => {
+                let (done, total) = fetched.get();
+                state["fetched_bytes"] = json!(done);
+                state["total_bytes"] = json!(total);
+            }
+            _ => {}
         }
-        Entry::Loaded(model) => json!({"id": model.name, "status": "down"}),
-        // Why is the log's and that of callers who name the model: this route asks for no key.
-        Entry::Failed { name, .. } => json!({"id": name, "status": "failed"}),
+        state
     };
     registry.entries().iter().map(state).collect()
+}
+
+/// What can be done with a model now, in a word. Why it failed is the log's and that of callers who name it: who asks here
+/// needs no key.
+pub(super) fn status(entry: &Entry) -> &'static str {
+    match &entry.state {
+        ModelState::Loaded(_) if entry.serves() => "ready",
+        ModelState::Loaded(_) => "down",
+        ModelState::Failed(_) => "failed",
+        ModelState::OnDemand(_) => "on_demand",
+        ModelState::Fetching(_) => "fetching",
+        ModelState::Loading => "loading",
+    }
 }

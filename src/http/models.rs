@@ -7,17 +7,18 @@ use axum::{
 use embedgate_request::Error;
 use serde_json::{Value, json};
 
-use super::{Gateway, State, context::Context, error::Failed};
-use crate::model::Model;
+use super::{Gateway, State, context::Context, error::Failed, health::status};
+use crate::model::Entry;
 
-/// Every model that serves.
+/// Every model that serves, or that is loaded when it is asked for.
 pub(super) async fn list(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
     let embedder = gateway.embedder()?;
     let data: Vec<Value> = embedder
         .registry()
-        .loaded()
-        .filter(|model| ctx.principal.may_use(model.names()))
-        .map(|model| describe(&gateway, model))
+        .entries()
+        .iter()
+        .filter(|entry| ctx.principal.may_use(entry.names()))
+        .filter_map(|entry| describe(&gateway, entry).ok())
         .collect();
     Ok(Json(json!({"object": "list", "data": data})))
 }
@@ -29,26 +30,32 @@ pub(super) async fn one(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failed> {
     let Path(id) = id.map_err(|_| Error::invalid("id", "the model's id is not valid UTF-8"))?;
-    let model = gateway.embedder()?.shown_model(&ctx.principal, &id)?;
-    Ok(Json(describe(&gateway, model)))
+    let embedder = gateway.embedder()?;
+    let entry = embedder.shown(&ctx.principal, &id)?;
+    Ok(Json(describe(&gateway, entry)?))
 }
 
-fn describe(gateway: &Gateway, model: &Model) -> Value {
+/// What is known of a model that serves, or is loaded when it is asked for.
+fn describe(gateway: &Gateway, entry: &Entry) -> Result<Value, Error> {
+    let outline = entry.outline()?;
     let mut described = json!({
-        "id": model.name,
+        "id": entry.name,
         "object": "model",
         "created": gateway.started,
         "owned_by": "embedgate",
-        "model_type": if model.info.outputs.score { "rerank" } else { "embedding" },
-        "max_model_len": model.info.max_sequence_tokens,
-        "dimensions": model.info.dimensions,
-        "aliases": model.config.aliases,
-        "backend": model.info.backend,
-        "device": model.info.device,
-        "precision": model.info.precision,
+        "model_type": if outline.scores { "rerank" } else { "embedding" },
+        "max_model_len": outline.max_sequence_tokens,
+        "dimensions": outline.dimensions,
+        "aliases": entry.aliases,
+        "status": status(entry),
     });
-    if !model.skipped.is_empty() {
-        described["skipped_devices"] = json!(model.skipped);
+    if let Some(model) = entry.loaded() {
+        described["backend"] = json!(model.info.backend);
+        described["device"] = json!(model.info.device);
+        described["precision"] = json!(model.info.precision);
+        if !model.skipped.is_empty() {
+            described["skipped_devices"] = json!(model.skipped);
+        }
     }
-    described
+    Ok(described)
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: Ollama 0.12, `docs/api.md`. Times are in nanoseconds.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use axum::{
     Json,
@@ -22,7 +22,7 @@ use super::{
     json::{self, count, inputs, object, typed},
     members::Members,
 };
-use crate::{embed::Embedder, model::Model};
+use crate::model::Entry;
 
 /// The members that mean something.
 pub(super) const KNOWN: [&str; 6] = ["model", "name", "input", "prompt", "truncate", "dimensions"];
@@ -132,16 +132,21 @@ fn known(exchange: &Exchange, name: String) -> String {
     }
 }
 
-/// `GET /api/tags`: the models that serve, by each of their names.
+/// `GET /api/tags`: the models that serve or are loaded when they are asked for, by each of their names.
 pub(super) async fn tags(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
-    let models = listed(&gateway, gateway.embedder()?, &ctx.principal, &json!({}));
+    let embedder = gateway.embedder()?;
+    let entries = embedder.registry().entries().iter();
+    let models = listed(&gateway, entries, &ctx.principal, &json!({}));
     Ok(Json(json!({"models": models})))
 }
 
-/// `GET /api/ps`: the models that are in memory, which are all.
+/// `GET /api/ps`: the models that are in memory.
 pub(super) async fn running(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
     let loaded = json!({"expires_at": NEVER, "size_vram": 0});
-    let models = listed(&gateway, gateway.embedder()?, &ctx.principal, &loaded);
+    let embedder = gateway.embedder()?;
+    let entries = embedder.registry().entries().iter();
+    let entries = entries.filter(|entry| entry.loaded().is_some());
+    let models = listed(&gateway, entries, &ctx.principal, &loaded);
     Ok(Json(json!({"models": models})))
 }
 
@@ -150,31 +155,31 @@ pub(super) async fn pull(exchange: Exchange) -> Result<Response, Failed> {
     let fields: Fields<'_> = object(exchange.bytes(), "model")?;
     let name = known(&exchange, fields.model()?.unwrap_or_default());
     let principal = &exchange.ctx.principal;
-    exchange.embedder().shown_model(principal, &name)?;
+    exchange.embedder().shown(principal, &name)?.outline()?;
     // One line is a stream of one, and an object.
     Ok(Json(json!({"status": "success"})).into_response())
 }
 
-/// Each name of each model that the caller may use, as Ollama lists models, with some more members.
-fn listed(
+/// Each name of each of the models that the caller may use, as Ollama lists models, with some more members.
+fn listed<'a>(
     gateway: &Gateway,
-    embedder: &Embedder,
+    entries: impl Iterator<Item = &'a Entry>,
     principal: &Principal,
     more: &Value,
 ) -> Vec<Value> {
-    let loaded = embedder.registry().loaded();
-    let usable = loaded.filter(|model| principal.may_use(model.names()));
-    let named = usable.flat_map(|model| model.names().map(move |name| (model, name)));
-    let one = |(model, name): (&Arc<Model>, &str)| {
-        let mut listed = describe(gateway, model);
+    let usable =
+        entries.filter(|entry| entry.outline().is_ok() && principal.may_use(entry.names()));
+    let named = usable.flat_map(|entry| entry.names().map(move |name| (entry, name)));
+    let one = |(entry, name): (&Entry, &str)| {
+        let mut listed = describe(gateway, entry);
         let tagged = match name.contains(':') {
             true => name.to_owned(),
             false => format!("{name}{LATEST}"),
         };
         listed["name"] = json!(tagged);
         listed["model"] = json!(tagged);
-        if name != model.name {
-            listed["details"]["parent_model"] = json!(model.name);
+        if name != entry.name {
+            listed["details"]["parent_model"] = json!(entry.name);
         }
         if let (Value::Object(listed), Value::Object(more)) = (&mut listed, more) {
             listed.extend(more.clone());
@@ -188,19 +193,18 @@ fn listed(
 pub(super) async fn show(exchange: Exchange) -> Result<Response, Failed> {
     let fields: Fields<'_> = object(exchange.bytes(), "model")?;
     let name = known(&exchange, fields.model()?.unwrap_or_default());
-    let model = exchange
-        .embedder()
-        .shown_model(&exchange.ctx.principal, &name)?;
-    let mut shown = describe(&exchange.gateway, model);
-    let capabilities: &[&str] = match model.info.outputs.dense {
-        true => &["embedding"],
-        false => &[],
+    let entry = exchange.embedder().shown(&exchange.ctx.principal, &name)?;
+    let outline = entry.outline()?;
+    let mut shown = describe(&exchange.gateway, entry);
+    let capabilities: &[&str] = match outline.scores {
+        true => &[],
+        false => &["embedding"],
     };
     shown["capabilities"] = json!(capabilities);
     shown["model_info"] = json!({
         "general.architecture": "bert",
-        "bert.context_length": model.info.max_sequence_tokens,
-        "bert.embedding_length": model.info.dimensions,
+        "bert.context_length": outline.max_sequence_tokens,
+        "bert.embedding_length": outline.dimensions,
     });
     Ok(Json(shown).into_response())
 }
@@ -210,21 +214,24 @@ pub(super) async fn version() -> Json<Value> {
     Json(json!({"version": "0.12.0"}))
 }
 
-fn describe(gateway: &Gateway, model: &Model) -> Value {
+fn describe(gateway: &Gateway, entry: &Entry) -> Value {
+    let model = entry.loaded();
+    let digest = model.map(|model| model.fingerprint.to_hex().to_string());
+    let precision = model.map(|model| model.info.precision.to_string());
     let started = std::time::UNIX_EPOCH + std::time::Duration::from_secs(gateway.started);
     json!({
-        "name": model.name,
-        "model": model.name,
+        "name": entry.name,
+        "model": entry.name,
         "modified_at": humantime::format_rfc3339_seconds(started).to_string(),
         "size": 0,
-        "digest": model.fingerprint.to_hex().as_str(),
+        "digest": digest.unwrap_or_default(),
         "details": {
             "format": "safetensors",
             "family": "bert",
             "families": ["bert"],
             "parent_model": "",
             "parameter_size": "",
-            "quantization_level": model.info.precision.to_string(),
+            "quantization_level": precision.unwrap_or_default(),
         },
     })
 }

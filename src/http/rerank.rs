@@ -6,7 +6,7 @@ pub(super) mod parse;
 use std::{sync::Arc, time::Instant};
 
 use axum::response::Response;
-use embedgate_request::{Error, Input};
+use embedgate_request::{Error, Input, Principal};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -59,15 +59,14 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
     let started = Instant::now();
     let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
     let (mut request, asked) = exchange.parse(shape.members(), parser).await?;
-    let (gateway, ctx, embedder) = (&exchange.gateway, &exchange.ctx, exchange.embedder());
     let n_inputs = request.inputs.len();
     let n_characters = request.inputs.iter().map(characters).sum();
     let before = Input::total_bytes(&request.inputs);
     // Documents that go into the answer are kept, and written.
     let shown = if asked.with_documents { 2 * before } else { 0 };
     let bytes = n_inputs * LINE_BYTES + shown;
-    let account = &exchange.account;
-    let memory = account.take_for_answer(bytes, ctx.deadline).await?;
+    let deadline = exchange.ctx.deadline;
+    let memory = exchange.account.take_for_answer(bytes, deadline).await?;
     let documents: Vec<String> = match asked.with_documents {
         true => request.inputs[1..]
             .iter()
@@ -75,20 +74,30 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
             .collect(),
         false => Vec::new(),
     };
-    let registry = embedder.registry();
+    let registry = exchange.embedder().registry();
     let is_named = request
         .model
         .as_deref()
         .is_some_and(|name| registry.is_known(name));
     // An unknown name is an error, unless it means the default.
-    let may_choose = request.model.is_none() || registry.resolve(request.model.as_deref()).is_ok();
+    let anybody = Principal::Anonymous;
+    let may_choose = request.model.is_none()
+        || registry
+            .find_for(&anybody, request.model.as_deref())
+            .is_ok();
     if !is_named
         && may_choose
         && let Some(reranker) = registry.reranker()
     {
         request.model = Some(reranker.to_owned());
     }
-    let request = embedder.preprocess(ctx, &gateway.plugins, request).await?;
+    let plugins = &exchange.gateway.plugins;
+    let preprocessing = exchange
+        .embedder()
+        .preprocess(&exchange.ctx, plugins, request);
+    let request = preprocessing.await?;
+    exchange.need_model(request.get().model.as_deref()).await?;
+    let (ctx, account, embedder) = (&exchange.ctx, &exchange.account, exchange.embedder());
     let _grown = account.take(request.grown(before))?;
     let take = |more| account.take(more);
     let mut ranking = embedder.rerank(ctx, request, asked.length, take).await?;

@@ -13,7 +13,7 @@ use axum::{
 use embedgate_request::Route;
 
 use super::{
-    Gateway, cohere,
+    Gateway, admin, cohere,
     dialect::Dialect,
     embedding, error, health, metrics, models, ollama, openai,
     openapi::{
@@ -189,6 +189,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .says(tei_docs::health()),
         Place::OPEN.at("/v1/cluster/auth", get(health::cluster_auth)),
         Place::OPEN.at("/metrics", get(metrics::metrics)),
+        Place::OPEN.at("/admin/reload", post(admin::reload)),
         Place::OPEN.at("/openapi.json", get(openapi::document)),
         Place::OPEN.at("/docs", get(openapi::to_page)),
         Place::OPEN.at("/docs/{*file}", get(openapi::page)),

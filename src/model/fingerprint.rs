@@ -7,6 +7,9 @@ use embedgate_core::Pooling;
 
 /// Files up to this size are hashed whole in any case.
 const HASHED_WHOLE: u64 = 16 << 20;
+/// Of larger ones so many blocks of so many bytes, where no more than a warning hangs on it.
+const SAMPLES: u64 = 64;
+const SAMPLE: usize = 64 << 10;
 
 /// How long an identity has to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +21,108 @@ pub(crate) enum Depth {
     EveryByte,
 }
 
+/// What a model's identity is found from.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) config: ModelConfig,
+    pub(crate) pooling: Pooling,
+    pub(crate) max_tokens: usize,
+    /// The card, as the load found it: one that is lost cannot be asked again.
+    pub(crate) runs_on: String,
+}
+
+impl Identity {
+    /// The identity as it is now.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn at(&self, depth: Depth) -> io::Result<blake3::Hash> {
+        let Self {
+            config,
+            pooling,
+            max_tokens,
+            runs_on,
+        } = self;
+        fingerprint(config, *pooling, *max_tokens, runs_on, depth)
+    }
+
+    /// Of a model without files, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            config: ModelConfig::default(),
+            pooling: Pooling::Cls,
+            max_tokens: 0,
+            runs_on: String::new(),
+        }
+    }
+}
+
+/// Hashes what models share whose vectors can be compared, on any device and in any precision: the folder's own files, the
+/// pooling, whether vectors get length 1, and the prompt that is put in front of every text. Of large files so many bytes
+/// count, from all over them, that others can hardly have the same.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn vector_space(
+    folder: &Path,
+    pooling: Pooling,
+    normalize: bool,
+    prompt: &str,
+) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 vector space 1");
+    field(&mut hasher, format!("{pooling:?} {normalize}").as_bytes());
+    field(&mut hasher, prompt.as_bytes());
+    let mut files = Vec::new();
+    for entry in folder.read_dir()? {
+        files.push(entry?.path());
+    }
+    files.retain(|path| path.is_file() && shapes_vectors(path));
+    files.sort();
+    for path in files {
+        field(
+            &mut hasher,
+            path.file_name().unwrap_or_default().as_encoded_bytes(),
+        );
+        let length = path.metadata()?.len();
+        field(&mut hasher, &length.to_le_bytes());
+        if length <= HASHED_WHOLE {
+            hasher.update_reader(File::open(path)?)?;
+        } else {
+            hash_samples(&mut hasher, &path, length)?;
+        }
+    }
+    Ok(hasher.finalize())
+}
+
+/// Whether a file's content shapes the vectors, by its name: a record of a fetch and words for people do not.
+fn shapes_vectors(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_weights = ["safetensors", "bin", "pt", "onnx", "onnx_data"]
+        .iter()
+        .any(|ending| name.ends_with(&format!(".{ending}")));
+    is_weights || name.starts_with("tokenizer") || name == "vocab.txt" || name == "config.json"
+}
+
+fn hash_samples(hasher: &mut blake3::Hasher, path: &Path, length: u64) -> io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = File::open(path)?;
+    let mut block = vec![0; SAMPLE];
+    let last = length - SAMPLE as u64;
+    for i in 0..SAMPLES {
+        file.seek(SeekFrom::Start(last / (SAMPLES - 1) * i))?;
+        file.read_exact(&mut block)?;
+        hasher.update(&block);
+    }
+    Ok(())
+}
+
 /// Hashes what a model's vectors depend on: the files of its folder that its backend reads (tokenizer, configuration,
 /// weights), the backend and its version, the precision, the pooling and the longest sequence; and `runs_on`, the card.
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub(crate) fn fingerprint(
+fn fingerprint(
     config: &ModelConfig,
     pooling: Pooling,
     max_tokens: usize,

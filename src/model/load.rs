@@ -1,32 +1,29 @@
 //! Loads a configured model: folder, tokenizer, backend, warm-up.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+mod backends;
 
-use embedgate_config::{BackendConfig, Device, ModelConfig};
-use embedgate_core::{
-    Backend, BackendError, BackendInfo, FolderError, ModelFolder, Pooling, Replicas, TokenBatch,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
+
+use embedgate_config::{Device, ModelConfig};
+use embedgate_core::{BackendError, BackendInfo, FolderError, ModelFolder, Pooling};
 use embedgate_metrics::Metrics;
 use thiserror::Error;
 
+pub(super) use self::backends::{Group, open_replicas};
+use self::backends::{from_files, of_the_same_files, reload};
 use super::{
-    Model, TokenRatio,
+    Files, LastUse, Model, Outline, TokenRatio,
     calibrate::{self, Calibration},
     devices::{self, Skipped},
     engine,
-    fingerprint::{self, Depth},
+    fingerprint::{Depth, Identity, vector_space},
     memory, pins,
     prompts::Prompts,
     replicas,
     surroundings::Surroundings,
     tokenizer::{TextTokenizer, TokenizerError, TokenizerPool},
 };
-use crate::batch::{self, Batcher, BatcherConfig, Reload, queue::Budget};
+use crate::batch::{self, Batcher, BatcherConfig, queue::Budget};
 
 /// Why a model cannot be loaded.
 #[derive(Debug, Error)]
@@ -77,6 +74,18 @@ pub(crate) struct Plan {
     pub max_tokens: usize,
     /// What can be put in front of texts.
     pub prompts: Prompts,
+}
+
+impl Plan {
+    /// What is known of the model before it is loaded.
+    #[must_use]
+    pub(crate) fn outline(&self) -> Outline {
+        Outline {
+            scores: self.folder.is_cross_encoder,
+            max_sequence_tokens: self.max_tokens,
+            dimensions: self.folder.encoder.hidden_size,
+        }
+    }
 }
 
 /// Reads a model's folder and checks it against the configuration. Quick: no weights, no tokenizer.
@@ -208,6 +217,17 @@ fn prompts(config: &ModelConfig, folder: &ModelFolder) -> Result<Prompts, LoadEr
     Ok(prompts)
 }
 
+/// Finds room in memory for so many bytes, or says why there is none.
+pub(crate) type Room<'a> = &'a (dyn Fn(u64) -> Result<(), String> + 'a);
+
+/// What a load is made of beside the model's own configuration.
+#[derive(Clone, Copy)]
+pub(crate) struct Loading<'a> {
+    pub(crate) surroundings: &'a Surroundings,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) room: Room<'a>,
+}
+
 /// Loads a model and runs a warm-up batch. Blocks; must be called within a tokio runtime.
 ///
 /// # Errors
@@ -215,9 +235,9 @@ fn prompts(config: &ModelConfig, folder: &ModelFolder) -> Result<Prompts, LoadEr
 pub(crate) fn load(
     name: &str,
     config: &ModelConfig,
-    surroundings: &Surroundings,
-    metrics: &Metrics,
+    loading: Loading<'_>,
 ) -> Result<Model, LoadError> {
+    let surroundings = loading.surroundings;
     let path = config.path.display();
     tracing::info!(model.name = name, %path, "loading model {name} from {path}");
     let plan = plan(config)?;
@@ -235,7 +255,8 @@ pub(crate) fn load(
     let loaded = |config: &ModelConfig| {
         let config = &engine::resolve(name, config, surroundings)?;
         memory::check(config, &plan)?;
-        load_on(name, config, &plan, &tokenizer, surroundings, metrics)
+        (loading.room)(memory::of_machine(config, &plan)).map_err(LoadError::Setting)?;
+        load_on(name, config, &plan, &tokenizer, loading)
     };
     let (model, skipped) = first_that_works(name, config, surroundings, loaded)?;
     Ok(Model { skipped, ..model })
@@ -247,10 +268,14 @@ fn load_on(
     config: &ModelConfig,
     plan: &Plan,
     tokenizer: &TextTokenizer,
-    surroundings: &Surroundings,
-    metrics: &Metrics,
+    loading: Loading<'_>,
 ) -> Result<Model, LoadError> {
     let started = Instant::now();
+    let Loading {
+        surroundings,
+        metrics,
+        ..
+    } = loading;
     let subject = replicas::Subject {
         name,
         config,
@@ -260,20 +285,43 @@ fn load_on(
     };
     let config = &subject.resolve()?;
     let runs_on = engine::runs_on(config, surroundings)?;
-    let identity = identity(config, plan, surroundings, runs_on);
-    let fingerprint = std::thread::spawn(identity.clone());
+    let depth = match surroundings.cache_outlives {
+        true => Depth::EveryByte,
+        false => Depth::ThisProcess,
+    };
+    let identity = Identity {
+        config: config.clone(),
+        pooling: plan.pooling,
+        max_tokens: plan.max_tokens,
+        runs_on,
+    };
+    let unreadable = || system("the model's folder cannot be read");
+    let files = Files {
+        stamp: identity.at(Depth::ThisProcess).map_err(unreadable())?,
+        space: vector_space(
+            &plan.folder.path,
+            plan.pooling,
+            plan.normalize,
+            &plan.prompts.default,
+        )
+        .map_err(unreadable())?,
+        identity: identity.clone(),
+    };
+    // Every byte takes as long as the load.
+    let hashed = identity.clone();
+    let fingerprint = std::thread::spawn(move || hashed.at(depth));
     let mut groups = open_replicas(config, plan, tokenizer, surroundings)?;
     let info = described(&groups);
     let fingerprint = fingerprint
         .join()
         .map_err(|_| io::Error::other("the thread that reads it panicked"))
         .and_then(|hash| hash)
-        .map_err(system("the model's folder cannot be read"))?;
+        .map_err(unreadable())?;
     let first = groups[0].backends[0].as_mut();
     let calibration = calibrate::calibration(config, surroundings, &fingerprint, first)?;
     let with_reloads = |group: Group| {
         let of_files = from_files(&group.config, surroundings);
-        let of_files = of_the_same_files(config, identity.clone(), fingerprint, of_files);
+        let of_files = of_the_same_files(identity.clone(), depth, fingerprint, of_files);
         let reload = reload(group.sharing, tokenizer.clone(), of_files);
         let backends = group.backends.into_iter();
         backends.map(move |backend| (backend, Arc::clone(&reload)))
@@ -293,9 +341,12 @@ fn load_on(
     Ok(Model {
         name: name.into(),
         tokenizing: TokenizerPool::start(name, tokenizer, config.tokenizer_threads)
-            .map_err(system("no tokenizer thread"))?,
+            .map_err(system("no tokenizer thread"))?
+            .into(),
         tokenizer: tokenizer.clone(),
-        batcher: Batcher::start(name, backends, batching, &metrics),
+        batcher: Batcher::start(name, backends, batching, &metrics).into(),
+        memory: memory::of_machine(config, plan),
+        files,
         fingerprint,
         pooling: plan.pooling,
         normalize: plan.normalize,
@@ -304,7 +355,8 @@ fn load_on(
         info,
         skipped: Vec::new(),
         metrics,
-        token_ratio: TokenRatio::new(),
+        token_ratio: TokenRatio::new().into(),
+        last_use: LastUse::now().into(),
     })
 }
 
@@ -329,135 +381,6 @@ fn bulk_capacity(capacity: usize, max_inputs: usize) -> usize {
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> LoadError {
     move |source| LoadError::System { what, source }
-}
-
-/// Makes backends that share weights which are in memory, where that can be.
-type Sharing = Option<Replicas>;
-
-/// The replicas on one device, at least one.
-pub(super) struct Group {
-    /// Of the device alone.
-    config: ModelConfig,
-    pub(super) backends: Vec<Box<dyn Backend>>,
-    sharing: Sharing,
-}
-
-/// Opens as many backends as the configuration says, warmed up, on each device.
-pub(super) fn open_replicas(
-    config: &ModelConfig,
-    plan: &Plan,
-    tokenizer: &TextTokenizer,
-    surroundings: &Surroundings,
-) -> Result<Vec<Group>, LoadError> {
-    let BackendConfig {
-        kind, precision, ..
-    } = config.backend;
-    let on_device = |device| {
-        let config = ModelConfig {
-            backend: config.backend.at(kind, device, Some(precision)),
-            ..config.clone()
-        };
-        let mut first = engine::open(plan, &config, tokenizer, surroundings)?;
-        warm_up(first.as_mut(), tokenizer)?;
-        let sharing = first.replicas();
-        let more = reload(
-            sharing.clone(),
-            tokenizer.clone(),
-            from_files(&config, surroundings),
-        );
-        let mut backends = vec![first];
-        while backends.len() < config.replicas.get() {
-            backends.push(more().map_err(LoadError::Replica)?);
-        }
-        Ok(Group {
-            config,
-            backends,
-            sharing,
-        })
-    };
-    config
-        .backend
-        .all_devices()
-        .into_iter()
-        .map(on_device)
-        .collect()
-}
-
-/// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost. With the weights in
-/// memory where replicas can share them, unless they were lost too; else with those of the files, which others share then.
-fn reload(sharing: Sharing, tokenizer: TextTokenizer, of_files: Reload) -> Reload {
-    let sharing = Mutex::new(sharing);
-    Arc::new(move || {
-        // Held until it is there: whoever comes next shares what was loaded.
-        let mut sharing = sharing.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = sharing.as_ref().map(|replicas| replicas());
-        match shared {
-            Some(Ok(mut backend)) => {
-                warm_up(backend.as_mut(), &tokenizer)?;
-                return Ok(backend);
-            }
-            Some(Err(BackendError::Lost { .. })) | None => {}
-            Some(Err(error)) => return Err(error.into()),
-        }
-        // Not kept while others are read: there may be no memory for both.
-        *sharing = None;
-        let backend = of_files()?;
-        *sharing = backend.replicas();
-        Ok(backend)
-    })
-}
-
-/// Makes a backend of the model's files, warmed up.
-fn from_files(config: &ModelConfig, surroundings: &Surroundings) -> Reload {
-    let (config, surroundings) = (config.clone(), surroundings.clone());
-    Arc::new(move || {
-        let plan = plan(&config)?;
-        let tokenizer = tokenizer(&plan)?;
-        let mut backend = engine::open(&plan, &config, &tokenizer, &surroundings)?;
-        warm_up(backend.as_mut(), &tokenizer)?;
-        Ok(backend)
-    })
-}
-
-/// Refuses to read files again that are others by now: their vectors would be answered, and kept, as those of the model that
-/// was loaded.
-fn of_the_same_files(
-    config: &ModelConfig,
-    identity: impl Fn() -> io::Result<blake3::Hash> + Send + Sync + 'static,
-    loaded: blake3::Hash,
-    reload: Reload,
-) -> Reload {
-    let path = config.path.clone();
-    Arc::new(move || {
-        let backend = reload()?;
-        // After it was read: before, it could still change.
-        let now = identity().map_err(system("the model's folder cannot be read"))?;
-        if now != loaded {
-            return Err(LoadError::Setting(format!(
-                "{} has changed since the model was loaded: restart to serve what is there now",
-                path.display()
-            ))
-            .into());
-        }
-        Ok(backend)
-    })
-}
-
-/// Makes a function that finds the model's identity: where every byte counts, that takes as long as to load it. `runs_on` is
-/// what the load found: a card that is lost cannot be asked again.
-fn identity(
-    config: &ModelConfig,
-    plan: &Plan,
-    surroundings: &Surroundings,
-    runs_on: String,
-) -> impl Fn() -> io::Result<blake3::Hash> + Clone + Send + Sync + 'static {
-    let depth = if surroundings.cache_outlives {
-        Depth::EveryByte
-    } else {
-        Depth::ThisProcess
-    };
-    let (config, pooling, max_tokens) = (config.clone(), plan.pooling, plan.max_tokens);
-    move || fingerprint::fingerprint(&config, pooling, max_tokens, &runs_on, depth)
 }
 
 fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {
@@ -501,18 +424,6 @@ fn check_vocabulary(tokenizer: &TextTokenizer, plan: &Plan) -> Result<(), LoadEr
         path.display()
     );
     Err(LoadError::Setting(message))
-}
-
-/// The first run of a model allocates, reads weights from the disk and plans: no request should pay for that.
-fn warm_up(backend: &mut dyn Backend, tokenizer: &TextTokenizer) -> Result<(), LoadError> {
-    let tokens = tokenizer.encode("warm-up").map_err(LoadError::Setting)?;
-    let batch: TokenBatch = std::iter::once(tokens.ids.as_slice()).collect();
-    let outputs = backend.info().outputs;
-    let results = backend.embed(&batch, outputs).map_err(LoadError::WarmUp)?;
-    match results.is_finite() {
-        true => Ok(()),
-        false => Err(LoadError::NoNumbers),
-    }
 }
 
 fn announce(name: &str, info: &BackendInfo, started: Instant) {

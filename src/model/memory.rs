@@ -33,7 +33,8 @@ impl Estimate {
         let table_rows = encoder.vocabulary_size + encoder.max_position_embeddings;
         let of_layers = |bytes| of(&[encoder.n_layers, 4 * width + 2 * wide, width, bytes]);
         if config.backend.kind != BackendType::Cpu {
-            let of_one = of(&[table_rows, width, 4]).saturating_add(of_layers(4));
+            let of_one =
+                of(&[table_rows, width, 4]).saturating_add(of_layers(bytes(formats.precision)));
             return Self {
                 weights: of_one.saturating_mul(replicas),
                 working: 0,
@@ -171,6 +172,33 @@ fn estimate(config: &ModelConfig, plan: &Plan, precision: Precision) -> Estimate
     Estimate::new(&plan.folder.encoder, config, tokens, Formats::of(precision))
 }
 
+/// Bytes that a model takes in the machine's memory; 0 for what is on a card.
+pub(crate) fn of_machine(config: &ModelConfig, plan: &Plan) -> u64 {
+    if config.backend.one_device() != Device::Cpu {
+        return 0;
+    }
+    let precision = config.backend.precision.said().unwrap_or_default();
+    estimate(config, plan, precision).total()
+}
+
+/// Bytes that this process could still take: of the machine's memory, and within the limits of its control groups.
+pub(crate) fn available() -> Option<u64> {
+    let machine = field_of("/proc/meminfo", "MemAvailable:");
+    let resident = field_of("/proc/self/status", "VmRSS:");
+    let of_groups = limit()
+        .zip(resident)
+        .map(|(limit, resident)| limit.saturating_sub(resident));
+    machine.into_iter().chain(of_groups).min()
+}
+
+/// A line of a file of the system that counts in kilobytes, in bytes.
+fn field_of(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib << 10)
+}
+
 /// In tokens.
 fn longest_batch(config: &ModelConfig, plan: &Plan) -> usize {
     plan.max_tokens.max(config.max_batch_tokens.unwrap_or(0))
@@ -187,18 +215,14 @@ fn allowed(config: &ModelConfig) -> Option<(u64, &'static str)> {
     }
 }
 
-fn mib(bytes: u64) -> ByteSize {
+pub(crate) fn mib(bytes: u64) -> ByteSize {
     ByteSize::mib(bytes.div_ceil(1 << 20))
 }
 
 /// What this process may have: the machine's memory, or the least limit of the control groups that it is in.
 fn limit() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
-    let machine = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kib << 10)
-    });
+    let machine = field_of("/proc/meminfo", "MemTotal:");
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&groups)
         .into_iter()

@@ -53,6 +53,8 @@ pub struct KeyConfig {
     pub limit: Option<String>,
     /// From then on the key is refused.
     pub expires: Option<Timestamp>,
+    /// Whether it opens `/admin/reload`.
+    pub admin: bool,
 }
 
 /// A key, or its hash.
@@ -111,6 +113,8 @@ impl<'de> Deserialize<'de> for KeyConfig {
             models: Option<Vec<NamePattern>>,
             limit: Option<String>,
             expires: Option<Timestamp>,
+            #[serde(default)]
+            admin: bool,
         }
         struct KeyOrTable;
         impl<'de> de::Visitor<'de> for KeyOrTable {
@@ -141,6 +145,7 @@ impl<'de> Deserialize<'de> for KeyConfig {
                     models: table.models,
                     limit: table.limit,
                     expires: table.expires,
+                    admin: table.admin,
                 })
             }
         }
@@ -159,6 +164,7 @@ impl KeyConfig {
             models: None,
             limit: None,
             expires: None,
+            admin: false,
         }
     }
 }

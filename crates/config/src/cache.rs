@@ -64,6 +64,20 @@ pub enum ValuePrecision {
     F16,
 }
 
+impl CacheConfig {
+    /// The same with those settings of another that can be changed while the gateway serves.
+    #[must_use]
+    pub fn with_sizes_of(&self, other: &Self) -> Self {
+        Self {
+            max_size: other.max_size,
+            max_text_size: other.max_text_size,
+            ttl: other.ttl,
+            policy: other.policy,
+            ..self.clone()
+        }
+    }
+}
+
 impl Default for CacheConfig {
     fn default() -> Self {
         Self {

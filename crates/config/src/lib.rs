@@ -8,11 +8,13 @@ mod cache;
 mod device;
 mod doubts;
 mod expand;
+mod hub;
 mod model;
 mod parse;
 mod plugin;
 mod replicas;
 mod server;
+mod source;
 mod units;
 
 use std::{
@@ -29,8 +31,10 @@ pub use self::{
     auth::{AuthConfig, AuthMode, KeyConfig, KeySecret, Timestamp},
     cache::{CacheConfig, CacheFileConfig, CachePolicy, ValuePrecision},
     device::{Device, DeviceChoice},
+    hub::{HubAddress, HubConfig},
     model::{
-        BackendConfig, BackendType, DimensionsPolicy, ModelConfig, PrecisionChoice, RerankWeights,
+        BackendConfig, BackendType, DimensionsPolicy, LoadTime, ModelConfig, PrecisionChoice,
+        RerankWeights,
     },
     plugin::{
         CryptoConfig, GrantsConfig, HttpConfig, InstanceConfig, IssuerConfig, KvConfig,
@@ -40,6 +44,7 @@ pub use self::{
     server::{
         CudaConfig, LogConfig, LogFormat, LogLevel, OneDnnConfig, OnnxRuntimeConfig, ServerConfig,
     },
+    source::{Hub, Source},
     units::{ByteSize, Period, Secret, resolve},
 };
 
@@ -67,6 +72,8 @@ pub struct Config {
     pub onednn: OneDnnConfig,
     /// NVIDIA's driver.
     pub cuda: CudaConfig,
+    /// Where models are fetched from.
+    pub hub: HubConfig,
     /// The models by name.
     pub models: BTreeMap<String, ModelConfig>,
     /// The plugins by name.
@@ -90,6 +97,8 @@ enum Purpose {
     Serve,
     /// A command that serves nobody.
     Command,
+    /// A command that makes what the configuration names: models' folders need not be there.
+    Fetch,
 }
 
 /// The process's environment, read once: its variables, and where its program lies.
@@ -256,6 +265,17 @@ impl Config {
         Self::load_for(named, environment, Purpose::Command)
     }
 
+    /// The same for a command that fetches models: nothing is checked but what can be read.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_for_a_fetch(
+        named: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        Self::load_for(named, environment, Purpose::Fetch)
+    }
+
     fn load_for(
         named: Option<&Path>,
         environment: &Environment,
@@ -324,6 +344,14 @@ impl Config {
             plugin.written_settings = written.as_ref().and_then(settings);
         }
         config.resolve_paths(base);
+        if purpose == Purpose::Fetch {
+            config.hub.check(&mut problems);
+            return if problems.is_empty() {
+                Ok(config)
+            } else {
+                Err(problems)
+            };
+        }
         if purpose == Purpose::Command && config.auth == AuthConfig::default() {
             config.auth.mode = Some(AuthMode::None);
         }
@@ -343,6 +371,49 @@ impl Config {
             (None, 1) => self.models.keys().next().map(String::as_str),
             _ => None,
         }
+    }
+
+    /// The same with those settings of another that can be changed while the gateway serves.
+    #[must_use]
+    pub fn with_live_settings_of(&self, other: &Self) -> Self {
+        Self {
+            default_model: other.default_model.clone(),
+            unknown_model: other.unknown_model,
+            server: ServerConfig {
+                reload_on_change: other.server.reload_on_change,
+                max_model_memory: other.server.max_model_memory,
+                ..self.server.clone()
+            },
+            auth: other.auth.clone(),
+            cache: self.cache.with_sizes_of(&other.cache),
+            models: other.models.clone(),
+            plugins: other.plugins.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The keys whose values are others here, such as `server.listen`; nothing of secrets, models and plugins.
+    #[must_use]
+    pub fn differing_keys(&self, other: &Self) -> Vec<String> {
+        let all = |config: &Self| {
+            let config = Self {
+                auth: AuthConfig::default(),
+                models: BTreeMap::new(),
+                plugins: BTreeMap::new(),
+                ..config.clone()
+            };
+            toml::Table::try_from(config).unwrap_or_default()
+        };
+        let mut found = Vec::new();
+        differing(
+            &toml::Value::Table(all(self)),
+            &toml::Value::Table(all(other)),
+            "",
+            &mut found,
+        );
+        found.sort();
+        found.dedup();
+        found
     }
 
     /// The resolved configuration as TOML, secrets masked.
@@ -388,6 +459,7 @@ impl Config {
         }
         self.auth.check(self.authenticators(), problems);
         self.cache.check(problems);
+        self.hub.check(problems);
         if self.models.is_empty() && problems.is_empty() {
             let hint =
                 "no model is configured: add [models.NAME] with path = \"folder of the model\"";
@@ -441,6 +513,26 @@ impl Config {
             let message =
                 "is \"default\", and there are several models: say which one by default_model";
             problems.push(Problem::new("unknown_model", message));
+        }
+    }
+}
+
+/// Adds the keys below `at` whose values are others, or are in one of the two alone.
+fn differing(one: &toml::Value, other: &toml::Value, at: &str, found: &mut Vec<String>) {
+    let (toml::Value::Table(left), toml::Value::Table(right)) = (one, other) else {
+        if one != other {
+            found.push(at.to_owned());
+        }
+        return;
+    };
+    for key in left.keys().chain(right.keys()) {
+        let below = match at {
+            "" => key.clone(),
+            at => format!("{at}.{key}"),
+        };
+        match (left.get(key), right.get(key)) {
+            (Some(one), Some(other)) => differing(one, other, &below, found),
+            _ => found.push(below),
         }
     }
 }

@@ -7,7 +7,7 @@ use embedgate_request::{Lane, LongDocuments, TokenIds};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ByteSize, Device, DeviceChoice, Period, Problem, ReplicaCount, ServerConfig,
+    ByteSize, Device, DeviceChoice, Period, Problem, ReplicaCount, ServerConfig, Source,
     device::{usual_precision, usual_type},
     units::is_sha256,
 };
@@ -23,6 +23,17 @@ const MAX_REPLICAS: usize = 1024;
 pub struct ModelConfig {
     /// The model's folder, with `config.json`, `tokenizer.json` and the weights.
     pub path: PathBuf,
+    /// Where the folder can be fetched from, such as `modelscope:BAAI/bge-m3` or `hf:BAAI/bge-m3@REVISION`: by `serve --pull`, or
+    /// by `pull` with the model's name. None means that it is there.
+    pub source: Option<Source>,
+    /// When the model is loaded: at the `start`, or `on_demand`, by the first request that names it.
+    pub load: LoadTime,
+    /// A model that is loaded on demand leaves the memory after so long without a request. None means never, unless others need
+    /// its memory.
+    pub idle: Option<Period>,
+    /// A reload that changes the model stops it before it loads the new one, for models that do not fit in memory twice:
+    /// meanwhile requests get 503 with Retry-After.
+    pub stop_first: bool,
     /// Files of the folder, and the sha256 that each must have: the model is refused where one has another. A file that is not
     /// named is not checked.
     pub sha256: BTreeMap<String, String>,
@@ -82,6 +93,10 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             path: PathBuf::new(),
+            source: None,
+            load: LoadTime::Start,
+            idle: None,
+            stop_first: false,
             sha256: BTreeMap::new(),
             aliases: Vec::new(),
             backend: BackendConfig::default(),
@@ -107,6 +122,17 @@ impl Default for ModelConfig {
             max_memory: None,
         }
     }
+}
+
+/// When a model is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadTime {
+    /// With the gateway.
+    #[default]
+    Start,
+    /// By the first request that names it.
+    OnDemand,
 }
 
 /// Weights of a mean, each at least 0.
@@ -330,13 +356,52 @@ pub enum DimensionsPolicy {
 }
 
 impl ModelConfig {
+    /// The same with those settings of another that a loaded model can take over: they concern requests, not what was loaded.
+    #[must_use]
+    pub fn with_settings_of_requests(&self, other: &Self) -> Self {
+        let Self {
+            source,
+            load,
+            idle,
+            stop_first,
+            aliases,
+            truncate,
+            prompts,
+            default_prompt,
+            token_ids,
+            dimensions,
+            rerank,
+            long_documents,
+            lane,
+            ..
+        } = other.clone();
+        Self {
+            source,
+            load,
+            idle,
+            stop_first,
+            aliases,
+            truncate,
+            prompts,
+            default_prompt,
+            token_ids,
+            dimensions,
+            rerank,
+            long_documents,
+            lane,
+            ..self.clone()
+        }
+    }
+
     pub(super) fn check(&self, name: &str, server: &ServerConfig, problems: &mut Vec<Problem>) {
         let mut problem = |key: &str, message: String| {
             problems.push(Problem::new(format!("models.{name}.{key}"), message))
         };
         if self.path.as_os_str().is_empty() {
             problem("path", "is missing: the folder of the model".into());
-        } else if let Err(error) = self.path.read_dir() {
+        } else if self.source.is_none()
+            && let Err(error) = self.path.read_dir()
+        {
             problem(
                 "path",
                 format!(
@@ -355,6 +420,12 @@ impl ModelConfig {
                     ),
                 );
             }
+        }
+        if self.idle.is_some() && self.load == LoadTime::Start {
+            problem(
+                "idle",
+                "is for load = \"on_demand\": what is loaded at the start stays".into(),
+            );
         }
         for (file, hash) in &self.sha256 {
             if !is_sha256(hash) {
@@ -402,6 +473,7 @@ impl ModelConfig {
             ("bulk_max_wait", self.bulk_max_wait),
             ("max_queue_time", self.max_queue_time),
             ("bulk_max_queue_time", self.bulk_max_queue_time),
+            ("idle", self.idle.unwrap_or(Period::seconds(1))),
         ];
         for (key, period) in periods {
             period.check(&format!("models.{name}.{key}"), problems);

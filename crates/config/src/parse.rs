@@ -36,6 +36,7 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         onnxruntime: section(&mut table, "onnxruntime", problems),
         onednn: section(&mut table, "onednn", problems),
         cuda: section(&mut table, "cuda", problems),
+        hub: section(&mut table, "hub", problems),
         ..Config::default()
     };
     match table.remove("models") {
@@ -59,7 +60,7 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         Some(_) => problems.push(Problem::new("plugins", "must be tables: [plugins.NAME]")),
     }
     for key in table.keys() {
-        let known = "default_model, unknown_model, [server], [log], [auth], [cache], [onnxruntime], [onednn], [cuda], [models.NAME] and [plugins.NAME]";
+        let known = "default_model, unknown_model, [server], [log], [auth], [cache], [onnxruntime], [onednn], [cuda], [hub], [models.NAME] and [plugins.NAME]";
         problems.push(Problem::new(
             key,
             format!("is not known, expected one of {known}"),
@@ -116,7 +117,7 @@ pub(super) fn read<T: DeserializeOwned + Default>(
         } else if is_secret && key.ends_with(".expires") {
             "must be a date or a time, such as 2027-12-31 or 2027-12-31T18:00:00Z".into()
         } else if is_secret {
-            "must be a list of keys, keys = [\"${EMBEDGATE_KEY}\"], or of tables with key or hash, name, models, lane, limit, expires".into()
+            "must be a list of keys, keys = [\"${EMBEDGATE_KEY}\"], or of tables with key or hash, name, models, lane, limit, expires, admin".into()
         } else if key.starts_with("auth.")
             && let Some((_, expected)) = message.split_once("`, expected ")
             && message.starts_with("unknown variant")

@@ -48,6 +48,15 @@ pub struct ServerConfig {
     /// for this processor. Deleting it costs time only. None means `$CACHE_DIRECTORY` (systemd), else
     /// `$XDG_CACHE_HOME/embedgate`, else `~/.cache/embedgate`.
     pub state_dir: Option<PathBuf>,
+    /// Whether the configuration is read again when its file changes, as it is on SIGHUP.
+    pub reload_on_change: bool,
+    /// The models in memory may take so much together, by estimate. One that is loaded on demand lets another go for it. None
+    /// means what the machine has.
+    pub max_model_memory: Option<ByteSize>,
+    /// An address of its own for `POST /admin/reload`, where no key is asked: 127.0.0.1:9101, or another that only
+    /// administrators reach. None means that there is none.
+    #[serde(deserialize_with = "units::optional_socket_address")]
+    pub admin_listen: Option<SocketAddr>,
 }
 
 impl Default for ServerConfig {
@@ -67,6 +76,9 @@ impl Default for ServerConfig {
             public_names: true,
             require_all_models: false,
             state_dir: None,
+            reload_on_change: false,
+            max_model_memory: None,
+            admin_listen: None,
         }
     }
 }

@@ -117,6 +117,13 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(
     resolve(&text).map_err(D::Error::custom)
 }
 
+/// Reads an address and port, where there is one.
+pub(super) fn optional_socket_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    socket_address(deserializer).map(Some)
+}
+
 /// An address of this machine with a port, by number or by name: of a name's addresses the first of IPv4, else the first.
 ///
 /// # Errors

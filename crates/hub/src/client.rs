@@ -19,8 +19,8 @@ use reqwest::{
 use serde::de::DeserializeOwned;
 
 use crate::{
+    Hub,
     error::{HubError, token_variable},
-    source::Hub,
 };
 
 /// A connection that is not there after so long will not be.

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::source::Hub;
+use embedgate_config::Hub;
 
 /// Why a model could not be fetched.
 #[derive(Debug, Error)]

@@ -94,7 +94,7 @@ pub(crate) fn file(listing: &Listing, path: &str) -> Result<Url, HubError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Hub;
+    use embedgate_config::Hub;
 
     #[test]
     fn addresses_are_encoded_part_by_part() {

@@ -15,7 +15,8 @@ mod modelscope;
 mod part;
 mod pull;
 mod select;
-mod source;
+
+pub use embedgate_config::{Hub, Source};
 
 pub use crate::{
     client::{Endpoint, Settings},
@@ -24,5 +25,4 @@ pub use crate::{
     lock::{LOCK_FILE, Lock, Locked, Verdict, verify},
     pull::{Progress, Pulled, Request, pull},
     select::Selection,
-    source::{Hub, Source},
 };

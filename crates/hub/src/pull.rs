@@ -14,6 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream, stream::FuturesUnordered};
 use tokio::sync::Semaphore;
 
 use crate::{
+    Hub, Source,
     client::{Client, Endpoint, Settings, now},
     error::HubError,
     fetch::{Fetching, Job, Origin},
@@ -23,7 +24,6 @@ use crate::{
     modelscope,
     part::{self, hash_file},
     select::Selection,
-    source::{Hub, Source},
 };
 
 /// Other hubs that have the model too are waited for so long, once one has it.

@@ -47,6 +47,17 @@ struct BackendLabels {
     precision: String,
 }
 
+impl BackendLabels {
+    fn new(model: &str, info: &BackendInfo) -> Self {
+        Self {
+            model: model.to_owned(),
+            backend: info.backend,
+            device: info.device.clone(),
+            precision: info.precision.to_string(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct LaneLabels {
     model: String,
@@ -280,14 +291,35 @@ impl Metrics {
 
     /// Notes what a loaded model runs on.
     pub fn runs_on(&self, name: &str, info: &BackendInfo) {
-        let models = &self.0.models;
-        let labels = BackendLabels {
+        let labels = BackendLabels::new(name, info);
+        self.0.models.get_or_create(&labels).set(1);
+    }
+
+    /// Notes that a model has taken the place of one of the same name that ran on something else, perhaps.
+    pub fn exchanged(&self, name: &str, before: &BackendInfo, now: &BackendInfo) {
+        let (before, now) = (
+            BackendLabels::new(name, before),
+            BackendLabels::new(name, now),
+        );
+        if before != now {
+            self.0.models.remove(&before);
+        }
+    }
+
+    /// Leaves out the state of a model that is not in memory any more. What was counted of it stays.
+    pub fn forget_model(&self, name: &str, info: &BackendInfo) {
+        let model = ModelLabels {
             model: name.to_owned(),
-            backend: info.backend,
-            device: info.device.clone(),
-            precision: info.precision.to_string(),
         };
-        models.get_or_create(&labels).set(1);
+        self.0.models.remove(&BackendLabels::new(name, info));
+        self.0.ready.remove(&model);
+        self.0.drain_rate.remove(&model);
+        for lane in Lane::ALL {
+            self.0.queue_inputs.remove(&LaneLabels {
+                model: name.to_owned(),
+                lane: lane.name(),
+            });
+        }
     }
 
     /// The metrics of one model.

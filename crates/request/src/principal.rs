@@ -91,6 +91,8 @@ pub struct Identity {
     pub allowance: Option<Arc<Allowance>>,
     /// More about them, for plugins.
     pub attributes: Vec<(String, String)>,
+    /// Whether they may change what the gateway serves.
+    pub is_admin: bool,
 }
 
 impl Principal {

@@ -51,7 +51,7 @@ pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, F
         let answer = tokenize_prompt(&exchange, &fields).await;
         return answer.map_err(|error| Failed::from(error).in_words_of(Dialect::OpenAi));
     }
-    let model = model(&exchange, &fields)?;
+    let model = model(&exchange, &fields).await?;
     let given = inputs(
         Inputs::alike("inputs", exchange.gateway.config.max_inputs),
         fields.inputs,
@@ -89,7 +89,7 @@ pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, F
 ///
 /// Source: vLLM 0.11, `entrypoints/openai/protocol.py`, `TokenizeCompletionRequest` and `TokenizeResponse`.
 async fn tokenize_prompt(exchange: &Exchange, fields: &Fields<'_>) -> Result<Response, Error> {
-    let model = model(exchange, fields)?;
+    let model = model(exchange, fields).await?;
     let boolean = "true or false";
     let prompt: Option<String> = typed("prompt", fields.prompt, "a string")?;
     let prompt = prompt.unwrap_or_default();
@@ -150,7 +150,7 @@ fn all_tokens(
 /// `POST /decode`: the text of each list of token ids.
 pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<String>>, Failed> {
     let fields: Fields<'_> = object(exchange.bytes(), "ids")?;
-    let model = model(&exchange, &fields)?;
+    let model = model(&exchange, &fields).await?;
     let given = inputs(
         Inputs::alike("ids", exchange.gateway.config.max_inputs),
         fields.ids,
@@ -187,11 +187,9 @@ fn text_of(tokenizer: &TextTokenizer, ids: &[u32], skip_special: bool) -> Result
     text.map_err(|e| Error::invalid("ids", e))
 }
 
-fn model<'a>(exchange: &'a Exchange, fields: &Fields<'_>) -> Result<&'a Arc<Model>, Error> {
+async fn model(exchange: &Exchange, fields: &Fields<'_>) -> Result<Arc<Model>, Error> {
     let name: Option<String> = typed("model", fields.model, "a string")?;
-    exchange
-        .embedder()
-        .model(&exchange.ctx.principal, name.as_deref())
+    exchange.model(name.as_deref()).await
 }
 
 fn check_size(name: &'static str, bytes: usize) -> Result<(), Error> {

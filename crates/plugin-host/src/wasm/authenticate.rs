@@ -279,5 +279,7 @@ fn identity(
         }),
         allowance,
         attributes,
+        // No plugin makes administrators.
+        is_admin: false,
     }))
 }

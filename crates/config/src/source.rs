@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// A hub, by its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hub {
@@ -13,7 +15,8 @@ pub enum Hub {
 
 impl Hub {
     /// The revision that is taken where none is named.
-    pub(crate) fn default_revision(self) -> &'static str {
+    #[must_use]
+    pub fn default_revision(self) -> &'static str {
         match self {
             Self::HuggingFace => "main",
             Self::ModelScope => "master",
@@ -31,7 +34,8 @@ impl fmt::Display for Hub {
 }
 
 /// A model on a hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Source {
     /// The hub; none where any will do.
     pub hub: Option<Hub>,
@@ -59,6 +63,20 @@ impl fmt::Display for Source {
             Some(revision) => write!(f, "@{revision}"),
             None => Ok(()),
         }
+    }
+}
+
+impl From<Source> for String {
+    fn from(source: Source) -> Self {
+        source.to_string()
+    }
+}
+
+impl TryFrom<String> for Source {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 

@@ -1,0 +1,56 @@
+//! Models that are fetched while others serve.
+
+use std::{path::PathBuf, sync::Arc};
+
+use embedgate_config::{ModelConfig, Source};
+use futures_util::future::BoxFuture;
+
+use super::{ModelManager, room::Beside};
+use crate::model::{Fetched, State};
+
+/// Brings a model of a hub into a folder, and notes how far it is.
+pub(crate) type Fetcher = Arc<
+    dyn Fn(Source, PathBuf, Arc<Fetched>) -> BoxFuture<'static, Result<(), String>> + Send + Sync,
+>;
+
+impl ModelManager {
+    /// Fetches a model that is registered as one that is being fetched, and loads it, unless the configuration has changed
+    /// meanwhile.
+    pub(super) fn fetch(self: &Arc<Self>, name: &str, config: &Arc<ModelConfig>) {
+        let (Some(fetcher), Some(source)) = (&self.fetcher, &config.source) else {
+            return;
+        };
+        let Some(State::Fetching(fetched)) = self.entry(name).map(|entry| entry.state) else {
+            return;
+        };
+        tracing::info!(
+            model.name = name,
+            "fetching model {name} from {source} into {}",
+            config.path.display()
+        );
+        let fetching = fetcher(source.clone(), config.path.clone(), fetched);
+        let (manager, name, config) = (Arc::clone(self), name.to_owned(), Arc::clone(config));
+        tokio::spawn(async move {
+            let fetched = fetching.await;
+            let _turn = manager.turn.lock().await;
+            let is_wanted = manager.entry(&name).is_some_and(|entry| {
+                Arc::ptr_eq(&entry.config, &config) && matches!(entry.state, State::Fetching(_))
+            });
+            if !is_wanted {
+                return;
+            }
+            let loaded = match fetched {
+                Ok(()) => {
+                    manager.publish_state(&name, State::Loading);
+                    manager.first_state(&name, &config, Beside::Nothing).await
+                }
+                Err(reason) => Err(reason),
+            };
+            let state = loaded.unwrap_or_else(|reason| {
+                tracing::error!(model.name = name, "model {name} cannot be served: {reason}");
+                State::Failed(reason.into())
+            });
+            manager.publish_state(&name, state);
+        });
+    }
+}

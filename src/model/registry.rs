@@ -1,0 +1,352 @@
+//! Models by name: what is loaded, what could not be, what is not loaded yet, and who answers when no model is named.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use embedgate_config::{ModelConfig, UnknownModel};
+use embedgate_request::{Error, ErrorKind, Principal};
+
+use super::Model;
+
+/// A name that always means the default model, unless a model has it.
+pub(crate) const DEFAULT: &str = "default";
+
+/// When to ask again for a model that is on its way.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A configured model.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Other names that it is known by.
+    pub aliases: Vec<String>,
+    /// What the configuration says of it, as it is written.
+    pub config: Arc<ModelConfig>,
+    /// Whether it can be used.
+    pub state: State,
+}
+
+/// Whether a model can be used.
+#[derive(Clone)]
+pub(crate) enum State {
+    /// It serves.
+    Loaded(Arc<Model>),
+    /// It could not be loaded; callers get the reason.
+    Failed(Arc<str>),
+    /// It is loaded when somebody asks for it.
+    OnDemand(Outline),
+    /// Its files are being fetched.
+    Fetching(Arc<Fetched>),
+    /// It is being loaded for the first time, or after its predecessor was stopped.
+    Loading,
+}
+
+/// What is known of a model before it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outline {
+    /// Whether it scores pairs, and gives no vectors.
+    pub scores: bool,
+    /// Longest input in tokens.
+    pub max_sequence_tokens: usize,
+    /// Length of a vector.
+    pub dimensions: usize,
+}
+
+/// How much of a model's files is there, in bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Fetched {
+    /// Notes how far it is.
+    #[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "nothing is fetched"))]
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// Bytes that are there, and all.
+    pub(crate) fn get(&self) -> (u64, u64) {
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        (load(&self.done), load(&self.total))
+    }
+}
+
+impl Entry {
+    /// A model under its own aliases.
+    #[must_use]
+    pub(crate) fn new(name: &str, config: &Arc<ModelConfig>, state: State) -> Self {
+        Self {
+            name: name.to_owned(),
+            aliases: config.aliases.clone(),
+            config: Arc::clone(config),
+            state,
+        }
+    }
+
+    /// Its name and its aliases.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let aliases = self.aliases.iter().map(String::as_str);
+        std::iter::once(self.name.as_str()).chain(aliases)
+    }
+
+    /// The model, where it is in memory.
+    #[must_use]
+    pub(crate) fn loaded(&self) -> Option<&Arc<Model>> {
+        match &self.state {
+            State::Loaded(model) => Some(model),
+            _ => None,
+        }
+    }
+
+    /// Whether requests can be served: at once, or when it is loaded for them.
+    #[must_use]
+    pub(crate) fn serves(&self) -> bool {
+        match &self.state {
+            State::Loaded(model) => model.batcher().is_healthy(),
+            State::OnDemand(_) => true,
+            State::Failed(_) | State::Fetching(_) | State::Loading => false,
+        }
+    }
+
+    /// Whether it scores pairs; where nothing is known of it yet, no.
+    fn scores(&self) -> bool {
+        match &self.state {
+            State::Loaded(model) => model.info.outputs.score,
+            State::OnDemand(outline) => outline.scores,
+            State::Failed(_) | State::Fetching(_) | State::Loading => false,
+        }
+    }
+
+    /// What is known of a model that serves, or is loaded when it is asked for.
+    ///
+    /// # Errors
+    /// `Unavailable` with the reason.
+    pub(crate) fn outline(&self) -> Result<Outline, Error> {
+        match &self.state {
+            State::OnDemand(outline) => Ok(*outline),
+            _ => self.model().map(|model| model.outline()),
+        }
+    }
+
+    /// The model in memory.
+    ///
+    /// # Errors
+    /// `Unavailable` with the reason.
+    pub(crate) fn model(&self) -> Result<&Arc<Model>, Error> {
+        let name = &self.name;
+        let (message, retry_after) = match &self.state {
+            State::Loaded(model) => return Ok(model),
+            State::Failed(reason) => {
+                let message = format!("model \"{name}\" could not be loaded: {reason}");
+                return Err(Error::unavailable(message, Duration::from_secs(60))
+                    .with_code("model_unavailable"));
+            }
+            State::Fetching(fetched) => {
+                let (done, total) = fetched.get();
+                let message = match total {
+                    0 => format!("model \"{name}\" is being fetched"),
+                    _ => format!(
+                        "model \"{name}\" is being fetched: {} of {} MB are there",
+                        done / 1_000_000,
+                        total.div_ceil(1_000_000)
+                    ),
+                };
+                (message, Duration::from_secs(30))
+            }
+            State::OnDemand(_) | State::Loading => {
+                (format!("model \"{name}\" is being loaded"), SOON)
+            }
+        };
+        let message = format!("{message}: try again later");
+        Err(Error::unavailable(message, retry_after).with_code("loading"))
+    }
+}
+
+/// All configured models. It is never changed: a reload puts another in its place.
+#[derive(Clone)]
+pub(crate) struct ModelRegistry {
+    entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+    default: Option<usize>,
+    /// What a name that no model has means.
+    unknown: UnknownModel,
+}
+
+impl ModelRegistry {
+    /// Registers the models under their names and aliases; a name counts more than an alias.
+    #[must_use]
+    pub(crate) fn new(entries: Vec<Entry>, default: Option<&str>, unknown: UnknownModel) -> Self {
+        let mut by_name = HashMap::new();
+        for (i, entry) in entries.iter().enumerate() {
+            let aliases = entry.aliases.iter().cloned();
+            by_name.extend(aliases.map(|alias| (alias, i)));
+        }
+        let named = entries.iter().enumerate();
+        by_name.extend(named.map(|(i, entry)| (entry.name.clone(), i)));
+        let default = default.and_then(|name| by_name.get(name).copied());
+        Self {
+            entries,
+            by_name,
+            default,
+            unknown,
+        }
+    }
+
+    /// The same, where a model has another state. Nothing changes where there is no such model.
+    #[must_use]
+    pub(crate) fn with_state(&self, name: &str, state: State) -> Self {
+        let mut changed = self.clone();
+        let entry = changed.entries.iter_mut().find(|entry| entry.name == name);
+        if let Some(entry) = entry {
+            entry.state = state;
+        }
+        changed
+    }
+
+    /// The model that reranks where none is named: the default one if it is a cross-encoder, else the only cross-encoder
+    /// there is. None: the default model.
+    #[must_use]
+    pub(crate) fn reranker(&self) -> Option<&str> {
+        if self.default.is_some_and(|i| self.entries[i].scores()) {
+            return None;
+        }
+        let mut all = self.entries.iter().filter(|entry| entry.scores());
+        let first = all.next()?;
+        all.next().is_none().then_some(&*first.name)
+    }
+
+    /// The name of the model that answers where none is named.
+    #[must_use]
+    pub(crate) fn default_name(&self) -> Option<&str> {
+        self.default.map(|i| self.entries[i].name.as_str())
+    }
+
+    /// Whether a model has this name.
+    #[must_use]
+    pub(crate) fn is_known(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// All models in the order of the configuration.
+    #[must_use]
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The model of this name in the configuration.
+    #[must_use]
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+
+    /// The models in memory.
+    pub(crate) fn loaded(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.entries.iter().filter_map(Entry::loaded)
+    }
+
+    /// Finds a model in memory by name or alias; no name, or `default`, means the default model.
+    ///
+    /// # Errors
+    /// `ModelNotFound`; `Unavailable` when the model is not in memory. What they say is for nobody: [`Self::resolve_for`]
+    /// says what a caller may know.
+    pub(crate) fn resolve(&self, name: Option<&str>) -> Result<&Arc<Model>, Error> {
+        self.resolve_for(&Principal::Anonymous, name)
+    }
+
+    /// The same for a caller, who is told of no model but those that they may use.
+    ///
+    /// # Errors
+    /// `ModelNotFound` that lists the names; `Forbidden`; `Unavailable` with the reason when the model is not in memory.
+    pub(crate) fn resolve_for(
+        &self,
+        principal: &Principal,
+        name: Option<&str>,
+    ) -> Result<&Arc<Model>, Error> {
+        self.find_for(principal, name)?.model()
+    }
+
+    /// Finds a configured model for a caller, whether it is in memory or not.
+    ///
+    /// # Errors
+    /// `ModelNotFound` that lists the names; `Forbidden`.
+    pub(crate) fn find_for(
+        &self,
+        principal: &Principal,
+        name: Option<&str>,
+    ) -> Result<&Entry, Error> {
+        let named = name.and_then(|name| self.by_name.get(name).copied());
+        let default = || {
+            self.default
+                .filter(|_| self.unknown == UnknownModel::Default)
+        };
+        let named = named.or_else(|| name.and(default()));
+        let index = match (named, name) {
+            (Some(index), _) => index,
+            (None, None | Some(DEFAULT | "")) => self.default.ok_or_else(|| {
+                let names = self.names(principal);
+                Error::invalid("model", format!("model is missing, choose one of: {names}"))
+            })?,
+            (None, Some(name)) => return Err(self.not_found(principal, name)),
+        };
+        let entry = &self.entries[index];
+        if !principal.may_use(entry.names()) {
+            let shown = name.unwrap_or("default");
+            let message = format!("you may not use model \"{shown}\"");
+            return Err(Error::new(ErrorKind::Forbidden, message).with_code("model_not_allowed"));
+        }
+        Ok(entry)
+    }
+
+    /// Ends every model's queue and joins its worker. Blocks for the batches in flight.
+    pub(crate) fn stop(self) {
+        for entry in self.entries {
+            // A model that somebody still holds ends when they let go of it.
+            if let State::Loaded(model) = entry.state
+                && let Some(model) = Arc::into_inner(model)
+            {
+                model.stop();
+            }
+        }
+    }
+
+    /// Makes the error of a name that no model has.
+    #[must_use]
+    pub(crate) fn not_found(&self, principal: &Principal, name: &str) -> Error {
+        // A name is the client's text: long ones are cut, so that the answer stays short.
+        let shown: String = name.chars().take(100).collect();
+        let message = format!(
+            "there is no model \"{shown}\", choose one of: {}",
+            self.names(principal)
+        );
+        let error = Error {
+            param: Some("model"),
+            ..Error::new(ErrorKind::ModelNotFound, message)
+        };
+        error.with_code("model_not_found")
+    }
+
+    /// The names of the models that a caller may use.
+    fn names(&self, principal: &Principal) -> String {
+        let usable = |entry: &&Entry| principal.may_use(entry.names());
+        let names: Vec<&str> = self
+            .entries
+            .iter()
+            .filter(usable)
+            .map(|entry| entry.name.as_str())
+            .collect();
+        match names.is_empty() {
+            true => "none (no model is open to this key)".into(),
+            false => names.join(", "),
+        }
+    }
+}
