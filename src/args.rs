@@ -50,6 +50,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve (the default).
     Serve(ServeArgs),
+    /// Write a configuration to begin with, and a key.
+    Init(InitArgs),
     /// Check the configuration and the models' folders: print the resolved configuration, or every problem.
     Check(CheckArgs),
     /// Embed the lines of a file, and write JSON lines, Parquet or npz.
@@ -173,6 +175,50 @@ pub struct ServeArgs {
     /// Measure how fast models are once more, whatever is kept in server.state_dir.
     #[arg(long)]
     pub recalibrate: bool,
+    /// Fetch models that have a source and are not there, while others serve.
+    #[arg(long)]
+    pub pull: bool,
+    /// Serve this model without a configuration: a folder, or a model of a hub (with --pull it is fetched into models/NAME).
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// The name of --model [default: the folder's].
+    #[arg(long, requires = "model")]
+    pub name: Option<String>,
+    /// Other names of --model.
+    #[arg(
+        long = "alias",
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        requires = "model"
+    )]
+    pub aliases: Vec<String>,
+    /// The key that clients of --model send; EMBEDGATE_KEY says it too, where other users of this machine do not see it. Without
+    /// one, anybody on this machine may use the server, and nobody else reaches it.
+    #[arg(long, requires = "model")]
+    pub key: Option<String>,
+    /// Let anybody use --model, on any address.
+    #[arg(long, requires = "model")]
+    pub no_auth: bool,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// A model's folder, or a model of a hub, such as BAAI/bge-m3.
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// The name that clients use [default: the folder's].
+    #[arg(short, long)]
+    pub name: Option<String>,
+    /// Where to listen.
+    #[arg(short, long, value_name = "ADDRESS", default_value = "127.0.0.1:9100", value_parser = embedgate_config::resolve)]
+    pub listen: SocketAddr,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE", default_value = "embedgate.toml")]
+    pub output: PathBuf,
+    /// Replace a file that is there.
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 /// Arguments of `check`.

@@ -8,14 +8,17 @@ mod convert;
 #[cfg(feature = "tools")]
 mod doctor;
 mod embed;
-#[cfg(feature = "hub")]
-mod hub;
+mod init;
 mod key;
+#[cfg(feature = "hub")]
+mod models;
 #[cfg(feature = "plugins")]
 mod plugin;
+#[cfg(feature = "hub")]
+mod pull;
+mod serve;
 
 use std::{
-    fs,
     io::{self, Write},
     path::Path,
 };
@@ -24,20 +27,14 @@ use anyhow::Context;
 use embedgate_config::{Config, ConfigError, Environment, LogConfig, LogLevel};
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::Plugins;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
 
 use crate::{
-    app::{self, App},
+    app,
     args::{CheckArgs, Cli, Command, ServeArgs},
     model::{
         load::{self, LoadError},
         surroundings::Surroundings,
     },
-    reload::Source,
-    shutdown::{Shutdown, Stage},
     telemetry,
 };
 
@@ -78,11 +75,12 @@ pub fn run(cli: Cli) -> u8 {
     let serve_args = |args: ServeArgs| ServeArgs {
         listen: args.listen.or(cli.listen),
         port_file: args.port_file.or(cli.port_file),
-        recalibrate: args.recalibrate,
+        ..args
     };
     let result = match cli.command {
-        None => serve(config, &serve_args(ServeArgs::default()), &environment),
-        Some(Command::Serve(args)) => serve(config, &serve_args(args), &environment),
+        None => serve::run(config, &serve_args(ServeArgs::default()), &environment),
+        Some(Command::Serve(args)) => serve::run(config, &serve_args(args), &environment),
+        Some(Command::Init(args)) => init::run(&args),
         Some(Command::Check(args)) => check(config, &args, &environment),
         Some(Command::Embed(args)) => embed::run(config, &args, &environment),
         Some(Command::Convert(args)) => convert::run(config, &args, &environment),
@@ -94,9 +92,9 @@ pub fn run(cli: Cli) -> u8 {
         Some(Command::Doctor(command)) => doctor::run(&command, &environment),
         Some(Command::Key(command)) => key::run(&command),
         #[cfg(feature = "hub")]
-        Some(Command::Pull(args)) => hub::pull(&args, &environment),
+        Some(Command::Pull(args)) => pull::run(config, &args, &environment),
         #[cfg(feature = "hub")]
-        Some(Command::Models(command)) => hub::models(config, &command, &environment),
+        Some(Command::Models(command)) => models::run(config, &command, &environment),
         #[cfg(feature = "plugins")]
         Some(Command::Plugin(command)) => plugin::run(config, &command, &environment),
         #[cfg(not(feature = "plugins"))]
@@ -121,77 +119,6 @@ pub fn run(cli: Cli) -> u8 {
         drop(io::stderr().write_all(words.as_bytes()));
     }
     code
-}
-
-fn serve(file: Option<&Path>, args: &ServeArgs, environment: &Environment) -> Result<(), Failure> {
-    let runtime = runtime()?;
-    // Before the configuration is read: whoever changes it and says so at once does not end the process.
-    let hangups = runtime.block_on(async { signal(SignalKind::hangup()) });
-    let hangups = hangups.context("no signal handler")?;
-    let mut config = Config::load(file, environment)?;
-    if let Some(listen) = args.listen {
-        config.server.listen = listen;
-    }
-    telemetry::init(&config.log);
-    let listen = config.server.listen;
-    let source = Source {
-        file: file.map(Path::to_owned),
-        made: None,
-        environment: environment.clone(),
-    };
-    let app = App::build(config, source, None).map_err(Failure::Config)?;
-    let mut app = app.recalibrating(args.recalibrate);
-    let served: Result<(), Failure> = runtime.block_on(async {
-        let shutdown = Shutdown::on_signals().context("no signal handler")?;
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|e| listen_error(listen, &e))?;
-        tokio::select! {
-            loaded = app.load_plugins() => loaded.map_err(Failure::Config)?,
-            () = shutdown.reached(Stage::Draining) => {
-                tracing::info!("stopped while plugins were being loaded");
-                return Ok(());
-            }
-        }
-        if let Some(file) = &args.port_file {
-            write_port(file, &listener)?;
-        }
-        Ok(app.serve(listener, shutdown, hangups).await?)
-    });
-    // What still loads or runs ends with the process: dropping the runtime would wait for it.
-    runtime.shutdown_background();
-    served
-}
-
-/// Writes the port at once: who reads the file finds nothing or all of it.
-fn write_port(file: &Path, listener: &TcpListener) -> anyhow::Result<()> {
-    let address = listener
-        .local_addr()
-        .context("the listener has no address")?;
-    let line = format!("{}\n", address.port());
-    // A pipe or a terminal cannot be replaced.
-    let written = if file.metadata().is_ok_and(|found| !found.is_file()) {
-        fs::write(file, line)
-    } else {
-        let mut fresh = file.as_os_str().to_owned();
-        fresh.push(".new");
-        fs::write(&fresh, line).and_then(|()| fs::rename(&fresh, file))
-    };
-    written.with_context(|| format!("--port-file {}: cannot be written", file.display()))
-}
-
-fn listen_error(address: std::net::SocketAddr, error: &io::Error) -> anyhow::Error {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{address} is in use: another process listens there; stop it, or choose another address with --listen"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            anyhow::anyhow!(
-                "{address} may not be used: ports below 1024 need a privilege, choose a higher one with --listen"
-            )
-        }
-        _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
-    }
 }
 
 fn check(
@@ -249,4 +176,13 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")
+}
+
+/// Prints a line.
+#[cfg(feature = "hub")]
+fn say(text: &str) -> anyhow::Result<()> {
+    let text = format!("{}\n", text.trim_end());
+    io::stdout()
+        .write_all(text.as_bytes())
+        .context("standard output")
 }

@@ -21,6 +21,8 @@ mod cache;
 mod commands;
 mod embed;
 mod http;
+#[cfg(feature = "hub")]
+mod hub;
 mod manager;
 mod memory;
 mod model;

@@ -134,7 +134,9 @@ impl ModelManager {
             let start = || {
                 let (manager, name) = (Arc::clone(self), name.to_owned());
                 let task = tokio::spawn(async move { manager.load_on_demand(&name).await });
-                let ended = |end: Result<_, JoinError>| end.unwrap_or_else(panicked);
+                let ended = |end: Result<Result<(), Arc<str>>, JoinError>| {
+                    end.unwrap_or_else(|error| Err(format!("a fault of embedgate: {error}").into()))
+                };
                 task.map(ended).boxed().shared()
             };
             wakings.entry(name.to_owned()).or_insert_with(start).clone()
@@ -255,8 +257,4 @@ impl ModelManager {
             self.publish(embedder.registry().with_state(name, state));
         }
     }
-}
-
-fn panicked(error: JoinError) -> Result<(), Arc<str>> {
-    Err(format!("loading ended with a fault of embedgate: {error}").into())
 }

@@ -2,6 +2,7 @@
 //! asked for, when its file changes; plugins also when their files do.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -36,6 +37,8 @@ pub(crate) struct Source {
     pub file: Option<PathBuf>,
     /// What stands in the place of a file: the command line's own model.
     pub made: Option<Config>,
+    /// What the command line says in the place of `server.listen`.
+    pub listen: Option<SocketAddr>,
     /// The process's environment.
     pub environment: Environment,
 }
@@ -46,10 +49,14 @@ impl Source {
     /// # Errors
     /// Every problem with it.
     pub(crate) fn load(&self) -> Result<Config, ConfigError> {
-        match &self.made {
-            Some(made) => Ok(made.clone()),
-            None => Config::load(self.file.as_deref(), &self.environment),
+        let mut config = match &self.made {
+            Some(made) => made.clone(),
+            None => Config::load(self.file.as_deref(), &self.environment)?,
+        };
+        if let Some(listen) = self.listen {
+            config.server.listen = listen;
         }
+        Ok(config)
     }
 
     /// The configuration's own file; empty where there is none.

@@ -3,20 +3,20 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use embedgate_hub::Source;
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub struct PullArgs {
     /// The model, such as BAAI/bge-m3; modelscope:BAAI/bge-m3 and hf:BAAI/bge-m3 ask one hub alone, @REVISION behind it names a
-    /// branch, a tag or a commit.
+    /// branch, a tag or a commit. Or the name of a model of the configuration that has a source [default: all of those].
     #[arg(value_name = "MODEL")]
-    pub source: Source,
-    /// The model's folder [default: models/NAME].
-    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// The model's folder [default: models/NAME, or the path that the configuration says].
+    #[arg(long, value_name = "DIR", requires = "model")]
     pub to: Option<PathBuf>,
-    /// Where to ask: hf, modelscope, or the address of a mirror of Hugging Face, or modelscope=ADDRESS for one of ModelScope
-    /// [default: both hubs, or those that HF_ENDPOINT and MODELSCOPE_ENDPOINT name].
+    /// Where to ask: hf, modelscope, or the address of a mirror of Hugging Face, or modelscope=ADDRESS for one of ModelScope; a
+    /// folder (/mnt/bge-m3, ./bge-m3) is looked into for files that need not be fetched [default: hub.order of the
+    /// configuration, else both hubs, or those that HF_ENDPOINT and MODELSCOPE_ENDPOINT name].
     #[arg(long, value_name = "HUB,...", value_delimiter = ',')]
     pub from: Vec<String>,
     /// Fetch ONNX models and their data too.
@@ -28,9 +28,9 @@ pub struct PullArgs {
     /// Fetch files of this pattern too, such as "imgs/*".
     #[arg(long, value_name = "PATTERN")]
     pub include: Vec<String>,
-    /// Connections at a time.
-    #[arg(short, long, value_name = "N", default_value_t = 4)]
-    pub jobs: usize,
+    /// Connections at a time [default: 4, or hub.connections of the configuration].
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
     /// List the files that would be fetched, and fetch none.
     #[arg(long)]
     pub dry_run: bool,
@@ -44,6 +44,21 @@ pub enum ModelsCommand {
     /// Read every file of fetched models, and compare it with the record of the fetch; no request is sent.
     Verify {
         /// Models' folders [default: those of the configuration].
+        #[arg(value_name = "DIR")]
+        folders: Vec<PathBuf>,
+    },
+    /// Delete a fetched model's files; others of its folder stay.
+    Remove {
+        /// Models' folders, or names of the configuration.
+        #[arg(value_name = "MODEL", required = true)]
+        models: Vec<PathBuf>,
+        /// Delete folders that no pull has fetched too, with all that is in them.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Write the record of a folder that no pull has fetched, as it is now: verify compares with it from then on.
+    Lock {
+        /// Models' folders [default: those of the configuration that have none].
         #[arg(value_name = "DIR")]
         folders: Vec<PathBuf>,
     },

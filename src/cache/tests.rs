@@ -1,6 +1,8 @@
 use embedgate_config::ByteSize;
 use moka::Expiry;
 
+use embedgate_config::ValuePrecision;
+
 use super::*;
 use crate::batch::Row;
 

@@ -425,7 +425,7 @@ fn context() -> RequestContext {
 async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_in_one_pass() {
     use embedgate_core::Outputs;
     let gateway = TestGateway::start();
-    let embedder: &Embedder = gateway.gateway.embedder().unwrap();
+    let embedder: &Embedder = &gateway.gateway.embedder().unwrap();
     let ids = [5, 6, 7, 8];
     embedder
         .embed(

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{FromRequestParts, Request},
-    http::{Method, StatusCode, Uri, header},
+    http::{Method, Uri, header},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -49,11 +49,7 @@ async fn reload_without_key(gateway: State, request: Request) -> Result<Response
 /// 200 where all is in force, 422 where something of it, or nothing, is.
 async fn answer(gateway: &Gateway) -> Result<Response, Failed> {
     let report = gateway.reloads.reload().await?;
-    let status = match report.status {
-        "reloaded" => StatusCode::OK,
-        _ => StatusCode::UNPROCESSABLE_ENTITY,
-    };
-    Ok((status, Json(&*report)).into_response())
+    Ok(error::outcome(report.status == "reloaded", &*report))
 }
 
 /// The routes of the administrators' own address.

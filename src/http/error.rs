@@ -224,6 +224,15 @@ pub(super) fn probe(serving: bool, body: serde_json::Value) -> Response {
     (status, Json(body)).into_response()
 }
 
+/// What a command did: 200 where all of it is done, else 422.
+pub(super) fn outcome(is_done: bool, body: impl serde::Serialize) -> Response {
+    let status = match is_done {
+        true => StatusCode::OK,
+        false => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, Json(body)).into_response()
+}
+
 pub(super) async fn no_route(method: Method, uri: Uri) -> Failed {
     let path: String = uri.path().chars().take(100).collect();
     let message = format!(

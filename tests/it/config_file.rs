@@ -61,19 +61,23 @@ fn the_reference_states_the_defaults() {
 fn the_reference_names_every_key_and_no_other() {
     let reference = with_all_keys();
     // All optional keys are set, so that serialization shows them.
-    let environment = Environment::from([("EMBEDGATE_KEY", "long-enough")]);
+    let environment = Environment::from([
+        ("EMBEDGATE_KEY", "long-enough"),
+        ("HF_TOKEN", "a"),
+        ("MODELSCOPE_API_TOKEN", "b"),
+    ]);
     let problems = match Config::parse(&reference.to_string(), Path::new("/nowhere"), &environment)
     {
         Ok(_) => Vec::new(),
         Err(problems) => problems,
     };
-    // The example names a folder that is not here, a candle model with an ONNX file, one device and several, and both ways of
-    // authentication.
+    // The example is a candle model with an ONNX file, on one device and several, that is loaded at the start and leaves when it
+    // is idle, and it has both ways of authentication.
     let expected = [
         "auth.keys",
         "models.bge-m3-local.backend.devices",
         "models.bge-m3-local.backend.file",
-        "models.bge-m3-local.path",
+        "models.bge-m3-local.idle",
     ];
     let mut keys: Vec<_> = problems
         .iter()

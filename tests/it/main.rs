@@ -34,6 +34,7 @@ mod outputs;
 mod peers;
 mod plugins;
 mod prompts;
+mod reload;
 mod rerank;
 mod sources;
 mod tei;

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     Hub,
     error::{HubError, token_variable},
+    existing::Caches,
 };
 
 /// A connection that is not there after so long will not be.
@@ -98,6 +99,10 @@ pub struct Settings {
     pub connections: usize,
     /// A pause after the first failure; the next are twice as long each.
     pub first_pause: Duration,
+    /// Whether a model is taken from the first of the hubs that has it, and not from the first to answer.
+    pub is_ordered: bool,
+    /// Where files may be already.
+    pub caches: Caches,
 }
 
 /// A failed try, and how long the server wants to be left alone.

@@ -2,11 +2,13 @@
 //!
 //! [`Source`] is what a user names; [`pull()`] brings it into a folder. `huggingface` and `modelscope` know the two protocols: which
 //! files a revision has, and where they are. `select` chooses the files that a server needs. `fetch` gets one file in parts, goes
-//! on where it was broken off, and believes nothing but lengths and hashes. `lock` is the record of what is there, which
+//! on where it was broken off, and believes nothing but lengths and hashes; `existing` knows where other programs keep files, which
+//! need not be fetched. `work` is the folder in which a model is made, until it takes its place. `lock` is the record of what is there, which
 //! [`verify`] reads.
 
 mod client;
 mod error;
+mod existing;
 mod fetch;
 mod huggingface;
 mod listing;
@@ -15,12 +17,14 @@ mod modelscope;
 mod part;
 mod pull;
 mod select;
+mod work;
 
 pub use embedgate_config::{Hub, Source};
 
 pub use crate::{
     client::{Endpoint, Settings},
     error::HubError,
+    existing::Caches,
     listing::{Check, Entry, Listing},
     lock::{LOCK_FILE, Lock, Locked, Verdict, verify},
     pull::{Progress, Pulled, Request, pull},

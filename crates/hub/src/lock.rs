@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::HubError, listing::Check, part::hash_file};
+use crate::{client::now, error::HubError, listing::Check, part::hash_file};
 
 /// Its name, in the model's folder.
 pub const LOCK_FILE: &str = "embedgate.lock.json";
@@ -72,6 +72,78 @@ impl Lock {
         Ok(Some(lock))
     }
 
+    /// Writes the record of a folder that no pull has fetched: what is there now is right. Hidden files are no part of a model.
+    ///
+    /// # Errors
+    /// When it has a record, or a file cannot be read.
+    pub fn of_folder(folder: &Path) -> Result<Self, HubError> {
+        let path = folder.join(LOCK_FILE);
+        if path.exists() {
+            let problem = "it is there already: `embedgate models verify` compares with it; delete it to write another";
+            return Err(HubError::Lock {
+                path,
+                problem: problem.into(),
+            });
+        }
+        let mut files = Vec::new();
+        files_below(folder, Path::new(""), &mut files)?;
+        files.sort();
+        let mut locked = Vec::new();
+        for file in files {
+            let path = folder.join(&file);
+            let size = path.metadata().map_err(HubError::file(&path))?.len();
+            // Compared with nothing: what it is, it shall be.
+            let none = Check::Sha256(String::new());
+            let (sha256, _) = hash_file(&path, size, &none).map_err(HubError::file(&path))?;
+            locked.push(Locked {
+                path: file,
+                size,
+                sha256,
+            });
+        }
+        let lock = Self {
+            source: "this folder".into(),
+            endpoint: String::new(),
+            revision: String::new(),
+            commit: String::new(),
+            fetched: now(),
+            files: locked,
+        };
+        lock.write(folder)?;
+        Ok(lock)
+    }
+
+    /// Deletes the files of the record from a folder, the record, and folders that are empty then. Returns how many other files
+    /// are still there.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted.
+    pub fn remove(&self, folder: &Path) -> Result<usize, HubError> {
+        for file in self
+            .files
+            .iter()
+            .map(|file| &*file.path)
+            .chain([Path::new(LOCK_FILE)])
+        {
+            let path = folder.join(file);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(HubError::file(path)(error));
+                }
+                _ => {}
+            }
+            // Those that hold something stay.
+            for below in file.ancestors().skip(1) {
+                drop(fs::remove_dir(folder.join(below)));
+            }
+        }
+        let mut left = Vec::new();
+        if folder.exists() {
+            files_below(folder, Path::new(""), &mut left)?;
+        }
+        Ok(left.len())
+    }
+
     /// True for the record of another pull of the same files.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let fetched = other.fetched;
@@ -95,6 +167,23 @@ impl Lock {
         let written = fs::write(&fresh, text + "\n").and_then(|()| fs::rename(&fresh, &path));
         written.map_err(HubError::file(path))
     }
+}
+
+/// The files of a folder and of those below it, relative to it, without hidden ones.
+fn files_below(folder: &Path, within: &Path, found: &mut Vec<PathBuf>) -> Result<(), HubError> {
+    let here = folder.join(within);
+    for entry in fs::read_dir(&here).map_err(HubError::file(&here))? {
+        let entry = entry.map_err(HubError::file(&here))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let below = within.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => files_below(folder, &below, found)?,
+            false => found.push(below),
+        }
+    }
+    Ok(())
 }
 
 /// Reads every file of the record, and says of each whether it is right. No request is sent.
@@ -128,6 +217,42 @@ pub fn verify<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_gets_a_record_once_and_loses_the_files_of_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("model");
+        fs::create_dir_all(folder.join("1_Pooling")).unwrap();
+        for (name, text) in [
+            ("config.json", "{}"),
+            ("1_Pooling/config.json", "{}"),
+            (".msc", ""),
+        ] {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let lock = Lock::of_folder(&folder).unwrap();
+        let paths: Vec<_> = lock
+            .files
+            .iter()
+            .map(|file| file.path.to_str().unwrap())
+            .collect();
+        assert_eq!(paths, ["1_Pooling/config.json", "config.json"]);
+        assert!(verify(&folder, &lock).all(|one| one.unwrap().1 == Verdict::Right));
+        let error = Lock::of_folder(&folder).unwrap_err().to_string();
+        assert!(error.contains("verify"), "{error}");
+        fs::write(folder.join("mine.txt"), "").unwrap();
+        assert_eq!(lock.remove(&folder).unwrap(), 1);
+        let left: Vec<_> = folder
+            .read_dir()
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        fs::remove_file(folder.join("mine.txt")).unwrap();
+        fs::remove_file(folder.join(".msc")).unwrap();
+        assert_eq!(lock.remove(&folder).unwrap(), 0);
+        assert!(!folder.exists());
+    }
 
     #[test]
     fn a_damaged_a_missing_and_a_cut_file_are_told_apart() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use embedgate_config::{BackendType, Config, Environment, ReplicaCount};
-use embedgate_core::{Outputs, Replicas};
+use embedgate_core::{Outputs, Replicas, TokenBatch};
 
 use super::*;
 
@@ -75,10 +75,15 @@ fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
     }
     let (surroundings, config) = (surroundings(), candle(folder.path().to_owned()));
     let plan = plan(&config).unwrap();
-    let identity = identity(&config, &plan, &surroundings, String::new());
-    let loaded = identity().unwrap();
+    let identity = Identity {
+        config: config.clone(),
+        pooling: plan.pooling,
+        max_tokens: plan.max_tokens,
+        runs_on: String::new(),
+    };
+    let loaded = identity.at(Depth::ThisProcess).unwrap();
     let from_files = from_files(&config, &surroundings);
-    let again = of_the_same_files(&config, identity, loaded, from_files);
+    let again = of_the_same_files(identity, Depth::ThisProcess, loaded, from_files);
     assert!(again().is_ok());
     // It still loads, and is another model.
     let file = folder.path().join("config.json");

@@ -161,7 +161,7 @@ impl Progress for Shown {
 }
 
 /// Bytes for people, in powers of 1000 as the hubs show them.
-pub(super) fn bytes(n: u64) -> String {
+pub(in super::super) fn bytes(n: u64) -> String {
     let of = |unit: f64, name: &str| format!("{:.2} {name}", n as f64 / unit);
     match n {
         0..1000 => format!("{n} B"),

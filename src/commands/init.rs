@@ -1,0 +1,150 @@
+//! `embedgate init`: writes a configuration to begin with.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    path::Path,
+};
+
+use anyhow::{Context, anyhow};
+use embedgate_config::Source;
+use embedgate_request::key;
+
+use super::Failure;
+use crate::args::InitArgs;
+
+pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
+    let model = Model::of(&args.model, args.output.parent().unwrap_or(Path::new("")))?;
+    let name = args.name.clone().unwrap_or_else(|| model.name.clone());
+    let (key, hash) = key::generate().context("the system gives no randomness")?;
+    let text = text(args, &model, &name, &hash.to_string());
+    write(&args.output, &text, args.force)?;
+    let file = args.output.display();
+    let with_file = match args.output == Path::new("embedgate.toml") {
+        true => String::new(),
+        false => format!(" --config {file}"),
+    };
+    let first = match model.is_there {
+        true => format!("embedgate check{with_file}"),
+        false => format!("embedgate pull {}{with_file}", quoted(&name)),
+    };
+    let told = format!(
+        "{file} is written. The key of it is shown once; clients send it as \"Authorization: Bearer KEY\":\n\n{key}\n\nNext:\n\n  {first}\n  embedgate serve{with_file}\n"
+    );
+    Ok(io::stdout()
+        .write_all(told.as_bytes())
+        .context("standard output")?)
+}
+
+/// What a configuration is written for.
+struct Model {
+    name: String,
+    path: String,
+    source: Option<Source>,
+    is_there: bool,
+}
+
+impl Model {
+    /// `base` is the folder of the configuration, to which its paths are relative.
+    fn of(named: &str, base: &Path) -> Result<Self, Failure> {
+        let path = Path::new(named);
+        if path.is_dir() {
+            let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            let name = real.file_name().unwrap_or_default();
+            return Ok(Self {
+                name: name.to_string_lossy().into_owned(),
+                path: match base == Path::new("") || path.is_absolute() {
+                    true => named.to_owned(),
+                    false => real.display().to_string(),
+                },
+                source: None,
+                is_there: true,
+            });
+        }
+        let source: Source = named
+            .parse()
+            .map_err(|problem| anyhow!("{named} is no folder, nor a model of a hub: {problem}"))?;
+        let path = format!("models/{}", source.name());
+        Ok(Self {
+            name: source.name().to_owned(),
+            is_there: base.join(&path).is_dir(),
+            path,
+            source: Some(source),
+        })
+    }
+}
+
+fn text(args: &InitArgs, model: &Model, name: &str, hash: &str) -> String {
+    let toml = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let source = match &model.source {
+        Some(source) => format!(
+            "# Where `embedgate pull {name}` and `embedgate serve --pull` fetch it from.\nsource = {}\n",
+            toml(&source.to_string())
+        ),
+        None => String::new(),
+    };
+    let source_name = model.source.as_ref().map(|source| source.model.as_str());
+    let alias = source_name.unwrap_or("another-name");
+    let aliases = match source_name {
+        Some(_) => format!("aliases = [{}]", toml(alias)),
+        None => format!("#aliases = [{}]", toml(alias)),
+    };
+    format!(
+        "# embedgate's configuration. config/embedgate.toml of the repository has every key with its default; `embedgate check` says what
+# is wrong with this one. A reload (SIGHUP) takes changes over while the gateway serves.
+
+[server]
+# Address and port. \"0.0.0.0:9100\" is reached from other machines, and from containers.
+listen = {listen}
+
+[auth]
+# One key a client. `embedgate key new` makes more; only their hashes are written here.
+keys = [{{ name = \"first\", hash = {hash} }}]
+
+[models.{name}]
+# The folder with config.json, tokenizer.json and the weights. Relative to this file.
+path = {path}
+{source}# Other names that clients may use.
+{aliases}
+# \"cpu\" runs the model's own weights; \"auto\" takes bfloat16 where the processor has it, else f32.
+backend = {{ type = \"cpu\", precision = \"auto\" }}
+
+# [cache]
+# Memory for results that are asked for again.
+# max_size = \"512MiB\"
+",
+        listen = toml(&args.listen.to_string()),
+        hash = toml(hash),
+        path = toml(&model.path),
+        name = quoted(name),
+    )
+}
+
+/// A name as a key of TOML and as an argument of a shell: bare where it can be.
+fn quoted(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match !name.is_empty() && name.chars().all(is_bare) {
+        true => name.to_owned(),
+        false => toml::Value::String(name.to_owned()).to_string(),
+    }
+}
+
+fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    match force {
+        true => options.create(true).truncate(true),
+        false => options.create_new(true),
+    };
+    let opened = options.open(file);
+    let mut opened = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => anyhow!(
+            "{} is there already: --force replaces it, --output writes another",
+            file.display()
+        ),
+        _ => anyhow!("{} cannot be written: {error}", file.display()),
+    })?;
+    Ok(opened
+        .write_all(text.as_bytes())
+        .with_context(|| format!("{} cannot be written", file.display()))?)
+}

@@ -1,0 +1,129 @@
+//! `embedgate serve`.
+
+mod single;
+
+use std::{fs, io, path::Path};
+
+use anyhow::Context;
+use embedgate_config::{Config, Environment};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{Failure, runtime};
+use crate::{
+    app::App,
+    args::ServeArgs,
+    manager::Fetcher,
+    reload::Source,
+    shutdown::{Shutdown, Stage},
+    telemetry,
+};
+
+pub(super) fn run(
+    file: Option<&Path>,
+    args: &ServeArgs,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    // Before the configuration is read: whoever changes it and says so at once does not end the process.
+    let hangups = runtime.block_on(async { signal(SignalKind::hangup()) });
+    let hangups = hangups.context("no signal handler")?;
+    let source = source(file, args, environment)?;
+    let config = source.load()?;
+    telemetry::init(&config.log);
+    let listen = config.server.listen;
+    let fetcher = match args.pull {
+        true => Some(fetcher(&config, environment)?),
+        false => None,
+    };
+    let app = App::build(config, source, fetcher).map_err(Failure::Config)?;
+    let mut app = app.recalibrating(args.recalibrate);
+    let served: Result<(), Failure> = runtime.block_on(async {
+        let shutdown = Shutdown::on_signals().context("no signal handler")?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|e| listen_error(listen, &e))?;
+        tokio::select! {
+            loaded = app.load_plugins() => loaded.map_err(Failure::Config)?,
+            () = shutdown.reached(Stage::Draining) => {
+                tracing::info!("stopped while plugins were being loaded");
+                return Ok(());
+            }
+        }
+        if let Some(file) = &args.port_file {
+            write_port(file, &listener)?;
+        }
+        Ok(app.serve(listener, shutdown, hangups).await?)
+    });
+    // What still loads or runs ends with the process: dropping the runtime would wait for it.
+    runtime.shutdown_background();
+    served
+}
+
+/// Where the configuration comes from: a file, or the command line alone.
+fn source(
+    file: Option<&Path>,
+    args: &ServeArgs,
+    environment: &Environment,
+) -> Result<Source, Failure> {
+    let made = match &args.model {
+        Some(_) if file.is_some() => {
+            return Err(Failure::Config(anyhow::anyhow!(
+                "--model serves one model without a configuration: leave out --config, or add the model to that file"
+            )));
+        }
+        Some(model) => Some(single::config(model, args, environment)?),
+        None => None,
+    };
+    Ok(Source {
+        file: file.map(Path::to_owned),
+        made,
+        listen: args.listen,
+        environment: environment.clone(),
+    })
+}
+
+#[cfg(feature = "hub")]
+fn fetcher(config: &Config, environment: &Environment) -> anyhow::Result<Fetcher> {
+    crate::hub::fetcher(&config.hub, environment)
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetcher(_: &Config, _: &Environment) -> anyhow::Result<Fetcher> {
+    anyhow::bail!(
+        "--pull: this embedgate was built without hubs: build it with the cargo feature hub"
+    )
+}
+
+/// Writes the port at once: who reads the file finds nothing or all of it.
+fn write_port(file: &Path, listener: &TcpListener) -> anyhow::Result<()> {
+    let address = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    let line = format!("{}\n", address.port());
+    // A pipe or a terminal cannot be replaced.
+    let written = if file.metadata().is_ok_and(|found| !found.is_file()) {
+        fs::write(file, line)
+    } else {
+        let mut fresh = file.as_os_str().to_owned();
+        fresh.push(".new");
+        fs::write(&fresh, line).and_then(|()| fs::rename(&fresh, file))
+    };
+    written.with_context(|| format!("--port-file {}: cannot be written", file.display()))
+}
+
+fn listen_error(address: std::net::SocketAddr, error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{address} is in use: another process listens there; stop it, or choose another address with --listen"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!(
+                "{address} may not be used: ports below 1024 need a privilege, choose a higher one with --listen"
+            )
+        }
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
+    }
+}

@@ -1,0 +1,91 @@
+//! A configuration of one model, said on the command line alone.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use embedgate_config::{Config, ConfigError, Environment, Source};
+use toml::{Table, Value};
+
+use crate::{args::ServeArgs, commands::Failure};
+
+/// The configuration that serves a model: a folder, or a model of a hub whose folder is in `models`.
+pub(super) fn config(
+    model: &str,
+    args: &ServeArgs,
+    environment: &Environment,
+) -> Result<Config, Failure> {
+    let (path, source) = place(model)?;
+    let name = args.name.clone().unwrap_or_else(|| name(&path));
+    let mut entry = Table::new();
+    entry.insert("path".into(), path.into());
+    entry.insert("aliases".into(), args.aliases.clone().into());
+    if let Some(source) = source {
+        entry.insert("source".into(), source.into());
+    }
+    let key = args
+        .key
+        .as_deref()
+        .or_else(|| environment.get("EMBEDGATE_KEY"));
+    let auth = match key {
+        Some(_) if args.no_auth => {
+            return Err(Failure::Config(anyhow!(
+                "--no-auth lets anybody in, and there is a key (--key or EMBEDGATE_KEY): leave out one of the two"
+            )));
+        }
+        Some(key) => ("keys", Value::Array(vec![escaped(key).into()])),
+        None => ("mode", "none".into()),
+    };
+    let table = Table::from_iter([
+        (
+            "auth".into(),
+            Table::from_iter([(auth.0.into(), auth.1)]).into(),
+        ),
+        (
+            "models".into(),
+            Table::from_iter([(name, entry.into())]).into(),
+        ),
+    ]);
+    let config =
+        Config::parse(&table.to_string(), Path::new(""), environment).map_err(|problems| {
+            ConfigError {
+                file: None,
+                problems,
+            }
+        })?;
+    let listen = args.listen.unwrap_or(config.server.listen);
+    if key.is_none() && !args.no_auth && !listen.ip().is_loopback() {
+        return Err(Failure::Config(anyhow!(
+            "others than this machine reach {listen}: say who may use the server with --key KEY (or EMBEDGATE_KEY), or let anybody in with --no-auth"
+        )));
+    }
+    Ok(config)
+}
+
+/// The folder of a model, and where it can be fetched from.
+fn place(model: &str) -> Result<(String, Option<String>), Failure> {
+    if Path::new(model).is_dir() {
+        return Ok((model.to_owned(), None));
+    }
+    match model.parse::<Source>() {
+        Ok(source) => {
+            let path = format!("models/{}", source.name());
+            Ok((path, Some(source.to_string())))
+        }
+        Err(_) => Err(Failure::Config(anyhow!(
+            "--model: {model} is no folder, nor a model of a hub, such as BAAI/bge-m3"
+        ))),
+    }
+}
+
+/// The last part of a path.
+fn name(path: &str) -> String {
+    let path = Path::new(path);
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// A text in which `${` stands for itself.
+fn escaped(text: &str) -> String {
+    text.replace("${", "$${")
+}
