@@ -141,7 +141,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
 
 /// The routes of the administrators' own address.
 pub(crate) fn admin_router(gateway: Arc<Gateway>) -> Router {
-    admin::router(gateway)
+    routes::admin_router().with_state(gateway)
 }
 
 /// What is around every route, from the inside out: a panic becomes an answer; a refused body is taken to its end; the log,

@@ -1,14 +1,10 @@
 //! `POST /admin/reload`: reads the configuration again. It is for keys with `admin = true`, and for whoever reaches
 //! `server.admin_listen`; where there is neither, there is no such route.
 
-use std::sync::Arc;
-
 use axum::{
-    Router,
     extract::{FromRequestParts, Request},
     http::{Method, Uri, header},
     response::{IntoResponse, Response},
-    routing::post,
 };
 use embedgate_request::{Error, ErrorKind};
 
@@ -38,7 +34,10 @@ pub(super) async fn reload(
 }
 
 /// For whoever reaches the address. A page in a browser on this machine does, and is refused.
-async fn reload_without_key(gateway: State, request: Request) -> Result<Response, Failed> {
+pub(super) async fn reload_without_key(
+    gateway: State,
+    request: Request,
+) -> Result<Response, Failed> {
     if request.headers().contains_key(header::ORIGIN) {
         let message = "the request comes from a page in a browser (it has a header Origin), which may not reload";
         return Err(Error::new(ErrorKind::Forbidden, message).into());
@@ -50,13 +49,4 @@ async fn reload_without_key(gateway: State, request: Request) -> Result<Response
 async fn answer(gateway: &Gateway) -> Result<Response, Failed> {
     let report = gateway.reloads.reload().await?;
     Ok(error::outcome(report.status == "reloaded", &*report))
-}
-
-/// The routes of the administrators' own address.
-pub(super) fn router(gateway: Arc<Gateway>) -> Router {
-    Router::new()
-        .route("/admin/reload", post(reload_without_key))
-        .fallback(error::no_route)
-        .method_not_allowed_fallback(error::no_method)
-        .with_state(gateway)
 }

@@ -207,3 +207,11 @@ pub(super) fn router() -> Router<Arc<Gateway>> {
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
 }
+
+/// The router of the administrators' own address.
+pub(super) fn admin_router() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/admin/reload", post(admin::reload_without_key))
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::no_method)
+}

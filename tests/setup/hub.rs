@@ -8,14 +8,16 @@ use std::{
     sync::Arc,
 };
 
-use embedgate_test_support::{client, copy, embedgate, names, root, run, tiny_bge_m3};
+use embedgate_test_support::{
+    Gateway, client, config_file, copy, embedgate, names, root, run, send_signal, tiny_bge_m3,
+};
 use serde_json::{Value, json};
 
 /// Bytes of the weights: three parts.
 const SIZE: u64 = 40_000_000;
 const WEIGHTS: &str = "pytorch_model.bin";
 
-/// The stand-in with the model `a/m`, whose weights are large and take no disk.
+/// The stand-in with the model `a/m`, whose weights are large and take no disk, and `a/tiny`.
 struct StandIn {
     child: Child,
     url: String,
@@ -30,6 +32,8 @@ impl StandIn {
         copy(&tiny_bge_m3(), &model);
         fs::remove_file(model.join(WEIGHTS)).unwrap();
         fs::write(model.join(format!("{WEIGHTS}.virtual")), SIZE.to_string()).unwrap();
+        // One that can be served.
+        copy(&tiny_bge_m3(), &models.path().join("a/tiny"));
         Self::serve(models, faults, flags)
     }
 
@@ -239,7 +243,7 @@ fn what_cannot_be_mended_is_one_sentence_and_no_model() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("HF_HUB_OFFLINE"), "{said}");
     let (code, _, said) = hub.pull("bge-m3", &to);
-    assert_eq!(code, Some(64), "{said}");
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("OWNER/NAME"), "{said}");
     assert!(!to.exists());
 }
@@ -350,4 +354,248 @@ async fn sent_bytes(hub: &StandIn) -> u64 {
         .into_iter()
         .filter(|row| row["side"] == "cdn");
     rows.map(|row| row["sent"].as_u64().unwrap()).sum()
+}
+
+/// Writes what the stand-in has as a client's cache does: small files by their git hash where `by_git`.
+async fn fill_cache(hub: &StandIn, write: impl Fn(&str, &str, &[u8])) {
+    for (path, _, sha256) in hub.manifest().await {
+        let url = format!("{}/a/m/resolve/main/{path}", hub.url);
+        let bytes = client()
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap();
+        write(&path, &sha256, &bytes);
+    }
+}
+
+/// In every layout that the clients have had. The files are those of the clients' own, tried by hand.
+#[tokio::test]
+async fn what_other_programs_fetched_is_not_fetched_again_unless_it_is_damaged() {
+    let hub = StandIn::start(&[], &[]);
+    let home = tempfile::tempdir().unwrap();
+    let put = |path: PathBuf, bytes: &[u8]| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    let snapshots = ".cache/huggingface/hub/models--a--m/snapshots/abc";
+    fill_cache(&hub, |path, sha256, bytes| {
+        // A file of the snapshot is a link to its bytes.
+        let blob = home
+            .path()
+            .join(".cache/huggingface/hub/models--a--m/blobs")
+            .join(sha256);
+        put(blob.clone(), bytes);
+        let link = home.path().join(snapshots).join(path);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(blob, link).unwrap();
+        for layout in ["new/models/a--m/snapshots/master", "old/models/a/m"] {
+            put(home.path().join(layout).join(path), bytes);
+        }
+    })
+    .await;
+    let to = home.path().join("models/m");
+    let none = home.path().join("none");
+    let path = |name: &str| home.path().join(name);
+    for (source, variable, value) in [
+        ("hf:a/m", "HOME", home.path().to_owned()),
+        ("hf:a/m", "HF_HUB_CACHE", path(".cache/huggingface/hub")),
+        ("modelscope:a/m", "MODELSCOPE_CACHE", path("new")),
+        ("modelscope:a/m", "MODELSCOPE_CACHE", path("old")),
+        // One hub's cache serves a model of the other.
+        ("modelscope:a/m", "HOME", home.path().to_owned()),
+    ] {
+        let before = sent_bytes(&hub).await;
+        let (code, out, said) = run(hub
+            .command(source, &to)
+            .env("HOME", &none)
+            .env(variable, &value));
+        assert_eq!(code, Some(0), "{variable}: {said}");
+        assert!(out.contains("from a cache"), "{variable}: {out}");
+        assert_eq!(sent_bytes(&hub).await, before, "{source} {variable}");
+        assert_right(&hub, &to, variable).await;
+        fs::remove_dir_all(&to).unwrap();
+    }
+    // A folder that is named, with one wrong byte in the weights.
+    let file = path("old/models/a/m").join(WEIGHTS);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let before = sent_bytes(&hub).await;
+    let folder = path("old/models/a/m");
+    let folder = folder.to_str().unwrap();
+    let (code, out, said) = run(hub.command("hf:a/m", &to).args(["--from", folder]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("from a cache"), "{out}");
+    assert_eq!(sent_bytes(&hub).await - before, SIZE, "the weights alone");
+    assert_right(&hub, &to, "damaged").await;
+}
+
+#[tokio::test]
+async fn a_second_pull_is_told_of_the_first_and_an_end_by_ctrl_c_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("model");
+    let slow = json!({"kind": "slow", "rate": 2_000_000, "path": WEIGHTS, "hub": "cdn"});
+    let hub = StandIn::start(&[slow], &[]);
+    let first = hub
+        .command("hf:a/m", &to)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let holds = || fs::read_to_string(folder.path().join("model.embedgate-pull/lock"));
+    while holds().unwrap_or_default().trim() != first.id().to_string() {
+        std::thread::yield_now();
+    }
+    let (code, _, said) = hub.pull("hf:a/m", &to);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&first.id().to_string()), "{said}");
+    send_signal(&first, libc::SIGINT);
+    let ended = first.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("the same command goes on where it was"),
+        "{said}"
+    );
+    assert!(!to.exists());
+}
+
+#[tokio::test]
+async fn long_lists_are_read_to_their_end_and_who_has_no_leave_is_told_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = StandIn::start(&[], &["--page-size", "3"]);
+    for source in ["hf:a/m", "modelscope:a/m"] {
+        let to = folder.path().join(source.replace([':', '/'], "-"));
+        let (code, _, said) = pages.pull(source, &to);
+        assert_eq!(code, Some(0), "{source}: {said}");
+        assert_right(&pages, &to, source).await;
+    }
+    let gated = StandIn::start(&[], &["--token", "hf_secret", "--gated", "a/m"]);
+    let to = folder.path().join("gated");
+    let (code, _, said) = gated.pull("hf:a/m", &to);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("HF_TOKEN"), "{said}");
+    assert!(!to.exists());
+}
+
+/// A configuration of a model that is here and of one that a hub has.
+fn with_source(to: &Path) -> String {
+    let here = tiny_bge_m3();
+    format!(
+        "[auth]\nmode = \"none\"\n[log]\nformat = \"json\"\n[models.here]\npath = {here:?}\n\
+         [models.far]\npath = {to:?}\nsource = \"hf:a/tiny\"\n"
+    )
+}
+
+#[tokio::test]
+async fn a_configured_model_is_fetched_while_others_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("far");
+    let text = with_source(&to);
+    let gate = json!({"kind": "slow", "rate": 1_500_000, "path": WEIGHTS, "hub": "cdn"});
+    let hub = StandIn::start(&[gate], &[]);
+    // Nothing is fetched where nobody says so, and no connection is opened.
+    let variables = [
+        ("HF_ENDPOINT", &*hub.url),
+        ("MODELSCOPE_ENDPOINT", &*hub.url),
+    ];
+    let mut without = Gateway::start_loading(&text, &variables);
+    without.wait_until_ready();
+    let answer = without.embed(&json!({"model": "far", "input": "a"})).await;
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.message().contains("`embedgate pull far`"),
+        "{}",
+        answer.body
+    );
+    drop(without.stop());
+    assert_eq!(hub.log().await.len(), 0);
+
+    let mut gateway = Gateway::start_pulling(&text, &variables);
+    gateway.wait_until_ready();
+    let ready = gateway.get("/readyz").await;
+    assert_eq!(ready.body["models"][0]["id"], "far", "{}", ready.body);
+    assert_eq!(
+        ready.body["models"][0]["status"], "fetching",
+        "{}",
+        ready.body
+    );
+    let here = gateway.vectors("here", &json!("text")).await;
+    let answer = gateway.embed(&json!({"model": "far", "input": "a"})).await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(
+        answer.message().contains("is being fetched"),
+        "{}",
+        answer.body
+    );
+    gateway.wait_for_log("model far is ready");
+    // Published right after.
+    while gateway
+        .embed(&json!({"model": "far", "input": "a"}))
+        .await
+        .status
+        != 200
+    {}
+    assert_eq!(gateway.vectors("far", &json!("text")).await, here);
+}
+
+#[tokio::test]
+async fn pull_gets_what_the_configuration_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("far");
+    let hub = StandIn::start(&[], &[]);
+    let order = format!("[hub]\norder = [{:?}]\n", hub.url);
+    let file = config_file(&(with_source(&to) + &order));
+    let pull = |args: &[&str]| {
+        run(embedgate()
+            .arg("pull")
+            .args(args)
+            .arg("--config")
+            .arg(file.path()))
+    };
+    let (code, _, said) = pull(&["here"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("models.here has no source"), "{said}");
+    let (code, out, said) = pull(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        out.contains("is whole") && to.join(WEIGHTS).exists(),
+        "{out}"
+    );
+    let (code, out, _) = pull(&[]);
+    assert_eq!(
+        (code, out.contains("far is there")),
+        (Some(0), true),
+        "{out}"
+    );
+    let (code, out, said) = pull(&["far"]);
+    assert_eq!(
+        (code, out.contains("were there")),
+        (Some(0), true),
+        "{out}{said}"
+    );
+
+    let models = |args: &[&str]| {
+        run(embedgate()
+            .arg("models")
+            .args(args)
+            .arg("--config")
+            .arg(file.path()))
+    };
+    let (code, out, said) = models(&["list"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("huggingface:a/tiny of"), "{out}");
+    fs::write(to.join("mine.txt"), "").unwrap();
+    let (code, out, said) = models(&["remove", "far"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("1 files that no pull has fetched"), "{out}");
+    assert!(
+        out.contains("models.far of the configuration names it still"),
+        "{out}"
+    );
+    assert_eq!(names(&to), ["mine.txt"]);
 }

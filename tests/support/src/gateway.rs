@@ -71,6 +71,14 @@ impl Gateway {
         Self::start_command(embedgate(), config, variables)
     }
 
+    /// The same, where models that are not there are fetched.
+    #[must_use]
+    pub fn start_pulling(config: &str, variables: &[(&str, &str)]) -> Self {
+        let mut command = embedgate();
+        command.args(["serve", "--pull"]);
+        Self::start_command(command, config, variables)
+    }
+
     fn start_command(mut command: Command, config: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("embedgate.toml");
