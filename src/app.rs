@@ -361,11 +361,8 @@ pub(crate) fn check_plugins(
 /// What is wrong with the models' folders, as `models.NAME: problem`.
 fn folder_problems(config: &Config, fetches: bool) -> Vec<String> {
     let problem = |(name, model): (&String, &ModelConfig)| {
-        if let Some(source) = model.source.as_ref().filter(|_| !model.path.is_dir()) {
-            let path = model.path.display();
-            return (!fetches).then(|| {
-                format!("models.{name}: {path} is not there: `embedgate pull {name}` or `embedgate serve --pull` fetches {source}")
-            });
+        if let Some(problem) = load::to_fetch(model) {
+            return (!fetches).then(|| format!("models.{name}: {problem}"));
         }
         load::plan(model)
             .err()

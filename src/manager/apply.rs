@@ -157,16 +157,11 @@ impl ModelManager {
         config: &Arc<ModelConfig>,
         beside: Beside,
     ) -> Result<State, String> {
-        if let Some(source) = &config.source
-            && !config.path.is_dir()
-        {
-            if self.fetcher.is_none() {
-                return Err(format!(
-                    "{} is not there: `embedgate pull {name}` or `embedgate serve --pull` fetches {source}",
-                    config.path.display()
-                ));
-            }
-            return Ok(State::Fetching(Arc::default()));
+        if let Some(problem) = load::to_fetch(config) {
+            return match self.fetcher {
+                Some(_) => Ok(State::Fetching(Arc::default())),
+                None => Err(problem),
+            };
         }
         if config.load == LoadTime::OnDemand {
             let planned = Arc::clone(config);
@@ -276,12 +271,10 @@ impl Changing<'_> {
         let kept = old.clone();
         let beside = Beside::Predecessor(model.memory + of_removed);
         match self.manager.first_state(name, config, beside).await {
+            // It would not serve for minutes.
             Ok(State::Fetching(_)) => {
-                let reason = format!(
-                    "{} is not there: `embedgate pull {name}` fetches it, then reload",
-                    config.path.display()
-                );
-                self.keep(kept, reason);
+                let reason = load::to_fetch(config).unwrap_or_default();
+                self.keep(kept, format!("{reason}; reload then"));
             }
             Ok(state) => {
                 let change = change_to(&state, Change::Exchanged);

@@ -114,6 +114,16 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     })
 }
 
+/// Says how to fetch a model that has a source and is not there.
+#[must_use]
+pub(crate) fn to_fetch(config: &ModelConfig) -> Option<String> {
+    let source = config.source.as_ref().filter(|_| !config.path.is_dir())?;
+    let path = config.path.display();
+    Some(format!(
+        "{path} is not there: `embedgate serve --pull` fetches it, or `embedgate pull {source} --to {path}`"
+    ))
+}
+
 /// Opens all that a model needs, but reads no weights: its tokenizer, its weights' directory or its ONNX file, the library, a
 /// device where it needs one. Says which devices are not taken, where the configuration leaves that open.
 ///

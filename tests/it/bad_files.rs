@@ -300,3 +300,42 @@ fn a_server_whose_models_all_fail_exits_and_says_why() {
     fs::write(model.path("test.toml"), config + &more).unwrap();
     serve(&model.path("test.toml"));
 }
+
+/// As ModelScope's clients leave a folder, and as a cache of either hub shows it: every file a link.
+#[test]
+fn what_hubs_put_beside_a_model_does_not_disturb_it() {
+    let model = ModelCopy::new();
+    fs::write(
+        model.path("configuration.json"),
+        r#"{"framework": "pytorch", "task": "sentence-similarity"}"#,
+    )
+    .unwrap();
+    for name in [
+        ".msc",
+        ".mdl",
+        ".mv",
+        "README.md",
+        ".gitattributes",
+        "long.jpg",
+    ] {
+        fs::write(model.path(name), [0x80, 4, 0x95]).unwrap();
+    }
+    for name in ["imgs", ".lock", "._____temp"] {
+        fs::create_dir(model.path(name)).unwrap();
+    }
+    fs::write(model.path("imgs/bm25.jpg"), "").unwrap();
+    let (code, said) = model.load("candle");
+    assert_eq!(code, Some(0), "{said}");
+
+    let (links, blobs) = (ModelCopy::new(), tempfile::tempdir().unwrap());
+    for entry in fs::read_dir(links.folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let blob = blobs.path().join(path.file_name().unwrap());
+        if path.is_file() {
+            fs::rename(&path, &blob).unwrap();
+            std::os::unix::fs::symlink(&blob, &path).unwrap();
+        }
+    }
+    let (code, said) = links.load("candle");
+    assert_eq!(code, Some(0), "{said}");
+}

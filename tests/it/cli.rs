@@ -1,6 +1,6 @@
 //! The command line: help, exit codes, `check` and `embed`.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use embedgate_test_support::{Gateway, config_file, embedgate, run, tiny_bge_m3, tiny_config};
 
@@ -205,4 +205,132 @@ fn the_log_says_how_to_try_it() {
         line.contains("/v1/embeddings") && line.contains("tiny"),
         "{line}"
     );
+}
+
+/// Starts `embedgate serve` with these arguments in a folder, asks it once, and ends it.
+fn serve_once(folder: &Path, args: &[&str], key: Option<&str>) -> (u16, String) {
+    let mut command = embedgate();
+    command
+        .current_dir(folder)
+        .args(["serve", "--listen", "127.0.0.1:0", "--port-file", "port"])
+        .args(args)
+        .stderr(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let port = loop {
+        assert!(child.try_wait().unwrap().is_none(), "it ended: {args:?}");
+        match fs::read_to_string(folder.join("port")) {
+            Ok(port) => break port,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    let ask = || {
+        let mut stream =
+            std::net::TcpStream::connect(format!("127.0.0.1:{}", port.trim())).unwrap();
+        let key = key
+            .map(|key| format!("authorization: Bearer {key}\r\n"))
+            .unwrap_or_default();
+        let request =
+            format!("GET /v1/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{key}\r\n");
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer)
+    };
+    let answer = loop {
+        let answer: (u16, String) = ask();
+        if answer.0 != 503 {
+            break answer;
+        }
+    };
+    fs::remove_file(folder.join("port")).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    answer
+}
+
+#[test]
+fn one_model_is_served_without_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny_bge_m3();
+    let model = model.to_str().unwrap();
+    let (status, body) = serve_once(folder.path(), &["--model", model], None);
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("\"id\":\"tiny-bge-m3\""), "{body}");
+    let named = [
+        "--model",
+        model,
+        "--name",
+        "bge",
+        "--alias",
+        "a,b",
+        "--key",
+        "a-long-key",
+    ];
+    let (status, body) = serve_once(folder.path(), &named, Some("a-long-key"));
+    assert_eq!(status, 200, "{body}");
+    assert!(
+        body.contains("\"id\":\"bge\"") && body.contains("[\"a\",\"b\"]"),
+        "{body}"
+    );
+    let (status, body) = serve_once(folder.path(), &named, None);
+    assert_eq!(status, 401, "{body}");
+}
+
+#[test]
+fn a_model_alone_is_not_served_to_everybody_unless_that_is_said() {
+    let model = tiny_bge_m3();
+    let serve = |args: &[&str]| run(embedgate().arg("serve").arg("--model").args(args));
+    let model = model.to_str().unwrap();
+    for (args, expected) in [
+        (vec![model, "--listen", "0.0.0.0:0"], "--no-auth"),
+        (
+            vec![model, "--key", "a-long-key", "--no-auth"],
+            "leave out one of the two",
+        ),
+        (vec![model, "--key", "short"], "at least 8 characters"),
+        (vec!["nowhere"], "is no folder, nor a model of a hub"),
+        (vec!["a/none"], "`embedgate pull a/none --to models/none`"),
+        (vec![model, "--config", "x.toml"], "without a configuration"),
+    ] {
+        let (code, _, said) = serve(&args);
+        assert_eq!(code, Some(78), "{args:?}: {said}");
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn init_writes_a_configuration_that_works_and_never_over_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny_bge_m3();
+    let init = |args: &[&str]| run(embedgate().current_dir(&folder).arg("init").args(args));
+    let (code, out, said) = init(&[model.to_str().unwrap(), "--name", "bge m3"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        out.contains("embedgate check\n  embedgate serve\n"),
+        "{out}"
+    );
+    let key = out
+        .lines()
+        .find(|line| line.starts_with("eg_"))
+        .expect(&out);
+    let (status, body) = serve_once(folder.path(), &[], Some(key));
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("\"id\":\"bge m3\""), "{body}");
+    let (code, _, said) = init(&["BAAI/bge-m3"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("embedgate.toml is there already"), "{said}");
+    // Of a model that is to be fetched.
+    let (code, out, said) = init(&["BAAI/bge-m3", "--force"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        out.contains("embedgate pull bge-m3\n  embedgate serve\n"),
+        "{out}"
+    );
+    let (code, _, said) = run(embedgate().current_dir(&folder).arg("serve"));
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("`embedgate pull BAAI/bge-m3 --to "), "{said}");
+    let (code, _, said) = init(&["nothing"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("OWNER/NAME"), "{said}");
 }

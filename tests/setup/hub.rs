@@ -508,7 +508,9 @@ async fn a_configured_model_is_fetched_while_others_serve() {
     let answer = without.embed(&json!({"model": "far", "input": "a"})).await;
     assert_eq!(answer.status, 503);
     assert!(
-        answer.message().contains("`embedgate pull far`"),
+        answer
+            .message()
+            .contains("`embedgate pull huggingface:a/tiny --to "),
         "{}",
         answer.body
     );

@@ -1,6 +1,9 @@
 //! Recognizes folders that hold a model elsewhere, or none yet, where a model's own folder was meant.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Says what a folder without a config.json is, and what would be right; none where that is not known.
 pub(super) fn problem(folder: &Path) -> Option<String> {
@@ -15,20 +18,54 @@ pub(super) fn problem(folder: &Path) -> Option<String> {
             "it is not fetched to its end: the same `embedgate pull` goes on where it was".into(),
         );
     }
+    // The newest of the model's revisions.
     if let Some(snapshot) = newest_folder(&folder.join("snapshots")) {
         return Some(format!(
             "it is the top of a hub's cache: the model is in {}",
             snapshot.display()
         ));
     }
-    let models = ["hub", "models"].map(|name| folder.join(name));
-    let of_cache = models
-        .iter()
-        .chain([&folder.to_path_buf()])
-        .any(|folder| has_models(folder));
-    of_cache.then(|| {
-        "it is a hub's cache of many models: name the folder of one, below models--OWNER--NAME/snapshots".into()
+    let mut found = Vec::new();
+    models_below(folder, DEPTH, &mut Vec::new(), &mut found);
+    let first = found.first()?;
+    Some(match found.len() {
+        1 => format!("the model is in {}", first.display()),
+        _ => format!(
+            "it is a folder of many models: name one of them, such as {}",
+            first.display()
+        ),
     })
+}
+
+/// Models lie at most so deep in the caches of the hubs' clients.
+const DEPTH: usize = 5;
+/// Larger trees are no cache, or are too large to be looked through.
+const MOST_FOLDERS: usize = 1000;
+/// Folders of a model that hold a copy of its configuration.
+const PARTS: [&str; 2] = ["onnx", "openvino"];
+
+/// The folders below this one that hold a model, the first two at most.
+fn models_below(folder: &Path, depth: usize, seen: &mut Vec<PathBuf>, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    let mut below: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    below.sort();
+    for path in below {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_looked_into = path.is_dir() && !name.starts_with('.') && !PARTS.contains(&&*name);
+        if !is_looked_into || seen.len() > MOST_FOLDERS || found.len() > 1 {
+            continue;
+        }
+        if path.join("config.json").exists() && path.join("tokenizer.json").exists() {
+            found.push(path);
+            continue;
+        }
+        seen.push(path.clone());
+        if depth > 1 {
+            models_below(&path, depth - 1, seen, found);
+        }
+    }
 }
 
 /// The newest folder in a folder.
@@ -38,15 +75,6 @@ fn newest_folder(folder: &Path) -> Option<std::path::PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.is_dir());
     folders.max_by_key(|path| path.metadata().and_then(|found| found.modified()).ok())
-}
-
-/// True where a folder holds models as Hugging Face's client lays them out.
-fn has_models(folder: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return false;
-    };
-    let mut names = entries.flatten().map(|entry| entry.file_name());
-    names.any(|name| name.to_string_lossy().starts_with("models--"))
 }
 
 #[cfg(test)]
@@ -67,13 +95,40 @@ mod tests {
             top.contains("is in ") && top.ends_with("models--BAAI--bge-m3/snapshots/5617a9f"),
             "{top}"
         );
-        for (path, expected) in [
-            ("cache/hub/models--BAAI--bge-m3", "many models"),
-            ("bge-m3/._____temp", "ModelScope"),
+        let said = of("bge-m3/._____temp");
+        assert!(said.contains("ModelScope"), "{said}");
+        // The caches of both hubs' clients, of before and now.
+        for path in [
+            "hf/hub/models--BAAI--bge-m3/snapshots/5617a9f",
+            "ms/models/BAAI--bge-m3/snapshots/master",
+            "old/hub/models/BAAI/bge-m3",
         ] {
+            let model = folder.path().join(path);
+            fs::create_dir_all(model.join("onnx")).unwrap();
+            for file in ["config.json", "tokenizer.json", "onnx/config.json"] {
+                fs::write(model.join(file), "{}").unwrap();
+            }
             let said = of(path);
-            assert!(said.contains(expected), "{path}: {said}");
+            assert!(
+                said.starts_with("the model is in ") && said.ends_with(path),
+                "{said}"
+            );
         }
+        fs::create_dir_all(folder.path().join("old/hub/models/BAAI/other")).unwrap();
+        for file in ["config.json", "tokenizer.json"] {
+            fs::write(
+                folder.path().join("old/hub/models/BAAI/other").join(file),
+                "",
+            )
+            .unwrap();
+        }
+        let said = of("old");
+        assert!(
+            said.contains("many models") && said.ends_with("BAAI/bge-m3"),
+            "{said}"
+        );
+        // A model that has lost its configuration is none of its own parts.
+        assert_eq!(of("lost/onnx"), "");
         fs::create_dir(folder.path().join("empty.embedgate-pull")).unwrap();
         assert!(of("empty").contains("goes on"));
     }
