@@ -47,6 +47,9 @@ pub struct RagflowArgs {
     /// The reranking model; none: reranking is not tried.
     #[arg(short, long, value_name = "NAME")]
     pub rerank_model: Option<String>,
+    /// Try this provider of RAGFlow's alone, such as OpenAI-API-Compatible or Ollama [default: all].
+    #[arg(short, long, value_name = "NAME")]
+    pub provider: Option<String>,
     /// The API key; a variable, EMBEDGATE_KEY, keeps it out of the list of processes.
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,

@@ -62,6 +62,19 @@ async fn ragflow(args: &RagflowArgs, environment: &Environment) -> anyhow::Resul
     if let Some(model) = &args.rerank_model {
         probes.extend(reranking(model));
     }
+    if let Some(provider) = &args.provider {
+        let all: Vec<&str> = probes.iter().map(|probe| probe.providers).collect();
+        let all = all.join(", ");
+        let is_it = |probe: &Probe| {
+            let mut names = probe.providers.split(", ");
+            names.any(|name| name.eq_ignore_ascii_case(provider))
+        };
+        probes.retain(is_it);
+        anyhow::ensure!(
+            !probes.is_empty(),
+            "--provider: RAGFlow has no {provider} here, expected one of: {all}"
+        );
+    }
     let (mut report, mut is_well) = (String::new(), true);
     for probe in probes {
         let (providers, path) = (probe.providers, probe.path);

@@ -39,6 +39,13 @@ fn the_doctor_says_what_ragflow_would_make_of_a_server() {
         (Some(1), "ok   ok   FAIL FAIL ok   FAIL     "),
         "{text}"
     );
+    // One that can send the key is content.
+    let one = ["--key", key, "--provider", "xinference"];
+    let (code, words, text) = doctor(&closed, &one);
+    assert_eq!((code, words[0].as_str(), words.len()), (Some(0), "ok  ", 2), "{text}");
+    let (code, ..) = doctor(&closed, &["--key", key, "--provider", "nobody"]);
+    assert_eq!(code, Some(1));
+    let (_, _, text) = doctor(&closed, &["--key", key]);
     for word in [
         "401",
         "open_routes = [\"tei\"]",

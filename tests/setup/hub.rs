@@ -18,9 +18,9 @@ const SIZE: u64 = 40_000_000;
 const WEIGHTS: &str = "pytorch_model.bin";
 
 /// The stand-in with the model `a/m`, whose weights are large and take no disk, and `a/tiny`.
-struct StandIn {
+pub(crate) struct StandIn {
     child: Child,
-    url: String,
+    pub(crate) url: String,
     models: Arc<tempfile::TempDir>,
 }
 
@@ -35,6 +35,11 @@ impl StandIn {
         // One that can be served.
         copy(&tiny_bge_m3(), &models.path().join("a/tiny"));
         Self::serve(models, faults, flags)
+    }
+
+    /// Serves these models.
+    pub(crate) fn of(models: tempfile::TempDir) -> Self {
+        Self::serve(Arc::new(models), &[], &[])
     }
 
     /// Serves the same files anew, and has not been asked for anything.

@@ -11,6 +11,7 @@ mod contract;
 mod convert;
 mod demo;
 mod engine;
+mod examples;
 mod formats;
 mod guests;
 mod hub;
