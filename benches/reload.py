@@ -116,7 +116,10 @@ def main():
             load.stop = True
         for load in loads:
             load.join()
-        peak, after = resident(server.pid, "VmHWM"), resident(server.pid, "VmRSS")
+        peak = resident(server.pid, "VmHWM")
+        # The last requests of the model before let go of it.
+        time.sleep(2)
+        after = resident(server.pid, "VmRSS")
         server.terminate()
         server.wait()
     times = sorted(x for load in loads for x in load.times)

@@ -22,7 +22,10 @@ use embedgate_config::{ByteSize, ModelConfig};
 use embedgate_metrics::Metrics;
 use embedgate_request::Error;
 use futures_util::{FutureExt, future::BoxFuture, future::Shared};
-use tokio::{sync::watch, task::JoinError};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinHandle},
+};
 
 pub(crate) use self::{apply::Applied, fetch::Fetcher};
 use self::{room::Beside, served::Served};
@@ -59,6 +62,8 @@ pub(crate) struct ModelManager {
     /// Whoever has it may change what is served.
     turn: tokio::sync::Mutex<()>,
     wakings: Mutex<HashMap<String, Waking>>,
+    /// Models that are not served any more and still answer requests.
+    leaving: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What a manager is made of.
@@ -89,6 +94,7 @@ impl ModelManager {
             started: watch::Sender::new(false),
             turn: tokio::sync::Mutex::default(),
             wakings: Mutex::default(),
+            leaving: Mutex::default(),
         }
     }
 
@@ -197,6 +203,7 @@ impl ModelManager {
                 };
                 if model.unused_for() >= idle.0 {
                     self.unload(entry, model);
+                    self.free_later(&entry.name, Arc::clone(model));
                     tracing::info!(
                         model.name = entry.name,
                         "model {} leaves the memory: nobody used it for {idle}",
@@ -220,6 +227,8 @@ impl ModelManager {
         config: &Arc<ModelConfig>,
         beside: Beside,
     ) -> Result<Arc<Model>, String> {
+        // At most two models under a name are in memory.
+        self.wait_for_leaving().await;
         let (manager, owned, settings) = (Arc::clone(self), name.to_owned(), Arc::clone(config));
         let loading = tokio::task::spawn_blocking(move || {
             let room = |bytes| manager.make_room(&owned, bytes, beside);

@@ -187,6 +187,12 @@ impl Model {
         }
     }
 
+    /// Whether both are one in memory, under other settings perhaps.
+    #[must_use]
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.batcher, &other.batcher)
+    }
+
     /// What is known of it when it has left the memory.
     #[must_use]
     pub(crate) fn outline(&self) -> Outline {

@@ -26,6 +26,7 @@ pub(super) fn run(
     args: &ServeArgs,
     environment: &Environment,
 ) -> Result<(), Failure> {
+    embedgate_core::allocator::keep_large_blocks_apart();
     let runtime = runtime()?;
     // Before the configuration is read: whoever changes it and says so at once does not end the process.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) });

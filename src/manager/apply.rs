@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cache::EmbeddingCache,
     embed::Embedder,
-    model::{Entry, ModelRegistry, State, load},
+    model::{Entry, Model, ModelRegistry, State, load},
 };
 
 /// What became of each model.
@@ -207,14 +207,15 @@ impl Changing<'_> {
             self.load(&name, &config, of_removed).await;
             self.publish_meanwhile();
         }
-        self.before.retain(|entry| {
-            self.config.models.contains_key(&entry.name) || {
-                self.manager.forget(entry);
-                false
-            }
-        });
-        self.before.clear();
+        let before = std::mem::take(&mut self.before);
         self.publish();
+        let is_removed = |entry: &Entry| !self.config.models.contains_key(&entry.name);
+        for entry in before.into_iter().filter(is_removed) {
+            self.manager.forget(&entry);
+            if let State::Loaded(model) = entry.state {
+                self.manager.free_later(&entry.name, model);
+            }
+        }
         self.manager.started.send_replace(true);
         let fetching = self.done.values().filter(|entry| {
             let change = self.applied.0.get(&entry.name);
@@ -230,7 +231,13 @@ impl Changing<'_> {
         let before = self.before.iter_mut();
         if let Some(before) = before.into_iter().find(|before| before.name == entry.name) {
             // Its memory goes with the last request that it serves, and not with the whole change.
-            before.state = State::Loading;
+            let before = std::mem::replace(&mut before.state, State::Loading);
+            let is_other = |model: &Model| entry.loaded().is_none_or(|new| !new.is_same_as(model));
+            if let State::Loaded(model) = before
+                && is_other(&model)
+            {
+                self.manager.free_later(&entry.name, model);
+            }
         }
         self.applied.0.insert(entry.name.clone(), change);
         self.done.insert(entry.name.clone(), entry);

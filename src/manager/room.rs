@@ -63,6 +63,27 @@ impl ModelManager {
         Ok(())
     }
 
+    /// Gives the memory of a model back to the system, as soon as nobody uses it any more.
+    pub(super) fn free_later(&self, name: &str, model: Arc<Model>) {
+        let name = name.to_owned();
+        let leaving = tokio::spawn(async move { gone(&name, model).await });
+        let mut all = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|leaving| !leaving.is_finished());
+        all.push(leaving);
+    }
+
+    /// Waits for the models that are not served any more.
+    pub(super) async fn wait_for_leaving(&self) {
+        let leaving = {
+            let mut all = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *all)
+        };
+        for leaving in leaving {
+            // An error means that the process ends.
+            drop(leaving.await);
+        }
+    }
+
     fn loaded(&self) -> Vec<Arc<Model>> {
         let embedder = self.embedder();
         embedder.map_or(Vec::new(), |embedder| {
@@ -121,13 +142,19 @@ fn wait_until_gone(name: &str, model: Arc<Model>) {
 pub(super) async fn gone(name: &str, model: Arc<Model>) {
     let ended = model.batcher().ended();
     drop(model);
-    if tokio::time::timeout(LEAVE_TIMEOUT, ended).await.is_err() {
-        tracing::warn!(
+    match tokio::time::timeout(LEAVE_TIMEOUT, ended).await {
+        Ok(()) => trim().await,
+        Err(_) => tracing::warn!(
             model.name = name,
             "model {name} still answers requests after {} s: its memory is not free yet",
             LEAVE_TIMEOUT.as_secs()
-        );
+        ),
     }
+}
+
+async fn trim() {
+    // It takes the allocator's locks for milliseconds. An error means that the process ends.
+    drop(tokio::task::spawn_blocking(embedgate_core::allocator::trim).await);
 }
 
 impl crate::model::Entry {

@@ -42,7 +42,11 @@ fn the_doctor_says_what_ragflow_would_make_of_a_server() {
     // One that can send the key is content.
     let one = ["--key", key, "--provider", "xinference"];
     let (code, words, text) = doctor(&closed, &one);
-    assert_eq!((code, words[0].as_str(), words.len()), (Some(0), "ok  ", 2), "{text}");
+    assert_eq!(
+        (code, words[0].as_str(), words.len()),
+        (Some(0), "ok  ", 2),
+        "{text}"
+    );
     let (code, ..) = doctor(&closed, &["--key", key, "--provider", "nobody"]);
     assert_eq!(code, Some(1));
     let (_, _, text) = doctor(&closed, &["--key", key]);
