@@ -361,8 +361,8 @@ pub(crate) fn check_plugins(
 /// What is wrong with the models' folders, as `models.NAME: problem`.
 fn folder_problems(config: &Config, fetches: bool) -> Vec<String> {
     let problem = |(name, model): (&String, &ModelConfig)| {
-        if let Some(problem) = load::to_fetch(model) {
-            return (!fetches).then(|| format!("models.{name}: {problem}"));
+        if fetches && load::to_fetch(model).is_some() {
+            return None;
         }
         load::plan(model)
             .err()

@@ -186,15 +186,15 @@ fn hugging_face_token(environment: &Environment, is_usual: bool) -> Option<Strin
     (!token.is_empty()).then_some(token)
 }
 
-/// What fetches a model while others serve; none where nothing may be fetched.
-///
-/// # Errors
-/// As [`settings`].
-pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> anyhow::Result<Fetcher> {
-    let settings = settings(&Asked::default(), config, environment)?;
-    Ok(Arc::new(move |source, target, fetched| {
-        let settings = settings.clone();
+/// What fetches a model while others serve.
+#[must_use]
+pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> Fetcher {
+    let (config, environment) = (config.clone(), environment.clone());
+    Arc::new(move |source, target, fetched| {
+        // Where nothing may be fetched, that is said of the model that needs it.
+        let settings = settings(&Asked::default(), &config, &environment);
         async move {
+            let settings = settings.map_err(|error| format!("{error:#}"))?;
             let request = Request {
                 source,
                 target,
@@ -210,7 +210,7 @@ pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> anyhow::
             pulled.map(|_| ()).map_err(|error| error.to_string())
         }
         .boxed()
-    }))
+    })
 }
 
 /// Tells the log and whoever asks how a fetch goes on.

@@ -151,6 +151,7 @@ fn fetch(wanted: &Wanted, args: &PullArgs, settings: Settings) -> Result<(), Fai
         lock,
         n_kept,
         n_found,
+        out_of_date,
     } = pulled?;
     let all = lock.files.iter().map(|file| file.size).sum();
     let (n, size, commit) = (lock.files.len(), bytes(all), &lock.commit);
@@ -173,6 +174,12 @@ fn fetch(wanted: &Wanted, args: &PullArgs, settings: Settings) -> Result<(), Fai
     say(&format!(
         "{target} is whole: {n} files ({n_kept} were there{of_cache}), {size}, {from}"
     ))?;
+    for file in out_of_date {
+        say(&format!(
+            "{} was written from other weights: `embedgate convert {target} --force` writes it anew",
+            wanted.target.join(file).display()
+        ))?;
+    }
     let quoted = |text: String| toml::Value::String(text).to_string();
     let serve = match &wanted.name {
         Some(_) => "serve it with `embedgate serve`".to_owned(),

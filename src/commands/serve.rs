@@ -87,8 +87,9 @@ fn source(
 }
 
 #[cfg(feature = "hub")]
+#[expect(clippy::unnecessary_wraps, reason = "a build without hubs has none")]
 fn fetcher(config: &Config, environment: &Environment) -> anyhow::Result<Fetcher> {
-    crate::hub::fetcher(&config.hub, environment)
+    Ok(crate::hub::fetcher(&config.hub, environment))
 }
 
 #[cfg(not(feature = "hub"))]

@@ -6,7 +6,7 @@ use embedgate_config::{ModelConfig, Source};
 use futures_util::future::BoxFuture;
 
 use super::{ModelManager, room::Beside};
-use crate::model::{Fetched, State};
+use crate::model::{Entry, Fetched, State};
 
 /// Brings a model of a hub into a folder, and notes how far it is.
 pub(crate) type Fetcher = Arc<
@@ -28,18 +28,19 @@ impl ModelManager {
             "fetching model {name} from {source} into {}",
             config.path.display()
         );
-        let fetching = fetcher(source.clone(), config.path.clone(), fetched);
-        let (manager, name, config) = (Arc::clone(self), name.to_owned(), Arc::clone(config));
+        let fetching = fetcher(source.clone(), config.path.clone(), Arc::clone(&fetched));
+        let (manager, name) = (Arc::clone(self), name.to_owned());
         tokio::spawn(async move {
-            let fetched = fetching.await;
+            let ended = fetching.await;
             let _turn = manager.turn.lock().await;
-            let is_wanted = manager.entry(&name).is_some_and(|entry| {
-                Arc::ptr_eq(&entry.config, &config) && matches!(entry.state, State::Fetching(_))
-            });
-            if !is_wanted {
+            let entry = manager.entry(&name);
+            // It may have other settings by now, or be gone.
+            let is_this =
+                |state: &State| matches!(state, State::Fetching(now) if Arc::ptr_eq(now, &fetched));
+            let Some(Entry { config, .. }) = entry.filter(|entry| is_this(&entry.state)) else {
                 return;
-            }
-            let loaded = match fetched {
+            };
+            let loaded = match ended {
                 Ok(()) => {
                     manager.publish_state(&name, State::Loading);
                     manager.first_state(&name, &config, Beside::Nothing).await

@@ -93,6 +93,9 @@ impl Plan {
 /// # Errors
 /// [`LoadError`] names the file or the key, and what would be right.
 pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
+    if let Some(problem) = to_fetch(config) {
+        return Err(LoadError::Setting(problem));
+    }
     let folder = ModelFolder::open(&config.path)?;
     let limit = folder.encoder.max_sequence_tokens();
     if let Some(n) = config.max_length.filter(|n| *n > limit) {

@@ -539,6 +539,11 @@ async fn a_configured_model_is_fetched_while_others_serve() {
         "{}",
         answer.body
     );
+    // A reload meanwhile does not disturb the fetch, and its settings count.
+    let adjusted = text.replace("source = ", "aliases = [\"further\"]\nsource = ");
+    fs::write(gateway.config_file(), adjusted).unwrap();
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log("the configuration is reloaded");
     gateway.wait_for_log("model far is ready");
     // Published right after.
     while gateway
@@ -547,7 +552,7 @@ async fn a_configured_model_is_fetched_while_others_serve() {
         .status
         != 200
     {}
-    assert_eq!(gateway.vectors("far", &json!("text")).await, here);
+    assert_eq!(gateway.vectors("further", &json!("text")).await, here);
 }
 
 #[tokio::test]

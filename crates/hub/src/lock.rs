@@ -1,7 +1,9 @@
 //! The record of a fetched model: where it is from, and what each of its bytes must be.
 
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -144,6 +146,33 @@ impl Lock {
         Ok(left.len())
     }
 
+    /// ONNX models of the folder that were written from weights which this record has others of: nobody notices from the file
+    /// alone that it is out of date.
+    pub(crate) fn out_of_date(&self, before: Option<&Self>, folder: &Path) -> Vec<PathBuf> {
+        let is_weights = |path: &Path| {
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            matches!(ending, Some("safetensors" | "bin" | "pt"))
+        };
+        let of = |lock: &Self| -> BTreeMap<PathBuf, String> {
+            let weights = lock.files.iter().filter(|file| is_weights(&file.path));
+            let weights = weights.map(|file| (file.path.clone(), file.sha256.clone()));
+            weights.collect()
+        };
+        let Some(before) = before.filter(|before| of(before) != of(self)) else {
+            return Vec::new();
+        };
+        let is_fetched = |lock: &Self, path: &Path| lock.files.iter().any(|file| file.path == path);
+        let mut files = Vec::new();
+        // One that cannot be read is not served either.
+        drop(files_below(folder, Path::new(""), &mut files));
+        files.retain(|path| {
+            let is_onnx = path.extension().is_some_and(|ending| ending == "onnx");
+            is_onnx && !is_fetched(self, path) && !is_fetched(before, path)
+        });
+        files.sort();
+        files
+    }
+
     /// True for the record of another pull of the same files.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let fetched = other.fetched;
@@ -164,8 +193,14 @@ impl Lock {
             path: path.clone(),
             problem: error.to_string(),
         })?;
-        let written = fs::write(&fresh, text + "\n").and_then(|()| fs::rename(&fresh, &path));
-        written.map_err(HubError::file(path))
+        let write = || {
+            let mut file = fs::File::create(&fresh)?;
+            file.write_all((text + "\n").as_bytes())?;
+            // Before it has its name, and the folder has the model's.
+            file.sync_all()?;
+            fs::rename(&fresh, &path)
+        };
+        write().map_err(HubError::file(&path))
     }
 }
 
@@ -252,6 +287,37 @@ mod tests {
         fs::remove_file(folder.join(".msc")).unwrap();
         assert_eq!(lock.remove(&folder).unwrap(), 0);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn an_onnx_model_of_other_weights_is_out_of_date() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("onnx")).unwrap();
+        for name in ["onnx/model.onnx", "onnx/fetched.onnx", "model.safetensors"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let lock = |sha256: &str| Lock {
+            source: String::new(),
+            endpoint: String::new(),
+            revision: String::new(),
+            commit: String::new(),
+            fetched: 0,
+            files: ["onnx/fetched.onnx", "model.safetensors"]
+                .map(|path| Locked {
+                    path: path.into(),
+                    size: 0,
+                    sha256: sha256.into(),
+                })
+                .into(),
+        };
+        let now = lock("b");
+        assert_eq!(now.out_of_date(None, folder.path()), Vec::<PathBuf>::new());
+        assert_eq!(
+            now.out_of_date(Some(&lock("b")), folder.path()),
+            Vec::<PathBuf>::new()
+        );
+        let stale = now.out_of_date(Some(&lock("a")), folder.path());
+        assert_eq!(stale, [PathBuf::from("onnx/model.onnx")]);
     }
 
     #[test]

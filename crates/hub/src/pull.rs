@@ -54,6 +54,8 @@ pub struct Pulled {
     pub n_kept: usize,
     /// Files that were in caches of other programs.
     pub n_found: usize,
+    /// ONNX models of the folder that were written from other weights than there are now.
+    pub out_of_date: Vec<PathBuf>,
 }
 
 /// Fetches a model into its folder. What is there and right stays as it is; other files of the folder are kept.
@@ -90,6 +92,7 @@ pub async fn pull(
             lock: record(request, listing, locked),
             n_kept: 0,
             n_found: 0,
+            out_of_date: Vec::new(),
         });
     }
     let target = folder(&request.target)?;
@@ -133,6 +136,7 @@ pub async fn pull(
             lock,
             n_kept,
             n_found,
+            out_of_date: Vec::new(),
         });
     }
     let in_target: Vec<PathBuf> = files
@@ -141,6 +145,7 @@ pub async fn pull(
         .filter(|(_, kept)| is_at(kept, Place::Target))
         .map(|(file, _)| file.path.clone().into())
         .collect();
+    let out_of_date = lock.out_of_date(old.as_ref(), &work.target);
     let published = lock.clone();
     // It waits for the disk.
     let publishing =
@@ -152,6 +157,7 @@ pub async fn pull(
         lock,
         n_kept,
         n_found,
+        out_of_date,
     })
 }
 

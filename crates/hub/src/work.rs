@@ -242,11 +242,13 @@ impl Work {
             }
         }
         lock.write(&self.tree)?;
+        sync(&self.tree)?;
         let exchanged = match self.target.exists() {
             true => exchange(&self.tree, &self.target, &self.folder.join("old")),
             false => fs::rename(&self.tree, &self.target),
         };
         exchanged.map_err(HubError::file(&self.target))?;
+        self.target.parent().map(sync).transpose()?;
         self.end()
     }
 
@@ -311,6 +313,12 @@ fn exchange(new: &Path, target: &Path, old: &Path) -> io::Result<()> {
         // As it was.
         drop(fs::rename(old, target));
     })
+}
+
+/// Waits until the names in a folder are on the disk.
+fn sync(folder: &Path) -> Result<(), HubError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(HubError::file(folder))
 }
 
 fn remove(folder: &Path) -> Result<(), HubError> {
