@@ -6,8 +6,8 @@ use super::Operation;
 
 pub(in crate::http) fn list() -> Operation {
     Operation::get::<ModelList>(
-        "List the models that serve",
-        "Those that the caller may use.",
+        "List the models",
+        "Those that serve or are loaded on demand, and that the caller may use.",
     )
 }
 
@@ -46,9 +46,25 @@ struct Model {
     max_model_len: u64,
     dimensions: u64,
     aliases: Vec<String>,
-    backend: String,
-    device: String,
-    precision: String,
+    status: ModelStatus,
+    /// Of a model in memory, as the next two.
+    backend: Option<String>,
+    device: Option<String>,
+    precision: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ModelStatus {
+    Ready,
+    /// Its backend is being loaded again after a fault.
+    Down,
+    /// It is loaded by the first request that names it.
+    OnDemand,
+    /// It could not be loaded.
+    Failed,
+    Fetching,
+    Loading,
 }
 
 #[derive(ToSchema)]
@@ -72,5 +88,11 @@ struct Ready {
 #[derive(ToSchema)]
 struct ModelState {
     id: String,
-    status: String,
+    status: ModelStatus,
+    /// Of a model in memory, as the next.
+    device: Option<String>,
+    precision: Option<String>,
+    /// Of a model that is being fetched, as the next.
+    fetched_bytes: Option<u64>,
+    total_bytes: Option<u64>,
 }
