@@ -96,6 +96,12 @@ impl Embedder {
         Self::new(registry, self.cache.clone(), self.max_inputs)
     }
 
+    /// The same service, where no model is held in memory.
+    #[must_use]
+    pub(crate) fn without_models(&self) -> Self {
+        self.with_registry(self.registry.without_models())
+    }
+
     /// The cache.
     #[must_use]
     pub(crate) fn cache(&self) -> &EmbeddingCache {

@@ -100,30 +100,60 @@ impl Gateway {
     /// The service with a model in memory that a caller names: where it is loaded on demand, it is loaded first.
     ///
     /// # Errors
-    /// As [`ModelRegistry::resolve_for`](crate::model::ModelRegistry::resolve_for); `DeadlineExceeded` where the load takes longer than the request has.
+    /// As [`Gateway::wake`], and as [`find_for`](crate::model::ModelRegistry::find_for).
     pub(crate) async fn with_model(
         &self,
         ctx: &RequestContext,
-        embedder: Arc<Embedder>,
         name: Option<&str>,
     ) -> Result<Arc<Embedder>, Error> {
-        let entry = embedder.registry().find_for(&ctx.principal, name)?;
-        if !matches!(entry.state, ModelState::OnDemand(_)) {
+        let embedder = self.embedder()?;
+        let Some(name) = to_wake(ctx, &embedder, name)? else {
             return Ok(embedder);
-        }
-        let waking = self.models.wake(&entry.name);
+        };
+        // Another model may have to leave for this one: it does not as long as somebody holds it.
+        drop(embedder);
+        self.wake(ctx, &name).await
+    }
+
+    /// The service with a model in memory that is loaded on demand.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be loaded; `DeadlineExceeded` where that takes longer than the request has.
+    async fn wake(&self, ctx: &RequestContext, name: &str) -> Result<Arc<Embedder>, Error> {
         let late = |_| {
             let message = format!(
-                "model \"{}\" is being loaded, and the time of the request is over: try again",
-                entry.name
+                "model \"{name}\" is being loaded, and the time of the request is over: try again"
             );
             Error::new(ErrorKind::DeadlineExceeded, message)
         };
+        let waking = async {
+            loop {
+                self.models.wake(name).await?;
+                let embedder = self.embedder()?;
+                // It may have left for another one already.
+                if to_wake(ctx, &embedder, Some(name))?.is_none() {
+                    return Ok(embedder);
+                }
+            }
+        };
         tokio::time::timeout_at(ctx.deadline.into(), waking)
             .await
-            .map_err(late)??;
-        self.embedder()
+            .map_err(late)?
     }
+}
+
+/// The name of a model that a caller asks for and that is to be loaded first.
+///
+/// # Errors
+/// As [`find_for`](crate::model::ModelRegistry::find_for).
+fn to_wake(
+    ctx: &RequestContext,
+    embedder: &Embedder,
+    name: Option<&str>,
+) -> Result<Option<String>, Error> {
+    let entry = embedder.registry().find_for(&ctx.principal, name)?;
+    let is_asleep = matches!(entry.state, ModelState::OnDemand(_));
+    Ok(is_asleep.then(|| entry.name.clone()))
 }
 
 type State = axum::extract::State<Arc<Gateway>>;

@@ -65,7 +65,7 @@ pub(super) async fn support_status(
     gateway: State,
     Context(ctx): Context,
 ) -> Result<&'static str, Failed> {
-    let embedder = gateway.with_model(&ctx, gateway.embedder()?, None).await?;
+    let embedder = gateway.with_model(&ctx, None).await?;
     let model = embedder.model(&ctx.principal, None)?;
     Ok(match model.info.outputs.sparse {
         true => DENSE_AND_SPARSE,

@@ -21,6 +21,7 @@ use super::{
     error::{Failed, add_headers},
     json,
     members::Members,
+    to_wake,
     trace::Work,
 };
 use crate::{
@@ -86,8 +87,11 @@ impl Exchange {
     /// # Errors
     /// As [`Gateway::with_model`].
     pub(super) async fn need_model(&mut self, name: Option<&str>) -> Result<(), Error> {
-        let embedder = Arc::clone(&self.embedder);
-        self.embedder = self.gateway.with_model(&self.ctx, embedder, name).await?;
+        if let Some(name) = to_wake(&self.ctx, &self.embedder, name)? {
+            // Another model may have to leave for this one: it does not as long as somebody holds it.
+            self.embedder = Arc::new(self.embedder.without_models());
+            self.embedder = self.gateway.wake(&self.ctx, &name).await?;
+        }
         Ok(())
     }
 
@@ -95,10 +99,9 @@ impl Exchange {
     ///
     /// # Errors
     /// As [`Gateway::with_model`].
-    pub(super) async fn model(&self, name: Option<&str>) -> Result<Arc<Model>, Error> {
-        let embedder = Arc::clone(&self.embedder);
-        let embedder = self.gateway.with_model(&self.ctx, embedder, name).await?;
-        embedder.model(&self.ctx.principal, name).cloned()
+    pub(super) async fn model(&mut self, name: Option<&str>) -> Result<Arc<Model>, Error> {
+        self.need_model(name).await?;
+        self.embedder.model(&self.ctx.principal, name).cloned()
     }
 
     pub(super) fn bytes(&self) -> &Bytes {

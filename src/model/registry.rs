@@ -213,6 +213,16 @@ impl ModelRegistry {
         changed
     }
 
+    /// The same, where no model is held in memory.
+    #[must_use]
+    pub(crate) fn without_models(&self) -> Self {
+        let mut changed = self.clone();
+        for entry in &mut changed.entries {
+            entry.state = State::Loading;
+        }
+        changed
+    }
+
     /// The model that reranks where none is named: the default one if it is a cross-encoder, else the only cross-encoder
     /// there is. None: the default model.
     #[must_use]

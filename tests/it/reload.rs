@@ -328,6 +328,8 @@ async fn models_are_loaded_when_they_are_asked_for_and_leave_for_others() {
         );
         assert_eq!(ready(&gateway).await, ["on_demand", "ready"], "{path}");
     }
+    // Who asks for one holds up none that has to leave for it.
+    assert!(!gateway.log().contains("still answers requests"));
 }
 
 #[tokio::test]

@@ -105,7 +105,9 @@ pub async fn pull(
         work.refuse_theirs(&files, &kept)?;
     }
     let missing = files.iter().zip(&kept).filter(|(_, kept)| kept.is_none());
-    work.check_room(missing.fold(0, |sum: u64, (file, _)| sum.saturating_add(file.size)))?;
+    let needed = missing.fold(0, |sum: u64, (file, _)| sum.saturating_add(file.size));
+    work.check_room(needed)
+        .inspect_err(|_| work.end_if_empty())?;
     let permits = Semaphore::new(client.settings.connections.max(1));
     let fetching = Fetching {
         client: &client,

@@ -252,6 +252,20 @@ impl Work {
         self.end()
     }
 
+    /// Removes the folder where nothing in it would be gone on with.
+    pub(crate) fn end_if_empty(&self) {
+        let is_empty =
+            |folder: &Path| fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none());
+        let parts = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let has_parts = parts
+            .into_iter()
+            .any(|entry| entry.path().extension().is_some());
+        if is_empty(&self.tree) && !has_parts {
+            // It does no harm where it stays.
+            drop(self.end());
+        }
+    }
+
     /// Removes the folder.
     pub(crate) fn end(&self) -> Result<(), HubError> {
         remove(&self.folder)
@@ -508,5 +522,11 @@ mod tests {
         work.check_room(1000).unwrap();
         let error = work.check_room(1 << 60).unwrap_err().to_string();
         assert!(error.contains("MB free"), "{error}");
+        fs::write(work.folder.join("a.part"), "").unwrap();
+        work.end_if_empty();
+        assert!(work.folder.exists(), "a part is gone on with");
+        fs::remove_file(work.folder.join("a.part")).unwrap();
+        work.end_if_empty();
+        assert!(!work.folder.exists());
     }
 }

@@ -45,13 +45,14 @@ struct Fields<'a> {
 }
 
 /// `POST /tokenize`: the tokens of each text, with their places in characters.
-pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, Failed> {
-    let fields: Fields<'_> = object(exchange.bytes(), "inputs")?;
+pub(in super::super) async fn tokenize(mut exchange: Exchange) -> Result<Response, Failed> {
+    let bytes = exchange.bytes().clone();
+    let fields: Fields<'_> = object(&bytes, "inputs")?;
     if fields.inputs.is_none() && fields.prompt.is_some() {
-        let answer = tokenize_prompt(&exchange, &fields).await;
+        let answer = tokenize_prompt(&mut exchange, &fields).await;
         return answer.map_err(|error| Failed::from(error).in_words_of(Dialect::OpenAi));
     }
-    let model = model(&exchange, &fields).await?;
+    let model = model(&mut exchange, &fields).await?;
     let given = inputs(
         Inputs::alike("inputs", exchange.gateway.config.max_inputs),
         fields.inputs,
@@ -88,7 +89,7 @@ pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, F
 /// The tokens of one text, as vLLM gives them.
 ///
 /// Source: vLLM 0.11, `entrypoints/openai/protocol.py`, `TokenizeCompletionRequest` and `TokenizeResponse`.
-async fn tokenize_prompt(exchange: &Exchange, fields: &Fields<'_>) -> Result<Response, Error> {
+async fn tokenize_prompt(exchange: &mut Exchange, fields: &Fields<'_>) -> Result<Response, Error> {
     let model = model(exchange, fields).await?;
     let boolean = "true or false";
     let prompt: Option<String> = typed("prompt", fields.prompt, "a string")?;
@@ -148,9 +149,10 @@ fn all_tokens(
 }
 
 /// `POST /decode`: the text of each list of token ids.
-pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<String>>, Failed> {
-    let fields: Fields<'_> = object(exchange.bytes(), "ids")?;
-    let model = model(&exchange, &fields).await?;
+pub(in super::super) async fn decode(mut exchange: Exchange) -> Result<Json<Vec<String>>, Failed> {
+    let bytes = exchange.bytes().clone();
+    let fields: Fields<'_> = object(&bytes, "ids")?;
+    let model = model(&mut exchange, &fields).await?;
     let given = inputs(
         Inputs::alike("ids", exchange.gateway.config.max_inputs),
         fields.ids,
@@ -187,7 +189,7 @@ fn text_of(tokenizer: &TextTokenizer, ids: &[u32], skip_special: bool) -> Result
     text.map_err(|e| Error::invalid("ids", e))
 }
 
-async fn model(exchange: &Exchange, fields: &Fields<'_>) -> Result<Arc<Model>, Error> {
+async fn model(exchange: &mut Exchange, fields: &Fields<'_>) -> Result<Arc<Model>, Error> {
     let name: Option<String> = typed("model", fields.model, "a string")?;
     exchange.model(name.as_deref()).await
 }
