@@ -24,13 +24,21 @@ use crate::{
     },
     manager::{Fetcher, ModelManager, Parts},
     memory::Memory,
-    model::{Model, State, devices, load, surroundings::Surroundings},
+    model::{Entry, Model, State, devices, load, surroundings::Surroundings},
     reload::{Reloader, Reloads, Source},
     shutdown::{Shutdown, Stage},
 };
 
 /// How long the end of the process waits for the cache's file.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where requests arrive.
+pub(crate) struct Listeners {
+    /// Those of clients.
+    pub(crate) listener: TcpListener,
+    /// Those of administrators, where they have an address of their own.
+    pub(crate) admin: Option<TcpListener>,
+}
 
 /// A configured server, not yet listening.
 pub(crate) struct App {
@@ -100,14 +108,13 @@ impl App {
 
     /// Listens at once, loads the models, serves until the shutdown begins, and cleans up.
     ///
-    /// Until the models are loaded, requests get 503 with Retry-After. At each of `hangups` plugins, keys and limits are
-    /// read again.
+    /// Until the models are loaded, requests get 503 with Retry-After. At each of `hangups` the configuration is read again.
     ///
     /// # Errors
     /// When no model can be loaded (or not all, where all are required), or requests had to be cut off at the end.
     pub(crate) async fn serve(
         self,
-        listener: TcpListener,
+        Listeners { listener, admin }: Listeners,
         shutdown: Shutdown,
         mut hangups: Signal,
     ) -> anyhow::Result<()> {
@@ -118,7 +125,7 @@ impl App {
             fetcher: self.fetcher.clone(),
             served: state_folder(&self.config, &self.source.environment)
                 .map(|folder| folder.join("served.json")),
-            config: self.source.path(),
+            config: self.source.identity(),
         }));
         let (reloads, asking) = Reloads::channel();
         let gateway = Arc::new(Gateway {
@@ -138,14 +145,14 @@ impl App {
         let router = http::router(Arc::clone(&gateway));
         let config = &self.config.server;
         let serving = connection::serve(listener, router, config, &shutdown, &metrics);
-        let administering = self.administer(&gateway, &shutdown);
+        let administering = self.administer(admin, &gateway, &shutdown);
         let loading = async {
             self.load(&models, &metrics).await?;
             let embedder = models.embedder();
             let example = embedder
                 .zip(address)
                 .and_then(|(embedder, address)| example(&embedder, address, &gateway));
-            tracing::info!("ready");
+            self.say_ready(&models);
             if let Some(example) = example {
                 tracing::info!("try it: {example}");
             }
@@ -175,7 +182,7 @@ impl App {
         let end = tokio::select! {
             end = serving => end,
             failed = loading => return failed,
-            failed = administering => return failed,
+            () = administering => unreachable!("it waits for ever"),
             () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
             () = stopping => unreachable!("it waits for ever"),
         };
@@ -195,6 +202,21 @@ impl App {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+
+    fn say_ready(&self, models: &ModelManager) {
+        let is_fetching = |entry: &&Entry| matches!(entry.state, State::Fetching(_));
+        let n = models.embedder().map_or(0, |embedder| {
+            let entries = embedder.registry().entries().iter();
+            entries.filter(is_fetching).count()
+        });
+        match n {
+            0 => tracing::info!("ready"),
+            n => tracing::info!(
+                "ready, but for {n} of {} models, which are being fetched",
+                self.config.models.len()
+            ),
+        }
     }
 
     /// Loads every model, one after another: two at once would peak in memory.
@@ -221,19 +243,21 @@ impl App {
         Ok(())
     }
 
-    /// Serves `POST /admin/reload` on an address of its own, where one is configured.
-    async fn administer(&self, gateway: &Arc<Gateway>, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let Some(address) = self.config.server.admin_listen else {
-            return std::future::pending().await;
-        };
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("server.admin_listen: cannot listen on {address}"))?;
-        let address = listener.local_addr().unwrap_or(address);
-        tracing::info!(%address, "POST http://{address}/admin/reload reloads the configuration; it asks for no key");
-        let router = http::admin_router(Arc::clone(gateway));
-        let config = &self.config.server;
-        connection::serve(listener, router, config, shutdown, &self.metrics).await;
+    /// Serves `POST /admin/reload` on an address of its own, where one is configured. Never ends.
+    async fn administer(
+        &self,
+        listener: Option<TcpListener>,
+        gateway: &Arc<Gateway>,
+        shutdown: &Shutdown,
+    ) {
+        if let Some(listener) = listener {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "POST http://{address}/admin/reload reloads the configuration; it asks for no key");
+            }
+            let router = http::admin_router(Arc::clone(gateway));
+            let config = &self.config.server;
+            connection::serve(listener, router, config, shutdown, &self.metrics).await;
+        }
         std::future::pending().await
     }
 

@@ -342,7 +342,7 @@ impl Batcher {
     }
 
     /// Sequences that wait or run.
-    #[cfg(test)]
+    #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.load.in_flight()
     }

@@ -96,10 +96,10 @@ impl Embedder {
         Self::new(registry, self.cache.clone(), self.max_inputs)
     }
 
-    /// The same service, where no model is held in memory.
+    /// The same service, where no model is held in memory but the one of this name in the configuration, if any.
     #[must_use]
-    pub(crate) fn without_models(&self) -> Self {
-        self.with_registry(self.registry.without_models())
+    pub(crate) fn with_only(&self, name: Option<&str>) -> Self {
+        self.with_registry(self.registry.with_only(name))
     }
 
     /// The cache.

@@ -88,31 +88,21 @@ impl Gateway {
                 Error::unavailable("embedgate is shutting down", second).with_code("shutting_down")
             );
         }
+        self.service()
+    }
+
+    /// The same for a request that was let in, which is answered while draining, too.
+    ///
+    /// # Errors
+    /// Unavailable before the models are loaded.
+    fn service(&self) -> Result<Arc<Embedder>, Error> {
         self.models.embedder().ok_or_else(|| {
             Error::unavailable(
                 "embedgate is loading its models, try again in a few seconds",
-                second * 5,
+                std::time::Duration::from_secs(5),
             )
             .with_code("loading")
         })
-    }
-
-    /// The service with a model in memory that a caller names: where it is loaded on demand, it is loaded first.
-    ///
-    /// # Errors
-    /// As [`Gateway::wake`], and as [`find_for`](crate::model::ModelRegistry::find_for).
-    pub(crate) async fn with_model(
-        &self,
-        ctx: &RequestContext,
-        name: Option<&str>,
-    ) -> Result<Arc<Embedder>, Error> {
-        let embedder = self.embedder()?;
-        let Some(name) = to_wake(ctx, &embedder, name)? else {
-            return Ok(embedder);
-        };
-        // Another model may have to leave for this one: it does not as long as somebody holds it.
-        drop(embedder);
-        self.wake(ctx, &name).await
     }
 
     /// The service with a model in memory that is loaded on demand.
@@ -122,16 +112,17 @@ impl Gateway {
     async fn wake(&self, ctx: &RequestContext, name: &str) -> Result<Arc<Embedder>, Error> {
         let late = |_| {
             let message = format!(
-                "model \"{name}\" is being loaded, and the time of the request is over: try again"
+                "model \"{name}\" waits to be loaded, and the time of the request is over: try again"
             );
             Error::new(ErrorKind::DeadlineExceeded, message)
         };
         let waking = async {
             loop {
                 self.models.wake(name).await?;
-                let embedder = self.embedder()?;
+                let embedder = self.service()?;
                 // It may have left for another one already.
-                if to_wake(ctx, &embedder, Some(name))?.is_none() {
+                let entry = embedder.registry().find_for(&ctx.principal, Some(name))?;
+                if !matches!(entry.state, ModelState::OnDemand) {
                     return Ok(embedder);
                 }
             }
@@ -140,20 +131,6 @@ impl Gateway {
             .await
             .map_err(late)?
     }
-}
-
-/// The name of a model that a caller asks for and that is to be loaded first.
-///
-/// # Errors
-/// As [`find_for`](crate::model::ModelRegistry::find_for).
-fn to_wake(
-    ctx: &RequestContext,
-    embedder: &Embedder,
-    name: Option<&str>,
-) -> Result<Option<String>, Error> {
-    let entry = embedder.registry().find_for(&ctx.principal, name)?;
-    let is_asleep = matches!(entry.state, ModelState::OnDemand(_));
-    Ok(is_asleep.then(|| entry.name.clone()))
 }
 
 type State = axum::extract::State<Arc<Gateway>>;

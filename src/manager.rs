@@ -5,6 +5,7 @@
 //! last request that it serves. One change is made at a time: `apply` makes what a configuration says, `fetch` what was
 //! fetched meanwhile, [`ModelManager::wake`] what a request asks for, [`ModelManager::keep`] lets go of what nobody uses.
 
+mod applied;
 mod apply;
 mod fetch;
 mod room;
@@ -13,12 +14,12 @@ mod served;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
-use embedgate_config::{ByteSize, ModelConfig};
+use embedgate_config::ByteSize;
 use embedgate_metrics::Metrics;
 use embedgate_request::Error;
 use futures_util::{FutureExt, future::BoxFuture, future::Shared};
@@ -27,20 +28,23 @@ use tokio::{
     task::{JoinError, JoinHandle},
 };
 
-pub(crate) use self::{apply::Applied, fetch::Fetcher};
-use self::{room::Beside, served::Served};
+pub(crate) use self::{
+    applied::{Applied, Change},
+    fetch::Fetcher,
+};
+use self::{fetch::Fetch, room::Beside, served::Served};
 use crate::{
     embed::Embedder,
     model::{
-        Entry, Model, ModelRegistry, State,
-        load::{self, Loading},
+        About, Entry, MemoryUse, Model, State,
+        load::{self, LoadError, Loading},
         surroundings::Surroundings,
     },
 };
 
 /// How often it is looked for models that nobody uses.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A model that could not be loaded for a request may be asked for again after this time.
+/// A model that could not be loaded on demand is not tried again within this time.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// A load that several requests wait for.
@@ -59,9 +63,16 @@ pub(crate) struct ModelManager {
     served: Served,
     /// Whether the first models are loaded.
     started: watch::Sender<bool>,
-    /// Whoever has it may change what is served.
+    /// Held from the beginning of a reload to its end.
+    applying: tokio::sync::Mutex<()>,
+    /// Whoever has it may load a model and change what is served.
     turn: tokio::sync::Mutex<()>,
     wakings: Mutex<HashMap<String, Waking>>,
+    /// Why models could not be loaded on demand, and when.
+    failures: Mutex<HashMap<String, (Instant, Arc<str>)>>,
+    fetches: Mutex<Vec<Fetch>>,
+    /// What models take that are in memory.
+    in_memory: Mutex<Vec<MemoryUse>>,
     /// Models that are not served any more and still answer requests.
     leaving: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -92,8 +103,12 @@ impl ModelManager {
             max_memory: Mutex::default(),
             served: Served::new(parts.served, &parts.config),
             started: watch::Sender::new(false),
+            applying: tokio::sync::Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             wakings: Mutex::default(),
+            failures: Mutex::default(),
+            fetches: Mutex::default(),
+            in_memory: Mutex::default(),
             leaving: Mutex::default(),
         }
     }
@@ -130,11 +145,21 @@ impl ModelManager {
     }
 
     /// Puts a model that is loaded on demand into memory. Many may ask at once, and one load answers them all; who leaves
-    /// does not end it.
+    /// does not end it. One that failed a moment ago is not tried again.
     ///
     /// # Errors
     /// `Unavailable` with the reason.
     pub(crate) async fn wake(self: &Arc<Self>, name: &str) -> Result<(), Error> {
+        let failed = |reason: &str, after: Duration| {
+            let message = format!("model \"{name}\" could not be loaded: {reason}");
+            Error::unavailable(message, after).with_code("model_unavailable")
+        };
+        if let Some((at, reason)) = self.failures().get(name) {
+            let left = AFTER_FAILURE.saturating_sub(at.elapsed());
+            if !left.is_zero() {
+                return Err(failed(reason, left));
+            }
+        }
         let waking = {
             let mut wakings = self.wakings.lock().unwrap_or_else(PoisonError::into_inner);
             let start = || {
@@ -147,41 +172,48 @@ impl ModelManager {
             };
             wakings.entry(name.to_owned()).or_insert_with(start).clone()
         };
-        waking.await.map_err(|reason| {
-            let message = format!("model \"{name}\" could not be loaded: {reason}");
-            Error::unavailable(message, AFTER_FAILURE).with_code("model_unavailable")
-        })
+        let woken = waking.await;
+        woken.map_err(|reason| failed(&reason, AFTER_FAILURE))
     }
 
     async fn load_on_demand(self: Arc<Self>, name: &str) -> Result<(), Arc<str>> {
         let _turn = self.turn.lock().await;
         let entry = self.entry(name);
-        let loaded = match entry {
-            Some(Entry {
-                config,
-                state: State::OnDemand(_),
-                ..
-            }) => self.load(name, &config, Beside::Nothing).await,
+        let is_asleep = |entry: &Entry| matches!(entry.state, State::OnDemand);
+        let loaded = match entry.filter(is_asleep) {
+            Some(Entry { about, .. }) => self.load(&about, Beside::Nothing).await.map(Some),
             // Somebody else was first, or it is gone: who asked looks again.
-            _ => {
-                self.forget_waking(name);
-                return Ok(());
-            }
+            None => Ok(None),
         };
-        let loaded = loaded.map(|model| self.publish_state(name, State::Loaded(model)));
-        self.forget_waking(name);
-        loaded.map_err(|reason| {
-            tracing::error!(
-                model.name = name,
-                "model {name} cannot be loaded on demand: {reason}"
-            );
-            reason.into()
-        })
+        // From here on whoever asks begins anew.
+        self.wakings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
+        match loaded {
+            Ok(Some(model)) => self.publish_state(name, State::Loaded(model)),
+            Ok(None) => {}
+            Err(reason) => {
+                let reason: Arc<str> = reason.into();
+                tracing::error!(
+                    model.name = name,
+                    "model {name} cannot be loaded on demand: {reason}"
+                );
+                let failure = (Instant::now(), Arc::clone(&reason));
+                self.failures().insert(name.to_owned(), failure);
+                return Err(reason);
+            }
+        }
+        Ok(())
     }
 
-    fn forget_waking(&self, name: &str) {
-        let mut wakings = self.wakings.lock().unwrap_or_else(PoisonError::into_inner);
-        wakings.remove(name);
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, (Instant, Arc<str>)>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What could not be loaded is tried again: the configuration is another.
+    fn forget_failures(&self) {
+        self.failures().clear();
     }
 
     /// Lets go of models that are loaded on demand and that nobody uses, for ever.
@@ -190,7 +222,7 @@ impl ModelManager {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
-            // A change under way will not be waited for.
+            // A change under way is not waited for.
             let Ok(_turn) = self.turn.try_lock() else {
                 continue;
             };
@@ -202,8 +234,7 @@ impl ModelManager {
                     continue;
                 };
                 if model.unused_for() >= idle.0 {
-                    self.unload(entry, model);
-                    self.free_later(&entry.name, Arc::clone(model));
+                    self.unload(&entry.name);
                     tracing::info!(
                         model.name = entry.name,
                         "model {} leaves the memory: nobody used it for {idle}",
@@ -215,37 +246,37 @@ impl ModelManager {
     }
 
     /// Lets go of a model that can be loaded again on demand.
-    fn unload(&self, entry: &Entry, model: &Model) {
-        self.metrics.forget_model(&entry.name, &model.info);
-        self.publish_state(&entry.name, State::OnDemand(model.outline()));
+    fn unload(&self, name: &str) {
+        self.publish_state(name, State::OnDemand);
     }
 
     /// Loads a model, apart from the threads that serve.
     async fn load(
         self: &Arc<Self>,
-        name: &str,
-        config: &Arc<ModelConfig>,
+        about: &Arc<About>,
         beside: Beside,
     ) -> Result<Arc<Model>, String> {
         // At most two models under a name are in memory.
         self.wait_for_leaving().await;
-        let (manager, owned, settings) = (Arc::clone(self), name.to_owned(), Arc::clone(config));
+        let (manager, about) = (Arc::clone(self), Arc::clone(about));
         let loading = tokio::task::spawn_blocking(move || {
-            let room = |bytes| manager.make_room(&owned, bytes, beside);
+            let name = &about.name;
+            let room = |bytes| manager.make_room(name, bytes, beside);
             let loading = Loading {
                 surroundings: &manager.surroundings,
                 metrics: &manager.metrics,
                 room: &room,
             };
-            load::load(&owned, &settings, loading)
+            let model = load::load(name, &about.config, loading)?;
+            manager.count(&model);
+            manager.served.note(name, model.files().space);
+            Ok::<_, LoadError>(model)
         });
-        let model = match loading.await {
-            Ok(Ok(model)) => Arc::new(model),
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(error) => return Err(format!("loading ended with a fault of embedgate: {error}")),
-        };
-        self.served.note(name, model.files().space);
-        Ok(model)
+        match loading.await {
+            Ok(Ok(model)) => Ok(Arc::new(model)),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(format!("loading ended with a fault of embedgate: {error}")),
+        }
     }
 
     /// The entry of a model as it is now.
@@ -253,17 +284,34 @@ impl ModelManager {
         self.embedder()?.registry().entry(name).cloned()
     }
 
-    /// Puts other models in the place of those that are served.
-    fn publish(&self, registry: ModelRegistry) {
+    fn publish_state(&self, name: &str, state: State) {
         if let Some(embedder) = self.embedder() {
+            let registry = embedder.registry().with_state(name, state);
             let changed = embedder.with_registry(registry);
-            self.embedder.store(Some(Arc::new(changed)));
+            drop(embedder);
+            self.replace(changed);
         }
     }
 
-    fn publish_state(&self, name: &str, state: State) {
-        if let Some(embedder) = self.embedder() {
-            self.publish(embedder.registry().with_state(name, state));
+    /// Puts another service in the place of the one that is published. The memory of models that are not in it goes with their
+    /// last requests.
+    fn replace(&self, embedder: Embedder) {
+        let embedder = Arc::new(embedder);
+        let before = self.embedder.swap(Some(Arc::clone(&embedder)));
+        for entry in before.iter().flat_map(|before| before.registry().entries()) {
+            let Some(model) = entry.loaded() else {
+                continue;
+            };
+            let now = embedder.registry().entry(&entry.name);
+            let now = now.and_then(Entry::loaded);
+            if now.is_some_and(|now| now.is_same_as(model)) {
+                continue;
+            }
+            match now {
+                Some(now) => self.metrics.exchanged(&entry.name, &model.info, &now.info),
+                None => self.metrics.forget_model(&entry.name, &model.info),
+            }
+            self.free_later(Arc::clone(model));
         }
     }
 }

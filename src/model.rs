@@ -15,8 +15,9 @@ pub(crate) mod surroundings;
 pub(crate) mod tokenizer;
 
 use std::{
+    io,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -27,23 +28,15 @@ use embedgate_core::{BackendInfo, Outputs, Pooling};
 use embedgate_metrics::ModelMetrics;
 use embedgate_request::{Error, Input, Lane, MOST_COUNTED, Side, Truncation};
 
-pub(crate) use self::registry::{DEFAULT, Entry, Fetched, ModelRegistry, Outline, State};
+pub(crate) use self::registry::{About, DEFAULT, Entry, Fetched, ModelRegistry, Outline, State};
 use self::{
     devices::Skipped,
     fingerprint::{Depth, Identity},
+    load::Plan,
     prompts::Prompts,
     tokenizer::{Cutting, Parts, Query, TextTokenizer, Tokenized, TokenizerPool},
 };
 use crate::batch::Batcher;
-
-impl Files {
-    /// Whether the files are still those that were loaded.
-    pub(crate) fn are_as_loaded(&self) -> bool {
-        self.identity
-            .at(Depth::ThisProcess)
-            .is_ok_and(|stamp| stamp == self.stamp)
-    }
-}
 
 /// A model that is loaded and serves.
 pub(crate) struct Model {
@@ -87,18 +80,45 @@ pub(crate) struct Files {
     pub(crate) space: blake3::Hash,
 }
 
-/// When a model was used last, in seconds of this process.
+impl Files {
+    /// Whether the files are still those that were loaded.
+    pub(crate) fn are_as_loaded(&self) -> bool {
+        self.identity
+            .at(Depth::ThisProcess)
+            .is_ok_and(|stamp| stamp == self.stamp)
+    }
+}
+
+/// The memory of a model, as long as anybody holds it.
+pub(crate) struct MemoryUse {
+    bytes: u64,
+    holder: Weak<Batcher>,
+}
+
+impl MemoryUse {
+    /// In bytes, by estimate.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether anybody holds it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.holder.strong_count() > 0
+    }
+}
+
+/// When a model was used last, in milliseconds of its own time.
 #[derive(Debug)]
 struct LastUse {
     started: Instant,
-    seconds: AtomicU64,
+    milliseconds: AtomicU64,
 }
 
 impl LastUse {
     fn now() -> Self {
         Self {
             started: Instant::now(),
-            seconds: AtomicU64::new(0),
+            milliseconds: AtomicU64::new(0),
         }
     }
 }
@@ -164,27 +184,33 @@ impl Model {
         }
     }
 
-    /// The same model, with other settings for requests and other prompts.
-    #[must_use]
-    pub(crate) fn with_settings(&self, config: &ModelConfig, prompts: Prompts) -> Self {
-        Self {
+    /// The same model, with other settings for requests, and the prompts of a plan made with them.
+    ///
+    /// # Errors
+    /// When its folder cannot be read.
+    pub(crate) fn with_settings(&self, config: &ModelConfig, plan: &Plan) -> io::Result<Self> {
+        let space = plan.vector_space()?;
+        Ok(Self {
             name: self.name.clone(),
             info: self.info.clone(),
             fingerprint: self.fingerprint,
             pooling: self.pooling,
             normalize: self.normalize,
-            prompts,
+            prompts: plan.prompts.clone(),
             tokenizer: self.tokenizer.clone(),
             config: self.config.with_settings_of_requests(config),
             skipped: self.skipped.clone(),
             metrics: self.metrics.clone(),
             memory: self.memory,
-            files: self.files.clone(),
+            files: Files {
+                space,
+                ..self.files.clone()
+            },
             tokenizing: Arc::clone(&self.tokenizing),
             batcher: Arc::clone(&self.batcher),
             token_ratio: Arc::clone(&self.token_ratio),
             last_use: Arc::clone(&self.last_use),
-        }
+        })
     }
 
     /// Whether both are one in memory, under other settings perhaps.
@@ -211,16 +237,29 @@ impl Model {
 
     /// Notes that somebody uses it.
     pub(crate) fn touch(&self) {
-        let seconds = self.last_use.started.elapsed().as_secs();
-        self.last_use.seconds.store(seconds, Ordering::Relaxed);
+        let now = self.last_use.started.elapsed().as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        self.last_use.milliseconds.store(now, Ordering::Relaxed);
     }
 
     /// For how long nobody has used it.
     #[must_use]
     pub(crate) fn unused_for(&self) -> Duration {
-        let seconds = self.last_use.seconds.load(Ordering::Relaxed);
+        if self.batcher.in_flight() > 0 {
+            return Duration::ZERO;
+        }
+        let last = self.last_use.milliseconds.load(Ordering::Relaxed);
         let since = self.last_use.started.elapsed();
-        since.saturating_sub(Duration::from_secs(seconds))
+        since.saturating_sub(Duration::from_millis(last))
+    }
+
+    /// What it takes, to be counted as long as it is there.
+    #[must_use]
+    pub(crate) fn memory_use(&self) -> MemoryUse {
+        MemoryUse {
+            bytes: self.memory,
+            holder: Arc::downgrade(&self.batcher),
+        }
     }
 
     /// Ends its queue where nobody else holds it, and joins its workers. Blocks for the batches in flight.

@@ -59,6 +59,16 @@ impl Source {
         Ok(config)
     }
 
+    /// What tells this configuration from those of other gateways on this machine.
+    #[must_use]
+    pub(crate) fn identity(&self) -> PathBuf {
+        let path = |made: &Config| made.models.values().next().map(|model| model.path.clone());
+        match &self.made {
+            Some(made) => path(made).unwrap_or_default(),
+            None => self.path(),
+        }
+    }
+
     /// The configuration's own file; empty where there is none.
     #[must_use]
     pub(crate) fn path(&self) -> PathBuf {
@@ -163,16 +173,19 @@ pub(crate) struct Reloader {
 }
 
 /// What has to be loaded.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Due {
     plugins: bool,
     models: bool,
+    /// What has changed and is not loaded.
+    needs_restart: Vec<String>,
 }
 
 /// What a load gave.
 struct Loaded {
     models: Option<Applied>,
     plugins: PluginReport,
+    needs_restart: Vec<String>,
 }
 
 impl Reloader {
@@ -189,7 +202,6 @@ impl Reloader {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut loading: Option<JoinHandle<Loaded>> = None;
         let (mut waiting, mut served): (Vec<Reply>, Vec<Reply>) = (Vec::new(), Vec::new());
-        let mut needs_restart = Vec::new();
         let mut due = Due::default();
         let file = self.source.path();
         let mut seen = changed(&file);
@@ -198,49 +210,45 @@ impl Reloader {
                 loading = Some(self.start_loading(std::mem::take(&mut due)));
                 served = std::mem::take(&mut waiting);
             }
-            let mut is_asked = false;
+            // Who wants to know, where somebody asks.
+            let mut asked: Option<Option<Reply>> = None;
             tokio::select! {
                 () = shutdown.reached(Stage::Draining) => return,
                 Some(()) = hangups.recv() => {
                     tracing::info!("received SIGHUP: reloading models, plugins, keys and limits");
-                    is_asked = true;
+                    asked = Some(None);
                 }
                 Some(reply) = asking.recv() => {
                     tracing::info!("asked by /admin/reload: reloading models, plugins, keys and limits");
-                    waiting.push(reply);
-                    is_asked = true;
+                    asked = Some(Some(reply));
                 }
                 _ = clock.tick() => {
                     if self.config.server.reload_on_change && changed(&file) != seen {
                         tracing::info!("{} has changed: reloading", file.display());
-                        is_asked = true;
+                        asked = Some(None);
                     }
                     due.plugins |= !self.config.plugins.is_empty()
                         && self.seen.as_ref() != Some(&stamps(&self.config.plugins));
                 }
                 done = finished(&mut loading), if loading.is_some() => {
                     loading = None;
-                    self.say(done, &needs_restart, authenticator, std::mem::take(&mut served));
+                    self.say(done, authenticator, std::mem::take(&mut served));
                 }
             }
-            if is_asked {
-                seen = changed(&file);
-                match self.reload_config(authenticator) {
-                    Ok(differing) => {
-                        needs_restart = differing;
-                        due = Due {
-                            plugins: true,
-                            models: true,
-                        };
-                    }
-                    Err(problems) => {
-                        let report = Arc::new(Report::refused(problems));
-                        for reply in waiting.drain(..) {
-                            // An error means that who asked has left.
-                            drop(reply.send(Arc::clone(&report)));
-                        }
-                    }
+            let Some(reply) = asked else {
+                continue;
+            };
+            seen = changed(&file);
+            match self.reload_config(authenticator) {
+                Ok(needs_restart) => {
+                    waiting.extend(reply);
+                    due = Due {
+                        plugins: true,
+                        models: true,
+                        needs_restart,
+                    };
                 }
+                Err(problems) => answer(reply, Report::refused(problems)),
             }
         }
     }
@@ -294,6 +302,7 @@ impl Reloader {
             Loaded {
                 models: of_models,
                 plugins: of_plugins,
+                needs_restart: due.needs_restart,
             }
         })
     }
@@ -301,15 +310,19 @@ impl Reloader {
     fn say(
         &self,
         done: Result<Loaded, JoinError>,
-        needs_restart: &[String],
         authenticator: &Authenticator,
         served: Vec<Reply>,
     ) {
-        let Loaded { models, plugins } = match done {
+        let Loaded {
+            models,
+            plugins,
+            needs_restart,
+        } = match done {
             Ok(loaded) => loaded,
             Err(error) => {
-                tracing::error!("models and plugins stay as they were: {error}");
-                return;
+                let problem = format!("a fault of embedgate ended the reload: {error}");
+                tracing::error!("{problem}");
+                return answer(served, Report::refused(vec![problem]));
             }
         };
         for problem in &plugins.failed {
@@ -330,12 +343,12 @@ impl Reloader {
             return;
         };
         models.say();
-        let report = Arc::new(Report::of(models, plugins, needs_restart.to_vec()));
-        tracing::info!("the configuration is {}", report.status);
-        for reply in served {
-            // An error means that who asked has left.
-            drop(reply.send(Arc::clone(&report)));
+        let report = Report::of(models, plugins, needs_restart);
+        match report.status {
+            "partly" => tracing::error!("the configuration is reloaded in part: see above"),
+            _ => tracing::info!("the configuration is reloaded"),
         }
+        answer(served, report);
     }
 
     fn say_who_comes_in(&self, authenticator: &Authenticator) {
@@ -350,6 +363,15 @@ impl Reloader {
                 "nobody can come in: there is no key, and no plugin authenticates; set auth.keys, or auth.mode = \"none\" to let anybody in"
             );
         }
+    }
+}
+
+/// Tells those who asked what a reload did.
+fn answer(replies: impl IntoIterator<Item = Reply>, report: Report) {
+    let report = Arc::new(report);
+    for reply in replies {
+        // An error means that who asked has left.
+        drop(reply.send(Arc::clone(&report)));
     }
 }
 

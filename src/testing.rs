@@ -30,7 +30,7 @@ use crate::{
     http::{self, Gateway},
     manager::ModelManager,
     memory::Memory,
-    model::{Entry, Model, ModelRegistry, State, tokenizer::TextTokenizer},
+    model::{About, Entry, Model, ModelRegistry, State, tokenizer::TextTokenizer},
     reload::Reloads,
     shutdown::{Shutdown, Stage},
 };
@@ -120,7 +120,8 @@ impl TestGateway {
         let config = setup.config;
         let of_model = Arc::new(model.config.clone());
         let state = State::Loaded(Arc::new(model));
-        let entries = vec![Entry::new("m", &of_model, state)];
+        let about = Arc::new(About::new("m", &of_model));
+        let entries = vec![Entry { about, state }];
         let registry = ModelRegistry::new(entries, Some("m"), UnknownModel::Refuse);
         let file = WarmFile::open(&config.cache, &metrics);
         let cache = EmbeddingCache::new(&config.cache, file, &metrics);

@@ -35,7 +35,7 @@ use crate::{
     cache::EmbeddingCache,
     embed::{Embedder, Preprocessed},
     model::{
-        Entry, ModelRegistry, State,
+        About, Entry, ModelRegistry, State,
         load::{self, Loading},
         surroundings::Surroundings,
     },
@@ -381,7 +381,10 @@ fn embedder(
         max_size: CACHE,
         ..CacheConfig::default()
     };
-    let entry = Entry::new(name, &config, State::Loaded(Arc::new(model)));
+    let entry = Entry {
+        about: Arc::new(About::new(name, &config)),
+        state: State::Loaded(Arc::new(model)),
+    };
     let registry = ModelRegistry::new(vec![entry], Some(name), UnknownModel::Refuse);
     Ok((
         Embedder::new(registry, EmbeddingCache::new(&cache, None, &metrics), LINES),

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{Failure, runtime};
 use crate::{
-    app::App,
+    app::{App, Listeners},
     args::ServeArgs,
     manager::Fetcher,
     reload::Source,
@@ -34,7 +34,7 @@ pub(super) fn run(
     let source = source(file, args, environment)?;
     let config = source.load()?;
     telemetry::init(&config.log);
-    let listen = config.server.listen;
+    let (listen, admin_listen) = (config.server.listen, config.server.admin_listen);
     let fetcher = match args.pull {
         true => Some(fetcher(&config, environment)?),
         false => None,
@@ -46,6 +46,13 @@ pub(super) fn run(
         let listener = TcpListener::bind(listen)
             .await
             .map_err(|e| listen_error(listen, &e))?;
+        let admin = match admin_listen {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|e| listen_error(address, &e).context("server.admin_listen"))?)
+            }
+            None => None,
+        };
         tokio::select! {
             loaded = app.load_plugins() => loaded.map_err(Failure::Config)?,
             () = shutdown.reached(Stage::Draining) => {
@@ -56,7 +63,9 @@ pub(super) fn run(
         if let Some(file) = &args.port_file {
             write_port(file, &listener)?;
         }
-        Ok(app.serve(listener, shutdown, hangups).await?)
+        Ok(app
+            .serve(Listeners { listener, admin }, shutdown, hangups)
+            .await?)
     });
     // What still loads or runs ends with the process: dropping the runtime would wait for it.
     runtime.shutdown_background();

@@ -65,8 +65,8 @@ pub(super) async fn support_status(
     gateway: State,
     Context(ctx): Context,
 ) -> Result<&'static str, Failed> {
-    let embedder = gateway.with_model(&ctx, None).await?;
-    let model = embedder.model(&ctx.principal, None)?;
+    let embedder = gateway.embedder()?;
+    let model = embedder.registry().resolve_for(&ctx.principal, None)?;
     Ok(match model.info.outputs.sparse {
         true => DENSE_AND_SPARSE,
         false => DENSE,

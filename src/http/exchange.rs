@@ -21,13 +21,12 @@ use super::{
     error::{Failed, add_headers},
     json,
     members::Members,
-    to_wake,
     trace::Work,
 };
 use crate::{
     embed::Embedder,
     memory::{Account, Held, Holder},
-    model::Model,
+    model::{Model, State},
     offload,
 };
 
@@ -71,7 +70,8 @@ impl FromRequest<Arc<Gateway>> for Exchange {
             ctx,
             account,
             body,
-            embedder: gateway.embedder()?,
+            // It was let in: it is answered even if the shutdown has begun.
+            embedder: gateway.service()?,
         })
     }
 }
@@ -87,10 +87,15 @@ impl Exchange {
     /// # Errors
     /// As [`Gateway::with_model`].
     pub(super) async fn need_model(&mut self, name: Option<&str>) -> Result<(), Error> {
-        if let Some(name) = to_wake(&self.ctx, &self.embedder, name)? {
-            // Another model may have to leave for this one: it does not as long as somebody holds it.
-            self.embedder = Arc::new(self.embedder.without_models());
-            self.embedder = self.gateway.wake(&self.ctx, &name).await?;
+        let registry = self.embedder.registry();
+        let entry = registry.find_for(&self.ctx.principal, name)?;
+        let known = entry.name.clone();
+        let is_asleep = matches!(entry.state, State::OnDemand);
+        // Other models may leave while this one is used: they do not as long as somebody holds them.
+        self.embedder = Arc::new(self.embedder.with_only(Some(&known)));
+        if is_asleep {
+            let embedder = self.gateway.wake(&self.ctx, &known).await?;
+            self.embedder = Arc::new(embedder.with_only(Some(&known)));
         }
         Ok(())
     }

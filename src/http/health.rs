@@ -110,7 +110,7 @@ pub(super) fn status(entry: &Entry) -> &'static str {
         ModelState::Loaded(_) if entry.serves() => "ready",
         ModelState::Loaded(_) => "down",
         ModelState::Failed(_) => "failed",
-        ModelState::OnDemand(_) => "on_demand",
+        ModelState::OnDemand => "on_demand",
         ModelState::Fetching(_) => "fetching",
         ModelState::Loading => "loading",
     }

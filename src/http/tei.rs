@@ -167,8 +167,8 @@ fn milliseconds(time: Duration) -> usize {
 
 /// `GET /info`: the default model, and what a request may hold.
 pub(super) async fn info(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
-    let embedder = gateway.with_model(&ctx, None).await?;
-    let model = embedder.model(&ctx.principal, None)?;
+    let embedder = gateway.embedder()?;
+    let model = embedder.registry().resolve_for(&ctx.principal, None)?;
     let model_type = if model.info.outputs.score {
         json!({"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}})
     } else {

@@ -6,97 +6,27 @@ use std::{
 };
 
 use embedgate_config::{Config, LoadTime, ModelConfig};
-use serde::Serialize;
 
-use super::{
-    ModelManager,
-    room::{Beside, gone},
-};
+use super::{Applied, Change, ModelManager, room::Beside};
 use crate::{
     cache::EmbeddingCache,
     embed::Embedder,
-    model::{Entry, Model, ModelRegistry, State, load},
+    model::{About, Entry, ModelRegistry, State, load},
 };
-
-/// What became of each model.
-#[derive(Debug, Default, Serialize)]
-#[serde(transparent)]
-pub(crate) struct Applied(pub BTreeMap<String, Change>);
-
-/// What became of a model.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
-pub(crate) enum Change {
-    /// It is as it was.
-    Kept,
-    /// It was loaded, under a name that no model had, or whose model could not be loaded before.
-    Added,
-    /// It was loaded in the place of the one before.
-    Exchanged,
-    /// It has other settings for requests; nothing had to be loaded.
-    Adjusted,
-    /// It is loaded when a request names it.
-    OnDemand,
-    /// It is being fetched, and loaded then.
-    Fetching,
-    /// The configuration does not name it any more.
-    Removed,
-    /// It could not be loaded.
-    Failed {
-        /// Why.
-        reason: String,
-        /// Whether the one before still serves.
-        serves_as_before: bool,
-    },
-}
-
-impl Applied {
-    /// What could not be loaded, as `model NAME: reason`.
-    pub(crate) fn failed(&self) -> impl Iterator<Item = String> {
-        self.0.iter().filter_map(|(name, change)| match change {
-            Change::Failed { reason, .. } => Some(format!("model {name}: {reason}")),
-            _ => None,
-        })
-    }
-
-    /// Logs it: a line for each model that is not as it was.
-    pub(crate) fn say(&self) {
-        for (name, change) in &self.0 {
-            match change {
-                Change::Kept => {}
-                Change::Added => tracing::info!(model.name = name, "model {name} added"),
-                Change::Exchanged => tracing::info!(model.name = name, "model {name} exchanged"),
-                Change::Adjusted => {
-                    tracing::info!(model.name = name, "model {name} has other settings");
-                }
-                Change::OnDemand => {
-                    tracing::info!(model.name = name, "model {name} is loaded on demand");
-                }
-                Change::Fetching => {
-                    tracing::info!(model.name = name, "model {name} is being fetched");
-                }
-                Change::Removed => tracing::info!(model.name = name, "model {name} removed"),
-                Change::Failed {
-                    reason,
-                    serves_as_before: true,
-                } => tracing::error!(
-                    model.name = name,
-                    "model {name} cannot be exchanged, the one before serves on: {reason}"
-                ),
-                Change::Failed { reason, .. } => {
-                    tracing::error!(model.name = name, "model {name} cannot be loaded: {reason}");
-                }
-            }
-        }
-    }
-}
 
 /// What has to be done for a model.
 enum Step {
-    /// Nothing more.
-    Done(Entry, Change),
+    /// It has this state, or the one that it has; nothing more.
+    Done(Option<State>, Change),
     /// It has to be loaded, or fetched.
     Load,
+}
+
+/// A model as the configuration has it.
+struct Done {
+    about: Arc<About>,
+    /// None: the one that is published. So a change keeps no model in memory that left meanwhile.
+    state: Option<State>,
 }
 
 /// A change from one configuration to another, half done.
@@ -105,11 +35,11 @@ struct Changing<'a> {
     config: &'a Config,
     cache: &'a EmbeddingCache,
     /// The models that were there and still are.
-    before: Vec<Entry>,
+    before: Vec<Arc<About>>,
     /// Where no model was named.
     default_before: Option<String>,
     /// The models as the configuration has them, as far as they are ready.
-    done: BTreeMap<String, Entry>,
+    done: BTreeMap<String, Done>,
     applied: Applied,
 }
 
@@ -122,17 +52,19 @@ impl ModelManager {
         config: &Config,
         cache: &EmbeddingCache,
     ) -> Applied {
-        let _turn = self.turn.lock().await;
+        let _alone = self.applying.lock().await;
         let limit = config.server.max_model_memory;
         *self
             .max_memory
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = limit;
+        self.forget_failures();
         let (before, default_before) = match self.embedder() {
             Some(embedder) => {
                 let registry = embedder.registry();
+                let entries = registry.entries().iter();
                 (
-                    registry.entries().to_vec(),
+                    entries.map(|entry| Arc::clone(&entry.about)).collect(),
                     registry.default_name().map(str::to_owned),
                 )
             }
@@ -153,23 +85,23 @@ impl ModelManager {
     /// The state in which a model begins: loaded, or on its way.
     pub(super) async fn first_state(
         self: &Arc<Self>,
-        name: &str,
-        config: &Arc<ModelConfig>,
+        about: &Arc<About>,
         beside: Beside,
     ) -> Result<State, String> {
-        if let Some(problem) = load::to_fetch(config) {
+        if let (Some(problem), Some(source)) = (load::to_fetch(&about.config), &about.config.source)
+        {
             return match self.fetcher {
-                Some(_) => Ok(State::Fetching(Arc::default())),
+                Some(_) => Ok(State::Fetching(self.fetched(&about.config.path, source))),
                 None => Err(problem),
             };
         }
-        if config.load == LoadTime::OnDemand {
-            let planned = Arc::clone(config);
-            let plan = blocking(move || load::plan(&planned)).await?;
-            let plan = plan.map_err(|error| error.to_string())?;
-            return Ok(State::OnDemand(plan.outline()));
+        if about.config.load == LoadTime::OnDemand {
+            let planned = Arc::clone(about);
+            let plan = blocking(move || load::plan(&planned.config)).await?;
+            plan.map_err(|error| error.to_string())?;
+            return Ok(State::OnDemand);
         }
-        self.load(name, config, beside).await.map(State::Loaded)
+        self.load(about, beside).await.map(State::Loaded)
     }
 }
 
@@ -177,264 +109,298 @@ impl Changing<'_> {
     async fn run(mut self) -> Applied {
         let mut to_load = Vec::new();
         for (name, written) in &self.config.models {
-            let old = self
-                .before
-                .iter()
-                .find(|entry| entry.name == *name)
-                .cloned();
-            let new = Arc::new(written.clone());
-            let (old, settled) = (old, Arc::clone(&new));
-            let step = match blocking(move || step(old, &settled)).await {
-                Ok(step) => step,
-                Err(_) => Step::Load,
+            let old = self.manager.entry(name);
+            let config = Arc::new(written.clone());
+            let (owned, settled) = (name.clone(), Arc::clone(&config));
+            let manager = Arc::clone(self.manager);
+            let looking = blocking(move || {
+                let outline = load::plan(&settled).ok().map(|plan| plan.outline());
+                let about = About {
+                    outline,
+                    ..About::new(&owned, &settled)
+                };
+                let step = step(old.as_ref(), &settled);
+                if let Step::Done(Some(State::Loaded(model)), _) = &step {
+                    // Another prompt in front of every text makes other vectors.
+                    manager.served.note(&owned, model.files().space);
+                }
+                (step, Arc::new(about))
+            });
+            let (step, about) = match looking.await {
+                Ok(found) => found,
+                Err(_) => (Step::Load, Arc::new(About::new(name, &config))),
             };
             match step {
-                Step::Done(entry, change) => self.finish(entry, change),
-                Step::Load => to_load.push((name.clone(), new)),
+                Step::Done(state, change) => self.finish(about, state, change),
+                Step::Load => to_load.push(about),
             }
         }
-        let is_removed = |entry: &&Entry| !self.config.models.contains_key(&entry.name);
-        let removed: Vec<&Entry> = self.before.iter().filter(is_removed).collect();
-        let mut of_removed = removed.iter().map(|entry| memory(entry)).sum();
-        for entry in removed {
-            self.applied.0.insert(entry.name.clone(), Change::Removed);
+        let is_removed = |about: &&Arc<About>| !self.config.models.contains_key(&about.name);
+        let removed: Vec<Arc<About>> = self.before.iter().filter(is_removed).cloned().collect();
+        let mut of_removed = removed
+            .iter()
+            .map(|about| self.memory_of(&about.name))
+            .sum();
+        for about in &removed {
+            self.applied.0.insert(about.name.clone(), Change::Removed);
         }
-        if to_load.iter().any(|(_, config)| config.stop_first) {
+        if to_load.iter().any(|about| about.config.stop_first) {
             of_removed = 0;
-            self.remove().await;
+            self.remove(&removed, &to_load).await;
         }
-        for (name, config) in to_load {
-            self.load(&name, &config, of_removed).await;
+        {
+            let _turn = self.manager.turn.lock().await;
             self.publish_meanwhile();
         }
-        let before = std::mem::take(&mut self.before);
+        for about in to_load {
+            // Between two loads others may load what a request asks for.
+            let _turn = self.manager.turn.lock().await;
+            self.load(&about, of_removed).await;
+            self.publish_meanwhile();
+        }
+        let _turn = self.manager.turn.lock().await;
+        self.before.clear();
         self.publish();
-        let is_removed = |entry: &Entry| !self.config.models.contains_key(&entry.name);
-        for entry in before.into_iter().filter(is_removed) {
-            self.manager.forget(&entry);
-            if let State::Loaded(model) = entry.state {
-                self.manager.free_later(&entry.name, model);
-            }
-        }
         self.manager.started.send_replace(true);
-        let fetching = self.done.values().filter(|entry| {
-            let change = self.applied.0.get(&entry.name);
-            change == Some(&Change::Fetching)
-        });
-        for entry in fetching {
-            self.manager.fetch(&entry.name, &entry.config);
-        }
+        self.manager.fetch_all();
         self.applied
     }
 
-    fn finish(&mut self, entry: Entry, change: Change) {
-        let before = self.before.iter_mut();
-        if let Some(before) = before.into_iter().find(|before| before.name == entry.name) {
-            // Its memory goes with the last request that it serves, and not with the whole change.
-            let before = std::mem::replace(&mut before.state, State::Loading);
-            let is_other = |model: &Model| entry.loaded().is_none_or(|new| !new.is_same_as(model));
-            if let State::Loaded(model) = before
-                && is_other(&model)
-            {
-                self.manager.free_later(&entry.name, model);
-            }
-        }
-        self.applied.0.insert(entry.name.clone(), change);
-        self.done.insert(entry.name.clone(), entry);
+    fn finish(&mut self, about: Arc<About>, state: Option<State>, change: Change) {
+        self.applied.0.insert(about.name.clone(), change);
+        self.done.insert(about.name.clone(), Done { about, state });
     }
 
-    /// Lets go of the models that are not named any more, before others are loaded.
-    async fn remove(&mut self) {
-        let is_kept = |entry: &Entry| self.config.models.contains_key(&entry.name);
-        let before = std::mem::take(&mut self.before);
-        let (kept, removed): (Vec<Entry>, Vec<Entry>) = before.into_iter().partition(is_kept);
-        self.before = kept;
-        self.publish_meanwhile();
-        for entry in removed {
-            self.manager.forget(&entry);
-            if let State::Loaded(model) = entry.state {
-                gone(&entry.name, model).await;
+    /// Bytes that a model takes which is served now.
+    fn memory_of(&self, name: &str) -> u64 {
+        let entry = self.manager.entry(name);
+        entry
+            .and_then(|entry| Some(entry.loaded()?.memory))
+            .unwrap_or(0)
+    }
+
+    /// Lets go of the models that are not named any more, before others are loaded. Names that are to come are there already.
+    async fn remove(&mut self, removed: &[Arc<About>], to_load: &[Arc<About>]) {
+        let _turn = self.manager.turn.lock().await;
+        let is_kept = |about: &Arc<About>| removed.iter().all(|removed| removed.name != about.name);
+        self.before.retain(is_kept);
+        for about in to_load {
+            if self.manager.entry(&about.name).is_none() {
+                let state = Some(State::Loading);
+                let about = Arc::clone(about);
+                self.done.insert(about.name.clone(), Done { about, state });
             }
         }
+        self.publish_meanwhile();
+        self.manager.wait_for_leaving().await;
     }
 
     /// Loads a model, beside the one whose place it takes or after that one is gone.
-    async fn load(&mut self, name: &str, config: &Arc<ModelConfig>, of_removed: u64) {
-        let old = self.before.iter_mut().find(|entry| entry.name == name);
-        let Some((old, model)) = old.and_then(|old| {
-            let model = Arc::clone(old.loaded()?);
-            Some((old, model))
+    async fn load(&mut self, about: &Arc<About>, of_removed: u64) {
+        let name = &about.name;
+        let old = self.manager.entry(name);
+        let Some((old, bytes)) = old.and_then(|old| {
+            let bytes = old.loaded()?.memory;
+            Some((old, bytes))
         }) else {
-            return self.add(name, config, of_removed).await;
-        };
-        if config.stop_first {
-            let before = Arc::clone(&old.config);
-            *old = Entry::new(name, config, State::Loading);
-            self.manager.metrics.forget_model(name, &model.info);
-            self.publish_meanwhile();
-            gone(name, model).await;
-            return self.load_after(name, config, &before).await;
-        }
-        let kept = old.clone();
-        let beside = Beside::Predecessor(model.memory + of_removed);
-        match self.manager.first_state(name, config, beside).await {
-            // It would not serve for minutes.
-            Ok(State::Fetching(_)) => {
-                let reason = load::to_fetch(config).unwrap_or_default();
-                self.keep(kept, format!("{reason}; reload then"));
-            }
-            Ok(state) => {
-                let change = change_to(&state, Change::Exchanged);
-                match &state {
-                    State::Loaded(new) => {
-                        self.manager.metrics.exchanged(name, &model.info, &new.info);
-                    }
-                    _ => self.manager.forget(&kept),
+            let beside = Beside::Predecessor(of_removed);
+            return match self.manager.first_state(about, beside).await {
+                Ok(state) => {
+                    let change = change_to(&state, Change::Added);
+                    self.finish(Arc::clone(about), Some(state), change);
                 }
-                self.finish(Entry::new(name, config, state), change);
+                Err(reason) => self.fail(about, reason),
+            };
+        };
+        if load::to_fetch(&about.config).is_some() {
+            // It would not serve for minutes.
+            let path = about.config.path.display();
+            let reason = format!(
+                "{path} is not there, and is not fetched while the one before serves: `embedgate pull {} --to {path}`, and reload then",
+                about
+                    .config
+                    .source
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default()
+            );
+            return self.keep(&old.about, reason);
+        }
+        let before = Arc::clone(&old.about);
+        // From here on nothing holds the model but those who serve it.
+        drop(old);
+        if about.config.stop_first {
+            return self.load_after(about, &before).await;
+        }
+        // One that is in memory is not given up for one that was never loaded, wherever it is loaded on demand.
+        let beside = Beside::Predecessor(bytes.saturating_add(of_removed));
+        match self.manager.load(about, beside).await {
+            Ok(model) => {
+                let state = Some(State::Loaded(model));
+                self.finish(Arc::clone(about), state, Change::Exchanged);
             }
-            Err(reason) => self.keep(kept, reason),
+            Err(reason) => self.keep(&before, reason),
         }
     }
 
-    /// Loads a model under a name that no model has in memory.
-    async fn add(&mut self, name: &str, config: &Arc<ModelConfig>, of_removed: u64) {
-        let beside = Beside::Predecessor(of_removed);
-        match self.manager.first_state(name, config, beside).await {
-            Ok(state) => {
-                let change = change_to(&state, Change::Added);
-                self.finish(Entry::new(name, config, state), change);
-            }
-            Err(reason) => self.fail(name, config, reason),
+    /// Loads a model after the one before was stopped for it; that one again, where it cannot be. What can be known beforehand is
+    /// looked at beforehand.
+    async fn load_after(&mut self, about: &Arc<About>, before: &Arc<About>) {
+        let (manager, looked_at) = (Arc::clone(self.manager), Arc::clone(about));
+        let looking = blocking(move || {
+            load::inspect(&looked_at.name, &looked_at.config, &manager.surroundings)
+        });
+        let problem = match looking.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error),
+        };
+        if let Some(reason) = problem {
+            return self.keep(before, reason);
         }
-    }
-
-    /// Loads a model after the one before was stopped for it; that one again, where it cannot be.
-    async fn load_after(
-        &mut self,
-        name: &str,
-        config: &Arc<ModelConfig>,
-        before: &Arc<ModelConfig>,
-    ) {
-        let reason = match self
-            .manager
-            .first_state(name, config, Beside::Nothing)
-            .await
-        {
-            Ok(state) => {
-                let change = change_to(&state, Change::Exchanged);
-                return self.finish(Entry::new(name, config, state), change);
+        let state = Some(State::Loading);
+        let loading = Done {
+            about: Arc::clone(about),
+            state,
+        };
+        self.done.insert(about.name.clone(), loading);
+        self.publish_meanwhile();
+        self.manager.wait_for_leaving().await;
+        let reason = match self.manager.load(about, Beside::Nothing).await {
+            Ok(model) => {
+                let state = Some(State::Loaded(model));
+                return self.finish(Arc::clone(about), state, Change::Exchanged);
             }
             Err(reason) => reason,
         };
-        match self.manager.load(name, before, Beside::Nothing).await {
-            Ok(model) => self.keep(Entry::new(name, before, State::Loaded(model)), reason),
+        match self.manager.load(before, Beside::Nothing).await {
+            Ok(model) => {
+                self.keep(before, reason);
+                if let Some(done) = self.done.get_mut(&before.name) {
+                    done.state = Some(State::Loaded(model));
+                }
+            }
             Err(again) => {
                 let reason = format!("{reason}; nor can the one before be loaded again: {again}");
-                self.fail(name, config, reason);
+                self.fail(about, reason);
             }
         }
     }
 
-    fn fail(&mut self, name: &str, config: &Arc<ModelConfig>, reason: String) {
-        let state = State::Failed(reason.as_str().into());
+    fn fail(&mut self, about: &Arc<About>, reason: String) {
+        let state = Some(State::Failed(reason.as_str().into()));
         let serves_as_before = false;
         let change = Change::Failed {
             reason,
             serves_as_before,
         };
-        self.finish(Entry::new(name, config, state), change);
+        self.finish(Arc::clone(about), state, change);
     }
 
     /// Keeps a model whose successor cannot be loaded, under those of its names that no other model has now.
-    fn keep(&mut self, mut entry: Entry, reason: String) {
-        let others = self
-            .config
-            .models
-            .iter()
-            .filter(|(name, _)| **name != entry.name);
+    fn keep(&mut self, about: &Arc<About>, reason: String) {
+        let models = self.config.models.iter();
+        let others = models.filter(|(name, _)| **name != about.name);
         let taken: BTreeSet<&String> = others
             .flat_map(|(name, model)| model.aliases.iter().chain([name]))
             .collect();
-        entry.aliases.retain(|alias| !taken.contains(alias));
+        let aliases = about.aliases.iter().filter(|alias| !taken.contains(alias));
+        let about = About {
+            aliases: aliases.cloned().collect(),
+            ..About::clone(about)
+        };
         let serves_as_before = true;
-        self.finish(
-            entry,
-            Change::Failed {
-                reason,
-                serves_as_before,
-            },
-        );
+        let change = Change::Failed {
+            reason,
+            serves_as_before,
+        };
+        self.finish(Arc::new(about), None, change);
     }
 
     /// Publishes what is ready, beside what was there before. Nothing at the start, where all comes at once.
-    fn publish_meanwhile(&self) {
+    fn publish_meanwhile(&mut self) {
         if self.manager.embedder().is_some() {
             self.publish();
         }
     }
 
-    fn publish(&self) {
-        let taken: BTreeSet<&str> = self.done.values().flat_map(Entry::names).collect();
-        let mut entries: Vec<Entry> = self.before.clone();
-        for entry in &mut entries {
+    fn publish(&mut self) {
+        let current = self.manager.embedder();
+        let published = |name: &str| {
+            let entry = current.as_ref()?.registry().entry(name)?;
+            Some(entry.state.clone())
+        };
+        let mut entries = Vec::new();
+        let taken: BTreeSet<&str> = self
+            .done
+            .values()
+            .flat_map(|done| done.about.names())
+            .collect();
+        for before in &self.before {
             // Until the change is whole a name goes on meaning something.
-            let mut aliases = std::mem::take(&mut entry.aliases);
-            aliases.retain(|alias| !taken.contains(alias.as_str()));
-            if let Some(done) = self.done.get(&entry.name) {
-                *entry = done.clone();
-            }
-            entry.aliases.append(&mut aliases);
+            let own = before.aliases.iter();
+            let own = own.filter(|alias| !taken.contains(alias.as_str())).cloned();
+            let about = match self.done.get(&before.name) {
+                Some(done) => done.about.with_more_aliases(own),
+                None => About {
+                    aliases: own.collect(),
+                    ..About::clone(before)
+                },
+            };
+            entries.push(about);
         }
-        let names: BTreeSet<&str> = self.before.iter().map(|entry| &*entry.name).collect();
-        let new = self
-            .config
-            .models
-            .keys()
-            .filter(|name| !names.contains(name.as_str()));
-        entries.extend(new.filter_map(|name| self.done.get(name)).cloned());
+        let names: BTreeSet<&str> = self.before.iter().map(|about| &*about.name).collect();
+        let new = self.config.models.keys();
+        let new = new.filter(|name| !names.contains(name.as_str()));
+        let new = new.filter_map(|name| self.done.get(name));
+        entries.extend(new.map(|done| About::clone(&done.about)));
+        let entries: Vec<Entry> = entries
+            .into_iter()
+            .map(|about| {
+                let done = self.done.get(&about.name);
+                let own = done.and_then(|done| done.state.clone());
+                let state = own.or_else(|| published(&about.name));
+                Entry {
+                    state: state.unwrap_or(State::Loading),
+                    about: Arc::new(about),
+                }
+            })
+            .collect();
         let default = self.config.default_model();
         let is_there = |name: &&str| {
             entries
                 .iter()
                 .any(|entry| entry.names().any(|n| n == *name))
         };
-        let default = default.filter(is_there).or(match self.before.is_empty() {
-            true => None,
-            false => self.default_before.as_deref(),
-        });
-        let registry = ModelRegistry::new(entries.clone(), default, self.config.unknown_model);
+        let before = self.default_before.as_deref();
+        let default = default
+            .filter(is_there)
+            .or(before.filter(|_| !self.before.is_empty()))
+            .map(str::to_owned);
+        drop(current);
+        let unknown = self.config.unknown_model;
+        let registry = ModelRegistry::new(entries, default.as_deref(), unknown);
         let max_inputs = self.config.server.max_inputs;
-        let embedder = Embedder::new(registry, self.cache.clone(), max_inputs);
-        self.manager.embedder.store(Some(Arc::new(embedder)));
-    }
-}
-
-impl ModelManager {
-    /// Takes a model that was removed out of the metrics.
-    fn forget(&self, entry: &Entry) {
-        if let Some(model) = entry.loaded() {
-            self.metrics.forget_model(&entry.name, &model.info);
+        self.manager
+            .replace(Embedder::new(registry, self.cache.clone(), max_inputs));
+        // What is published holds them now.
+        for done in self.done.values_mut() {
+            done.state = None;
         }
     }
-}
-
-/// Bytes that an entry takes in memory.
-fn memory(entry: &Entry) -> u64 {
-    entry.loaded().map_or(0, |model| model.memory)
 }
 
 /// What a state means for who asked for a model.
 fn change_to(state: &State, loaded: Change) -> Change {
     match state {
-        State::OnDemand(_) => Change::OnDemand,
+        State::OnDemand => Change::OnDemand,
         State::Fetching(_) => Change::Fetching,
         State::Loaded(_) | State::Failed(_) | State::Loading => loaded,
     }
 }
 
 /// What has to be done for a model. Reads small files.
-fn step(old: Option<Entry>, new: &Arc<ModelConfig>) -> Step {
+fn step(old: Option<&Entry>, new: &Arc<ModelConfig>) -> Step {
     let Some(old) = old else {
         return Step::Load;
     };
@@ -445,21 +411,21 @@ fn step(old: Option<Entry>, new: &Arc<ModelConfig>) -> Step {
         true => Change::Kept,
         false => Change::Adjusted,
     };
-    let state = match &old.state {
-        // Under way: nothing has to be begun.
-        State::Fetching(fetched) => State::Fetching(Arc::clone(fetched)),
+    match &old.state {
+        // Under way, from the same place: nothing has to be begun.
+        State::Fetching(_) if old.config.source == new.source => Step::Done(None, change),
+        State::OnDemand if new.load == LoadTime::OnDemand && load::plan(new).is_ok() => {
+            Step::Done(None, change)
+        }
         State::Loaded(model) if model.files().are_as_loaded() => match change {
-            Change::Kept => return Step::Done(old, change),
-            _ => {
-                let Ok(plan) = load::plan(new) else {
-                    return Step::Load;
-                };
-                State::Loaded(Arc::new(model.with_settings(new, plan.prompts)))
-            }
+            Change::Kept => Step::Done(None, change),
+            _ => match load::plan(new).map(|plan| model.with_settings(new, &plan)) {
+                Ok(Ok(model)) => Step::Done(Some(State::Loaded(Arc::new(model))), change),
+                _ => Step::Load,
+            },
         },
-        _ => return Step::Load,
-    };
-    Step::Done(Entry::new(&old.name, new, state), change)
+        _ => Step::Load,
+    }
 }
 
 /// Runs what reads files apart from the threads that serve.

@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
-use embedgate_config::ByteSize;
+use embedgate_config::{ByteSize, LoadTime};
 
 use super::ModelManager;
 use crate::model::{
-    Model, State,
+    Entry, MemoryUse, Model,
     memory::{self, mib},
 };
 
-/// A model that is asked to leave still answers the requests that it has: that long it is waited for.
+/// A model that is asked to leave still answers the requests that it has: that long others wait for its memory.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a new model is loaded beside.
@@ -21,34 +21,68 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) enum Beside {
     /// Nothing that it replaces.
     Nothing,
-    /// The model whose place it takes, of so many bytes.
+    /// The model whose place it takes, and those that leave with it, of so many bytes.
     Predecessor(u64),
+}
+
+/// Too little memory.
+struct NoRoom {
+    /// Bytes that are missing.
+    missing: u64,
+    message: String,
 }
 
 impl ModelManager {
     /// Finds room for a model of so many bytes. Models that are loaded on demand go for it, those first that nobody has used
-    /// for longest. Blocks until they are gone.
+    /// for longest; none goes where all of them would not be enough. Blocks until they are gone.
     pub(super) fn make_room(&self, name: &str, bytes: u64, beside: Beside) -> Result<(), String> {
         loop {
-            let Err(problem) = self.has_room(name, bytes, beside) else {
+            let Err(problem) = self.has_room(bytes, beside) else {
                 return Ok(());
             };
-            if !self.unload_one(name) {
-                return Err(problem);
+            let mut victims = self.victims(name);
+            let most: u64 = victims.iter().map(|(_, model)| model.memory).sum();
+            if most < problem.missing {
+                return Err(problem.message);
+            }
+            let Some((entry, model)) = victims.pop() else {
+                return Err(problem.message);
+            };
+            drop(victims);
+            tracing::info!(
+                model.name = entry.name,
+                "model {} leaves the memory to model {name}",
+                entry.name
+            );
+            let ended = model.batcher().ended();
+            drop(model);
+            self.unload(&entry.name);
+            drop(entry);
+            // Called from a thread that may wait.
+            let waiting = tokio::time::timeout(LEAVE_TIMEOUT, ended);
+            if tokio::runtime::Handle::current().block_on(waiting).is_err() {
+                return Err(format!(
+                    "{}; one that was asked to leave still answers requests",
+                    problem.message
+                ));
             }
         }
     }
 
-    fn has_room(&self, name: &str, bytes: u64, beside: Beside) -> Result<(), String> {
+    fn has_room(&self, bytes: u64, beside: Beside) -> Result<(), NoRoom> {
         let limit = *self
             .max_memory
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(ByteSize(limit)) = limit {
-            let taken: u64 = self.loaded().iter().map(|model| model.memory).sum();
-            if taken + bytes > limit {
+            let taken = self.taken();
+            let needed = taken.saturating_add(bytes);
+            if needed > limit {
                 let what = format!("server.max_model_memory is {}", mib(limit));
-                return Err(no_room(bytes, &what, taken, beside));
+                return Err(NoRoom {
+                    missing: needed - limit,
+                    message: no_room(bytes, &what, taken, beside),
+                });
             }
         }
         // At the start each model was compared with the whole machine.
@@ -57,64 +91,80 @@ impl ModelManager {
             && bytes > free
         {
             let what = format!("{} of memory are free", mib(free));
-            tracing::debug!(model.name = name, "no room for model {name}: {what}");
-            return Err(no_room(bytes, &what, 0, beside));
+            return Err(NoRoom {
+                missing: bytes - free,
+                message: no_room(bytes, &what, 0, beside),
+            });
         }
         Ok(())
     }
 
+    /// Bytes of all models that are in memory, those included that only answer their last requests.
+    fn taken(&self) -> u64 {
+        let mut all = self
+            .in_memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.retain(MemoryUse::is_held);
+        all.iter()
+            .fold(0, |sum: u64, held| sum.saturating_add(held.bytes()))
+    }
+
+    /// Notes that a model is in memory.
+    pub(super) fn count(&self, model: &Model) {
+        let mut all = self
+            .in_memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.push(model.memory_use());
+    }
+
+    /// The models that can be loaded again on demand, the one last that nobody has used for longest.
+    fn victims(&self, but: &str) -> Vec<(Entry, Arc<Model>)> {
+        let Some(embedder) = self.embedder() else {
+            return Vec::new();
+        };
+        let entries = embedder.registry().entries().iter();
+        let mut victims: Vec<(Entry, Arc<Model>)> = entries
+            .filter(|entry| entry.name != but && entry.config.load == LoadTime::OnDemand)
+            .filter_map(|entry| Some((entry.without_model(), Arc::clone(entry.loaded()?))))
+            .collect();
+        victims.sort_by_key(|(_, model)| model.unused_for());
+        victims
+    }
+
     /// Gives the memory of a model back to the system, as soon as nobody uses it any more.
-    pub(super) fn free_later(&self, name: &str, model: Arc<Model>) {
-        let name = name.to_owned();
-        let leaving = tokio::spawn(async move { gone(&name, model).await });
+    pub(super) fn free_later(&self, model: Arc<Model>) {
+        let ended = model.batcher().ended();
+        drop(model);
+        let leaving = tokio::spawn(async move {
+            ended.await;
+            trim().await;
+        });
         let mut all = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|leaving| !leaving.is_finished());
         all.push(leaving);
     }
 
-    /// Waits for the models that are not served any more.
+    /// Waits for the models that are not served any more, but not for ever.
     pub(super) async fn wait_for_leaving(&self) {
         let leaving = {
             let mut all = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *all)
         };
-        for leaving in leaving {
-            // An error means that the process ends.
-            drop(leaving.await);
+        let all = futures_util::future::join_all(leaving);
+        if tokio::time::timeout(LEAVE_TIMEOUT, all).await.is_err() {
+            tracing::warn!(
+                "a model that is not served any more still answers requests after {} s: its memory is not free yet",
+                LEAVE_TIMEOUT.as_secs()
+            );
         }
     }
+}
 
-    fn loaded(&self) -> Vec<Arc<Model>> {
-        let embedder = self.embedder();
-        embedder.map_or(Vec::new(), |embedder| {
-            embedder.registry().loaded().cloned().collect()
-        })
-    }
-
-    /// Unloads the model on demand that nobody has used for longest; false where there is none.
-    fn unload_one(&self, but: &str) -> bool {
-        let Some(embedder) = self.embedder() else {
-            return false;
-        };
-        let on_demand = embedder.registry().entries().iter().filter_map(|entry| {
-            let is_other = entry.name != but && entry.is_on_demand();
-            let model = entry.loaded().filter(|_| is_other)?;
-            Some((entry, Arc::clone(model)))
-        });
-        let Some((entry, model)) = on_demand.max_by_key(|(_, model)| model.unused_for()) else {
-            return false;
-        };
-        tracing::info!(
-            model.name = entry.name,
-            "model {} leaves the memory to model {but}",
-            entry.name
-        );
-        self.unload(entry, &model);
-        let name = entry.name.clone();
-        drop(embedder);
-        wait_until_gone(&name, model);
-        true
-    }
+async fn trim() {
+    // It takes the allocator's locks for milliseconds. An error means that the process ends.
+    drop(tokio::task::spawn_blocking(embedgate_core::allocator::trim).await);
 }
 
 fn no_room(bytes: u64, limit: &str, taken: u64, beside: Beside) -> String {
@@ -131,36 +181,4 @@ fn no_room(bytes: u64, limit: &str, taken: u64, beside: Beside) -> String {
         );
     }
     message
-}
-
-/// Waits until nobody uses a model any more. Blocks; must be called within a tokio runtime, not on one of its own threads.
-fn wait_until_gone(name: &str, model: Arc<Model>) {
-    tokio::runtime::Handle::current().block_on(gone(name, model));
-}
-
-/// Waits until nobody uses a model any more, or for as long as a request in flight may take.
-pub(super) async fn gone(name: &str, model: Arc<Model>) {
-    let ended = model.batcher().ended();
-    drop(model);
-    match tokio::time::timeout(LEAVE_TIMEOUT, ended).await {
-        Ok(()) => trim().await,
-        Err(_) => tracing::warn!(
-            model.name = name,
-            "model {name} still answers requests after {} s: its memory is not free yet",
-            LEAVE_TIMEOUT.as_secs()
-        ),
-    }
-}
-
-async fn trim() {
-    // It takes the allocator's locks for milliseconds. An error means that the process ends.
-    drop(tokio::task::spawn_blocking(embedgate_core::allocator::trim).await);
-}
-
-impl crate::model::Entry {
-    /// Whether it can be loaded again by a request.
-    fn is_on_demand(&self) -> bool {
-        self.config.load == embedgate_config::LoadTime::OnDemand
-            && matches!(self.state, State::Loaded(_))
-    }
 }

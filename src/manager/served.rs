@@ -38,6 +38,8 @@ impl Served {
         // A file that is damaged, or not there, remembers nothing.
         let text = fs::read_to_string(file).unwrap_or_default();
         let mut known: Known = serde_json::from_str(&text).unwrap_or_default();
+        // Configurations that are gone need not be remembered.
+        known.retain(|config, _| *config == self.config || Path::new(config).exists());
         let names = known.entry(self.config.clone()).or_default();
         let space = space.to_hex().to_string();
         let before = names.insert(name.to_owned(), space.clone());
@@ -65,7 +67,8 @@ fn write(file: &Path, known: &Known) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let mut fresh = file.as_os_str().to_owned();
-    fresh.push(".new");
+    // Another gateway may have the same folder.
+    fresh.push(format!(".{}", std::process::id()));
     fs::write(&fresh, serde_json::to_vec_pretty(known)?)?;
     fs::rename(&fresh, file)
 }

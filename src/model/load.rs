@@ -77,6 +77,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What models share whose vectors can be compared.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn vector_space(&self) -> io::Result<blake3::Hash> {
+        let (pooling, normalize) = (self.pooling, self.normalize);
+        vector_space(&self.folder.path, pooling, normalize, &self.prompts.default)
+    }
+
     /// What is known of the model before it is loaded.
     #[must_use]
     pub(crate) fn outline(&self) -> Outline {
@@ -311,13 +320,7 @@ fn load_on(
     let unreadable = || system("the model's folder cannot be read");
     let files = Files {
         stamp: identity.at(Depth::ThisProcess).map_err(unreadable())?,
-        space: vector_space(
-            &plan.folder.path,
-            plan.pooling,
-            plan.normalize,
-            &plan.prompts.default,
-        )
-        .map_err(unreadable())?,
+        space: plan.vector_space().map_err(unreadable())?,
         identity: identity.clone(),
     };
     // Every byte takes as long as the load.

@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,17 +21,34 @@ pub(crate) const DEFAULT: &str = "default";
 /// When to ask again for a model that is on its way.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A configured model.
+/// What the configuration says of a model.
 #[derive(Clone)]
-pub(crate) struct Entry {
+pub(crate) struct About {
     /// Its name in the configuration.
     pub name: String,
     /// Other names that it is known by.
     pub aliases: Vec<String>,
-    /// What the configuration says of it, as it is written.
+    /// The model's table, as it is written.
     pub config: Arc<ModelConfig>,
+    /// What its folder says of it, where that could be read.
+    pub outline: Option<Outline>,
+}
+
+/// A configured model.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    /// What is said of it.
+    pub about: Arc<About>,
     /// Whether it can be used.
     pub state: State,
+}
+
+impl Deref for Entry {
+    type Target = About;
+
+    fn deref(&self) -> &About {
+        &self.about
+    }
 }
 
 /// Whether a model can be used.
@@ -41,7 +59,7 @@ pub(crate) enum State {
     /// It could not be loaded; callers get the reason.
     Failed(Arc<str>),
     /// It is loaded when somebody asks for it.
-    OnDemand(Outline),
+    OnDemand,
     /// Its files are being fetched.
     Fetching(Arc<Fetched>),
     /// It is being loaded for the first time, or after its predecessor was stopped.
@@ -64,6 +82,8 @@ pub(crate) struct Outline {
 pub(crate) struct Fetched {
     done: AtomicU64,
     total: AtomicU64,
+    /// Why it stands still, until it is tried again.
+    problem: Mutex<Option<String>>,
 }
 
 impl Fetched {
@@ -72,6 +92,12 @@ impl Fetched {
     pub(crate) fn set(&self, done: u64, total: u64) {
         self.done.store(done, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
+        *self.problem() = None;
+    }
+
+    /// Notes that it stands still.
+    pub(crate) fn fail(&self, reason: String) {
+        *self.problem() = Some(reason);
     }
 
     /// Bytes that are there, and all.
@@ -79,24 +105,47 @@ impl Fetched {
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         (load(&self.done), load(&self.total))
     }
+
+    fn problem(&self) -> MutexGuard<'_, Option<String>> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Entry {
-    /// A model under its own aliases.
+impl About {
+    /// A model under its own aliases, of whose folder nothing is known.
     #[must_use]
-    pub(crate) fn new(name: &str, config: &Arc<ModelConfig>, state: State) -> Self {
+    pub(crate) fn new(name: &str, config: &Arc<ModelConfig>) -> Self {
         Self {
             name: name.to_owned(),
             aliases: config.aliases.clone(),
             config: Arc::clone(config),
-            state,
+            outline: None,
         }
+    }
+
+    /// The same under other names too.
+    #[must_use]
+    pub(crate) fn with_more_aliases(&self, more: impl Iterator<Item = String>) -> Self {
+        let mut about = self.clone();
+        about.aliases.extend(more);
+        about
     }
 
     /// Its name and its aliases.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         let aliases = self.aliases.iter().map(String::as_str);
         std::iter::once(self.name.as_str()).chain(aliases)
+    }
+}
+
+impl Entry {
+    /// The same, where the model is not held in memory.
+    #[must_use]
+    pub(crate) fn without_model(&self) -> Self {
+        Self {
+            about: Arc::clone(&self.about),
+            state: State::Loading,
+        }
     }
 
     /// The model, where it is in memory.
@@ -113,17 +162,16 @@ impl Entry {
     pub(crate) fn serves(&self) -> bool {
         match &self.state {
             State::Loaded(model) => model.batcher().is_healthy(),
-            State::OnDemand(_) => true,
+            State::OnDemand => true,
             State::Failed(_) | State::Fetching(_) | State::Loading => false,
         }
     }
 
-    /// Whether it scores pairs; where nothing is known of it yet, no.
+    /// Whether it scores pairs, whatever its state; where nothing is known of it, no.
     fn scores(&self) -> bool {
         match &self.state {
             State::Loaded(model) => model.info.outputs.score,
-            State::OnDemand(outline) => outline.scores,
-            State::Failed(_) | State::Fetching(_) | State::Loading => false,
+            _ => self.about.outline.is_some_and(|outline| outline.scores),
         }
     }
 
@@ -132,8 +180,8 @@ impl Entry {
     /// # Errors
     /// `Unavailable` with the reason.
     pub(crate) fn outline(&self) -> Result<Outline, Error> {
-        match &self.state {
-            State::OnDemand(outline) => Ok(*outline),
+        match (&self.state, self.about.outline) {
+            (State::OnDemand, Some(outline)) => Ok(outline),
             _ => self.model().map(|model| model.outline()),
         }
     }
@@ -152,20 +200,24 @@ impl Entry {
                     .with_code("model_unavailable"));
             }
             State::Fetching(fetched) => {
-                let (done, total) = fetched.get();
-                let message = match total {
-                    0 => format!("model \"{name}\" is being fetched"),
-                    _ => format!(
+                let message = match (&*fetched.problem(), fetched.get()) {
+                    (Some(problem), _) => {
+                        format!("model \"{name}\" cannot be fetched now: {problem}")
+                    }
+                    (None, (_, 0)) => format!("model \"{name}\" is being fetched"),
+                    (None, (done, total)) => format!(
                         "model \"{name}\" is being fetched: {} of {} MB are there",
                         done / 1_000_000,
-                        total.div_ceil(1_000_000)
+                        total / 1_000_000
                     ),
                 };
                 (message, Duration::from_secs(30))
             }
-            State::OnDemand(_) | State::Loading => {
-                (format!("model \"{name}\" is being loaded"), SOON)
-            }
+            State::OnDemand => (
+                format!("model \"{name}\" is not in memory: a request for its results loads it"),
+                SOON,
+            ),
+            State::Loading => (format!("model \"{name}\" is being loaded"), SOON),
         };
         let message = format!("{message}: try again later");
         Err(Error::unavailable(message, retry_after).with_code("loading"))
@@ -176,7 +228,7 @@ impl Entry {
 #[derive(Clone)]
 pub(crate) struct ModelRegistry {
     entries: Vec<Entry>,
-    by_name: HashMap<String, usize>,
+    by_name: Arc<HashMap<String, usize>>,
     default: Option<usize>,
     /// What a name that no model has means.
     unknown: UnknownModel,
@@ -196,7 +248,7 @@ impl ModelRegistry {
         let default = default.and_then(|name| by_name.get(name).copied());
         Self {
             entries,
-            by_name,
+            by_name: Arc::new(by_name),
             default,
             unknown,
         }
@@ -213,14 +265,18 @@ impl ModelRegistry {
         changed
     }
 
-    /// The same, where no model is held in memory.
+    /// The same, where no model is held in memory but the one of this name in the configuration, if any.
     #[must_use]
-    pub(crate) fn without_models(&self) -> Self {
-        let mut changed = self.clone();
-        for entry in &mut changed.entries {
-            entry.state = State::Loading;
+    pub(crate) fn with_only(&self, name: Option<&str>) -> Self {
+        let only = |entry: &Entry| match name == Some(&*entry.name) {
+            true => entry.clone(),
+            false => entry.without_model(),
+        };
+        Self {
+            entries: self.entries.iter().map(only).collect(),
+            by_name: Arc::clone(&self.by_name),
+            ..*self
         }
-        changed
     }
 
     /// The model that reranks where none is named: the default one if it is a cross-encoder, else the only cross-encoder

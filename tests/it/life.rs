@@ -69,6 +69,30 @@ async fn new_connections_are_refused_while_draining_and_a_second_signal_ends_at_
     assert!(log.contains("connections cut off: "), "{log}");
 }
 
+#[tokio::test]
+async fn a_body_that_ends_while_draining_is_answered() {
+    let gateway = Gateway::start(&tiny_config(""));
+    let body = json!({"model": "tiny", "input": "a"}).to_string();
+    let (first, second) = body.split_at(body.len() / 2);
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let head = format!(
+        "POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut continued = [0; 25];
+    stream.read_exact(&mut continued).await.unwrap();
+    stream.write_all(first.as_bytes()).await.unwrap();
+    gateway.signal(libc::SIGTERM);
+    gateway.wait_for_log("draining");
+    stream.write_all(second.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let (status, log) = gateway.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
 /// The config of a model whose weights are a pipe that nobody writes to: loading waits for ever.
 fn stuck_config(folder: &Path) -> String {
     let model = folder.join("model");

@@ -36,6 +36,11 @@ impl Config {
                 doubts.push(format!("plugins.{name}.on_error: \"skip\" is for preprocessors; an authenticator that fails always denies"));
             }
         }
+        if let Some(address) = self.server.admin_listen.filter(|at| !at.ip().is_loopback()) {
+            doubts.push(format!(
+                "server.admin_listen: whoever reaches {address} may reload, without a key: a loopback address keeps it to this machine"
+            ));
+        }
         if self.auth.mode == Some(AuthMode::Keys) && !self.plugins.is_empty() {
             doubts.push(
                 "auth.mode is \"keys\": plugins that authenticate are loaded and never asked"

@@ -411,6 +411,10 @@ impl Config {
             "",
             &mut found,
         );
+        // Tokens are shown as stars, whatever they are.
+        if self.hub != other.hub && !found.iter().any(|key| key.starts_with("hub.")) {
+            found.push("hub".into());
+        }
         found.sort();
         found.dedup();
         found

@@ -102,6 +102,14 @@ pub enum HubError {
         "{0} says that nothing may be fetched: take it away, or put the model's folder there by hand"
     )]
     Offline(&'static str),
+    /// The folder holds another model.
+    #[error("{} holds {model}: name another folder by --to, or remove that one first: `embedgate models remove {}`", folder.display(), folder.display())]
+    Other {
+        /// The folder.
+        folder: PathBuf,
+        /// The source of the model that is there.
+        model: String,
+    },
     /// Too little room.
     #[error("{} has {free} MB free, the model needs {needed} MB: make room, or name a folder on another disk by --to", folder.display())]
     NoRoom {
@@ -143,13 +151,12 @@ pub enum HubError {
         holder: String,
     },
     /// A file of this machine.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// The system's error.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// A record that is not one.
     #[error("{}: {problem}", path.display())]
@@ -164,9 +171,9 @@ pub enum HubError {
 impl HubError {
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| match source.kind() {
+        move |error| match error.kind() {
             io::ErrorKind::StorageFull => Self::Full { folder: path },
-            _ => Self::File { path, source },
+            _ => Self::File { path, error },
         }
     }
 

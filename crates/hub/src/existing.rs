@@ -89,7 +89,11 @@ pub(crate) fn bring(from: &Path, to: &Path) -> io::Result<()> {
             return Ok(());
         }
     }
-    fs::copy(&from, to).map(|_| ())
+    let copied = fs::copy(&from, to).map(|_| ());
+    copied.inspect_err(|_| {
+        // A part of it is of no use, and takes room.
+        drop(fs::remove_file(to));
+    })
 }
 
 #[cfg(test)]

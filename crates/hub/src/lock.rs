@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
+use embedgate_config::Source;
 use serde::{Deserialize, Serialize};
 
 use crate::{client::now, error::HubError, listing::Check, part::hash_file};
@@ -67,11 +68,29 @@ impl Lock {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(HubError::file(path)(error)),
         };
-        let lock = serde_json::from_slice(&text).map_err(|error| HubError::Lock {
-            path,
-            problem: format!("it is no record of a fetched model: {error}"),
+        let wrong = |path, problem| HubError::Lock { path, problem };
+        let lock: Self = serde_json::from_slice(&text).map_err(|error| {
+            let problem = format!("it is no record of a fetched model: {error}");
+            wrong(path.clone(), problem)
         })?;
+        // Whoever wrote it: files are read and deleted by it.
+        if let Some(file) = lock.files.iter().find(|file| !is_below(&file.path)) {
+            let problem = format!("it names {}, outside of the folder", file.path.display());
+            return Err(wrong(path, problem));
+        }
         Ok(Some(lock))
+    }
+
+    /// Whether it is of a folder that no pull has fetched.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.endpoint.is_empty()
+    }
+
+    /// Whether it is of this model, from whichever hub.
+    pub(crate) fn is_of(&self, model: &str) -> bool {
+        let source = self.source.parse::<Source>();
+        source.is_ok_and(|source| source.model == model)
     }
 
     /// Writes the record of a folder that no pull has fetched: what is there now is right. Hidden files are no part of a model.
@@ -87,8 +106,15 @@ impl Lock {
                 problem: problem.into(),
             });
         }
+        if !folder.join("config.json").is_file() {
+            return Err(HubError::Target {
+                folder: folder.to_owned(),
+                problem: "is no model's folder: it has no config.json",
+            });
+        }
         let mut files = Vec::new();
         files_below(folder, Path::new(""), &mut files)?;
+        files.retain(|file| !is_hidden(file));
         files.sort();
         let mut locked = Vec::new();
         for file in files {
@@ -127,6 +153,11 @@ impl Lock {
             .map(|file| &*file.path)
             .chain([Path::new(LOCK_FILE)])
         {
+            // A folder that is a link leads to files of somebody else.
+            let mut within = file.ancestors().skip(1);
+            if within.any(|part| part != Path::new("") && folder.join(part).is_symlink()) {
+                continue;
+            }
             let path = folder.join(file);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -204,18 +235,29 @@ impl Lock {
     }
 }
 
-/// The files of a folder and of those below it, relative to it, without hidden ones.
+/// Whether a path stays in the folder that it is relative to.
+fn is_below(path: &Path) -> bool {
+    let mut parts = path.components();
+    parts.all(|part| matches!(part, Component::Normal(_))) && path != Path::new("")
+}
+
+fn is_hidden(path: &Path) -> bool {
+    let mut parts = path.components();
+    parts.any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
+}
+
+/// The files of a folder and of those below it, relative to it. Links to folders are not followed, and what is no file (a pipe, a
+/// device) is left out.
 fn files_below(folder: &Path, within: &Path, found: &mut Vec<PathBuf>) -> Result<(), HubError> {
     let here = folder.join(within);
     for entry in fs::read_dir(&here).map_err(HubError::file(&here))? {
         let entry = entry.map_err(HubError::file(&here))?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
         let below = within.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => files_below(folder, &below, found)?,
-            false => found.push(below),
+        let kind = entry.file_type().map_err(HubError::file(&here))?;
+        if kind.is_dir() {
+            files_below(folder, &below, found)?;
+        } else if entry.path().is_file() {
+            found.push(below);
         }
     }
     Ok(())
@@ -276,7 +318,8 @@ mod tests {
         let error = Lock::of_folder(&folder).unwrap_err().to_string();
         assert!(error.contains("verify"), "{error}");
         fs::write(folder.join("mine.txt"), "").unwrap();
-        assert_eq!(lock.remove(&folder).unwrap(), 1);
+        // A hidden one, and that.
+        assert_eq!(lock.remove(&folder).unwrap(), 2);
         let left: Vec<_> = folder
             .read_dir()
             .unwrap()
@@ -287,6 +330,35 @@ mod tests {
         fs::remove_file(folder.join(".msc")).unwrap();
         assert_eq!(lock.remove(&folder).unwrap(), 0);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_record_reaches_no_file_outside_of_its_folder() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("model");
+        fs::create_dir(&folder).unwrap();
+        let outside = temporary.path().join("precious.txt");
+        fs::write(&outside, "").unwrap();
+        let record = |path: &str| {
+            format!(
+                r#"{{"source": "hf:a/b", "endpoint": "http://a", "revision": "", "commit": "", "fetched": 0,
+                "files": [{{"path": {path:?}, "size": 0, "sha256": ""}}]}}"#
+            )
+        };
+        for path in ["../precious.txt", outside.to_str().unwrap(), ".", ""] {
+            fs::write(folder.join(LOCK_FILE), record(path)).unwrap();
+            let error = Lock::read(&folder).unwrap_err().to_string();
+            assert!(error.contains("outside of the folder"), "{path}: {error}");
+        }
+        // Nor by a link.
+        std::os::unix::fs::symlink(temporary.path(), folder.join("link")).unwrap();
+        fs::write(folder.join(LOCK_FILE), record("link/precious.txt")).unwrap();
+        Lock::read(&folder)
+            .unwrap()
+            .unwrap()
+            .remove(&folder)
+            .unwrap();
+        assert!(outside.exists());
     }
 
     #[test]

@@ -98,16 +98,24 @@ pub async fn pull(
     let target = folder(&request.target)?;
     let work = Work::begin(target)?;
     work.prune(&files)?;
+    // A record that somebody wrote of files of their own protects them as none does.
+    let old = Lock::read(&work.target)?.filter(|lock| !lock.is_local());
+    if let Some(other) = old.as_ref().filter(|old| !old.is_of(&listing.model)) {
+        work.end_if_empty();
+        return Err(HubError::Other {
+            folder: work.target,
+            model: other.source.clone(),
+        });
+    }
     let caches = &client.settings.caches;
     let kept = work.kept(&listing.model, &files, caches, progress).await?;
-    let old = Lock::read(&work.target)?;
     if old.is_none() {
-        work.refuse_theirs(&files, &kept)?;
+        work.refuse_theirs(&files, &kept)
+            .inspect_err(|_| work.end_if_empty())?;
     }
-    let missing = files.iter().zip(&kept).filter(|(_, kept)| kept.is_none());
-    let needed = missing.fold(0, |sum: u64, (file, _)| sum.saturating_add(file.size));
-    work.check_room(needed)
+    work.check_room(work.needs(&files, &kept))
         .inspect_err(|_| work.end_if_empty())?;
+    let kept = work.bring(&files, kept).await;
     let permits = Semaphore::new(client.settings.connections.max(1));
     let fetching = Fetching {
         client: &client,
@@ -128,10 +136,10 @@ pub async fn pull(
         .try_collect()
         .await?;
     let lock = record(request, listing, locked);
-    let is_at =
-        |kept: &Option<(String, Place)>, place| matches!(kept, Some((_, at)) if *at == place);
-    let count = |place| kept.iter().filter(|kept| is_at(kept, place)).count();
-    let (n_kept, n_found) = (count(Place::Target), count(Place::Cache));
+    let is_in_target = |kept: &Option<(String, Place)>| matches!(kept, Some((_, Place::Target)));
+    let n_kept = kept.iter().filter(|kept| is_in_target(kept)).count();
+    let of_cache = |kept: &&Option<(String, Place)>| matches!(kept, Some((_, Place::Cache(_))));
+    let n_found = kept.iter().filter(of_cache).count();
     if n_kept == files.len() && old.as_ref().is_some_and(|old| old.is_same(&lock)) {
         work.end()?;
         return Ok(Pulled {
@@ -144,7 +152,7 @@ pub async fn pull(
     let in_target: Vec<PathBuf> = files
         .iter()
         .zip(&kept)
-        .filter(|(_, kept)| is_at(kept, Place::Target))
+        .filter(|(_, kept)| is_in_target(kept))
         .map(|(file, _)| file.path.clone().into())
         .collect();
     let out_of_date = lock.out_of_date(old.as_ref(), &work.target);

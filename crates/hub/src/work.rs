@@ -43,6 +43,13 @@ pub(crate) fn folder(target: &Path) -> Result<PathBuf, HubError> {
     if (is_link && !real.exists()) || (real.exists() && !real.is_dir()) {
         return refused("is there and is no folder");
     }
+    // Whoever works in a folder that was exchanged works in one that is gone.
+    if Path::new(".")
+        .canonicalize()
+        .is_ok_and(|here| here.starts_with(&real))
+    {
+        return refused("is the working folder, or one above it: name a folder in it");
+    }
     let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
     if real.is_dir() && device(&real) != device(parent) {
         return refused(
@@ -53,13 +60,13 @@ pub(crate) fn folder(target: &Path) -> Result<PathBuf, HubError> {
 }
 
 /// The place of a file that need not be fetched.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Target,
     /// Of an earlier pull that did not end.
     Tree,
-    /// Where another program put it: it is in the tree now.
-    Cache,
+    /// Where another program put it.
+    Cache(PathBuf),
 }
 
 /// The folder beside the target in which a model is made. Held by one process.
@@ -140,7 +147,7 @@ impl Work {
         }
     }
 
-    /// The sha256 of each file that is there and right, and where it is; what is right in a cache is brought here.
+    /// The sha256 of each file that is there and right, and where it is.
     pub(crate) async fn kept(
         &self,
         model: &str,
@@ -168,19 +175,10 @@ impl Work {
                 if let Some(sha256) = right(&in_target) {
                     return Some((sha256, Place::Target));
                 }
-                let (sha256, from) = of_caches
-                    .into_iter()
-                    .find_map(|path| Some((right(&path)?, path)))?;
-                match bring(&from, &in_tree) {
-                    Ok(()) => Some((sha256, Place::Cache)),
-                    Err(error) => {
-                        tracing::warn!(
-                            "{} is right and cannot be taken, so that it is fetched: {error}",
-                            from.display()
-                        );
-                        None
-                    }
-                }
+                let found = of_caches.into_iter();
+                found
+                    .filter_map(|path| Some((right(&path)?, Place::Cache(path))))
+                    .next()
             });
             let found = looking.await.unwrap_or(None);
             if found.is_some() {
@@ -189,6 +187,43 @@ impl Work {
             kept.push(found);
         }
         Ok(kept)
+    }
+
+    /// Bytes that the disk needs room for: of files that are fetched, and of those that are copied from another disk.
+    pub(crate) fn needs(&self, files: &[&Entry], kept: &[Option<(String, Place)>]) -> u64 {
+        let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+        let here = device(&self.folder);
+        let is_written = |kept: &Option<(String, Place)>| match kept {
+            None => true,
+            Some((_, Place::Cache(path))) => device(path) != here,
+            Some((_, Place::Target | Place::Tree)) => false,
+        };
+        let written = files.iter().zip(kept).filter(|(_, kept)| is_written(kept));
+        written.fold(0, |sum, (file, _)| sum.saturating_add(file.size))
+    }
+
+    /// Brings what is right in a cache into the tree. What cannot be brought is fetched.
+    pub(crate) async fn bring(
+        &self,
+        files: &[&Entry],
+        mut kept: Vec<Option<(String, Place)>>,
+    ) -> Vec<Option<(String, Place)>> {
+        for (file, kept) in files.iter().zip(&mut kept) {
+            let Some((_, Place::Cache(from))) = kept else {
+                continue;
+            };
+            let (source, target) = (from.clone(), self.tree.join(&file.path));
+            let bringing = tokio::task::spawn_blocking(move || bring(&source, &target));
+            let brought = bringing.await.map_err(io::Error::other).flatten();
+            if let Err(error) = brought {
+                tracing::warn!(
+                    "{} is right and cannot be taken, so that it is fetched: {error}",
+                    from.display()
+                );
+                *kept = None;
+            }
+        }
+        kept
     }
 
     /// Fails where the file system has too little room for so many bytes more.
@@ -371,6 +406,16 @@ fn keep_others(
         let kind = entry.file_type().map_err(HubError::file(&path))?;
         if kind.is_dir() {
             fs::create_dir_all(&target).map_err(HubError::file(&target))?;
+            if let Ok(found) = path.metadata() {
+                let kept = fs::set_permissions(&target, found.permissions());
+                kept.map_err(HubError::file(&target))?;
+                // Only who may give files away can keep their owner.
+                drop(std::os::unix::fs::chown(
+                    &target,
+                    Some(found.uid()),
+                    Some(found.gid()),
+                ));
+            }
             keep_others(&path, &target, &below, gone)?;
         } else if below != Path::new(LOCK_FILE)
             && !gone.contains(&*below)
