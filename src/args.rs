@@ -213,9 +213,9 @@ pub struct InitArgs {
     /// Where to listen.
     #[arg(short, long, value_name = "ADDRESS", default_value = "127.0.0.1:9100", value_parser = embedgate_config::resolve)]
     pub listen: SocketAddr,
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE", default_value = "embedgate.toml")]
-    pub output: PathBuf,
+    /// The file to write [default: embedgate.toml].
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Replace a file that is there.
     #[arg(short, long)]
     pub force: bool,

@@ -80,7 +80,7 @@ pub fn run(cli: Cli) -> u8 {
     let result = match cli.command {
         None => serve::run(config, &serve_args(ServeArgs::default()), &environment),
         Some(Command::Serve(args)) => serve::run(config, &serve_args(args), &environment),
-        Some(Command::Init(args)) => init::run(&args),
+        Some(Command::Init(args)) => init::run(config, &args, &environment),
         Some(Command::Check(args)) => check(config, &args, &environment),
         Some(Command::Embed(args)) => embed::run(config, &args, &environment),
         Some(Command::Convert(args)) => convert::run(config, &args, &environment),
@@ -185,4 +185,45 @@ fn say(text: &str) -> anyhow::Result<()> {
     io::stdout()
         .write_all(text.as_bytes())
         .context("standard output")
+}
+
+/// A text as one word of a shell.
+fn shell(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=+,".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// A text of TOML in which `${` stands for itself.
+fn literal(text: &str) -> String {
+    text.replace("${", "$${")
+}
+
+/// Says of what is no folder, and could be a model of a hub, that a folder was meant: its first part is one.
+fn meant_folder(named: &str) -> Option<anyhow::Error> {
+    let (first, name) = named.split_once('/')?;
+    (first == "models" || Path::new(first).exists()).then(|| {
+        anyhow::anyhow!(
+            "there is no folder {named}: `embedgate pull OWNER/{name} --to {named}` fetches a model into it"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_shell_are_quoted_where_they_must_be() {
+        for (text, quoted) in [
+            ("models/bge-m3", "models/bge-m3"),
+            ("two words", "'two words'"),
+            ("it's $HOME", r"'it'\''s $HOME'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell(text), quoted);
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -31,7 +31,7 @@ pub(crate) struct Asked {
     /// Where to ask, in place of what the configuration says: hubs, mirrors, and folders that may have files already.
     pub(crate) from: Vec<String>,
     /// Connections at a time.
-    pub(crate) jobs: Option<usize>,
+    pub(crate) jobs: Option<u8>,
 }
 
 /// The settings of a pull.
@@ -48,32 +48,34 @@ pub(crate) fn settings(
     }
     let (folders, hubs): (Vec<&String>, Vec<&String>) =
         asked.from.iter().partition(|named| is_folder(named));
+    if let Some(missing) = folders.iter().find(|folder| !Path::new(folder).is_dir()) {
+        return Err(anyhow!("--from: there is no folder {missing}"));
+    }
     let named = if hubs.is_empty() {
         config.order.iter().collect()
     } else {
         hubs
     };
-    let endpoints = match named.is_empty() {
-        true => [Hub::HuggingFace, Hub::ModelScope]
-            .into_iter()
-            .flat_map(|hub| of_hub(hub, environment))
-            .collect(),
-        false => {
-            let mut all = Vec::new();
-            for named in &named {
-                let address = HubAddress::read(named).map_err(|problem| anyhow!("{problem}"))?;
-                match address.url {
-                    None => all.extend(of_hub(address.hub, environment)),
-                    Some(url) => all.push(Endpoint {
-                        hub: address.hub,
-                        url,
-                    }),
-                }
+    let mut endpoints = Vec::new();
+    // Whether no address is named: the token of the client's file is for the usual hub alone.
+    let mut is_usual = true;
+    for named in &named {
+        let address = HubAddress::read(named).map_err(|problem| anyhow!("{problem}"))?;
+        match address.url {
+            None => endpoints.extend(of_hub(address.hub, environment)),
+            Some(url) => {
+                is_usual &= address.hub != Hub::HuggingFace;
+                endpoints.push(Endpoint {
+                    hub: address.hub,
+                    url,
+                });
             }
-            all
         }
-    };
-    let is_usual = asked.from.is_empty();
+    }
+    if named.is_empty() {
+        let both = [Hub::HuggingFace, Hub::ModelScope].into_iter();
+        endpoints.extend(both.flat_map(|hub| of_hub(hub, environment)));
+    }
     let own = |token: &Option<Secret>| token.as_ref().map(|token| token.expose().trim().to_owned());
     let of_variable = |name| environment.get(name).map(|token| token.trim().to_owned());
     Ok(Settings {
@@ -82,7 +84,7 @@ pub(crate) fn settings(
             .or_else(|| hugging_face_token(environment, is_usual)),
         modelscope_token: own(&config.modelscope_token)
             .or_else(|| of_variable("MODELSCOPE_API_TOKEN")),
-        connections: asked.jobs.unwrap_or(config.connections).max(1),
+        connections: asked.jobs.map_or(config.connections, usize::from),
         first_pause: Duration::from_millis(500),
         is_ordered: !named.is_empty(),
         caches: Caches {
@@ -103,9 +105,23 @@ fn offline(environment: &Environment) -> Option<&'static str> {
         .find(is_yes)
 }
 
-/// True for what is written as a folder: with a dot or a slash at its beginning.
-pub(crate) fn is_folder(named: &str) -> bool {
-    named.starts_with('/') || named.starts_with("./") || named.starts_with("../")
+/// True for a folder: one that is there, or what is written as one, with a dot or a slash at its beginning.
+fn is_folder(named: &str) -> bool {
+    let is_written_so = ["/", "./", "../"]
+        .iter()
+        .any(|start| named.starts_with(start));
+    is_written_so || (HubAddress::read(named).is_err() && Path::new(named).is_dir())
+}
+
+/// How an ONNX model is written anew from the weights of its folder, by its name; none of one that `convert` does not write.
+pub(crate) fn conversion(file: &Path) -> Option<&'static str> {
+    Some(match file.file_name()?.to_str()? {
+        "model.onnx" => "",
+        "model_int8.onnx" => " --precision int8",
+        "model_gpu.onnx" => " --for gpu",
+        "model_gpu_f16.onnx" => " --for gpu --precision f16",
+        _ => return None,
+    })
 }
 
 /// Where the hubs' own clients keep what they fetched.
@@ -207,7 +223,11 @@ pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> Fetcher 
                 state: Mutex::default(),
             };
             let pulled = embedgate_hub::pull(&request, settings, &told).await;
-            pulled.map(|_| ()).map_err(|error| error.to_string())
+            let pulled = pulled.map_err(|error| error.to_string())?;
+            for file in pulled.out_of_date {
+                tracing::warn!("{} was written from other weights", file.display());
+            }
+            Ok(())
         }
         .boxed()
     })
@@ -313,9 +333,13 @@ mod tests {
     #[test]
     fn a_folder_is_looked_into_and_no_hub() {
         let none = Environment::default();
-        assert_eq!(urls(&["/mnt/models/bge-m3"], &none).unwrap().len(), 3);
+        let folder = tempfile::tempdir().unwrap();
+        let mine = folder.path().to_str().unwrap();
+        assert_eq!(urls(&[mine], &none).unwrap().len(), 3);
+        let error = urls(&["./nowhere"], &none).unwrap_err().to_string();
+        assert!(error.contains("there is no folder ./nowhere"), "{error}");
         let asked = Asked {
-            from: vec!["./mine".into(), "hf".into()],
+            from: vec![mine.into(), "hf".into()],
             jobs: Some(9),
         };
         let config = HubConfig {
@@ -323,7 +347,7 @@ mod tests {
             ..HubConfig::default()
         };
         let settings = settings(&asked, &config, &none).unwrap();
-        assert_eq!(settings.caches.folders, [PathBuf::from("./mine")]);
+        assert_eq!(settings.caches.folders, [PathBuf::from(mine)]);
         assert_eq!((settings.endpoints.len(), settings.connections), (1, 9));
         assert_eq!(settings.endpoints[0].hub, Hub::HuggingFace);
         assert!(settings.is_ordered);
@@ -345,5 +369,23 @@ mod tests {
             hugging_face_token(&environment, false).as_deref(),
             Some("other")
         );
+        // Of the file to the usual hub, whatever else is named; to no mirror, wherever it is named.
+        let environment = Environment::from([("HF_HOME", &*home)]);
+        let token = |from: &[&str], order: &[&str]| {
+            let owned = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect();
+            let asked = Asked {
+                from: owned(from),
+                jobs: None,
+            };
+            let config = HubConfig {
+                order: owned(order),
+                ..HubConfig::default()
+            };
+            let settings = settings(&asked, &config, &environment).unwrap();
+            settings.hugging_face_token.is_some()
+        };
+        assert!(token(&[], &[]) && token(&["hf"], &[]) && token(&[&home], &["modelscope"]));
+        let mirror = "https://mirror.example";
+        assert!(!token(&[mirror], &[]) && !token(&[], &[mirror]));
     }
 }

@@ -29,8 +29,8 @@ pub struct PullArgs {
     #[arg(long, value_name = "PATTERN")]
     pub include: Vec<String>,
     /// Connections at a time [default: 4, or hub.connections of the configuration].
-    #[arg(short, long, value_name = "N")]
-    pub jobs: Option<usize>,
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: Option<u8>,
     /// List the files that would be fetched, and fetch none.
     #[arg(long)]
     pub dry_run: bool,
@@ -43,13 +43,13 @@ pub enum ModelsCommand {
     List,
     /// Read every file of fetched models, and compare it with the record of the fetch; no request is sent.
     Verify {
-        /// Models' folders [default: those of the configuration].
-        #[arg(value_name = "DIR")]
-        folders: Vec<PathBuf>,
+        /// Names of the configuration, or folders [default: all that `list` shows].
+        #[arg(value_name = "MODEL")]
+        models: Vec<PathBuf>,
     },
     /// Delete a fetched model's files; others of its folder stay.
     Remove {
-        /// Models' folders, or names of the configuration.
+        /// Names of the configuration, or folders.
         #[arg(value_name = "MODEL", required = true)]
         models: Vec<PathBuf>,
         /// Delete folders that no pull has fetched too, with all that is in them.
@@ -58,8 +58,8 @@ pub enum ModelsCommand {
     },
     /// Write the record of a folder that no pull has fetched, as it is now: verify compares with it from then on.
     Lock {
-        /// Models' folders [default: those of the configuration that have none].
-        #[arg(value_name = "DIR")]
-        folders: Vec<PathBuf>,
+        /// Names of the configuration, or folders [default: all that have none].
+        #[arg(value_name = "MODEL")]
+        models: Vec<PathBuf>,
     },
 }

@@ -7,26 +7,56 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use embedgate_config::Source;
+use embedgate_config::{Config, Environment, Source};
 use embedgate_request::key;
 
-use super::Failure;
+use super::{Failure, literal, meant_folder, shell};
 use crate::args::InitArgs;
 
-pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
-    let model = Model::of(&args.model, args.output.parent().unwrap_or(Path::new("")))?;
+pub(super) fn run(
+    config: Option<&Path>,
+    args: &InitArgs,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    // --config names the file here as with every other command.
+    let output = match (&args.output, config) {
+        (Some(output), Some(config)) if output != config => {
+            return Err(
+                anyhow!("--output and --config name two files: leave out one of them").into(),
+            );
+        }
+        (Some(file), _) => file,
+        (None, Some(file)) => file,
+        (None, None) => Path::new(USUAL),
+    };
+    let base = output.parent().unwrap_or(Path::new(""));
+    let model = Model::of(&args.model, base)?;
     let name = args.name.clone().unwrap_or_else(|| model.name.clone());
+    if name.is_empty() || name.chars().any(char::is_control) {
+        let problem = "names are not empty and hold no control characters: say one with --name";
+        return Err(anyhow!("{name:?} is no name: {problem}").into());
+    }
     let (key, hash) = key::generate().context("the system gives no randomness")?;
     let text = text(args, &model, &name, &hash.to_string());
-    write(&args.output, &text, args.force)?;
-    let file = args.output.display();
-    let with_file = match args.output == Path::new("embedgate.toml") {
+    // What it says of the model's folder is checked when it is served.
+    let written = Config::parse(&text, base, environment);
+    let problems = written.err().into_iter().flatten();
+    let problems: Vec<String> = problems
+        .filter(|problem| !problem.key.ends_with(".path"))
+        .map(|problem| format!("{}: {}", problem.key, problem.message))
+        .collect();
+    if !problems.is_empty() {
+        return Err(anyhow!("{}", problems.join("; ")).into());
+    }
+    write(output, &text, args.force)?;
+    let file = output.display();
+    let with_file = match output == Path::new(USUAL) {
         true => String::new(),
-        false => format!(" --config {file}"),
+        false => format!(" --config {}", shell(&file.to_string())),
     };
     let first = match model.is_there {
         true => format!("embedgate check{with_file}"),
-        false => format!("embedgate pull {}{with_file}", quoted(&name)),
+        false => format!("embedgate pull {}{with_file}", shell(&name)),
     };
     let told = format!(
         "{file} is written. The key of it is shown once; clients send it as \"Authorization: Bearer KEY\":\n\n{key}\n\nNext:\n\n  {first}\n  embedgate serve{with_file}\n"
@@ -35,6 +65,9 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
         .write_all(told.as_bytes())
         .context("standard output")?)
 }
+
+/// The file that every command finds.
+const USUAL: &str = "embedgate.toml";
 
 /// What a configuration is written for.
 struct Model {
@@ -48,6 +81,9 @@ impl Model {
     /// `base` is the folder of the configuration, to which its paths are relative.
     fn of(named: &str, base: &Path) -> Result<Self, Failure> {
         let path = Path::new(named);
+        if path.is_dir() && !path.join("config.json").is_file() {
+            return Err(anyhow!("{named} is no model's folder: it has no config.json").into());
+        }
         if path.is_dir() {
             let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
             let name = real.file_name().unwrap_or_default();
@@ -60,6 +96,9 @@ impl Model {
                 source: None,
                 is_there: true,
             });
+        }
+        if let Some(error) = meant_folder(named) {
+            return Err(error.into());
         }
         let source: Source = named
             .parse()
@@ -75,10 +114,10 @@ impl Model {
 }
 
 fn text(args: &InitArgs, model: &Model, name: &str, hash: &str) -> String {
-    let toml = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let toml = |text: &str| toml::Value::String(literal(text)).to_string();
     let source = match &model.source {
         Some(source) => format!(
-            "# Where `embedgate pull {name}` and `embedgate serve --pull` fetch it from.\nsource = {}\n",
+            "# Where `embedgate pull` and `embedgate serve --pull` fetch it from.\nsource = {}\n",
             toml(&source.to_string())
         ),
         None => String::new(),
@@ -86,6 +125,7 @@ fn text(args: &InitArgs, model: &Model, name: &str, hash: &str) -> String {
     let source_name = model.source.as_ref().map(|source| source.model.as_str());
     let alias = source_name.unwrap_or("another-name");
     let aliases = match source_name {
+        Some(alias) if alias == name => "aliases = []".to_owned(),
         Some(_) => format!("aliases = [{}]", toml(alias)),
         None => format!("#aliases = [{}]", toml(alias)),
     };
@@ -120,7 +160,7 @@ backend = {{ type = \"cpu\", precision = \"auto\" }}
     )
 }
 
-/// A name as a key of TOML and as an argument of a shell: bare where it can be.
+/// A name as a key of TOML: bare where it can be.
 fn quoted(name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     match !name.is_empty() && name.chars().all(is_bare) {

@@ -9,7 +9,7 @@ use embedgate_config::{Config, ConfigError, Environment, HubConfig, LogLevel, So
 use embedgate_hub::{Pulled, Request, Selection, Settings};
 
 use self::progress::{Shown, bytes};
-use super::{Failure, runtime, say, start_log};
+use super::{Failure, runtime, say, shell, start_log};
 use crate::{args::hub::PullArgs, hub};
 
 /// A model to fetch.
@@ -174,17 +174,22 @@ fn fetch(wanted: &Wanted, args: &PullArgs, settings: Settings) -> Result<(), Fai
     say(&format!(
         "{target} is whole: {n} files ({n_kept} were there{of_cache}), {size}, {from}"
     ))?;
+    let folder = shell(&target.to_string());
     for file in out_of_date {
+        let mend = hub::conversion(&file).map_or(String::new(), |options| {
+            format!(": `embedgate convert {folder}{options} --force` writes it anew")
+        });
         say(&format!(
-            "{} was written from other weights: `embedgate convert {target} --force` writes it anew",
-            wanted.target.join(file).display()
+            "{} was written from other weights{mend}",
+            wanted.target.join(&file).display()
         ))?;
     }
     let quoted = |text: String| toml::Value::String(text).to_string();
     let serve = match &wanted.name {
-        Some(_) => "serve it with `embedgate serve`".to_owned(),
-        None => format!(
-            "serve it with `embedgate serve --model {target}`, or in a configuration with\n[models.{}]\npath = {}",
+        // The configuration may name another folder.
+        Some(_) if args.to.is_none() => "its table in the configuration serves it".to_owned(),
+        _ => format!(
+            "serve it with `embedgate serve --model {folder}`, or in a configuration with\n[models.{}]\npath = {}",
             quoted(wanted.source.name().into()),
             quoted(target.to_string())
         ),

@@ -330,6 +330,29 @@ fn init_writes_a_configuration_that_works_and_never_over_another() {
     let (code, _, said) = run(embedgate().current_dir(&folder).arg("serve"));
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("`embedgate pull BAAI/bge-m3 --to "), "{said}");
+    for (args, expected) in [
+        (vec!["models/x", "--force"], "there is no folder models/x"),
+        (vec!["BAAI/bge-m3", "--name", "", "--force"], "is no name"),
+        (vec![".", "--force"], "it has no config.json"),
+    ] {
+        let (code, _, said) = init(&args);
+        assert_eq!(code, Some(1), "{args:?}: {said}");
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+    // The name may be the hub's own, and the file another.
+    let other = [
+        "BAAI/bge-m3",
+        "--name",
+        "BAAI/bge-m3",
+        "--config",
+        "other file.toml",
+    ];
+    let (code, out, said) = init(&other);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        out.contains("embedgate pull BAAI/bge-m3 --config 'other file.toml'"),
+        "{out}"
+    );
     let (code, _, said) = init(&["nothing"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("OWNER/NAME"), "{said}");

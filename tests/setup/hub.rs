@@ -361,7 +361,7 @@ async fn sent_bytes(hub: &StandIn) -> u64 {
     rows.map(|row| row["sent"].as_u64().unwrap()).sum()
 }
 
-/// Writes what the stand-in has as a client's cache does: small files by their git hash where `by_git`.
+/// Writes what the stand-in has as a client's cache does.
 async fn fill_cache(hub: &StandIn, write: impl Fn(&str, &str, &[u8])) {
     for (path, _, sha256) in hub.manifest().await {
         let url = format!("{}/a/m/resolve/main/{path}", hub.url);
@@ -402,6 +402,8 @@ async fn what_other_programs_fetched_is_not_fetched_again_unless_it_is_damaged()
         }
     })
     .await;
+    let listed = run(hub.command("hf:a/m", Path::new("nowhere")).arg("--dry-run")).1;
+    let n_files = listed.lines().count() - 1;
     let to = home.path().join("models/m");
     let none = home.path().join("none");
     let path = |name: &str| home.path().join(name);
@@ -419,7 +421,11 @@ async fn what_other_programs_fetched_is_not_fetched_again_unless_it_is_damaged()
             .env("HOME", &none)
             .env(variable, &value));
         assert_eq!(code, Some(0), "{variable}: {said}");
-        assert!(out.contains("from a cache"), "{variable}: {out}");
+        // All, and a file of the cache is named by another hash where it is a small one.
+        assert!(
+            out.contains(&format!("{n_files} from a cache")),
+            "{variable}: {out}"
+        );
         assert_eq!(sent_bytes(&hub).await, before, "{source} {variable}");
         assert_right(&hub, &to, variable).await;
         fs::remove_dir_all(&to).unwrap();
@@ -452,7 +458,9 @@ async fn a_second_pull_is_told_of_the_first_and_an_end_by_ctrl_c_says_how_to_go_
         .spawn()
         .unwrap();
     let holds = || fs::read_to_string(folder.path().join("model.embedgate-pull/lock"));
+    let mut first = first;
     while holds().unwrap_or_default().trim() != first.id().to_string() {
+        assert!(first.try_wait().unwrap().is_none(), "it ended");
         std::thread::yield_now();
     }
     let (code, _, said) = hub.pull("hf:a/m", &to);
@@ -496,12 +504,21 @@ fn with_source(to: &Path) -> String {
     )
 }
 
+/// The state of the first model in `/readyz`, which has not failed.
+async fn first_state(gateway: &Gateway) -> String {
+    let answer = gateway.get("/readyz").await;
+    let state = answer.body["models"][0]["status"].as_str().unwrap();
+    assert_ne!(state, "failed", "{}", answer.body);
+    state.to_owned()
+}
+
 #[tokio::test]
 async fn a_configured_model_is_fetched_while_others_serve() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("far");
     let text = with_source(&to);
-    let gate = json!({"kind": "slow", "rate": 1_500_000, "path": WEIGHTS, "hub": "cdn"});
+    // Long enough for what is asked meanwhile.
+    let gate = json!({"kind": "slow", "rate": 1_000_000, "path": WEIGHTS, "hub": "cdn"});
     let hub = StandIn::start(&[gate], &[]);
     // Nothing is fetched where nobody says so, and no connection is opened.
     let variables = [
@@ -546,12 +563,7 @@ async fn a_configured_model_is_fetched_while_others_serve() {
     gateway.wait_for_log("the configuration is reloaded");
     gateway.wait_for_log("model far is ready");
     // Published right after.
-    while gateway
-        .embed(&json!({"model": "far", "input": "a"}))
-        .await
-        .status
-        != 200
-    {}
+    while first_state(&gateway).await != "ready" {}
     assert_eq!(gateway.vectors("further", &json!("text")).await, here);
 }
 
@@ -601,6 +613,10 @@ async fn pull_gets_what_the_configuration_names() {
     let (code, out, said) = models(&["list"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(out.contains("huggingface:a/tiny of"), "{out}");
+    // A pull of another model does not take its place.
+    let (code, _, said) = run(&mut hub.command("hf:a/m", &to));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("holds huggingface:a/tiny"), "{said}");
     fs::write(to.join("mine.txt"), "").unwrap();
     let (code, out, said) = models(&["remove", "far"]);
     assert_eq!(code, Some(0), "{said}");
@@ -610,4 +626,64 @@ async fn pull_gets_what_the_configuration_names() {
         "{out}"
     );
     assert_eq!(names(&to), ["mine.txt"]);
+    // What nobody fetched is not deleted unless that is said, and only a model is.
+    let mine = folder.path().join("mine");
+    copy(&tiny_bge_m3(), &mine);
+    let shown = mine.to_str().unwrap();
+    assert_eq!(models(&["lock", shown]).0, Some(0));
+    assert_eq!(models(&["verify", shown]).0, Some(0));
+    for refused in [shown, folder.path().to_str().unwrap()] {
+        let (code, _, said) = models(&["remove", refused]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("--force"), "{said}");
+    }
+    let (code, _, said) = models(&["remove", "--force", folder.path().to_str().unwrap()]);
+    assert_eq!(
+        (code, said.contains("is no model's folder")),
+        (Some(1), true),
+        "{said}"
+    );
+    assert_eq!(models(&["remove", "--force", shown]).0, Some(0));
+    assert!(!mine.exists());
+    let (code, out, _) = models(&["verify", shown]);
+    assert_eq!(
+        (code, out.contains("is not there")),
+        (Some(1), true),
+        "{out}"
+    );
+}
+
+/// Two models in one folder, and one whose source changes while it is fetched.
+#[tokio::test]
+async fn a_folder_is_fetched_once_and_from_where_the_configuration_says_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("far");
+    let gate = json!({"kind": "slow", "rate": 1_000_000, "path": WEIGHTS, "hub": "cdn"});
+    let hub = StandIn::start(&[gate], &[]);
+    let variables = [
+        ("HF_ENDPOINT", &*hub.url),
+        ("MODELSCOPE_ENDPOINT", &*hub.url),
+    ];
+    let second = format!("[models.second]\npath = {to:?}\nsource = \"hf:a/none\"\n");
+    let wrong = with_source(&to).replace("hf:a/tiny", "hf:a/none") + &second;
+    let mut gateway = Gateway::start_pulling(&wrong, &variables);
+    gateway.wait_until_ready();
+    gateway.wait_for_log("trying again in 5 s");
+    let answer = gateway.embed(&json!({"model": "far", "input": "a"})).await;
+    assert!(
+        answer.message().contains("has no model a/none"),
+        "{}",
+        answer.body
+    );
+    fs::write(
+        gateway.config_file(),
+        wrong.replace("hf:a/none", "hf:a/tiny"),
+    )
+    .unwrap();
+    gateway.signal(libc::SIGHUP);
+    gateway.wait_for_log("model far is ready");
+    gateway.wait_for_log("model second is ready");
+    assert!(!gateway.log().contains("is being fetched by process"));
+    let lock = fs::read_to_string(to.join("embedgate.lock.json")).unwrap();
+    assert!(lock.contains("huggingface:a/tiny"), "{lock}");
 }

@@ -6,7 +6,10 @@ use anyhow::anyhow;
 use embedgate_config::{Config, ConfigError, Environment, Source};
 use toml::{Table, Value};
 
-use crate::{args::ServeArgs, commands::Failure};
+use crate::{
+    args::ServeArgs,
+    commands::{Failure, literal, meant_folder},
+};
 
 /// The configuration that serves a model: a folder, or a model of a hub whose folder is in `models`.
 pub(super) fn config(
@@ -17,8 +20,9 @@ pub(super) fn config(
     let (path, source) = place(model)?;
     let name = args.name.clone().unwrap_or_else(|| name(&path));
     let mut entry = Table::new();
-    entry.insert("path".into(), path.into());
-    entry.insert("aliases".into(), args.aliases.clone().into());
+    entry.insert("path".into(), literal(&path).into());
+    let aliases: Vec<String> = args.aliases.iter().map(|alias| literal(alias)).collect();
+    entry.insert("aliases".into(), aliases.into());
     if let Some(source) = source {
         entry.insert("source".into(), source.into());
     }
@@ -32,7 +36,7 @@ pub(super) fn config(
                 "--no-auth lets anybody in, and there is a key (--key or EMBEDGATE_KEY): leave out one of the two"
             )));
         }
-        Some(key) => ("keys", Value::Array(vec![escaped(key).into()])),
+        Some(key) => ("keys", Value::Array(vec![literal(key).into()])),
         None => ("mode", "none".into()),
     };
     let table = Table::from_iter([
@@ -66,6 +70,9 @@ fn place(model: &str) -> Result<(String, Option<String>), Failure> {
     if Path::new(model).is_dir() {
         return Ok((model.to_owned(), None));
     }
+    if let Some(error) = meant_folder(model) {
+        return Err(Failure::Config(anyhow!("--model: {error}")));
+    }
     match model.parse::<Source>() {
         Ok(source) => {
             let path = format!("models/{}", source.name());
@@ -83,9 +90,4 @@ fn name(path: &str) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-/// A text in which `${` stands for itself.
-fn escaped(text: &str) -> String {
-    text.replace("${", "$${")
 }
