@@ -85,7 +85,7 @@ impl Exchange {
     /// Makes sure that the model of this name is in memory, where the caller may use it.
     ///
     /// # Errors
-    /// As [`Gateway::with_model`].
+    /// `ModelNotFound`, `Forbidden`; `Unavailable` where it cannot be loaded, `DeadlineExceeded` where that takes too long.
     pub(super) async fn need_model(&mut self, name: Option<&str>) -> Result<(), Error> {
         let registry = self.embedder.registry();
         let entry = registry.find_for(&self.ctx.principal, name)?;
@@ -103,7 +103,7 @@ impl Exchange {
     /// The model of this name, in memory, where the caller may use it.
     ///
     /// # Errors
-    /// As [`Gateway::with_model`].
+    /// `ModelNotFound`, `Forbidden`; `Unavailable` where it cannot be loaded, `DeadlineExceeded` where that takes too long.
     pub(super) async fn model(&mut self, name: Option<&str>) -> Result<Arc<Model>, Error> {
         self.need_model(name).await?;
         self.embedder.model(&self.ctx.principal, name).cloned()
