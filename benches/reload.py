@@ -54,7 +54,7 @@ class Load(threading.Thread):
             text = self.known[0]
             # Equal texts in flight would be computed once.
             texts = [f"{text} {self.number} {n} {i}" for i in range(2)]
-            status, body = post(connection, "/v1/embeddings", {"model": "m", "input": texts})
+            status, body = post(connection, "/v1/embeddings", {"model": "m", "input": texts, "dimensions": 8})
             self.times.append(time.monotonic() - started)
             n += 1
             if status != 200:
@@ -83,7 +83,7 @@ def main():
     text = "the same words again and again, " * 16
     with tempfile.TemporaryDirectory() as folder:
         file, port_file = Path(folder) / "embedgate.toml", Path(folder) / "port"
-        configs = {"short": config(model, "max_length = 16"), "long": config(model, "max_length = 64")}
+        configs = {"short": config(model, "max_length = 5"), "long": config(model, "max_length = 10")}
         broken = [config(model, "max_length = 99999"), "nonsense"]
         file.write_text(configs["short"])
         server = subprocess.Popen([args.program, "--config", file, "--listen", "127.0.0.1:0", "--port-file", port_file], stderr=subprocess.DEVNULL)
@@ -97,7 +97,7 @@ def main():
         for name, written in configs.items():
             file.write_text(written)
             assert post(admin, "/admin/reload", None)[0] == 200
-            known[name] = post(admin, "/v1/embeddings", {"model": "m", "input": text})[1]["data"][0]["embedding"][:8]
+            known[name] = post(admin, "/v1/embeddings", {"model": "m", "input": text, "dimensions": 8})[1]["data"][0]["embedding"][:8]
         assert not close(known["short"], known["long"]), "the two models give the same"
         before = resident(server.pid, "VmRSS")
         Path(f"/proc/{server.pid}/clear_refs").write_text("5")
@@ -116,6 +116,7 @@ def main():
             took.append(time.monotonic() - begun)
             assert (status == 200) == good, report
         seconds = time.monotonic() - started
+        rate = (sum(len(load.times) for load in loads) - len(quiet)) / seconds
         for load in loads:
             load.stop = True
         for load in loads:
@@ -130,7 +131,7 @@ def main():
     at = lambda all, share: all[int(len(all) * share)] * 1000
     failed = [body for load in loads for body in load.failed]
     print(f"{len(times)} requests, {len(failed)} failed, {sum(load.mixed for load in loads)} of two models or none")
-    print(f"{args.reloads} reloads in {seconds:.1f} s, {statistics.median(took):.2f} s each")
+    print(f"{args.reloads} reloads in {seconds:.1f} s, {statistics.median(took):.2f} s each, under {rate:.0f} requests/s")
     print(f"p50, p99 in ms: {at(quiet, 0.5):.1f}, {at(quiet, 0.99):.1f} before, {at(times, 0.5):.1f}, {at(times, 0.99):.1f} meanwhile")
     print(f"resident MiB: {before:.0f} before, {warmed:.0f} under load, {peak:.0f} at the peak, {after:.0f} after")
     print(failed[:3])
