@@ -19,6 +19,7 @@ mod cross_encoders;
 mod cuda;
 mod cuts;
 mod doctor;
+mod documents;
 mod embed;
 mod errors;
 mod guests;

@@ -372,6 +372,28 @@ async fn the_limit_counts_at_the_start_and_a_reload_lets_models_on_demand_go() {
     assert!(!gateway.log().contains("still answers requests"));
 }
 
+#[tokio::test]
+async fn where_both_do_not_fit_the_reload_says_what_to_do() {
+    let limit = "[server]\nmax_model_memory = \"4MiB\"\n";
+    let text = |more: &str| config(&[model("a", &tiny_bge_m3(), more)]) + limit;
+    let gateway = Gateway::start(&text("max_length = 64"));
+    write(&gateway, &text("max_length = 32"));
+    let answer = reload(&gateway).await;
+    assert_eq!(statuses(&answer), pairs(&[("a", "failed")]));
+    let reason = answer.body["models"]["a"]["reason"].as_str().unwrap();
+    assert!(reason.contains("stop_first = true"), "{reason}");
+    assert_eq!(embed(&gateway, "a", &json!("text")).await.status, 200);
+    write(&gateway, &text("max_length = 32\nstop_first = true"));
+    let answer = reload(&gateway).await;
+    assert_eq!(
+        statuses(&answer),
+        pairs(&[("a", "exchanged")]),
+        "{}",
+        answer.body
+    );
+    assert_eq!(embed(&gateway, "a", &json!("text")).await.status, 200);
+}
+
 /// A request holds the model that it uses, and no other.
 #[tokio::test]
 async fn a_long_request_to_one_model_does_not_hold_up_the_exchange_of_another() {
