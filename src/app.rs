@@ -29,14 +29,14 @@ use crate::{
     shutdown::{Shutdown, Stage},
 };
 
-/// How long the end of the process waits for the cache's file.
+/// Longest time that the end of the process waits for the cache's file.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where requests arrive.
+/// The sockets where requests arrive.
 pub(crate) struct Listeners {
-    /// Those of clients.
+    /// The socket of clients.
     pub(crate) listener: TcpListener,
-    /// Those of administrators, where they have an address of their own.
+    /// The socket of administrators, when they have an address of their own.
     pub(crate) admin: Option<TcpListener>,
 }
 
@@ -87,7 +87,7 @@ impl App {
         })
     }
 
-    /// The same, where what is known of the models' speed is measured once more.
+    /// Sets whether the speed of the models is measured once more, in place of the kept measurements.
     #[must_use]
     pub(crate) fn recalibrating(mut self, is_asked: bool) -> Self {
         self.surroundings.recalibrate = is_asked;
@@ -335,14 +335,15 @@ fn example(embedder: &Embedder, address: SocketAddr, gateway: &Gateway) -> Optio
     ))
 }
 
-/// Where measurements and compiled plugins are kept; none where nothing says where.
+/// Returns the folder of measurements and compiled plugins; none when neither the configuration nor the environment
+/// names one.
 #[must_use]
 pub(crate) fn state_folder(config: &Config, environment: &Environment) -> Option<PathBuf> {
     let folder = config.server.state_dir.clone();
     folder.or_else(|| environment.state_folder())
 }
 
-/// What plugins need of the gateway.
+/// Returns the facts of the gateway that plugins need.
 #[must_use]
 pub(crate) fn plugin_surroundings(
     config: &Config,
@@ -382,7 +383,7 @@ pub(crate) fn check_plugins(
     bail!("plugins that cannot be used:\n  {}", problems.join("\n  "))
 }
 
-/// What is wrong with the models' folders, as `models.NAME: problem`.
+/// Lists the problems of the models' folders, as `models.NAME: problem`.
 fn folder_problems(config: &Config, fetches: bool) -> Vec<String> {
     let problem = |(name, model): (&String, &ModelConfig)| {
         if fetches && load::to_fetch(model).is_some() {

@@ -15,7 +15,7 @@ pub(crate) struct Authenticator {
     hash_key: HashKey,
 }
 
-/// What the configuration says about who may come in.
+/// The rules of the configuration for access.
 struct Access {
     mode: Option<AuthMode>,
     open_routes: Vec<Route>,
@@ -27,7 +27,7 @@ struct Access {
     has_admins: bool,
 }
 
-/// Whose a key is, and until when.
+/// The identity of a key, and the end of its time.
 struct Known {
     identity: Arc<Identity>,
     expires: Option<SystemTime>,
@@ -53,13 +53,13 @@ impl Authenticator {
         self.plugins.forget_callers();
     }
 
-    /// Whether there are keys for administrators.
+    /// Returns true when there are keys for administrators.
     #[must_use]
     pub(crate) fn has_admins(&self) -> bool {
         self.access.load().has_admins
     }
 
-    /// Whether anybody may come in.
+    /// Returns true when every caller is let in.
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.access.load().mode == Some(AuthMode::None) && !self.plugins.has_authenticators()
@@ -157,8 +157,8 @@ impl Access {
         access
     }
 
-    /// Whose a key is. What a wrong key has in common with a right one cannot be told from the time that it takes: keys
-    /// are found by a hash under a secret, or by their public part and then compared in constant time.
+    /// Finds the identity of a key. The time that this takes does not tell what a wrong key has in common with a right
+    /// one: keys are found by a hash under a secret, or by their public part and then compared in constant time.
     fn known(&self, key: &[u8], hash_key: &HashKey) -> Option<&Known> {
         let hash = blake3::keyed_hash(hash_key.bytes(), key);
         let hashed = || {
@@ -169,7 +169,7 @@ impl Access {
     }
 }
 
-/// Who has a key: by its name, else by a name that only the key gives.
+/// Makes the identity of a key: under the key's name, else under a name that only the key gives.
 fn identity(config: &KeyConfig, limits: &Limits) -> Identity {
     let subject: Arc<str> = match (&config.name, &config.secret) {
         (Some(name), _) => name.as_str().into(),

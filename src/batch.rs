@@ -51,13 +51,13 @@ pub(crate) struct Work {
     pub ids: Vec<u32>,
     /// The segment of each token; empty where all are 0.
     pub type_ids: Vec<u32>,
-    /// What is asked of it.
+    /// The outputs that are asked of the sequence.
     pub outputs: Outputs,
     /// Moves it to the query lane, whenever it is set.
     pub urgent: Urgent,
     /// The leave to run it.
     pub admission: Admission,
-    /// Where its time goes.
+    /// The record of the time that the sequence spends in each step.
     pub spent: Arc<Spent>,
 }
 
@@ -102,20 +102,20 @@ impl Entry {
     }
 }
 
-/// What a queue is made with.
+/// The settings of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatcherConfig {
     /// Sequences that may wait or run at once.
     pub capacity: usize,
-    /// How many of them may be bulk.
+    /// Sequences of the bulk lane that may be among them.
     pub bulk_capacity: usize,
-    /// How much work may be ahead of who comes in: of queries, and of bulk.
+    /// Longest time that the work ahead of a new input may take: for queries, and for bulk.
     pub max_queue_time: [Duration; 2],
-    /// What bounds a batch.
+    /// The limits of a batch.
     pub budget: Budget,
-    /// What a batch is predicted to take.
+    /// The prediction of a batch's time.
     pub cost: CostModel,
-    /// How fast the backend is at first.
+    /// The speed of the backend at first, in tokens a second.
     pub tokens_per_second: f64,
 }
 
@@ -234,7 +234,7 @@ impl Batcher {
             .map_err(|refusal| self.overloaded(refusal, lane))
     }
 
-    /// How many sequences can ever be let in together.
+    /// Returns the largest number of sequences that a lane can ever admit together.
     #[must_use]
     pub(crate) fn most_at_once(&self, lane: Lane) -> usize {
         self.load.most_at_once(lane)
@@ -329,7 +329,7 @@ impl Batcher {
         Error::unavailable(message, Duration::from_secs(1)).with_code("model_unavailable")
     }
 
-    /// Whether a replica works.
+    /// Returns true when at least one replica works.
     #[must_use]
     pub(crate) fn is_healthy(&self) -> bool {
         self.health.working() > 0

@@ -35,11 +35,11 @@ const ENTRY_OVERHEAD: usize = 200;
 pub(crate) struct TextKey {
     /// The vector's.
     pub key: CacheKey,
-    /// How it is written.
+    /// The form in which the vector is written.
     pub form: VectorText,
-    /// What it is cut to.
+    /// The dimensions that the vector is cut to.
     pub dimensions: usize,
-    /// Whether it has length 1.
+    /// True when the vector is normalized to length 1.
     pub normalized: bool,
 }
 
@@ -53,9 +53,9 @@ struct Inner {
     texts: Option<Cache<TextKey, Arc<str>>>,
     file: Option<WarmFile>,
     flights: Arc<Flights>,
-    /// Where there is no file.
+    /// The secret of the keys when there is no file.
     hash_key: HashKey,
-    /// What it was made by.
+    /// The configuration that the cache was made from.
     config: CacheConfig,
 }
 
@@ -75,7 +75,7 @@ impl EmbeddingCache {
         }))
     }
 
-    /// Whether it has the sizes that a configuration says.
+    /// Returns true when the cache has the sizes of a configuration.
     #[must_use]
     pub(crate) fn has_sizes(&self, config: &CacheConfig) -> bool {
         self.0.config == self.0.config.with_sizes_of(config)
@@ -114,7 +114,7 @@ impl EmbeddingCache {
         self.0.memory.as_ref()?.get(key).await
     }
 
-    /// Whether there is a file to look into.
+    /// Returns true when there is a file to look into.
     #[must_use]
     pub(crate) fn has_file(&self) -> bool {
         self.0.file.as_ref().is_some_and(WarmFile::is_on)
@@ -138,7 +138,7 @@ impl EmbeddingCache {
         values
     }
 
-    /// What is being computed under this key, if anything is.
+    /// Joins the flight under this key, if there is one.
     #[must_use]
     pub(crate) fn join(&self, key: &CacheKey, lane: Lane) -> Option<Flight> {
         self.0.flights.join(key, lane)

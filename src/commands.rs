@@ -1,4 +1,4 @@
-//! What the program does for each command, and the exit code it ends with.
+//! The work of the program for each command, and the exit code it ends with.
 
 #[cfg(feature = "tools")]
 mod bench;
@@ -43,7 +43,7 @@ pub const BAD_USAGE: u8 = 64;
 /// Exit code for a bad configuration (`EX_CONFIG` of sysexits.h).
 pub(crate) const BAD_CONFIG: u8 = 78;
 
-/// Why a command failed: the exit code depends on it.
+/// The reason why a command failed: the exit code depends on it.
 enum Failure {
     Config(anyhow::Error),
     Running(anyhow::Error),

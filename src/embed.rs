@@ -90,13 +90,13 @@ impl Embedder {
         found.map_err(hidden)
     }
 
-    /// The same service with other models.
+    /// Returns the same service with other models.
     #[must_use]
     pub(crate) fn with_registry(&self, registry: ModelRegistry) -> Self {
         Self::new(registry, self.cache.clone(), self.max_inputs)
     }
 
-    /// The same service, where no model is held in memory but the one of this name in the configuration, if any.
+    /// Returns the same service, which holds in memory at most the model of this name in the configuration.
     #[must_use]
     pub(crate) fn with_only(&self, name: Option<&str>) -> Self {
         self.with_registry(self.registry.with_only(name))
@@ -201,7 +201,7 @@ impl Embedder {
         offload::run_if(bytes >= PREPARE_ELSEWHERE, work).await?
     }
 
-    /// What is kept of each input, in memory or in the file.
+    /// Looks up the kept results of each input, in memory or in the file.
     async fn look_up(&self, model: &Model, prepared: &[Prepared]) -> Vec<Values> {
         let mut all = Vec::with_capacity(prepared.len());
         let mut not_in_memory = Vec::new();
@@ -382,7 +382,7 @@ fn truncation(model: &Model, request: &EmbedRequest) -> Truncation {
     }
 }
 
-/// What is done to each input of a request. It outlives the request while others wait for the same result.
+/// The work for each input of a request. It outlives the request while others wait for the same result.
 #[derive(Clone)]
 struct Task {
     model: Arc<Model>,
@@ -390,7 +390,7 @@ struct Task {
     prompt: Arc<str>,
     truncation: Truncation,
     lane: Lane,
-    /// Of the request that asked first.
+    /// The record of the time spent, of the request that asked first.
     spent: Arc<Spent>,
 }
 

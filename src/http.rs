@@ -1,4 +1,4 @@
-//! What handlers share, and the order of the layers around the route table.
+//! The state that handlers share, and the order of the layers around the route table.
 //!
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
@@ -53,7 +53,7 @@ use crate::{
     model::State as ModelState, reload::Reloads, shutdown::Shutdown,
 };
 
-/// What handlers share.
+/// The state that handlers share.
 pub(crate) struct Gateway {
     /// `[server]`.
     pub config: ServerConfig,
@@ -61,17 +61,17 @@ pub(crate) struct Gateway {
     pub authenticator: Authenticator,
     /// Asked about callers and requests, and told of answers.
     pub plugins: Arc<Plugins>,
-    /// What all requests together may take, their answers included.
+    /// The memory that all requests may take together, their answers included.
     pub memory: Arc<Memory>,
     /// Has the models.
     pub models: Arc<ModelManager>,
     /// Reads the configuration again.
     pub reloads: Reloads,
-    /// What is counted.
+    /// The process's metrics.
     pub metrics: Metrics,
     /// Tells whether the process is on its way out.
     pub shutdown: Shutdown,
-    /// When the process started, in seconds since 1970.
+    /// The time when the process started, in seconds since 1970.
     pub started: u64,
 }
 
@@ -91,7 +91,7 @@ impl Gateway {
         self.service()
     }
 
-    /// The same for a request that was let in, which is answered while draining, too.
+    /// Returns the service for an admitted request, which is answered even while the gateway drains.
     ///
     /// # Errors
     /// Unavailable before the models are loaded.
@@ -151,8 +151,9 @@ pub(crate) fn admin_router(gateway: Arc<Gateway>) -> Router {
     routes::admin_router().with_state(gateway)
 }
 
-/// What is around every route, from the inside out: a panic becomes an answer; a refused body is taken to its end; the log,
-/// the metrics and the request's id see every answer. One layer, since each costs a request several allocations.
+/// Wraps every route in the common layers. From the inside out: a panic becomes an answer; a refused body is read to
+/// its end; the log, the metrics and the request's id see every answer. All this is one layer, because each layer costs
+/// a request several allocations.
 async fn around(gateway: State, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let place = route.and_then(|route| Place::of(route.as_str()));

@@ -25,10 +25,11 @@ const YES: [&str; 4] = ["1", "ON", "YES", "TRUE"];
 /// Lines of the log about a fetch are at least so far apart.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// What the command line says of hubs.
+/// The options of the command line for hubs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
-    /// Where to ask, in place of what the configuration says: hubs, mirrors, and folders that may have files already.
+    /// The places to ask, which replace those of the configuration: hubs, mirrors, and folders that may have files
+    /// already.
     pub(crate) from: Vec<String>,
     /// Connections at a time.
     pub(crate) jobs: Option<u8>,
@@ -113,7 +114,8 @@ fn is_folder(named: &str) -> bool {
     is_written_so || (HubAddress::read(named).is_err() && Path::new(named).is_dir())
 }
 
-/// How an ONNX model is written anew from the weights of its folder, by its name; none of one that `convert` does not write.
+/// Returns the options of `convert` that write an ONNX model of this name from its folder's weights. None when
+/// `convert` does not write a model of this name.
 pub(crate) fn conversion(file: &Path) -> Option<&'static str> {
     Some(match file.file_name()?.to_str()? {
         "model.onnx" => "",
@@ -124,7 +126,7 @@ pub(crate) fn conversion(file: &Path) -> Option<&'static str> {
     })
 }
 
-/// Where the hubs' own clients keep what they fetched.
+/// Returns the folders where the hubs' own clients keep the files that they fetched.
 fn caches(environment: &Environment) -> Caches {
     let path = |variable: &str, below: &str| {
         let found = environment.get(variable)?;
@@ -202,7 +204,7 @@ fn hugging_face_token(environment: &Environment, is_usual: bool) -> Option<Strin
     (!token.is_empty()).then_some(token)
 }
 
-/// What fetches a model while others serve.
+/// Makes the fetcher that gets a model while others serve.
 #[must_use]
 pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> Fetcher {
     let (config, environment) = (config.clone(), environment.clone());

@@ -42,7 +42,7 @@ use crate::{
     },
 };
 
-/// How often it is looked for models that nobody uses.
+/// Time between two searches for models that no request uses.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A model that could not be loaded on demand is not tried again within this time.
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
@@ -58,30 +58,30 @@ pub(crate) struct ModelManager {
     metrics: Metrics,
     /// Gets models that are not there, where that is asked for.
     fetcher: Option<Fetcher>,
-    /// What models may take together.
+    /// Most memory that models may take together.
     max_memory: Mutex<Option<ByteSize>>,
     served: Served,
-    /// Whether the first models are loaded.
+    /// True when the first models are loaded.
     started: watch::Sender<bool>,
     /// Held from the beginning of a reload to its end.
     applying: tokio::sync::Mutex<()>,
     /// Whoever has it may load a model and change what is served.
     turn: tokio::sync::Mutex<()>,
     wakings: Mutex<HashMap<String, Waking>>,
-    /// Why models could not be loaded on demand, and when.
+    /// The failed loads on demand, by model: when, and why.
     failures: Mutex<HashMap<String, (Instant, Arc<str>)>>,
     fetches: Mutex<Vec<Fetch>>,
-    /// What models take that are in memory.
+    /// The memory of the models that are in memory.
     in_memory: Mutex<Vec<MemoryUse>>,
     /// Models that are not served any more and still answer requests.
     leaving: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What a manager is made of.
+/// The parts that a manager is made of.
 pub(crate) struct Parts {
-    /// What loading needs to know.
+    /// The facts that loading needs.
     pub surroundings: Surroundings,
-    /// What is counted.
+    /// The process's metrics.
     pub metrics: Metrics,
     /// Gets models that are not there.
     pub fetcher: Option<Fetcher>,
@@ -211,7 +211,7 @@ impl ModelManager {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What could not be loaded is tried again: the configuration is another.
+    /// Forgets failed loads, so that they are tried again: the configuration is another.
     fn forget_failures(&self) {
         self.failures().clear();
     }

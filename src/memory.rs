@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 /// A caller's share of the whole is one part in so many, and as much is kept for callers who hold nothing yet.
 const PARTS: usize = 4;
-/// When the memory is all taken, requests in flight give some back within about this time.
+/// The time within which requests in flight give some memory back, when all of it is taken.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The caller that holds memory: a principal, or where nobody was asked the address that the request came from.

@@ -46,19 +46,19 @@ pub(crate) struct Model {
     pub info: BackendInfo,
     /// Identity of its vectors: weights, tokenizer, pooling, precision.
     pub fingerprint: blake3::Hash,
-    /// How token vectors become one.
+    /// The method that makes one vector of the token vectors.
     pub pooling: Pooling,
-    /// Whether vectors get length 1.
+    /// True when vectors are normalized to length 1.
     pub normalize: bool,
-    /// What can be put in front of texts.
+    /// The prompts that can be put in front of texts.
     pub prompts: Prompts,
     /// For what needs no model: counting tokens, and their names.
     pub tokenizer: TextTokenizer,
-    /// What the configuration says.
+    /// The model's configuration.
     pub config: ModelConfig,
     /// The devices before its own that it could not run on, where its configuration left that open.
     pub skipped: Vec<Skipped>,
-    /// What is counted of it.
+    /// The model's metrics.
     pub metrics: ModelMetrics,
     /// Bytes that it takes in the machine's memory, by estimate.
     pub memory: u64,
@@ -69,19 +69,19 @@ pub(crate) struct Model {
     last_use: Arc<LastUse>,
 }
 
-/// What a model was loaded from.
+/// The identity of the files that a model was loaded from.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
-    /// What finds the model's identity once more.
+    /// The facts from which the model's identity is found once more.
     identity: Identity,
-    /// What it was, as far as this process needs to know it.
+    /// The identity at the load, at [`Depth::ThisProcess`].
     stamp: blake3::Hash,
-    /// What models share whose vectors can be compared.
+    /// The hash that models share when their vectors can be compared.
     pub(crate) space: blake3::Hash,
 }
 
 impl Files {
-    /// Whether the files are still those that were loaded.
+    /// Returns true when the files are still those that were loaded.
     pub(crate) fn are_as_loaded(&self) -> bool {
         self.identity
             .at(Depth::ThisProcess)
@@ -101,13 +101,13 @@ impl MemoryUse {
         self.bytes
     }
 
-    /// Whether anybody holds it.
+    /// Returns true while the model is held.
     pub(crate) fn is_held(&self) -> bool {
         self.holder.strong_count() > 0
     }
 }
 
-/// When a model was used last, in milliseconds of its own time.
+/// The time of a model's last use, in milliseconds since `started`.
 #[derive(Debug)]
 struct LastUse {
     started: Instant,
@@ -184,7 +184,7 @@ impl Model {
         }
     }
 
-    /// The same model, with other settings for requests, and the prompts of a plan made with them.
+    /// Makes the same model with other settings for requests, and the prompts of a plan made with them.
     ///
     /// # Errors
     /// When its folder cannot be read.
@@ -213,13 +213,13 @@ impl Model {
         })
     }
 
-    /// Whether both are one in memory, under other settings perhaps.
+    /// Returns true when both are one model in memory, under other settings perhaps.
     #[must_use]
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.batcher, &other.batcher)
     }
 
-    /// What is known of it when it has left the memory.
+    /// Returns the facts that stay known when the model has left the memory.
     #[must_use]
     pub(crate) fn outline(&self) -> Outline {
         Outline {
@@ -229,7 +229,7 @@ impl Model {
         }
     }
 
-    /// What it was loaded from.
+    /// Returns the identity of the files that the model was loaded from.
     #[must_use]
     pub(crate) fn files(&self) -> &Files {
         &self.files
@@ -253,7 +253,7 @@ impl Model {
         since.saturating_sub(Duration::from_millis(last))
     }
 
-    /// What it takes, to be counted as long as it is there.
+    /// Returns the memory that the model takes, to be counted as long as the model is there.
     #[must_use]
     pub(crate) fn memory_use(&self) -> MemoryUse {
         MemoryUse {
@@ -354,7 +354,7 @@ impl Model {
         self.tokenizing.parts(text, cutting, lane).await
     }
 
-    /// How many tokens a text may have behind a prompt.
+    /// Counts the tokens that a text may have behind a prompt.
     ///
     /// # Errors
     /// As [`Model::tokenize`].
@@ -380,8 +380,8 @@ impl Model {
         n.clamp(1, self.info.max_sequence_tokens)
     }
 
-    /// How many tokens an input counts for where memory is reserved for results by token: the estimate follows whatever
-    /// texts came lately, and nobody shall bring it near 0.
+    /// Returns the tokens that an input counts for when memory is reserved for results by token. The result has a lower
+    /// bound, because the estimate follows the latest texts and no caller may bring it near 0.
     #[must_use]
     pub(crate) fn reserve_tokens(&self, input: &Input) -> usize {
         let least = match input {

@@ -1,5 +1,5 @@
-//! What changes while the gateway serves: the configuration is read again on SIGHUP, by `POST /admin/reload` and, where that is
-//! asked for, when its file changes; plugins also when their files do.
+//! The changes while the gateway serves. The configuration is read again on SIGHUP, by `POST /admin/reload` and, where
+//! that is asked for, when its file changes; plugins also when their files do.
 
 use std::{
     net::SocketAddr,
@@ -25,19 +25,19 @@ use crate::{
     shutdown::{Shutdown, Stage},
 };
 
-/// How often files are looked at: their lengths and times, a microsecond each.
+/// Time between two looks at files: at their lengths and times, a microsecond each.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// So many may ask for a reload at once.
 const MOST_ASKED: usize = 64;
 
-/// Where the configuration came from, to read it again.
+/// The source of the configuration, for reading it again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Source {
     /// The file that was named.
     pub file: Option<PathBuf>,
-    /// What stands in the place of a file: the command line's own model.
+    /// The configuration that replaces a file: the command line's own model.
     pub made: Option<Config>,
-    /// What the command line says in the place of `server.listen`.
+    /// The address from the command line that replaces `server.listen`.
     pub listen: Option<SocketAddr>,
     /// The process's environment.
     pub environment: Environment,
@@ -59,7 +59,7 @@ impl Source {
         Ok(config)
     }
 
-    /// What tells this configuration from those of other gateways on this machine.
+    /// Returns the path that tells this configuration from those of other gateways on this machine.
     #[must_use]
     pub(crate) fn identity(&self) -> PathBuf {
         let path = |made: &Config| made.models.values().next().map(|model| model.path.clone());
@@ -79,30 +79,30 @@ impl Source {
     }
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     /// `reloaded`; `partly`, where something of it failed; `refused`, where nothing was changed.
     pub status: &'static str,
-    /// What is wrong with the configuration.
+    /// The problems of the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// What became of each model.
+    /// The change of each model.
     pub models: Applied,
-    /// What became of plugins.
+    /// The changes of plugins.
     pub plugins: PluginReport,
     /// Keys that have changed and count after a restart only.
     pub needs_restart: Vec<String>,
 }
 
-/// What became of plugins.
+/// The changes that a reload made to plugins.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct PluginReport {
-    /// Those that are new, or whose file or settings are.
+    /// The plugins that are new, or whose file or settings are.
     pub loaded: Vec<String>,
-    /// Those that the configuration does not name any more.
+    /// The plugins that the configuration does not name any more.
     pub removed: Vec<String>,
-    /// What is wrong with those that could not be loaded; what was loaded before still serves.
+    /// The problems of plugins that could not be loaded; the plugins loaded before still serve.
     pub failed: Vec<String>,
 }
 
@@ -134,7 +134,7 @@ type Reply = oneshot::Sender<Arc<Report>>;
 pub(crate) struct Reloads(mpsc::Sender<Reply>);
 
 impl Reloads {
-    /// Who asks, and where it arrives.
+    /// Makes the handle that asks for reloads, and the channel where the requests arrive.
     #[must_use]
     pub(crate) fn channel() -> (Self, mpsc::Receiver<Reply>) {
         let (asked, asking) = mpsc::channel(MOST_ASKED);
@@ -156,9 +156,9 @@ impl Reloads {
     }
 }
 
-/// What can be exchanged while the gateway serves.
+/// The parts that can be exchanged while the gateway serves.
 pub(crate) struct Reloader {
-    /// Where a new configuration comes from.
+    /// The source of a new configuration.
     pub source: Source,
     /// The configuration in force.
     pub config: Config,
@@ -168,20 +168,20 @@ pub(crate) struct Reloader {
     pub seen: Option<Stamps>,
     /// Gets the models.
     pub models: Arc<ModelManager>,
-    /// What is counted.
+    /// The process's metrics.
     pub metrics: Metrics,
 }
 
-/// What has to be loaded.
+/// The parts that have to be loaded.
 #[derive(Clone, Debug, Default)]
 struct Due {
     plugins: bool,
     models: bool,
-    /// What has changed and is not loaded.
+    /// The keys that have changed and are not loaded.
     needs_restart: Vec<String>,
 }
 
-/// What a load gave.
+/// The result of a load.
 struct Loaded {
     models: Option<Applied>,
     plugins: PluginReport,

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-/// Where the process is on its way out.
+/// The stage of the process's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     /// Serving.

@@ -38,13 +38,13 @@ use crate::{
 /// Width of the mock's vectors.
 pub(crate) const DIMENSIONS: usize = 8;
 
-/// What a test may change before the gateway starts.
+/// The settings that a test may change before the gateway starts.
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) budget: Budget,
     pub(crate) tokens_per_second: f64,
     pub(crate) replicas: usize,
-    /// How many of the first attempts to load a lost backend again fail.
+    /// Number of first attempts to load a lost backend again that fail.
     pub(crate) failing_reloads: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What a batch costs: the time that a backend is predicted to take for it.
+//! The cost of a batch: the time that a backend is predicted to take for it.
 //!
 //! The prediction is a plane fitted to a few measured batches, scaled by what the batches since then really took.
 
@@ -62,7 +62,7 @@ pub(crate) struct CostModel {
     fixed: f64,
     per_token: f64,
     per_square: f64,
-    /// What batches took lately, in proportion to the fit: the machine may be busier now, or less.
+    /// The time of recent batches in proportion to the fit: the machine may be busier now, or less.
     scale: f64,
 }
 
@@ -144,7 +144,7 @@ impl CostModel {
         fitting
     }
 
-    /// How the batch lies in memory.
+    /// Returns the layout of a batch in memory.
     #[must_use]
     pub(crate) fn layout(&self) -> Layout {
         self.layout

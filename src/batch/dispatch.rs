@@ -25,7 +25,7 @@ pub(super) struct Dispatcher {
     pub(super) left: Arc<Notify>,
     pub(super) metrics: ModelMetrics,
     pub(super) started: Instant,
-    /// Of workers whose batch takes long: they take something short, whenever it comes.
+    /// The turns of workers whose batch takes long: they take a short batch whenever one comes.
     pub(super) resting: Vec<Turn>,
 }
 
@@ -91,7 +91,7 @@ impl Dispatcher {
         self.hand_over(turn, Batch { entries, beside });
     }
 
-    /// Whether a worker rests that could run something short now.
+    /// Returns true when a resting worker could run a short batch now.
     fn can_interrupt(&mut self) -> bool {
         self.resting.retain(|turn| !turn.batch.is_closed());
         if self.resting.is_empty() {

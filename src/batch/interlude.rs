@@ -1,4 +1,4 @@
-//! What a worker does while its long batch rests: short batches, for half of the time at most.
+//! The work of a worker while its long batch rests: short batches, for half of the time at most.
 
 use std::{
     ops::ControlFlow,
@@ -23,26 +23,26 @@ pub(super) struct Interludes<'a> {
     desk: &'a Desk,
     /// The long batch.
     entries: &'a [Entry],
-    /// What may go beside it.
+    /// The lane whose short batches may run during the long batch.
     beside: Lane,
     started: Instant,
-    /// What others took.
+    /// The time that short batches took.
     rested: Duration,
     /// The next, once there is one.
     incoming: Option<oneshot::Receiver<Batch>>,
-    /// Those that were run since the queue was told of such.
+    /// The short batches that were run since the last report to the queue.
     done: Vec<(Shape, Duration)>,
     is_lost: bool,
 }
 
-/// What is left when a long batch has ended.
+/// The results that remain when a long batch has ended.
 #[derive(Default)]
 pub(super) struct Left {
-    /// What others took.
+    /// The time that short batches took.
     pub(super) rested: Duration,
-    /// Those that the queue was not told of.
+    /// The short batches that the queue was not told of.
     pub(super) done: Vec<(Shape, Duration)>,
-    /// What came too late for a pause.
+    /// The batch that came too late for a pause.
     pub(super) next: Option<Batch>,
 }
 

@@ -116,7 +116,8 @@ impl<T> LaneQueue<T> {
         self.entries.remove(&key.1)
     }
 
-    /// What an entry counts as in the window: one that exceeds a batch goes alone, and has no neighbours.
+    /// Returns the tokens that an entry counts for in the window. An entry that exceeds a batch goes alone, and has no
+    /// neighbours.
     fn weight(&self, tokens: usize) -> usize {
         tokens.min(self.max_batch_tokens)
     }

@@ -1,4 +1,4 @@
-//! How much waits for a backend, how fast it drains, and who may still come in.
+//! The load of a backend: the work that waits, the rate at which it drains, and the admission of inputs.
 
 use std::{
     sync::{
@@ -16,12 +16,12 @@ use super::promises::Promises;
 /// The drain rate is an average over about so many seconds of work.
 const RATE_SECONDS: f64 = 5.0;
 
-/// Why inputs were not admitted.
+/// The reason why inputs were not admitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Refusal {
     /// There are not so many permits free; probably in so long.
     Full { retry_after: Duration },
-    /// What waits already takes longer than the request has; it would have to wait so much less long.
+    /// The wait for a turn is longer than the time that the request has left; the retry comes after the difference.
     TooLate { retry_after: Duration },
     /// The queue takes longer than anybody shall wait.
     TooLong {
@@ -62,7 +62,8 @@ pub(crate) struct Load {
     bulk_capacity: usize,
     /// Inputs of up to so many tokens do not wait for the end of longer ones.
     most_beside: AtomicUsize,
-    /// Of each lane: tokens of inputs that wait or run, estimated until they are known; of short inputs, and of long.
+    /// Tokens of the inputs that wait or run, by lane, then short and long inputs. They are estimated until they are
+    /// known.
     tokens: [[AtomicU64; 2]; 2],
     /// Bits of an f64.
     tokens_per_second: AtomicU64,
@@ -157,7 +158,7 @@ impl Load {
         Ok(tokens.iter().filter_map(one).collect())
     }
 
-    /// How long an input of so many tokens would wait for its turn now, as far as one can tell.
+    /// Estimates the time that an input of `tokens` tokens would wait for its turn now.
     pub(crate) fn wait(&self, lane: Lane, tokens: usize) -> Duration {
         let of = |lane: Lane| {
             let [short, long] = &self.tokens[lane as usize];
@@ -205,13 +206,13 @@ impl Load {
             .fetch_sub(counted.tokens as u64, Ordering::Relaxed);
     }
 
-    /// When who was refused may come in: after those who were refused before.
+    /// Returns the time after which a refused request may come in: after those that were refused before.
     fn retry_after(&self, wait: Duration, tokens: u64) -> Duration {
         let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
         promises.retry_after(wait, tokens, self.rate(), Instant::now())
     }
 
-    /// When so many more permits will be free.
+    /// Estimates the time until `missing` more permits are free.
     fn time_until_free(&self, missing: usize) -> Duration {
         let tokens: u64 = self
             .tokens
@@ -228,7 +229,7 @@ impl Load {
         self.capacity - self.permits.available_permits()
     }
 
-    /// How many inputs of a lane there can be.
+    /// Returns the largest number of inputs that a lane can have at once.
     pub(crate) fn most_at_once(&self, lane: Lane) -> usize {
         match lane {
             Lane::Query => self.capacity,
@@ -256,7 +257,7 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// How an input was counted: what is short may change meanwhile.
+/// The record of a counted input: the bound between short and long may change meanwhile.
 #[derive(Clone, Copy)]
 struct Counted {
     lane: Lane,

@@ -12,7 +12,7 @@ pub(super) const SPREAD: f64 = 0.1;
 /// So many of those who were told to come back are remembered.
 const MOST_PROMISES: usize = 4096;
 
-/// Those who were told to come back: when, and with how many tokens.
+/// The requests that were told to come back: when, and with how many tokens.
 #[derive(Default)]
 pub(super) struct Promises {
     all: VecDeque<(Instant, u64)>,
@@ -21,8 +21,8 @@ pub(super) struct Promises {
 }
 
 impl Promises {
-    /// When somebody may come in with so many tokens, who would have to wait for so long if nobody else came. With no tokens
-    /// nobody waits for them.
+    /// Returns the time after which a refused request of `tokens` tokens may come in, where `wait` is its wait if no
+    /// other request came. With no tokens, later requests do not wait for it.
     pub(super) fn retry_after(
         &mut self,
         wait: Duration,

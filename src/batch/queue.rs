@@ -19,10 +19,11 @@ use super::{
 
 /// Bulk batches are kept short for so long after a query: more of them are likely.
 const QUERIES_ARE_ABOUT_SECONDS: f64 = 10.0;
-/// What a batch costs beside the backend's time: to pick it, hand it over and hand its results out, measured as about this.
+/// Seconds that a batch costs in addition to the backend's time: to pick it, to hand it over and to hand its results
+/// out. Measured as about this.
 const HAND_OVER_SECONDS: f64 = 0.000_2;
 
-/// What bounds a batch.
+/// The limits of a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Budget {
     /// Most computed tokens in one batch.
@@ -38,9 +39,9 @@ pub(crate) struct Budget {
 pub(crate) struct Waiting<T> {
     pub lane: Lane,
     pub tokens: usize,
-    /// Of its request: those of lower ones go first.
+    /// The place of its request: requests of lower places go first.
     pub place: u64,
-    /// When it came, in seconds.
+    /// The time when it came, in seconds.
     pub since: f64,
     pub payload: T,
 }
@@ -50,11 +51,11 @@ pub(crate) struct BatchQueue<T> {
     lanes: [LaneQueue<T>; 2],
     budget: Budget,
     cost: CostModel,
-    /// Whether batches can pause.
+    /// True when batches can pause.
     can_pause: bool,
     last_query: f64,
     last_bulk_batch: f64,
-    /// Whether the last batch was of bulk that went before queries.
+    /// True when the last batch was of bulk that went before queries.
     bulk_went_first: bool,
 }
 
@@ -73,7 +74,7 @@ impl<T> BatchQueue<T> {
         }
     }
 
-    /// The same for a backend whose batches can pause.
+    /// Returns this queue for a backend whose batches can pause.
     #[must_use]
     pub(crate) fn with_pauses(self) -> Self {
         Self {
@@ -105,7 +106,7 @@ impl<T> BatchQueue<T> {
         self.lane(waiting.lane).push(waiting);
     }
 
-    /// Whether nothing waits.
+    /// Returns true when no entry waits.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.lanes.iter().all(LaneQueue::is_empty)
@@ -122,7 +123,7 @@ impl<T> BatchQueue<T> {
         &mut self.cost
     }
 
-    /// Whether a batch was about as large as batches may be.
+    /// Returns true when a batch had at least half of the computed tokens that a batch may have.
     #[must_use]
     pub(crate) fn is_large(&self, shape: Shape) -> bool {
         shape.computed_tokens(self.cost.layout()) * 2 >= self.budget.max_batch_tokens
@@ -162,8 +163,9 @@ impl<T> BatchQueue<T> {
         self.take(lane, usize::MAX, max_seconds)
     }
 
-    /// What may go beside a batch of this lane: nothing beside one that takes no longer than a query should wait, and bulk
-    /// only beside bulk that is long by one sequence: short ones gain nothing by overtaking their like.
+    /// Returns the lane whose short batches may run during a batch of this lane. No batch runs during one that takes no
+    /// longer than a query should wait. Bulk runs only during bulk that is long by one sequence: short sequences gain
+    /// nothing by overtaking their like.
     #[must_use]
     pub(crate) fn beside(&self, lane: Lane, shape: Shape) -> Option<Lane> {
         let is_long = self.can_pause && self.cost.seconds(shape) > self.budget.max_batch_seconds;
@@ -172,7 +174,7 @@ impl<T> BatchQueue<T> {
         is_long.then_some(beside)
     }
 
-    /// Whether there is something short to go beside a long batch of this lane.
+    /// Returns true when a short sequence waits that may run during a long batch of this lane.
     #[must_use]
     pub(crate) fn has_short(&self, beside: Lane) -> bool {
         self.lane_of_short(beside).is_some()

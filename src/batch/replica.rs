@@ -40,7 +40,7 @@ impl Health {
         }
     }
 
-    /// How many replicas work.
+    /// Counts the replicas that work.
     pub(crate) fn working(&self) -> usize {
         *self.working.borrow()
     }
@@ -51,7 +51,7 @@ impl Health {
         drop(self.working.subscribe().wait_for(|n| *n == 0).await);
     }
 
-    /// How long to wait before it makes sense to ask again.
+    /// Returns the time until the next attempt to restore a replica, but at least the first pause.
     pub(crate) fn retry_after(&self) -> Duration {
         let next = self.next_attempt.lock();
         let next = next.unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What a sequence gets of its batch's results.
+//! The results that one sequence gets from its batch.
 
 use embedgate_core::{EmbeddingBatch, Matrix, Outputs, SparseVector};
 
@@ -41,7 +41,7 @@ impl Row {
         }
     }
 
-    /// Whether all of it are numbers.
+    /// Returns true when all values are finite numbers.
     pub(super) fn is_finite(&self) -> bool {
         let numbers = [
             self.dense.as_deref(),

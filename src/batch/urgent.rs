@@ -18,7 +18,7 @@ impl Urgent {
         self.0.1.notify_one();
     }
 
-    /// Whether it was made so.
+    /// Returns true when the work was made urgent.
     #[must_use]
     pub(crate) fn is_set(&self) -> bool {
         self.0.0.load(Ordering::Relaxed)

@@ -22,20 +22,20 @@ use super::{
 pub(crate) struct Turn {
     /// Takes the next batch, which may be empty. Closed when the worker does not wait for it any more.
     pub(crate) batch: oneshot::Sender<Batch>,
-    /// What batches took that were run since the turn before.
+    /// The shape and the time of each batch that was run since the turn before.
     pub(crate) done: Vec<(Shape, Duration)>,
-    /// Of a long batch that can rest: what may go beside it.
+    /// The lane whose short batches may run during the worker's long batch, which can rest.
     pub(crate) beside: Option<Lane>,
 }
 
-/// What a worker runs at once.
+/// The entries that a worker runs together.
 pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
     /// Set where it takes so long that others go beside it: queries, or bulk too.
     pub(crate) beside: Option<Lane>,
 }
 
-/// How a worker's thread ended.
+/// The way in which a worker's thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The queue was closed.
@@ -53,7 +53,7 @@ pub(crate) struct Worker {
 pub(crate) struct Desk {
     pub(crate) name: Arc<str>,
     pub(crate) metrics: ModelMetrics,
-    /// Where it asks for work.
+    /// The channel on which the worker asks for work.
     pub(crate) turns: mpsc::Sender<Turn>,
 }
 
@@ -116,9 +116,10 @@ impl Worker {
 /// A batch that was run.
 pub(super) struct Ran {
     pub(super) scatter: Scatter,
-    /// What it took, unless it failed: that says nothing of the next batch. And others beside it.
+    /// The shape and the time of the batch, and of short batches that ran during it. A failed batch is left out: its
+    /// time says nothing of the next batch.
     pub(super) done: Vec<(Shape, Duration)>,
-    /// What came beside it too late, and goes next.
+    /// The batch that came too late to run during this one, and goes next.
     pub(super) next: Option<Batch>,
 }
 
@@ -263,7 +264,7 @@ impl Desk {
     }
 }
 
-/// What a backend is given for these entries.
+/// Builds the batch and the outputs that a backend gets for these entries.
 fn tokens(entries: &[Entry]) -> (TokenBatch, Outputs) {
     let mut batch = TokenBatch::new();
     let mut outputs = Outputs::default();

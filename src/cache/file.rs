@@ -29,7 +29,7 @@ use tokio::{
 use self::store::{FileError, Store};
 use super::{key::CacheKey, now_seconds, value::CachedValue};
 
-/// How long writes are collected before they are committed together: half of what may be lost.
+/// Time for which writes are collected before they are committed together: half of the time whose writes may be lost.
 const COLLECT: Duration = Duration::from_millis(500);
 /// Writes that may wait, and the memory of their values; more are left out, so that a slow disk costs no more.
 const WAITING: usize = 16_384;

@@ -1,4 +1,4 @@
-//! What is being computed, and by which callers it is waited for.
+//! The flights: computations in progress, and the callers that wait for them.
 //!
 //! A flight is one shared future that any of its callers drives on. It does not belong to the caller who began it: it goes
 //! on while anybody waits, and when the last one leaves it is dropped, and with it its place in the queue.

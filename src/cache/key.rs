@@ -36,7 +36,7 @@ impl<T> Default for PerHead<T> {
 }
 
 impl<T> PerHead<T> {
-    /// What is there for a head.
+    /// Returns the value of a head.
     #[must_use]
     pub(crate) fn get(&self, head: Head) -> Option<&T> {
         self.0[head as usize].as_ref()
@@ -67,7 +67,7 @@ impl<T> PerHead<T> {
             .filter_map(|head| Some((head, self.get(head)?)))
     }
 
-    /// Whether nothing is there.
+    /// Returns true when no head has a value.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(Option::is_none)
@@ -78,14 +78,15 @@ impl<T> PerHead<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey(pub(super) [u8; 32]);
 
-/// What a result depends on, beside who asks. `dimensions`, normalization and encoding are applied later.
+/// The facts that a result depends on, apart from the principal. `dimensions`, normalization and encoding are applied
+/// later.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyParts<'a> {
     /// Identity of the model's vectors.
     pub fingerprint: &'a blake3::Hash,
     /// Put in front of texts.
     pub prompt: &'a str,
-    /// What becomes of an over-long input.
+    /// The treatment of an over-long input.
     pub truncation: Truncation,
     /// The input.
     pub input: &'a Input,

@@ -1,4 +1,4 @@
-//! What is kept of one input under one head, in memory and in the file.
+//! The value that is kept of one input under one head, in memory and in the file.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::batch::Row;
 
 /// The results of one forward pass for one input, as the model gave them.
 pub(crate) struct Computed {
-    /// What was asked for.
+    /// The results that were asked for.
     pub row: Row,
     /// Tokens that the model saw.
     pub n_tokens: usize,
@@ -133,7 +133,7 @@ impl Numbers {
         }
     }
 
-    /// How many there are.
+    /// Counts the numbers.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         match self {
@@ -219,7 +219,7 @@ impl CachedValue {
         }
     }
 
-    /// Whether the numbers are kept in this precision.
+    /// Returns true when the numbers are kept in this precision.
     #[must_use]
     pub(crate) fn is_of(&self, precision: ValuePrecision) -> bool {
         match &self.payload {

@@ -135,7 +135,7 @@ fn batch_tokens(model: &ModelConfig, args: &BenchBackendArgs) -> usize {
     asked.unwrap_or(engine::CARD_TOKENS).max(1)
 }
 
-/// Those asked for, f32 first, which the others are compared with; or the model's own.
+/// Returns the precisions that are asked for, f32 first, which the others are compared with; or the model's own.
 fn precisions(
     model: &ModelConfig,
     args: &BenchBackendArgs,

@@ -43,7 +43,7 @@ mod supported {
     #[cfg(not(feature = "candle"))]
     const REFERENCE: (BackendType, &str) = (BackendType::Cpu, "the cpu backend");
 
-    /// What the written model is tried on: scripts, code, an empty text, and lengths that make padding.
+    /// The texts that the written model is tried on: scripts, code, an empty text, and lengths that make padding.
     const TEXTS: [&str; 5] = [
         "The quick brown fox jumps over the lazy dog.",
         "向量检索",
@@ -56,7 +56,7 @@ mod supported {
     const TOLERANCE: f32 = 1e-4;
     /// The least cosine allowed in int8, whose numbers are rounded: all-MiniLM-L6-v2 has 0.998, random weights 0.988.
     const LEAST_COSINE: f32 = 0.95;
-    /// The same in f16.
+    /// The least cosine allowed in f16.
     const LEAST_COSINE_F16: f32 = 0.9999;
 
     pub(in super::super) fn run(

@@ -25,7 +25,7 @@ struct Probe {
     path: &'static str,
     key: Key,
     body: Value,
-    /// What it finds, or what is wrong with it.
+    /// The reader of the answer: it returns the finding, or the problem.
     read: fn(&Value) -> Result<String, String>,
 }
 
@@ -141,7 +141,7 @@ async fn ask(probe: &Probe, url: &Target, key: Option<&str>) -> Result<String, S
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Probe {
-    /// What to do where it gets no further than the door.
+    /// Returns the advice for a probe that the gateway does not let in.
     fn way_in(&self) -> &'static str {
         match (self.key, self.path) {
             (Key::Typed, _) => "; give the key with --key, or in EMBEDGATE_KEY",

@@ -93,7 +93,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Why a run ended, and the rows of the input that were written.
+/// The reason why a run ended, and the rows of the input that were written.
 struct Stopped {
     error: anyhow::Error,
     end: u64,
@@ -101,7 +101,7 @@ struct Stopped {
 
 /// Rows that were read together.
 struct Chunk {
-    /// Of each its number, from 1, and what it is known by.
+    /// The number of each row, from 1, and its id.
     ids: Vec<(u64, Option<Value>)>,
     texts: Vec<String>,
     /// Rows of the input up to the last of them.
@@ -112,7 +112,7 @@ struct Chunk {
 struct Reader<'a> {
     input: &'a mut Input,
     bad: Bad,
-    /// Why no more is read.
+    /// The reason why no more rows are read.
     failed: Option<anyhow::Error>,
     ids_are_numbers: Option<bool>,
 }

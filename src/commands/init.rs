@@ -69,7 +69,7 @@ pub(super) fn run(
 /// The file that every command finds.
 const USUAL: &str = "embedgate.toml";
 
-/// What a configuration is written for.
+/// The model that a configuration is written for.
 struct Model {
     name: String,
     path: String,

@@ -13,9 +13,9 @@ use embedgate_tools::table::Table;
 use super::{Failure, pull::progress::bytes, say};
 use crate::args::hub::ModelsCommand;
 
-/// Where `pull` puts models that have no place of their own.
+/// The folder where `pull` puts models that have no place of their own.
 const USUAL: &str = "models";
-/// What `pull` adds to a folder's name for the one in which it works.
+/// The ending that `pull` adds to a folder's name for the folder in which it works.
 const UNFINISHED: &str = ".embedgate-pull";
 
 pub(super) fn run(
@@ -252,7 +252,7 @@ fn is_model(folder: &Path) -> bool {
         .all(|name| folder.join(name).is_file())
 }
 
-/// Whether a folder is the working folder, or above it.
+/// Returns true when a folder is the working folder, or above it.
 fn holds_this(folder: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     real(Path::new("."))

@@ -72,7 +72,7 @@ pub(super) fn run(
     served
 }
 
-/// Where the configuration comes from: a file, or the command line alone.
+/// Returns the source of the configuration: a file, or the command line alone.
 fn source(
     file: Option<&Path>,
     args: &ServeArgs,

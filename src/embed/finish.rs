@@ -14,7 +14,7 @@ use crate::{
 /// Answers of at least so many numbers are made off the threads that serve connections: about 1 ms.
 const ELSEWHERE: usize = 500_000;
 
-/// What is done to every vector of a request.
+/// The last steps for every vector of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finish {
     pub(super) dimensions: usize,

@@ -1,4 +1,4 @@
-//! What plugins do to a request before anything is looked up for it.
+//! The work of plugins on a request, before anything is looked up for it.
 
 use embedgate_plugin_host::Plugins;
 use embedgate_request::{EmbedRequest, Error, ErrorKind, Input, Principal, RequestContext};

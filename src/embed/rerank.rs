@@ -1,4 +1,4 @@
-//! How well documents answer a query: by a cross-encoder, or by all that one model gives of both.
+//! The scores of documents for a query: from a cross-encoder, or from all outputs that one model gives of both.
 
 mod compare;
 mod pairs;
@@ -27,11 +27,11 @@ pub(crate) struct Ranking {
     pub model: String,
     /// A score a document: the larger, the better it answers.
     pub scores: Vec<f32>,
-    /// Whether they are logits; else they are mostly between 0 and 1, but nothing bounds them.
+    /// True when the scores are logits; else they are mostly between 0 and 1, but nothing bounds them.
     pub are_logits: bool,
     /// Tokens of the query and of all documents.
     pub n_tokens: usize,
-    /// How many of the query and the documents were in the cache.
+    /// Number of texts, of the query and the documents, that were in the cache.
     pub n_cached: usize,
     /// The query, if it was cut, and the documents that were.
     pub cuts: Vec<Cut>,
@@ -156,7 +156,7 @@ async fn by_pairs(
     Ok((passages, scored))
 }
 
-/// What is done for one request.
+/// The work for one request.
 struct Task<'a> {
     ctx: RequestContext,
     lane: Lane,
@@ -172,7 +172,7 @@ struct Scored {
     scores: Vec<f32>,
     n_tokens: usize,
     n_cached: usize,
-    /// Of the query, and of passages.
+    /// The cuts of the query, and of passages.
     cuts: Vec<Cut>,
 }
 

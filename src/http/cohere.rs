@@ -49,7 +49,7 @@ struct Fields<'a> {
     max_tokens: Option<&'a RawValue>,
 }
 
-/// Those that a request asks for, under their names.
+/// The forms that a request asks for, under their names.
 type Forms = Vec<(&'static str, DenseForm)>;
 
 pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {

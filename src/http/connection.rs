@@ -34,7 +34,7 @@ const MAX_HEADER: usize = 64 << 10;
 #[cfg(target_os = "linux")]
 const MOST_UNSENT: u32 = 64 << 10;
 
-/// How serving ended.
+/// The way in which serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// Every request in flight was answered.

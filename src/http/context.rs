@@ -22,12 +22,12 @@ use super::{
 
 /// Says in which lane a request waits.
 static LANE: HeaderName = HeaderName::from_static("x-embedgate-lane");
-/// Where clients put a key that know no `Authorization`: Azure's, and gateways.
+/// The headers for a key from clients without `Authorization`: Azure's, and gateways.
 static KEY_HEADERS: [HeaderName; 2] = [
     HeaderName::from_static("api-key"),
     HeaderName::from_static("x-api-key"),
 ];
-/// How long the client waits for the answer; counts where it is less than the server's own limit.
+/// The header with the client's time limit for the answer; it counts when it is less than the server's own limit.
 static TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
 /// A request from somebody who may be here.

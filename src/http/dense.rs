@@ -4,7 +4,7 @@ use embedgate_request::{Dense, EmbedResponse, VectorText};
 
 use super::json;
 
-/// How a dense vector is written.
+/// The form in which a dense vector is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DenseForm {
     /// A list of numbers.
@@ -15,7 +15,7 @@ pub(super) enum DenseForm {
     ///
     /// Source: Cohere's API reference, version 2, "Embed": the unsigned byte less 128.
     Binary,
-    /// The same in unsigned bytes.
+    /// The bits of [`Self::Binary`] in unsigned bytes.
     Ubinary,
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::model::tokenizer::TOKENIZER;
 
-/// Whose API a route is after.
+/// The API that a route follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// `OpenAI`.
@@ -21,7 +21,7 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    /// Whose client asks for a path that is not here, where that can be told.
+    /// Guesses the dialect of a client that asks for an unknown path; none when the path does not tell it.
     pub(super) fn of_unknown(path: &str) -> Option<Self> {
         let begins = [("/api/", Self::Ollama), ("/v2/", Self::Cohere)];
         let found = begins.iter().find(|(begin, _)| path.starts_with(begin));

@@ -30,7 +30,8 @@ const MEMBERS: Members = Members {
     foreign: FOREIGN,
 };
 
-/// What Coze Studio takes for a server that gives dense vectors alone, and for one that gives lexical weights too.
+/// The status that Coze Studio reads from a server that gives only dense vectors, and from one that also gives lexical
+/// weights.
 const DENSE: &str = "1";
 const DENSE_AND_SPARSE: &str = "3";
 
@@ -43,7 +44,7 @@ struct Fields<'a> {
     content: Option<&'a RawValue>,
 }
 
-/// Whose answer is expected.
+/// The API whose form the answer has.
 #[derive(Clone, Copy)]
 enum Shape {
     Coze,

@@ -20,10 +20,10 @@ const MAX_RETRY_AFTER: u64 = 60;
 /// Longer messages are cut: clients show them to people.
 const MAX_MESSAGE: usize = 500;
 
-/// What a handler answers in place of a result. The layer around all routes says it in the route's dialect.
+/// The error that a handler answers in place of a result. The layer around all routes writes it in the route's dialect.
 pub(super) struct Failed {
     error: Error,
-    /// Where a route has clients of several dialects, and its handler found out which one it was.
+    /// The dialect that the handler found, when the route has clients of several dialects.
     dialect: Option<Dialect>,
 }
 
@@ -130,7 +130,8 @@ pub(super) fn status(dialect: Dialect, error: &Error) -> u16 {
     status_of(dialect, status, error).as_u16()
 }
 
-/// Where text-embeddings-inference chose other statuses than the rest of the field.
+/// Returns the status of an error in a dialect: text-embeddings-inference chose other statuses than the rest of the
+/// field.
 ///
 /// Source: text-embeddings-inference 1.9, `router/src/http/server.rs`, `impl From<&ErrorType> for StatusCode`.
 fn status_of(dialect: Dialect, status: StatusCode, error: &Error) -> StatusCode {
@@ -224,7 +225,7 @@ pub(super) fn probe(serving: bool, body: serde_json::Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// What a command did: 200 where all of it is done, else 422.
+/// Answers for a command: 200 when all of it is done, else 422.
 pub(super) fn outcome(is_done: bool, body: impl serde::Serialize) -> Response {
     let status = match is_done {
         true => StatusCode::OK,

@@ -1,4 +1,5 @@
-//! What every dialect's request for embeddings goes through, between its own parsing and its own writing.
+//! The steps that a request for embeddings passes in every dialect, between the dialect's own parsing and its own
+//! writing.
 
 use std::sync::Arc;
 
@@ -264,7 +265,7 @@ fn numbers(embedding: &Embedding) -> usize {
     dense + sparse + rows
 }
 
-/// What the answer takes, before any work is done for it; of results by token, about.
+/// Estimates the bytes of the answer before any work is done for it; results by token are counted approximately.
 fn answer_bytes(
     embedder: &Embedder,
     principal: &Principal,

@@ -18,7 +18,7 @@ use crate::{
     shutdown::Stage,
 };
 
-/// When a model that is down may serve again: its backend is loaded anew.
+/// The time after which a model that is down may serve again: its backend is loaded anew.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// `GET /livez`: 200 as long as the process answers.
@@ -103,8 +103,8 @@ fn states(registry: &ModelRegistry) -> Vec<Value> {
     registry.entries().iter().map(state).collect()
 }
 
-/// What can be done with a model now, in a word. Why it failed is the log's and that of callers who name it: who asks here
-/// needs no key.
+/// Returns the state of a model in one word. The reason of a failure goes only to the log and to callers who name the
+/// model, because this route needs no key.
 pub(super) fn status(entry: &Entry) -> &'static str {
     match &entry.state {
         ModelState::Loaded(_) if entry.serves() => "ready",

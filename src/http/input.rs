@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for Inputs {
 }
 
 impl Inputs {
-    /// What most dialects take: entries that are alike.
+    /// Makes the reader that most dialects use: all entries are alike.
     pub(super) fn alike(name: &'static str, max: usize) -> Self {
         let mix = Mix::Alike;
         Self { name, max, mix }

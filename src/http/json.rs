@@ -9,7 +9,7 @@ use serde_json::{error::Category, value::RawValue};
 
 use super::{dialect::EMPTY, input::Inputs};
 
-/// What plugins are shown of the members that mean nothing here.
+/// Most members without a meaning here that plugins are shown. The next constant limits their bytes.
 pub(super) const MOST_EXTRA: usize = 64;
 const MOST_EXTRA_BYTES: usize = 64 << 10;
 /// A list of a few words, as JSON.
@@ -170,7 +170,7 @@ fn is_empty_list(raw: &RawValue) -> bool {
     inner.is_some_and(|inner| inner.trim().is_empty())
 }
 
-/// What inputs are for, in the words of Cohere, Voyage, NVIDIA and Jina; other words say nothing.
+/// Reads the purpose of inputs in the words of Cohere, Voyage, NVIDIA and Jina; other words say nothing.
 pub(super) fn kind(word: Option<&str>) -> InputKind {
     match word {
         Some("query" | "search_query" | "retrieval.query") => InputKind::Query,
@@ -186,7 +186,7 @@ pub(super) fn perhaps(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// What plugins are shown of members that mean nothing here, as JSON text: nothing where there is more than they are shown.
+/// Returns the members without a meaning here as JSON text for plugins; nothing when they exceed a limit.
 pub(super) fn extra(unknown: &[(String, &RawValue)]) -> Vec<(String, String)> {
     let bytes: usize = unknown
         .iter()

@@ -18,9 +18,9 @@ use axum::{
 };
 use http_body_util::BodyExt;
 
-/// How long is read.
+/// Longest time for which the rest of a refused body is read.
 const LINGER: Duration = Duration::from_secs(5);
-/// How much is read of a body that says how long it is.
+/// Most bytes that are read of a body that states its length.
 const LINGER_BYTES: usize = 512 << 20;
 /// Bytes that are read of one that does not say its length, and may have no end: a client that streams a body of 100 MB still hears why it is
 /// refused.

@@ -19,16 +19,16 @@ pub(super) struct Foreign {
     name: &'static str,
     /// The values that ask for what is done anyway, as JSON; null always does.
     done: &'static [&'static str],
-    /// What to do instead.
+    /// The advice for the client, in place of this member.
     instead: &'static str,
 }
 
-/// What a dialect knows of the members of a body.
+/// The members of a body that a dialect knows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Members {
-    /// Those that mean something.
+    /// The members that have a meaning in this dialect.
     pub(super) known: &'static [&'static str],
-    /// Those of its peers.
+    /// The members that the dialect's peers document.
     pub(super) foreign: &'static [Foreign],
 }
 
@@ -44,7 +44,8 @@ pub(super) const fn foreign(
     }
 }
 
-/// Of requests for embeddings, as vLLM, Voyage, Mistral, Jina, infinity and Xinference document them.
+/// The foreign members of requests for embeddings, as vLLM, Voyage, Mistral, Jina, infinity and Xinference document
+/// them.
 pub(super) const OF_EMBEDDINGS: &[Foreign] = &[
     foreign(
         "output_dtype",
@@ -87,7 +88,7 @@ pub(super) const OF_EMBEDDINGS: &[Foreign] = &[
     ),
 ];
 
-/// Of requests for rankings, as Jina, vLLM and Cohere's first version document them.
+/// The foreign members of requests for rankings, as Jina, vLLM and Cohere's first version document them.
 pub(super) const OF_RERANK: &[Foreign] = &[
     foreign(
         "return_embeddings",

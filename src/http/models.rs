@@ -35,7 +35,7 @@ pub(super) async fn one(
     Ok(Json(describe(&gateway, entry)?))
 }
 
-/// What is known of a model that serves, or is loaded when it is asked for.
+/// Describes a model that serves, or that is loaded when a request names it.
 fn describe(gateway: &Gateway, entry: &Entry) -> Result<Value, Error> {
     let outline = entry.outline()?;
     let mut described = json!({

@@ -33,7 +33,7 @@ const MEMBERS: Members = Members {
 };
 /// Ollama's names end in a tag; this one means none.
 const LATEST: &str = ":latest";
-/// When a model leaves the memory, as Ollama says it of one that is to stay.
+/// The time when a model leaves the memory, as Ollama writes it for a model that stays.
 const NEVER: &str = "2318-01-01T00:00:00Z";
 
 #[derive(Deserialize)]

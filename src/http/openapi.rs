@@ -50,10 +50,10 @@ const OPEN_TAG: &str = "health";
 /// The name of the scheme by which callers say who they are.
 const KEY: &str = "api_key";
 const REQUEST_ID: &str = "This request's id, as in the log.";
-/// Where the page has its files: relative links need the last slash.
+/// The path of the page, which is in the folder of its files: relative links need the last slash.
 const PAGE: &str = "/docs/index.html";
 
-/// What the document says of a method of a path.
+/// The description of one method of a path in the document.
 pub(super) struct Operation {
     /// One line.
     summary: &'static str,
@@ -66,7 +66,7 @@ pub(super) struct Operation {
     /// None: a body without anything in it.
     answer: Option<Body>,
     failures: &'static [ErrorKind],
-    /// Where a body tells whose words its sender knows, the other dialect.
+    /// The second dialect of the path, when a body tells which dialect its sender knows.
     also: Option<Dialect>,
 }
 
@@ -126,7 +126,7 @@ impl Operation {
         }
     }
 
-    /// Whether anybody is served: the status alone says it.
+    /// Describes a route that tells by its status alone whether requests are served.
     fn status(summary: &'static str, description: &'static str) -> Self {
         Self {
             summary,
@@ -316,7 +316,7 @@ fn described(
     described.build()
 }
 
-/// What fails with which status; where dialects share one, it is said in either's words.
+/// Describes the failures of each status; a status that dialects share may have the envelope of each of them.
 fn failures(dialects: &[Dialect], kinds: &[ErrorKind]) -> BTreeMap<u16, Described> {
     let mut found: BTreeMap<u16, (Error, Vec<Dialect>)> = BTreeMap::new();
     for &dialect in dialects {

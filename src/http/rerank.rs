@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{embed::Ranking, offload};
 
-/// What a line of an answer takes, without its document.
+/// Bytes that one line of an answer takes, without its document.
 const LINE_BYTES: usize = 256;
 /// Answers of at least so many bytes are written off the threads that serve connections: about 1 ms.
 const RENDER_ELSEWHERE: usize = 1 << 20;

@@ -32,7 +32,7 @@ pub(super) struct Endpoint {
     pub(super) operation: Option<Operation>,
 }
 
-/// Whose a path is.
+/// The route and the dialect that a path belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     /// The name by which the configuration knows it; none where nobody needs a key.

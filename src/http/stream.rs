@@ -68,7 +68,7 @@ impl Drop for ServingGuard {
     }
 }
 
-/// What the stream waits for.
+/// The event that the stream waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// For the next request of a connection that had one.
@@ -87,7 +87,8 @@ pub(super) struct TimedStream<S> {
     serving: Serving,
     place: Place,
     phase: Phase,
-    /// When the phase has lasted too long. The timer is set to it only when somebody waits: most phases are short.
+    /// The time when the phase has lasted too long. The timer is set to it only when a task waits: most phases are
+    /// short.
     read_deadline: Instant,
     read_timer: Pin<Box<Sleep>>,
     write_timer: Pin<Box<Sleep>>,

@@ -122,7 +122,7 @@ async fn answer(
     Ok(response)
 }
 
-/// What headers tell of an answer.
+/// The facts of an answer that its headers report.
 pub(super) struct Told {
     pub(super) device: String,
     pub(super) n_characters: usize,

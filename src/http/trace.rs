@@ -46,11 +46,12 @@ pub(super) struct ErrorCode {
     pub(super) label: &'static str,
 }
 
-/// Why a request failed, for the log: what went wrong inside is not the client's.
+/// The error of a failed request, for the log: the client does not see internal causes.
 #[derive(Clone)]
 pub(super) struct Cause(pub(super) Error);
 
-/// Where the extractor of contexts leaves who the caller is, for the log, the metrics and observers.
+/// The caller's name and organization. The extractor of contexts leaves them here for the log, the metrics and
+/// observers.
 #[derive(Clone, Default)]
 pub(super) struct Caller(Arc<OnceLock<(Arc<str>, Option<String>)>>);
 
@@ -61,7 +62,7 @@ impl Caller {
     }
 }
 
-/// What a handler did, for the log line.
+/// The work that a handler did, for the log line.
 #[derive(Clone)]
 pub(super) struct Work {
     pub(super) model: String,
@@ -124,7 +125,7 @@ pub(super) async fn trace(
     response
 }
 
-/// What every log line of a request says.
+/// The values that every log line of a request has.
 struct Line<'a> {
     id: &'a Arc<str>,
     method: &'a str,
@@ -156,7 +157,7 @@ impl Line<'_> {
         self.started.elapsed().as_secs_f64() * 1e3
     }
 
-    /// The same for observers.
+    /// Summarizes the request and its answer for observers.
     fn summary(&self, response: &Response, caller: &Caller) -> Summary {
         let extensions = response.extensions();
         let work = extensions.get::<Work>().cloned();

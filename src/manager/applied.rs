@@ -1,15 +1,15 @@
-//! What a reload did to models, for the log and for who asked.
+//! The changes that a reload made to models, for the log and for the caller of the reload.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// What became of each model.
+/// The change of each model.
 #[derive(Debug, Default, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Applied(pub BTreeMap<String, Change>);
 
-/// What became of a model.
+/// The change that a reload made to a model.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub(crate) enum Change {
@@ -29,15 +29,15 @@ pub(crate) enum Change {
     Removed,
     /// It could not be loaded.
     Failed {
-        /// Why.
+        /// The reason of the failure.
         reason: String,
-        /// Whether the one before still serves.
+        /// True when the model before it still serves.
         serves_as_before: bool,
     },
 }
 
 impl Applied {
-    /// What could not be loaded, as `model NAME: reason`.
+    /// Lists the models that could not be loaded, as `model NAME: reason`.
     pub(crate) fn failed(&self) -> impl Iterator<Item = String> {
         self.0.iter().filter_map(|(name, change)| match change {
             Change::Failed { reason, .. } => Some(format!("model {name}: {reason}")),

@@ -14,7 +14,7 @@ use crate::{
     model::{About, Entry, ModelRegistry, State, load},
 };
 
-/// What has to be done for a model.
+/// The step that a model needs.
 enum Step {
     /// It has this state, or the one that it has; nothing more.
     Done(Option<State>, Change),
@@ -36,7 +36,7 @@ struct Changing<'a> {
     cache: &'a EmbeddingCache,
     /// The models that were there and still are.
     before: Vec<Arc<About>>,
-    /// Where no model was named.
+    /// The default model before the change, for requests that named no model.
     default_before: Option<String>,
     /// The models as the configuration has them, as far as they are ready.
     done: BTreeMap<String, Done>,
@@ -390,7 +390,7 @@ impl Changing<'_> {
     }
 }
 
-/// What a state means for who asked for a model.
+/// Returns the change that a state means for a caller who asked for a model.
 fn change_to(state: &State, loaded: Change) -> Change {
     match state {
         State::OnDemand => Change::OnDemand,
@@ -399,7 +399,7 @@ fn change_to(state: &State, loaded: Change) -> Change {
     }
 }
 
-/// What has to be done for a model. Reads small files.
+/// Chooses the step that a model needs. Reads small files.
 fn step(old: Option<&Entry>, new: &Arc<ModelConfig>) -> Step {
     let Some(old) = old else {
         return Step::Load;

@@ -16,7 +16,7 @@ use crate::model::{
 /// A model that is asked to leave still answers the requests that it has: that long others wait for its memory.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a new model is loaded beside.
+/// The model that stays in memory while a new model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beside {
     /// Nothing that it replaces.

@@ -35,12 +35,12 @@ const BATCHES: [(usize, usize); 7] = [
     (8, 128),
 ];
 
-/// What was found out about a backend.
+/// The measurements of a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Calibration {
     /// Each batch that was run: sequences, tokens of each, seconds.
     measured: Vec<(usize, usize, f64)>,
-    /// Whether the machine did other work meanwhile.
+    /// True when the machine did other work during the measurement.
     #[serde(skip)]
     is_noisy: bool,
 }
@@ -74,8 +74,8 @@ impl Calibration {
         Ok(Self { measured, is_noisy })
     }
 
-    /// Whether the backend is much faster now than it was: then the machine did other work when it was measured. A backend
-    /// that is slower now says nothing: the machine may do other work now.
+    /// Returns true when the backend is much faster now than it was: then the machine did other work during the
+    /// measurement. A backend that is slower now says nothing: the machine may do other work now.
     fn is_too_slow(&self, backend: &mut dyn Backend) -> Result<bool, BackendError> {
         // The quickest that says something: this runs at every start.
         let batches = self
@@ -94,7 +94,7 @@ impl Calibration {
         Ok(now * FASTER < *then)
     }
 
-    /// Whether it can be calculated with: what was read from a file need not be.
+    /// Returns true when the measurements can be calculated with: those read from a file may be wrong.
     #[must_use]
     pub(crate) fn is_usable(&self) -> bool {
         let usable = |(n, length, seconds): &(usize, usize, f64)| {
@@ -167,7 +167,7 @@ pub(super) fn some_batch(n: usize, length: usize, vocabulary: usize) -> TokenBat
     ids.chunks(length).collect()
 }
 
-/// How the backend's time grows with its batch: measured before, or now.
+/// Returns the growth of the backend's time with its batch, measured before or now.
 pub(super) fn calibration(
     config: &ModelConfig,
     surroundings: &Surroundings,

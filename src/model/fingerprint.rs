@@ -7,11 +7,12 @@ use embedgate_core::Pooling;
 
 /// Files up to this size are hashed whole in any case.
 const HASHED_WHOLE: u64 = 16 << 20;
-/// Of larger ones so many blocks of so many bytes, where no more than a warning hangs on it.
+/// Blocks that are hashed of each larger file, where no more than a warning depends on it. The next constant is the
+/// size of a block in bytes.
 const SAMPLES: u64 = 64;
 const SAMPLE: usize = 64 << 10;
 
-/// How long an identity has to hold.
+/// The scope in which an identity has to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
     /// Within this process: of large files the length and the time of change stand for the content, and the folder's own
@@ -21,7 +22,7 @@ pub(crate) enum Depth {
     EveryByte,
 }
 
-/// What a model's identity is found from.
+/// The facts from which a model's identity is found.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) config: ModelConfig,
@@ -46,7 +47,7 @@ impl Identity {
         fingerprint(config, *pooling, *max_tokens, runs_on, depth)
     }
 
-    /// Of a model without files, for tests.
+    /// Makes the identity of a model without files, for tests.
     #[cfg(test)]
     pub(crate) fn of_nothing() -> Self {
         Self {
@@ -95,7 +96,7 @@ pub(crate) fn vector_space(
     Ok(hasher.finalize())
 }
 
-/// Whether a file's content shapes the vectors, by its name: a record of a fetch and words for people do not.
+/// Returns true when a file's content shapes the vectors, by its name: a record of a fetch and texts for people do not.
 fn shapes_vectors(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_weights = ["safetensors", "bin", "pt", "onnx", "onnx_data"]
@@ -174,7 +175,7 @@ fn fingerprint(
     Ok(hasher.finalize())
 }
 
-/// Whether the backend reads it: gigabytes of another backend's weights are not hashed.
+/// Returns true when the backend reads a file: gigabytes of another backend's weights are not hashed.
 fn is_read(path: &Path, backend: &BackendConfig, onnx_model: Option<&str>) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // What hubs put beside a model.

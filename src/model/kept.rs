@@ -28,7 +28,7 @@ impl KeptFile {
         Self(folder.map(|folder| folder.join(format!("{what}-{}.json", &name[..16]))))
     }
 
-    /// What is kept; none when there is nothing that can be read.
+    /// Reads the kept measurement; none when there is no file that can be read.
     #[must_use]
     pub(super) fn read<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_slice(&std::fs::read(self.0.as_ref()?).ok()?).ok()

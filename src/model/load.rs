@@ -25,7 +25,7 @@ use super::{
 };
 use crate::batch::{self, Batcher, BatcherConfig, queue::Budget};
 
-/// Why a model cannot be loaded.
+/// The reason why a model cannot be loaded.
 #[derive(Debug, Error)]
 pub(crate) enum LoadError {
     /// A file of the folder is missing, broken or not supported.
@@ -54,30 +54,30 @@ pub(crate) enum LoadError {
     /// The system gave no thread, or the folder changed while it was read.
     #[error("{what}: {source}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
-        /// Why it failed.
+        /// The cause of the failure.
         #[source]
         source: io::Error,
     },
 }
 
-/// What the files and the configuration together say of a model, before its weights are read.
+/// The facts of a model from its files and its configuration, before its weights are read.
 pub(crate) struct Plan {
     /// The model's folder.
     pub folder: ModelFolder,
-    /// How token vectors become one.
+    /// The method that makes one vector of the token vectors.
     pub pooling: Pooling,
-    /// Whether vectors get length 1.
+    /// True when vectors are normalized to length 1.
     pub normalize: bool,
     /// Longest input in tokens.
     pub max_tokens: usize,
-    /// What can be put in front of texts.
+    /// The prompts that can be put in front of texts.
     pub prompts: Prompts,
 }
 
 impl Plan {
-    /// What models share whose vectors can be compared.
+    /// Computes the hash that models share when their vectors can be compared.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -86,7 +86,7 @@ impl Plan {
         vector_space(&self.folder.path, pooling, normalize, &self.prompts.default)
     }
 
-    /// What is known of the model before it is loaded.
+    /// Returns the facts of the model that are known before it is loaded.
     #[must_use]
     pub(crate) fn outline(&self) -> Outline {
         Outline {
@@ -197,8 +197,8 @@ fn first_that_works<T>(
     Err(LoadError::Setting("no device can run the model".into()))
 }
 
-/// What the libraries do where a folder does not say: FlagEmbedding, which saves bge-m3's heads and no pooling, takes the
-/// first token; sentence-transformers takes the mean.
+/// Returns the pooling that the libraries use when a folder names none. FlagEmbedding, which saves bge-m3's heads and
+/// no pooling, takes the first token; sentence-transformers takes the mean.
 fn usual_pooling(folder: &ModelFolder) -> Pooling {
     if folder.has_m3_heads {
         Pooling::Cls
@@ -242,7 +242,7 @@ fn prompts(config: &ModelConfig, folder: &ModelFolder) -> Result<Prompts, LoadEr
 /// Finds room in memory for so many bytes, or says why there is none.
 pub(crate) type Room<'a> = &'a (dyn Fn(u64) -> Result<(), String> + 'a);
 
-/// What a load is made of beside the model's own configuration.
+/// The inputs of a load, in addition to the model's own configuration.
 #[derive(Clone, Copy)]
 pub(crate) struct Loading<'a> {
     pub(crate) surroundings: &'a Surroundings,

@@ -1,4 +1,4 @@
-//! What a model takes in memory, known before its weights are read: so that one that does not fit is refused with the
+//! The memory that a model takes, known before its weights are read. So a model that does not fit is refused with the
 //! numbers, and not killed in the middle of a request.
 
 use embedgate_config::{BackendType, ByteSize, Device, ModelConfig, PrecisionChoice};
@@ -11,7 +11,7 @@ use super::load::{LoadError, Plan};
 struct Estimate {
     /// Weights, packed, of all replicas.
     weights: u64,
-    /// What one forward pass of the longest input writes, in all replicas at once.
+    /// Bytes that one forward pass of the longest input writes, in all replicas at once.
     working: u64,
 }
 
@@ -97,7 +97,7 @@ fn activations(_: Precision) -> Precision {
     Precision::F32
 }
 
-/// Of a number.
+/// Returns the bytes of one number.
 fn bytes(precision: Precision) -> usize {
     match precision {
         Precision::F32 => 4,
@@ -160,7 +160,8 @@ pub(super) fn check(config: &ModelConfig, plan: &Plan) -> Result<(), LoadError> 
     Err(LoadError::Setting(message))
 }
 
-/// Whether a model fits, as far as can be known: one that ONNX Runtime runs, too, each replica with weights of its own.
+/// Returns true when a model fits, as far as can be known. This includes a model that ONNX Runtime runs: each replica
+/// has weights of its own.
 pub(super) fn fits(config: &ModelConfig, plan: &Plan) -> bool {
     let precision = config.backend.precision.said().unwrap_or_default();
     let total = estimate(config, plan, precision).total();
@@ -219,7 +220,8 @@ pub(crate) fn mib(bytes: u64) -> ByteSize {
     ByteSize::mib(bytes.div_ceil(1 << 20))
 }
 
-/// What this process may have: the machine's memory, or the least limit of the control groups that it is in.
+/// Returns the memory that this process may have: the machine's memory, or the least limit of its control groups if
+/// that is less.
 fn limit() -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let machine = field_of("/proc/meminfo", "MemTotal:");

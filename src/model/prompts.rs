@@ -17,7 +17,7 @@ pub(crate) struct Prompts {
     pub default: Arc<str>,
     /// By name, of the folder and of the configuration.
     pub by_name: BTreeMap<String, Arc<str>>,
-    /// Whether the prompt's own tokens are pooled with the text's: then it can be put in front.
+    /// True when the prompt's own tokens are pooled with the text's: then it can be put in front.
     pub is_pooled: bool,
 }
 

@@ -18,10 +18,10 @@ use super::Model;
 /// A name that always means the default model, unless a model has it.
 pub(crate) const DEFAULT: &str = "default";
 
-/// When to ask again for a model that is on its way.
+/// The time after which a request for a model that is on its way is to be repeated.
 const SOON: Duration = Duration::from_secs(5);
 
-/// What the configuration says of a model.
+/// The facts of a model from its configuration and its folder.
 #[derive(Clone)]
 pub(crate) struct About {
     /// Its name in the configuration.
@@ -30,16 +30,16 @@ pub(crate) struct About {
     pub aliases: Vec<String>,
     /// The model's table, as it is written.
     pub config: Arc<ModelConfig>,
-    /// What its folder says of it, where that could be read.
+    /// The facts from its folder, when that could be read.
     pub outline: Option<Outline>,
 }
 
 /// A configured model.
 #[derive(Clone)]
 pub(crate) struct Entry {
-    /// What is said of it.
+    /// The facts of the model.
     pub about: Arc<About>,
-    /// Whether it can be used.
+    /// The state, which tells whether the model can be used.
     pub state: State,
 }
 
@@ -51,7 +51,7 @@ impl Deref for Entry {
     }
 }
 
-/// Whether a model can be used.
+/// The state of a model, which tells whether it can be used.
 #[derive(Clone)]
 pub(crate) enum State {
     /// It serves.
@@ -66,10 +66,10 @@ pub(crate) enum State {
     Loading,
 }
 
-/// What is known of a model before it is loaded.
+/// The facts of a model that are known before it is loaded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outline {
-    /// Whether it scores pairs, and gives no vectors.
+    /// True when it scores pairs, and gives no vectors.
     pub scores: bool,
     /// Longest input in tokens.
     pub max_sequence_tokens: usize,
@@ -77,12 +77,12 @@ pub(crate) struct Outline {
     pub dimensions: usize,
 }
 
-/// How much of a model's files is there, in bytes.
+/// The progress of fetching a model's files, in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched {
     done: AtomicU64,
     total: AtomicU64,
-    /// Why it stands still, until it is tried again.
+    /// The reason why the fetch stands still, until it is tried again.
     problem: Mutex<Option<String>>,
 }
 
@@ -123,7 +123,7 @@ impl About {
         }
     }
 
-    /// The same under other names too.
+    /// Returns the same facts with more aliases.
     #[must_use]
     pub(crate) fn with_more_aliases(&self, more: impl Iterator<Item = String>) -> Self {
         let mut about = self.clone();
@@ -139,7 +139,7 @@ impl About {
 }
 
 impl Entry {
-    /// The same, where the model is not held in memory.
+    /// Returns the same entry without the model in memory.
     #[must_use]
     pub(crate) fn without_model(&self) -> Self {
         Self {
@@ -157,7 +157,7 @@ impl Entry {
         }
     }
 
-    /// Whether requests can be served: at once, or when it is loaded for them.
+    /// Returns true when requests can be served: at once, or after the model is loaded for them.
     #[must_use]
     pub(crate) fn serves(&self) -> bool {
         match &self.state {
@@ -167,7 +167,7 @@ impl Entry {
         }
     }
 
-    /// Whether it scores pairs, whatever its state; where nothing is known of it, no.
+    /// Returns true when the model scores pairs, in any state; false when nothing is known of it.
     fn scores(&self) -> bool {
         match &self.state {
             State::Loaded(model) => model.info.outputs.score,
@@ -175,7 +175,7 @@ impl Entry {
         }
     }
 
-    /// What is known of a model that serves, or is loaded when it is asked for.
+    /// Returns the facts of a model that serves, or that is loaded when a request names it.
     ///
     /// # Errors
     /// `Unavailable` with the reason.
@@ -230,7 +230,7 @@ pub(crate) struct ModelRegistry {
     entries: Vec<Entry>,
     by_name: Arc<HashMap<String, usize>>,
     default: Option<usize>,
-    /// What a name that no model has means.
+    /// The meaning of a name that no model has.
     unknown: UnknownModel,
 }
 
@@ -254,7 +254,7 @@ impl ModelRegistry {
         }
     }
 
-    /// The same, where a model has another state. Nothing changes where there is no such model.
+    /// Returns the same registry with another state of one model. Nothing changes when there is no such model.
     #[must_use]
     pub(crate) fn with_state(&self, name: &str, state: State) -> Self {
         let mut changed = self.clone();
@@ -265,7 +265,7 @@ impl ModelRegistry {
         changed
     }
 
-    /// The same, where no model is held in memory but the one of this name in the configuration, if any.
+    /// Returns the same registry, which holds in memory at most the model of this name in the configuration.
     #[must_use]
     pub(crate) fn with_only(&self, name: Option<&str>) -> Self {
         let only = |entry: &Entry| match name == Some(&*entry.name) {
@@ -297,7 +297,7 @@ impl ModelRegistry {
         self.default.map(|i| self.entries[i].name.as_str())
     }
 
-    /// Whether a model has this name.
+    /// Returns true when a model has this name.
     #[must_use]
     pub(crate) fn is_known(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
@@ -329,7 +329,7 @@ impl ModelRegistry {
         self.resolve_for(&Principal::Anonymous, name)
     }
 
-    /// The same for a caller, who is told of no model but those that they may use.
+    /// Finds a model as [`Self::resolve`] does, for a caller, who is told only of the models that they may use.
     ///
     /// # Errors
     /// `ModelNotFound` that lists the names; `Forbidden`; `Unavailable` with the reason when the model is not in memory.

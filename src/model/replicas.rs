@@ -33,13 +33,13 @@ const MOST_TOKENS: usize = 1024;
 /// Tokens of each sequence: batches of longer ones are the same work.
 const SEQUENCE_TOKENS: usize = 128;
 
-/// What so many replicas do.
+/// The measured speed of a number of replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Measured {
     replicas: usize,
-    /// Of each.
+    /// Threads of each replica.
     threads: usize,
-    /// Of all together.
+    /// Tokens a second of all replicas together.
     tokens_per_second: f64,
 }
 
@@ -103,7 +103,7 @@ impl Subject<'_> {
             .collect()
     }
 
-    /// What was measured at an earlier start, or now.
+    /// Returns the measurements of an earlier start, or measures now.
     fn measured(&self, candidates: &[ModelConfig]) -> Result<Vec<Measured>, LoadError> {
         let Plan {
             folder: model,
@@ -152,7 +152,7 @@ impl Subject<'_> {
         Ok(measured)
     }
 
-    /// Whether these are measurements of these candidates: a file may hold anything.
+    /// Returns true when these are measurements of these candidates: a file may hold anything.
     fn is_of(&self, kept: &[Measured], candidates: &[ModelConfig]) -> bool {
         let is_one = |(kept, config): (&Measured, &ModelConfig)| {
             kept.replicas == config.replicas.get()
@@ -200,7 +200,7 @@ fn best(measured: &[Measured]) -> Measured {
     *good.next().unwrap_or(&measured[0])
 }
 
-/// Of all backends at work at once, in batches of about so many tokens.
+/// Measures the tokens a second of all backends at work at once, in batches of about `tokens` tokens.
 fn tokens_per_second(
     backends: &mut [Box<dyn Backend>],
     tokens: usize,

@@ -1,11 +1,11 @@
-//! What loading a model needs to know of the machine and of the rest of the configuration.
+//! The facts of the machine and of the rest of the configuration that loading a model needs.
 
 use std::path::PathBuf;
 
 use embedgate_config::{Config, Environment, ModelConfig};
 use embedgate_core::{cores, library::Candidates};
 
-/// What loading needs to know beyond the model's own configuration.
+/// The facts that loading needs in addition to the model's own configuration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
     #[cfg(feature = "onnx")]
@@ -27,11 +27,11 @@ pub(crate) struct Surroundings {
     cores: Vec<cores::Core>,
     /// Most inputs in one request.
     pub max_inputs: usize,
-    /// Where measurements are kept, and packed weights that replicas share.
+    /// The folder of measurements, and of packed weights that replicas share.
     pub state_folder: Option<PathBuf>,
-    /// Whether what is kept of measurements is not believed.
+    /// True when kept measurements are not used.
     pub recalibrate: bool,
-    /// Whether the cache outlives the process: then a model is known by all its bytes.
+    /// True when the cache outlives the process: then a model is known by all its bytes.
     pub cache_outlives: bool,
 }
 
@@ -132,7 +132,7 @@ impl Surroundings {
         }
     }
 
-    /// Where oneDNN's library may be.
+    /// Returns the places where oneDNN's library may be.
     #[cfg_attr(
         not(feature = "cpu"),
         expect(dead_code, reason = "only one backend asks for it")
@@ -150,8 +150,9 @@ impl Surroundings {
     }
 }
 
-/// Whether so many threads fill the machine. Where they do not, another process that pins its own might take the same cores
-/// and leave the others idle; where a quota allows fewer than there are cores, the system has to move them.
+/// Returns true when `n_threads` threads fill the machine. With fewer threads, another process that pins its own might
+/// take the same cores and leave the others idle. When a quota allows fewer threads than there are cores, the system
+/// has to move them.
 #[cfg(feature = "cpu")]
 fn fills(n_threads: usize, allowed: usize, n_cores: usize) -> bool {
     n_threads == n_cores && allowed == n_cores

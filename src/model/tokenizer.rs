@@ -56,7 +56,7 @@ pub struct Token {
     pub id: u32,
     /// As it stands in the vocabulary.
     pub name: String,
-    /// Where it begins and ends in the text, in characters; none for a special token.
+    /// The place of its begin and its end in the text, in characters; none for a special token.
     pub place: Option<(usize, usize)>,
 }
 
@@ -84,11 +84,11 @@ pub struct TextTokenizer {
     max_tokens: usize,
     /// Special tokens that the post-processor puts around a text.
     n_added: usize,
-    /// Those that it puts around and between two.
+    /// Special tokens that the post-processor puts around and between two texts.
     n_added_to_pair: usize,
 }
 
-/// Why a tokenizer cannot be used.
+/// The reason why a tokenizer cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {problem}")]
 pub struct TokenizerError {
@@ -185,7 +185,8 @@ impl TextTokenizer {
         self.encode_unless(text, truncation, || false)
     }
 
-    /// The same, cut as asked, and given up between two slices of a long text once `given_up` says so.
+    /// Encodes a text as [`Self::encode`] does, but cut as asked. It gives up between two slices of a long text once
+    /// `given_up` returns true.
     fn encode_unless(
         &self,
         text: &str,
@@ -252,13 +253,13 @@ impl TextTokenizer {
         })?
     }
 
-    /// How many tokens a text may have in a pair with a query.
+    /// Counts the tokens that a text may have in a pair with a query.
     #[must_use]
     pub fn room_beside(&self, query: &Query) -> usize {
         self.room_of_pair() - query.n_tokens()
     }
 
-    /// How many tokens both texts of a pair may have together.
+    /// Counts the tokens that both texts of a pair may have together.
     fn room_of_pair(&self) -> usize {
         self.max_tokens.saturating_sub(self.n_added_to_pair)
     }

@@ -34,13 +34,13 @@ struct Lines {
 #[derive(Default)]
 struct State {
     waiting: Vec<u8>,
-    /// Whether lines that waited are being written.
+    /// True while lines that waited are being written.
     is_writing: bool,
     /// Lines that found no room.
     n_lost: usize,
 }
 
-/// What the log's formatter writes to.
+/// The target that the log's formatter writes to.
 pub(super) struct Writer(Arc<Lines>);
 
 impl Writer {
@@ -65,7 +65,7 @@ impl Writer {
     }
 }
 
-/// Whether the process has its log.
+/// Returns true when the process has its log.
 pub(super) fn is_started() -> bool {
     LINES.get().is_some()
 }

@@ -72,13 +72,13 @@ impl Hostile {
         &self.gateway.gateway.plugins
     }
 
-    /// What it counted that was not granted.
+    /// Returns the number of the plugin's own metric updates that were dropped.
     fn n_dropped(&self) -> u64 {
         let metrics = self.gateway.gateway.metrics.plugin("hostile");
         metrics.custom_dropped.get()
     }
 
-    /// How many calls failed in this way.
+    /// Counts the calls that failed in this way.
     fn n_errors(&self, kind: &str) -> usize {
         let text = self.gateway.gateway.metrics.text();
         let line = format!(

@@ -1,4 +1,4 @@
-//! What makes rows of token vectors: the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
+//! The heads, which make rows of token vectors: the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
 
 use candle_core::{DType, Result, Tensor};
 use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};

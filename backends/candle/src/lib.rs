@@ -25,10 +25,10 @@ use crate::{
     rows::{Place, Rows},
 };
 
-/// What is chosen when a model is loaded.
+/// The options that are chosen when a model is loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How token vectors become the dense vector; a cross-encoder has none.
+    /// The method that makes the dense vector of token vectors; a cross-encoder has none.
     pub pooling: Pooling,
     /// Longest sequence in tokens, special tokens included.
     pub max_sequence_tokens: usize,

@@ -28,13 +28,13 @@ pub trait Backend: Send {
         outputs: Outputs,
     ) -> Result<EmbeddingBatch, BackendError>;
 
-    /// Whether a long batch can be interrupted.
+    /// Returns true when a long batch can be interrupted.
     fn can_pause(&self) -> bool {
         false
     }
 
-    /// The same for a batch that takes long: between two steps of it, `pause` is called with another backend like this
-    /// one, to run something short on, and to say whether to go on. A backend that cannot pause does as in
+    /// Embeds a batch that takes long. Between two steps it calls `pause` with another backend like this one: `pause`
+    /// runs something short on that backend, and returns whether to go on. A backend that cannot pause does as in
     /// [`embed`](Self::embed).
     ///
     /// # Errors
@@ -49,14 +49,14 @@ pub trait Backend: Send {
         self.embed(batch, outputs)
     }
 
-    /// What makes more backends that share the weights of this one; none where they cannot be shared. It keeps the weights
-    /// when this backend is dropped.
+    /// Returns the maker of more backends that share the weights of this one; none where the weights cannot be shared.
+    /// The maker keeps the weights when this backend is dropped.
     fn replicas(&self) -> Option<Replicas> {
         None
     }
 }
 
-/// What is done while a long batch rests: see [`Backend::embed_with_pauses`].
+/// The function that is called while a long batch rests: see [`Backend::embed_with_pauses`].
 pub type Pause<'a> = dyn FnMut(&mut dyn Backend) -> ControlFlow<()> + Send + 'a;
 
 /// Makes backends that share the weights of one model. Fails with [`BackendError::Load`] when there are no resources for
@@ -68,13 +68,14 @@ pub type Replicas = Arc<dyn Fn() -> Result<Box<dyn Backend>, BackendError> + Sen
 pub struct BackendInfo {
     /// The library that runs the model, such as `candle`.
     pub backend: &'static str,
-    /// Where it runs, such as `cpu`.
+    /// The device that runs the model, such as `cpu`.
     pub device: String,
     /// The number format of the arithmetic.
     pub precision: Precision,
     /// Width of a dense vector; 0 where the model gives none.
     pub dimensions: usize,
-    /// What the model can be asked for: a cross-encoder for scores alone, any other model for dense vectors at least.
+    /// The outputs that the model gives: a cross-encoder gives scores alone, any other model gives at least dense
+    /// vectors.
     pub outputs: Outputs,
     /// Longest sequence in tokens, special tokens included.
     pub max_sequence_tokens: usize,
@@ -82,7 +83,7 @@ pub struct BackendInfo {
     pub vocabulary_size: usize,
     /// Valid segments are below this.
     pub type_vocabulary_size: usize,
-    /// How a batch lies in memory, and therefore what it costs.
+    /// The layout of a batch in memory, which determines the cost of the batch.
     pub layout: Layout,
 }
 
@@ -163,7 +164,7 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// How a batch lies in memory.
+/// The layout of a batch in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {

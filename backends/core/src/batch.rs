@@ -52,7 +52,7 @@ impl TokenBatch {
         self.offsets.len() - 1
     }
 
-    /// Whether there is no sequence.
+    /// Returns true when the batch has no sequence.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

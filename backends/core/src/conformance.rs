@@ -12,8 +12,9 @@ use crate::{
 ///
 /// Matrix products of another size sum in another order: 2e-5 is about 100 roundings of f32.
 pub const TOLERANCE: f32 = 2e-5;
-/// The same where sequences are padded and what is multiplied is rounded to bytes: a last bit that differs can round to
-/// the next byte, one of 127 steps, and so can what follows from it. The models of the tests differ by 0.021 at most.
+/// The tolerance where sequences are padded and the operands of products are rounded to bytes. A last bit that differs
+/// can round to the next byte, one of 127 steps, and so can the values that follow from it. The models of the tests
+/// differ by 0.021 at most.
 pub const TOLERANCE_OF_BYTES: f32 = 0.05;
 
 /// Checks a backend against the contract: one sequence alone, in any batch and in any order gives the same rows; shapes
@@ -267,7 +268,8 @@ fn one_output_at_a_time(
     Ok(())
 }
 
-/// What runs in pauses changes nothing, and is what it is without; who breaks is obeyed.
+/// Checks that batches in pauses change no result and give their usual results, and that a `pause` that breaks is
+/// obeyed.
 fn pauses(
     backend: &mut dyn Backend,
     sequences: &[Vec<u32>],
@@ -342,7 +344,7 @@ fn single_outputs() -> [Outputs; 5] {
     ]
 }
 
-/// What the model does not give is refused, alone and together with what it gives.
+/// Checks that an output that the model does not give is refused, alone and together with outputs that it gives.
 fn refused_outputs(backend: &mut dyn Backend) -> Result<(), String> {
     let available = backend.info().outputs;
     let one: TokenBatch = std::iter::once(&[0_u32][..]).collect();

@@ -1,4 +1,4 @@
-//! What `config.json` says of an encoder's architecture.
+//! The architecture of an encoder, as `config.json` states it.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ pub enum Activation {
 /// Shape of a BERT-like encoder, checked to make sense.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EncoderConfig {
-    /// How positions are numbered.
+    /// The architecture, which determines how positions are numbered.
     pub architecture: Architecture,
     /// Rows of the token embedding.
     pub vocabulary_size: usize,

@@ -1,4 +1,4 @@
-//! What can go wrong in a backend.
+//! Errors of a backend.
 
 use thiserror::Error;
 
@@ -6,7 +6,7 @@ use crate::Outputs;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a model could not be loaded, or a batch not be run.
+/// The reasons why a model could not be loaded, or a batch could not be run.
 #[derive(Debug, Error)]
 pub enum BackendError {
     /// The batch breaks the contract; running it again cannot help.
@@ -15,9 +15,9 @@ pub enum BackendError {
     /// The model has no such head.
     #[error("the model gives {available}, not {asked}")]
     UnsupportedOutput {
-        /// What was asked for.
+        /// The outputs that were asked for.
         asked: Outputs,
-        /// What the model has.
+        /// The outputs that the model gives.
         available: Outputs,
     },
     /// The model's files or the settings do not make a model that this backend can run.
@@ -29,7 +29,7 @@ pub enum BackendError {
     /// The backend cannot be used any more, such as after a fault of its device: it has to be loaded again.
     #[error("the backend is lost: {what}")]
     Lost {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
         /// The library's own error.
         #[source]
@@ -41,7 +41,7 @@ pub enum BackendError {
     /// The library underneath failed.
     #[error("{what}")]
     Inference {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
         /// The library's own error.
         #[source]

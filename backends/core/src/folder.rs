@@ -20,7 +20,7 @@ pub use self::tokenizer::{AddedToken, TokenizerScheme, TokenizerSettings};
 use self::{modules::Modules, texts::PromptsFile, tokenizer::TokenizerConfigFile};
 use crate::{EncoderConfig, Pooling, impostor};
 
-/// What the files of a model folder say.
+/// The settings that the files of a model folder state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFolder {
     /// The folder.
@@ -29,19 +29,19 @@ pub struct ModelFolder {
     pub encoder: EncoderConfig,
     /// From the pooling module's `config.json`; none where the folder has no such module.
     pub pooling: Option<Pooling>,
-    /// Whether `modules.json` ends with a normalizing module.
+    /// True when `modules.json` ends with a normalizing module.
     pub normalize: bool,
-    /// Whether there is a `modules.json`: without it, pooling and normalization are not said.
+    /// True when there is a `modules.json`: without it, the folder does not state pooling and normalization.
     pub is_stated: bool,
-    /// Whether the tokens of a prompt are pooled with the text's.
+    /// True when the tokens of a prompt are pooled together with the text's tokens.
     pub prompt_is_pooled: bool,
     /// Longest sequence in tokens, special tokens included: the least of what the files say.
     pub max_sequence_tokens: usize,
-    /// What the folder says of its tokenizer beside `tokenizer.json`.
+    /// The settings of the tokenizer that the folder states outside `tokenizer.json`.
     pub tokenizer: TokenizerSettings,
-    /// Whether the heads of bge-m3 lie in the folder.
+    /// True when the folder contains the heads of bge-m3.
     pub has_m3_heads: bool,
-    /// Whether the model is a sequence classifier of one label: it scores pairs of texts and gives no embeddings.
+    /// True when the model is a sequence classifier of one label: it scores pairs of texts and gives no embeddings.
     pub is_cross_encoder: bool,
     /// From `config_sentence_transformers.json`: text put in front of inputs, by name.
     pub prompts: BTreeMap<String, String>,
@@ -49,7 +49,7 @@ pub struct ModelFolder {
     pub default_prompt: Option<String>,
 }
 
-/// Why a folder is not a model that can be served: which file, and what is wrong with it.
+/// The reasons why a folder is not a model that can be served: the file, and the problem with it.
 #[derive(Debug, Error)]
 pub enum FolderError {
     /// The folder itself is not there.
@@ -60,7 +60,7 @@ pub enum FolderError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause of the failure.
         #[source]
         source: io::Error,
     },
@@ -69,7 +69,7 @@ pub enum FolderError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what is supported.
+        /// The problem, and the supported values.
         problem: String,
     },
 }

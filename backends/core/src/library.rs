@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where a library may be.
+/// The places where a library may be.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
     /// Said by the user: a file or a folder. If there is one, no other place is tried.
@@ -15,7 +15,7 @@ impl Candidates {
     /// Every library of this stem, such as `onnxruntime`, the likeliest first; at least one.
     ///
     /// # Errors
-    /// Where it was looked for, where there is none.
+    /// When there is no library: the places that were searched.
     pub fn find(&self, stem: &str) -> Result<Vec<PathBuf>, String> {
         let (found, looked) = match &self.named {
             Some(named) if named.is_dir() => (in_folder(named, stem), named.display().to_string()),

@@ -3,8 +3,8 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Whether a product and a sum are one instruction, which [`vectorized`] knows. Functions that take it are inlined where it
-/// is a constant.
+/// True when a product and a sum are one instruction, which [`vectorized`] knows. Functions that take it are inlined
+/// where it is a constant.
 pub type Fused = bool;
 
 /// Runs a closure that is compiled for each instruction set, for the one that this processor has. It must be marked

@@ -1,4 +1,4 @@
-//! What a model can be asked for, and the rows that it answers with.
+//! The outputs that a model gives, and the rows of its results.
 
 use serde::Serialize;
 
@@ -43,7 +43,8 @@ impl Outputs {
         score: true,
     };
 
-    /// What a model that gives all of these is tried and timed with: scores where it gives them, else dense vectors.
+    /// Returns the output that a model is tried and timed with, if it gives all of these: scores where it gives them,
+    /// else dense vectors.
     #[must_use]
     pub fn main(self) -> Self {
         if self.score { Self::SCORE } else { Self::DENSE }
@@ -61,7 +62,7 @@ impl Outputs {
         }
     }
 
-    /// Whether `other` is a subset.
+    /// Returns true when `other` is a subset.
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.union(other) == self

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How token vectors become one vector.
+/// The method that makes one vector of token vectors.
 ///
 /// Source: sentence-transformers 6.2, `Pooling`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! What makes a model folder a cross-encoder's.
+//! Tests of the settings that make a model folder a cross-encoder's.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 

@@ -40,15 +40,15 @@ pub(crate) struct Attention {
 
 type ByTile = [[Compiled; KEYS / KEY_STEP]; QUERIES / ROW_STEP];
 
-/// What one thread needs meanwhile.
+/// The memory that one thread needs while it computes attention.
 pub(crate) struct Scratch<T> {
-    /// Of one head, back to back: the library is twice as fast on those as on rows that lie far apart.
+    /// The queries of one head, back to back: the library is twice as fast on such rows as on rows that lie far apart.
     queries: Vec<T>,
     keys: Vec<T>,
     values: Vec<T>,
     scores: Vec<f32>,
     powers: Vec<T>,
-    /// Of one tile of keys, and of all until now.
+    /// The context vectors of one tile of keys, and of all tiles until now.
     parts: [Vec<f32>; 2],
     running: [Running; QUERIES],
     corrections: [f32; QUERIES],
@@ -96,7 +96,7 @@ struct Queries {
 }
 
 impl Queries {
-    /// Of a query and a key.
+    /// Returns the number of pairs of a query and a key.
     fn pairs(&self) -> usize {
         self.rows.len() * self.sequence.len()
     }
@@ -291,7 +291,7 @@ enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
     All,
-    /// Of each sequence the first.
+    /// The first token of each sequence.
     First,
 }
 
@@ -302,7 +302,7 @@ const TASKS: usize = 4;
 /// 1024 rows of a layer of bge-m3 take.
 const STEP_PAIRS: usize = 1 << 27;
 
-/// How many of these tasks make a step: all threads have some, however large they are.
+/// Returns the number of these tasks that make a step: all threads get some, however large they are.
 fn in_a_step(pairs: impl Iterator<Item = usize>, threads: usize) -> usize {
     let mut sum = 0;
     let fitting = pairs.enumerate().take_while(|(i, pairs)| {

@@ -17,7 +17,7 @@ use crate::{
 /// Rows go to the threads in blocks of this many.
 const ROWS_AT_ONCE: usize = 8;
 
-/// What products and attention write: rows of one width, in f32 or bfloat16.
+/// The results of products and attention: rows of one width, in f32 or bfloat16.
 pub(crate) struct Activations {
     width: usize,
     numbers: Numbers,
@@ -102,7 +102,7 @@ impl Rounding {
         }
     }
 
-    /// What was written, as a product reads it.
+    /// Returns the written rows in the form that a product reads.
     ///
     /// # Panics
     /// When products of this precision cannot read it.

@@ -1,4 +1,4 @@
-//! What the processor does at most: products of matrices that stay in its caches, with nothing between them.
+//! The upper limit of the processor's speed: products of matrices that stay in its caches, with nothing between them.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -57,7 +57,7 @@ pub fn ceiling(
     Ok(most)
 }
 
-/// Whether the library has all products of this precision on this processor, and computes them as they are.
+/// Returns true when the library has all products of this precision on this processor, and computes them correctly.
 #[must_use]
 pub fn runs(library: &'static Library, precision: Precision) -> bool {
     fn tried<T: Number>(library: &'static Library) -> bool {

@@ -28,7 +28,7 @@ use crate::{
 /// Rows of a step: as many as the products need to be fast on weights that come from memory.
 pub const STEP_ROWS: usize = 1024;
 
-/// Why a forward pass ended early.
+/// The reasons why a forward pass ended early.
 #[derive(Debug)]
 pub(crate) enum Halt {
     /// The caller said so in a pause.
@@ -73,7 +73,7 @@ pub(crate) struct Workspace {
     x: Vec<f32>,
     qkv: Activations,
     contexts: Activations,
-    /// Of one step.
+    /// The intermediate rows of one step.
     wide: Activations,
     rounding: Rounding,
     floats: Vec<Mutex<Scratch<f32>>>,
@@ -141,7 +141,7 @@ impl Encoder {
         self.config.hidden_size
     }
 
-    /// What the weights take.
+    /// Returns the size of the weights, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let of_layer = |layer: &Layer| {
             let all = [&layer.qkv, &layer.out, &layer.up, &layer.down];
@@ -155,7 +155,7 @@ impl Encoder {
     /// `(rows, hidden_size)`, of all tokens or of each sequence's first; rows that follow mean nothing.
     ///
     /// # Errors
-    /// What the library says, or what `pause` says between two steps.
+    /// The error of the library, or the [`Halt`] that `pause` returns between two steps.
     pub(crate) fn forward<'a>(
         &self,
         batch: &TokenBatch,
@@ -189,7 +189,7 @@ impl Encoder {
         Ok(&workspace.x[..rows * width])
     }
 
-    /// What is looked up for each token: not normalized yet.
+    /// Looks up and adds the embeddings of each token, which are not normalized yet.
     fn embed_tokens(&self, batch: &TokenBatch, x: &mut [f32]) {
         let width = self.config.hidden_size;
         let positions: Vec<u32> = batch
@@ -288,7 +288,8 @@ impl Layer {
         })
     }
 
-    /// What follows attention, for the rows of one step; then the next layer's queries, keys and values of them.
+    /// Computes the part of the layer after attention, for the rows of one step; then the next layer's queries, keys
+    /// and values of these rows.
     fn finish(
         &self,
         next: Option<&Self>,

@@ -1,5 +1,5 @@
-//! What makes results of token vectors: pooling, the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
-//! All of it in f32, whatever the encoder's precision.
+//! The heads, which make results of token vectors: pooling, the sparse and ColBERT heads of bge-m3, or a
+//! cross-encoder's head. They compute in f32, whatever the encoder's precision.
 
 use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};
 use embedgate_weights::{Weights, WeightsError};
@@ -134,7 +134,7 @@ impl Heads {
         Ok(Some(rows.map(|row| dot(row, weight) + bias).collect()))
     }
 
-    /// What the weights take.
+    /// Returns the size of the weights, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let linears = [
             self.multi_vector.as_ref(),

@@ -42,10 +42,10 @@ pub use crate::{
     precision::of_attention,
 };
 
-/// What is chosen when a model is loaded.
+/// The options that are chosen when a model is loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How token vectors become the dense vector; a cross-encoder has none.
+    /// The method that makes the dense vector of token vectors; a cross-encoder has none.
     pub pooling: Pooling,
     /// Longest sequence in tokens, special tokens included.
     pub max_sequence_tokens: usize,
@@ -209,7 +209,7 @@ pub fn fastest(instructions: Instructions) -> Precision {
     }
 }
 
-/// Whether this processor has instructions for products of this precision.
+/// Returns true when this processor has instructions for products of this precision.
 #[must_use]
 pub fn is_fast(precision: Precision, instructions: Instructions) -> bool {
     let least = match precision {

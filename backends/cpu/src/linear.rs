@@ -38,7 +38,7 @@ pub(crate) enum Operand<'a> {
     Int8(&'a [i8], &'a [f32]),
 }
 
-/// Where results go: rows back to back.
+/// The place for results: rows back to back.
 pub(crate) enum Target<'a> {
     F32(&'a mut [f32]),
     Bf16(&'a mut [bf16]),
@@ -46,12 +46,12 @@ pub(crate) enum Target<'a> {
     Sum(&'a mut [f32]),
 }
 
-/// How a layer is run.
+/// The settings by which a layer is run.
 #[derive(Clone, Copy)]
 pub(crate) struct Form {
     pub(crate) precision: Precision,
     pub(crate) activation: Option<Activation>,
-    /// Of results: f32 always, or bfloat16 where the operands are not f32.
+    /// The number format of results: f32 always, or bfloat16 where the operands are not f32.
     pub(crate) dst: Format,
     /// Threads that share a product.
     pub(crate) threads: usize,
@@ -137,7 +137,7 @@ impl Linear {
         self.outer
     }
 
-    /// What the weights take.
+    /// Returns the size of the weights, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.slices.iter().map(|(weights, _)| weights.bytes()).sum()
     }

@@ -12,7 +12,7 @@ use crate::{
     vector::Norm,
 };
 
-/// Why a model cannot be loaded.
+/// The reasons why a model cannot be loaded.
 #[derive(Debug, Error)]
 pub(crate) enum LoadError {
     #[error(transparent)]
@@ -21,12 +21,12 @@ pub(crate) enum LoadError {
     Library(#[from] OneDnnError),
 }
 
-/// What everything that is loaded needs.
+/// The data that the loading of every part of a model needs.
 pub(crate) struct Loader<'a> {
     pub(crate) library: &'static Library,
     pub(crate) weights: &'a Weights,
     pub(crate) precision: Precision,
-    /// Of what products write and attention reads.
+    /// The precision of the numbers that products write and attention reads.
     pub(crate) activations: Precision,
     pub(crate) threads: usize,
 }

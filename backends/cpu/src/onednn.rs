@@ -5,9 +5,9 @@
 //! [`Tile`], a part of a matrix that one thread writes. Every call runs on the thread that makes it: who calls spreads the
 //! work.
 //!
-//! What makes it sound: sizes and number formats of all operands are checked against the product before the library sees
-//! a pointer; tiles of one matrix never overlap, which [`tiles`] alone decides; the library keeps no pointer after a call
-//! (its streams on a CPU are synchronous), and its objects are immutable once made.
+//! The reasons why it is sound: sizes and number formats of all operands are checked against the product before the
+//! library sees a pointer; tiles of one matrix never overlap, which [`tiles`] alone decides; the library keeps no
+//! pointer after a call (its streams on a CPU are synchronous), and its objects are immutable once made.
 
 #![expect(
     unsafe_code,
@@ -28,7 +28,7 @@ pub(crate) use self::{
     tile::{Tile, tiles},
 };
 
-/// What went wrong within the library.
+/// The failed operation within the library, and its status.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("oneDNN: {what}: {status}")]
 pub(crate) struct OneDnnError {
@@ -72,7 +72,7 @@ impl Number for i8 {
     const FORMAT: Format = Format::S8;
 }
 
-/// What the processor has for matrix products, the least first.
+/// The processor's instructions for matrix products, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Instructions {
     /// 256 bits or less.
@@ -154,7 +154,7 @@ impl Library {
         })
     }
 
-    /// What the processor has.
+    /// Returns the processor's instructions for matrix products.
     #[must_use]
     pub fn instructions(&self) -> Instructions {
         self.instructions
@@ -248,7 +248,7 @@ impl Aligned {
     }
 }
 
-/// What a thread needs to run products: it is made at the thread's first.
+/// The data that a thread needs to run products: they are made at the thread's first product.
 struct Worker {
     stream: Owned,
     scratch: Aligned,

@@ -7,11 +7,11 @@ use std::{
 
 use embedgate_core::cores::Core;
 
-/// How many threads stay on each core.
+/// The number of threads that stay on each core.
 #[derive(Default)]
 pub(crate) struct Places(Mutex<BTreeMap<Core, usize>>);
 
-/// Those of this process.
+/// The places of this process.
 pub(crate) static PLACES: Places = Places(Mutex::new(BTreeMap::new()));
 
 /// The core of each thread of a replica; none where the system chooses. They are free again when this is dropped.

@@ -1,6 +1,6 @@
-//! What a precision means here. It is that of the encoder's matrix products: everything else (normalizations, softmax,
-//! heads) is in f32. With bytes, weights are scaled by output and activations by token, and attention is in bfloat16 where
-//! the processor has products of those.
+//! The meaning of a precision in this backend. It is the precision of the encoder's matrix products: everything else
+//! (normalizations, softmax, heads) is in f32. With bytes, weights are scaled by output and activations by token, and
+//! attention is in bfloat16 where the processor has products of those.
 
 use crate::onednn::{Format, Instructions};
 

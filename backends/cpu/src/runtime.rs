@@ -4,7 +4,7 @@ use embedgate_core::{BackendError, library::Candidates};
 
 use crate::onednn::Library;
 
-/// What to do about a missing library, for error messages.
+/// The remedy for a missing library, for error messages.
 const HOW_TO_GET_IT: &str = "the package has it beside the program; in the repository scripts/setup library fetches it \
      (libgomp, which it needs, comes with gcc); or point `onednn.library` in the config at a libdnnl.so of oneDNN 3 that was built for OpenMP";
 

@@ -78,7 +78,7 @@ impl Table {
         }
     }
 
-    /// What it takes.
+    /// Returns the size of the table, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::F32(all) => size_of_val(&all[..]),

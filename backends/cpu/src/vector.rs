@@ -17,7 +17,8 @@ use crate::onednn::Number;
 /// A number that results are rounded to.
 pub(crate) trait Rounded: Number {
     fn from_f32(x: f32) -> Self;
-    /// The same for a number that is not negative, quicker: of two that are as near it takes the larger.
+    /// Rounds a number that is not negative, faster than `from_f32`: of two numbers that are equally near it takes the
+    /// larger.
     fn from_power(x: f32) -> Self;
     fn to_f32(self) -> f32;
 }

@@ -37,7 +37,7 @@ fn all_heads_stay_within_their_buffers() {
     }
 }
 
-/// That the guard works: this test runs itself in a process that reads one number too many.
+/// Tests that the guard works: this test runs itself in a process that reads one number too many.
 #[test]
 #[expect(
     clippy::disallowed_methods,

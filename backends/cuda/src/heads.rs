@@ -47,9 +47,9 @@ struct Classifier {
 /// Memory of results on the device.
 #[derive(Debug)]
 pub(crate) struct Results {
-    /// Of f32.
+    /// The memory of results in f32.
     floats: Buffer,
-    /// Of rows in halves.
+    /// The memory of rows in halves.
     rows: Buffer,
 }
 

@@ -54,7 +54,7 @@ impl<'a> Kernels<'a> {
         self.format
     }
 
-    /// Those of a kind that are wanted and right, in the order of the table.
+    /// Loads the kernels of a kind that are wanted and right, in the order of the table.
     ///
     /// # Errors
     /// When none is.

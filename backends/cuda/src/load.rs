@@ -36,10 +36,10 @@ pub(crate) enum LoadError {
 /// [`STEP`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeadLayout {
-    /// Those of the model, and the numbers of one.
+    /// The number of the model's heads; `size` is the count of numbers in one head.
     n: usize,
     size: usize,
-    /// Those on the device.
+    /// The number of heads on the device.
     pub(crate) n_padded: usize,
     pub(crate) size_padded: usize,
 }
@@ -89,9 +89,9 @@ pub(crate) struct Loader<'a> {
 
 /// The places of a tensor's numbers.
 struct Places<R, C> {
-    /// Of a row.
+    /// The place of a row.
     row: R,
-    /// Of a number in its row.
+    /// The place of a number in its row.
     column: C,
     /// Numbers of a row on the device.
     stride: usize,

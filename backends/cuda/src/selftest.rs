@@ -106,7 +106,7 @@ const EPS: f32 = 1e-5;
 /// Lengths of texts: less than a tile, a tile, more, several.
 const LENGTHS: [usize; 6] = [1, 3, 64, 65, 17, 150];
 
-/// The same numbers each time, within -1 and 1, by Marsaglia's xorshift.
+/// Returns `n` numbers within -1 and 1, the same each time, by Marsaglia's xorshift.
 fn numbers(seed: u32, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
     let next = move || {
@@ -176,7 +176,7 @@ impl Test<'_> {
         }
     }
 
-    /// Those of [`LENGTHS`].
+    /// Returns sequences of the lengths in [`LENGTHS`].
     fn sequences<'a>(&self, offsets: &'a Buffer) -> Sequences<'a> {
         Sequences {
             offsets: offsets.into(),

@@ -20,7 +20,7 @@ pub const PANIC_TOKEN: u32 = 90_004;
 /// A batch that holds this token reports that the backend is lost.
 pub const LOST_TOKEN: u32 = 90_005;
 
-/// What the test sees and steers while the backend's worker owns the backend.
+/// The handle by which a test reads and steers the backend while the backend's worker owns it.
 #[derive(Clone, Default)]
 pub struct Control {
     state: Arc<(Mutex<State>, Condvar)>,
@@ -63,13 +63,13 @@ impl Control {
         self.with(|state| state.batches.clone())
     }
 
-    /// What each of the batches so far was asked for.
+    /// Returns the outputs that each of the batches so far was asked for.
     #[must_use]
     pub fn outputs(&self) -> Vec<Outputs> {
         self.with(|state| state.outputs.clone())
     }
 
-    /// How many sequences were run so far, those at the gate included.
+    /// Returns the number of sequences that were run so far, those at the gate included.
     #[must_use]
     pub fn n_sequences(&self) -> usize {
         self.with(|state| state.batches.iter().map(Vec::len).sum())
@@ -105,7 +105,7 @@ impl Control {
 pub struct MockBackend {
     info: BackendInfo,
     control: Control,
-    /// What runs in another's pause does not wait at the gate.
+    /// True when the backend runs in another backend's pause: then it does not wait at the gate.
     is_aside: bool,
 }
 

@@ -9,13 +9,13 @@ use embedgate_core::{Backend, BackendError, EmbeddingBatch, Precision, TokenBatc
 const LENGTHS: [usize; 4] = [40, 33, 31, 2];
 /// The length of the difference, compared with that of the result, in f32: sums in another order make 1e-6 of it.
 const MOST_F32: f64 = 1e-3;
-/// The same in f16: with sums in f16 it is 4e-3.
+/// The limit of the same difference in f16: with sums in f16 it is 4e-3.
 const MOST_F16: f64 = 1e-2;
 
 /// Runs a few sequences on both, and fails where a result differs.
 ///
 /// # Errors
-/// Where one of them cannot run; else a sentence that says how far which result is off.
+/// The error of a backend that cannot run, or else a sentence that names the result that differs and its difference.
 pub(crate) fn compare(
     device: &mut dyn Backend,
     processor: &mut dyn Backend,

@@ -45,7 +45,7 @@ use self::{
 };
 use crate::proto::{Entry, Model, OperatorSet};
 
-/// What wrote the models that are written here.
+/// The producer's name in the models that are written here.
 pub(crate) const PRODUCER: &str = "embedgate";
 /// The key of their metadata that states their precision.
 pub(crate) const PRECISION: &str = "precision";
@@ -54,7 +54,7 @@ const OPSET: i64 = 17;
 /// The file format that opset 17 came with.
 const IR_VERSION: i64 = 8;
 
-/// Why a model could not be written.
+/// The reasons why a model could not be written.
 #[derive(Debug, Error)]
 pub enum ConvertError {
     /// A tensor could not be read.
@@ -68,7 +68,7 @@ pub enum ConvertError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause of the failure.
         #[source]
         source: io::Error,
     },
@@ -81,7 +81,7 @@ pub enum ConvertError {
 pub type ReadTensor<'a> = dyn FnMut(&str, &[usize], &mut dyn FnMut(&[f32]) -> io::Result<()>) -> Result<(), ConvertError>
     + 'a;
 
-/// What is written beside the encoder.
+/// The heads that are written together with the encoder.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Heads {
     /// The lexical weights of bge-m3.

@@ -186,7 +186,7 @@ const CUDA_LIBRARIES: [&str; 6] = ["cudart", "nvrtc", "cublasLt", "cublas", "cur
 /// Loads CUDA's libraries of a folder, so that the provider finds them there. Those that are not there may be elsewhere.
 ///
 /// # Errors
-/// Where one cannot be loaded, or the folder has none of them.
+/// When a library cannot be loaded, or the folder has none of them.
 pub(crate) fn preload(folder: &Path) -> Result<(), BackendError> {
     let named = |stem: &str| {
         Candidates {

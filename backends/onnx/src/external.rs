@@ -18,7 +18,7 @@ use crate::{
 /// The format's own limit.
 const MAX_FILE: u64 = 2 << 30;
 
-/// What a model file says, when all of its references are in order.
+/// The properties that a model file states, when all of its references are in order.
 #[derive(Debug)]
 pub(crate) struct Checked {
     /// The precision that it states, if it was written here.
@@ -236,7 +236,8 @@ struct Model {
 }
 
 impl Model {
-    /// What it states, if it was written here: others may mean something else by the word.
+    /// Returns the precision that the model states, if it was written here: other producers may mean something else by
+    /// the word.
     fn precision(&self) -> Option<String> {
         let mut stated = self.metadata_props.iter();
         let stated = stated.find(|entry| entry.key == PRECISION)?;

@@ -46,7 +46,7 @@ impl Drop for Opened {
     }
 }
 
-/// Why a model cannot be opened.
+/// The reasons why a model cannot be opened.
 #[derive(Debug, Error)]
 pub(crate) enum OpenError {
     /// Its files are not whole.
@@ -60,7 +60,7 @@ pub(crate) enum OpenError {
     Placement(String),
 }
 
-/// How the sessions of a model are opened.
+/// The settings by which the sessions of a model are opened.
 pub(crate) struct Opener<'a> {
     pub(crate) environment: &'a Environment,
     /// The library's own file.
@@ -69,9 +69,9 @@ pub(crate) struct Opener<'a> {
     pub(crate) device: Device,
     /// Threads within one operation.
     pub(crate) threads: usize,
-    /// Whether this processor's products of bytes overflow: see [`bytes_overflow`].
+    /// True when this processor's products of bytes overflow: see [`bytes_overflow`].
     pub(crate) bytes_overflow: bool,
-    /// Where to keep files.
+    /// The folder to keep files in.
     pub(crate) state_folder: Option<&'a Path>,
 }
 
@@ -167,7 +167,8 @@ impl Opener<'_> {
     }
 }
 
-/// What differs between two states of a file; times alone can be set to anything, as images of containers do.
+/// Returns a stamp that differs between two states of a file. Times alone do not suffice: they can be set to any value,
+/// as images of containers do.
 pub(crate) fn stamp(metadata: &fs::Metadata) -> String {
     let times = [
         metadata.mtime(),
@@ -178,8 +179,8 @@ pub(crate) fn stamp(metadata: &fs::Metadata) -> String {
     format!("{} {} {times:?}", metadata.len(), metadata.ino())
 }
 
-/// Whether this processor has only instructions that add two products of an unsigned and a signed byte in 16 bits, and clamp
-/// a sum that does not fit.
+/// Returns true when this processor has only instructions that add two products of bytes in 16 bits. They multiply an
+/// unsigned and a signed byte, and clamp a sum that does not fit.
 #[cfg(target_arch = "x86_64")]
 pub fn bytes_overflow() -> bool {
     !is_x86_feature_detected!("avx512vnni") && !is_x86_feature_detected!("avxvnni")

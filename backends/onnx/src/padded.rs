@@ -78,7 +78,7 @@ pub(crate) struct Rows<'a> {
     width: usize,
 }
 
-/// What an output must look like to be what its name says.
+/// The shape that an output must have to be what its name says.
 #[derive(Clone, Copy)]
 pub(crate) enum Expected {
     /// `(batch, width)`; a score has width 1.

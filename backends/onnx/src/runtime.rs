@@ -11,7 +11,7 @@ use ort::{environment::Environment, logging::LogLevel};
 /// The oldest release whose API this crate is built against.
 pub const OLDEST: &str = "1.24";
 
-/// What to do about a missing library, for error messages.
+/// The remedy for a missing library, for error messages.
 const HOW_TO_GET_IT: &str = "the package has it beside the program; in the repository scripts/setup library fetches it; \
      or install the Python package onnxruntime, and point `onnxruntime.library` in the config, or ORT_DYLIB_PATH, at its capi/libonnxruntime.so.*";
 

@@ -30,18 +30,19 @@ static COMPARED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// ONNX Runtime's words where a provider lacks an operator.
 const NO_IMPLEMENTATION: &str = "Could not find an implementation";
 
-/// What is chosen when a model is loaded.
+/// The options that are chosen when a model is loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The model file; none means to look in the model folder.
     pub file: Option<PathBuf>,
-    /// Where it runs.
+    /// The device that runs the model.
     pub device: Device,
     /// Chooses among the folder's models; a model that states its precision must be in it.
     pub precision: Precision,
     /// The places of ONNX Runtime and its plugins.
     pub libraries: Libraries,
-    /// How token vectors become the dense vector, where the model leaves that open; a cross-encoder has none.
+    /// The method that makes the dense vector of token vectors, where the model leaves that open; a cross-encoder has
+    /// none.
     pub pooling: Pooling,
     /// Longest sequence in tokens, special tokens included.
     pub max_sequence_tokens: usize,
@@ -49,7 +50,7 @@ pub struct Options {
     pub special_token_ids: Vec<u32>,
     /// Threads within one operation.
     pub threads: usize,
-    /// Where to keep files: copies of those that are mapped, and weights as they are packed for this processor.
+    /// The folder to keep files in: copies of those that are mapped, and weights as they are packed for this processor.
     pub state_folder: Option<PathBuf>,
     /// True where all sessions of the model are to share weights packed for the processor, which needs the state folder.
     pub shares_weights: bool,
@@ -65,7 +66,7 @@ pub struct OnnxBackend {
     most_tokens: usize,
 }
 
-/// What is known of the model beside its session.
+/// The data of the model outside its session.
 struct Model {
     info: BackendInfo,
     pooling: Pooling,
@@ -107,7 +108,7 @@ impl OnnxBackend {
         Ok(loaded)
     }
 
-    /// The same for processors on which products of bytes overflow, or do not. Tests compare the two.
+    /// Loads the model for processors on which products of bytes overflow, or do not. Tests compare the two.
     ///
     /// # Errors
     /// As [`OnnxBackend::load`].

@@ -33,7 +33,7 @@ const OLDEST_THAT_SHARES: (u32, u32) = (1, 32);
 /// Models whose weights could not be shared: it is not tried again for each replica, for it may have taken gigabytes.
 static FAILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Why weights cannot be shared.
+/// The reasons why weights cannot be shared.
 #[derive(Debug, Error)]
 enum ShareError {
     #[error("{path}: {source}")]

@@ -38,7 +38,7 @@ pub(crate) struct Wiring {
 pub(crate) struct Input {
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// Whether the model takes 32-bit integers where most take 64.
+    /// True when the model takes 32-bit integers where most models take 64-bit ones.
     pub(crate) narrow: bool,
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum Role {
     Positions,
 }
 
-/// Where dense vectors come from.
+/// The source of dense vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Dense {
     /// Token vectors, shape `(batch, length, width)`, which the backend pools.
@@ -85,7 +85,7 @@ const MULTI_VECTOR: [&str; 5] = [
 ];
 /// Transformers' pooler is trained for another task: its output is no embedding.
 const POOLER: &str = "pooler_output";
-/// What a classifier gives, in transformers and optimum exports.
+/// The name of a classifier's output, in transformers and optimum exports.
 const LOGITS: &str = "logits";
 
 impl Wiring {

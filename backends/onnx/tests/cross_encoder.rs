@@ -82,7 +82,7 @@ fn scores_equal_transformers_alone_and_batched() {
     }
 }
 
-/// Of scores that lie up to 6.5 apart; 32 numbers a token are few for errors to cancel out.
+/// Compares scores that lie up to 6.5 apart; 32 numbers a token are few for errors to cancel out.
 #[test]
 fn scores_in_int8_are_near_transformers() {
     for name in rerankers::NAMES {

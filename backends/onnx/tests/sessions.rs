@@ -164,7 +164,7 @@ fn packed_in(kept_in: &Path) -> Vec<PathBuf> {
     models.iter().flat_map(|model| folders(model)).collect()
 }
 
-/// Where in its file a line of `/proc/self/maps` ends.
+/// Returns the offset in its file at which a line of `/proc/self/maps` ends.
 fn mapped_end(line: &str) -> u64 {
     let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
     let fields: Vec<&str> = line.split_whitespace().collect();

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use self::{progress::Progress, pth::PthFile, safetensors::SafetensorsFile};
 
-/// Why weights cannot be read.
+/// The reasons why weights cannot be read.
 #[derive(Debug, Error)]
 pub enum WeightsError {
     /// None of the known files is in the folder.
@@ -34,7 +34,7 @@ pub enum WeightsError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the file.
         problem: String,
     },
     /// The architecture needs a tensor that the files lack.
@@ -66,7 +66,7 @@ pub enum WeightsError {
         name: String,
         /// NaN or an infinity.
         value: f32,
-        /// Where it is in row-major order, from 0.
+        /// The place of the number in row-major order, from 0.
         place: usize,
     },
 }
@@ -148,7 +148,7 @@ pub struct Weights {
     files: Vec<File>,
     /// The heads' files, each with what stands before its tensors' names.
     heads: Vec<(&'static str, File)>,
-    /// What stands before `embeddings.` and `encoder.` in the files, such as `roberta.`.
+    /// The prefix of `embeddings.` and `encoder.` in the files, such as `roberta.`.
     prefix: String,
     progress: Progress,
 }
@@ -206,7 +206,7 @@ impl Weights {
         inner.collect()
     }
 
-    /// Whether there is a tensor of this name.
+    /// Returns true when there is a tensor of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_ok()
@@ -267,7 +267,7 @@ impl Weights {
         })
     }
 
-    /// Where a tensor is, if it has this shape.
+    /// Finds a tensor, and checks that it has this shape.
     fn checked(&self, name: &str, shape: &[usize]) -> Result<(&File, String), WeightsError> {
         let (file, full) = self.find(name)?;
         let found = file.shape(&full).unwrap_or_default();

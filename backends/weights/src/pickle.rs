@@ -398,7 +398,7 @@ fn long(bytes: &[u8]) -> Value {
     Value::Int(i64::from_le_bytes(whole))
 }
 
-/// What is left to read.
+/// The bytes that are left to read.
 struct Input<'a> {
     bytes: &'a [u8],
 }

@@ -1,4 +1,4 @@
-//! How far the reading of a model's weights is.
+//! The progress of the reading of a model's weights.
 
 use std::{
     path::{Path, PathBuf},

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Problem, Secret};
 
-/// Who may use the server.
+/// The configuration of authentication: the callers that may use the server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
@@ -23,11 +23,11 @@ pub struct AuthConfig {
     pub keys: Vec<KeyConfig>,
     /// Routes that anybody may use, for clients that send no key.
     pub open_routes: Vec<Route>,
-    /// How much a principal may ask, by a name that keys and plugins say.
+    /// The limits on a principal's use, by the name that keys and plugins state.
     pub limits: BTreeMap<String, LimitConfig>,
 }
 
-/// How callers are told apart.
+/// The method that tells callers apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
@@ -40,10 +40,10 @@ pub enum AuthMode {
 /// A key and what goes with it: written as the key alone, or as a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KeyConfig {
-    /// What the client sends, or what it is known by.
+    /// The key that the client sends, or the hash that the key is known by.
     #[serde(flatten)]
     pub secret: KeySecret,
-    /// Who that is; keys of one name are one principal. None means a name made from the key.
+    /// The name of the principal; keys of one name are one principal. None means a name made from the key.
     pub name: Option<String>,
     /// The lane of requests with this key that name none themselves. None means by their size.
     pub lane: Option<Lane>,
@@ -53,7 +53,7 @@ pub struct KeyConfig {
     pub limit: Option<String>,
     /// From then on the key is refused.
     pub expires: Option<Timestamp>,
-    /// Whether it opens `/admin/reload`.
+    /// True when the key opens `/admin/reload`.
     pub admin: bool,
 }
 
@@ -169,7 +169,7 @@ impl KeyConfig {
     }
 }
 
-/// Whether plugins authenticate, as far as the configuration says.
+/// The presence of plugins that authenticate, as far as the configuration states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Authenticators {
     None,
@@ -179,7 +179,8 @@ pub(super) enum Authenticators {
 }
 
 impl AuthConfig {
-    /// Whether nobody could come in: there is no key, and no plugin that authenticates.
+    /// Returns true when every caller is refused: authentication is on, and there is no key and no plugin that
+    /// authenticates.
     #[must_use]
     pub fn lets_nobody_in(&self, has_authenticators: bool) -> bool {
         self.mode != Some(AuthMode::None) && self.keys.is_empty() && !has_authenticators

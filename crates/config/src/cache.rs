@@ -16,12 +16,13 @@ pub struct CacheConfig {
     pub max_text_size: ByteSize,
     /// Results are dropped so long after they were computed; none means when memory is needed.
     pub ttl: Option<Period>,
-    /// What is kept when memory is short: `tinylfu` keeps what is asked for often, `lru` what was asked for last.
+    /// The rule for eviction when memory is short: `tinylfu` keeps the results that are asked for often, `lru` those
+    /// that were asked for last.
     pub policy: CachePolicy,
     /// `f16` halves the memory; every answer is rounded alike, whether computed or kept.
     pub value_precision: ValuePrecision,
-    /// Whether callers with different keys share results. If not, nobody can tell from the time of an answer that
-    /// somebody else asked for the same text.
+    /// True when callers with different keys share results. When false, the time of an answer tells no caller that
+    /// another caller asked for the same text.
     pub shared: bool,
     /// A file that outlives the process.
     pub file: CacheFileConfig,
@@ -42,18 +43,18 @@ pub struct CacheFileConfig {
     pub max_size: ByteSize,
 }
 
-/// What stays when memory is short.
+/// The rule that selects the results to keep when memory is short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CachePolicy {
-    /// What is asked for often: survives a scan of more texts than there is memory for.
+    /// Keeps the results that are asked for often: they survive a scan of more texts than the memory holds.
     #[default]
     TinyLfu,
-    /// What was asked for last.
+    /// Keeps the results that were asked for last.
     Lru,
 }
 
-/// How the numbers are kept.
+/// The number format of cached values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValuePrecision {
@@ -65,7 +66,7 @@ pub enum ValuePrecision {
 }
 
 impl CacheConfig {
-    /// The same with those settings of another that can be changed while the gateway serves.
+    /// Returns a copy of this configuration with the settings of `other` that can be changed while the gateway serves.
     #[must_use]
     pub fn with_sizes_of(&self, other: &Self) -> Self {
         Self {

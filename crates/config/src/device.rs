@@ -100,8 +100,8 @@ impl TryFrom<String> for DeviceChoice {
 }
 
 impl BackendConfig {
-    /// The same on one device, with the type that runs there, in the precision that is said or usual, and without settings of
-    /// other types.
+    /// Returns a copy for one device, with the type that runs there. The precision is the stated one, or else the usual
+    /// one of the type; settings of other types are removed.
     #[must_use]
     pub fn at(&self, kind: BackendType, device: Device, said: Option<PrecisionChoice>) -> Self {
         Self {

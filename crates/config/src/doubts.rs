@@ -1,4 +1,4 @@
-//! What a configuration may say and hardly means.
+//! Doubts: settings that a configuration is allowed to contain but hardly intends.
 
 use std::time::SystemTime;
 

@@ -7,7 +7,7 @@ use super::{Problem, Secret};
 /// More connections than any hub serves one client.
 const MOST_CONNECTIONS: usize = 64;
 
-/// Where models are fetched from.
+/// The configuration of the hubs that models are fetched from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubConfig {

@@ -56,13 +56,13 @@ const DEFAULT_FILES: [&str; 2] = ["embedgate.toml", "/etc/embedgate/embedgate.to
 pub struct Config {
     /// The model that answers requests without a model name; none means the only one there is.
     pub default_model: Option<String>,
-    /// What a request for a model that is not there gets.
+    /// The answer to a request for a model that does not exist.
     pub unknown_model: UnknownModel,
     /// The HTTP server.
     pub server: ServerConfig,
-    /// What is logged, and how.
+    /// The level and the format of the log.
     pub log: LogConfig,
-    /// Who may use the server.
+    /// The configuration of authentication: the callers that may use the server.
     pub auth: AuthConfig,
     /// The cache of vectors.
     pub cache: CacheConfig,
@@ -72,7 +72,7 @@ pub struct Config {
     pub onednn: OneDnnConfig,
     /// NVIDIA's driver.
     pub cuda: CudaConfig,
-    /// Where models are fetched from.
+    /// The configuration of the hubs that models are fetched from.
     pub hub: HubConfig,
     /// The models by name.
     pub models: BTreeMap<String, ModelConfig>,
@@ -80,7 +80,7 @@ pub struct Config {
     pub plugins: BTreeMap<String, PluginConfig>,
 }
 
-/// What a request for a model that is not there gets.
+/// The answer to a request for a model that does not exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownModel {
@@ -91,7 +91,7 @@ pub enum UnknownModel {
     Default,
 }
 
-/// What a configuration is read for.
+/// The purpose for which a configuration is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Serve,
@@ -210,9 +210,9 @@ pub struct ConfigError {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where, such as `models.bge-m3.backend.threads`; empty for the file as a whole.
+    /// The key that has the problem, such as `models.bge-m3.backend.threads`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong, and what to write instead.
+    /// The problem, and the text to write instead.
     pub message: String,
 }
 
@@ -254,7 +254,8 @@ impl Config {
         Self::load_for(named, environment, Purpose::Serve)
     }
 
-    /// The same for a command that serves nobody, and needs no word on who may use the server.
+    /// Loads the configuration as [`Config::load`] does, for a command that serves no callers and therefore needs no
+    /// `auth` settings.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -265,7 +266,8 @@ impl Config {
         Self::load_for(named, environment, Purpose::Command)
     }
 
-    /// The same for a command that fetches models: nothing is checked but what can be read.
+    /// Loads the configuration as [`Config::load`] does, for a command that fetches models: it reads the file and
+    /// checks only the `hub` settings.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -373,7 +375,7 @@ impl Config {
         }
     }
 
-    /// The same with those settings of another that can be changed while the gateway serves.
+    /// Returns a copy of this configuration with the settings of `other` that can be changed while the gateway serves.
     #[must_use]
     pub fn with_live_settings_of(&self, other: &Self) -> Self {
         Self {
@@ -455,7 +457,7 @@ impl Config {
         }
     }
 
-    /// What no single table can know.
+    /// Checks all tables, including the conditions that concern more than one table.
     fn check(&self, problems: &mut Vec<Problem>) {
         self.server.check(problems);
         for (name, plugin) in &self.plugins {

@@ -23,10 +23,11 @@ const MAX_REPLICAS: usize = 1024;
 pub struct ModelConfig {
     /// The model's folder, with `config.json`, `tokenizer.json` and the weights.
     pub path: PathBuf,
-    /// Where the folder can be fetched from, such as `modelscope:BAAI/bge-m3` or `hf:BAAI/bge-m3@REVISION`: by `serve --pull`, or
-    /// by `pull` with the model's name. None means that it is there.
+    /// The hub address that the folder can be fetched from, such as `modelscope:BAAI/bge-m3` or
+    /// `hf:BAAI/bge-m3@REVISION`. `serve --pull` fetches it, or `pull` with the model's name. None means that the
+    /// folder exists already.
     pub source: Option<Source>,
-    /// When the model is loaded: at the `start`, or `on_demand`, by the first request that names it.
+    /// The time when the model is loaded: at the `start`, or `on_demand`, by the first request that names it.
     pub load: LoadTime,
     /// A model that is loaded on demand leaves the memory after so long without a request. None means never, unless others need
     /// its memory.
@@ -39,29 +40,32 @@ pub struct ModelConfig {
     pub sha256: BTreeMap<String, String>,
     /// Other names that clients may use.
     pub aliases: Vec<String>,
-    /// What runs the model, and where.
+    /// The backend that runs the model, and its device.
     pub backend: BackendConfig,
-    /// How token vectors become one: `cls`, `mean`, `last` or `max`. None means as the folder says, else `mean`.
+    /// The method that makes one vector of token vectors: `cls`, `mean`, `last` or `max`. None means the method that
+    /// the folder states, else `mean`.
     pub pooling: Option<Pooling>,
-    /// Whether vectors get length 1. None means as the folder's `modules.json` says, and yes where there is none.
+    /// True when vectors are normalized to length 1. None means the value that the folder's `modules.json` states, and
+    /// true where there is no such file.
     pub normalize: Option<bool>,
     /// Longest input in tokens, special tokens included. None means as the folder says.
     pub max_length: Option<usize>,
-    /// Whether longer inputs are cut (the answer's header `x-truncated` says so) or refused with 400.
+    /// True when longer inputs are cut (the answer's header `x-truncated` states it); false when they are refused with
+    /// 400.
     pub truncate: bool,
     /// Texts that can be put in front of inputs, by name, beside those of the folder.
     pub prompts: BTreeMap<String, String>,
     /// The prompt that is put in front of every text; `""` for none. None means as the folder says.
     pub default_prompt: Option<String>,
-    /// What arrays of token ids mean: `cl100k` (OpenAI's, as LangChain sends), `o200k` (of OpenAI's newer models), `native` (the model's own) or `reject`.
-    /// None means what the route's dialect means by them.
+    /// The meaning of arrays of token ids: `cl100k` (OpenAI's, as LangChain sends), `o200k` (of OpenAI's newer models),
+    /// `native` (the model's own) or `reject`. None means the meaning that the route's dialect gives them.
     pub token_ids: Option<TokenIds>,
-    /// What `dimensions` below the model's own does: `cut` (and renormalize) or `refuse`.
+    /// The effect of `dimensions` below the model's own: `cut` (and renormalize) or `refuse`.
     pub dimensions: DimensionsPolicy,
-    /// What each of a model's results counts where it reranks by them: a weighted mean.
+    /// The weight of each kind of a model's results in the weighted mean that reranks by them.
     pub rerank: RerankWeights,
-    /// What becomes of documents to rank that are longer than the model takes: `truncate`, or `windows` that overlap, of
-    /// which the best one counts.
+    /// The treatment of documents to rank that are longer than the model takes: `truncate`, or `windows`, which splits
+    /// a document into overlapping windows and counts the best one.
     pub long_documents: LongDocuments,
     /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429.
     pub queue_capacity: usize,
@@ -75,7 +79,7 @@ pub struct ModelConfig {
     pub bulk_max_wait: Period,
     /// A query that has more work than this ahead of it in the queue is refused at once, with the time to come back.
     pub max_queue_time: Period,
-    /// The same for bulk.
+    /// The limit of the same kind for the bulk lane: bulk that has more work than this ahead of it is refused at once.
     pub bulk_max_queue_time: Period,
     /// The lane of requests that name none, and whose key names none. None means by size: few short inputs are a query.
     pub lane: Option<Lane>,
@@ -124,7 +128,7 @@ impl Default for ModelConfig {
     }
 }
 
-/// When a model is loaded.
+/// The time when a model is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadTime {
@@ -141,11 +145,11 @@ pub enum LoadTime {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RerankWeights {
-    /// Of the product of the dense vectors.
+    /// The weight of the product of the dense vectors.
     pub dense: f64,
-    /// Of the sum of products of lexical weights.
+    /// The weight of the sum of products of lexical weights.
     pub sparse: f64,
-    /// Of the mean, over the query's tokens, of the best product with a token of the document.
+    /// The weight of the mean, over the query's tokens, of the best product with a token of the document.
     pub colbert: f64,
 }
 
@@ -159,15 +163,16 @@ impl Default for RerankWeights {
     }
 }
 
-/// What runs a model, and where.
+/// The backend that runs a model, and its device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub struct BackendConfig {
     /// `cpu` runs the model's own weights on the processor, `cuda` on an NVIDIA card, `candle` in Rust alone, `onnx` its ONNX
     /// variant (see `embedgate convert`).
     pub kind: BackendType,
-    /// Where it runs: `cpu`; a card, such as `cuda:0`, with `cuda` or `onnx`; `webgpu`, any graphics card, with `onnx`; or
-    /// `auto`, the first of those that can run it. The device chooses the type, where none is said.
+    /// The device that runs the model: `cpu`; a card, such as `cuda:0`, with `cuda` or `onnx`; `webgpu`, any graphics
+    /// card, with `onnx`; or `auto`, the first of those that can run it. The device chooses the type, where none is
+    /// stated.
     pub device: DeviceChoice,
     /// Cards that replicas run on, such as `["cuda:0", "cuda:1"]`, each with as many as `replicas` says, behind one queue.
     pub devices: Vec<Device>,
@@ -177,15 +182,15 @@ pub struct BackendConfig {
     pub precision: PrecisionChoice,
     /// Threads of a matrix product. None means one a physical core, shared among the replicas.
     pub threads: Option<usize>,
-    /// Whether each thread stays on a core of its own, with `cpu`. None means: where the threads of all replicas are as many
-    /// as the physical cores that this process may use, without a quota below them.
+    /// True when each thread stays on a core of its own, with `cpu`. None means true only where the threads of all
+    /// replicas are as many as the physical cores that this process may use, without a quota below them.
     pub pin_threads: Option<bool>,
     /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8; on cards
     /// `model_gpu.onnx` and `model_gpu_f16.onnx` come first.
     pub file: Option<PathBuf>,
 }
 
-/// The same as it is written: what is left out depends on the type.
+/// The written form of [`BackendConfig`]: the values of omitted settings depend on the type.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Written {
@@ -288,7 +293,7 @@ pub enum PrecisionChoice {
 }
 
 impl PrecisionChoice {
-    /// What was said, if anything was.
+    /// Returns the precision that was stated, or none for `auto`.
     #[must_use]
     pub fn said(self) -> Option<Precision> {
         match self {
@@ -300,7 +305,7 @@ impl PrecisionChoice {
         }
     }
 
-    /// Whether only oneDNN can run a model's own weights in it.
+    /// Returns true when only oneDNN can run a model's own weights in this precision.
     #[must_use]
     pub fn needs_onednn(self) -> bool {
         matches!(self, Self::Bf16 | Self::Int8)
@@ -344,7 +349,7 @@ impl std::fmt::Display for BackendType {
     }
 }
 
-/// What to do with `dimensions` below the model's own.
+/// The treatment of `dimensions` below the model's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DimensionsPolicy {
@@ -356,7 +361,8 @@ pub enum DimensionsPolicy {
 }
 
 impl ModelConfig {
-    /// The same with those settings of another that a loaded model can take over: they concern requests, not what was loaded.
+    /// Returns a copy with the settings of `other` that a loaded model can take over: they concern requests, not the
+    /// loaded weights.
     #[must_use]
     pub fn with_settings_of_requests(&self, other: &Self) -> Self {
         let Self {

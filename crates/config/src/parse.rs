@@ -15,7 +15,7 @@ pub(super) fn table(text: &str) -> Result<Table, Problem> {
     })
 }
 
-/// Where a byte of the text is, as ` at line L, column C`, both from 1; columns are characters.
+/// Returns the place of a byte in the text, as ` at line L, column C`, both from 1; columns are characters.
 fn place(text: &str, at: usize) -> String {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

@@ -15,7 +15,7 @@ use super::{
     ByteSize, ConfigError, Environment, Period, Problem, Secret, expand, parse, units::is_sha256,
 };
 
-/// What a plugin's linear memories may be at most: the room that every instance's place in the pool has.
+/// The largest allowed size of a plugin's linear memories: the room that every instance's place in the pool has.
 const MOST_MEMORY: ByteSize = ByteSize::mib(256);
 /// Instances that all plugins together can have.
 pub const MOST_INSTANCES: usize = 256;
@@ -40,17 +40,17 @@ pub struct PluginConfig {
     pub headers: Vec<String>,
     /// A call ends after this time, waiting included.
     pub timeout: Period,
-    /// What its memory may grow to.
+    /// The size that its memory may grow to.
     pub max_memory: ByteSize,
-    /// How many of its instances may be at work at once; a call beyond waits within its timeout.
+    /// The number of its instances that may run at once; a further call waits within its timeout.
     pub max_instances: usize,
-    /// Whether every call gets an instance of its own.
+    /// The lifetime of an instance: one call, or a number of calls one after another.
     pub instance: InstanceConfig,
     /// The treatment of token ids of a model's own vocabulary, which its preprocessor cannot read as text.
     pub native_ids: NativeIds,
-    /// What becomes of a request whose preprocessor fails. A failing authenticator always denies.
+    /// The treatment of a request whose preprocessor fails. A failing authenticator always denies.
     pub on_error: OnError,
-    /// What it may use of the host.
+    /// The parts of the host that the plugin may use.
     pub grants: GrantsConfig,
     /// Handed to `lifecycle.init` as JSON.
     pub settings: toml::Table,
@@ -95,7 +95,7 @@ pub enum NativeIds {
     Show,
 }
 
-/// What becomes of a request whose preprocessor fails.
+/// The treatment of a request whose preprocessor fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
@@ -105,7 +105,7 @@ pub enum OnError {
     Skip,
 }
 
-/// How long an instance lives.
+/// The lifetime of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceConfig {
     /// One call: nothing of it outlives the call.
@@ -156,7 +156,7 @@ impl<'de> Deserialize<'de> for InstanceConfig {
     }
 }
 
-/// What a plugin may use of the host, beside its log, the clock and randomness.
+/// The parts of the host that a plugin may use, in addition to its log, the clock and randomness.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrantsConfig {
@@ -191,7 +191,7 @@ impl Default for KvConfig {
     }
 }
 
-/// Whose tokens a plugin may have verified.
+/// The issuers whose tokens the host verifies for a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CryptoConfig {
@@ -205,7 +205,7 @@ pub struct CryptoConfig {
 pub struct IssuerConfig {
     /// A file with its public keys, a JSON Web Key Set.
     pub jwks: PathBuf,
-    /// What `iss` must be. None: anything.
+    /// The required value of `iss`. None: any value.
     pub issuer: Option<String>,
     /// One of these must be in `aud`; empty: nothing need be. One alone may be written without a list.
     #[serde(default, deserialize_with = "one_or_many")]
@@ -213,7 +213,7 @@ pub struct IssuerConfig {
     /// Accepted algorithms.
     #[serde(default = "IssuerConfig::usual_algorithms")]
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
-    /// How far clocks may be apart.
+    /// The allowed difference between clocks.
     #[serde(default = "IssuerConfig::usual_leeway")]
     pub leeway: Period,
 }
@@ -235,7 +235,7 @@ impl IssuerConfig {
 pub struct HttpConfig {
     /// URLs; a request must have the origin of one, and a path that is its path or below it.
     pub allow: Vec<String>,
-    /// Whether addresses of this machine and of private networks are allowed.
+    /// True when addresses of this machine and of private networks are allowed.
     pub allow_private: bool,
     /// Requests in one call.
     pub max_requests: u32,
@@ -378,7 +378,7 @@ impl PluginConfig {
 /// Reads a URL of `grants.http.allow`.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// A message that states the problem and the correct form.
 pub fn allowed_url(text: &str) -> Result<Url, String> {
     let expected = "write it as \"https://idp.example.com/introspect\"";
     let url =

@@ -14,7 +14,7 @@ pub enum ReplicaCount {
 }
 
 impl ReplicaCount {
-    /// How many; one where that is not measured yet.
+    /// Returns the number of replicas; one where it is not measured yet.
     #[must_use]
     pub fn get(self) -> usize {
         match self {

@@ -42,13 +42,14 @@ pub struct ServerConfig {
     /// True where the routes that need no key (`/`, `/readyz` and `/metrics`) name models and callers. If not, `/` and `/readyz`
     /// leave them out, and `/metrics` asks for a key: any key.
     pub public_names: bool,
-    /// Whether one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
+    /// True when one model that cannot be loaded stops the start. When false, the others serve and that one answers
+    /// 503.
     pub require_all_models: bool,
     /// Folder for what is measured or made once and kept: measurements, and the weights of ONNX models with replicas, packed
     /// for this processor. Deleting it costs time only. None means `$CACHE_DIRECTORY` (systemd), else
     /// `$XDG_CACHE_HOME/embedgate`, else `~/.cache/embedgate`.
     pub state_dir: Option<PathBuf>,
-    /// Whether the configuration is read again when its file changes, as it is on SIGHUP.
+    /// True when the configuration is read again when its file changes, as it is on SIGHUP.
     pub reload_on_change: bool,
     /// The models in memory may take so much together, by estimate. One that is loaded on demand lets another go for it. None
     /// means what the machine has.
@@ -144,7 +145,7 @@ fn is_origin(text: &str) -> bool {
     })
 }
 
-/// What is logged, and how.
+/// The configuration of the log: its level and its format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
@@ -163,7 +164,7 @@ impl Default for LogConfig {
     }
 }
 
-/// How important a line must be to be shown.
+/// The importance of a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]

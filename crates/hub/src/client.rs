@@ -99,9 +99,9 @@ pub struct Settings {
     pub connections: usize,
     /// A pause after the first failure; the next are twice as long each.
     pub first_pause: Duration,
-    /// Whether a model is taken from the first of the hubs that has it, and not from the first to answer.
+    /// True when a model is taken from the first hub of the list that has it, and not from the first hub that answers.
     pub is_ordered: bool,
-    /// Where files may be already.
+    /// The caches in which files may exist already.
     pub caches: Caches,
 }
 

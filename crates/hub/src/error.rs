@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use embedgate_config::Hub;
 
-/// Why a model could not be fetched.
+/// The reasons why a model could not be fetched.
 #[derive(Debug, Error)]
 pub enum HubError {
     /// The hub has no such model, or does not show it to this caller.
@@ -74,7 +74,7 @@ pub enum HubError {
     Network {
         /// The request.
         what: String,
-        /// Why it failed.
+        /// The cause of the failure.
         problem: String,
     },
     /// A listing that cannot be believed.
@@ -177,7 +177,8 @@ impl HubError {
         }
     }
 
-    /// The same of a model and a revision, which whoever meets it does not know.
+    /// Returns the error with the names of the model and the revision, which the code that meets the error does not
+    /// know.
     pub(crate) fn of(mut self, of_model: &str, of_revision: &str) -> Self {
         if let Self::NoModel { model, .. }
         | Self::Gated { model, .. }

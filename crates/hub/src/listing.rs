@@ -36,9 +36,9 @@ pub struct Entry {
 /// A hash that a hub tells of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// Of the bytes, in hex.
+    /// The SHA-256 hash of the bytes, in hex.
     Sha256(String),
-    /// Of the bytes as an object of git, in hex: small files of Hugging Face have no other.
+    /// The SHA-1 hash of the bytes as an object of git, in hex: small files of Hugging Face have no other.
     GitSha1(String),
 }
 

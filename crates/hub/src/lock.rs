@@ -81,13 +81,13 @@ impl Lock {
         Ok(Some(lock))
     }
 
-    /// Whether it is of a folder that no pull has fetched.
+    /// Returns true when the lock belongs to a folder that no pull has fetched.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.endpoint.is_empty()
     }
 
-    /// Whether it is of this model, from whichever hub.
+    /// Returns true when the lock belongs to this model, from any hub.
     pub(crate) fn is_of(&self, model: &str) -> bool {
         let source = self.source.parse::<Source>();
         source.is_ok_and(|source| source.model == model)
@@ -235,7 +235,7 @@ impl Lock {
     }
 }
 
-/// Whether a path stays in the folder that it is relative to.
+/// Returns true when a path stays in the folder that it is relative to.
 fn is_below(path: &Path) -> bool {
     let mut parts = path.components();
     parts.all(|part| matches!(part, Component::Normal(_))) && path != Path::new("")

@@ -63,9 +63,9 @@ pub(crate) fn folder(target: &Path) -> Result<PathBuf, HubError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Target,
-    /// Of an earlier pull that did not end.
+    /// The tree of an earlier pull that did not end.
     Tree,
-    /// Where another program put it.
+    /// The path where another program stored the file.
     Cache(PathBuf),
 }
 

@@ -1,4 +1,4 @@
-//! What is counted and timed, for Prometheus. The only file that says the names of metrics and labels.
+//! Counters and timers for Prometheus. Only this file contains the names of metrics and labels.
 
 mod plugin;
 
@@ -525,7 +525,7 @@ pub struct ModelMetrics {
     pub batch_seconds: Histogram,
     /// Tokens a second, lately.
     pub drain_rate: Gauge<f64, AtomicU64>,
-    /// Whether the model serves.
+    /// The state of the model: 1 when it serves.
     pub ready: Gauge,
     /// Loads after a fault.
     pub restarts: Counter,

@@ -106,13 +106,13 @@ impl Plugins {
         }
     }
 
-    /// Whether a plugin authenticates on some route.
+    /// Returns true when a plugin authenticates on at least one route.
     #[must_use]
     pub fn has_authenticators(&self) -> bool {
         !self.set.load().authenticators.is_empty()
     }
 
-    /// Whether a plugin preprocesses.
+    /// Returns true when a plugin preprocesses.
     #[must_use]
     pub fn has_preprocessors(&self) -> bool {
         !self.set.load().preprocessors.is_empty()
@@ -221,7 +221,7 @@ impl Plugins {
         Ok(headers)
     }
 
-    /// Whether somebody is told of finished requests.
+    /// Returns true when at least one plugin observes finished requests.
     #[must_use]
     pub fn has_observers(&self) -> bool {
         !self.observers.load().is_empty()
@@ -248,7 +248,7 @@ impl Plugins {
     }
 }
 
-/// What the client is told of a plugin's failure: not why.
+/// Makes the error that the client gets when a plugin fails: it does not state the cause.
 fn unavailable(failure: &Failure, code: &'static str) -> Error {
     if let Failure::RequestIsOver = failure {
         let message = "the request's time was over while a plugin was asked";
@@ -266,8 +266,8 @@ fn unavailable(failure: &Failure, code: &'static str) -> Error {
 }
 
 impl Plugin {
-    /// Whether its preprocessor is asked about a model, whichever of the model's names the client or the plugin's
-    /// configuration says.
+    /// Returns true when the plugin's preprocessor is asked about a model. Any of the model's names may stand in the
+    /// request and in the plugin's configuration.
     fn applies_to(&self, model: &str, names_of: &impl Fn(&str) -> Vec<String>) -> bool {
         let patterns = &self.config.models;
         patterns.is_empty()

@@ -1,4 +1,4 @@
-//! What the gateway and its plugins say to each other, with or without an engine.
+//! The data that the gateway and its plugins exchange, with or without an engine.
 
 use std::{
     collections::BTreeMap,
@@ -13,23 +13,23 @@ use embedgate_metrics::Metrics;
 
 /// Added to the answer of a request whose preprocessor failed and was skipped.
 pub const SKIPPED: &str = "x-embedgate-plugin-skipped";
-/// What `lifecycle.init` may take.
+/// The longest time that `lifecycle.init` may take.
 pub const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What plugins need of the gateway.
+/// The parts of the gateway that plugins need.
 #[derive(Clone)]
 pub struct PluginSurroundings {
     /// Folder for compiled plugins; none keeps none.
     pub state_folder: Option<PathBuf>,
     /// Largest body of a request, in bytes.
     pub max_body: usize,
-    /// What is counted.
+    /// The counters.
     pub metrics: Metrics,
-    /// What a plugin's `init` may take.
+    /// The longest time that a plugin's `init` may take.
     pub init_timeout: Duration,
 }
 
-/// What an authenticator is told of a request.
+/// The part of a request that an authenticator gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// The request's id.
@@ -44,7 +44,7 @@ pub struct Head<'a> {
     pub headers: &'a dyn Headers,
     /// The other end of the connection.
     pub client_ip: Option<IpAddr>,
-    /// When the request's time is over.
+    /// The time at which the request's time is over.
     pub deadline: Instant,
 }
 
@@ -63,7 +63,7 @@ pub struct Summary {
     pub path: Arc<str>,
     /// The answer's status.
     pub status: u16,
-    /// Who asked.
+    /// The subject of the principal that sent the request.
     pub subject: Option<Arc<str>>,
     /// The organization that they belong to.
     pub tenant: Option<String>,
@@ -81,7 +81,7 @@ pub struct Summary {
     pub error_code: Option<String>,
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reloaded {
     /// Plugins in a new version.
@@ -92,7 +92,7 @@ pub struct Reloaded {
     pub failed: Vec<String>,
 }
 
-/// What tells versions of a plugin's files apart without reading them.
+/// Returns a stamp that tells versions of a plugin's files apart without reading them.
 pub(crate) fn stamp(config: &PluginConfig) -> Vec<Option<FileStamp>> {
     let one = |path: &Path| {
         let metadata = path.metadata().ok()?;

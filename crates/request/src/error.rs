@@ -1,11 +1,11 @@
-//! What a caller can be told: a kind, a code, a message; and what only the log is told: the source.
+//! Errors of a request: the caller gets a kind, a code and a message; only the log gets the source.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 /// An error that leaves the service. Cheap to clone: coalesced requests share one.
 #[derive(Clone, Debug)]
 pub struct Error {
-    /// What sort of problem it is; the dialect makes a status of it.
+    /// The kind of the problem; the dialect makes a status of it.
     pub kind: ErrorKind,
     /// Machine-readable, such as `model_not_found`.
     pub code: Option<Cow<'static, str>>,
@@ -15,7 +15,7 @@ pub struct Error {
     pub entry: Option<Entry>,
     /// For the client: what is wrong, with the value, and what would be right. The entry stands in front of it when shown.
     pub message: String,
-    /// When it makes sense to try again.
+    /// The time after which it makes sense to try again.
     pub retry_after: Option<Duration>,
     /// Added to the headers of the answer.
     pub headers: Option<Arc<Vec<(String, String)>>>,
@@ -35,9 +35,9 @@ pub struct Entry {
 /// A list of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
-    /// What is embedded.
+    /// The inputs to embed.
     Inputs,
-    /// What is ranked.
+    /// The documents to rank.
     Documents,
 }
 
@@ -141,7 +141,7 @@ impl Error {
         }
     }
 
-    /// What is added to the headers of the answer.
+    /// Returns the headers that are added to the answer.
     #[must_use]
     pub fn headers(&self) -> &[(String, String)] {
         self.headers

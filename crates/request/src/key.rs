@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// What every key of ours begins with, so that a key in a public place is recognized.
+/// The beginning of every key that embedgate makes, so that a key in a public place is recognized.
 const PREFIX: &str = "eg_";
 const ID_CHARACTERS: usize = 10;
 /// 43 of 62 characters carry 256 bits.
@@ -42,7 +42,7 @@ impl KeyHash {
         &self.id
     }
 
-    /// Whether it is the hash of this key, in constant time.
+    /// Returns true when this is the hash of the key; takes constant time.
     #[must_use]
     pub fn matches(&self, key: &[u8]) -> bool {
         self.hash == hash(&self.id, key)

@@ -1,4 +1,4 @@
-//! How much a principal may ask: token buckets over requests and over tokens of text.
+//! Limits on a principal's use: token buckets over requests and over tokens of text.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind};
 
-/// How much one principal may ask.
+/// The limits on one principal's use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitConfig {
@@ -80,7 +80,7 @@ impl Bucket {
     }
 }
 
-/// What one principal has left.
+/// The requests and tokens that one principal has left.
 #[derive(Debug)]
 pub struct Allowance {
     config: LimitConfig,
@@ -170,7 +170,7 @@ impl Allowance {
         }
     }
 
-    /// Whether forgetting it changes nothing.
+    /// Returns true when all limited buckets are full, so that forgetting this allowance changes nothing.
     fn is_full(&self) -> bool {
         let now = self.started.elapsed();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,7 +223,7 @@ impl Limits {
         }
     }
 
-    /// What a principal has left of a limit; none where there is no limit of that name.
+    /// Returns the allowance of a principal under a limit; none where there is no limit of that name.
     #[must_use]
     pub fn allowance(&self, limit: &str, subject: &str) -> Option<Arc<Allowance>> {
         let config = *self.configs.get(limit)?;

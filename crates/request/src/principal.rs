@@ -10,18 +10,18 @@ use std::{
 
 use crate::{Allowance, Lane, NamePattern, Spent};
 
-/// Who asks, under which id, until when. Only authentication makes one.
+/// The context of a request: its caller, its id and its deadline. Only authentication makes one.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     /// As in the log and the `x-request-id` header.
     pub id: Arc<str>,
-    /// Who the caller is.
+    /// The caller.
     pub principal: Principal,
-    /// When the request's time is over.
+    /// The time at which the request's time is over.
     pub deadline: Instant,
     /// The lane that the caller or their key's configuration asks for.
     pub lane: Option<Lane>,
-    /// Where its time goes.
+    /// The time that the request spent in each step.
     pub spent: Arc<Spent>,
     /// The steps that it has passed, so that its parts are not refused one by one.
     pub begun: Arc<Begun>,
@@ -36,7 +36,7 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Of a request that is held to nothing.
+    /// Returns the state of a request that is held to no limit.
     #[must_use]
     pub fn already() -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Begun {
         self.charged.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether a part of it was let into a queue.
+    /// Returns true when a part of the request was let into a queue.
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         self.admitted.get().is_some()
@@ -63,7 +63,7 @@ impl Begun {
     }
 }
 
-/// Who a caller is.
+/// The identity of a caller.
 #[derive(Clone, Debug)]
 pub enum Principal {
     /// Nobody was asked: the configuration lets anybody in.
@@ -79,24 +79,24 @@ pub struct Identity {
     pub subject: Arc<str>,
     /// The organization that they belong to.
     pub tenant: Option<String>,
-    /// What they may do, in words of whoever authenticated them.
+    /// The actions that the principal may do, in the words of the authenticator.
     pub scopes: Vec<String>,
     /// The models that they may use; none: all.
     pub allowed_models: Option<Vec<NamePattern>>,
-    /// Whose cached results they share: equal names share.
+    /// The namespace of the principal's cached results: principals with equal namespaces share them.
     pub namespace: Arc<str>,
     /// The lane of their requests that name none.
     pub lane: Option<Lane>,
-    /// What is left of the limit that they are under.
+    /// The allowance that is left of the principal's limit.
     pub allowance: Option<Arc<Allowance>>,
     /// More about them, for plugins.
     pub attributes: Vec<(String, String)>,
-    /// Whether they may change what the gateway serves.
+    /// True when the principal may change what the gateway serves.
     pub is_admin: bool,
 }
 
 impl Principal {
-    /// Who it is, where that is known.
+    /// Returns the identity of the principal, where it is known.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         match self {
@@ -105,13 +105,13 @@ impl Principal {
         }
     }
 
-    /// What the principal's results in the cache go by; none where everybody is one.
+    /// Returns the namespace of the principal's results in the cache; none for an anonymous principal.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         Some(&self.identity()?.namespace)
     }
 
-    /// Whether the principal may use a model of these names.
+    /// Returns true when the principal may use a model of these names.
     pub fn may_use<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
         let allowed = self
             .identity()

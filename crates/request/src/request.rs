@@ -11,11 +11,11 @@ pub struct EmbedRequest {
     pub model: Option<String>,
     /// At least one.
     pub inputs: Vec<Input>,
-    /// What is asked of each input.
+    /// The outputs that are asked for each input.
     pub outputs: Outputs,
     /// The text that dense vectors will be written as, if any: then [`Dense::Text`](crate::Dense::Text) is welcome.
     pub text: Option<VectorText>,
-    /// Whether the inputs are queries or documents, where the client says.
+    /// The kind of the inputs, queries or documents, where the client states it.
     pub kind: InputKind,
     /// The model's prompt to put in front of texts, by name; none means the one for `kind`, else the model's default.
     pub prompt_name: Option<String>,
@@ -23,15 +23,15 @@ pub struct EmbedRequest {
     pub user: Option<String>,
     /// Members of the body that mean nothing to the dialect, as JSON text, where somebody wants them.
     pub extra: Vec<(String, String)>,
-    /// How token ids are to be read where the model's config leaves it to the dialect.
+    /// The meaning of token ids, where the model's config leaves it to the dialect.
     pub token_ids: TokenIds,
     /// Cut vectors to so many dimensions.
     pub dimensions: Option<usize>,
-    /// Whether dense vectors get length 1; none means as the model's config says.
+    /// True when dense vectors are normalized to length 1; none means as the model's config says.
     pub normalize: Option<bool>,
-    /// Whether an over-long input is cut or refused; none means as the model's config says.
+    /// True when an over-long input is cut, false when it is refused; none means as the model's config says.
     pub truncate: Option<bool>,
-    /// Where it is cut.
+    /// The side on which an over-long input is cut.
     pub side: Option<Side>,
     /// Cut inputs to so many tokens, special tokens included.
     pub max_tokens: Option<usize>,
@@ -70,7 +70,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// How much there is to read of all of them.
+    /// Returns the size of all inputs together, in bytes.
     #[must_use]
     pub fn total_bytes(inputs: &[Self]) -> usize {
         inputs.iter().map(Self::bytes).sum()
@@ -85,7 +85,7 @@ impl Input {
         }
     }
 
-    /// How much there is to read.
+    /// Returns the size of the input, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {

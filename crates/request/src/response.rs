@@ -11,7 +11,7 @@ pub struct EmbedResponse {
     pub model: String,
     /// A result an input.
     pub embeddings: Vec<Embedding>,
-    /// How many inputs were in the cache.
+    /// The number of inputs that were in the cache.
     pub n_cached: usize,
     /// Headers that plugins add to the answer.
     pub headers: Vec<(String, String)>,
@@ -39,7 +39,8 @@ impl EmbedResponse {
     }
 }
 
-/// Of a text with more tokens than this only so much is read as can stay: they are not counted further.
+/// The most tokens that are counted in a text. Of a longer text, only the part that can stay is read, and further
+/// tokens are not counted.
 pub const MOST_COUNTED: usize = 100_000;
 
 /// The tokens of an input before and after a cut. Shown as `from>to`, with `>` in front where there were more than are counted.

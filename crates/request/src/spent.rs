@@ -1,4 +1,4 @@
-//! Where the time of one request goes.
+//! The time that one request spends in each step.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -16,7 +16,8 @@ pub enum Step {
     Compute,
 }
 
-/// What the inputs of one request spent in each step. Those that were kept, or that other requests compute, spend nothing.
+/// The time that the inputs of one request spent in each step. Inputs that were cached, or that other requests compute,
+/// spend nothing.
 #[derive(Debug, Default)]
 pub struct Spent {
     /// Nanoseconds of all inputs, by step.

@@ -1,6 +1,6 @@
 //! The forms in which a dense vector is written in JSON.
 
-/// How a dense vector is written in JSON.
+/// The form of a dense vector in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VectorText {
     /// An array of numbers, each of which round-trips to the same f32.

@@ -12,7 +12,7 @@ pub enum Side {
     Right,
 }
 
-/// What becomes of an input with more tokens than the model takes.
+/// The treatment of an input with more tokens than the model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truncation {
     /// It is refused.
@@ -46,7 +46,7 @@ impl Truncation {
     }
 }
 
-/// What the inputs are for.
+/// The purpose of the inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InputKind {
     /// The client does not say.
@@ -97,7 +97,7 @@ impl Route {
 pub struct NamePattern(pub String);
 
 impl NamePattern {
-    /// Whether it stands for this name.
+    /// Returns true when the pattern matches this name.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('*') {
@@ -107,7 +107,7 @@ impl NamePattern {
     }
 }
 
-/// What token ids from a client mean.
+/// The meaning of token ids from a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenIds {
@@ -121,7 +121,7 @@ pub enum TokenIds {
     Reject,
 }
 
-/// What becomes of documents to rank that are longer than the model takes.
+/// The treatment of documents to rank that are longer than the model takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LongDocuments {
@@ -160,9 +160,9 @@ impl Lane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
-    /// Who is the caller?
+    /// Asks an authenticator: who is the caller?
     Authenticate,
-    /// What of the request is to change?
+    /// Asks a preprocessor: which parts of the request change?
     Preprocess,
     /// A request has ended.
     Observe,

@@ -23,12 +23,12 @@ pub use self::{
 };
 use self::{load::Driver, texts::Texts};
 
-/// What is sent, to whom, how.
+/// The configuration of a measurement: its targets, its loads and its requests.
 #[derive(Clone, Debug)]
 pub struct BenchConfig {
     /// At least one; ratios are to the first.
     pub targets: Vec<Target>,
-    /// How much load, one after another.
+    /// The loads, which are applied one after another.
     pub loads: Vec<Load>,
     /// Length of each measurement.
     pub duration: Duration,
@@ -36,17 +36,17 @@ pub struct BenchConfig {
     pub warm_up: Duration,
     /// Times that everything is measured; the median counts.
     pub rounds: usize,
-    /// What a request is.
+    /// The content of a request.
     pub request: RequestConfig,
     /// Clients that send bulk beside what is measured.
     pub background: usize,
-    /// Where the table goes as JSON.
+    /// The JSON file for the table.
     pub json: Option<PathBuf>,
-    /// Where the plot goes.
+    /// The SVG file for the plot.
     pub svg: Option<PathBuf>,
 }
 
-/// What a request is.
+/// The content of a request.
 #[derive(Clone, Debug)]
 pub struct RequestConfig {
     /// The model's name.

@@ -12,7 +12,7 @@ pub use self::{
     rows::TextRows,
 };
 
-/// What a row is known by.
+/// The id of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowId {
     /// A whole number.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::batch::promises::SPREAD;
 
-/// What a new request brings.
+/// Returns the patience of a new request.
 fn soon() -> Patience<'static> {
     Patience {
         deadline: Instant::now() + Duration::from_secs(10),

@@ -42,7 +42,7 @@ const REMOVED_AT_ONCE: usize = 1000;
 /// Bytes of an entry without its value: keys in two tables, and its part of the pages above them.
 const ENTRY_OVERHEAD: u64 = 250;
 
-/// Why the file cannot be used.
+/// The reason why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
     /// Another process has it.

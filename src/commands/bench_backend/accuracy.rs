@@ -1,4 +1,4 @@
-//! How near the vectors of each precision are to those of f32, and how often a search finds the same.
+//! The similarity of each precision's vectors to those of f32, and the share of searches with the same result.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Where texts come from: lines, JSON lines, or Parquet; with ids where there are some.
+//! The source of texts: lines, JSON lines, or Parquet; with ids where there are some.
 
 use std::{
     fs::File,
@@ -144,7 +144,7 @@ impl Input {
         self.n_read
     }
 
-    /// Whether lines are taken as they are, and the first one looks like an object of JSON.
+    /// Returns true when lines are taken as they are, and the first one looks like an object of JSON.
     pub(super) fn looks_like_json(&mut self) -> bool {
         match &mut self.source {
             Source::Lines {
@@ -158,7 +158,7 @@ impl Input {
         }
     }
 
-    /// How much was read, and how much there is, in bytes or rows; none where nobody knows.
+    /// Returns the part that was read and the whole, in bytes or rows; none when the whole is not known.
     pub(super) fn progress(&self) -> Option<(u64, u64)> {
         match &self.source {
             Source::Lines { lines, .. } => Some((lines.n_bytes, lines.total?)),

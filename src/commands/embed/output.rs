@@ -1,4 +1,4 @@
-//! Where vectors go: lines of JSON, Parquet, or `NumPy`'s npz.
+//! The output of vectors: lines of JSON, Parquet, or `NumPy`'s npz.
 //!
 //! A file appears under its name when it is whole.
 
@@ -21,7 +21,7 @@ use tempfile::NamedTempFile;
 use super::parts::{Parts, Run};
 use crate::args::{EmbedArgs, FormatArg};
 
-/// What was computed of a row.
+/// The id of a row, if it has one, and its embedding.
 pub(super) type Embedded = (Option<Value>, Embedding);
 
 /// A part is ended after so long, or so many rows: what a run that is killed loses.
@@ -110,7 +110,7 @@ impl Output {
         }
     }
 
-    /// Of what kind the ids of runs before are, where that is known.
+    /// Returns true when the ids of runs before are numbers; none when that is not known.
     pub(super) fn ids_are_numbers(&self) -> Option<bool> {
         match self {
             Self::Parts { parts, .. } => parts.run.ids_are_numbers,
@@ -234,7 +234,7 @@ impl Output {
     }
 }
 
-/// Whether ids are whole numbers, by the first row that has one.
+/// Returns true when ids are whole numbers, by the first row; none when it has no id.
 fn ids_are_numbers(rows: &[Embedded]) -> Option<bool> {
     let (id, _) = rows.first()?;
     id.as_ref().map(Value::is_i64)

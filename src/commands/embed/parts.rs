@@ -20,7 +20,7 @@ use crate::{
 
 const RUN: &str = "run.json";
 
-/// What is computed of what. Parts of another run are of no use.
+/// The settings of a run: its input, its model and its results. Parts of another run are of no use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Run {
     version: u32,
@@ -28,9 +28,9 @@ pub(super) struct Run {
     input_bytes: u64,
     input_modified: u128,
     model: String,
-    /// What the model's vectors depend on.
+    /// The identity of the model's vectors.
     fingerprint: String,
-    /// Of the model's configuration: what is done with texts and with vectors.
+    /// The settings of the model's configuration that change texts and vectors.
     settings: String,
     dimensions: Option<usize>,
     outputs: String,
@@ -38,7 +38,7 @@ pub(super) struct Run {
     format: String,
     text: Option<String>,
     id: Option<String>,
-    /// Whether ids are whole numbers, where there are ids: known from the first row.
+    /// True when ids are whole numbers; none when that is not known. It is known from the first row.
     pub(super) ids_are_numbers: Option<bool>,
 }
 
@@ -177,7 +177,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Whether there is no whole part.
+    /// Returns true when there is no whole part.
     pub(super) fn is_empty(&self) -> bool {
         self.whole.is_empty()
     }

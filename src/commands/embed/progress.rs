@@ -1,4 +1,5 @@
-//! How far a long run is, on standard error: one line that moves on a terminal, a line every ten seconds elsewhere.
+//! The progress of a long run, on standard error: one line that moves on a terminal, a line every ten seconds
+//! elsewhere.
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::super::Failure;
 use crate::args::TestPluginArgs;
 
-/// What a file of cases says.
+/// The content of a file of cases.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Cases {
@@ -253,7 +253,7 @@ impl CallerCase {
     }
 }
 
-/// Where something of `expected` is not in `got`.
+/// Finds a part of `expected` that is not in `got`.
 fn difference(expected: &Value, got: &Value, at: &str) -> Option<String> {
     match (expected, got) {
         (Value::Object(expected), Value::Object(got)) => {

@@ -22,7 +22,7 @@ const CASES: Template = (
 );
 
 const IGNORED: Template = (".gitignore", "/target\n/node_modules\n/venv\n/*.wasm\n");
-/// What engines that take long to start need.
+/// The settings that engines need when they take long to start.
 const REUSED: &str = "[plugin]\ninstance = { reuse = 1000 }\nmax_memory = \"64MiB\"\n\n";
 
 /// Not a `Cargo.toml` by name, which cargo would take for a package of this repository.

@@ -88,7 +88,7 @@ impl Embedder {
     }
 }
 
-/// What is compared: all that the model gives and that has a weight.
+/// Returns the outputs that are compared: all that the model gives and that have a weight.
 ///
 /// # Errors
 /// `InvalidRequest` where that is nothing.
@@ -110,7 +110,7 @@ pub(super) fn outputs(model: &Model) -> Result<Outputs, Error> {
     Ok(outputs)
 }
 
-/// What the results of an input take.
+/// Estimates the bytes of the results of an input.
 fn result_bytes(model: &Model, outputs: Outputs, input: &Input) -> usize {
     let width = model.info.dimensions * BYTES_PER_NUMBER;
     let per_token = if outputs.multi_vector { width } else { 16 };

@@ -1,4 +1,4 @@
-//! How well a document answers a query by the vectors of both.
+//! The score of a document for a query, from the vectors of both.
 
 use embedgate_config::RerankWeights;
 use embedgate_core::{Matrix, SparseVector};

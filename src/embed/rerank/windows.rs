@@ -14,20 +14,20 @@ use crate::{
 
 /// Windows overlap by a quarter: they take up to 4/3 of the document's bytes.
 const WINDOW_BYTES_PER_BYTE: usize = 2;
-/// Where a token begins and ends, while a text is cut.
+/// Bytes of the place of one token, which is held while a text is cut.
 const PLACE_BYTES: usize = size_of::<std::ops::Range<usize>>();
 
-/// What is asked about long documents.
+/// The options of a request for long documents.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Length {
-    /// What becomes of documents that are longer than the model takes; none means as the model's config says.
+    /// The treatment of documents that are longer than the model takes; none means as the model's config says.
     pub long_documents: Option<LongDocuments>,
     /// Only so many tokens of each document count.
     pub max_tokens: Option<usize>,
 }
 
 impl Length {
-    /// Whether a document may have to be cut before the model sees it.
+    /// Returns true when a document may have to be cut before the model sees it.
     pub(super) fn cuts(self, model: &Model) -> bool {
         self.in_windows(model) || self.max_tokens.is_some()
     }
@@ -37,7 +37,7 @@ impl Length {
     }
 }
 
-/// How many tokens a document may have behind the prompt of documents, where that matters.
+/// Counts the tokens that a document may have behind the prompt of documents; 0 when documents do not go in windows.
 pub(super) async fn room(task: &Task<'_>, length: Length) -> Result<usize, Error> {
     if !length.in_windows(task.model) {
         return Ok(0);
@@ -53,9 +53,9 @@ pub(super) struct Passages {
     inputs: Vec<Input>,
     /// The document of each.
     documents: Vec<usize>,
-    /// What documents lost before the model sees them.
+    /// The cuts of documents before the model sees them.
     shortened: Vec<Cut>,
-    /// Of the texts of windows.
+    /// The memory held for the texts of windows.
     _memory: Option<Held>,
 }
 
@@ -149,8 +149,8 @@ impl Passages {
         best
     }
 
-    /// What the query and each document lost, of what passages lost: before the model saw them and when it did. Of
-    /// several passages of one document, the first that was cut speaks for it.
+    /// Returns the cuts of the query and of each document, from the cuts of passages: before the model saw them and
+    /// when it did. When several passages of one document were cut, the first one speaks for it.
     pub(super) fn cuts(&self, of_passages: Vec<Cut>) -> Vec<Cut> {
         let mut all: BTreeMap<Option<usize>, Cut> = BTreeMap::new();
         for cut in of_passages {

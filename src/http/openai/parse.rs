@@ -78,24 +78,24 @@ struct Fields<'a> {
     late_chunking: Option<&'a RawValue>,
 }
 
-/// How the results are written.
+/// The form in which the results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     pub(super) dense: DenseForm,
     pub(super) sparse: SparseForm,
-    /// Whether [`SparseForm::Lists`] also has the tokens.
+    /// True when [`SparseForm::Lists`] also has the tokens.
     pub(super) sparse_tokens: bool,
     pub(super) colbert: ColbertForm,
 }
 
 impl Form {
-    /// Whether tokens are written by their names.
+    /// Returns true when tokens are written by their names.
     pub(super) fn names_tokens(self) -> bool {
         self.sparse_tokens || self.sparse == SparseForm::ByToken
     }
 }
 
-/// How lexical weights are written.
+/// The form in which lexical weights are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SparseForm {
     /// `{"indices": [...], "values": [...]}`, as Qdrant takes them.
@@ -106,14 +106,14 @@ pub(super) enum SparseForm {
     ByToken,
 }
 
-/// How token vectors are written.
+/// The form in which token vectors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ColbertForm {
     /// A list of lists.
     Numbers,
     /// Shape, type, and base64 of little-endian f32.
     F32,
-    /// The same of f16.
+    /// Shape, type, and base64 of little-endian f16.
     F16,
 }
 
@@ -183,7 +183,7 @@ fn form(fields: &Fields<'_>) -> Result<Form, Error> {
     })
 }
 
-/// Whether an over-long input is cut, and where.
+/// The treatment of an over-long input: cut or not, and on which side.
 #[derive(Clone, Copy)]
 enum Cut {
     Never,
@@ -205,7 +205,7 @@ impl Cut {
     }
 }
 
-/// Whether an over-long input is cut, and where: as here, or in the words of Cohere and NVIDIA.
+/// Reads the treatment of an over-long input, in this gateway's words or in those of Cohere and NVIDIA.
 fn truncate(name: &'static str, raw: Option<&RawValue>) -> Result<Option<Cut>, Error> {
     let expected = "true or false, or one of \"NONE\", \"START\" and \"END\"";
     match raw.map(RawValue::get) {

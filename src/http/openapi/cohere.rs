@@ -80,7 +80,7 @@ struct CohereEmbeddings {
     /// A bit a number, whether it is above 0: eight in a signed byte, the first the highest.
     #[schema(nullable = false)]
     binary: Option<Vec<Vec<i8>>>,
-    /// The same in unsigned bytes.
+    /// The bits of binary in unsigned bytes.
     #[schema(nullable = false)]
     ubinary: Option<Vec<Vec<u8>>>,
 }

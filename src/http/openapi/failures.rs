@@ -1,4 +1,4 @@
-//! What errors look like in each dialect.
+//! The form of errors in each dialect.
 
 use embedgate_request::{Error, ErrorKind};
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ pub(super) fn envelope(dialect: Dialect) -> Body {
     }
 }
 
-/// What an error says of the request or the server.
+/// Returns a sentence about the meaning of an error for the request or the server.
 pub(super) fn meaning(error: &Error) -> &'static str {
     match error.kind {
         ErrorKind::InvalidRequest if error.code.as_deref() == Some(EMPTY) => "There are no inputs.",

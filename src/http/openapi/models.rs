@@ -38,7 +38,7 @@ struct Model {
     id: String,
     #[schema(pattern = "^model$")]
     object: String,
-    /// When the server started, in seconds since 1970.
+    /// The time when the server started, in seconds since 1970.
     created: u64,
     owned_by: String,
     model_type: ModelType,
@@ -47,7 +47,7 @@ struct Model {
     dimensions: u64,
     aliases: Vec<String>,
     status: ModelStatus,
-    /// Of a model in memory, as the next two.
+    /// The backend; given only for a model in memory, like the next two members.
     backend: Option<String>,
     device: Option<String>,
     precision: Option<String>,
@@ -89,10 +89,10 @@ struct Ready {
 struct ModelState {
     id: String,
     status: ModelStatus,
-    /// Of a model in memory, as the next.
+    /// The device; given only for a model in memory, like the next member.
     device: Option<String>,
     precision: Option<String>,
-    /// Of a model that is being fetched, as the next.
+    /// The bytes fetched; given only for a model that is being fetched, like the next member.
     fetched_bytes: Option<u64>,
     total_bytes: Option<u64>,
 }

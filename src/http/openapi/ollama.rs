@@ -51,7 +51,7 @@ pub(super) struct OllamaEmbedRequest {
     truncate: Option<bool>,
     #[schema(minimum = 0)]
     dimensions: Option<u64>,
-    /// Of the older form.
+    /// The input of the older form.
     prompt: Option<serde_json::Value>,
 }
 
@@ -132,7 +132,7 @@ struct OllamaDetails {
     format: String,
     family: String,
     families: Vec<String>,
-    /// Of an alias: the model's own name.
+    /// The model's own name, for an alias.
     parent_model: String,
     parameter_size: String,
     quantization_level: String,

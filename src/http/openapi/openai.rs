@@ -34,7 +34,7 @@ pub(super) struct EmbeddingsRequest {
     /// Voyage's name of dimensions.
     #[schema(minimum = 0)]
     output_dimension: Option<u64>,
-    /// Whether, and on which side, over-long inputs are cut. Else they are refused.
+    /// true or a side: over-long inputs are cut, on that side. Else they are refused.
     truncate: Option<Truncate>,
     /// Voyage's name of truncate.
     truncation: Option<Truncate>,
@@ -49,20 +49,20 @@ pub(super) struct EmbeddingsRequest {
     normalize: Option<bool>,
     /// A prompt of the model, by its name.
     prompt_name: Option<String>,
-    /// What inputs are for: query or document, in the words of several vendors; other values say nothing.
+    /// The purpose of the inputs: query or document, in the words of several vendors; other values say nothing.
     input_type: Option<Value>,
     /// Jina's name of input_type.
     task: Option<Value>,
-    /// Who the caller's user is, for plugins.
+    /// The caller's user, for plugins.
     user: Option<Value>,
-    /// What is asked for: dense alone where nothing is said.
+    /// The outputs that are asked for: dense alone where nothing is said.
     #[schema(min_items = 1)]
     outputs: Option<Vec<Output>>,
-    /// How lexical weights are written.
+    /// The form in which lexical weights are written.
     sparse_format: Option<SparseFormat>,
-    /// Whether the qdrant form also has the tokens.
+    /// true: the qdrant form also has the tokens.
     sparse_tokens: Option<bool>,
-    /// How token vectors are written: as encoding_format says, where this says nothing.
+    /// The form in which token vectors are written; the one of encoding_format where nothing is said.
     colbert_format: Option<ColbertFormat>,
     /// Not supported: false at most.
     late_chunking: Option<bool>,
@@ -109,7 +109,7 @@ pub(super) type Ids = NonEmpty<u32>;
 /// Several texts' token ids.
 pub(super) struct IdLists;
 
-/// The same, where a text may have none.
+/// Several texts' token ids, where a text may have none.
 pub(super) struct AnyIdLists;
 
 impl<T: ToSchema> PartialSchema for NonEmpty<T> {
@@ -176,7 +176,7 @@ pub(super) enum EmbeddingType {
     Ubinary,
 }
 
-/// Whether, or on which side.
+/// true or false, or the side that is cut.
 struct Truncate;
 
 impl PartialSchema for Truncate {

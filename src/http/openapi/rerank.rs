@@ -138,7 +138,7 @@ pub(super) struct RerankRequest {
     /// Voyage's name of top_n. With it, or with truncation, the answer is as Voyage writes it.
     #[schema(minimum = 0)]
     top_k: Option<u64>,
-    /// Whether the answer holds the documents.
+    /// true: the answer holds the documents.
     return_documents: Option<Flag>,
     /// Scores as the model gives them.
     raw_scores: Option<Flag>,
@@ -150,7 +150,7 @@ pub(super) struct RerankRequest {
     /// Only so many tokens of each document count; all where nothing is said.
     #[schema(minimum = 0)]
     max_tokens_per_doc: Option<u64>,
-    /// What becomes of documents that are longer than the model takes.
+    /// The treatment of documents that are longer than the model takes.
     long_documents: Option<LongDocuments>,
 }
 
@@ -265,7 +265,7 @@ struct TeiRerankRequest {
     texts: RerankDocuments,
     /// Scores as the model gives them.
     raw_scores: Option<Flag>,
-    /// Whether the answer holds the texts.
+    /// true: the answer holds the texts.
     return_text: Option<Flag>,
     truncate: Option<Flag>,
     truncation_direction: Option<Direction>,

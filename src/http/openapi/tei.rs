@@ -149,7 +149,7 @@ struct TeiScores(Vec<f32>);
 struct TeiTokenizeRequest {
     model: Option<String>,
     inputs: TeiOthers,
-    /// Whether the tokens that begin and end a text are there too: true where nothing is said.
+    /// true: the tokens that begin and end a text are there too. The default is true.
     add_special_tokens: Option<bool>,
     /// A prompt of the model, by its name.
     prompt_name: Option<String>,

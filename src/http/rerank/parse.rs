@@ -40,7 +40,7 @@ pub(in crate::http) const KNOWN_OF_SCORE: [&str; 5] =
 /// The members of NVIDIA's rankings.
 pub(in crate::http) const KNOWN_OF_NIM: [&str; 4] = ["model", "query", "passages", "truncate"];
 
-/// Whether over-long passages are cut.
+/// The values of NVIDIA's `truncate`, and true for the one that cuts over-long passages.
 const NIM_TRUNCATES: [(&str, bool); 2] = [("END", true), ("NONE", false)];
 
 const LONG_DOCUMENTS: [(&str, LongDocuments); 2] = [
@@ -48,7 +48,7 @@ const LONG_DOCUMENTS: [(&str, LongDocuments); 2] = [
     ("windows", LongDocuments::Windows),
 ];
 
-/// Whose request it is.
+/// The API whose form a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Jina,
@@ -73,18 +73,18 @@ impl Shape {
     }
 }
 
-/// What is asked for, beside the scores.
+/// The options of a request, in addition to the scores.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
-    /// Whose answer is expected.
+    /// The API whose form the answer has.
     pub(super) shape: Shape,
     /// So many of the best; none means all.
     pub(super) top_n: Option<usize>,
-    /// Whether the answer holds the documents.
+    /// True when the answer holds the documents.
     pub(super) with_documents: bool,
-    /// Whether scores are given as they are, and not within 0 and 1.
+    /// True when scores are given as the model gives them, and not within 0 and 1.
     pub(super) raw_scores: bool,
-    /// What is done to long documents.
+    /// The treatment of long documents.
     pub(super) length: Length,
 }
 

@@ -25,7 +25,7 @@ use crate::{
 
 /// Texts, or ids, of one request, in bytes.
 const MOST_BYTES: usize = 256 << 10;
-/// What a byte may take: a token of its own, while it is made and written.
+/// Bytes of memory for one byte of text: it may be a token of its own, while tokens are made and written.
 const MEMORY_PER_BYTE: usize = 300;
 /// Texts of at least so many bytes are split off the threads that serve connections: about 1 ms.
 const ELSEWHERE: usize = 8 << 10;

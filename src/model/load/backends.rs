@@ -21,7 +21,7 @@ pub(super) type Sharing = Option<Replicas>;
 
 /// The replicas on one device, at least one.
 pub(crate) struct Group {
-    /// Of the device alone.
+    /// The model's configuration for this device alone.
     pub(super) config: ModelConfig,
     pub(crate) backends: Vec<Box<dyn Backend>>,
     pub(super) sharing: Sharing,

@@ -1,4 +1,4 @@
-//! What is loaded, on the tiny bge-m3 of the tests.
+//! Tests of the result of a load, on the tiny bge-m3 of the tests.
 
 use std::{
     path::{Path, PathBuf},

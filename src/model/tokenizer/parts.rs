@@ -9,15 +9,15 @@ use super::{TextTokenizer, unpanicked};
 /// A part of a text may have some tokens more than the text has there: a word that is cut is other tokens.
 const SLACK: usize = 4;
 
-/// How a text is cut.
+/// The way in which a text is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cutting {
     /// Only so many tokens of it count; the rest is left out, on one side.
     pub max_tokens: Option<usize>,
     /// The side that loses tokens.
     pub side: Side,
-    /// Whether what counts goes in windows where there is room for so many tokens; each begins with the last quarter of
-    /// the one before. None: in one piece.
+    /// The tokens that one window has room for. The text that counts goes in windows of this size; each begins with the
+    /// last quarter of the one before. None: in one piece.
     pub room: Option<usize>,
     /// More windows than these are of no use: whoever asks for more is refused.
     pub max_windows: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Parts {
 }
 
 impl TextTokenizer {
-    /// How many tokens a text may have beside a prompt in front of it.
+    /// Counts the tokens that a text may have behind a prompt.
     ///
     /// # Errors
     /// The tokenizer's own sentence.
@@ -99,8 +99,8 @@ impl TextTokenizer {
         })
     }
 
-    /// Where each token of a text begins and ends, in bytes. Of a text with more than [`MOST_COUNTED`] tokens only so
-    /// many are read, on the side that stays, as can matter.
+    /// Finds the begin and the end of each token of a text, in bytes. When a text has more than [`MOST_COUNTED`]
+    /// tokens, it reads only as many as can matter, on the side that stays.
     fn places(
         &self,
         text: &str,

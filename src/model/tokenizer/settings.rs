@@ -1,4 +1,4 @@
-//! What a folder says of its tokenizer beside `tokenizer.json`, put into the tokenizer.
+//! The settings of the tokenizer that a folder has outside `tokenizer.json`, put into the tokenizer.
 
 use embedgate_core::{AddedToken, TokenizerScheme, TokenizerSettings};
 use tokenizers::{
@@ -106,7 +106,7 @@ fn add_tokens(
     Ok(())
 }
 
-/// Whether the reference takes the tokens around a text by their names and not from `tokenizer.json`.
+/// Returns true when the reference takes the tokens around a text by their names, and not from `tokenizer.json`.
 fn is_by_class(scheme: Option<TokenizerScheme>) -> bool {
     matches!(
         scheme,

@@ -5,7 +5,7 @@ use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer
 /// A longer word is cut wherever it is: its tokens take over 100 bytes each while they are made.
 const LONGEST_WORD: usize = 1 << 20;
 
-/// Where a tokenizer ends a word.
+/// The places where a tokenizer ends a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slicing {
     /// In front of the first of white space.
@@ -106,7 +106,7 @@ impl Slicing {
         }
     }
 
-    /// Whether a word ends between two characters.
+    /// Returns true when a word ends between two characters.
     fn is_end(self, [before, after]: [char; 2]) -> bool {
         let around = |is: fn(char) -> bool| is(before) || is(after);
         // Tokenizers drop most control characters, white space or not, and join what is around them.

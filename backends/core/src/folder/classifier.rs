@@ -1,4 +1,4 @@
-//! Whether a model is a cross-encoder: what `config.json` says of its task and its labels.
+//! The test for cross-encoders: it reads the task and the labels that `config.json` states.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::{FolderError, modules::Modules, read_json};
 
-/// What transformers takes where `config.json` states no labels.
+/// The number of labels that transformers takes where `config.json` states none.
 const DEFAULT_LABELS: usize = 2;
 
-/// Whether the folder holds a sequence classifier of one label, which scores pairs.
+/// Returns true when the folder holds a sequence classifier of one label, which scores pairs.
 ///
 /// A pooling module makes an embedder of it all the same: then its classifying head is not used. `modules.json` alone
 /// says nothing, since sentence-transformers 6.2 writes one for cross-encoders too.

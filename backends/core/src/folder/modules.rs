@@ -15,9 +15,9 @@ const SUPPORTED: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
 pub(super) struct Modules {
     pub(super) pooling: Option<Pooling>,
     pub(super) normalize: bool,
-    /// Whether there is a `modules.json`.
+    /// True when there is a `modules.json`.
     pub(super) stated: bool,
-    /// Whether the prompt's tokens are left out of the pooling.
+    /// True when the prompt's tokens are left out of the pooling.
     pub(super) without_prompt: bool,
 }
 
@@ -134,7 +134,7 @@ struct PoolingFile {
     pooling_mode_weightedmean_tokens: bool,
     /// The form that newer releases of sentence-transformers write; it wins over the flags.
     pooling_mode: Option<OneOrMany>,
-    /// Whether the prompt's tokens are pooled too.
+    /// True when the prompt's tokens are pooled too.
     include_prompt: Option<bool>,
 }
 
@@ -177,7 +177,7 @@ impl PoolingFile {
     }
 }
 
-/// What the pooling module says; none where there is no such file.
+/// Reads the pooling module's settings; none where there is no such file.
 fn pooling(path: &Path) -> Result<Option<(Pooling, bool)>, FolderError> {
     let Some(file) = read_json::<PoolingFile>(path)? else {
         return Ok(None);

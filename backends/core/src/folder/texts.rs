@@ -1,4 +1,4 @@
-//! What is done with texts before and in the tokenizer: prompts, lower case, the longest sequence.
+//! The processing of texts before and in the tokenizer: prompts, lower case, the longest sequence.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! What a folder says of its tokenizer beside `tokenizer.json`: `tokenizer_config.json` and `special_tokens_map.json`.
+//! The settings of a tokenizer that a folder states outside `tokenizer.json`: in `tokenizer_config.json` and
+//! `special_tokens_map.json`.
 //!
 //! The reference builds most of a tokenizer anew from these files and takes the vocabulary alone from `tokenizer.json`; what
 //! they say wins. Source: transformers 5.24, `tokenization_utils_tokenizers.py` and the tokenizers of BERT, RoBERTa,
@@ -11,16 +12,17 @@ use serde_json::Value;
 
 use super::{FolderError, read_json};
 
-/// What a folder says of its tokenizer beside `tokenizer.json`.
+/// The settings of a tokenizer that a folder states outside `tokenizer.json`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenizerSettings {
-    /// Whether texts are put in lower case before the tokenizer sees them, as sentence-transformers does where it is told to.
+    /// True when texts are put in lower case before the tokenizer, as sentence-transformers does where its settings say
+    /// so.
     pub lower_case: bool,
-    /// What is done with texts in the tokenizer; none: what `tokenizer.json` says.
+    /// The scheme that splits texts in the tokenizer; none: the one that `tokenizer.json` states.
     pub scheme: Option<TokenizerScheme>,
-    /// Whether a text that is too long loses its beginning; none: what `tokenizer.json` says.
+    /// True when a text that is too long loses its beginning; none: as `tokenizer.json` states.
     pub cut_left: Option<bool>,
-    /// Whether special tokens that stand in a text are taken as text.
+    /// True when special tokens within a text are taken as text.
     pub split_special_tokens: bool,
     /// Tokens that are found in texts as a whole, by their number where it is said.
     pub added_tokens: Vec<(Option<u32>, AddedToken)>,
@@ -28,21 +30,21 @@ pub struct TokenizerSettings {
     pub begin_and_end: [Option<String>; 2],
 }
 
-/// How texts become pieces that are looked up in the vocabulary.
+/// The scheme that splits texts into pieces, which are looked up in the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenizerScheme {
     /// `BertTokenizer` and its like, where the vocabulary is one of WordPiece.
     Bert {
-        /// Whether letters are put in lower case.
+        /// True when letters are put in lower case.
         lower_case: bool,
-        /// Whether accents are taken off; none: where letters are put in lower case.
+        /// True when accents are removed; none: as `lower_case` states.
         strip_accents: Option<bool>,
-        /// Whether Chinese characters are words of their own.
+        /// True when each Chinese character is a word of its own.
         split_chinese: bool,
     },
     /// `RobertaTokenizer`, where the vocabulary is one of BPE.
     Roberta {
-        /// Whether a text gets a space in front.
+        /// True when a text gets a space in front.
         prefix_space: bool,
     },
     /// `XLMRobertaTokenizer` and `CamembertTokenizer`, where the vocabulary is one of Unigram, without the space in front of
@@ -56,15 +58,15 @@ pub enum TokenizerScheme {
 pub struct AddedToken {
     /// As it stands in texts.
     pub content: String,
-    /// Whether white space before it belongs to it.
+    /// True when white space before the token belongs to it.
     pub lstrip: bool,
-    /// Whether white space after it belongs to it.
+    /// True when white space after the token belongs to it.
     pub rstrip: bool,
-    /// Whether it is looked for after normalization.
+    /// True when the token is looked for after normalization.
     pub normalized: bool,
-    /// Whether it is found as a whole word alone.
+    /// True when the token is found as a whole word alone.
     pub single_word: bool,
-    /// Whether it is left out of texts that are decoded.
+    /// True when the token is left out of decoded texts.
     pub special: bool,
 }
 

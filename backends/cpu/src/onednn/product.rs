@@ -22,20 +22,20 @@ pub(crate) struct Shape {
     pub(crate) rows: usize,
     pub(crate) inner: usize,
     pub(crate) columns: usize,
-    /// Of `src` and the weights.
+    /// The number format of `src` and the weights.
     pub(crate) format: Format,
     /// Numbers from one row of `src` to the next.
     pub(crate) src_stride: usize,
     pub(crate) dst_format: Format,
     /// Numbers from one row of `dst` to the next.
     pub(crate) dst_stride: usize,
-    /// Whether each column is multiplied by a number of its own, before anything is added.
+    /// True when each column is multiplied by a number of its own, before anything is added.
     pub(crate) has_scales: bool,
     pub(crate) has_bias: bool,
     pub(crate) activation: Option<Activation>,
 }
 
-/// How the right operand of a product lies.
+/// The layout of a product's right operand.
 #[derive(Clone, Copy)]
 pub(crate) enum Right<'a> {
     /// However the product likes it best.
@@ -55,7 +55,7 @@ pub(crate) struct Product {
     src: Owned,
     right: Owned,
     dst: Owned,
-    /// Of bias and scales.
+    /// The layout of bias and scales.
     column: Owned,
     scale: Owned,
     scratch: Owned,
@@ -291,7 +291,7 @@ impl Product {
     }
 }
 
-/// What belongs to the columns of a product.
+/// The numbers that belong to the columns of a product.
 #[derive(Default)]
 pub(crate) struct Columns {
     /// Added to each, where the product has a bias.
@@ -427,7 +427,7 @@ impl Weights {
         })
     }
 
-    /// What it takes.
+    /// Returns the size of the weights, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.data.0.len() * size_of::<Line>()
     }

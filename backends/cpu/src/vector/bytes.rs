@@ -51,7 +51,7 @@ pub(crate) fn quantize<T: Rounded>(row: &[T], rotated: &mut [f32], bytes: &mut [
 
 /// Neighbours that are mixed with each other, in wide rows.
 const BLOCK: usize = 128;
-/// Those of them that are mixed are so far apart: a vector register.
+/// The distance between neighbours that are mixed with each other: a vector register.
 const APART: usize = 16;
 
 /// Parts of a wide row that are mixed with each other, each of whole blocks; none for other rows.

@@ -5,7 +5,7 @@ use embedgate_core::math::{Fused, LANES, exp2, fold, multiply_add, vectorized};
 use super::Rounded;
 use crate::onednn::Tile;
 
-/// What a softmax over several parts of a row has seen so far.
+/// The state of a softmax over several parts of a row, after the parts until now.
 #[derive(Clone, Copy)]
 pub(crate) struct Running {
     pub(crate) largest: f32,

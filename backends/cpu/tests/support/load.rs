@@ -19,7 +19,7 @@ pub(crate) fn load(folder: &ModelFolder, precision: Precision) -> CpuBackend {
     load_on(2, folder, precision)
 }
 
-/// The same on so many threads.
+/// Loads a model by that library, with `threads` threads.
 pub(crate) fn load_on(threads: usize, folder: &ModelFolder, precision: Precision) -> CpuBackend {
     let options = Options {
         pooling: folder.pooling.unwrap_or(Pooling::Cls),

@@ -23,7 +23,7 @@ fn held(layout: Layout) -> usize {
     layout.size().next_multiple_of(PAGE)
 }
 
-/// Where in its pages an allocation begins: as near to their end as its alignment lets it.
+/// Returns the offset of an allocation in its pages: as near to their end as its alignment lets it.
 fn begin(layout: Layout) -> usize {
     (held(layout) - layout.size()) / layout.align() * layout.align()
 }

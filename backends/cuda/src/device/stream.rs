@@ -51,7 +51,7 @@ pub(crate) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// That of a kernel that ships.
+    /// Returns the entry of a kernel that ships.
     pub(crate) fn of(shipped: &'a Shipped) -> Self {
         Self {
             name: &shipped.entry,

@@ -31,7 +31,7 @@ pub(super) enum Attention {
     /// By plain operators. ONNX Runtime's own gives wrong numbers on WebGPU for 32 tokens and more, on some cards: seen with
     /// version 0.4.0 of the plugin on SwiftShader; see its pull request 28520 for others.
     Plain(Plain),
-    /// Of rows without padding, by an operator that CUDA alone has.
+    /// Attention of rows without padding, by an operator that CUDA alone has.
     Packed {
         /// The place that each row came from. Shape `(batch, length)`.
         offsets: String,

@@ -13,7 +13,7 @@ use crate::proto::element;
 
 type Result<T> = std::result::Result<T, ConvertError>;
 
-/// What a byte of an activation is when it stands for zero: they are unsigned, as the processors' instructions have them.
+/// The byte that stands for zero in an activation: bytes are unsigned, as the processors' instructions have them.
 const ZERO: u8 = 128;
 
 /// A linear layer in f32, under the names of its tensors.

@@ -12,7 +12,7 @@ use crate::proto::{EXTERNAL, Entry, Tensor, element};
 /// the data file, where they can be mapped.
 const INLINE: usize = 4096;
 
-/// How a weight's numbers lie in the graph, compared with how PyTorch stores them.
+/// The layout of a weight's numbers in the graph, compared with PyTorch's.
 #[derive(Clone, Copy)]
 pub(super) enum Store {
     AsIs,

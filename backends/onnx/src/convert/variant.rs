@@ -19,7 +19,8 @@ pub enum Target {
 pub struct Variant {
     /// The device.
     pub target: Target,
-    /// Of the products of the encoder's layers, and of the token table. In f16 all of the model is, but for its outputs.
+    /// The precision of the products of the encoder's layers, and of the token table. In f16, the whole model is f16,
+    /// except its outputs.
     pub precision: Precision,
 }
 

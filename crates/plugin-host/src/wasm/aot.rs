@@ -47,7 +47,7 @@ impl AotCache {
         })
     }
 
-    /// What was kept under a name, unchanged since.
+    /// Returns the bytes that were kept under a name, if they are unchanged since.
     pub(super) fn get(&self, name: &blake3::Hash) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(self.path(name))

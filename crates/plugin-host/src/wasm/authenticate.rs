@@ -29,9 +29,9 @@ const MOST_REMEMBERED: usize = 10_000;
 /// The head of a request that is remembered; a larger one is asked about each time.
 const MOST_HEAD_BYTES: usize = 4 << 10;
 
-/// What an authenticator said.
+/// The answer of an authenticator.
 pub(super) enum Verdict {
-    /// Who it is.
+    /// The identity of the caller.
     Principal(Arc<Identity>),
     /// It knows no such credential.
     Unknown,
@@ -85,7 +85,7 @@ impl Remembered {
 /// Asks a plugin who sends a request.
 ///
 /// # Errors
-/// How it failed; the caller must not be let in.
+/// The [`Failure`] of the plugin; the caller must not be let in.
 pub(super) async fn authenticate(
     guest: &Guest,
     names: &[String],
@@ -216,7 +216,7 @@ fn own(plugin: &str, name: &str) -> String {
     format!("\u{1f}{plugin}\u{1f}{name}")
 }
 
-/// What is made of a plugin's principal, where it is a legal one.
+/// Makes an identity of a plugin's principal, where the principal is a legal one.
 fn identity(
     principal: types::PrincipalResult,
     plugin: &str,

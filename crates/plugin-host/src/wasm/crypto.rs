@@ -1,4 +1,4 @@
-//! What plugins that authenticate ask of the host: hashes, and JSON Web Tokens against configured keys.
+//! The functions of the host for plugins that authenticate: hashes, and JSON Web Tokens against configured keys.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Why a token is refused.
+/// The reasons why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JwtError {
     Malformed,

@@ -15,7 +15,7 @@ use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 
 /// Places in the pool for instances that wait to be used again, and for plugins that are being loaded.
 const SPARE: usize = 128;
-/// How often a guest that computes is looked at: it yields to other requests, or ends.
+/// The interval at which a guest that computes is checked: it yields to other requests, or ends.
 pub const TICK: Duration = Duration::from_millis(1);
 /// The clock stops after so many ticks without a call, so that an idle gateway does not wake a thousand times a second.
 const IDLE_TICKS: u32 = 200;
@@ -26,7 +26,8 @@ const MEMORY_ROOM: usize = 256 << 20;
 const KEPT_MEMORY: usize = 1 << 20;
 /// The version of Linux that can say which pages were written.
 const PAGEMAP_SCAN_SINCE: (u32, u32) = (6, 7);
-/// The same where the kernel cannot say which pages were written, so that all of it is zeroed each time.
+/// The size of [`KEPT_MEMORY`] where the kernel cannot tell which pages were written, so that all of it is zeroed each
+/// time.
 const KEPT_MEMORY_BLIND: usize = 256 << 10;
 
 /// The engine, its clock, and the threads that compile.

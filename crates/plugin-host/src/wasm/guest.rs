@@ -21,14 +21,15 @@ use super::{
 };
 use crate::words::INIT_TIMEOUT;
 
-/// What the host may copy out of a guest at once, beside what a request's own size gives.
+/// The number of bytes that the host may copy out of a guest at once, in addition to the bytes for a request's own
+/// size.
 pub(super) const LEAST_TRANSFER: usize = 1 << 20;
 /// Idle instances of a plugin with `reuse`; more are dropped after their call.
 const MOST_IDLE: usize = 16;
 /// Handles of resources in an instance. The interface has none; WASI has few.
 const MOST_HANDLES: usize = 100;
 
-/// Why a call gave no result.
+/// The reasons why a call gave no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("all {0} instances are at work")]
@@ -77,7 +78,7 @@ pub(super) struct Exports {
     pub(super) observer: Option<observer::GuestIndices>,
 }
 
-/// How an instance gets the state that `lifecycle.init` makes.
+/// The way in which an instance gets the state that `lifecycle.init` makes.
 pub(super) enum Init {
     /// It is in the component's own data, or there is nothing to make.
     Done,
@@ -106,7 +107,7 @@ pub(super) struct Live {
     n_calls: u32,
 }
 
-/// What was measured of a call.
+/// The measurements of a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
     /// From its begin to its end, its instance included.
@@ -115,11 +116,11 @@ pub struct Cost {
     pub peak_memory: usize,
 }
 
-/// What a call is about, and its bounds.
+/// The hook and the request of a call, and its bounds.
 pub(super) struct Terms<'a> {
     pub(super) hook: Hook,
     pub(super) request_id: &'a Arc<str>,
-    /// When the request's own time is over.
+    /// The time at which the request's own time is over.
     pub(super) deadline: Instant,
     /// Bytes that the host copies out of the guest at once.
     pub(super) max_transfer: usize,
@@ -354,7 +355,7 @@ pub(super) fn at_load(
     state.explain(error).into()
 }
 
-/// What a plugin has against its settings, in its own words.
+/// The complaint of a plugin about its settings, in the plugin's own words.
 #[derive(Debug, thiserror::Error)]
 #[error("refuses its settings: {0}")]
 pub(super) struct BadSettings(String);

@@ -38,9 +38,9 @@ pub struct Harness {
     clock: Arc<AtomicU64>,
     id: Arc<str>,
     remembered: Remembered,
-    /// How long loading took.
+    /// The time that loading took.
     pub load_time: Duration,
-    /// What the configuration should be told.
+    /// The notes on the plugin's configuration.
     pub notes: Vec<String>,
 }
 
@@ -149,7 +149,8 @@ impl Harness {
         (verdict.err().map(|failure| failure.to_string()), cost)
     }
 
-    /// The same, where a principal may be remembered from the call before.
+    /// Measures authentication as [`Harness::time_authenticate`] does, but a principal may be remembered from the call
+    /// before.
     pub async fn time_remembered(&self, head: &TestHead) -> (Option<String>, Cost) {
         let started = Instant::now();
         let head = self.head(head);
@@ -162,7 +163,7 @@ impl Harness {
         (failed, Cost { time, peak_memory })
     }
 
-    /// The same for a change of a request.
+    /// Asks the preprocessor to change a request, and returns no more than a measurement needs.
     pub async fn time_preprocess(&self, request: &mut EmbedRequest) -> (Option<String>, Cost) {
         let asked = preprocess::preprocess(&self.guest, &self.id, far(), None, request);
         let (change, cost) = asked.await;
@@ -187,7 +188,7 @@ impl Harness {
         (verdict, cost)
     }
 
-    /// Whether each call has an instance of its own.
+    /// Returns true when each call has an instance of its own.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.guest.lifetime == InstanceConfig::Fresh
@@ -266,7 +267,7 @@ pub struct Load {
     pub calls: hdrhistogram::Histogram<u64>,
     /// Calls a second, of all threads together.
     pub per_second: f64,
-    /// How late timers of the same threads were, in nanoseconds. Calls that end before they are due let none run.
+    /// The delay of timers of the same threads, in nanoseconds. Calls that end before the timers are due let none run.
     pub late: hdrhistogram::Histogram<u64>,
     /// The most memory that an instance had, in bytes.
     pub peak_memory: usize,

@@ -1,4 +1,5 @@
-//! What guests import: each function checks the grant and the call's budget, and hands on to the module that does it.
+//! The functions that guests import: each checks the grant and the call's budget, and calls the module that does the
+//! work.
 
 use std::time::{Duration, Instant};
 
@@ -211,7 +212,8 @@ impl kv::Host for State {
 }
 
 impl State {
-    /// Where a metric of the plugin's own is counted; none where it does not count.
+    /// Returns the metrics that count a metric of the plugin's own; none in a warm-up, or where the metric is not
+    /// granted.
     fn own_metrics(&mut self, name: &str) -> Result<Option<&PluginMetrics>> {
         self.outer_call("metrics")?;
         if self.phase == Phase::WarmUp {

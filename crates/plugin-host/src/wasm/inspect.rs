@@ -1,4 +1,4 @@
-//! What a component says of itself, read without compiling it.
+//! The properties that a component states, read without compiling it.
 
 use std::fmt;
 
@@ -26,11 +26,11 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// The hooks among them.
     pub hooks: Vec<Hook>,
-    /// Whether it has `lifecycle.init`.
+    /// True when the component has `lifecycle.init`.
     pub has_lifecycle: bool,
 }
 
-/// Why a file is no plugin.
+/// The reasons why a file is no plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAPlugin {
     /// Something else, or cut off.
@@ -38,7 +38,7 @@ pub enum NotAPlugin {
         "is no WebAssembly component ({0}): build it with `scripts/plugins`, or as docs/plugins.md says"
     )]
     NotWasm(String),
-    /// What compilers make before it becomes a component.
+    /// A core module: the file that compilers make before it becomes a component.
     #[error(
         "is a core module, and plugins are components: link it with wasm-component-ld, or wrap it with `wasm-tools component new` (docs/plugins.md)"
     )]
@@ -64,7 +64,7 @@ pub enum NotAPlugin {
     NoHook,
 }
 
-/// What a name of an import or export is.
+/// The kind of an import's or export's name.
 enum Named<'a> {
     /// Ours, by the name within the package.
     Ours(&'a str),
@@ -130,7 +130,7 @@ impl Inspection {
         Ok(inspection)
     }
 
-    /// Whether it imports an interface of ours.
+    /// Returns true when the component imports an interface of embedgate.
     #[must_use]
     pub fn imports_interface(&self, interface: &str) -> bool {
         let mut ours = self.imports.iter().map(|name| named(name));
@@ -219,7 +219,7 @@ impl fmt::Display for Inspection {
     }
 }
 
-/// What an import needs of the configuration.
+/// Returns a note on the configuration that an import needs.
 fn grant_note(name: &str) -> &'static str {
     match named(name) {
         Named::Ours("secrets") => "  (grants.secrets)",

@@ -14,7 +14,7 @@ const ENTRY_BYTES: usize = 64;
 const MOST_KEY_BYTES: usize = 1 << 10;
 const MOST_VALUE_BYTES: usize = 64 << 10;
 
-/// Why something cannot be stored.
+/// The reasons why a value cannot be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KvError {
     Full,
@@ -22,7 +22,7 @@ pub(super) enum KvError {
     NotANumber,
 }
 
-/// What a token bucket answered.
+/// The answer of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Taken {
     pub(super) taken: bool,
@@ -43,7 +43,7 @@ struct Inner {
 
 struct Entry {
     value: Value,
-    /// When it is gone.
+    /// The time at which the entry expires.
     until: Option<Duration>,
 }
 
@@ -62,7 +62,7 @@ impl Value {
     }
 }
 
-/// What an entry counts for.
+/// Returns the bytes that an entry counts for.
 fn entry_bytes(key: &str, value: &Value) -> usize {
     key.len() + value.bytes() + ENTRY_BYTES
 }

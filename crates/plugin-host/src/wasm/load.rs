@@ -31,7 +31,7 @@ use super::{
     wasi,
 };
 
-/// What loading takes from its surroundings.
+/// The surroundings that loading needs.
 pub(super) struct Loader {
     pub(super) engine: Arc<GuestEngine>,
     pub(super) aot: Option<AotCache>,
@@ -210,7 +210,7 @@ impl Loader {
         })
     }
 
-    /// What a compiled component depends on.
+    /// Hashes everything that a compiled component depends on.
     fn aot_name(
         &self,
         inspection: &Inspection,
@@ -347,7 +347,7 @@ fn exports(
     })
 }
 
-/// What is granted and not imported, and the other way around.
+/// Lists the notes on the configuration: grants without an import, imports without a grant, and settings without use.
 fn notes(config: &PluginConfig, inspection: &Inspection) -> Vec<String> {
     let grants = &config.grants;
     let all = [

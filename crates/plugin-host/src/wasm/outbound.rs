@@ -16,7 +16,7 @@ use reqwest::{
 };
 use url::{Host, Url};
 
-/// What plugins may send; the others are about the connection.
+/// The methods that plugins may send; the others concern the connection.
 const METHODS: [Method; 6] = [
     Method::GET,
     Method::HEAD,
@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const MOST_REQUEST_BYTES: usize = 1 << 20;
 const MOST_RESPONSE_HEADERS: usize = 64 << 10;
 
-/// Why a request was not answered.
+/// The reasons why a request was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OutboundError {
     Denied,
@@ -50,7 +50,7 @@ pub(super) struct Request {
     pub(super) timeout: Duration,
 }
 
-/// What the other server answered.
+/// The answer of the other server.
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
@@ -172,7 +172,7 @@ impl Outbound {
     }
 }
 
-/// Whether the URL has the origin of the allowed one, and its path or one below.
+/// Returns true when the URL has the origin of the allowed one, and its path or one below.
 fn covers(allowed: &Url, url: &Url) -> bool {
     let base = allowed.path().trim_end_matches('/');
     let below = url.path().strip_prefix(base);
@@ -255,7 +255,8 @@ impl Resolve for PublicNames {
     }
 }
 
-/// Whether an address is of the internet: not of this machine, its networks, or the ranges that stand for either.
+/// Returns true when an address belongs to the internet: not to this machine, its networks, or the ranges that stand
+/// for either.
 ///
 /// Source: the registries of special-purpose addresses of IANA.
 fn is_public(address: IpAddr) -> bool {

@@ -42,7 +42,7 @@ pub(super) fn check_shown(plugin: &str, policy: NativeIds, inputs: &[Input]) -> 
     }
 }
 
-/// What a preprocessor said.
+/// The answer of a preprocessor.
 pub(super) enum Change {
     /// The request is changed, or not; these headers are added to its response.
     Done(Vec<(String, String)>),
@@ -53,7 +53,7 @@ pub(super) enum Change {
 /// Lets a plugin change a request.
 ///
 /// # Errors
-/// How it failed; then the request is as it was.
+/// The [`Failure`] of the plugin; then the request is unchanged.
 pub(super) async fn preprocess(
     guest: &Guest,
     id: &Arc<str>,

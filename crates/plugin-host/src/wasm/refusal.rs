@@ -1,4 +1,4 @@
-//! What a plugin may say to the client: refusals, and headers of the response.
+//! The parts of a plugin's answer that go to the client: refusals, and headers of the response.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ const MOST_MESSAGE_BYTES: usize = 2000;
 const MOST_HEADERS: usize = 16;
 const MOST_HEADER_BYTES: usize = 1024;
 
-/// What a plugin said that is not the client's to read.
+/// The words of a plugin that the client does not get.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Said(String);

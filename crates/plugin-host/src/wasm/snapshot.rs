@@ -33,7 +33,7 @@ pub(super) enum Snapshot {
     /// A component's bytes.
     Taken {
         bytes: Vec<u8>,
-        /// Whether it is the same at each start, and holds no secret.
+        /// True when the snapshot is the same at each start, and holds no secret.
         may_keep: bool,
     },
     /// The component is built in a way that the snapshot does not know.

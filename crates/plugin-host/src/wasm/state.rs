@@ -1,4 +1,4 @@
-//! What a store carries beside the guest: whose it is, what it may still use, and until when.
+//! The data that a store holds in addition to the guest: its plugin, its remaining budget and its deadline.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ const MOST_OUTPUT: usize = 2 << 10;
 /// Elements of all tables: `QuickJS` needs 7,700.
 const MOST_TABLE_ELEMENTS: usize = 20_000;
 
-/// What all instances of a plugin share.
+/// The data that all instances of a plugin share.
 pub(super) struct Shared {
     pub(super) name: Arc<str>,
     pub(super) max_memory: usize,
@@ -33,12 +33,12 @@ pub(super) struct Shared {
     pub(super) max_texts: usize,
     pub(super) grants: Grants,
     pub(super) clock: Clock,
-    /// What a warm-up call has for a store.
+    /// The key-value store of a warm-up call.
     pub(super) scratch: Store,
     pub(super) metrics: PluginMetrics,
 }
 
-/// What the configuration lets a plugin use.
+/// The parts of the host that the configuration lets a plugin use.
 pub(super) struct Grants {
     pub(super) secrets: std::collections::BTreeMap<String, Secret>,
     pub(super) kv: Option<Arc<Store>>,
@@ -47,12 +47,12 @@ pub(super) struct Grants {
     pub(super) http: Option<Outbound>,
 }
 
-/// What time it is for guests.
+/// The clock of guests.
 #[derive(Clone)]
 pub(super) enum Clock {
-    /// What it is.
+    /// The real time.
     Real { started: Instant },
-    /// What a test says: milliseconds since 1970.
+    /// The time that a test sets: milliseconds since 1970.
     Set(Arc<AtomicU64>),
 }
 
@@ -83,7 +83,7 @@ impl Clock {
     }
 }
 
-/// What the guest is doing.
+/// The kind of call that the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// `lifecycle.init`, whose state becomes that of every instance.
@@ -99,11 +99,11 @@ pub(super) struct State {
     pub(super) shared: Arc<Shared>,
     pub(super) phase: Phase,
     pub(super) request_id: Option<Arc<str>>,
-    /// When the call has to be over.
+    /// The time at which the call has to be over.
     pub(super) deadline: Instant,
     pub(super) n_http: u32,
-    /// Whether what is not the same at each call was asked for: by `init`, then the snapshot is not kept on disk; by the
-    /// warm-up, then its state is not used.
+    /// True when the guest asked for a value that differs between calls. If `init` asked, the snapshot is not kept on
+    /// disk; if the warm-up asked, its state is not used.
     pub(super) is_impure: bool,
     n_host_calls: u32,
     n_log_lines: u32,
@@ -113,7 +113,7 @@ pub(super) struct State {
     memory: usize,
     peak_memory: usize,
     pub(super) is_memory_denied: bool,
-    /// What the reading of a snapshot takes on top.
+    /// The memory that the reading of a snapshot takes in addition.
     pub(super) spare_memory: usize,
     table_elements: usize,
     /// Bytes of memory and elements of a table that were allowed last: taken back where they cannot be had.
@@ -198,7 +198,7 @@ impl State {
         Ok(())
     }
 
-    /// The same, for imports that reach beyond the instance.
+    /// Counts a call of the host, for imports that reach beyond the instance, and refuses it within `lifecycle.init`.
     pub(super) fn outer_call(&mut self, import: &str) -> wasmtime::Result<()> {
         self.host_call()?;
         if self.phase == Phase::Init {
@@ -207,7 +207,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether a line of so many bytes may still be logged.
+    /// Counts a line of the log, and returns true when a line of `bytes` bytes may still be logged.
     pub(super) fn may_log(&mut self, bytes: usize) -> bool {
         self.n_log_lines += 1;
         self.log_bytes = self.log_bytes.saturating_add(bytes);

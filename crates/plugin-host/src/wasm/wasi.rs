@@ -48,7 +48,7 @@ struct Datetime {
     nanoseconds: u32,
 }
 
-/// What resources of WASI are here.
+/// The content of WASI's resources here: none.
 struct Nothing;
 
 /// The errors of a stream; here there are none.

@@ -55,7 +55,7 @@ impl FromStr for Target {
     }
 }
 
-/// What came back.
+/// The answer of the server.
 pub struct Reply {
     pub status: u16,
     pub bytes: Bytes,

@@ -24,7 +24,7 @@ const MAX_OUTSTANDING: usize = 20_000;
 /// Texts in a request that fills the hot set.
 const FILL: usize = 16;
 
-/// How much load.
+/// The amount of load.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Load {
     /// So many clients, each with one request at a time.
@@ -43,7 +43,7 @@ impl fmt::Display for Load {
     }
 }
 
-/// What was seen of one target under one load.
+/// The measurements of one target under one load.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// Length of the measurement.
@@ -99,7 +99,7 @@ impl Measured {
     }
 }
 
-/// What became of one request; times in microseconds.
+/// The outcome of one request; times in microseconds.
 #[derive(Clone, Copy)]
 enum Outcome {
     Good { us: u64, tokens: u64 },

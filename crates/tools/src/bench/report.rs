@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{BenchConfig, Load, Measured, Target};
 
-/// What was measured.
+/// The results of a measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// One a load and target, in the order of the loads.
@@ -82,7 +82,7 @@ impl Figures {
         }
     }
 
-    /// Of each figure its median.
+    /// Computes the median of each figure.
     fn median(all: &[Self]) -> Self {
         let of = |figure: fn(&Self) -> f64| median(all.iter().map(figure).collect());
         Self {

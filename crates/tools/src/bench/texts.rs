@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, sync::Arc};
 
 use anyhow::{Context, bail};
 
-/// Where texts come from.
+/// The source of texts.
 #[derive(Clone, Debug)]
 pub struct TextsConfig {
     /// Lines of this file instead of random words.

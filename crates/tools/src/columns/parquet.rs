@@ -22,7 +22,7 @@ use super::RowId;
 /// Numbers that are held until they make a row group: 16 MiB, and a few times that while it is written.
 const GROUP_NUMBERS: usize = 4 << 20;
 
-/// Of what kind the ids of a file are.
+/// The kind of the ids in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdKind {
     /// Whole numbers.
@@ -221,7 +221,8 @@ fn properties(schema: &TypePtr) -> WriterProperties {
     properties.build()
 }
 
-/// How numbers are spread over rows: what is there of each, and which begin a row. None of a column with one in each.
+/// The spread of numbers over rows: the definition and the repetition level of each. A column with one number in each
+/// row has no levels.
 ///
 /// Source: Parquet's documentation, "Nested Encoding" (Dremel's levels).
 #[derive(Default)]

@@ -56,7 +56,7 @@ impl TextRows {
         })
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     #[must_use]
     pub fn n_rows(&self) -> u64 {
         self.n_rows
