@@ -22,9 +22,9 @@ use crate::{
         self, Gateway,
         connection::{self, End},
     },
-    manager::{Fetcher, ModelManager, Parts},
     memory::Memory,
     model::{Entry, Model, State, devices, load, surroundings::Surroundings},
+    model_host::{Fetcher, ModelHost, Parts},
     reload::{Reloader, Reloads, Source},
     shutdown::{Shutdown, Stage},
 };
@@ -119,7 +119,7 @@ impl App {
         mut hangups: Signal,
     ) -> anyhow::Result<()> {
         let metrics = self.metrics.clone();
-        let models = Arc::new(ModelManager::new(Parts {
+        let models = Arc::new(ModelHost::new(Parts {
             surroundings: self.surroundings.clone(),
             metrics: metrics.clone(),
             fetcher: self.fetcher.clone(),
@@ -204,7 +204,7 @@ impl App {
         Ok(())
     }
 
-    fn say_ready(&self, models: &ModelManager) {
+    fn say_ready(&self, models: &ModelHost) {
         let is_fetching = |entry: &&Entry| matches!(entry.state, State::Fetching(_));
         let n = models.embedder().map_or(0, |embedder| {
             let entries = embedder.registry().entries().iter();
@@ -220,7 +220,7 @@ impl App {
     }
 
     /// Loads every model, one after another: two at once would peak in memory.
-    async fn load(&self, models: &Arc<ModelManager>, metrics: &Metrics) -> anyhow::Result<()> {
+    async fn load(&self, models: &Arc<ModelHost>, metrics: &Metrics) -> anyhow::Result<()> {
         let file = WarmFile::open(&self.config.cache, metrics);
         let cache = EmbeddingCache::new(&self.config.cache, file, metrics);
         let applied = models.apply(&self.config, &cache).await;

@@ -49,8 +49,8 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use self::{connection::BadHost, dialect::Dialect, error::Failed, routes::Place};
 use crate::{
-    auth::Authenticator, embed::Embedder, manager::ModelManager, memory::Memory,
-    model::State as ModelState, reload::Reloads, shutdown::Shutdown,
+    auth::Authenticator, embed::Embedder, memory::Memory, model::State as ModelState,
+    model_host::ModelHost, reload::Reloads, shutdown::Shutdown,
 };
 
 /// The state that handlers share.
@@ -64,7 +64,7 @@ pub(crate) struct Gateway {
     /// The memory that all requests may take together, their answers included.
     pub memory: Arc<Memory>,
     /// Has the models.
-    pub models: Arc<ModelManager>,
+    pub models: Arc<ModelHost>,
     /// Reads the configuration again.
     pub reloads: Reloads,
     /// The process's metrics.

@@ -15,7 +15,7 @@ use embedgate_config::{Environment, Hub, HubAddress, HubConfig, Secret};
 use embedgate_hub::{Caches, Endpoint, Entry, HubError, Listing, Progress, Request, Settings};
 use futures_util::FutureExt;
 
-use crate::{manager::Fetcher, model::Fetched};
+use crate::{model::Fetched, model_host::Fetcher};
 
 const HUGGING_FACE: &str = "https://huggingface.co";
 /// Two sites, asked both where none is named.

@@ -23,9 +23,9 @@ mod embed;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
-mod manager;
 mod memory;
 mod model;
+mod model_host;
 mod offload;
 mod reload;
 mod shutdown;

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     auth::Authenticator,
-    manager::{Applied, ModelManager},
+    model_host::{Applied, ModelHost},
     shutdown::{Shutdown, Stage},
 };
 
@@ -167,7 +167,7 @@ pub(crate) struct Reloader {
     /// Their files when they were loaded last.
     pub seen: Option<Stamps>,
     /// Gets the models.
-    pub models: Arc<ModelManager>,
+    pub models: Arc<ModelHost>,
     /// The process's metrics.
     pub metrics: Metrics,
 }
@@ -392,7 +392,7 @@ async fn load_plugins(plugins: Arc<Plugins>, config: &Config) -> PluginReport {
 
 /// Waits for the first models first. None at the end of the process.
 async fn load_models(
-    models: &Arc<ModelManager>,
+    models: &Arc<ModelHost>,
     config: &Config,
     metrics: &Metrics,
 ) -> Option<Applied> {

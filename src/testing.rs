@@ -28,9 +28,9 @@ use crate::{
     cache::{EmbeddingCache, file::WarmFile},
     embed::Embedder,
     http::{self, Gateway},
-    manager::ModelManager,
     memory::Memory,
     model::{About, Entry, Model, ModelRegistry, State, tokenizer::TextTokenizer},
+    model_host::ModelHost,
     reload::Reloads,
     shutdown::{Shutdown, Stage},
 };
@@ -144,7 +144,7 @@ impl TestGateway {
             authenticator: Authenticator::new(&config.auth, Arc::clone(&plugins)),
             plugins,
             memory: Memory::new(config.server.max_bodies.bytes()),
-            models: Arc::new(ModelManager::of(
+            models: Arc::new(ModelHost::of(
                 Embedder::new(registry, cache, config.server.max_inputs),
                 &metrics,
             )),

@@ -15,7 +15,7 @@ use super::{Failure, runtime};
 use crate::{
     app::{App, Listeners},
     args::ServeArgs,
-    manager::Fetcher,
+    model_host::Fetcher,
     reload::Source,
     shutdown::{Shutdown, Stage},
     telemetry,

@@ -7,7 +7,7 @@ use std::{
 
 use embedgate_config::{Config, LoadTime, ModelConfig};
 
-use super::{Applied, Change, ModelManager, room::Beside};
+use super::{Applied, Change, ModelHost, room::Beside};
 use crate::{
     cache::EmbeddingCache,
     embed::Embedder,
@@ -31,7 +31,7 @@ struct Done {
 
 /// A change from one configuration to another, half done.
 struct Changing<'a> {
-    manager: &'a Arc<ModelManager>,
+    host: &'a Arc<ModelHost>,
     config: &'a Config,
     cache: &'a EmbeddingCache,
     /// The models that were there and still are.
@@ -43,7 +43,7 @@ struct Changing<'a> {
     applied: Applied,
 }
 
-impl ModelManager {
+impl ModelHost {
     /// Makes the models what the configuration says. A model is loaded beside the one whose place it takes, which serves until
     /// then, and on where the new one cannot be loaded; what is the same is not touched. Nothing is served before the first
     /// call ends.
@@ -71,7 +71,7 @@ impl ModelManager {
             None => (Vec::new(), None),
         };
         let changing = Changing {
-            manager: self,
+            host: self,
             config,
             cache,
             before,
@@ -109,10 +109,10 @@ impl Changing<'_> {
     async fn run(mut self) -> Applied {
         let mut to_load = Vec::new();
         for (name, written) in &self.config.models {
-            let old = self.manager.entry(name);
+            let old = self.host.entry(name);
             let config = Arc::new(written.clone());
             let (owned, settled) = (name.clone(), Arc::clone(&config));
-            let manager = Arc::clone(self.manager);
+            let host = Arc::clone(self.host);
             let looking = blocking(move || {
                 let outline = load::plan(&settled).ok().map(|plan| plan.outline());
                 let about = About {
@@ -122,7 +122,7 @@ impl Changing<'_> {
                 let step = step(old.as_ref(), &settled);
                 if let Step::Done(Some(State::Loaded(model)), _) = &step {
                     // Another prompt in front of every text makes other vectors.
-                    manager.served.note(&owned, model.files().space);
+                    host.served.note(&owned, model.files().space);
                 }
                 (step, Arc::new(about))
             });
@@ -149,20 +149,20 @@ impl Changing<'_> {
             self.remove(&removed, &to_load).await;
         }
         {
-            let _turn = self.manager.turn.lock().await;
+            let _turn = self.host.turn.lock().await;
             self.publish_meanwhile();
         }
         for about in to_load {
             // Between two loads others may load what a request asks for.
-            let _turn = self.manager.turn.lock().await;
+            let _turn = self.host.turn.lock().await;
             self.load(&about, of_removed).await;
             self.publish_meanwhile();
         }
-        let _turn = self.manager.turn.lock().await;
+        let _turn = self.host.turn.lock().await;
         self.before.clear();
         self.publish();
-        self.manager.started.send_replace(true);
-        self.manager.fetch_all();
+        self.host.started.send_replace(true);
+        self.host.fetch_all();
         self.applied
     }
 
@@ -173,7 +173,7 @@ impl Changing<'_> {
 
     /// Bytes that a model takes which is served now.
     fn memory_of(&self, name: &str) -> u64 {
-        let entry = self.manager.entry(name);
+        let entry = self.host.entry(name);
         entry
             .and_then(|entry| Some(entry.loaded()?.memory))
             .unwrap_or(0)
@@ -181,30 +181,30 @@ impl Changing<'_> {
 
     /// Lets go of the models that are not named any more, before others are loaded. Names that are to come are there already.
     async fn remove(&mut self, removed: &[Arc<About>], to_load: &[Arc<About>]) {
-        let _turn = self.manager.turn.lock().await;
+        let _turn = self.host.turn.lock().await;
         let is_kept = |about: &Arc<About>| removed.iter().all(|removed| removed.name != about.name);
         self.before.retain(is_kept);
         for about in to_load {
-            if self.manager.entry(&about.name).is_none() {
+            if self.host.entry(&about.name).is_none() {
                 let state = Some(State::Loading);
                 let about = Arc::clone(about);
                 self.done.insert(about.name.clone(), Done { about, state });
             }
         }
         self.publish_meanwhile();
-        self.manager.wait_for_leaving().await;
+        self.host.wait_for_leaving().await;
     }
 
     /// Loads a model, beside the one whose place it takes or after that one is gone.
     async fn load(&mut self, about: &Arc<About>, of_removed: u64) {
         let name = &about.name;
-        let old = self.manager.entry(name);
+        let old = self.host.entry(name);
         let Some((old, bytes)) = old.and_then(|old| {
             let bytes = old.loaded()?.memory;
             Some((old, bytes))
         }) else {
             let beside = Beside::Predecessor(of_removed);
-            return match self.manager.first_state(about, beside).await {
+            return match self.host.first_state(about, beside).await {
                 Ok(state) => {
                     let change = change_to(&state, Change::Added);
                     self.finish(Arc::clone(about), Some(state), change);
@@ -234,7 +234,7 @@ impl Changing<'_> {
         }
         // One that is in memory is not given up for one that was never loaded, wherever it is loaded on demand.
         let beside = Beside::Predecessor(bytes.saturating_add(of_removed));
-        match self.manager.load(about, beside).await {
+        match self.host.load(about, beside).await {
             Ok(model) => {
                 let state = Some(State::Loaded(model));
                 self.finish(Arc::clone(about), state, Change::Exchanged);
@@ -246,10 +246,9 @@ impl Changing<'_> {
     /// Loads a model after the one before was stopped for it; that one again, where it cannot be. What can be known beforehand is
     /// looked at beforehand.
     async fn load_after(&mut self, about: &Arc<About>, before: &Arc<About>) {
-        let (manager, looked_at) = (Arc::clone(self.manager), Arc::clone(about));
-        let looking = blocking(move || {
-            load::inspect(&looked_at.name, &looked_at.config, &manager.surroundings)
-        });
+        let (host, looked_at) = (Arc::clone(self.host), Arc::clone(about));
+        let looking =
+            blocking(move || load::inspect(&looked_at.name, &looked_at.config, &host.surroundings));
         let problem = match looking.await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -265,15 +264,15 @@ impl Changing<'_> {
         };
         self.done.insert(about.name.clone(), loading);
         self.publish_meanwhile();
-        self.manager.wait_for_leaving().await;
-        let reason = match self.manager.load(about, Beside::Nothing).await {
+        self.host.wait_for_leaving().await;
+        let reason = match self.host.load(about, Beside::Nothing).await {
             Ok(model) => {
                 let state = Some(State::Loaded(model));
                 return self.finish(Arc::clone(about), state, Change::Exchanged);
             }
             Err(reason) => reason,
         };
-        match self.manager.load(before, Beside::Nothing).await {
+        match self.host.load(before, Beside::Nothing).await {
             Ok(model) => {
                 self.keep(before, reason);
                 if let Some(done) = self.done.get_mut(&before.name) {
@@ -319,13 +318,13 @@ impl Changing<'_> {
 
     /// Publishes what is ready, beside what was there before. Nothing at the start, where all comes at once.
     fn publish_meanwhile(&mut self) {
-        if self.manager.embedder().is_some() {
+        if self.host.embedder().is_some() {
             self.publish();
         }
     }
 
     fn publish(&mut self) {
-        let current = self.manager.embedder();
+        let current = self.host.embedder();
         let published = |name: &str| {
             let entry = current.as_ref()?.registry().entry(name)?;
             Some(entry.state.clone())
@@ -381,7 +380,7 @@ impl Changing<'_> {
         let unknown = self.config.unknown_model;
         let registry = ModelRegistry::new(entries, default.as_deref(), unknown);
         let max_inputs = self.config.server.max_inputs;
-        self.manager
+        self.host
             .replace(Embedder::new(registry, self.cache.clone(), max_inputs));
         // What is published holds them now.
         for done in self.done.values_mut() {

@@ -7,7 +7,7 @@ use std::{
 
 use embedgate_config::{ByteSize, LoadTime};
 
-use super::ModelManager;
+use super::ModelHost;
 use crate::model::{
     Entry, MemoryUse, Model,
     memory::{self, mib},
@@ -32,7 +32,7 @@ struct NoRoom {
     message: String,
 }
 
-impl ModelManager {
+impl ModelHost {
     /// Finds room for a model of so many bytes. Models that are loaded on demand go for it, those first that nobody has used
     /// for longest; none goes where all of them would not be enough. Blocks until they are gone.
     pub(super) fn make_room(&self, name: &str, bytes: u64, beside: Beside) -> Result<(), String> {

@@ -3,7 +3,7 @@
 //! Every request takes the service of its moment, an [`Embedder`], and keeps it to its end; a change publishes another one.
 //! So an answer comes from the models of before or from the new ones, never from both, and a model's memory goes with the
 //! last request that it serves. One change is made at a time: `apply` makes what a configuration says, `fetch` what was
-//! fetched meanwhile, [`ModelManager::wake`] what a request asks for, [`ModelManager::keep`] lets go of what nobody uses.
+//! fetched meanwhile, [`ModelHost::wake`] what a request asks for, [`ModelHost::keep`] lets go of what nobody uses.
 
 mod applied;
 mod apply;
@@ -51,7 +51,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(60);
 type Waking = Shared<BoxFuture<'static, Result<(), Arc<str>>>>;
 
 /// Loads, exchanges and unloads models while the gateway serves.
-pub(crate) struct ModelManager {
+pub(crate) struct ModelHost {
     /// None until the first models are loaded, and at the end.
     embedder: ArcSwapOption<Embedder>,
     surroundings: Surroundings,
@@ -77,7 +77,7 @@ pub(crate) struct ModelManager {
     leaving: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// The parts that a manager is made of.
+/// The parts that a host is made of.
 pub(crate) struct Parts {
     /// The facts that loading needs.
     pub surroundings: Surroundings,
@@ -91,8 +91,8 @@ pub(crate) struct Parts {
     pub config: PathBuf,
 }
 
-impl ModelManager {
-    /// A manager of no models yet.
+impl ModelHost {
+    /// A host of no models yet.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
@@ -113,18 +113,18 @@ impl ModelManager {
         }
     }
 
-    /// A manager of a service that is there already, for tests.
+    /// A host of a service that is there already, for tests.
     #[cfg(test)]
     pub(crate) fn of(embedder: Embedder, metrics: &Metrics) -> Self {
-        let manager = Self::new(Parts {
+        let host = Self::new(Parts {
             surroundings: Surroundings::default(),
             metrics: metrics.clone(),
             fetcher: None,
             served: None,
             config: PathBuf::new(),
         });
-        manager.embedder.store(Some(Arc::new(embedder)));
-        manager
+        host.embedder.store(Some(Arc::new(embedder)));
+        host
     }
 
     /// The service as it is now; none before the first models are loaded.
@@ -163,8 +163,8 @@ impl ModelManager {
         let waking = {
             let mut wakings = self.wakings.lock().unwrap_or_else(PoisonError::into_inner);
             let start = || {
-                let (manager, name) = (Arc::clone(self), name.to_owned());
-                let task = tokio::spawn(async move { manager.load_on_demand(&name).await });
+                let (host, name) = (Arc::clone(self), name.to_owned());
+                let task = tokio::spawn(async move { host.load_on_demand(&name).await });
                 let ended = |end: Result<Result<(), Arc<str>>, JoinError>| {
                     end.unwrap_or_else(|error| Err(format!("a fault of embedgate: {error}").into()))
                 };
@@ -258,18 +258,18 @@ impl ModelManager {
     ) -> Result<Arc<Model>, String> {
         // At most two models under a name are in memory.
         self.wait_for_leaving().await;
-        let (manager, about) = (Arc::clone(self), Arc::clone(about));
+        let (host, about) = (Arc::clone(self), Arc::clone(about));
         let loading = tokio::task::spawn_blocking(move || {
             let name = &about.name;
-            let room = |bytes| manager.make_room(name, bytes, beside);
+            let room = |bytes| host.make_room(name, bytes, beside);
             let loading = Loading {
-                surroundings: &manager.surroundings,
-                metrics: &manager.metrics,
+                surroundings: &host.surroundings,
+                metrics: &host.metrics,
                 room: &room,
             };
             let model = load::load(name, &about.config, loading)?;
-            manager.count(&model);
-            manager.served.note(name, model.files().space);
+            host.count(&model);
+            host.served.note(name, model.files().space);
             Ok::<_, LoadError>(model)
         });
         match loading.await {

@@ -10,7 +10,7 @@ use embedgate_config::Source;
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 
-use super::{ModelManager, room::Beside};
+use super::{ModelHost, room::Beside};
 use crate::model::{Fetched, State};
 
 /// Brings a model of a hub into a folder, and notes how far it is.
@@ -31,7 +31,7 @@ pub(super) struct Fetch {
     task: Option<JoinHandle<()>>,
 }
 
-impl ModelManager {
+impl ModelHost {
     /// The progress of the fetch into a folder; a new one where none from there is under way.
     pub(super) fn fetched(&self, path: &Path, source: &Source) -> Arc<Fetched> {
         let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +79,7 @@ impl ModelManager {
         before: Option<JoinHandle<()>>,
     ) -> Option<JoinHandle<()>> {
         let fetcher = Arc::clone(self.fetcher.as_ref()?);
-        let (manager, fetched) = (Arc::clone(self), Arc::clone(&fetch.fetched));
+        let (host, fetched) = (Arc::clone(self), Arc::clone(&fetch.fetched));
         let (source, path) = (fetch.source.clone(), fetch.path.clone());
         Some(tokio::spawn(async move {
             if let Some(before) = before {
@@ -101,7 +101,7 @@ impl ModelManager {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             // Apart: a reload that needs this fetch no more ends it, and must not end a load.
-            tokio::spawn(async move { manager.load_fetched(&fetched).await });
+            tokio::spawn(async move { host.load_fetched(&fetched).await });
         }))
     }
 
