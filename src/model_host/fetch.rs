@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 
 use super::{ModelHost, room::Beside};
-use crate::model::{Fetched, State};
+use crate::model::{About, Fetched, State, load};
 
 /// Brings a model of a hub into a folder, and notes how far it is.
 pub(crate) type Fetcher = Arc<
@@ -113,7 +113,11 @@ impl ModelHost {
                 break;
             };
             self.publish_state(&about.name, State::Loading);
-            let state = self.first_state(&about, Beside::Nothing).await;
+            let state = match self.first_state(&about, Beside::Nothing).await {
+                // Somebody took it away again.
+                Ok(State::Fetching(_)) => Err(load::to_fetch(&about.config).unwrap_or_default()),
+                state => state,
+            };
             let state = state.unwrap_or_else(|reason| {
                 let name = &about.name;
                 tracing::error!(model.name = name, "model {name} cannot be served: {reason}");
@@ -126,7 +130,7 @@ impl ModelHost {
     }
 
     /// The models that wait for a fetch.
-    fn waiting(&self, fetched: &Arc<Fetched>) -> Vec<Arc<crate::model::About>> {
+    fn waiting(&self, fetched: &Arc<Fetched>) -> Vec<Arc<About>> {
         let Some(embedder) = self.embedder() else {
             return Vec::new();
         };
