@@ -93,10 +93,11 @@ impl ModelHost {
                 fetcher(source.clone(), path.clone(), Arc::clone(&fetched)).await
             {
                 let seconds = pause.as_secs();
+                // Before the log says so: who reads it may ask at once.
+                fetched.fail(reason.clone());
                 tracing::error!(
                     "{source} cannot be fetched, trying again in {seconds} s: {reason}"
                 );
-                fetched.fail(reason);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
