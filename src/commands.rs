@@ -12,6 +12,7 @@ mod init;
 mod key;
 #[cfg(feature = "hub")]
 mod models;
+mod place;
 #[cfg(feature = "plugins")]
 mod plugin;
 #[cfg(feature = "hub")]
@@ -199,16 +200,6 @@ fn shell(text: &str) -> String {
 /// A text of TOML in which `${` stands for itself.
 fn literal(text: &str) -> String {
     text.replace("${", "$${")
-}
-
-/// Says of what is no folder, and could be a model of a hub, that a folder was meant: its first part is one.
-fn meant_folder(named: &str) -> Option<anyhow::Error> {
-    let (first, name) = named.split_once('/')?;
-    (first == "models" || Path::new(first).exists()).then(|| {
-        anyhow::anyhow!(
-            "there is no folder {named}: `embedgate pull OWNER/{name} --to {named}` fetches a model into it"
-        )
-    })
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ impl Embedder {
 
     /// Returns the same service, which holds in memory at most the model of this name in the configuration.
     #[must_use]
-    pub(crate) fn with_only(&self, name: Option<&str>) -> Self {
+    pub(crate) fn with_only(&self, name: &str) -> Self {
         self.with_registry(self.registry.with_only(name))
     }
 

@@ -79,11 +79,24 @@ impl Source {
     }
 }
 
+/// The share of a configuration that a reload put in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    /// All of it is in force.
+    Reloaded,
+    /// A part of it failed.
+    Partly,
+    /// Nothing was changed.
+    #[default]
+    Refused,
+}
+
 /// The result of a reload.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
-    /// `reloaded`; `partly`, where something of it failed; `refused`, where nothing was changed.
-    pub status: &'static str,
+    /// The share that is in force.
+    pub status: Outcome,
     /// The problems of the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -109,7 +122,6 @@ pub(crate) struct PluginReport {
 impl Report {
     fn refused(problems: Vec<String>) -> Self {
         Self {
-            status: "refused",
             problems,
             ..Self::default()
         }
@@ -118,7 +130,10 @@ impl Report {
     fn of(models: Applied, plugins: PluginReport, needs_restart: Vec<String>) -> Self {
         let has_failed = models.failed().next().is_some() || !plugins.failed.is_empty();
         Self {
-            status: if has_failed { "partly" } else { "reloaded" },
+            status: match has_failed {
+                true => Outcome::Partly,
+                false => Outcome::Reloaded,
+            },
             problems: Vec::new(),
             models,
             plugins,
@@ -257,13 +272,8 @@ impl Reloader {
     fn reload_config(&mut self, authenticator: &Authenticator) -> Result<Vec<String>, Vec<String>> {
         let config = self.source.load().map_err(|error| {
             tracing::error!("the configuration stays as it was: {error}");
-            let problems = error.problems.into_iter();
-            problems
-                .map(|problem| match problem.key.as_str() {
-                    "" => problem.message,
-                    key => format!("{key}: {}", problem.message),
-                })
-                .collect::<Vec<_>>()
+            let problems = error.problems.iter();
+            problems.map(ToString::to_string).collect::<Vec<_>>()
         })?;
         let live = self.config.with_live_settings_of(&config);
         let needs_restart = live.differing_keys(&config);
@@ -345,7 +355,7 @@ impl Reloader {
         models.say();
         let report = Report::of(models, plugins, needs_restart);
         match report.status {
-            "partly" => tracing::error!("the configuration is reloaded in part: see above"),
+            Outcome::Partly => tracing::error!("the configuration is reloaded in part: see above"),
             _ => tracing::info!("the configuration is reloaded"),
         }
         answer(served, report);

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use embedgate_config::{Config, Environment, Source};
 use embedgate_request::key;
 
-use super::{Failure, literal, meant_folder, shell};
+use super::{Failure, literal, place::Place, shell};
 use crate::args::InitArgs;
 
 pub(super) fn run(
@@ -43,7 +43,7 @@ pub(super) fn run(
     let problems = written.err().into_iter().flatten();
     let problems: Vec<String> = problems
         .filter(|problem| !problem.key.ends_with(".path"))
-        .map(|problem| format!("{}: {}", problem.key, problem.message))
+        .map(|problem| problem.to_string())
         .collect();
     if !problems.is_empty() {
         return Err(anyhow!("{}", problems.join("; ")).into());
@@ -84,31 +84,17 @@ impl Model {
         if path.is_dir() && !path.join("config.json").is_file() {
             return Err(anyhow!("{named} is no model's folder: it has no config.json").into());
         }
-        if path.is_dir() {
-            let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-            let name = real.file_name().unwrap_or_default();
-            return Ok(Self {
-                name: name.to_string_lossy().into_owned(),
-                path: match base == Path::new("") || path.is_absolute() {
-                    true => named.to_owned(),
-                    false => real.display().to_string(),
-                },
-                source: None,
-                is_there: true,
-            });
-        }
-        if let Some(error) = meant_folder(named) {
-            return Err(error.into());
-        }
-        let source: Source = named
-            .parse()
-            .map_err(|problem| anyhow!("{named} is no folder, nor a model of a hub: {problem}"))?;
-        let path = format!("models/{}", source.name());
+        let place = Place::of(named)?;
+        let is_folder = place.source.is_none();
+        let is_fitting = base == Path::new("") || path.is_absolute();
         Ok(Self {
-            name: source.name().to_owned(),
-            is_there: base.join(&path).is_dir(),
-            path,
-            source: Some(source),
+            name: place.name(),
+            is_there: is_folder || base.join(&place.path).is_dir(),
+            path: match path.canonicalize() {
+                Ok(real) if is_folder && !is_fitting => real.display().to_string(),
+                _ => place.path,
+            },
+            source: place.source,
         })
     }
 }

@@ -10,11 +10,9 @@ use embedgate_config::{Config, Environment};
 use embedgate_hub::{LOCK_FILE, Lock, Verdict, verify};
 use embedgate_tools::table::Table;
 
-use super::{Failure, pull::progress::bytes, say};
+use super::{Failure, place::USUAL, pull::progress::bytes, say};
 use crate::args::hub::ModelsCommand;
 
-/// The folder where `pull` puts models that have no place of their own.
-const USUAL: &str = "models";
 /// The ending that `pull` adds to a folder's name for the folder in which it works.
 const UNFINISHED: &str = ".embedgate-pull";
 

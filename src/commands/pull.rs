@@ -9,7 +9,7 @@ use embedgate_config::{Config, ConfigError, Environment, HubConfig, LogLevel, So
 use embedgate_hub::{Pulled, Request, Selection, Settings};
 
 use self::progress::{Shown, bytes};
-use super::{Failure, runtime, say, shell, start_log};
+use super::{Failure, place::usual_folder, runtime, say, shell, start_log};
 use crate::{args::hub::PullArgs, hub};
 
 /// A model to fetch.
@@ -75,7 +75,7 @@ fn wanted(
         Some(_) => anyhow!("{problem}, or the name of a model of the configuration"),
         None => anyhow!("{problem}"),
     })?;
-    let usual = || Path::new("models").join(source.name());
+    let usual = || usual_folder(&source);
     let wanted = Wanted {
         name: None,
         target: args.to.clone().unwrap_or_else(usual),

@@ -13,6 +13,7 @@ use super::{
     context::Context,
     error::{self, Failed},
 };
+use crate::reload::Outcome;
 
 /// For a key that may.
 pub(super) async fn reload(
@@ -48,5 +49,5 @@ pub(super) async fn reload_without_key(
 /// 200 where all is in force, 422 where something of it, or nothing, is.
 async fn answer(gateway: &Gateway) -> Result<Response, Failed> {
     let report = gateway.reloads.reload().await?;
-    Ok(error::outcome(report.status == "reloaded", &*report))
+    Ok(error::outcome(report.status == Outcome::Reloaded, &*report))
 }

@@ -93,10 +93,10 @@ impl Exchange {
         let known = entry.name.clone();
         let is_asleep = matches!(entry.state, State::OnDemand);
         // Other models may leave while this one is used: they do not as long as somebody holds them.
-        self.embedder = Arc::new(self.embedder.with_only(Some(&known)));
+        self.embedder = Arc::new(self.embedder.with_only(&known));
         if is_asleep {
             let embedder = self.gateway.wake(&self.ctx, &known).await?;
-            self.embedder = Arc::new(embedder.with_only(Some(&known)));
+            self.embedder = Arc::new(embedder.with_only(&known));
         }
         Ok(())
     }

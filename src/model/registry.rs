@@ -267,8 +267,8 @@ impl ModelRegistry {
 
     /// Returns the same registry, which holds in memory at most the model of this name in the configuration.
     #[must_use]
-    pub(crate) fn with_only(&self, name: Option<&str>) -> Self {
-        let only = |entry: &Entry| match name == Some(&*entry.name) {
+    pub(crate) fn with_only(&self, name: &str) -> Self {
+        let only = |entry: &Entry| match name == entry.name {
             true => entry.clone(),
             false => entry.without_model(),
         };

@@ -11,7 +11,10 @@ use super::{Applied, Change, ModelHost, room::Beside};
 use crate::{
     cache::EmbeddingCache,
     embed::Embedder,
-    model::{About, Entry, ModelRegistry, State, load},
+    model::{
+        About, Entry, ModelRegistry, State,
+        load::{self, Plan},
+    },
 };
 
 /// The step that a model needs.
@@ -114,12 +117,12 @@ impl Changing<'_> {
             let (owned, settled) = (name.clone(), Arc::clone(&config));
             let host = Arc::clone(self.host);
             let looking = blocking(move || {
-                let outline = load::plan(&settled).ok().map(|plan| plan.outline());
+                let plan = load::plan(&settled).ok();
                 let about = About {
-                    outline,
+                    outline: plan.as_ref().map(Plan::outline),
                     ..About::new(&owned, &settled)
                 };
-                let step = step(old.as_ref(), &settled);
+                let step = step(old.as_ref(), &settled, plan.as_ref());
                 if let Step::Done(Some(State::Loaded(model)), _) = &step {
                     // Another prompt in front of every text makes other vectors.
                     host.served.note(&owned, model.files().space);
@@ -399,27 +402,27 @@ fn change_to(state: &State, loaded: Change) -> Change {
 }
 
 /// Chooses the step that a model needs. Reads small files.
-fn step(old: Option<&Entry>, new: &Arc<ModelConfig>) -> Step {
+fn step(old: Option<&Entry>, new: &ModelConfig, plan: Option<&Plan>) -> Step {
     let Some(old) = old else {
         return Step::Load;
     };
-    if old.config.with_settings_of_requests(new) != **new {
+    if old.config.with_settings_of_requests(new) != *new {
         return Step::Load;
     }
-    let change = match *old.config == **new {
+    let change = match *old.config == *new {
         true => Change::Kept,
         false => Change::Adjusted,
     };
     match &old.state {
         // Under way, from the same place: nothing has to be begun.
         State::Fetching(_) if old.config.source == new.source => Step::Done(None, change),
-        State::OnDemand if new.load == LoadTime::OnDemand && load::plan(new).is_ok() => {
+        State::OnDemand if new.load == LoadTime::OnDemand && plan.is_some() => {
             Step::Done(None, change)
         }
         State::Loaded(model) if model.files().are_as_loaded() => match change {
             Change::Kept => Step::Done(None, change),
-            _ => match load::plan(new).map(|plan| model.with_settings(new, &plan)) {
-                Ok(Ok(model)) => Step::Done(Some(State::Loaded(Arc::new(model))), change),
+            _ => match plan.map(|plan| model.with_settings(new, plan)) {
+                Some(Ok(model)) => Step::Done(Some(State::Loaded(Arc::new(model))), change),
                 _ => Step::Load,
             },
         },

@@ -48,7 +48,7 @@ fn write(gateway: &Gateway, text: &str) {
     std::fs::rename(&fresh, &file).unwrap();
 }
 
-/// What became of each model: its status, in the order of the names.
+/// The status of each model in a report, in the order of the names.
 fn statuses(answer: &Answer) -> Vec<(String, String)> {
     let models = answer.body["models"].as_object().unwrap();
     let status = |(name, change): (&String, &Value)| {

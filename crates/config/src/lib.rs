@@ -225,6 +225,16 @@ impl Problem {
     }
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, message } = self;
+        match key.as_str() {
+            "" => f.write_str(message),
+            key => write!(f, "{key}: {message}"),
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.problems.len();
@@ -233,11 +243,8 @@ impl fmt::Display for ConfigError {
             Some(file) => write!(f, "{n} {problems} in {}:", file.display())?,
             None => write!(f, "{n} {problems} in the configuration:")?,
         }
-        for Problem { key, message } in &self.problems {
-            match key.as_str() {
-                "" => write!(f, "\n  {message}")?,
-                key => write!(f, "\n  {key}: {message}")?,
-            }
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
         }
         Ok(())
     }

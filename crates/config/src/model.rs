@@ -365,36 +365,20 @@ impl ModelConfig {
     /// loaded weights.
     #[must_use]
     pub fn with_settings_of_requests(&self, other: &Self) -> Self {
-        let Self {
-            source,
-            load,
-            idle,
-            stop_first,
-            aliases,
-            truncate,
-            prompts,
-            default_prompt,
-            token_ids,
-            dimensions,
-            rerank,
-            long_documents,
-            lane,
-            ..
-        } = other.clone();
         Self {
-            source,
-            load,
-            idle,
-            stop_first,
-            aliases,
-            truncate,
-            prompts,
-            default_prompt,
-            token_ids,
-            dimensions,
-            rerank,
-            long_documents,
-            lane,
+            source: other.source.clone(),
+            load: other.load,
+            idle: other.idle,
+            stop_first: other.stop_first,
+            aliases: other.aliases.clone(),
+            truncate: other.truncate,
+            prompts: other.prompts.clone(),
+            default_prompt: other.default_prompt.clone(),
+            token_ids: other.token_ids,
+            dimensions: other.dimensions,
+            rerank: other.rerank,
+            long_documents: other.long_documents,
+            lane: other.lane,
             ..self.clone()
         }
     }

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use embedgate_config::{Config, ConfigError, Environment, Source};
+use embedgate_config::{Config, ConfigError, Environment};
 use toml::{Table, Value};
 
 use crate::{
     args::ServeArgs,
-    commands::{Failure, literal, meant_folder},
+    commands::{Failure, literal, place::Place},
 };
 
 /// The configuration that serves a model: a folder, or a model of a hub whose folder is in `models`.
@@ -17,14 +17,15 @@ pub(super) fn config(
     args: &ServeArgs,
     environment: &Environment,
 ) -> Result<Config, Failure> {
-    let (path, source) = place(model)?;
-    let name = args.name.clone().unwrap_or_else(|| name(&path));
+    let place = Place::of(model);
+    let place = place.map_err(|error| Failure::Config(anyhow!("--model: {error}")))?;
+    let name = args.name.clone().unwrap_or_else(|| place.name());
     let mut entry = Table::new();
-    entry.insert("path".into(), literal(&path).into());
+    entry.insert("path".into(), literal(&place.path).into());
     let aliases: Vec<String> = args.aliases.iter().map(|alias| literal(alias)).collect();
     entry.insert("aliases".into(), aliases.into());
-    if let Some(source) = source {
-        entry.insert("source".into(), source.into());
+    if let Some(source) = place.source {
+        entry.insert("source".into(), source.to_string().into());
     }
     let key = args
         .key
@@ -63,31 +64,4 @@ pub(super) fn config(
         )));
     }
     Ok(config)
-}
-
-/// The folder of a model, and where it can be fetched from.
-fn place(model: &str) -> Result<(String, Option<String>), Failure> {
-    if Path::new(model).is_dir() {
-        return Ok((model.to_owned(), None));
-    }
-    if let Some(error) = meant_folder(model) {
-        return Err(Failure::Config(anyhow!("--model: {error}")));
-    }
-    match model.parse::<Source>() {
-        Ok(source) => {
-            let path = format!("models/{}", source.name());
-            Ok((path, Some(source.to_string())))
-        }
-        Err(_) => Err(Failure::Config(anyhow!(
-            "--model: {model} is no folder, nor a model of a hub, such as BAAI/bge-m3"
-        ))),
-    }
-}
-
-/// The last part of a path.
-fn name(path: &str) -> String {
-    let path = Path::new(path);
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }
