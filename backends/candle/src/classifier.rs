@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Result, Tensor};
 use embedgate_core::{EncoderConfig, TokenBatch};
-use embedgate_weights::{Weights, WeightsError};
+use embedgate_weights::WeightsError;
 
-use crate::{linear::Linear, rows::Place};
+use crate::{linear::Linear, load::Loader};
 
 /// Two linear layers with a tanh between.
 ///
@@ -19,14 +19,13 @@ impl Classifier {
     /// Reads both layers under the names that the architecture gives them.
     pub(crate) fn load(
         config: &EncoderConfig,
-        weights: &Weights,
-        place: &Place,
+        loader: Loader<'_>,
     ) -> std::result::Result<Self, WeightsError> {
         let width = config.hidden_size;
         let [dense, score] = config.architecture.classifier_layers();
         Ok(Self {
-            dense: Linear::load(weights, dense, width, width, place)?,
-            score: Linear::load(weights, score, 1, width, place)?,
+            dense: loader.linear(dense, [width, width])?,
+            score: loader.linear(score, [1, width])?,
         })
     }
 

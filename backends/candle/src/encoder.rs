@@ -6,14 +6,16 @@
 
 use candle_core::{Result, Tensor};
 use embedgate_core::{EncoderConfig, TokenBatch};
-use embedgate_weights::{Weights, WeightsError};
+use embedgate_weights::WeightsError;
 
 use crate::{
     attention::attend,
-    linear::{Linear, put, tensor},
+    linear::Linear,
+    load::Loader,
     rows::{Place, Rows},
 };
 
+/// The weights of an encoder.
 pub(crate) struct Encoder {
     config: EncoderConfig,
     place: Place,
@@ -37,30 +39,28 @@ struct Layer {
 }
 
 impl Encoder {
+    /// Reads the weights.
     pub(crate) fn load(
         config: &EncoderConfig,
-        weights: &Weights,
-        place: &Place,
+        loader: Loader<'_>,
     ) -> std::result::Result<Self, WeightsError> {
         let width = config.hidden_size;
         let table = |name: &str, rows| {
-            tensor(
-                weights,
+            loader.tensor(
                 &format!("embeddings.{name}_embeddings.weight"),
                 &[rows, width],
-                place,
             )
         };
         let layers = (0..config.n_layers)
-            .map(|i| Layer::load(config, weights, i, place))
+            .map(|i| Layer::load(config, loader, i))
             .collect::<std::result::Result<_, _>>()?;
         Ok(Self {
             word: table("word", config.vocabulary_size)?,
             position: table("position", config.max_position_embeddings)?,
             segment: table("token_type", config.type_vocabulary_size)?,
-            norm: norm_rows(weights, "embeddings.LayerNorm", width, None, place)?,
+            norm: loader.norm_rows("embeddings.LayerNorm", width, None)?,
             layers,
-            place: place.clone(),
+            place: loader.place.clone(),
             config: config.clone(),
         })
     }
@@ -93,32 +93,22 @@ impl Encoder {
 impl Layer {
     fn load(
         config: &EncoderConfig,
-        weights: &Weights,
+        loader: Loader<'_>,
         i: usize,
-        place: &Place,
     ) -> std::result::Result<Self, WeightsError> {
         let (width, ffn) = (config.hidden_size, config.intermediate_size);
         let at = |name: &str| format!("encoder.layer.{i}.{name}");
-        let attention_out =
-            Linear::load(weights, &at("attention.output.dense"), width, width, place)?;
-        let down = Linear::load(weights, &at("output.dense"), width, ffn, place)?;
+        let attention_out = loader.linear(&at("attention.output.dense"), [width, width])?;
+        let down = loader.linear(&at("output.dense"), [width, ffn])?;
         Ok(Self {
-            qkv: fused_qkv(config, weights, i, place)?,
-            attention_norm: norm_rows(
-                weights,
+            qkv: loader.fused_qkv(config, i)?,
+            attention_norm: loader.norm_rows(
                 &at("attention.output.LayerNorm"),
                 width,
                 Some(&attention_out.bias),
-                place,
             )?,
-            output_norm: norm_rows(
-                weights,
-                &at("output.LayerNorm"),
-                width,
-                Some(&down.bias),
-                place,
-            )?,
-            up: Linear::load(weights, &at("intermediate.dense"), ffn, width, place)?,
+            output_norm: loader.norm_rows(&at("output.LayerNorm"), width, Some(&down.bias))?,
+            up: loader.linear(&at("intermediate.dense"), [ffn, width])?,
             attention_out,
             down,
         })
@@ -139,56 +129,4 @@ impl Layer {
         let wide = rows.activate(wide, &self.up.bias, config.activation)?;
         rows.add_norm(self.down.product(&wide)?, &attended, &self.output_norm, eps)
     }
-}
-
-fn fused_qkv(
-    config: &EncoderConfig,
-    weights: &Weights,
-    i: usize,
-    place: &Place,
-) -> std::result::Result<Linear, WeightsError> {
-    let width = config.hidden_size;
-    let (mut weight, mut bias) = (
-        Vec::with_capacity(3 * width * width),
-        Vec::with_capacity(3 * width),
-    );
-    let query_scale = 1.0 / (config.head_size() as f32).sqrt();
-    for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
-        let name = format!("encoder.layer.{i}.attention.self.{part}");
-        let part_weight = weights.values(&format!("{name}.weight"), &[width, width])?;
-        let part_bias = weights.values(&format!("{name}.bias"), &[width])?;
-        weight.extend(part_weight.iter().map(|x| x * scale));
-        bias.extend(part_bias.iter().map(|x| x * scale));
-    }
-    let fuse = || -> Result<Linear> {
-        Ok(Linear {
-            weight: put(weight, &[3 * width, width], place)?,
-            bias: put(bias, &[3 * width], place)?,
-            rows: place.rows,
-        })
-    };
-    fuse().map_err(|e| WeightsError::Damaged {
-        path: format!("encoder.layer.{i}").into(),
-        problem: e.to_string(),
-    })
-}
-
-/// Stacks what a normalization needs: a bias (or zeros), the normalization's weight, its bias. Shape `(3, width)`.
-fn norm_rows(
-    weights: &Weights,
-    name: &str,
-    width: usize,
-    bias: Option<&Tensor>,
-    place: &Place,
-) -> std::result::Result<Tensor, WeightsError> {
-    let gamma = tensor(weights, &format!("{name}.weight"), &[width], place)?;
-    let beta = tensor(weights, &format!("{name}.bias"), &[width], place)?;
-    let stack = || match bias {
-        Some(bias) => Tensor::stack(&[bias, &gamma, &beta], 0),
-        None => Tensor::stack(&[&gamma.zeros_like()?, &gamma, &beta], 0),
-    };
-    stack().map_err(|e| WeightsError::Damaged {
-        path: name.into(),
-        problem: e.to_string(),
-    })
 }

@@ -2,10 +2,11 @@
 
 use candle_core::{DType, Result, Tensor};
 use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};
-use embedgate_weights::{Weights, WeightsError};
+use embedgate_weights::WeightsError;
 
-use crate::{classifier::Classifier, linear::Linear, rows::Place};
+use crate::{classifier::Classifier, linear::Linear, load::Loader};
 
+/// The heads of a model.
 #[derive(Default)]
 pub(crate) struct Heads {
     sparse: Option<Linear>,
@@ -18,20 +19,19 @@ impl Heads {
     /// Loads the head of a cross-encoder, or of bge-m3's those that the weights have.
     pub(crate) fn load(
         folder: &ModelFolder,
-        weights: &Weights,
-        place: &Place,
+        loader: Loader<'_>,
     ) -> std::result::Result<Self, WeightsError> {
         if folder.is_cross_encoder {
             return Ok(Self {
-                classifier: Some(Classifier::load(&folder.encoder, weights, place)?),
+                classifier: Some(Classifier::load(&folder.encoder, loader)?),
                 ..Self::default()
             });
         }
         let width = folder.encoder.hidden_size;
         let head = |name: &str, outputs| {
-            let is_there = weights.has(&format!("{name}.weight"));
+            let is_there = loader.weights.has(&format!("{name}.weight"));
             is_there
-                .then(|| Linear::load(weights, name, outputs, width, place))
+                .then(|| loader.linear(name, [outputs, width]))
                 .transpose()
         };
         Ok(Self {

@@ -5,107 +5,25 @@
 //! [`CandleBackend`] is the backend. Sequences are packed: tokens lie back to back, there is no padding anywhere.
 
 mod attention;
+mod card;
 mod classifier;
 mod encoder;
 mod heads;
 mod linear;
+mod load;
 mod ops;
+mod options;
 mod rows;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    Pooling, Precision, TokenBatch,
+    Pooling, TokenBatch,
 };
 use embedgate_weights::{Weights, WeightsError};
 
-use crate::{
-    encoder::Encoder,
-    heads::Heads,
-    rows::{Place, Rows},
-};
-
-/// The options that are chosen when a model is loaded.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The method that makes the dense vector of token vectors; a cross-encoder has none.
-    pub pooling: Pooling,
-    /// Longest sequence in tokens, special tokens included.
-    pub max_sequence_tokens: usize,
-    /// Token ids that never get a sparse weight, sorted: the tokenizer's cls, eos, pad and unk.
-    pub special_token_ids: Vec<u32>,
-    /// Threads of a matrix product.
-    pub threads: usize,
-    /// The format of weights and arithmetic: on the processor f32 is by far the fastest.
-    pub precision: Precision,
-    /// True for candle's stock operations in f32, too.
-    pub stock_operations: bool,
-    /// The NVIDIA card that it runs on, by the number that the driver gives it; none for the processor.
-    pub card: Option<usize>,
-}
-
-impl Options {
-    /// A model on the processor, in f32.
-    #[must_use]
-    pub fn on_processor(pooling: Pooling, max_sequence_tokens: usize, threads: usize) -> Self {
-        Self {
-            pooling,
-            max_sequence_tokens,
-            special_token_ids: Vec::new(),
-            threads,
-            precision: Precision::F32,
-            stock_operations: false,
-            card: None,
-        }
-    }
-
-    fn place(&self) -> Result<Place, BackendError> {
-        let format = match self.precision {
-            Precision::F32 => DType::F32,
-            Precision::F16 => DType::F16,
-            Precision::Bf16 => DType::BF16,
-            Precision::Int8 => {
-                let message = "candle does not run models in int8";
-                return Err(BackendError::Load(message.into()));
-            }
-        };
-        let device = self.card.map_or(Ok(Device::Cpu), card)?;
-        let own = device.is_cpu() && format == DType::F32 && !self.stock_operations;
-        Ok(Place {
-            device,
-            format,
-            rows: if own { Rows::Own } else { Rows::Stock },
-        })
-    }
-}
-
-/// Opens an NVIDIA card, to see whether it can be.
-///
-/// # Errors
-/// When this build has no code for cards, or no driver or no such card is there.
-pub fn check_card(number: usize) -> Result<(), BackendError> {
-    card(number).map(|_| ())
-}
-
-#[cfg(feature = "cuda")]
-fn card(number: usize) -> Result<Device, BackendError> {
-    // What candle calls the driver by panics where its library is missing.
-    let opened = std::panic::catch_unwind(|| Device::new_cuda(number));
-    let opened = opened.map_err(|_| {
-        BackendError::MissingLibrary(format!(
-            "candle cannot open cuda:{number}: NVIDIA's driver, or cuBLAS or cuRAND of CUDA 13, is missing"
-        ))
-    })?;
-    opened.map_err(|e| BackendError::Load(format!("candle cannot open cuda:{number}: {e}")))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn card(number: usize) -> Result<Device, BackendError> {
-    Err(BackendError::Load(format!(
-        "candle cannot open cuda:{number}: this embedgate was built without the cargo feature candle-cuda, which \
-         scripts/candle-cuda builds; type = \"cuda\" runs the model's own weights there in every build"
-    )))
-}
+pub use crate::{card::check_card, options::Options};
+use crate::{encoder::Encoder, heads::Heads, load::Loader};
 
 /// An encoder with its heads.
 pub struct CandleBackend {
@@ -128,8 +46,12 @@ impl CandleBackend {
         let place = options.place()?;
         let on_card = options.card.map(|number| format!("cuda:{number}"));
         let weights = Weights::open(&folder.path).map_err(load_error)?;
-        let encoder = Encoder::load(&folder.encoder, &weights, &place).map_err(load_error)?;
-        let heads = Heads::load(folder, &weights, &place).map_err(load_error)?;
+        let loader = Loader {
+            weights: &weights,
+            place: &place,
+        };
+        let encoder = Encoder::load(&folder.encoder, loader).map_err(load_error)?;
+        let heads = Heads::load(folder, loader).map_err(load_error)?;
         let outputs = heads.outputs();
         let at_most = candle_core::utils::get_num_threads();
         if options.threads > at_most {

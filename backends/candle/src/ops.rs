@@ -3,20 +3,17 @@
 //! candle's own operations would make a tensor for every bias, sum and activation; at 1024 x 4096 numbers a layer the
 //! memory traffic costs as much as a matrix product. They would also run on threads of candle's own, which spin.
 //!
-//! The loops are plain, and compiled for each instruction set.
+//! Here are the operations as candle knows them; `row` has their loops.
+
+mod row;
 
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, bail};
 use embedgate_core::{
     encoder::Activation,
-    math::{Fused, exp, gelu, gelu_tanh, sum, vectorized},
-};
-use rayon::{
-    iter::{IndexedParallelIterator, ParallelIterator},
-    slice::ParallelSliceMut,
+    math::{gelu, gelu_tanh},
 };
 
-/// Rows go to the threads in blocks of at least this many numbers: about 10 microseconds of work.
-const BLOCK: usize = 1 << 14;
+use self::row::{activate, add, for_each_row, normalize_row, softmax_row};
 
 /// `x += y`, of the same shape.
 pub(crate) struct Add;
@@ -156,75 +153,6 @@ impl InplaceOp3 for AddNorm {
             },
         );
         Ok(())
-    }
-}
-
-#[inline(always)]
-fn add(row: &mut [f32], other: &[f32]) {
-    for (x, y) in row.iter_mut().zip(other) {
-        *x += y;
-    }
-}
-
-fn activate(x: &mut [f32], bias: &[f32], f: impl Fn(f32, Fused) -> f32 + Sync) {
-    for_each_row(
-        x,
-        bias.len(),
-        #[inline(always)]
-        |_, row, fused| {
-            for (x, b) in row.iter_mut().zip(bias) {
-                *x = f(*x + b, fused);
-            }
-        },
-    );
-}
-
-/// Takes the largest number off first, so that no exponential overflows.
-#[inline(always)]
-fn softmax_row(row: &mut [f32], fused: Fused) {
-    let largest = row.iter().fold(
-        f32::NEG_INFINITY,
-        |largest, x| if *x > largest { *x } else { largest },
-    );
-    for x in row.iter_mut() {
-        *x = exp(*x - largest, fused);
-    }
-    let scale = 1.0 / sum(row, |x| x);
-    for x in row {
-        *x *= scale;
-    }
-}
-
-#[inline(always)]
-fn normalize_row(row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
-    let n = row.len() as f32;
-    let mean = sum(row, |x| x) / n;
-    let variance = sum(row, |x| (x - mean) * (x - mean)) / n;
-    let scale = 1.0 / (variance + eps).sqrt();
-    for ((x, g), b) in row.iter_mut().zip(gamma).zip(beta) {
-        *x = (*x - mean) * scale * g + b;
-    }
-}
-
-/// Calls `f`, which must be marked to be inlined, with the index and the numbers of each row.
-fn for_each_row(x: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32], Fused) + Sync) {
-    let rows = (BLOCK / width).max(1);
-    let in_block = |(block, chunk): (usize, &mut [f32])| {
-        vectorized(
-            #[inline(always)]
-            |fused| {
-                for (i, row) in chunk.chunks_exact_mut(width).enumerate() {
-                    f(block * rows + i, row, fused);
-                }
-            },
-        );
-    };
-    if x.len() <= BLOCK {
-        in_block((0, x));
-    } else {
-        x.par_chunks_mut(rows * width)
-            .enumerate()
-            .for_each(in_block);
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 use thiserror::Error;
 
 pub use self::tokenizer::{AddedToken, TokenizerScheme, TokenizerSettings};
-use self::{modules::Modules, texts::PromptsFile, tokenizer::TokenizerConfigFile};
+use self::{modules::Modules, texts::PromptsFile, tokenizer::file::TokenizerConfigFile};
 use crate::{EncoderConfig, Pooling, impostor};
 
 /// The settings that the files of a model folder state.
@@ -45,7 +45,7 @@ pub struct ModelFolder {
     pub is_cross_encoder: bool,
     /// From `config_sentence_transformers.json`: text put in front of inputs, by name.
     pub prompts: BTreeMap<String, String>,
-    /// Which of the prompts is used when none is named.
+    /// The prompt that is used when none is named.
     pub default_prompt: Option<String>,
 }
 

@@ -5,7 +5,8 @@
 //!
 //! The modules in reading order: [`backend`] is the trait, [`batch`] what goes in, [`output`] what comes out; [`folder`]
 //! reads what a model folder says of its model, [`encoder`] what its `config.json` says of the architecture;
-//! [`pooling`], [`classes`] and [`math`] are arithmetic that backends share, [`library`] finds what is loaded at run time; [`conformance`] is the test that each must pass.
+//! [`pooling`], [`classes`] and [`math`] are arithmetic that backends share, [`library`] finds what is loaded at run time;
+//! [`conformance`] is the test that each must pass.
 
 pub mod allocator;
 pub mod backend;

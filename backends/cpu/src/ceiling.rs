@@ -10,12 +10,12 @@ use half::bf16;
 use rayon::BroadcastContext;
 
 use crate::{
-    Threads,
     onednn::{
         Columns, Format, Instructions, Library, Number, OneDnnError, Product, Right, Shape, Tile,
         Weights,
     },
     precision::of_attention,
+    threads::Threads,
 };
 
 const ROWS: usize = 128;

@@ -5,21 +5,24 @@
 //!
 //! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
 
-use std::{ops::Range, sync::Mutex};
+mod layer;
+pub(crate) mod workspace;
+
+use std::ops::Range;
 
 use embedgate_core::{EncoderConfig, TokenBatch};
-use half::bf16;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
     slice::ParallelSliceMut,
 };
 
+use self::{layer::Layer, workspace::Workspace};
 use crate::{
-    attention::{Attention, Scratch, Which},
-    buffers::{Activations, Rounding, ToAttend, resize},
-    linear::{Linear, ROW_STEP, Target},
+    attention::{Attention, Packed, Which},
+    buffers::ToAttend,
+    halt::{Halt, Pause},
+    linear::ROW_STEP,
     load::{LoadError, Loader},
-    onednn::{Format, OneDnnError},
     precision::{Precision, operands},
     table::Table,
     vector::Norm,
@@ -27,23 +30,6 @@ use crate::{
 
 /// Rows of a step: as many as the products need to be fast on weights that come from memory.
 pub const STEP_ROWS: usize = 1024;
-
-/// The reasons why a forward pass ended early.
-#[derive(Debug)]
-pub(crate) enum Halt {
-    /// The caller said so in a pause.
-    Stopped,
-    Failed(OneDnnError),
-}
-
-impl From<OneDnnError> for Halt {
-    fn from(error: OneDnnError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// Called between two steps.
-pub(crate) type Pause<'a> = dyn FnMut() -> Result<(), Halt> + Send + 'a;
 
 /// The weights of an encoder. Workers share it: each has a [`Workspace`] of its own.
 pub(crate) struct Encoder {
@@ -58,57 +44,8 @@ pub(crate) struct Encoder {
     attention: Attention,
 }
 
-struct Layer {
-    qkv: Linear,
-    out: Linear,
-    attention_norm: Norm,
-    up: Linear,
-    down: Linear,
-    norm: Norm,
-}
-
-/// The numbers of one forward pass, and scratch memory of each thread.
-pub(crate) struct Workspace {
-    /// Shape `(rows, width)`: what the layers add to.
-    x: Vec<f32>,
-    qkv: Activations,
-    contexts: Activations,
-    /// The intermediate rows of one step.
-    wide: Activations,
-    rounding: Rounding,
-    floats: Vec<Mutex<Scratch<f32>>>,
-    halves: Vec<Mutex<Scratch<bf16>>>,
-}
-
-impl Workspace {
-    pub(crate) fn new(encoder: &Encoder, threads: usize) -> Self {
-        let EncoderConfig {
-            hidden_size: width,
-            intermediate_size: wide,
-            ..
-        } = encoder.config;
-        let rows = |width| Activations::new(width, encoder.activations);
-        Self {
-            x: Vec::new(),
-            qkv: rows(3 * width),
-            contexts: rows(width),
-            wide: rows(wide),
-            rounding: Rounding::new(encoder.precision),
-            floats: (0..threads).map(|_| Mutex::default()).collect(),
-            halves: (0..threads).map(|_| Mutex::default()).collect(),
-        }
-    }
-
-    /// Makes room for so many rows.
-    fn resize(&mut self, rows: usize, width: usize) {
-        resize(&mut self.x, rows * width);
-        self.qkv.resize(rows);
-        self.contexts.resize(rows);
-        self.wide.resize(rows.min(STEP_ROWS));
-    }
-}
-
 impl Encoder {
+    /// Reads and packs the weights.
     pub(crate) fn load(config: &EncoderConfig, loader: &Loader<'_>) -> Result<Self, LoadError> {
         let width = config.hidden_size;
         let table = |name: &str, rows| {
@@ -143,11 +80,7 @@ impl Encoder {
 
     /// Returns the size of the weights, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let of_layer = |layer: &Layer| {
-            let all = [&layer.qkv, &layer.out, &layer.up, &layer.down];
-            all.into_iter().map(Linear::bytes).sum::<usize>()
-        };
-        let layers: usize = self.layers.iter().map(of_layer).sum();
+        let layers: usize = self.layers.iter().map(Layer::bytes).sum();
         self.word.bytes() + self.position.bytes() + layers
     }
 
@@ -241,12 +174,20 @@ impl Encoder {
         let offsets = batch.offsets();
         match ToAttend::new(qkv, contexts) {
             ToAttend::F32(qkv, contexts) => {
-                self.attention
-                    .attend(qkv, offsets, which, contexts, floats, pause)?;
+                let packed = Packed {
+                    qkv,
+                    offsets,
+                    which,
+                };
+                self.attention.attend(packed, contexts, floats, pause)?;
             }
             ToAttend::Bf16(qkv, contexts) => {
-                self.attention
-                    .attend(qkv, offsets, which, contexts, halves, pause)?;
+                let packed = Packed {
+                    qkv,
+                    offsets,
+                    which,
+                };
+                self.attention.attend(packed, contexts, halves, pause)?;
             }
         }
         let rows = n_queries.next_multiple_of(ROW_STEP);
@@ -270,52 +211,4 @@ fn steps(rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows)
         .step_by(STEP_ROWS)
         .map(move |first| first..rows.min(first + STEP_ROWS))
-}
-
-impl Layer {
-    fn load(config: &EncoderConfig, loader: &Loader<'_>, i: usize) -> Result<Self, LoadError> {
-        let (width, ffn) = (config.hidden_size, config.intermediate_size);
-        let at = |name: &str| format!("encoder.layer.{i}.{name}");
-        let out = at("attention.output.dense");
-        let (up, activation) = (at("intermediate.dense"), Some(config.activation));
-        Ok(Self {
-            qkv: loader.fused_qkv(config, i)?,
-            out: loader.linear(&out, [width, width], None, Format::F32)?,
-            attention_norm: loader.norm(&at("attention.output.LayerNorm"), config)?,
-            up: loader.linear(&up, [ffn, width], activation, operands(loader.activations))?,
-            down: loader.linear(&at("output.dense"), [width, ffn], None, Format::F32)?,
-            norm: loader.norm(&at("output.LayerNorm"), config)?,
-        })
-    }
-
-    /// Computes the part of the layer after attention, for the rows of one step; then the next layer's queries, keys
-    /// and values of these rows.
-    fn finish(
-        &self,
-        next: Option<&Self>,
-        step: Range<usize>,
-        workspace: &mut Workspace,
-    ) -> Result<(), OneDnnError> {
-        let Workspace {
-            x,
-            qkv,
-            contexts,
-            wide,
-            rounding,
-            ..
-        } = workspace;
-        let (width, rows) = (self.norm.width(), 0..step.len());
-        let x = &mut x[step.start * width..step.end * width];
-        let contexts = rounding.operand(contexts, step.clone());
-        self.out.forward(contexts, Target::Sum(x))?;
-        let normalized = rounding.normalize(&self.attention_norm, x);
-        self.up.forward(normalized, wide.target(rows.clone()))?;
-        let wide = rounding.operand(wide, rows);
-        self.down.forward(wide, Target::Sum(x))?;
-        let normalized = rounding.normalize(&self.norm, x);
-        if let Some(next) = next {
-            next.qkv.forward(normalized, qkv.target(step))?;
-        }
-        Ok(())
-    }
 }

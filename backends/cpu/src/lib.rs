@@ -10,36 +10,41 @@ mod buffers;
 mod ceiling;
 mod compiled;
 mod encoder;
+mod halt;
 mod heads;
 mod linear;
 mod load;
+mod memory;
+mod model;
 mod onednn;
 mod places;
 mod precision;
 pub mod runtime;
 mod table;
+mod threads;
 mod vector;
 
 use std::{ops::ControlFlow, sync::Arc};
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    Pause, Pooling, Precision, Replicas, TokenBatch, cores::Core,
+    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, ModelFolder, Outputs, Pause,
+    Pooling, Precision, Replicas, TokenBatch, cores::Core,
 };
 use embedgate_weights::Weights;
 
-use crate::{
-    attention::Which,
-    encoder::{Encoder, Halt, Workspace},
-    heads::Heads,
-    load::{LoadError, Loader},
-    places::{PLACES, Place},
-};
 pub use crate::{
     ceiling::{ceiling, runs},
     encoder::STEP_ROWS,
     onednn::{Instructions, Library},
-    precision::of_attention,
+    precision::{fastest, is_fast, of_attention},
+};
+use crate::{
+    encoder::{Encoder, workspace::Workspace},
+    halt::Halt,
+    heads::Heads,
+    load::{LoadError, Loader},
+    model::Model,
+    threads::Threads,
 };
 
 /// The options that are chosen when a model is loaded.
@@ -59,17 +64,6 @@ pub struct Options {
     pub precision: Precision,
 }
 
-/// A model's weights and what is known of it, which any number of backends share.
-struct Model {
-    info: BackendInfo,
-    pooling: Pooling,
-    special_token_ids: Vec<u32>,
-    threads: usize,
-    cores: Vec<Core>,
-    encoder: Encoder,
-    heads: Heads,
-}
-
 /// An encoder with its heads, and the memory and threads to run it.
 pub struct CpuBackend {
     model: Arc<Model>,
@@ -77,13 +71,6 @@ pub struct CpuBackend {
     threads: Arc<Threads>,
     /// Runs what is short while a long batch rests, on the same threads.
     aside: Option<Box<CpuBackend>>,
-}
-
-/// The threads of a replica.
-struct Threads {
-    pool: rayon::ThreadPool,
-    /// Held, that no other replica takes the cores of the pool before there are no others.
-    _place: Place,
 }
 
 impl CpuBackend {
@@ -161,7 +148,7 @@ impl CpuBackend {
         &mut self,
         batch: &TokenBatch,
         outputs: Outputs,
-        pause: &mut encoder::Pause<'_>,
+        pause: &mut halt::Pause<'_>,
     ) -> Result<EmbeddingBatch, BackendError> {
         self.model.info.check(batch, outputs)?;
         let (model, workspace) = (&self.model, &mut self.workspace);
@@ -171,107 +158,6 @@ impl CpuBackend {
                 Halt::Stopped => BackendError::Stopped,
                 Halt::Failed(error) => BackendError::inference("the forward pass failed", error),
             })
-    }
-}
-
-impl Threads {
-    /// Starts threads that stay on cores of their own, of these; where there are none the system chooses.
-    fn start(threads: usize, cores: &[Core]) -> Result<Self, BackendError> {
-        let place = PLACES.take(threads, cores);
-        let cores = place.cores.clone();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .start_handler(move |i| {
-                if let Some(core) = cores.get(i)
-                    && !core.pin_this_thread()
-                {
-                    tracing::debug!("the system does not let a thread stay on {core:?}");
-                }
-            })
-            .thread_name(|i| format!("cpu-{i}"))
-            .build()
-            .map_err(|e| BackendError::Load(format!("cannot start {threads} threads: {e}")))?;
-        Ok(Self {
-            pool,
-            _place: place,
-        })
-    }
-}
-
-/// The fastest precision that this processor has instructions for and that keeps cosines of 0.9999: bytes are for who asks
-/// for them.
-#[must_use]
-pub fn fastest(instructions: Instructions) -> Precision {
-    if instructions >= Instructions::Avx512Bf16 {
-        Precision::Bf16
-    } else {
-        Precision::F32
-    }
-}
-
-/// Returns true when this processor has instructions for products of this precision.
-#[must_use]
-pub fn is_fast(precision: Precision, instructions: Instructions) -> bool {
-    let least = match precision {
-        Precision::F16 => return false,
-        Precision::F32 => Instructions::Avx2,
-        Precision::Bf16 => Instructions::Avx512Bf16,
-        Precision::Int8 => Instructions::Avx512Vnni,
-    };
-    instructions >= least
-}
-
-impl Model {
-    fn run(
-        &self,
-        batch: &TokenBatch,
-        outputs: Outputs,
-        workspace: &mut Workspace,
-        pause: &mut encoder::Pause<'_>,
-    ) -> Result<EmbeddingBatch, Halt> {
-        let pooling = self.pooling;
-        let reads_all = outputs.sparse
-            || outputs.multi_vector
-            || outputs.token_vectors
-            || (outputs.dense && pooling != Pooling::Cls);
-        let which = if reads_all { Which::All } else { Which::First };
-        let hidden = self.encoder.forward(batch, which, workspace, pause)?;
-        let width = self.encoder.width();
-        let mut results = EmbeddingBatch::default();
-        if outputs.dense {
-            let mut dense = Matrix::zeros(batch.len(), width);
-            for (i, ends) in batch.offsets().windows(2).enumerate() {
-                let rows = match which {
-                    Which::First => i..i + 1,
-                    Which::All => ends[0]..ends[1],
-                };
-                pooling.pool(
-                    &hidden[rows.start * width..rows.end * width],
-                    dense.row_mut(i),
-                );
-            }
-            results.dense = Some(dense);
-        }
-        if outputs.token_vectors {
-            let ends = batch.offsets().windows(2);
-            let rows = |e: &[usize]| Matrix {
-                data: hidden[e[0] * width..e[1] * width].to_vec(),
-                width,
-            };
-            results.token_vectors = Some(ends.map(rows).collect());
-        }
-        if outputs.sparse {
-            let tokens = &hidden[..batch.ids().len() * width];
-            results.sparse = self.heads.sparse(tokens, batch, &self.special_token_ids);
-        }
-        if outputs.multi_vector {
-            results.multi_vector = self.heads.multi_vector(hidden, batch)?;
-        }
-        if outputs.score {
-            // A cross-encoder gives nothing else, so that these are the rows of first tokens.
-            results.scores = self.heads.scores(hidden, batch.len())?;
-        }
-        Ok(results)
     }
 }
 
@@ -315,20 +201,5 @@ impl Backend for CpuBackend {
             let threads = Threads::start(model.threads, &model.cores)?;
             Ok(Box::new(Self::of(Arc::clone(&model), Arc::new(threads))))
         }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fastest_precision_is_one_that_the_processor_has() {
-        use Instructions::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni};
-        for instructions in [Avx2, Avx512, Avx512Vnni, Avx512Bf16, Amx] {
-            assert!(is_fast(fastest(instructions), instructions));
-        }
-        assert!(!is_fast(Precision::Bf16, Avx512Vnni) && is_fast(Precision::Int8, Avx512Vnni));
-        assert!(!is_fast(Precision::Int8, Avx512));
     }
 }

@@ -1,21 +1,22 @@
 //! Linear layers: weights packed once, in slices of columns that threads share among themselves.
 
-use std::{cell::RefCell, ops::Range};
+mod pack;
+mod spare;
+
+use std::ops::Range;
 
 use embedgate_core::encoder::Activation;
 use half::bf16;
-use rayon::iter::{
-    IndexedParallelIterator, IntoParallelIterator, IntoParallelRefIterator, ParallelIterator,
-};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
+use self::spare::Spare;
 use crate::{
-    buffers::at_least,
     compiled::Compiled,
     onednn::{
         Columns, Format, Library, Number, OneDnnError, Product, Right, Shape, Tile, Weights, tiles,
     },
     precision::{Precision, operands},
-    vector::{self, add_bytes, finish_bytes, quantize, rotation},
+    vector::{self, ByteProduct, add_bytes, finish_bytes},
 };
 
 /// Rows of one product. Products of more are no faster, and each number of rows is a product to compile: operands are
@@ -24,10 +25,6 @@ pub(crate) const BLOCK_ROWS: usize = 128;
 /// Rows of an AMX tile; other instructions take 6 to 14 rows at once.
 pub(crate) const ROW_STEP: usize = 16;
 const N_STEPS: usize = BLOCK_ROWS / ROW_STEP;
-/// Weights of a slice, which stays in a core's second cache: 512 Ki numbers are 1 MiB of bfloat16.
-const SLICE_WEIGHTS: usize = 1 << 19;
-/// Slices below this many columns lose more to small products than threads gain.
-const LEAST_SLICE: usize = 64;
 
 /// Left operands of a product: rows back to back.
 #[derive(Clone, Copy)]
@@ -74,64 +71,23 @@ pub(crate) struct Linear {
 #[derive(Default)]
 struct Products([[Compiled; N_STEPS]; 2]);
 
+/// Some rows of a left operand, with the slice that they are multiplied by.
+struct Block<'a, A> {
+    product: &'a Product,
+    weights: &'a Weights,
+    columns: &'a Columns,
+    /// Number of the first row.
+    first: usize,
+    src: &'a [A],
+}
+
+impl<A: Number> Block<'_, A> {
+    fn multiply<C: Number>(&self, dst: &mut Tile<'_, C>) -> Result<(), OneDnnError> {
+        self.product.run(self.src, self.weights, self.columns, dst)
+    }
+}
+
 impl Linear {
-    /// Packs a layer, on the threads of the pool that it is called in. `weight` has shape `(outer, inner)`, row-major, as
-    /// PyTorch has it, `bias` shape `(outer)`.
-    pub(crate) fn pack(
-        library: &'static Library,
-        form: Form,
-        weight: &[f32],
-        bias: &[f32],
-    ) -> Result<Self, OneDnnError> {
-        let (outer, inner) = (bias.len(), weight.len() / bias.len());
-        let mut linear = Self {
-            library,
-            form,
-            inner,
-            outer,
-            ranges: slices(outer, inner, form.threads),
-            slices: Vec::new(),
-            products: Products::default(),
-        };
-        let pack = |range: &Range<usize>| {
-            let values = &weight[range.start * inner..range.end * inner];
-            linear.pack_slice(values, &bias[range.clone()])
-        };
-        linear.slices = linear
-            .ranges
-            .par_iter()
-            .map(pack)
-            .collect::<Result<_, _>>()?;
-        Ok(linear)
-    }
-
-    fn pack_slice(&self, values: &[f32], bias: &[f32]) -> Result<(Weights, Columns), OneDnnError> {
-        let (inner, columns) = (self.inner, bias.len());
-        let like = Product::new(self.library, self.shape(BLOCK_ROWS, columns), Right::Any)?;
-        let mut scales = Vec::new();
-        let weights = match self.form.precision {
-            Precision::F32 => Weights::pack(&like, values)?,
-            Precision::Bf16 => {
-                let mut rounded = vec![bf16::ZERO; values.len()];
-                vector::round(values, &mut rounded);
-                Weights::pack(&like, &rounded)?
-            }
-            Precision::Int8 => {
-                let (mut bytes, mut row) = (vec![0; values.len()], vec![0.0; inner]);
-                let rows = values.chunks_exact(inner);
-                let rows = rows.zip(bytes.chunks_exact_mut(inner));
-                // Both operands are rotated, without the rotation's own scale.
-                let factor = 1.0 / rotation(inner) as f32;
-                scales = rows
-                    .map(|(values, bytes)| quantize(values, &mut row, bytes) * factor)
-                    .collect();
-                Weights::pack(&like, &bytes)?
-            }
-        };
-        let bias = bias.to_vec();
-        Ok((weights, Columns { bias, scales }))
-    }
-
     /// Numbers in a row of results.
     pub(crate) fn outer(&self) -> usize {
         self.outer
@@ -154,13 +110,13 @@ impl Linear {
             (Operand::F32(src), Target::Sum(dst)) => self.add(src, dst),
             (Operand::Bf16(src), Target::Sum(dst)) => self.add(src, dst),
             (Operand::Int8(src, scales), Target::F32(dst)) => {
-                self.multiply_bytes(src, scales, dst, |sums, scales, bias, tile| {
-                    finish_bytes(sums, scales, bias, self.form.activation, tile);
+                self.multiply_bytes(src, scales, dst, |product, tile| {
+                    finish_bytes(product, self.form.activation, tile);
                 })
             }
             (Operand::Int8(src, scales), Target::Bf16(dst)) => {
-                self.multiply_bytes(src, scales, dst, |sums, scales, bias, tile| {
-                    finish_bytes(sums, scales, bias, self.form.activation, tile);
+                self.multiply_bytes(src, scales, dst, |product, tile| {
+                    finish_bytes(product, self.form.activation, tile);
                 })
             }
             (Operand::Int8(src, scales), Target::Sum(dst)) => {
@@ -173,13 +129,13 @@ impl Linear {
     /// The library is several times as fast where rows of results lie back to back: a slice's are made in memory of this
     /// thread, which stays in its caches.
     fn multiply<A: Number, C: Spare>(&self, src: &[A], dst: &mut [C]) -> Result<(), OneDnnError> {
-        self.by_tiles(src, dst, |product, (weights, columns), _, src, tile| {
+        self.by_tiles(src, dst, |block, tile| {
             if tile.columns() == self.outer {
-                return product.run(src, weights, columns, tile);
+                return block.multiply(tile);
             }
             let (rows, width) = (tile.rows(), tile.columns());
             C::with_spare(rows * width, |dense| {
-                product.run(src, weights, columns, &mut Tile::whole(dense, width))?;
+                block.multiply(&mut Tile::whole(dense, width))?;
                 for (i, row) in dense.chunks_exact(width).enumerate() {
                     tile.row_mut(i).copy_from_slice(row);
                 }
@@ -189,10 +145,10 @@ impl Linear {
     }
 
     fn add<A: Number>(&self, src: &[A], dst: &mut [f32]) -> Result<(), OneDnnError> {
-        self.by_tiles(src, dst, |product, (weights, columns), _, src, tile| {
+        self.by_tiles(src, dst, |block, tile| {
             let (rows, width) = (tile.rows(), tile.columns());
             f32::with_spare(rows * width, |dense| {
-                product.run(src, weights, columns, &mut Tile::whole(dense, width))?;
+                block.multiply(&mut Tile::whole(dense, width))?;
                 for (i, row) in dense.chunks_exact(width).enumerate() {
                     vector::add(tile.row_mut(i), row);
                 }
@@ -201,38 +157,35 @@ impl Linear {
         })
     }
 
-    /// `finish` gets sums, scales of their rows, the bias, and where they go.
+    /// `finish` gets a product, and where it goes.
     fn multiply_bytes<C: Number>(
         &self,
         src: &[i8],
         scales: &[f32],
         dst: &mut [C],
-        finish: impl Fn(&[f32], &[f32], &[f32], &mut Tile<'_, C>) + Sync,
+        finish: impl Fn(ByteProduct<'_>, &mut Tile<'_, C>) + Sync,
     ) -> Result<(), OneDnnError> {
-        self.by_tiles(src, dst, |product, (weights, columns), first, src, tile| {
+        self.by_tiles(src, dst, |block, tile| {
             let (rows, width) = (tile.rows(), tile.columns());
             f32::with_spare(rows * width, |sums| {
-                product.run(src, weights, columns, &mut Tile::whole(sums, width))?;
-                finish(sums, &scales[first..first + rows], &columns.bias, tile);
+                block.multiply(&mut Tile::whole(sums, width))?;
+                let product = ByteProduct {
+                    sums,
+                    row_scales: &scales[block.first..block.first + rows],
+                    bias: &block.columns.bias,
+                };
+                finish(product, tile);
                 Ok(())
             })
         })
     }
 
-    /// Runs something for each tile of the result: with the product of its size, its slice of the layer, its first row,
-    /// and the operand from there on.
+    /// Runs something for each tile of the result.
     fn by_tiles<A: Number, C: Number>(
         &self,
         src: &[A],
         dst: &mut [C],
-        run: impl Fn(
-            &Product,
-            &(Weights, Columns),
-            usize,
-            &[A],
-            &mut Tile<'_, C>,
-        ) -> Result<(), OneDnnError>
-        + Sync,
+        run: impl Fn(Block<'_, A>, &mut Tile<'_, C>) -> Result<(), OneDnnError> + Sync,
     ) -> Result<(), OneDnnError> {
         let rows = src.len() / self.inner;
         assert_eq!((rows % ROW_STEP, dst.len()), (0, rows * self.outer));
@@ -245,10 +198,16 @@ impl Linear {
             .into_par_iter()
             .enumerate()
             .try_for_each(|(i, mut tile)| {
-                let (slice, block) = (i / blocks.len(), &blocks[i % blocks.len()]);
-                let src = &src[block.start * self.inner..block.end * self.inner];
-                let product = self.product(tile.rows(), slice)?;
-                run(product, &self.slices[slice], block.start, src, &mut tile)
+                let (slice, rows) = (i / blocks.len(), &blocks[i % blocks.len()]);
+                let (weights, columns) = &self.slices[slice];
+                let block = Block {
+                    product: self.product(tile.rows(), slice)?,
+                    weights,
+                    columns,
+                    first: rows.start,
+                    src: &src[rows.start * self.inner..rows.end * self.inner],
+                };
+                run(block, &mut tile)
             })
     }
 
@@ -275,66 +234,6 @@ impl Linear {
             has_scales: is_bytes,
             has_bias: !is_bytes,
             activation: self.form.activation.filter(|_| !is_bytes),
-        }
-    }
-}
-
-/// A number of which each thread keeps some to spare, between one product and the next. They are bounded by the size of a
-/// tile, and stay until the thread ends.
-trait Spare: Number {
-    fn with_spare<R>(n: usize, use_them: impl FnOnce(&mut [Self]) -> R) -> R;
-}
-
-impl Spare for f32 {
-    fn with_spare<R>(n: usize, use_them: impl FnOnce(&mut [Self]) -> R) -> R {
-        thread_local! {
-            static SPARE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-        }
-        SPARE.with_borrow_mut(|all| use_them(at_least(all, n)))
-    }
-}
-
-impl Spare for bf16 {
-    fn with_spare<R>(n: usize, use_them: impl FnOnce(&mut [Self]) -> R) -> R {
-        thread_local! {
-            static SPARE: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) };
-        }
-        SPARE.with_borrow_mut(|all| use_them(at_least(all, n)))
-    }
-}
-
-/// Columns of each slice: as many slices for each thread, all alike but the last, of whole cache lines.
-fn slices(outer: usize, inner: usize, threads: usize) -> Vec<Range<usize>> {
-    let fitting = (SLICE_WEIGHTS / inner).max(4 * LEAST_SLICE);
-    let n = outer.div_ceil(fitting).next_multiple_of(threads);
-    let width = outer.div_ceil(n).next_multiple_of(LEAST_SLICE);
-    (0..outer)
-        .step_by(width)
-        .map(|first| first..outer.min(first + width))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slices_cover_all_columns_and_every_thread_has_some() {
-        for (outer, inner, threads, expected) in [
-            (3072, 1024, 2, vec![512; 6]),
-            (1024, 4096, 2, vec![256; 4]),
-            (1024, 1024, 2, vec![512; 2]),
-            (384, 384, 2, vec![192; 2]),
-            (384, 1536, 4, vec![128; 3]),
-            (64, 32, 2, vec![64]),
-            (1, 32, 2, vec![1]),
-            (1152, 384, 2, vec![576; 2]),
-            (100, 32, 2, vec![64, 36]),
-        ] {
-            let slices = slices(outer, inner, threads);
-            let widths: Vec<usize> = slices.iter().map(Range::len).collect();
-            assert_eq!(widths, expected, "{outer} x {inner}, {threads}");
-            assert!(slices.windows(2).all(|two| two[0].end == two[1].start));
         }
     }
 }

@@ -103,6 +103,7 @@ impl Loader<'_> {
         Ok(Linear::pack(self.library, form, &weight, &bias)?)
     }
 
+    /// Reads a normalization.
     pub(crate) fn norm(&self, name: &str, config: &EncoderConfig) -> Result<Norm, LoadError> {
         let width = [config.hidden_size];
         Ok(Norm {
@@ -112,6 +113,7 @@ impl Loader<'_> {
         })
     }
 
+    /// Reads a tensor of this shape, as f32.
     pub(crate) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         Ok(self.weights.values(name, shape)?)
     }

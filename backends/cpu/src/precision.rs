@@ -48,11 +48,36 @@ pub fn of_attention(
     }
 }
 
+/// The fastest precision that this processor has instructions for and that keeps cosines of 0.9999: bytes are for who asks
+/// for them.
+#[must_use]
+pub fn fastest(instructions: Instructions) -> embedgate_core::Precision {
+    use embedgate_core::Precision;
+    if instructions >= Instructions::Avx512Bf16 {
+        Precision::Bf16
+    } else {
+        Precision::F32
+    }
+}
+
+/// Returns true when this processor has instructions for products of this precision.
+#[must_use]
+pub fn is_fast(precision: embedgate_core::Precision, instructions: Instructions) -> bool {
+    use embedgate_core::Precision;
+    let least = match precision {
+        Precision::F16 => return false,
+        Precision::F32 => Instructions::Avx2,
+        Precision::Bf16 => Instructions::Avx512Bf16,
+        Precision::Int8 => Instructions::Avx512Vnni,
+    };
+    instructions >= least
+}
+
 #[cfg(test)]
 mod tests {
     use embedgate_core::Precision;
 
-    use super::of_attention;
+    use super::{fastest, is_fast, of_attention};
     use crate::onednn::Instructions;
 
     #[test]
@@ -64,5 +89,15 @@ mod tests {
         let of_bytes = [floats, floats, floats, halves, halves];
         assert_eq!(of(Precision::Int8), of_bytes);
         assert_eq!((of(floats), of(halves)), ([floats; 5], [halves; 5]));
+    }
+
+    #[test]
+    fn the_fastest_precision_is_one_that_the_processor_has() {
+        use Instructions::{Amx, Avx2, Avx512, Avx512Bf16, Avx512Vnni};
+        for instructions in [Avx2, Avx512, Avx512Vnni, Avx512Bf16, Amx] {
+            assert!(is_fast(fastest(instructions), instructions));
+        }
+        assert!(!is_fast(Precision::Bf16, Avx512Vnni) && is_fast(Precision::Int8, Avx512Vnni));
+        assert!(!is_fast(Precision::Int8, Avx512));
     }
 }

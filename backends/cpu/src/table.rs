@@ -28,6 +28,7 @@ pub(crate) enum Table {
 }
 
 impl Table {
+    /// A table of zeros, in the format of a precision.
     pub(crate) fn zeros(precision: Precision, rows: usize, width: usize) -> Self {
         match precision {
             Precision::F32 => Self::F32(vec![0.0; rows * width]),

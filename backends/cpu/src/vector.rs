@@ -2,15 +2,17 @@
 
 mod bytes;
 mod norm;
+mod rotation;
 mod softmax;
 
 use embedgate_core::math::{LANES, fold, multiply_add, vectorized};
 use half::bf16;
 
 pub(crate) use self::{
-    bytes::{add_bytes, finish_bytes, quantize, rotation},
+    bytes::{ByteProduct, add_bytes, finish_bytes, quantize},
     norm::Norm,
-    softmax::{Running, accumulate, divide, softmax},
+    rotation::rotation,
+    softmax::{Running, Scores, accumulate, divide, softmax},
 };
 use crate::onednn::Number;
 

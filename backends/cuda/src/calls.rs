@@ -3,122 +3,26 @@
 
 #![expect(unsafe_code, reason = "kernels are given bare addresses")]
 
+pub(crate) mod operands;
+pub(crate) mod view;
+
+use self::{
+    operands::{Attention, Embedding, Norm, RowShape, Sequences, Tokens},
+    view::View,
+};
 use crate::{
     device::{
-        Argument::{self, Address, Float, Int},
+        Argument::{self, Float, Int},
         Buffer, Kernel, Stream,
     },
     error::DriverError,
 };
-
-/// Bytes of a half, and of a number that is whole or in f32.
-const HALF: usize = 2;
-const WORD: usize = 4;
-
-/// A buffer from some byte on.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
-    buffer: &'a Buffer,
-    offset: usize,
-}
-
-impl<'a> From<&'a Buffer> for View<'a> {
-    fn from(buffer: &'a Buffer) -> Self {
-        Self { buffer, offset: 0 }
-    }
-}
-
-impl<'a> View<'a> {
-    /// A buffer of words from number `i` on.
-    pub(crate) fn of_words(buffer: &'a Buffer, i: usize) -> Self {
-        let offset = i * WORD;
-        Self { buffer, offset }
-    }
-
-    /// Its address, if there are so many bytes.
-    ///
-    /// # Panics
-    /// When there are fewer.
-    fn with(self, bytes: usize) -> Argument {
-        let there = self.buffer.bytes().saturating_sub(self.offset);
-        assert!(
-            there >= bytes,
-            "a kernel needs {bytes} bytes of a buffer of {there}"
-        );
-        Address(self.buffer.address() + self.offset as u64)
-    }
-
-    fn halves(self, n: usize) -> Argument {
-        self.with(n * HALF)
-    }
-
-    fn words(self, n: usize) -> Argument {
-        self.with(n * WORD)
-    }
-}
-
-/// Kernels number with 32 bits: sizes are checked when a model is loaded.
-fn int(n: usize) -> Argument {
-    Int(i32::try_from(n).unwrap_or(i32::MAX))
-}
-
-/// Sequences of a batch as the device knows them: where they begin, and behind the last where it ends.
-#[derive(Clone, Copy)]
-pub(crate) struct Sequences<'a> {
-    pub(crate) offsets: View<'a>,
-    pub(crate) n: usize,
-    /// Their tokens.
-    pub(crate) n_tokens: usize,
-}
 
 /// A kernel, about to be launched.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     pub(crate) stream: &'a Stream,
     pub(crate) kernel: &'a Kernel,
-}
-
-/// Width of rows, and numbers from one row to the next.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RowShape {
-    pub(crate) width: usize,
-    pub(crate) stride: usize,
-}
-
-/// A normalization of rows: weight and bias in f32, and what is added to the variance.
-#[derive(Debug)]
-pub(crate) struct Norm {
-    pub(crate) weight: Buffer,
-    pub(crate) bias: Buffer,
-    pub(crate) eps: f32,
-}
-
-/// The tables that tokens are looked up in, in halves.
-#[derive(Debug)]
-pub(crate) struct Tables {
-    pub(crate) word: Buffer,
-    pub(crate) position: Buffer,
-    pub(crate) segment: Buffer,
-}
-
-/// The places of tokens in their tables.
-#[derive(Clone, Copy)]
-pub(crate) struct Tokens<'a> {
-    pub(crate) ids: View<'a>,
-    pub(crate) positions: View<'a>,
-    pub(crate) segments: View<'a>,
-    pub(crate) n: usize,
-}
-
-/// Sizes of an attention.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Attention {
-    pub(crate) heads: usize,
-    pub(crate) head_size: usize,
-    /// Blocks of queries, of any head.
-    pub(crate) n_blocks: usize,
-    /// Factor of the products of queries and keys.
-    pub(crate) scale: f32,
 }
 
 impl Call<'_> {
@@ -206,8 +110,7 @@ impl Call<'_> {
     pub(crate) fn embed_norm(
         self,
         tokens: Tokens<'_>,
-        tables: &Tables,
-        norm: &Norm,
+        Embedding { tables, norm }: &Embedding,
         to: &Buffer,
         row: RowShape,
     ) -> Result<(), DriverError> {
@@ -286,4 +189,9 @@ impl Call<'_> {
         // SAFETY: the buffers are as long.
         unsafe { self.launch([n, 1], &arguments) }
     }
+}
+
+/// Kernels number with 32 bits: sizes are checked when a model is loaded.
+fn int(n: usize) -> Argument {
+    Int(i32::try_from(n).unwrap_or(i32::MAX))
 }

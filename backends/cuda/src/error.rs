@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use embedgate_core::BackendError;
 use thiserror::Error;
 
-use crate::ffi::code;
-
 /// An error of NVIDIA's driver.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DriverError {
@@ -111,4 +109,15 @@ impl DriverError {
             false => BackendError::inference("the forward pass failed", self),
         }
     }
+}
+
+/// `CUresult`, as far as it is told apart.
+mod code {
+    pub(super) const OUT_OF_MEMORY: i32 = 2;
+    pub(super) const NO_DEVICE: i32 = 100;
+    /// After these nothing works in the context any more: an uncorrectable memory error, a fault of NVLink, an illegal address, a timeout,
+    /// a context that was ended, an assertion, faults of hardware, instructions and addresses, a failed launch, what is not known.
+    pub(super) const LASTING: [i32; 13] = [
+        214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999,
+    ];
 }

@@ -1,4 +1,5 @@
-//! Examines a card: whether every kernel gives right results on it, in every form in which it could be given one, and how fast products are.
+//! Examines a card: whether every kernel gives right results on it, in every form in which it could be given one, and how
+//! fast products are.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +9,7 @@ use crate::{
     format::Format,
     kernels::Kernels,
     library::{Library, Variant},
-    linear::{Products, Then},
+    products::{Products, Then},
     selftest::{self, Extent, Rejection},
 };
 

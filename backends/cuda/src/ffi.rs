@@ -31,19 +31,6 @@ pub(crate) const MOST_SHARED: c_int = 8;
 /// `CU_STREAM_NON_BLOCKING`: nothing waits for the default stream.
 pub(crate) const NON_BLOCKING: c_uint = 1;
 
-/// `CUresult`, as far as it is told apart.
-pub(crate) mod code {
-    use super::c_int;
-
-    pub(crate) const OUT_OF_MEMORY: c_int = 2;
-    pub(crate) const NO_DEVICE: c_int = 100;
-    /// After these nothing works in the context any more: an uncorrectable memory error, a fault of NVLink, an illegal address, a timeout,
-    /// a context that was ended, an assertion, faults of hardware, instructions and addresses, a failed launch, what is not known.
-    pub(crate) const LASTING: [c_int; 13] = [
-        214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999,
-    ];
-}
-
 macro_rules! functions {
     ($($name:ident($($type:ty),*);)*) => {
         /// The functions of the loaded library, which stays loaded for as long as the process lives.

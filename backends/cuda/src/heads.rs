@@ -1,18 +1,25 @@
 //! Results of rows of tokens: pooling, the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
 
+mod dot;
+pub(crate) mod results;
+
 use std::sync::Arc;
 
 use embedgate_core::{Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch};
 
+use self::{dot::DotLayer, results::Hidden};
 use crate::{
-    calls::{self, Call, Sequences},
-    device::{Buffer, Device, Kernel, Stream},
+    calls::{
+        Call,
+        operands::{RowShape, Sequences},
+    },
+    device::{Buffer, Kernel, Stream},
     encoder::Encoder,
     error::DriverError,
     format::Format,
-    kernels::Kernels,
-    linear::{Linear, Products, Then},
+    linear::Linear,
     load::{LoadError, Loader},
+    products::{Products, Then},
 };
 
 /// The heads of a model, and their kernels.
@@ -29,42 +36,11 @@ pub(crate) struct Heads {
     classifier: Option<Classifier>,
 }
 
-/// A linear layer of one number.
-#[derive(Debug)]
-struct DotLayer {
-    weight: Buffer,
-    bias: f32,
-    dot: Kernel,
-}
-
 /// `score(tanh(dense(x)))`.
 #[derive(Debug)]
 struct Classifier {
     dense: Linear,
     score: DotLayer,
-}
-
-/// Memory of results on the device.
-#[derive(Debug)]
-pub(crate) struct Results {
-    /// The memory of results in f32.
-    floats: Buffer,
-    /// The memory of rows in halves.
-    rows: Buffer,
-}
-
-impl Results {
-    /// Room for batches of so many tokens.
-    pub(crate) fn new(
-        device: &Arc<Device>,
-        encoder: &Encoder,
-        most_tokens: usize,
-    ) -> Result<Self, DriverError> {
-        Ok(Self {
-            floats: Buffer::new(device, most_tokens * encoder.width() * size_of::<f32>())?,
-            rows: Buffer::new(device, most_tokens * encoder.stride() * size_of::<u16>())?,
-        })
-    }
 }
 
 impl Heads {
@@ -73,10 +49,9 @@ impl Heads {
         folder: &ModelFolder,
         pooling: Pooling,
         encoder: &Encoder,
-        kernels: &Kernels<'_>,
         loader: &Loader<'_>,
     ) -> Result<Self, LoadError> {
-        let width = encoder.width();
+        let (width, kernels) = (encoder.width(), loader.kernels);
         let kind = match pooling {
             Pooling::Cls => 0,
             Pooling::Last => 1,
@@ -100,12 +75,12 @@ impl Heads {
             let [dense, score] = folder.encoder.architecture.classifier_layers();
             heads.classifier = Some(Classifier {
                 dense: linear(dense, &Products::load(kernels, Then::Tanh)?)?,
-                score: DotLayer::load(loader, kernels, score, width)?,
+                score: DotLayer::load(loader, score, width)?,
             });
             return Ok(heads);
         }
         if loader.weights.has("sparse_linear.weight") {
-            heads.sparse = Some(DotLayer::load(loader, kernels, "sparse_linear", width)?);
+            heads.sparse = Some(DotLayer::load(loader, "sparse_linear", width)?);
         }
         if loader.weights.has("colbert_linear.weight") {
             heads.multi_vector = Some(linear("colbert_linear", encoder.plain())?);
@@ -136,20 +111,23 @@ impl Heads {
     /// Pools rows of tokens into one a sequence.
     pub(crate) fn pool(
         &self,
-        stream: &Stream,
-        hidden: &Buffer,
+        hidden: Hidden<'_>,
         sequences: Sequences<'_>,
-        results: &Results,
     ) -> Result<Matrix, DriverError> {
+        let Hidden {
+            stream,
+            rows,
+            results,
+        } = hidden;
         let kernel = &self.pool;
-        Call { stream, kernel }.pool([hidden, &results.floats], sequences, self.row())?;
+        Call { stream, kernel }.pool([rows, &results.floats], sequences, self.row())?;
         let mut dense = Matrix::zeros(sequences.n, self.width);
         stream.download(&results.floats, &mut dense.data)?;
         Ok(dense)
     }
 
-    fn row(&self) -> calls::RowShape {
-        calls::RowShape {
+    fn row(&self) -> RowShape {
+        RowShape {
             width: self.width,
             stride: self.stride,
         }
@@ -179,16 +157,14 @@ impl Heads {
     /// there, too.
     pub(crate) fn sparse(
         &self,
-        stream: &Stream,
-        hidden: &Buffer,
+        hidden: Hidden<'_>,
         batch: &TokenBatch,
         skip: &[u32],
-        results: &Results,
     ) -> Result<Option<Vec<SparseVector>>, DriverError> {
         let Some(head) = &self.sparse else {
             return Ok(None);
         };
-        let weights = self.dot(stream, head, hidden, batch.n_tokens(), results)?;
+        let weights = self.dot(hidden, head, hidden.rows, batch.n_tokens())?;
         let ends = batch.offsets().windows(2);
         let of = |e: &[usize]| {
             let (ids, weights) = (&batch.ids()[e[0]..e[1]], &weights[e[0]..e[1]]);
@@ -202,70 +178,51 @@ impl Heads {
     /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_colbert_embedding`.
     pub(crate) fn multi_vector(
         &self,
-        stream: &Stream,
-        hidden: &Buffer,
+        hidden: Hidden<'_>,
         batch: &TokenBatch,
-        results: &Results,
     ) -> Result<Option<Vec<Matrix>>, DriverError> {
         let Some(head) = &self.multi_vector else {
             return Ok(None);
         };
-        head.forward(stream, hidden, &results.rows, batch.n_tokens())?;
+        let Hidden {
+            stream,
+            rows,
+            results,
+        } = hidden;
+        head.forward(stream, rows, &results.rows, batch.n_tokens())?;
         let all = self.rows(stream, &results.rows, batch.n_tokens())?;
         let of = |e: &[usize]| part(&all, e[0] + 1..e[1]);
         Ok(Some(batch.offsets().windows(2).map(of).collect()))
     }
 
-    /// The logit of each sequence; `first` has rows of first tokens.
+    /// The logit of each of `n` sequences; `first` has rows of first tokens.
     pub(crate) fn scores(
         &self,
-        stream: &Stream,
-        first: &Buffer,
+        first: Hidden<'_>,
         n: usize,
-        results: &Results,
     ) -> Result<Option<Vec<f32>>, DriverError> {
         let Some(head) = &self.classifier else {
             return Ok(None);
         };
-        head.dense.forward(stream, first, &results.rows, n)?;
-        self.dot(stream, &head.score, &results.rows, n, results)
-            .map(Some)
+        let Hidden {
+            stream,
+            rows,
+            results,
+        } = first;
+        head.dense.forward(stream, rows, &results.rows, n)?;
+        self.dot(first, &head.score, &results.rows, n).map(Some)
     }
 
-    /// One number a row.
+    /// The number that a layer makes of each of the first `n` rows.
     fn dot(
         &self,
-        stream: &Stream,
-        row: &DotLayer,
+        hidden: Hidden<'_>,
+        layer: &DotLayer,
         from: &Buffer,
         n: usize,
-        results: &Results,
     ) -> Result<Vec<f32>, DriverError> {
-        let kernel = &row.dot;
-        let buffers = [from, &row.weight, &results.floats];
-        Call { stream, kernel }.row_dot(buffers, row.bias, n, self.row())?;
-        let mut numbers = vec![0.0; n];
-        stream.download(&results.floats, &mut numbers)?;
-        Ok(numbers)
-    }
-}
-
-impl DotLayer {
-    fn load(
-        loader: &Loader<'_>,
-        kernels: &Kernels<'_>,
-        name: &str,
-        width: usize,
-    ) -> Result<Self, LoadError> {
-        let weight = loader
-            .weights
-            .values(&format!("{name}.weight"), &[1, width])?;
-        let bias = loader.weights.values(&format!("{name}.bias"), &[1])?;
-        Ok(Self {
-            weight: loader.put(&weight)?,
-            bias: bias[0],
-            dot: kernels.one("row_dot", |_| true)?,
-        })
+        let buffers = [from, &hidden.results.floats];
+        layer.forward(hidden.stream, buffers, n, self.row())
     }
 }
 

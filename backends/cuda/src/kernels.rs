@@ -42,14 +42,17 @@ impl<'a> Kernels<'a> {
         }
     }
 
+    /// The device that kernels are loaded on.
     pub(crate) fn device(&self) -> &Arc<Device> {
         self.stream.device()
     }
 
+    /// The stream that tries them.
     pub(crate) fn stream(&self) -> &Stream {
         self.stream
     }
 
+    /// The format of weights and rows.
     pub(crate) fn format(&self) -> Format {
         self.format
     }

@@ -5,7 +5,7 @@
 //! (`kernels/kernels.py`), compiled ahead of time and part of the program: it needs NVIDIA's driver, and none of CUDA's libraries.
 //! A kernel that does not give right results on a card, with its driver, is not used there.
 //!
-//! The modules in reading order: `encoder` is the forward pass, `linear` and `heads` its parts, `load` reads the weights; `kernels` chooses
+//! The modules in reading order: `encoder` is the forward pass, `linear`, `products` and `heads` its parts, `load` reads the weights; `kernels` chooses
 //! what `library` holds by what `selftest` says; `calls` launches them; `device` is what the driver gives, by the functions of `ffi`.
 
 mod calls;
@@ -20,15 +20,17 @@ mod kernels;
 mod library;
 mod linear;
 mod load;
+mod model;
+mod parts;
+mod products;
 mod selftest;
 
 use std::sync::Arc;
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    Pooling, Replicas, TokenBatch,
+    Backend, BackendError, BackendInfo, EmbeddingBatch, ModelFolder, Outputs, Pooling, Replicas,
+    TokenBatch,
 };
-use embedgate_weights::Weights;
 
 pub use crate::{
     device::Device,
@@ -38,12 +40,15 @@ pub use crate::{
 };
 use crate::{
     device::Stream,
-    encoder::{Encoder, Which, Workspace},
-    heads::{Heads, Results, part},
-    kernels::Kernels,
+    encoder::{Which, workspace::Workspace},
+    heads::{
+        part,
+        results::{Hidden, Results},
+    },
     library::Library,
-    load::{LoadError, Loader},
-    selftest::Extent,
+    load::LoadError,
+    model::Model,
+    parts::{join, parts},
 };
 
 /// Settings of a model.
@@ -61,16 +66,6 @@ pub struct Options {
     pub max_batch_tokens: usize,
     /// Rows of the measurements by which the fastest kernels are chosen; with 0 nothing is measured.
     pub timed_rows: usize,
-}
-
-/// A model's weights on a device and what is known of it, which any number of backends share.
-struct Model {
-    device: Arc<Device>,
-    info: BackendInfo,
-    special_token_ids: Vec<u32>,
-    max_batch_tokens: usize,
-    encoder: Encoder,
-    heads: Heads,
 }
 
 /// An encoder with its heads, and the memory and the stream to run it.
@@ -153,120 +148,35 @@ impl CudaBackend {
         model
             .encoder
             .forward(stream, batch, which, &mut self.workspace)?;
-        let (hidden, results) = (self.workspace.hidden(), &self.results);
+        let hidden = Hidden {
+            stream,
+            rows: self.workspace.hidden(),
+            results: &self.results,
+        };
         let mut answer = EmbeddingBatch::default();
         if pools {
             let sequences = self.workspace.sequences();
-            answer.dense = Some(heads.pool(stream, hidden, sequences, results)?);
+            answer.dense = Some(heads.pool(hidden, sequences)?);
         } else if outputs.dense {
-            answer.dense = Some(heads.rows(stream, hidden, batch.len())?);
+            answer.dense = Some(heads.rows(stream, hidden.rows, batch.len())?);
         }
         if outputs.token_vectors {
-            let all = heads.rows(stream, hidden, batch.n_tokens())?;
+            let all = heads.rows(stream, hidden.rows, batch.n_tokens())?;
             let ends = batch.offsets().windows(2);
             answer.token_vectors = Some(ends.map(|e| part(&all, e[0]..e[1])).collect());
         }
         if outputs.sparse {
             let skip = &model.special_token_ids;
-            answer.sparse = heads.sparse(stream, hidden, batch, skip, results)?;
+            answer.sparse = heads.sparse(hidden, batch, skip)?;
         }
         if outputs.multi_vector {
-            answer.multi_vector = heads.multi_vector(stream, hidden, batch, results)?;
+            answer.multi_vector = heads.multi_vector(hidden, batch)?;
         }
         if outputs.score {
-            answer.scores = heads.scores(stream, hidden, batch.len(), results)?;
+            answer.scores = heads.scores(hidden, batch.len())?;
         }
         Ok(answer)
     }
-}
-
-impl Model {
-    fn load(
-        folder: &ModelFolder,
-        device: &Arc<Device>,
-        number: usize,
-        options: Options,
-    ) -> Result<Self, LoadError> {
-        let weights = Weights::open(&folder.path)?;
-        let (library, stream) = (Library::read(), Stream::new(device)?);
-        let kernels = Kernels::new(&library, &stream, options.format, Extent::Quick);
-        let loader = Loader::new(&weights, &kernels, options.timed_rows);
-        let encoder = Encoder::load(&folder.encoder, &kernels, &loader)?;
-        let longest = options
-            .max_sequence_tokens
-            .min(folder.encoder.max_sequence_tokens());
-        if i32::try_from(longest.saturating_mul(encoder.widest())).is_err() {
-            let message = format!(
-                "sequences of {longest} tokens are longer than the cuda backend takes: set max_length"
-            );
-            return Err(LoadError::Unfit(message));
-        }
-        let heads = Heads::load(folder, options.pooling, &encoder, &kernels, &loader)?;
-        let outputs = heads.outputs();
-        let info = BackendInfo {
-            backend: "cuda",
-            device: format!("cuda:{number}"),
-            precision: options.format.into(),
-            dimensions: if outputs.dense {
-                folder.encoder.hidden_size
-            } else {
-                0
-            },
-            outputs,
-            max_sequence_tokens: longest,
-            vocabulary_size: folder.encoder.vocabulary_size,
-            type_vocabulary_size: folder.encoder.type_vocabulary_size,
-            layout: Layout::Packed,
-        };
-        Ok(Self {
-            device: Arc::clone(device),
-            info,
-            special_token_ids: options.special_token_ids,
-            max_batch_tokens: options.max_batch_tokens,
-            encoder,
-            heads,
-        })
-    }
-}
-
-/// Splits a batch into parts of at most so many tokens, of which no sequence has more.
-fn parts(batch: &TokenBatch, most: usize) -> Vec<TokenBatch> {
-    let mut parts: Vec<TokenBatch> = Vec::new();
-    for sequence in batch.iter() {
-        let fits = |part: &&mut TokenBatch| part.n_tokens() + sequence.ids.len() <= most;
-        match parts.last_mut().filter(|part| fits(part)) {
-            Some(part) => part.push_pair(sequence.ids, sequence.type_ids),
-            None => {
-                let mut part = TokenBatch::new();
-                part.push_pair(sequence.ids, sequence.type_ids);
-                parts.push(part);
-            }
-        }
-    }
-    parts
-}
-
-/// Puts the results of parts of a batch together.
-fn join(parts: Vec<EmbeddingBatch>) -> EmbeddingBatch {
-    fn append<T>(to: &mut Option<Vec<T>>, from: Option<Vec<T>>) {
-        if let Some(from) = from {
-            to.get_or_insert_default().extend(from);
-        }
-    }
-    let mut all = EmbeddingBatch::default();
-    for part in parts {
-        if let Some(dense) = part.dense {
-            let to = all
-                .dense
-                .get_or_insert_with(|| Matrix::zeros(0, dense.width));
-            to.data.extend(dense.data);
-        }
-        append(&mut all.sparse, part.sparse);
-        append(&mut all.multi_vector, part.multi_vector);
-        append(&mut all.token_vectors, part.token_vectors);
-        append(&mut all.scores, part.scores);
-    }
-    all
 }
 
 impl Backend for CudaBackend {
@@ -316,28 +226,4 @@ impl Backend for CudaBackend {
 #[must_use]
 pub fn kernels_id() -> String {
     Library::sources()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_batch_goes_in_parts_whose_results_are_those_of_the_whole() {
-        let lengths = [3, 4, 1, 8, 2, 2, 2, 3];
-        let sequences: Vec<Vec<u32>> = lengths.iter().map(|n| vec![7; *n]).collect();
-        let batch: TokenBatch = sequences.iter().map(Vec::as_slice).collect();
-        let parts = parts(&batch, 8);
-        let of: Vec<usize> = parts.iter().map(TokenBatch::len).collect();
-        assert_eq!(of, [3, 1, 3, 1]);
-        let results = parts.iter().map(|part| EmbeddingBatch {
-            scores: Some(part.iter().map(|s| s.ids.len() as f32).collect()),
-            dense: Some(Matrix::zeros(part.len(), 2)),
-            ..EmbeddingBatch::default()
-        });
-        let all = join(results.collect());
-        assert_eq!(all.scores.unwrap(), lengths.map(|n| n as f32));
-        assert_eq!(all.dense.unwrap().rows(), lengths.len());
-        assert_eq!(all.sparse, None);
-    }
 }

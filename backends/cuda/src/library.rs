@@ -52,6 +52,7 @@ pub(crate) struct Shipped {
 }
 
 impl Shipped {
+    /// Returns a constant of its compilation; 0 where it has no such.
     pub(crate) fn constant(&self, name: &str) -> usize {
         self.constants.get(name).copied().unwrap_or(0)
     }

@@ -1,218 +1,44 @@
-//! Linear layers: weights on the device, padded to whole tiles, and the kernels that multiply by them.
+//! Linear layers: weights on the device, and the kernel that multiplies by them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
-use embedgate_core::encoder::Activation;
+use std::sync::Arc;
 
 use crate::{
     calls::Call,
     device::{Buffer, Stream},
     error::DriverError,
-    kernels::{Kernels, Loaded},
-    library::Shipped,
-    selftest,
+    kernels::Loaded,
+    products::{Products, Weights},
 };
 
 /// Widths are padded to a multiple of this: what tiles need.
 pub(crate) const STEP: usize = 64;
-
-/// The function behind a product, as the kernels number it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Then {
-    Nothing = 0,
-    Gelu = 1,
-    GeluTanh = 2,
-    Relu = 3,
-    Tanh = 4,
-}
-
-impl From<Activation> for Then {
-    fn from(activation: Activation) -> Self {
-        match activation {
-            Activation::Gelu => Self::Gelu,
-            Activation::GeluTanh => Self::GeluTanh,
-            Activation::Relu => Self::Relu,
-        }
-    }
-}
-
-/// The kernels of products that are followed by the same, by size of tile. All of them give the same bits, so that any of them may run
-/// a batch.
-#[derive(Debug)]
-pub(crate) struct Products {
-    /// Tiles of rows, columns and terms; the smallest first.
-    kernels: Vec<Loaded<3>>,
-    multiprocessors: usize,
-    /// By outer and inner width: which kernel is fastest with many rows.
-    fastest: Mutex<HashMap<[usize; 2], usize>>,
-}
-
-/// Runs of a measurement, of which the fastest counts: the first loads what the others find in caches.
-const RUNS: usize = 3;
-
-impl Products {
-    pub(crate) fn load(kernels: &Kernels<'_>, then: Then) -> Result<Arc<Self>, DriverError> {
-        let is_wanted = |shipped: &Shipped| shipped.constant("ACT") == then as usize;
-        let mut loaded = kernels.all("linear", is_wanted, ["BM", "BN", "BK"])?;
-        loaded.sort_by_key(|kernel| kernel.tile);
-        let bits = |of: &Loaded<3>| {
-            selftest::bits(kernels.stream(), &of.kernel, of.tile, kernels.format())
-        };
-        let expected = loaded.first().map(bits).transpose()?;
-        let mut same = Vec::new();
-        for kernel in loaded {
-            if Some(bits(&kernel)?) == expected {
-                same.push(kernel);
-            } else {
-                tracing::info!(
-                    "tiles of {:?} round otherwise on {} and are not used: a text's vectors shall not depend on its batch",
-                    kernel.tile,
-                    kernels.device().name
-                );
-            }
-        }
-        Ok(Arc::new(Self {
-            kernels: same,
-            multiprocessors: kernels.device().multiprocessors,
-            fastest: Mutex::default(),
-        }))
-    }
-
-    /// The kernel that is fastest with so many rows, measured once a shape; with 0 rows the largest.
-    fn fastest(&self, stream: &Stream, linear: &Linear, rows: usize) -> Result<usize, DriverError> {
-        let shape = [linear.outer, linear.inner];
-        let lock = || self.fastest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = lock().get(&shape) {
-            return Ok(*known);
-        }
-        let fits = |kernel: &Loaded<3>| linear.outer.is_multiple_of(kernel.tile[1]);
-        let largest = self.kernels.iter().rposition(fits);
-        let largest = largest.ok_or_else(|| DriverError::Wrong {
-            kernel: format!("linear of {} columns", linear.outer),
-            device: stream.device().name.clone(),
-            reason: "its smallest tiles are not right".into(),
-        })?;
-        if rows == 0 {
-            return Ok(largest);
-        }
-        let weights = [&linear.weight, &linear.bias];
-        let times = self.measured(stream, weights, [rows, linear.outer, linear.inner])?;
-        let least = times.into_iter().min_by_key(|(_, time)| *time);
-        let fastest = least.map_or(largest, |(i, _)| i);
-        lock().insert(shape, fastest);
-        Ok(fastest)
-    }
-
-    /// The least time of each kernel that fits, by its place.
-    fn measured(
-        &self,
-        stream: &Stream,
-        [weight, bias]: [&Buffer; 2],
-        [rows, columns, terms]: [usize; 3],
-    ) -> Result<Vec<(usize, Duration)>, DriverError> {
-        let device = stream.device();
-        let (from, to) = (
-            Buffer::new(device, rows * terms * 2)?,
-            Buffer::new(device, rows * columns * 2)?,
-        );
-        stream.fill(&from, 0)?;
-        let mut times = Vec::new();
-        for (i, Loaded { kernel, tile }) in self.kernels.iter().enumerate() {
-            if !columns.is_multiple_of(tile[1]) {
-                continue;
-            }
-            let mut least = Duration::MAX;
-            for _ in 0..RUNS {
-                let run = || {
-                    let buffers = [&from, weight, bias, &to];
-                    Call { stream, kernel }.linear(buffers, [rows, columns, terms], *tile)
-                };
-                least = least.min(stream.time(run)?);
-            }
-            times.push((i, least));
-        }
-        Ok(times)
-    }
-
-    /// The least time of a product of so many rows, columns and terms with tiles of each size.
-    pub(crate) fn times(
-        &self,
-        stream: &Stream,
-        shape: [usize; 3],
-    ) -> Result<Vec<([usize; 3], Duration)>, DriverError> {
-        let [_, columns, terms] = shape;
-        let weight = Buffer::new(stream.device(), columns * terms * 2)?;
-        let bias = Buffer::new(stream.device(), columns * 4)?;
-        stream.fill(&weight, 0)?;
-        stream.fill(&bias, 0)?;
-        let times = self.measured(stream, [&weight, &bias], shape)?;
-        let of = |(i, time): (usize, Duration)| (self.kernels[i].tile, time);
-        Ok(times.into_iter().map(of).collect())
-    }
-
-    /// The kernel for so many rows: the fastest, unless it leaves multiprocessors without work; then the largest tiles that do not.
-    fn choose(&self, rows: usize, columns: usize, fastest: usize) -> &Loaded<3> {
-        let fits = |kernel: &&Loaded<3>| columns.is_multiple_of(kernel.tile[1]);
-        let fills =
-            |kernel: &&Loaded<3>| blocks(kernel.tile, rows, columns) >= self.multiprocessors;
-        let fastest = &self.kernels[fastest];
-        if fills(&fastest) {
-            return fastest;
-        }
-        let mut fitting = self.kernels.iter().filter(fits);
-        // The fastest one fits.
-        let smallest = fitting.next().unwrap_or(fastest);
-        fitting.filter(fills).last().unwrap_or(smallest)
-    }
-}
-
-fn blocks([tall, wide, _]: [usize; 3], rows: usize, columns: usize) -> usize {
-    rows.div_ceil(tall) * (columns / wide)
-}
-
 /// A layer.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    /// Shape `(outer, inner)`, in halves.
-    weight: Buffer,
-    /// In f32.
-    bias: Buffer,
-    outer: usize,
-    inner: usize,
+    weights: Weights,
     products: Arc<Products>,
-    /// Which kernel is fastest with many rows.
+    /// The kernel that is fastest with many rows.
     fastest: usize,
 }
 
 impl Linear {
-    /// A layer of these weights, of shape `(outer, inner)`. The fastest of its kernels is found with so many rows, or with 0
-    /// the largest is taken.
+    /// A layer of these weights. The fastest of its kernels is found with so many rows, or with 0 the largest is taken.
     pub(crate) fn new(
         stream: &Stream,
-        (weight, bias): (Buffer, Buffer),
-        [outer, inner]: [usize; 2],
+        weights: Weights,
         products: &Arc<Products>,
         timed_rows: usize,
     ) -> Result<Self, DriverError> {
-        let mut linear = Self {
-            weight,
-            bias,
-            outer,
-            inner,
+        Ok(Self {
+            fastest: products.fastest(stream, &weights, timed_rows)?,
+            weights,
             products: Arc::clone(products),
-            fastest: 0,
-        };
-        linear.fastest = products.fastest(stream, &linear, timed_rows)?;
-        Ok(linear)
+        })
     }
 
     /// Numbers of a row of results.
     pub(crate) fn outer(&self) -> usize {
-        self.outer
+        self.weights.outer
     }
 
     /// `to = then(from weight^T + bias)`, of so many rows of `inner` and `outer` halves.
@@ -226,23 +52,19 @@ impl Linear {
         to: &Buffer,
         rows: usize,
     ) -> Result<(), DriverError> {
-        let chosen = self.products.choose(rows, self.outer, self.fastest);
-        self.run(chosen, stream, [from, to], rows)
+        let Weights {
+            weight,
+            bias,
+            outer,
+            inner,
+        } = &self.weights;
+        let Loaded { kernel, tile } = self.products.choose(rows, *outer, self.fastest);
+        let buffers = [from, weight, bias, to];
+        Call { stream, kernel }.linear(buffers, [rows, *outer, *inner], *tile)
     }
 
-    fn run(
-        &self,
-        chosen: &Loaded<3>,
-        stream: &Stream,
-        [from, to]: [&Buffer; 2],
-        rows: usize,
-    ) -> Result<(), DriverError> {
-        let kernel = &chosen.kernel;
-        let buffers = [from, &self.weight, &self.bias, to];
-        Call { stream, kernel }.linear(buffers, [rows, self.outer, self.inner], chosen.tile)
-    }
-
+    /// Bytes of the weights.
     pub(crate) fn bytes(&self) -> usize {
-        self.weight.bytes() + self.bias.bytes()
+        self.weights.weight.bytes() + self.weights.bias.bytes()
     }
 }

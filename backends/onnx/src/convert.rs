@@ -25,6 +25,7 @@ mod layers;
 mod products;
 mod quantize;
 mod tensors;
+mod transposed;
 mod variant;
 
 use std::{

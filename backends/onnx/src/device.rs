@@ -11,10 +11,7 @@ use std::{
 
 use embedgate_core::{BackendError, library::Candidates};
 use ort::{
-    device::Device as Listed,
-    environment::Environment,
-    ep::{self, ExecutionProvider as _},
-    memory::DeviceType,
+    device::Device as Listed, environment::Environment, ep, memory::DeviceType,
     session::builder::SessionBuilder,
 };
 
@@ -125,22 +122,6 @@ pub fn adapter(libraries: &Libraries) -> Result<Adapter, BackendError> {
     })
 }
 
-/// Fails where the loaded ONNX Runtime has no code for NVIDIA cards.
-///
-/// # Errors
-/// [`BackendError::MissingLibrary`] says what would have it.
-pub(crate) fn check_cuda(libraries: &Libraries) -> Result<(), BackendError> {
-    let (_, library) = runtime::environment(&libraries.runtime)?;
-    match ep::CUDA::is_available() {
-        Ok(true) => Ok(()),
-        _ => Err(BackendError::MissingLibrary(format!(
-            "ONNX Runtime at {} has no code for CUDA: install the Python package onnxruntime-gpu, and point \
-             `onnxruntime.library` in the config at its capi/libonnxruntime.so.*",
-            library.display()
-        ))),
-    }
-}
-
 /// Registers the plugin from the first place that has it. Does nothing when it is registered already.
 fn register(environment: &Environment, plugin: &Candidates) -> Result<(), BackendError> {
     let _turn = Device::WebGpu.turn();
@@ -178,37 +159,4 @@ fn adapters(environment: &Environment) -> impl Iterator<Item = Listed<'_>> {
     let mut found: Vec<_> = environment.devices().filter(of_plugin).collect();
     found.sort_by_key(|listed| listed.hardware_device().ty() != DeviceType::GPU);
     found.into_iter()
-}
-
-/// CUDA's libraries that its provider is linked with, in the order in which they need each other.
-const CUDA_LIBRARIES: [&str; 6] = ["cudart", "nvrtc", "cublasLt", "cublas", "curand", "cufft"];
-
-/// Loads CUDA's libraries of a folder, so that the provider finds them there. Those that are not there may be elsewhere.
-///
-/// # Errors
-/// When a library cannot be loaded, or the folder has none of them.
-pub(crate) fn preload(folder: &Path) -> Result<(), BackendError> {
-    let named = |stem: &str| {
-        Candidates {
-            named: Some(folder.to_owned()),
-            folders: Vec::new(),
-        }
-        .find(stem)
-    };
-    let found: Vec<_> = CUDA_LIBRARIES.iter().flat_map(|stem| named(stem)).collect();
-    if found.is_empty() {
-        let names = CUDA_LIBRARIES
-            .map(|stem| format!("lib{stem}.so.*"))
-            .join(", ");
-        return Err(BackendError::MissingLibrary(format!(
-            "onnxruntime.cuda is {}, which has none of {names}",
-            folder.display()
-        )));
-    }
-    for path in found.into_iter().flat_map(|paths| paths.into_iter().next()) {
-        ort::util::preload_dylib(&path).map_err(|error| {
-            BackendError::MissingLibrary(format!("{} cannot be loaded: {error}", path.display()))
-        })?;
-    }
-    Ok(())
 }

@@ -3,6 +3,8 @@
 //! A model names the files of its large tensors. A model from a stranger could name any file of this machine, so only
 //! plain files within the model's own folder are let through, and only ranges that lie within them.
 
+mod schema;
+
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
@@ -10,10 +12,8 @@ use std::{
 
 use prost::Message;
 
-use crate::{
-    convert::{PRECISION, PRODUCER},
-    proto::{EXTERNAL, Entry},
-};
+use self::schema::{Attribute, Function, Graph, Model, Node, SparseTensor, Tensor};
+use crate::proto::{EXTERNAL, Entry};
 
 /// The format's own limit.
 const MAX_FILE: u64 = 2 << 30;
@@ -219,88 +219,6 @@ fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a str> {
         .iter()
         .find(|entry| entry.key == key)
         .map(|entry| entry.value.as_str())
-}
-
-/// The part of ONNX's schema that can refer to other files. What is left out, tensors' own data above all, is skipped and
-/// takes no memory.
-#[derive(Clone, PartialEq, Message)]
-struct Model {
-    #[prost(string, tag = "2")]
-    producer_name: String,
-    #[prost(message, optional, tag = "7")]
-    graph: Option<Graph>,
-    #[prost(message, repeated, tag = "14")]
-    metadata_props: Vec<Entry>,
-    #[prost(message, repeated, tag = "25")]
-    functions: Vec<Function>,
-}
-
-impl Model {
-    /// Returns the precision that the model states, if it was written here: other producers may mean something else by
-    /// the word.
-    fn precision(&self) -> Option<String> {
-        let mut stated = self.metadata_props.iter();
-        let stated = stated.find(|entry| entry.key == PRECISION)?;
-        (self.producer_name == PRODUCER).then(|| stated.value.clone())
-    }
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Function {
-    #[prost(message, repeated, tag = "7")]
-    node: Vec<Node>,
-    #[prost(message, repeated, tag = "11")]
-    attribute_proto: Vec<Attribute>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Graph {
-    #[prost(message, repeated, tag = "1")]
-    node: Vec<Node>,
-    #[prost(message, repeated, tag = "5")]
-    initializer: Vec<Tensor>,
-    #[prost(message, repeated, tag = "15")]
-    sparse_initializer: Vec<SparseTensor>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(message, repeated, tag = "5")]
-    attribute: Vec<Attribute>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Attribute {
-    #[prost(message, optional, tag = "5")]
-    t: Option<Tensor>,
-    #[prost(message, optional, tag = "6")]
-    g: Option<Graph>,
-    #[prost(message, repeated, tag = "10")]
-    tensors: Vec<Tensor>,
-    #[prost(message, repeated, tag = "11")]
-    graphs: Vec<Graph>,
-    #[prost(message, optional, tag = "22")]
-    sparse_tensor: Option<SparseTensor>,
-    #[prost(message, repeated, tag = "23")]
-    sparse_tensors: Vec<SparseTensor>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Tensor {
-    #[prost(string, tag = "8")]
-    name: String,
-    #[prost(message, repeated, tag = "13")]
-    external_data: Vec<Entry>,
-    #[prost(int32, tag = "14")]
-    data_location: i32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SparseTensor {
-    #[prost(message, optional, tag = "1")]
-    values: Option<Tensor>,
-    #[prost(message, optional, tag = "2")]
-    indices: Option<Tensor>,
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use embedgate_core::{BackendError, ModelFolder, Precision, impostor};
 
 use crate::{
     convert::{ConvertError, Files, Target, Variant},
-    device::{Device, adapter, check_cuda},
+    cuda::check_cuda,
+    device::{Device, adapter},
     external,
     runtime::{self, Libraries},
 };

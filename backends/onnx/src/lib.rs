@@ -6,10 +6,12 @@
 
 mod comparison;
 pub mod convert;
+mod cuda;
 pub mod device;
 mod external;
 mod file;
 mod open;
+mod options;
 mod padded;
 mod placement;
 mod private;
@@ -21,5 +23,6 @@ mod wiring;
 
 pub use file::{check, find_model};
 pub use open::bytes_overflow;
+pub use options::Options;
 pub use runtime::Libraries;
-pub use session::{OnnxBackend, Options};
+pub use session::OnnxBackend;

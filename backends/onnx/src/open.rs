@@ -150,6 +150,7 @@ impl Opener<'_> {
         Ok(opened)
     }
 
+    /// Makes a session in the making, with the settings that all sessions have.
     pub(crate) fn builder(&self) -> ort::Result<SessionBuilder> {
         let mut builder = Session::builder(self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?

@@ -6,7 +6,7 @@ use ort::{
     value::Tensor,
 };
 
-use crate::wiring::{Input, Role};
+use crate::wiring::inputs::{Input, Role};
 
 /// Sequences of one class, each padded to the longest, shape `(batch, length)`.
 pub(crate) struct Padded {
@@ -18,6 +18,7 @@ pub(crate) struct Padded {
 }
 
 impl Padded {
+    /// Pads the sequences of a class.
     pub(crate) fn new(batch: &TokenBatch, class: &[usize], encoder: &EncoderConfig) -> Self {
         let lengths: Vec<usize> = class.iter().map(|&i| batch.sequence(i).ids.len()).collect();
         let length = lengths.iter().copied().max().unwrap_or(0);
@@ -42,6 +43,7 @@ impl Padded {
         padded
     }
 
+    /// Makes the tensor of an input.
     pub(crate) fn input(&self, input: &Input) -> ort::Result<SessionInputValue<'static>> {
         match input.role {
             Role::Ids => self.tensor(&self.ids, input.narrow),

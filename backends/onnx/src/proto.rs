@@ -4,6 +4,7 @@
 
 use prost::Message;
 
+/// A model file.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Model {
     #[prost(int64, tag = "1")]
@@ -20,6 +21,7 @@ pub(crate) struct Model {
     pub(crate) metadata_props: Vec<Entry>,
 }
 
+/// A set of operators by its version.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OperatorSet {
     #[prost(string, tag = "1")]
@@ -28,6 +30,7 @@ pub(crate) struct OperatorSet {
     pub(crate) version: i64,
 }
 
+/// A graph of nodes, with its constants, inputs and outputs.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Graph {
     #[prost(message, repeated, tag = "1")]
@@ -42,6 +45,7 @@ pub(crate) struct Graph {
     pub(crate) output: Vec<ValueInfo>,
 }
 
+/// A node: an operator on values, which go by name.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Node {
     #[prost(string, repeated, tag = "1")]
@@ -58,6 +62,7 @@ pub(crate) struct Node {
     pub(crate) domain: String,
 }
 
+/// An attribute of a node.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
@@ -82,6 +87,7 @@ pub(crate) mod attribute {
     pub(crate) const INTS: i32 = 7;
 }
 
+/// A constant.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Tensor {
     #[prost(int64, repeated, tag = "1")]
@@ -112,6 +118,7 @@ pub(crate) mod element {
 /// The value of [`Tensor::data_location`] for data in another file.
 pub(crate) const EXTERNAL: i32 = 1;
 
+/// A key and its value.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Entry {
     #[prost(string, tag = "1")]
@@ -120,6 +127,7 @@ pub(crate) struct Entry {
     pub(crate) value: String,
 }
 
+/// An input or an output of a graph.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ValueInfo {
     #[prost(string, tag = "1")]
@@ -128,12 +136,14 @@ pub(crate) struct ValueInfo {
     pub(crate) kind: Option<Type>,
 }
 
+/// The type of a value, which is a tensor here.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Type {
     #[prost(message, optional, tag = "1")]
     pub(crate) tensor: Option<TensorType>,
 }
 
+/// The element type of a tensor, and its shape.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TensorType {
     #[prost(int32, tag = "1")]
@@ -142,18 +152,21 @@ pub(crate) struct TensorType {
     pub(crate) shape: Option<Shape>,
 }
 
+/// The shape of a tensor.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Shape {
     #[prost(message, repeated, tag = "1")]
     pub(crate) dim: Vec<Dimension>,
 }
 
+/// A dimension of a shape.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Dimension {
     #[prost(oneof = "Extent", tags = "1, 2")]
     pub(crate) extent: Option<Extent>,
 }
 
+/// The extent of a dimension: a number, or a name where it varies.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(crate) enum Extent {
     #[prost(int64, tag = "1")]

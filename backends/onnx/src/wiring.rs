@@ -1,5 +1,9 @@
 //! Finds out from names and shapes which tensor of a model is what.
 
+pub(crate) mod inputs;
+
+use self::inputs::{Input, Role, roles};
+
 /// An input or output of a model.
 #[derive(Clone, Debug)]
 pub(crate) struct Port {
@@ -9,6 +13,7 @@ pub(crate) struct Port {
     pub(crate) element: Element,
 }
 
+/// Number formats of tensors, as far as they are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
     F32,
@@ -17,7 +22,7 @@ pub(crate) enum Element {
     Other,
 }
 
-/// Which tensor is what.
+/// The tensors of a model, by what they mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wiring {
     /// In the order of the model's inputs.
@@ -32,22 +37,6 @@ pub(crate) struct Wiring {
     pub(crate) tokens: Option<String>,
     /// Shape `(batch, 1)`: a score a sequence. A model that has it is wired to nothing else.
     pub(crate) score: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Input {
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    /// True when the model takes 32-bit integers where most models take 64-bit ones.
-    pub(crate) narrow: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Ids,
-    Mask,
-    Segments,
-    Positions,
 }
 
 /// The source of dense vectors.
@@ -164,40 +153,6 @@ fn not_understood(expected: &str, outputs: &[Port]) -> String {
         "no output is understood: expected f32 {expected}, the model has {}",
         have.join(", ")
     )
-}
-
-fn roles(inputs: &[Port]) -> Result<Vec<Input>, String> {
-    let inputs: Vec<Input> = inputs.iter().map(input).collect::<Result<_, _>>()?;
-    if inputs.iter().any(|input| input.role == Role::Ids) {
-        Ok(inputs)
-    } else {
-        Err("the model has no input \"input_ids\"".into())
-    }
-}
-
-fn input(port: &Port) -> Result<Input, String> {
-    let role = match port.name.as_str() {
-        "input_ids" | "input.1" | "input" => Role::Ids,
-        "attention_mask" => Role::Mask,
-        "token_type_ids" => Role::Segments,
-        "position_ids" => Role::Positions,
-        other => {
-            let known = "input_ids, attention_mask, token_type_ids and position_ids";
-            return Err(format!(
-                "input \"{other}\" is not understood, supported are {known}"
-            ));
-        }
-    };
-    let narrow = match port.element {
-        Element::I64 => false,
-        Element::I32 => true,
-        _ => return Err(format!("input \"{}\" is not of int64 or int32", port.name)),
-    };
-    Ok(Input {
-        name: port.name.clone(),
-        role,
-        narrow,
-    })
 }
 
 fn fits(port: &Port, ranks: &[usize]) -> bool {

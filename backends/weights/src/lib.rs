@@ -5,6 +5,8 @@
 //! callers, the backends.
 
 mod dtype;
+mod error;
+mod file;
 mod numbers;
 mod pickle;
 mod progress;
@@ -16,114 +18,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use thiserror::Error;
-
-use self::{progress::Progress, pth::PthFile, safetensors::SafetensorsFile};
-
-/// The reasons why weights cannot be read.
-#[derive(Debug, Error)]
-pub enum WeightsError {
-    /// None of the known files is in the folder.
-    #[error(
-        "{} has no weights: expected model.safetensors, model.safetensors.index.json or pytorch_model.bin",
-        .0.display()
-    )]
-    NoWeights(PathBuf),
-    /// A file is damaged, or not what its name says.
-    #[error("{}: {problem}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The problem with the file.
-        problem: String,
-    },
-    /// The architecture needs a tensor that the files lack.
-    #[error("{}: tensor \"{name}\" is missing", path.display())]
-    MissingTensor {
-        /// The model folder.
-        path: PathBuf,
-        /// The tensor's name, without the model's prefix.
-        name: String,
-    },
-    /// A tensor's shape is not the one that `config.json` implies.
-    #[error("{}: tensor \"{name}\" has shape {found:?}, config.json implies {expected:?}", path.display())]
-    WrongShape {
-        /// The model folder.
-        path: PathBuf,
-        /// The tensor's name, without the model's prefix.
-        name: String,
-        /// The shape in the file.
-        found: Vec<usize>,
-        /// The shape that the configuration implies.
-        expected: Vec<usize>,
-    },
-    /// A model with such a number gives no number for any text.
-    #[error("{}: tensor \"{name}\" holds {value} at place {place}: its weights are damaged, or were saved wrong", path.display())]
-    NotFinite {
-        /// The model folder.
-        path: PathBuf,
-        /// The tensor's name, without the model's prefix.
-        name: String,
-        /// NaN or an infinity.
-        value: f32,
-        /// The place of the number in row-major order, from 0.
-        place: usize,
-    },
-}
-
-impl WeightsError {
-    fn damaged(path: &Path, problem: impl std::fmt::Display) -> Self {
-        Self::Damaged {
-            path: path.to_owned(),
-            problem: problem.to_string(),
-        }
-    }
-
-    fn tensor(path: &Path, name: &str, problem: impl std::fmt::Display) -> Self {
-        Self::damaged(path, format!("tensor \"{name}\": {problem}"))
-    }
-}
-
-enum File {
-    Safetensors(SafetensorsFile),
-    Pth(PthFile),
-}
-
-impl File {
-    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        match self {
-            Self::Safetensors(file) => Box::new(file.names()),
-            Self::Pth(file) => Box::new(file.names()),
-        }
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        match self {
-            Self::Safetensors(file) => file.shape(name),
-            Self::Pth(file) => file.shape(name),
-        }
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
-        match self {
-            Self::Safetensors(file) => file.read(name),
-            Self::Pth(file) => file.read(name),
-        }
-    }
-
-    /// Lends the numbers of a tensor in row-major order, `block` at a time; fewer are in the last one.
-    fn read_blocks(
-        &self,
-        name: &str,
-        block: usize,
-        each: &mut dyn FnMut(&[f32]),
-    ) -> Result<(), WeightsError> {
-        match self {
-            Self::Safetensors(file) => file.read_blocks(name, block, each),
-            Self::Pth(file) => file.read_blocks(name, block, each),
-        }
-    }
-}
+pub use self::error::WeightsError;
+use self::{
+    file::{File, open_files},
+    progress::Progress,
+    pth::PthFile,
+};
 
 /// Numbers that are held at once where a tensor is read in blocks: 16 MiB of them.
 const BLOCK: usize = 1 << 22;
@@ -305,24 +205,4 @@ impl Weights {
             name: name.into(),
         })
     }
-}
-
-fn open_files(folder: &Path) -> Result<Vec<File>, WeightsError> {
-    let single = folder.join("model.safetensors");
-    if single.exists() {
-        return Ok(vec![File::Safetensors(SafetensorsFile::open(&single)?)]);
-    }
-    let index = folder.join("model.safetensors.index.json");
-    if index.exists() {
-        let shards = safetensors::shards(&index)?;
-        return shards
-            .iter()
-            .map(|shard| SafetensorsFile::open(shard).map(File::Safetensors))
-            .collect();
-    }
-    let pickled = folder.join("pytorch_model.bin");
-    if pickled.exists() {
-        return Ok(vec![File::Pth(PthFile::open(&pickled)?)]);
-    }
-    Err(WeightsError::NoWeights(folder.to_owned()))
 }

@@ -15,6 +15,7 @@ pub(super) struct Numbers<'a, R: ?Sized> {
 }
 
 impl<'a, R: Read + ?Sized> Numbers<'a, R> {
+    /// A reader of numbers of this format.
     pub(super) fn new(reader: &'a mut R, dtype: Dtype) -> Self {
         Self {
             reader,

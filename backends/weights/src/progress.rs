@@ -17,6 +17,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Progress of a model of so many bytes as f32.
     pub(super) fn new(folder: &Path, total: u64) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -25,6 +26,7 @@ impl Progress {
         }
     }
 
+    /// Adds numbers that were read.
     pub(super) fn add(&self, n_numbers: usize) {
         let bytes = n_numbers as u64 * 4;
         let before = self.read.fetch_add(bytes, Ordering::Relaxed);

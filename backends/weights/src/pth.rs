@@ -16,12 +16,13 @@ use zip::ZipArchive;
 use crate::{
     WeightsError,
     numbers::Numbers,
-    pickle::{self, TensorInfo},
+    pickle::{self, tensor::TensorInfo},
 };
 
 /// The pickle of a checkpoint describes tensors in about 100 bytes each: even thousands stay far below.
 const MAX_PICKLE: u64 = 1 << 20;
 
+/// A PyTorch checkpoint that is open.
 pub(super) struct PthFile {
     path: PathBuf,
     /// By name; only those of a number format that weights come in. Checkpoints of older transformers also hold integer
@@ -33,6 +34,7 @@ pub(super) struct PthFile {
 }
 
 impl PthFile {
+    /// Opens a checkpoint; reads its pickle, no tensor yet.
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let damaged = |problem: String| WeightsError::damaged(path, problem);
         if let Some(problem) = impostor(path) {
@@ -65,14 +67,17 @@ impl PthFile {
         })
     }
 
+    /// Names of its tensors.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Shape of a tensor; none where the file has no such.
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.tensors.get(name).map(|info| info.shape.clone())
     }
 
+    /// Reads a tensor, as f32.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let failed = |e: io::Error| WeightsError::tensor(&self.path, name, e);
         let info = self.info(name)?;
@@ -92,6 +97,7 @@ impl PthFile {
         Ok(row_major(&values, info))
     }
 
+    /// Lends the numbers of a tensor in row-major order, `block` at a time; fewer are in the last one.
     pub(super) fn read_blocks(
         &self,
         name: &str,

@@ -31,12 +31,14 @@ struct Info {
     start: u64,
 }
 
+/// A safetensors file, with what its header says.
 pub(super) struct SafetensorsFile {
     path: PathBuf,
     tensors: BTreeMap<String, Info>,
 }
 
 impl SafetensorsFile {
+    /// Opens a file; reads its header, no tensor yet.
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let damaged = |problem: String| WeightsError::damaged(path, problem);
         if let Some(problem) = impostor(path) {
@@ -77,14 +79,17 @@ impl SafetensorsFile {
         })
     }
 
+    /// Names of its tensors.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Shape of a tensor; none where the file has no such.
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.tensors.get(name).map(|info| info.shape.clone())
     }
 
+    /// Reads a tensor, as f32.
     pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let (mut file, info) = self.open_at(name)?;
         Numbers::new(&mut file, info.dtype)
@@ -92,6 +97,7 @@ impl SafetensorsFile {
             .map_err(|e| WeightsError::tensor(&self.path, name, e))
     }
 
+    /// Lends the numbers of a tensor in row-major order, `block` at a time; fewer are in the last one.
     pub(super) fn read_blocks(
         &self,
         name: &str,

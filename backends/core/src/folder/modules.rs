@@ -1,9 +1,12 @@
-//! `modules.json` and the pooling module's `config.json`.
+//! `modules.json`.
+
+mod pooling;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use self::pooling::pooling;
 use super::{FolderError, read_json};
 use crate::Pooling;
 
@@ -22,6 +25,7 @@ pub(super) struct Modules {
 }
 
 impl Modules {
+    /// Reads the files; without `modules.json` the pooling module is where it usually lies.
     pub(super) fn read(folder: &Path) -> Result<Self, FolderError> {
         let path = folder.join("modules.json");
         let mut modules = Self::default();
@@ -121,84 +125,4 @@ impl ModuleEntry {
         own.and_then(|kind| kind.rsplit('.').next())
             .unwrap_or(&self.kind)
     }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct PoolingFile {
-    pooling_mode_cls_token: bool,
-    pooling_mode_mean_tokens: bool,
-    pooling_mode_max_tokens: bool,
-    pooling_mode_lasttoken: bool,
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    pooling_mode_weightedmean_tokens: bool,
-    /// The form that newer releases of sentence-transformers write; it wins over the flags.
-    pooling_mode: Option<OneOrMany>,
-    /// True when the prompt's tokens are pooled too.
-    include_prompt: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl PoolingFile {
-    fn modes(self) -> Vec<String> {
-        match self.pooling_mode {
-            Some(OneOrMany::One(mode)) => return vec![mode],
-            Some(OneOrMany::Many(modes)) => return modes,
-            None => {}
-        }
-        let flags = [
-            (self.pooling_mode_cls_token, "cls"),
-            (self.pooling_mode_mean_tokens, "mean"),
-            (self.pooling_mode_max_tokens, "max"),
-            (self.pooling_mode_lasttoken, "lasttoken"),
-            (
-                self.pooling_mode_mean_sqrt_len_tokens,
-                "mean_sqrt_len_tokens",
-            ),
-            (self.pooling_mode_weightedmean_tokens, "weightedmean"),
-        ];
-        let modes: Vec<_> = flags
-            .iter()
-            .filter(|(set, _)| *set)
-            .map(|(_, name)| (*name).to_owned())
-            .collect();
-        // As the reference does where no flag is set.
-        if modes.is_empty() {
-            vec!["mean".into()]
-        } else {
-            modes
-        }
-    }
-}
-
-/// Reads the pooling module's settings; none where there is no such file.
-fn pooling(path: &Path) -> Result<Option<(Pooling, bool)>, FolderError> {
-    let Some(file) = read_json::<PoolingFile>(path)? else {
-        return Ok(None);
-    };
-    let include_prompt = file.include_prompt.unwrap_or(true);
-    let modes = file.modes();
-    let pooling = match modes.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["cls"] => Pooling::Cls,
-        ["mean"] => Pooling::Mean,
-        ["max"] => Pooling::Max,
-        ["lasttoken"] => Pooling::Last,
-        _ => {
-            let problem = format!(
-                "pooling is \"{}\", supported is one of cls, mean, max and lasttoken",
-                modes.join(" + ")
-            );
-            return Err(FolderError::Invalid {
-                path: path.to_owned(),
-                problem,
-            });
-        }
-    };
-    Ok(Some((pooling, include_prompt)))
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{FolderError, read_json};
 use crate::EncoderConfig;
 
+/// The file `config_sentence_transformers.json`.
 #[derive(Default, Deserialize)]
 pub(super) struct PromptsFile {
     prompts: Option<BTreeMap<String, Option<String>>>,
@@ -39,6 +40,7 @@ const SENTENCE_FILES: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
+/// The file `sentence_bert_config.json`, or another of its names.
 #[derive(Default, Deserialize)]
 pub(super) struct SentenceFile {
     max_seq_length: Option<usize>,

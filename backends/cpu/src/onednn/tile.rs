@@ -26,10 +26,12 @@ impl<'a, T> Tile<'a, T> {
         }
     }
 
+    /// Number of its rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
+    /// Number of its columns.
     pub(crate) fn columns(&self) -> usize {
         self.columns
     }
@@ -39,6 +41,7 @@ impl<'a, T> Tile<'a, T> {
         self.stride
     }
 
+    /// Its first number.
     pub(super) fn pointer(&mut self) -> *mut T {
         self.first
     }

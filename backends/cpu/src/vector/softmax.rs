@@ -19,7 +19,7 @@ impl Running {
     };
 }
 
-/// One part of a softmax: `powers = 2^(scores - largest so far)` for the first `n` scores, 0 for the rest of the row.
+/// One part of a softmax: `powers = 2^(scores - largest so far)`, 0 for the rest of the row.
 ///
 /// Returns what totals and results until now are multiplied with, since a part may hold a larger score than those before.
 ///
@@ -27,14 +27,13 @@ impl Running {
 #[inline(always)]
 fn softmax_part<T: Rounded>(
     scores: &[f32],
-    n: usize,
     powers: &mut [T],
     running: &mut Running,
     fused: Fused,
 ) -> f32 {
-    let valid = &scores[..n];
+    let n = scores.len();
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = valid.chunks_exact(LANES);
+    let chunks = scores.chunks_exact(LANES);
     let rest = chunks.remainder();
     for chunk in chunks {
         for (lane, x) in lanes.iter_mut().zip(chunk) {
@@ -49,7 +48,7 @@ fn softmax_part<T: Rounded>(
     let (mut sums, mut taken) = ([0.0_f32; LANES], [0.0_f32; LANES]);
     for (powers, scores) in powers[..n_whole]
         .chunks_exact_mut(LANES)
-        .zip(valid.chunks_exact(LANES))
+        .zip(scores.chunks_exact(LANES))
     {
         for (e, score) in taken.iter_mut().zip(scores) {
             *e = exp2(*score - largest, fused);
@@ -62,7 +61,7 @@ fn softmax_part<T: Rounded>(
         }
     }
     let mut total = fold(sums, |a, b| a + b);
-    for (power, score) in powers[n_whole..n].iter_mut().zip(&valid[n_whole..]) {
+    for (power, score) in powers[n_whole..n].iter_mut().zip(&scores[n_whole..]) {
         let e = exp2(*score - largest, fused);
         *power = T::from_power(e);
         total += e;
@@ -75,12 +74,20 @@ fn softmax_part<T: Rounded>(
     correction
 }
 
-/// A part of the softmax of several rows: see [`softmax_part`]. `scores` and `powers` have rows of `stride` numbers;
+/// The scores of one part of several rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Scores<'a> {
+    pub(crate) numbers: &'a [f32],
+    /// Numbers from one row to the next.
+    pub(crate) stride: usize,
+    /// Scores of a row; the numbers behind them mean nothing.
+    pub(crate) n: usize,
+}
+
+/// A part of the softmax of several rows: see [`softmax_part`]. `powers` has rows as long as those of the scores;
 /// `corrections` gets one number a row.
 pub(crate) fn softmax<T: Rounded>(
-    scores: &[f32],
-    stride: usize,
-    n: usize,
+    Scores { numbers, stride, n }: Scores<'_>,
     powers: &mut [T],
     running: &mut [Running],
     corrections: &mut [f32],
@@ -88,13 +95,13 @@ pub(crate) fn softmax<T: Rounded>(
     vectorized(
         #[inline(always)]
         |fused| {
-            let rows = scores
+            let rows = numbers
                 .chunks_exact(stride)
                 .zip(powers.chunks_exact_mut(stride));
             for ((row, powers), (running, correction)) in
                 rows.zip(running.iter_mut().zip(corrections.iter_mut()))
             {
-                *correction = softmax_part(row, n, powers, running, fused);
+                *correction = softmax_part(&row[..n], powers, running, fused);
             }
         },
     );
@@ -152,7 +159,12 @@ mod tests {
             let mut row = scores[from..from + n].to_vec();
             row.resize(40, 1e9);
             let mut correction = [0.0];
-            softmax(&row, 40, n, &mut powers, &mut running, &mut correction);
+            let seen = Scores {
+                numbers: &row,
+                stride: 40,
+                n,
+            };
+            softmax(seen, &mut powers, &mut running, &mut correction);
             kept.iter_mut().for_each(|x| *x *= correction[0]);
             kept.extend_from_slice(&powers[..n]);
             assert!(powers[n..].iter().all(|x| *x == 0.0));

@@ -34,6 +34,7 @@ impl Buffer {
         self.address
     }
 
+    /// Size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,120 +1,24 @@
-//! Kernels that a device has loaded, and streams that run them.
+//! Streams, which do on a device what they are told: copies, and launches of kernels.
+
+mod event;
 
 use std::{
-    ffi::{CString, c_uint, c_void},
+    ffi::{c_uint, c_void},
     ptr::null_mut,
     sync::Arc,
     time::Duration,
 };
 
-use super::{Buffer, Device};
+use self::event::Event;
+use super::{
+    Device,
+    kernel::{Argument, Kernel},
+    memory::Buffer,
+};
 use crate::{
     error::DriverError,
-    ffi::{Address, Handle, MOST_SHARED, NON_BLOCKING},
-    library::Shipped,
+    ffi::{Handle, NON_BLOCKING},
 };
-
-/// More shared memory than this needs leave.
-const SHARED_WITHOUT_LEAVE: u32 = 48 << 10;
-
-/// An argument of a kernel.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Argument {
-    Address(Address),
-    Int(i32),
-    Float(f32),
-}
-
-/// A kernel that a device has loaded.
-#[derive(Debug)]
-pub(crate) struct Kernel {
-    device: Arc<Device>,
-    module: Handle,
-    function: Handle,
-    shared: u32,
-    threads: u32,
-}
-
-// SAFETY: modules and functions may be used by any thread.
-unsafe impl Send for Kernel {}
-// SAFETY: as above.
-unsafe impl Sync for Kernel {}
-
-/// The entry of a kernel, and the size of a block.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'a> {
-    pub(crate) name: &'a str,
-    /// Bytes of shared memory of a block.
-    pub(crate) shared: u32,
-    /// Threads of a block.
-    pub(crate) threads: u32,
-}
-
-impl<'a> Entry<'a> {
-    /// Returns the entry of a kernel that ships.
-    pub(crate) fn of(shipped: &'a Shipped) -> Self {
-        Self {
-            name: &shipped.entry,
-            shared: shipped.shared,
-            threads: shipped.threads,
-        }
-    }
-}
-
-impl Kernel {
-    /// Loads machine code, or PTX that ends with a zero.
-    pub(crate) fn load(
-        device: &Arc<Device>,
-        image: &[u8],
-        entry: Entry<'_>,
-    ) -> Result<Self, DriverError> {
-        let mut module = null_mut();
-        {
-            let functions = device.enter()?;
-            // SAFETY: the image is a whole ELF file, or text that ends with a zero.
-            let called =
-                unsafe { (functions.cuModuleLoadData)(&raw mut module, image.as_ptr().cast()) };
-            functions.check("cuModuleLoadData", called)?;
-        }
-        // From here on it is unloaded where something fails, which enters the device.
-        let mut kernel = Self {
-            device: Arc::clone(device),
-            module,
-            function: null_mut(),
-            shared: entry.shared,
-            threads: entry.threads,
-        };
-        kernel.find(entry)?;
-        Ok(kernel)
-    }
-
-    fn find(&mut self, entry: Entry<'_>) -> Result<(), DriverError> {
-        let functions = self.device.enter()?;
-        let name = CString::new(entry.name).unwrap_or_default();
-        // SAFETY: the module was loaded, the name ends with a zero.
-        let called = unsafe {
-            (functions.cuModuleGetFunction)(&raw mut self.function, self.module, name.as_ptr())
-        };
-        functions.check("cuModuleGetFunction", called)?;
-        if entry.shared > SHARED_WITHOUT_LEAVE {
-            // SAFETY: the function was found.
-            let called = unsafe {
-                (functions.cuFuncSetAttribute)(self.function, MOST_SHARED, entry.shared as i32)
-            };
-            functions.check("cuFuncSetAttribute", called)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Kernel {
-    fn drop(&mut self) {
-        if let Ok(functions) = self.device.enter() {
-            // SAFETY: it was loaded here, and nothing is launched of it any more.
-            unsafe { (functions.cuModuleUnload)(self.module) };
-        }
-    }
-}
 
 /// The most arguments of a kernel, with the two of Triton's own.
 const MOST_ARGUMENTS: usize = 20;
@@ -130,6 +34,7 @@ pub(crate) struct Stream {
 unsafe impl Send for Stream {}
 
 impl Stream {
+    /// A stream that waits for no other.
     pub(crate) fn new(device: &Arc<Device>) -> Result<Self, DriverError> {
         let functions = device.enter()?;
         let mut stream = null_mut();
@@ -142,6 +47,7 @@ impl Stream {
         })
     }
 
+    /// The device that it is on.
     pub(crate) fn device(&self) -> &Arc<Device> {
         &self.device
     }
@@ -301,53 +207,6 @@ impl Drop for Stream {
         if let Ok(functions) = self.device.enter() {
             // SAFETY: the stream is this one's.
             unsafe { (functions.cuStreamDestroy_v2)(self.stream) };
-        }
-    }
-}
-
-/// A moment of a stream.
-struct Event<'a> {
-    device: &'a Device,
-    event: Handle,
-}
-
-impl<'a> Event<'a> {
-    fn new(device: &'a Device) -> Result<Self, DriverError> {
-        let functions = device.enter()?;
-        let mut event = null_mut();
-        // SAFETY: it writes a handle.
-        let called = unsafe { (functions.cuEventCreate)(&raw mut event, 0) };
-        functions.check("cuEventCreate", called)?;
-        Ok(Self { device, event })
-    }
-
-    fn record(&self, stream: &Stream) -> Result<(), DriverError> {
-        let functions = self.device.enter()?;
-        // SAFETY: both were made on this device.
-        let called = unsafe { (functions.cuEventRecord)(self.event, stream.stream) };
-        functions.check("cuEventRecord", called)
-    }
-
-    fn since(&self, start: &Self) -> Result<Duration, DriverError> {
-        let functions = self.device.enter()?;
-        let mut milliseconds = 0.0;
-        // SAFETY: both were recorded; it writes a number.
-        unsafe {
-            let called = (functions.cuEventSynchronize)(self.event);
-            functions.check("cuEventSynchronize", called)?;
-            let called =
-                (functions.cuEventElapsedTime)(&raw mut milliseconds, start.event, self.event);
-            functions.check("cuEventElapsedTime", called)?;
-        }
-        Ok(Duration::from_secs_f32(milliseconds.max(0.0) / 1e3))
-    }
-}
-
-impl Drop for Event<'_> {
-    fn drop(&mut self) {
-        if let Ok(functions) = self.device.enter() {
-            // SAFETY: it was made here.
-            unsafe { (functions.cuEventDestroy_v2)(self.event) };
         }
     }
 }

@@ -20,6 +20,7 @@ pub(super) struct DataFile {
 }
 
 impl DataFile {
+    /// Creates the file, in place of one that was there.
     pub(super) fn create(path: &Path) -> Result<Self, ConvertError> {
         let file = File::create(path).map_err(|source| ConvertError::Write {
             path: path.to_owned(),
@@ -55,6 +56,7 @@ impl DataFile {
         Ok(start..self.length)
     }
 
+    /// Flushes the file to the disk.
     pub(super) fn finish(self) -> Result<(), ConvertError> {
         let flushed = self
             .file

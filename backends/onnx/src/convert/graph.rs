@@ -19,6 +19,7 @@ pub(super) struct Builder<'a, 'r> {
 }
 
 impl<'a, 'r> Builder<'a, 'r> {
+    /// An empty graph of a variant.
     pub(super) fn new(tensors: Tensors<'a, 'r>, variant: Variant) -> Self {
         let graph = Graph {
             name: "encoder".into(),
@@ -32,6 +33,7 @@ impl<'a, 'r> Builder<'a, 'r> {
         }
     }
 
+    /// Ends the graph with its constants.
     pub(super) fn finish(self) -> Result<Graph, ConvertError> {
         Ok(Graph {
             initializer: self.tensors.finish()?,

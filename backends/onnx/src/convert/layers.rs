@@ -32,7 +32,12 @@ pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result
             true => TOKENS.into(),
             false => format!("layer_{i}"),
         };
-        hidden = layer(b, config, i, &hidden, &attention, &name)?;
+        let layer = Layer {
+            config,
+            attention: &attention,
+            i,
+        };
+        hidden = layer.add(b, &hidden, &name)?;
     }
     Ok(attention.restored(b, hidden))
 }
@@ -52,7 +57,11 @@ fn embeddings(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> Res
     let numbers = positions(b, config, ids);
     let position = b.node("Gather", &[&position, &numbers], vec![]);
     let sum = b.node("Add", &[&sum, &position], vec![]);
-    normalize(b, config, "embeddings.LayerNorm", &sum, "embeddings")
+    let norm = Norm {
+        config,
+        weights: "embeddings.LayerNorm",
+    };
+    norm.add(b, &sum, "embeddings")
 }
 
 /// A model with one segment adds its only row to every token and takes no `token_type_ids`.
@@ -98,55 +107,69 @@ fn positions(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> Stri
     }
 }
 
-fn layer(
-    b: &mut Builder<'_, '_>,
-    config: &EncoderConfig,
+/// A layer of the encoder, by its number.
+struct Layer<'a> {
+    config: &'a EncoderConfig,
+    attention: &'a Attention,
     i: usize,
-    hidden: &str,
-    attention: &Attention,
-    name: &str,
-) -> Result<String> {
-    let (width, ffn) = (config.hidden_size, config.intermediate_size);
-    let at = |part: &str| format!("encoder.layer.{i}.{part}");
-    let context = attention.layer(b, config, i, hidden)?;
-    let out = linear_in(b, &at("attention.output.dense"), &context, [width, width])?;
-    let sum = b.node("Add", &[&out, hidden], vec![]);
-    let attended = normalize(
-        b,
-        config,
-        &at("attention.output.LayerNorm"),
-        &sum,
-        &format!("attended_{i}"),
-    )?;
-
-    let wide = linear_in(b, &at("intermediate.dense"), &attended, [width, ffn])?;
-    let wide = activate(b, config.activation, &wide);
-    let out = linear_in(b, &at("output.dense"), &wide, [ffn, width])?;
-    let sum = b.node("Add", &[&out, &attended], vec![]);
-    normalize(b, config, &at("output.LayerNorm"), &sum, name)
 }
 
-fn normalize(
-    b: &mut Builder<'_, '_>,
-    config: &EncoderConfig,
-    weights: &str,
-    x: &str,
-    name: &str,
-) -> Result<String> {
-    let width = [config.hidden_size];
-    let gamma = b
-        .tensors
-        .weight(&format!("{weights}.weight"), &width, Store::AsIs)?;
-    let beta = b
-        .tensors
-        .weight(&format!("{weights}.bias"), &width, Store::AsIs)?;
-    let eps = float("epsilon", config.layer_norm_eps);
-    Ok(b.named(
-        name,
-        "LayerNormalization",
-        &[x, &gamma, &beta],
-        vec![int("axis", -1), eps],
-    ))
+impl Layer<'_> {
+    /// Adds the layer, whose value is called `name`.
+    fn add(&self, b: &mut Builder<'_, '_>, hidden: &str, name: &str) -> Result<String> {
+        let Self {
+            config,
+            attention,
+            i,
+        } = *self;
+        let (width, ffn) = (config.hidden_size, config.intermediate_size);
+        let at = |part: &str| format!("encoder.layer.{i}.{part}");
+        let context = attention.layer(b, config, i, hidden)?;
+        let out = linear_in(b, &at("attention.output.dense"), &context, [width, width])?;
+        let sum = b.node("Add", &[&out, hidden], vec![]);
+        let norm = Norm {
+            config,
+            weights: &at("attention.output.LayerNorm"),
+        };
+        let attended = norm.add(b, &sum, &format!("attended_{i}"))?;
+
+        let wide = linear_in(b, &at("intermediate.dense"), &attended, [width, ffn])?;
+        let wide = activate(b, config.activation, &wide);
+        let out = linear_in(b, &at("output.dense"), &wide, [ffn, width])?;
+        let sum = b.node("Add", &[&out, &attended], vec![]);
+        let norm = Norm {
+            config,
+            weights: &at("output.LayerNorm"),
+        };
+        norm.add(b, &sum, name)
+    }
+}
+
+/// A normalization, by the name of its weights.
+struct Norm<'a> {
+    config: &'a EncoderConfig,
+    weights: &'a str,
+}
+
+impl Norm<'_> {
+    /// Adds the normalization of a value; what it gives is called `name`.
+    fn add(&self, b: &mut Builder<'_, '_>, x: &str, name: &str) -> Result<String> {
+        let Self { config, weights } = *self;
+        let width = [config.hidden_size];
+        let gamma = b
+            .tensors
+            .weight(&format!("{weights}.weight"), &width, Store::AsIs)?;
+        let beta = b
+            .tensors
+            .weight(&format!("{weights}.bias"), &width, Store::AsIs)?;
+        let eps = float("epsilon", config.layer_norm_eps);
+        Ok(b.named(
+            name,
+            "LayerNormalization",
+            &[x, &gamma, &beta],
+            vec![int("axis", -1), eps],
+        ))
+    }
 }
 
 /// GELU in the form that ONNX Runtime fuses: `x (1 + erf(x / sqrt 2)) / 2`.

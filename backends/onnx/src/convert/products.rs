@@ -7,7 +7,8 @@ use super::{
     attributes::{int, ints},
     graph::Builder,
     quantize::{Bytes, STEPS, hadamard, rotate, rotation, round_rows},
-    tensors::{Store, transposed},
+    tensors::Store,
+    transposed::transposed,
 };
 use crate::proto::element;
 
@@ -48,17 +49,25 @@ pub(super) fn linear_in(
         .tensors
         .read(&format!("{name}.weight"), &[outputs, inputs])?;
     let bias = b.tensors.read(&format!("{name}.bias"), &[outputs])?;
-    computed(b, name, x, weight, &bias)
+    computed(b, x, Computed { name, weight, bias })
 }
 
-/// A linear layer of weights that were computed from the model's, `(outputs, inputs)`.
-pub(super) fn computed(
-    b: &mut Builder<'_, '_>,
-    name: &str,
-    x: &str,
-    mut weight: Vec<f32>,
-    bias: &[f32],
-) -> Result<String> {
+/// The numbers of a linear layer that were computed from the model's.
+pub(super) struct Computed<'a> {
+    /// The layer's name.
+    pub(super) name: &'a str,
+    /// Shape `(outputs, inputs)`.
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+/// A linear layer of numbers that were computed.
+pub(super) fn computed(b: &mut Builder<'_, '_>, x: &str, layer: Computed<'_>) -> Result<String> {
+    let Computed {
+        name,
+        mut weight,
+        bias,
+    } = layer;
     let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
     let weight_name = format!("{name}.weight");
     let product = if b.variant.precision != Precision::Int8 {
@@ -74,7 +83,7 @@ pub(super) fn computed(
     };
     let bias = b
         .tensors
-        .floats(&format!("{name}.bias"), &[outputs], bias)?;
+        .floats(&format!("{name}.bias"), &[outputs], &bias)?;
     Ok(b.node("Add", &[&product, &bias], vec![]))
 }
 

@@ -1,16 +1,13 @@
 //! The constants of a graph: the model's tensors, as they are or computed from, and small numbers; large ones go straight
 //! to the data file.
 
+mod stored;
+
 use std::io;
 
-use half::f16;
-
-use super::{ConvertError, ReadTensor, data::DataFile};
-use crate::proto::{EXTERNAL, Entry, Tensor, element};
-
-/// Tensors up to this many numbers stay in the model file, where ONNX Runtime's fusions can read them; the rest lie in
-/// the data file, where they can be mapped.
-const INLINE: usize = 4096;
+use self::stored::{Header, element_of, halves, little_endian, stored, stored_numbers};
+use super::{ConvertError, ReadTensor, data::DataFile, transposed::transposed};
+use crate::proto::{Tensor, element};
 
 /// The layout of a weight's numbers in the graph, compared with PyTorch's.
 #[derive(Clone, Copy)]
@@ -30,6 +27,7 @@ pub(super) struct Tensors<'a, 'r> {
 }
 
 impl<'a, 'r> Tensors<'a, 'r> {
+    /// No constants yet; `source` lends the model's tensors.
     pub(super) fn new(data: DataFile, source: &'a mut ReadTensor<'r>, is_half: bool) -> Self {
         Self {
             made: Vec::new(),
@@ -44,6 +42,7 @@ impl<'a, 'r> Tensors<'a, 'r> {
         element_of(self.is_half)
     }
 
+    /// Flushes the data file, and returns the constants.
     pub(super) fn finish(self) -> Result<Vec<Tensor>, ConvertError> {
         self.data.finish()?;
         Ok(self.made)
@@ -83,7 +82,7 @@ impl<'a, 'r> Tensors<'a, 'r> {
         if !self.made.iter().any(|tensor| tensor.name == name) {
             self.made.push(Tensor {
                 raw_data: raw,
-                ..tensor(name, data_type, dims)
+                ..Header { name, dims }.tensor(data_type)
             });
         }
         name.into()
@@ -102,9 +101,10 @@ impl<'a, 'r> Tensors<'a, 'r> {
             let tensor = match (store, shape) {
                 (Store::Transposed, &[outputs, inputs]) => {
                     let turned = transposed(values, outputs, inputs);
-                    stored_numbers(data, name, &[inputs, outputs], &turned, is_half)
+                    let dims = &[inputs, outputs];
+                    stored_numbers(data, Header { name, dims }, &turned, is_half)
                 }
-                _ => stored_numbers(data, name, shape, values, is_half),
+                _ => stored_numbers(data, Header { name, dims: shape }, values, is_half),
             };
             made.push(tensor?);
             Ok(())
@@ -121,10 +121,11 @@ impl<'a, 'r> Tensors<'a, 'r> {
     pub(super) fn floats(
         &mut self,
         name: &str,
-        shape: &[usize],
+        dims: &[usize],
         values: &[f32],
     ) -> Result<String, ConvertError> {
-        let tensor = stored_numbers(&mut self.data, name, shape, values, self.is_half);
+        let header = Header { name, dims };
+        let tensor = stored_numbers(&mut self.data, header, values, self.is_half);
         self.keep(tensor)
     }
 
@@ -132,11 +133,11 @@ impl<'a, 'r> Tensors<'a, 'r> {
     pub(super) fn bytes(
         &mut self,
         name: &str,
-        shape: &[usize],
+        dims: &[usize],
         values: &[i8],
     ) -> Result<String, ConvertError> {
         let raw = values.iter().map(|v| v.to_le_bytes());
-        let tensor = stored(&mut self.data, name, element::INT8, shape, raw);
+        let tensor = stored(&mut self.data, Header { name, dims }, element::INT8, raw);
         self.keep(tensor)
     }
 
@@ -168,112 +169,5 @@ impl<'a, 'r> Tensors<'a, 'r> {
         let name = tensor.name.clone();
         self.made.push(tensor);
         Ok(name)
-    }
-}
-
-fn tensor(name: &str, data_type: i32, dims: &[usize]) -> Tensor {
-    Tensor {
-        dims: dims.iter().map(|dim| *dim as i64).collect(),
-        data_type,
-        name: name.into(),
-        ..Tensor::default()
-    }
-}
-
-fn element_of(is_half: bool) -> i32 {
-    if is_half {
-        element::FLOAT16
-    } else {
-        element::FLOAT
-    }
-}
-
-/// A tensor of numbers, in f32 or rounded to f16, which has to hold them.
-fn stored_numbers(
-    data: &mut DataFile,
-    name: &str,
-    dims: &[usize],
-    values: &[f32],
-    is_half: bool,
-) -> io::Result<Tensor> {
-    if !is_half {
-        return stored(data, name, element::FLOAT, dims, little_endian(values));
-    }
-    let largest = f16::MAX.to_f32();
-    if let Some(large) = values.iter().find(|v| v.abs() > largest || v.is_nan()) {
-        let problem = format!("{name} holds {large}, f16 ends at {largest}: convert to f32");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
-    }
-    stored(data, name, element::FLOAT16, dims, halves(values))
-}
-
-/// A tensor that holds its numbers, or says where in the data file they lie now.
-fn stored<const N: usize>(
-    data: &mut DataFile,
-    name: &str,
-    data_type: i32,
-    dims: &[usize],
-    raw: impl Iterator<Item = [u8; N]>,
-) -> io::Result<Tensor> {
-    let tensor = tensor(name, data_type, dims);
-    if dims.iter().product::<usize>() <= INLINE {
-        let raw_data = raw.flatten().collect();
-        return Ok(Tensor { raw_data, ..tensor });
-    }
-    let extent = data.append(raw)?;
-    let entries = [
-        ("location", data.name()),
-        ("offset", extent.start.to_string()),
-        ("length", (extent.end - extent.start).to_string()),
-    ];
-    let external_data = entries.map(|(key, value)| Entry {
-        key: key.into(),
-        value,
-    });
-    Ok(Tensor {
-        external_data: external_data.into(),
-        data_location: EXTERNAL,
-        ..tensor
-    })
-}
-
-fn little_endian(values: &[f32]) -> impl Iterator<Item = [u8; 4]> {
-    values.iter().map(|v| v.to_le_bytes())
-}
-
-fn halves(values: &[f32]) -> impl Iterator<Item = [u8; 2]> {
-    values.iter().map(|v| f16::from_f32(*v).to_le_bytes())
-}
-
-/// Turns `(rows, columns)` into `(columns, rows)`, in blocks that stay in the cache.
-pub(super) fn transposed<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
-    const BLOCK: usize = 32;
-    let mut turned = vec![T::default(); values.len()];
-    for row_block in (0..rows).step_by(BLOCK) {
-        for column_block in (0..columns).step_by(BLOCK) {
-            for row in row_block..(row_block + BLOCK).min(rows) {
-                for column in column_block..(column_block + BLOCK).min(columns) {
-                    turned[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    turned
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transposed_matrix_has_each_number_at_its_mirror_place() {
-        let (rows, columns) = (45, 70);
-        let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
-        let turned = transposed(&values, rows, columns);
-        for row in 0..rows {
-            for column in 0..columns {
-                assert_eq!(turned[column * rows + row], values[row * columns + column]);
-            }
-        }
     }
 }

@@ -1,0 +1,264 @@
+//! The files `tokenizer_config.json` and `special_tokens_map.json`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{AddedToken, TokenizerScheme, TokenizerSettings};
+use crate::folder::{FolderError, read_json};
+
+/// The file `tokenizer_config.json`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(in crate::folder) struct TokenizerConfigFile {
+    /// A float in some files: `1e30` stands for "no limit".
+    pub(in crate::folder) model_max_length: Option<f64>,
+    tokenizer_class: Option<String>,
+    auto_map: BTreeMap<String, Value>,
+    do_lower_case: Option<bool>,
+    strip_accents: Option<bool>,
+    tokenize_chinese_chars: Option<bool>,
+    add_prefix_space: Option<bool>,
+    truncation_side: Option<String>,
+    split_special_tokens: bool,
+    added_tokens_decoder: BTreeMap<String, AddedToken>,
+    #[serde(alias = "extra_special_tokens")]
+    additional_special_tokens: Option<ExtraTokens>,
+    cls_token: Option<NamedToken>,
+    sep_token: Option<NamedToken>,
+}
+
+/// Tokens in a list, or by a name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ExtraTokens {
+    List(Vec<NamedToken>),
+    Named(BTreeMap<String, NamedToken>),
+}
+
+/// A token by its content, or with more about it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NamedToken {
+    Content(String),
+    Described(AddedToken),
+}
+
+impl NamedToken {
+    fn content(self) -> String {
+        match self {
+            Self::Content(content) => content,
+            Self::Described(token) => token.content,
+        }
+    }
+
+    fn special(self) -> AddedToken {
+        let special = true;
+        match self {
+            Self::Content(content) => AddedToken {
+                content,
+                special,
+                ..AddedToken::default()
+            },
+            Self::Described(token) => AddedToken { special, ..token },
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct SpecialTokensFile {
+    cls_token: Option<NamedToken>,
+    sep_token: Option<NamedToken>,
+}
+
+/// Classes that need code beyond `tokenizer.json`.
+const PYTHON_ALONE: [&str; 4] = [
+    "BertJapaneseTokenizer",
+    "BertweetTokenizer",
+    "HerbertTokenizer",
+    "PhobertTokenizer",
+];
+
+impl TokenizerConfigFile {
+    /// Reads the file; all is at its default where there is none.
+    pub(in crate::folder) fn read(folder: &Path) -> Result<Self, FolderError> {
+        Ok(read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default())
+    }
+
+    /// Makes settings of what the file says, for a type of model.
+    ///
+    /// # Errors
+    /// When it states what only the model's own code does.
+    pub(in crate::folder) fn settings(
+        self,
+        folder: &Path,
+        model_type: &str,
+        lower_case: bool,
+    ) -> Result<TokenizerSettings, FolderError> {
+        let path = folder.join("tokenizer_config.json");
+        let invalid = |problem: String| FolderError::Invalid {
+            path: path.clone(),
+            problem,
+        };
+        if self.auto_map.contains_key("AutoTokenizer") {
+            return Err(invalid(
+                "auto_map names a tokenizer in Python code of the model's own, which is not run: supported is a tokenizer that \
+                 tokenizer.json holds alone"
+                    .into(),
+            ));
+        }
+        let class = self.tokenizer_class.as_deref().unwrap_or_default();
+        let class = class.strip_suffix("Fast").unwrap_or(class);
+        if PYTHON_ALONE.contains(&class) {
+            return Err(invalid(format!(
+                "tokenizer_class is {class}, which is Python code: supported is a tokenizer that tokenizer.json holds alone"
+            )));
+        }
+        let cut_left = match self.truncation_side.as_deref() {
+            None => None,
+            Some("left") => Some(true),
+            Some("right") => Some(false),
+            Some(other) => {
+                return Err(invalid(format!(
+                    "truncation_side is \"{other}\", supported are \"left\" and \"right\""
+                )));
+            }
+        };
+        let scheme = self.scheme(class, model_type);
+        let mut added_tokens = Vec::new();
+        for (id, token) in self.added_tokens_decoder {
+            let number = id.parse().map_err(|_| {
+                invalid(format!(
+                    "added_tokens_decoder has the key \"{id}\", expected the number of a token"
+                ))
+            })?;
+            added_tokens.push((Some(number), token));
+        }
+        added_tokens.sort_by_key(|(id, _)| *id);
+        let extra = match self.additional_special_tokens {
+            Some(ExtraTokens::List(tokens)) => tokens,
+            Some(ExtraTokens::Named(tokens)) => tokens.into_values().collect(),
+            None => Vec::new(),
+        };
+        added_tokens.extend(extra.into_iter().map(|token| (None, token.special())));
+        let map: SpecialTokensFile =
+            read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+        // The map is older and wins where both say something.
+        let begin_and_end = [
+            map.cls_token.or(self.cls_token),
+            map.sep_token.or(self.sep_token),
+        ];
+        Ok(TokenizerSettings {
+            lower_case,
+            scheme,
+            cut_left,
+            split_special_tokens: self.split_special_tokens,
+            added_tokens,
+            begin_and_end: begin_and_end.map(|token| token.map(NamedToken::content)),
+        })
+    }
+    /// The scheme of a class, or of a type of model where no class is named.
+    fn scheme(&self, class: &str, model_type: &str) -> Option<TokenizerScheme> {
+        match (class, model_type) {
+            (
+                "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer",
+                _,
+            )
+            | ("", "bert") => Some(TokenizerScheme::Bert {
+                lower_case: self.do_lower_case.unwrap_or(true),
+                strip_accents: self.strip_accents,
+                split_chinese: self.tokenize_chinese_chars.unwrap_or(true),
+            }),
+            ("RobertaTokenizer", _) | ("", "roberta") => Some(TokenizerScheme::Roberta {
+                prefix_space: self.add_prefix_space.unwrap_or(false),
+            }),
+            ("XLMRobertaTokenizer" | "CamembertTokenizer", _)
+            | ("", "xlm-roberta" | "camembert") => (self.add_prefix_space == Some(false))
+                .then_some(TokenizerScheme::XlmRobertaWithoutPrefix),
+            // What else there is takes all from tokenizer.json.
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(file: Value, model_type: &str) -> Result<TokenizerSettings, String> {
+        let file: TokenizerConfigFile = serde_json::from_value(file).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        file.settings(folder.path(), model_type, false)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_class_decides_what_is_obeyed_and_the_models_type_where_none_is_named() {
+        let bert = |lower_case, strip_accents, split_chinese| {
+            Some(TokenizerScheme::Bert {
+                lower_case,
+                strip_accents,
+                split_chinese,
+            })
+        };
+        let roberta = |prefix_space| Some(TokenizerScheme::Roberta { prefix_space });
+        for (file, model_type, expected) in [
+            (json!({}), "bert", bert(true, None, true)),
+            (
+                json!({"do_lower_case": false, "tokenize_chinese_chars": false}),
+                "bert",
+                bert(false, None, false),
+            ),
+            (
+                json!({"tokenizer_class": "ElectraTokenizerFast", "strip_accents": false}),
+                "bert",
+                bert(true, Some(false), true),
+            ),
+            (
+                json!({"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": false}),
+                "bert",
+                None,
+            ),
+            (json!({}), "roberta", roberta(false)),
+            (json!({"add_prefix_space": true}), "roberta", roberta(true)),
+            (json!({"do_lower_case": true}), "xlm-roberta", None),
+            (
+                json!({"add_prefix_space": false}),
+                "camembert",
+                Some(TokenizerScheme::XlmRobertaWithoutPrefix),
+            ),
+        ] {
+            let name = file.to_string();
+            assert_eq!(
+                settings(file, model_type).unwrap().scheme,
+                expected,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_obeyed_is_named() {
+        for (file, expected) in [
+            (
+                json!({"tokenizer_class": "BertJapaneseTokenizer"}),
+                "tokenizer_class is BertJapaneseTokenizer",
+            ),
+            (
+                json!({"auto_map": {"AutoTokenizer": ["x.Y", null]}}),
+                "auto_map",
+            ),
+            (json!({"truncation_side": "middle"}), "\"middle\""),
+            (json!({"added_tokens_decoder": {"x": {}}}), "\"x\""),
+        ] {
+            let error = settings(file, "bert").unwrap_err();
+            assert!(
+                error.contains(expected) && error.contains("tokenizer_config.json"),
+                "{error}"
+            );
+        }
+    }
+}

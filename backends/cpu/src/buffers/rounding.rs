@@ -1,0 +1,130 @@
+//! Rows of a step, normalized and rounded to what products of a precision read.
+
+use std::ops::Range;
+
+use half::bf16;
+use rayon::{
+    iter::{IndexedParallelIterator, ParallelIterator},
+    slice::{ParallelSlice, ParallelSliceMut},
+};
+
+use super::{Activations, Numbers, numbers_of};
+use crate::{
+    linear::Operand,
+    memory::at_least,
+    precision::Precision,
+    vector::{Norm, Rounded, quantize, round},
+};
+
+/// Rows go to the threads in blocks of this many.
+const ROWS_AT_ONCE: usize = 8;
+/// Rounds the rows of a step to what products of a precision read. Its memory only grows: a step is bounded.
+pub(crate) struct Rounding {
+    precision: Precision,
+    halves: Vec<bf16>,
+    bytes: Vec<i8>,
+    scales: Vec<f32>,
+}
+
+impl Rounding {
+    /// Rounding for products of a precision, without memory yet.
+    pub(crate) fn new(precision: Precision) -> Self {
+        Self {
+            precision,
+            halves: Vec::new(),
+            bytes: Vec::new(),
+            scales: Vec::new(),
+        }
+    }
+
+    /// Returns the written rows in the form that a product reads.
+    ///
+    /// # Panics
+    /// When products of this precision cannot read it.
+    pub(crate) fn operand<'a>(
+        &'a mut self,
+        written: &'a Activations,
+        rows: Range<usize>,
+    ) -> Operand<'a> {
+        let width = written.width;
+        let range = numbers_of(rows, width);
+        match (self.precision, &written.numbers) {
+            (Precision::F32, Numbers::F32(floats)) => Operand::F32(&floats[range]),
+            (Precision::Bf16, Numbers::Bf16(halves)) => Operand::Bf16(&halves[range]),
+            (Precision::Int8, Numbers::F32(floats)) => self.quantize(&floats[range], width),
+            (Precision::Int8, Numbers::Bf16(halves)) => self.quantize(&halves[range], width),
+            _ => panic!("products in {:?} read other numbers", self.precision),
+        }
+    }
+
+    fn quantize<T: Rounded>(&mut self, rows: &[T], width: usize) -> Operand<'_> {
+        let (bytes, scales) = self.bytes(rows.len(), width);
+        let n = ROWS_AT_ONCE * width;
+        rows.par_chunks(n)
+            .zip(bytes.par_chunks_mut(n))
+            .zip(scales.par_chunks_mut(ROWS_AT_ONCE))
+            .for_each_init(
+                || vec![0.0; width],
+                |rotated, ((rows, bytes), scales)| {
+                    quantize_rows(rows, rotated, bytes, scales);
+                },
+            );
+        Operand::Int8(bytes, scales)
+    }
+
+    /// `x = LayerNorm(x)`, row by row, and `x` as a product reads it.
+    pub(crate) fn normalize<'a>(&'a mut self, norm: &Norm, x: &'a mut [f32]) -> Operand<'a> {
+        let width = norm.width();
+        let n = ROWS_AT_ONCE * width;
+        match self.precision {
+            Precision::F32 => {
+                x.par_chunks_mut(n).for_each(|x| norm.apply(x));
+                Operand::F32(x)
+            }
+            Precision::Bf16 => {
+                let halves = at_least(&mut self.halves, x.len());
+                x.par_chunks_mut(n)
+                    .zip(halves.par_chunks_mut(n))
+                    .for_each(|(x, halves)| {
+                        norm.apply(x);
+                        round(x, halves);
+                    });
+                Operand::Bf16(halves)
+            }
+            Precision::Int8 => {
+                let (bytes, scales) = self.bytes(x.len(), width);
+                x.par_chunks_mut(n)
+                    .zip(bytes.par_chunks_mut(n))
+                    .zip(scales.par_chunks_mut(ROWS_AT_ONCE))
+                    .for_each_init(
+                        || vec![0.0; width],
+                        |rotated, ((x, bytes), scales)| {
+                            norm.apply(x);
+                            quantize_rows(x, rotated, bytes, scales);
+                        },
+                    );
+                Operand::Int8(bytes, scales)
+            }
+        }
+    }
+
+    /// Room for so many numbers in rows of this width, and for a scale of each row.
+    fn bytes(&mut self, n: usize, width: usize) -> (&mut [i8], &mut [f32]) {
+        let bytes = at_least(&mut self.bytes, n);
+        (bytes, at_least(&mut self.scales, n / width))
+    }
+}
+
+/// Rounds rows to bytes, by way of `rotated`, which is as long as a row.
+fn quantize_rows<T: Rounded>(
+    rows: &[T],
+    rotated: &mut [f32],
+    bytes: &mut [i8],
+    scales: &mut [f32],
+) {
+    let width = rotated.len();
+    let rows = rows.chunks_exact(width).zip(bytes.chunks_exact_mut(width));
+    for ((row, bytes), scale) in rows.zip(scales) {
+        *scale = quantize(row, rotated, bytes);
+    }
+}

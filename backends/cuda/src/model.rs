@@ -1,0 +1,77 @@
+//! A model on a device: its weights, which any number of backends share.
+
+use std::sync::Arc;
+
+use embedgate_core::{BackendInfo, Layout, ModelFolder};
+use embedgate_weights::Weights;
+
+use crate::{
+    Options,
+    device::{Device, Stream},
+    encoder::Encoder,
+    heads::Heads,
+    kernels::Kernels,
+    library::Library,
+    load::{LoadError, Loader},
+    selftest::Extent,
+};
+
+/// A model's weights on a device and what is known of it, which any number of backends share.
+pub(crate) struct Model {
+    pub(crate) device: Arc<Device>,
+    pub(crate) info: BackendInfo,
+    pub(crate) special_token_ids: Vec<u32>,
+    pub(crate) max_batch_tokens: usize,
+    pub(crate) encoder: Encoder,
+    pub(crate) heads: Heads,
+}
+
+impl Model {
+    /// Loads the encoder and its heads onto the device of this number.
+    pub(crate) fn load(
+        folder: &ModelFolder,
+        device: &Arc<Device>,
+        number: usize,
+        options: Options,
+    ) -> Result<Self, LoadError> {
+        let weights = Weights::open(&folder.path)?;
+        let (library, stream) = (Library::read(), Stream::new(device)?);
+        let kernels = Kernels::new(&library, &stream, options.format, Extent::Quick);
+        let loader = Loader::new(&weights, &kernels, options.timed_rows);
+        let encoder = Encoder::load(&folder.encoder, &loader)?;
+        let longest = options
+            .max_sequence_tokens
+            .min(folder.encoder.max_sequence_tokens());
+        if i32::try_from(longest.saturating_mul(encoder.widest())).is_err() {
+            let message = format!(
+                "sequences of {longest} tokens are longer than the cuda backend takes: set max_length"
+            );
+            return Err(LoadError::Unfit(message));
+        }
+        let heads = Heads::load(folder, options.pooling, &encoder, &loader)?;
+        let outputs = heads.outputs();
+        let info = BackendInfo {
+            backend: "cuda",
+            device: format!("cuda:{number}"),
+            precision: options.format.into(),
+            dimensions: if outputs.dense {
+                folder.encoder.hidden_size
+            } else {
+                0
+            },
+            outputs,
+            max_sequence_tokens: longest,
+            vocabulary_size: folder.encoder.vocabulary_size,
+            type_vocabulary_size: folder.encoder.type_vocabulary_size,
+            layout: Layout::Packed,
+        };
+        Ok(Self {
+            device: Arc::clone(device),
+            info,
+            special_token_ids: options.special_token_ids,
+            max_batch_tokens: options.max_batch_tokens,
+            encoder,
+            heads,
+        })
+    }
+}

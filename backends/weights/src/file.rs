@@ -1,0 +1,75 @@
+//! The files of a model folder that hold weights, whatever their format.
+
+use std::path::Path;
+
+use crate::{
+    WeightsError,
+    pth::PthFile,
+    safetensors::{self, SafetensorsFile},
+};
+
+/// A file of weights.
+pub(crate) enum File {
+    Safetensors(SafetensorsFile),
+    Pth(PthFile),
+}
+
+impl File {
+    /// Names of its tensors.
+    pub(crate) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Safetensors(file) => Box::new(file.names()),
+            Self::Pth(file) => Box::new(file.names()),
+        }
+    }
+
+    /// Shape of a tensor; none where the file has no such.
+    pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Safetensors(file) => file.shape(name),
+            Self::Pth(file) => file.shape(name),
+        }
+    }
+
+    /// Reads a tensor, as f32.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        match self {
+            Self::Safetensors(file) => file.read(name),
+            Self::Pth(file) => file.read(name),
+        }
+    }
+
+    /// Lends the numbers of a tensor in row-major order, `block` at a time; fewer are in the last one.
+    pub(crate) fn read_blocks(
+        &self,
+        name: &str,
+        block: usize,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), WeightsError> {
+        match self {
+            Self::Safetensors(file) => file.read_blocks(name, block, each),
+            Self::Pth(file) => file.read_blocks(name, block, each),
+        }
+    }
+}
+
+/// Opens the files of a folder: the first format that is there.
+pub(crate) fn open_files(folder: &Path) -> Result<Vec<File>, WeightsError> {
+    let single = folder.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![File::Safetensors(SafetensorsFile::open(&single)?)]);
+    }
+    let index = folder.join("model.safetensors.index.json");
+    if index.exists() {
+        let shards = safetensors::shards(&index)?;
+        return shards
+            .iter()
+            .map(|shard| SafetensorsFile::open(shard).map(File::Safetensors))
+            .collect();
+    }
+    let pickled = folder.join("pytorch_model.bin");
+    if pickled.exists() {
+        return Ok(vec![File::Pth(PthFile::open(&pickled)?)]);
+    }
+    Err(WeightsError::NoWeights(folder.to_owned()))
+}
