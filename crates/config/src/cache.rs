@@ -103,6 +103,7 @@ impl Default for CacheFileConfig {
 }
 
 impl CacheConfig {
+    /// Reports everything that is wrong with the table.
     pub(super) fn check(&self, problems: &mut Vec<Problem>) {
         if let Some(ttl) = self.ttl {
             ttl.check("cache.ttl", problems);

@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use super::{Environment, Problem};
+use super::{ConfigError, Environment, Problem};
 
 /// Replaces `${VAR}` in every string; `$${` stands for a plain `${`.
 pub(super) fn variables(table: &mut Table, environment: &Environment, problems: &mut Vec<Problem>) {
@@ -53,6 +53,25 @@ fn expanded(text: &str, environment: &Environment) -> Result<String, String> {
     }
     out.push_str(rest);
     Ok(out)
+}
+
+impl Environment {
+    /// Puts variables in the place of `${VAR}`.
+    ///
+    /// # Errors
+    /// When one is not set.
+    pub fn expand(&self, text: &str) -> Result<String, ConfigError> {
+        let mut table = toml::Table::from_iter([("text".to_owned(), toml::Value::from(text))]);
+        let mut problems = Vec::new();
+        variables(&mut table, self, &mut problems);
+        match table.remove("text") {
+            Some(toml::Value::String(text)) if problems.is_empty() => Ok(text),
+            _ => Err(ConfigError {
+                file: None,
+                problems,
+            }),
+        }
+    }
 }
 
 /// Sets keys from the environment: `EMBEDGATE_SERVER__MAX_BODY=64MiB` is `server.max_body = "64MiB"`; `__` stands for

@@ -11,7 +11,7 @@ const MOST_CONNECTIONS: usize = 64;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubConfig {
-    /// Which hubs are asked, the first first: `"modelscope"`, `"huggingface"`, or the address of a mirror. None means both at
+    /// The hubs that are asked, the first first: `"modelscope"`, `"huggingface"`, or the address of a mirror. None means both at
     /// once, or those that `HF_ENDPOINT` and `MODELSCOPE_ENDPOINT` name.
     pub order: Vec<String>,
     /// A token of Hugging Face, for models that need one. None means the variable `HF_TOKEN`, or the file of its client.
@@ -34,6 +34,7 @@ impl Default for HubConfig {
 }
 
 impl HubConfig {
+    /// Reports everything that is wrong with the table.
     pub(super) fn check(&self, problems: &mut Vec<Problem>) {
         if !(1..=MOST_CONNECTIONS).contains(&self.connections) {
             let message = format!("must be 1 to {MOST_CONNECTIONS}, got {}", self.connections);
@@ -50,7 +51,7 @@ impl HubConfig {
 /// A hub as it is named: by its own name, or by an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubAddress {
-    /// Which protocol it speaks.
+    /// The protocol that it speaks.
     pub hub: super::Hub,
     /// Its address, without a slash at the end; none for the usual one.
     pub url: Option<String>,

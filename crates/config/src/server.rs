@@ -1,10 +1,10 @@
-//! `[server]`, `[log]`, `[onnxruntime]`, `[onednn]` and `[cuda]`.
+//! `[server]`.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, Period, Problem, units};
+use super::{ByteSize, Period, Problem, address};
 
 /// More connections than a process can have files.
 const MAX_CONNECTIONS: usize = 1_000_000;
@@ -16,7 +16,7 @@ const MAX_INPUTS: usize = 1_000_000;
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Address and port. Use `0.0.0.0:9100` to be reached from other machines and from containers.
-    #[serde(deserialize_with = "units::socket_address")]
+    #[serde(deserialize_with = "address::socket_address")]
     pub listen: SocketAddr,
     /// Connections served at once; more wait until one closes.
     pub max_connections: usize,
@@ -56,7 +56,7 @@ pub struct ServerConfig {
     pub max_model_memory: Option<ByteSize>,
     /// An address of its own for `POST /admin/reload`, where no key is asked: 127.0.0.1:9101, or another that only
     /// administrators reach. None means that there is none.
-    #[serde(deserialize_with = "units::optional_socket_address")]
+    #[serde(deserialize_with = "address::optional_socket_address")]
     pub admin_listen: Option<SocketAddr>,
 }
 
@@ -85,6 +85,7 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// Reports everything that is wrong with the table.
     pub(super) fn check(&self, problems: &mut Vec<Problem>) {
         let periods = [
             ("server.header_timeout", self.header_timeout),
@@ -143,75 +144,4 @@ fn is_origin(text: &str) -> bool {
     host.is_some_and(|host| {
         !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
     })
-}
-
-/// The configuration of the log: its level and its format.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// The least important lines that are shown: `error`, `warn`, `info`, `debug` or `trace`.
-    pub level: LogLevel,
-    /// Lines for people or for machines.
-    pub format: LogFormat,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            level: LogLevel::Info,
-            format: LogFormat::Text,
-        }
-    }
-}
-
-/// The importance of a line of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-/// The shape of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// ONNX Runtime's library.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OnnxRuntimeConfig {
-    /// The library's file, or the folder it is in. None means `ORT_DYLIB_PATH`, else beside the program, else where
-    /// `scripts/setup` put it.
-    pub library: Option<PathBuf>,
-    /// The file of its WebGPU plugin, or the folder it is in. None means beside the program, else where `scripts/setup gpu`
-    /// put it.
-    pub webgpu: Option<PathBuf>,
-    /// The folder of CUDA's libraries (cuBLAS and others), with device `cuda:N`. None means that the system finds them.
-    pub cuda: Option<PathBuf>,
-}
-
-/// oneDNN's library, on which the `cpu` backend runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OneDnnConfig {
-    /// The library's file, or the folder it is in. None means beside the program, else where `scripts/setup` put it.
-    pub library: Option<PathBuf>,
-}
-
-/// NVIDIA's driver, on which the `cuda` backend runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CudaConfig {
-    /// The driver's library. None means `libcuda.so.1`, where the system finds it.
-    pub library: Option<PathBuf>,
 }

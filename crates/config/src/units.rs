@@ -1,10 +1,6 @@
-//! Values with a unit, and values that must not be shown.
+//! Values with a unit: lengths of time and sizes.
 
-use std::{
-    fmt,
-    net::{SocketAddr, ToSocketAddrs},
-    time::Duration,
-};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -34,12 +30,16 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 impl Period {
     /// Refuses no time at all, and more than a year.
     pub(super) fn check(self, key: &str, problems: &mut Vec<Problem>) {
-        if self.0.is_zero() || self.0 > LONGEST {
-            let message = format!(
-                "{self} is out of range: more than nothing and at most a year, such as \"30s\""
-            );
+        if let Some(message) = self.out_of_range() {
             problems.push(Problem::new(key, message));
         }
+    }
+
+    /// A message where it is no time at all, or more than a year.
+    pub(super) fn out_of_range(self) -> Option<String> {
+        (self.0.is_zero() || self.0 > LONGEST).then(|| {
+            format!("{self} is out of range: more than nothing and at most a year, such as \"30s\"")
+        })
     }
 
     /// Refuses more than a year.
@@ -63,7 +63,7 @@ impl fmt::Debug for Period {
     }
 }
 
-impl std::str::FromStr for Period {
+impl FromStr for Period {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -87,68 +87,6 @@ impl Serialize for Period {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
-}
-
-/// Reads a string; a bare number is refused with what was expected.
-fn text_with_unit<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    expected: &'static str,
-) -> Result<String, D::Error> {
-    struct Text(&'static str);
-    impl serde::de::Visitor<'_> for Text {
-        type Value = String;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.0)
-        }
-
-        fn visit_str<E>(self, text: &str) -> Result<String, E> {
-            Ok(text.to_owned())
-        }
-    }
-    deserializer.deserialize_str(Text(expected))
-}
-
-/// Reads an address and port.
-pub(super) fn socket_address<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    resolve(&text).map_err(D::Error::custom)
-}
-
-/// Reads an address and port, where there is one.
-pub(super) fn optional_socket_address<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<SocketAddr>, D::Error> {
-    socket_address(deserializer).map(Some)
-}
-
-/// An address of this machine with a port, by number or by name: of a name's addresses the first of IPv4, else the first.
-///
-/// # Errors
-/// A sentence that says what is wrong with the text.
-pub fn resolve(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    let has_port = text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && !host.contains(':') && port.parse::<u16>().is_ok()
-    });
-    if !has_port {
-        return Err(format!(
-            "\"{text}\" is no address with a port, write it as \"127.0.0.1:9100\", \"0.0.0.0:9100\" or \"localhost:9100\""
-        ));
-    }
-    let found = text.to_socket_addrs();
-    let found: Vec<SocketAddr> = found
-        .map_err(|error| format!("\"{text}\" names no address: {error}"))?
-        .collect();
-    let of_v4 = found.iter().find(|address| address.is_ipv4());
-    of_v4
-        .or(found.first())
-        .copied()
-        .ok_or_else(|| format!("\"{text}\" names no address"))
 }
 
 /// A number of bytes, written as `"512MiB"` or `"2GB"`.
@@ -214,37 +152,24 @@ impl Serialize for ByteSize {
     }
 }
 
-/// A text that is never shown: `***` in logs and in the resolved configuration.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-pub struct Secret(String);
+/// Reads a string; a bare number is refused with what was expected.
+fn text_with_unit<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &'static str,
+) -> Result<String, D::Error> {
+    struct Text(&'static str);
+    impl serde::de::Visitor<'_> for Text {
+        type Value = String;
 
-impl Secret {
-    pub(super) fn new(text: &str) -> Self {
-        Self(text.to_owned())
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
     }
-
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
-
-/// True for a hash as `sha256sum` writes it.
-pub(super) fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+    deserializer.deserialize_str(Text(expected))
 }
 
 #[cfg(test)]
@@ -277,14 +202,5 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("\"512MiB\""), "{error}");
-    }
-
-    #[test]
-    fn a_secret_is_never_shown() {
-        let secret: Secret = serde_json::from_value("hunter2".into()).unwrap();
-        assert_eq!(
-            format!("{secret:?} {}", serde_json::to_string(&secret).unwrap()),
-            "*** \"***\""
-        );
     }
 }

@@ -169,6 +169,7 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// Makes an error of a file of what the system says.
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |error| match error.kind() {
@@ -209,4 +210,19 @@ pub(crate) fn token_variable(hub: Hub) -> &'static str {
         Hub::HuggingFace => "HF_TOKEN",
         Hub::ModelScope => "MODELSCOPE_API_TOKEN",
     }
+}
+
+/// An error with all that it was caused by.
+pub(crate) fn causes(error: &reqwest::Error) -> String {
+    let mut text = match error {
+        error if error.is_timeout() => "no byte came in time".to_owned(),
+        error if error.is_connect() => "no connection".to_owned(),
+        _ => "the connection broke".to_owned(),
+    };
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

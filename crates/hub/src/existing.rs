@@ -99,7 +99,7 @@ pub(crate) fn bring(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listing::Check;
+    use crate::hash::Check;
 
     #[test]
     fn every_layout_of_the_clients_is_looked_into() {

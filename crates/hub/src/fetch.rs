@@ -1,34 +1,30 @@
 //! Fetches one file: in parts, over several connections, from whichever place still answers.
 
+mod stream;
+
 use std::{
     io,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use reqwest::{
-    Response, StatusCode, Url,
-    header::{CONTENT_RANGE, HeaderMap},
-};
+use reqwest::Url;
 use tokio::sync::Semaphore;
 
+use self::stream::{Came, PartRequest};
 use crate::{
-    client::{Client, Endpoint, Failure, TRIES, Tries, causes, shown},
+    client::Client,
+    endpoint::Endpoint,
     error::HubError,
     listing::Entry,
-    part::{PART, Part},
-    pull::Progress,
+    part::Part,
+    progress::Progress,
+    tries::{TRIES, Tries},
 };
 
 /// Times that a file is fetched whole which is not what the hub lists.
 const WHOLE_TRIES: usize = 3;
-/// Bytes that are written at once.
-const WRITTEN: usize = 1 << 20;
-/// A connection that brings fewer bytes than this in [`SLOW_TIME`] is given up.
-const SLOW_BYTES: u64 = 60 << 10;
-const SLOW_TIME: Duration = Duration::from_secs(60);
 
 /// A place that has the file's bytes.
 #[derive(Clone, Debug)]
@@ -58,14 +54,6 @@ pub(crate) struct Fetching<'a> {
     /// The folder of files in the making.
     pub(crate) parts: &'a Path,
     pub(crate) progress: &'a dyn Progress,
-}
-
-/// The outcome of a request for a part.
-enum Came {
-    /// The part.
-    Part,
-    /// The whole file, since the server knows no ranges.
-    Whole,
 }
 
 impl Fetching<'_> {
@@ -140,13 +128,20 @@ impl Fetching<'_> {
         for i in 0..n {
             let turn = job.origin.load(Ordering::Relaxed);
             let origin = &job.origins[turn % n];
+            let request = PartRequest {
+                fetching: self,
+                job,
+                origin,
+                part,
+                number,
+            };
             let mut tries = Tries::new(TRIES, self.client.settings.first_pause);
             loop {
                 let before = done;
                 self.client.wait_for(&origin.endpoint).await;
                 // Held while the connection is: pauses are nobody's.
                 let came = match self.permits.acquire().await {
-                    Ok(_permit) => self.stream(job, origin, part, number, &mut done).await,
+                    Ok(_permit) => request.send(&mut done).await,
                     Err(_) => return Ok(Came::Part),
                 };
                 let failure = match came {
@@ -182,147 +177,4 @@ impl Fetching<'_> {
         }
         Err(last.unwrap_or_else(|| HubError::Listing(format!("{} is nowhere", job.entry.path))))
     }
-
-    /// One request for what is missing of a part; `done` is how much of it is there.
-    async fn stream(
-        &self,
-        job: &Job<'_>,
-        origin: &Origin,
-        part: &Part,
-        number: usize,
-        done: &mut u64,
-    ) -> Result<Came, Failure> {
-        let size = job.entry.size;
-        let (start, end) = part.bounds(number);
-        if start + *done == end {
-            // The request of its last bytes failed behind them.
-            part.note(number).map_err(HubError::file(self.parts))?;
-            return Ok(Came::Part);
-        }
-        let is_all = (start + *done, end) == (0, size);
-        let range = (!is_all).then_some((start + *done, end));
-        let response = self
-            .client
-            .open(&origin.endpoint, &origin.url, range)
-            .await?;
-        let broken = |problem: String| HubError::Network {
-            what: format!("{} from {}", job.entry.path, shown(response.url())),
-            problem,
-        };
-        if response.status() == StatusCode::PARTIAL_CONTENT {
-            let expected = format!("bytes {}-{}/{size}", start + *done, end - 1);
-            let got = text(response.headers(), CONTENT_RANGE.as_str());
-            if range.is_none() || got.as_deref() != Some(&*expected) {
-                let got = got.unwrap_or_default();
-                let problem = format!("{expected} was asked for, {got:?} is given");
-                return Err(broken(problem).into());
-            }
-            self.body(job, response, part, start, end, done).await?;
-            part.note(number).map_err(HubError::file(self.parts))?;
-            return Ok(Came::Part);
-        }
-        if let Some(length) = response.content_length().filter(|length| *length != size) {
-            let problem = format!("{length} bytes are given, {size} are listed");
-            return Err(broken(problem).into());
-        }
-        if start != 0 {
-            return Err(broken("the range that was asked for is ignored".into()).into());
-        }
-        let is_sized = response.content_length() == Some(size);
-        // All of it, whatever was asked for: what is there of this part comes again.
-        self.progress.lost(job.number, *done);
-        *done = 0;
-        let mut all = 0;
-        let came = self.body(job, response, part, 0, size, &mut all).await;
-        // Parts that came whole are noted, even where the rest did not.
-        let n_whole = if is_sized { all / PART } else { 0 };
-        for number in 0..usize::try_from(n_whole).unwrap_or(0) {
-            part.note(number).map_err(HubError::file(self.parts))?;
-        }
-        match came {
-            Ok(()) => {
-                for number in part.missing() {
-                    part.note(number).map_err(HubError::file(self.parts))?;
-                }
-                Ok(Came::Whole)
-            }
-            Err(failure) => {
-                // The next try goes on from there, unless it may have been a page of words.
-                *done = if is_sized { all.min(end) } else { 0 };
-                self.progress.lost(job.number, all - *done);
-                Err(failure)
-            }
-        }
-    }
-
-    /// Writes a body to its place in the file, which it must fill.
-    async fn body(
-        &self,
-        job: &Job<'_>,
-        response: Response,
-        part: &Part,
-        start: u64,
-        end: u64,
-        done: &mut u64,
-    ) -> Result<(), Failure> {
-        let what = format!("{} from {}", job.entry.path, shown(response.url()));
-        let broken = |problem: String| HubError::Network {
-            what: what.clone(),
-            problem,
-        };
-        let mut body = response.bytes_stream();
-        let mut buffer: Vec<u8> = Vec::with_capacity(WRITTEN);
-        let (mut window, mut in_window) = (Instant::now(), 0);
-        let wanted = end - start;
-        let write = |buffer: &mut Vec<u8>, done: &mut u64| -> Result<(), HubError> {
-            part.write(buffer, start + *done)
-                .map_err(HubError::file(self.parts))?;
-            *done += buffer.len() as u64;
-            self.progress.came(job.number, buffer.len() as u64);
-            buffer.clear();
-            Ok(())
-        };
-        let ended = loop {
-            let Some(piece) = body.next().await else {
-                break None;
-            };
-            let piece = match piece {
-                Ok(piece) => piece,
-                Err(error) => break Some(causes(&error)),
-            };
-            if *done + buffer.len() as u64 + piece.len() as u64 > wanted {
-                break Some("more bytes come than were asked for".into());
-            }
-            buffer.extend_from_slice(&piece);
-            in_window += piece.len() as u64;
-            if buffer.len() >= WRITTEN {
-                write(&mut buffer, done)?;
-            }
-            if window.elapsed() > SLOW_TIME {
-                if in_window < SLOW_BYTES {
-                    break Some(format!(
-                        "{in_window} bytes came in {} s",
-                        SLOW_TIME.as_secs()
-                    ));
-                }
-                (window, in_window) = (Instant::now(), 0);
-            }
-        };
-        write(&mut buffer, done)?;
-        match ended {
-            Some(problem) => Err(broken(problem).into()),
-            None if *done < wanted => {
-                let problem = format!("the body ends after {} of {wanted} bytes", *done);
-                Err(broken(problem).into())
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned)
 }

@@ -6,9 +6,11 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::{
-    client::{Client, Endpoint},
+    client::Client,
+    endpoint::Endpoint,
     error::HubError,
-    listing::{Check, Entry, Listing, checked, hash},
+    hash::{Check, hash},
+    listing::{Entry, Listing, checked},
 };
 
 #[derive(Deserialize)]

@@ -7,26 +7,38 @@
 //! [`verify`] reads.
 
 mod client;
+mod endpoint;
 mod error;
 mod existing;
 mod fetch;
+mod hash;
+mod hubs;
 mod huggingface;
 mod listing;
 mod lock;
 mod modelscope;
 mod part;
+mod progress;
 mod pull;
 mod select;
+mod settings;
+mod tries;
 mod work;
 
 pub use embedgate_config::{Hub, Source};
 
 pub use crate::{
-    client::{Endpoint, Settings},
+    endpoint::Endpoint,
     error::HubError,
     existing::Caches,
-    listing::{Check, Entry, Listing},
-    lock::{LOCK_FILE, Lock, Locked, Verdict, verify},
-    pull::{Progress, Pulled, Request, pull},
+    hash::Check,
+    listing::{Entry, Listing},
+    lock::{
+        LOCK_FILE, Lock, Locked,
+        verify::{Verdict, verify},
+    },
+    progress::Progress,
+    pull::{Pulled, Request, pull},
     select::Selection,
+    settings::Settings,
 };

@@ -6,9 +6,11 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::{
-    client::{Client, Endpoint},
+    client::Client,
+    endpoint::Endpoint,
     error::HubError,
-    listing::{Check, Entry, Listing, checked, hash},
+    hash::{Check, hash},
+    listing::{Entry, Listing, checked},
 };
 
 /// A listing ends here without a word.
@@ -40,6 +42,23 @@ struct Row {
     sha256: Option<String>,
 }
 
+/// A revision of a model that is listed.
+struct Asked<'a> {
+    client: &'a Client,
+    endpoint: &'a Endpoint,
+    model: &'a str,
+    revision: &'a str,
+}
+
+/// The extent of a listing.
+#[derive(Clone, Copy)]
+enum Depth {
+    /// A folder and all below it.
+    All,
+    /// A folder alone.
+    One,
+}
+
 /// Lists a revision, folder by folder where it is too long for one answer.
 pub(crate) async fn list(
     client: &Client,
@@ -47,14 +66,20 @@ pub(crate) async fn list(
     model: &str,
     revision: &str,
 ) -> Result<Listing, HubError> {
+    let asked = Asked {
+        client,
+        endpoint,
+        model,
+        revision,
+    };
     let mut entries = Vec::new();
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
-        let rows = rows(client, endpoint, model, revision, &folder, true).await?;
+        let rows = asked.rows(&folder, Depth::All).await?;
         let rows = if rows.len() < MOST_ROWS {
             rows
         } else {
-            let within = self::rows(client, endpoint, model, revision, &folder, false).await?;
+            let within = asked.rows(&folder, Depth::One).await?;
             if within.len() >= MOST_ROWS {
                 return Err(HubError::Listing(format!(
                     "{endpoint} lists {MOST_ROWS} files in one folder of {model}, and no more: which are missing is not known"
@@ -78,30 +103,35 @@ pub(crate) async fn list(
     })
 }
 
-async fn rows(
-    client: &Client,
-    endpoint: &Endpoint,
-    model: &str,
-    revision: &str,
-    folder: &str,
-    is_recursive: bool,
-) -> Result<Vec<Row>, HubError> {
-    let mut url = endpoint.address(&["api", "v1", "models"], model, &["repo", "files"])?;
-    let recursive = if is_recursive { "True" } else { "False" };
-    url.query_pairs_mut()
-        .append_pair("Revision", revision)
-        .append_pair("Recursive", recursive);
-    if !folder.is_empty() {
-        url.query_pairs_mut().append_pair("Root", folder);
+impl Asked<'_> {
+    /// Asks for the rows of a folder.
+    async fn rows(&self, folder: &str, depth: Depth) -> Result<Vec<Row>, HubError> {
+        let Self {
+            client,
+            endpoint,
+            model,
+            revision,
+        } = self;
+        let mut url = endpoint.address(&["api", "v1", "models"], model, &["repo", "files"])?;
+        let recursive = match depth {
+            Depth::All => "True",
+            Depth::One => "False",
+        };
+        url.query_pairs_mut()
+            .append_pair("Revision", revision)
+            .append_pair("Recursive", recursive);
+        if !folder.is_empty() {
+            url.query_pairs_mut().append_pair("Root", folder);
+        }
+        let (answer, _): (Answer, _) = client.json(endpoint, &url).await?;
+        let files = answer.data.and_then(|data| data.files);
+        files.ok_or_else(|| {
+            let said = answer.message.unwrap_or_default();
+            HubError::Listing(format!(
+                "{endpoint} lists no files of {model} at {revision}: {said}"
+            ))
+        })
     }
-    let (answer, _): (Answer, _) = client.json(endpoint, &url).await?;
-    let files = answer.data.and_then(|data| data.files);
-    files.ok_or_else(|| {
-        let said = answer.message.unwrap_or_default();
-        HubError::Listing(format!(
-            "{endpoint} lists no files of {model} at {revision}: {said}"
-        ))
-    })
 }
 
 fn entry(row: Row) -> Result<Entry, HubError> {

@@ -10,12 +10,13 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::listing::{Check, Entry, Hasher, hex};
+use crate::{
+    hash::{Check, hash_file, hex},
+    listing::Entry,
+};
 
 /// Bytes of a part: what is fetched again at most where a connection's work is lost.
 pub(crate) const PART: u64 = 16 << 20;
-/// Bytes that are read at once for the hash.
-const READ: usize = 1 << 20;
 
 /// A file in the making.
 pub(crate) struct Part {
@@ -116,6 +117,7 @@ impl Part {
         self.size - missing.sum::<u64>()
     }
 
+    /// Writes bytes to their place in the file.
     pub(crate) fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, at)
     }
@@ -156,21 +158,6 @@ impl Part {
 pub(crate) fn name(entry: &Entry) -> String {
     let of_path = hex(&Sha256::digest(entry.path.as_bytes()));
     format!("{}-{}", entry.check.hex(), &of_path[..8])
-}
-
-/// The sha256 of a file, and whether a check holds for it.
-pub(crate) fn hash_file(path: &Path, size: u64, check: &Check) -> io::Result<(String, bool)> {
-    let mut file = File::open(path)?;
-    let mut hasher = Hasher::new(size);
-    let mut buffer = vec![0; READ];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish(check)),
-            Ok(n) => hasher.update(&buffer[..n], check),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 #[cfg(test)]

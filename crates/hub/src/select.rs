@@ -132,7 +132,7 @@ fn matches(pattern: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listing::Check;
+    use crate::hash::Check;
 
     fn chosen(selection: &Selection, paths: &[&str]) -> Vec<String> {
         let entry = |path: &&str| Entry {

@@ -1,8 +1,10 @@
-//! The metrics of plugins: of their calls, and those that they count themselves.
+//! The metrics of plugins: of their calls, loads and losses.
+
+mod own;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -17,12 +19,11 @@ use prometheus_client::{
     },
 };
 
-use super::{Registered, Seconds};
-
-/// Label sets that one plugin may make.
-const MOST_LABEL_SETS: usize = 100;
-/// A longer label value is cut.
-const MOST_LABEL_BYTES: usize = 128;
+use self::own::{OwnLabels, own_values};
+use super::{
+    Metrics,
+    register::{Histograms, Registered},
+};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct HookLabels {
@@ -49,31 +50,25 @@ struct LoadLabels {
     result: &'static str,
 }
 
-type OwnLabels = Vec<(String, String)>;
-
 /// 4 µs to 2 s.
 fn call_seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_004, 2.0, 20))
-}
-
-/// Whatever a plugin observes: 1/1024 to 32768.
-fn own_values() -> Histogram {
-    Histogram::new(exponential_buckets(1.0 / 1024.0, 4.0, 13))
 }
 
 /// The families, each registered once.
 pub(super) struct Families {
     calls: Family<HookLabels, Counter>,
     errors: Family<ErrorLabels, Counter>,
-    seconds: Seconds<HookLabels>,
+    seconds: Histograms<HookLabels>,
     peak_bytes: Family<HookLabels, Gauge>,
     dropped: Family<DroppedLabels, Counter>,
     loads: Family<LoadLabels, Counter>,
     own_counts: Family<OwnLabels, Counter>,
-    own_values: Seconds<OwnLabels>,
+    own_values: Histograms<OwnLabels>,
 }
 
 impl Families {
+    /// Registers them.
     pub(super) fn register(all: &mut Registered<'_>) -> Self {
         Self {
             calls: all.add(
@@ -119,7 +114,7 @@ impl Families {
         }
     }
 
-    pub(super) fn plugin(&self, name: &str) -> PluginMetrics {
+    fn plugin(&self, name: &str) -> PluginMetrics {
         let plugin = || name.to_owned();
         let dropped = |what| {
             self.dropped.get_or_create_owned(&DroppedLabels {
@@ -161,6 +156,14 @@ impl Families {
     }
 }
 
+impl Metrics {
+    /// The metrics of one plugin.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> PluginMetrics {
+        self.0.plugins.plugin(name)
+    }
+}
+
 /// The metrics of one plugin, looked up once.
 #[derive(Clone, Debug)]
 pub struct PluginMetrics {
@@ -176,7 +179,7 @@ pub struct PluginMetrics {
     /// Values under a name that was not granted, or of too many label sets.
     pub custom_dropped: Counter,
     own_counts: Family<OwnLabels, Counter>,
-    own_values: Seconds<OwnLabels>,
+    own_values: Histograms<OwnLabels>,
     label_sets: Arc<Mutex<HashSet<OwnLabels>>>,
     plugin: String,
 }
@@ -186,58 +189,6 @@ impl PluginMetrics {
     #[must_use]
     pub fn hook(&self, hook: Hook) -> &HookMetrics {
         &self.hooks[hook as usize]
-    }
-
-    /// Adds to a counter of the plugin's own.
-    pub fn custom_add(&self, name: &str, labels: Vec<(String, String)>, delta: u64) {
-        if let Some(labels) = self.own_labels(name, labels) {
-            self.own_counts.get_or_create(&labels).inc_by(delta);
-        }
-    }
-
-    /// Observes a value of the plugin's own.
-    pub fn custom_observe(&self, name: &str, labels: Vec<(String, String)>, value: f64) {
-        // One such value would make the sum useless for ever.
-        if !value.is_finite() {
-            self.custom_dropped.inc();
-            return;
-        }
-        if let Some(labels) = self.own_labels(name, labels) {
-            self.own_values.get_or_create(&labels).observe(value);
-        }
-    }
-
-    /// The whole label set, where it is legal and not one too many.
-    fn own_labels(&self, name: &str, labels: Vec<(String, String)>) -> Option<OwnLabels> {
-        let mut all = vec![
-            ("plugin".to_owned(), self.plugin.clone()),
-            ("name".to_owned(), name.to_owned()),
-        ];
-        for (key, mut value) in labels {
-            let is_new = all.iter().all(|(known, _)| *known != key);
-            let is_label = key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-                && (1..=32).contains(&key.len())
-                && !key.starts_with("__")
-                && key != "le";
-            if !is_label || !is_new || all.len() > 8 {
-                self.custom_dropped.inc();
-                return None;
-            }
-            value.truncate(value.floor_char_boundary(MOST_LABEL_BYTES));
-            all.push((key, value));
-        }
-        let mut sets = self
-            .label_sets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !sets.contains(&all) {
-            if sets.len() >= MOST_LABEL_SETS {
-                self.custom_dropped.inc();
-                return None;
-            }
-            sets.insert(all.clone());
-        }
-        Some(all)
     }
 }
 
@@ -273,26 +224,5 @@ impl HookMetrics {
             kind,
         };
         self.errors.get_or_create(&labels).inc();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::Metrics;
-
-    #[test]
-    fn a_plugin_cannot_make_labels_without_end_or_pose_as_another() {
-        let metrics = Metrics::new();
-        let plugin = metrics.plugin("p");
-        for i in 0..200 {
-            plugin.custom_add("n", vec![("user".into(), i.to_string())], 1);
-        }
-        assert_eq!(plugin.custom_dropped.get(), 100);
-        for key in ["plugin", "name", "Le", "", "a\"b", "__x", "le"] {
-            plugin.custom_add("n", vec![(key.into(), "v".into())], 1);
-        }
-        assert_eq!(plugin.custom_dropped.get(), 107);
-        let text = metrics.text();
-        assert_eq!(text.matches("embedgate_plugin_custom_total{").count(), 100);
     }
 }

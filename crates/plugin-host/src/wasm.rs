@@ -3,36 +3,40 @@
 mod aot;
 mod authenticate;
 mod bindings;
+mod clock;
 mod crypto;
 mod engine;
+mod exports;
+mod failure;
 mod files;
 mod guest;
 pub mod harness;
 mod host;
 mod inspect;
+mod instance;
 mod kv;
+mod line;
 mod load;
 mod observe;
 mod outbound;
+mod plugin;
 mod preprocess;
 mod refusal;
 mod reload;
-mod snapshot;
+mod shared;
 mod state;
 mod wasi;
 
 use std::{
-    collections::HashMap,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use embedgate_config::{OnError, PluginConfig};
-use embedgate_request::{
-    EmbedRequest, Error, ErrorKind, Hook, Identity, Limits, RequestContext, Route,
-};
+use embedgate_config::OnError;
+use embedgate_request::{EmbedRequest, Error, Hook, Identity, Limits, RequestContext, Route};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
@@ -40,26 +44,24 @@ use tokio::{
 
 pub use self::inspect::{Inspection, NotAPlugin};
 use self::{
-    authenticate::{Remembered, Verdict},
-    guest::{Failure, Guest},
-    load::{Kept, Loader},
+    authenticate::{Authenticator, Verdict},
+    failure::Failure,
+    load::Loader,
     observe::Observer,
-    preprocess::Change,
-    reload::PluginSet,
+    plugin::{Plugin, unavailable},
+    preprocess::{Call, Change},
+    reload::set::PluginSet,
 };
-use crate::words::{FileStamp, Head, PluginSurroundings, SKIPPED, Summary};
+use crate::words::{Head, PluginSurroundings, SKIPPED, Summary};
 
 /// At the end of the process, observers have this time for what waits.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// A failing plugin is logged in full once in this time; in between its failures are counted.
-const LOG_EVERY: Duration = Duration::from_secs(1);
-
 /// Reads a component without compiling it.
 ///
 /// # Errors
 /// When the file cannot be read, or is no plugin.
-pub fn inspect(file: &std::path::Path) -> anyhow::Result<Inspection> {
-    let bytes = load::read(file)?;
+pub fn inspect(file: &Path) -> anyhow::Result<Inspection> {
+    let bytes = files::read_component(file)?;
     Inspection::of(&bytes).with_context(|| file.display().to_string())
 }
 
@@ -72,25 +74,6 @@ pub struct Plugins {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Made when the first plugin is loaded.
     loader: Mutex<Option<Arc<Loader>>>,
-}
-
-/// A loaded plugin.
-struct Plugin {
-    name: String,
-    config: PluginConfig,
-    /// Lengths and times of its files when it was loaded.
-    stamp: Vec<Option<FileStamp>>,
-    kept: Kept,
-    guest: Guest,
-    remembered: Remembered,
-    failures: Mutex<HashMap<(Hook, &'static str), Failures>>,
-}
-
-/// Failures of one kind.
-#[derive(Default)]
-struct Failures {
-    n_unsaid: u64,
-    said: Option<Instant>,
 }
 
 impl Plugins {
@@ -158,16 +141,14 @@ impl Plugins {
             if !routes.is_empty() && route.is_none_or(|route| !routes.contains(&route)) {
                 continue;
             }
-            let names = &plugin.config.headers;
-            let asked = authenticate::authenticate(
-                &plugin.guest,
-                names,
-                Some(&plugin.remembered),
+            let authenticator = Authenticator {
+                guest: &plugin.guest,
+                headers: &plugin.config.headers,
+                remembered: Some(&plugin.remembered),
                 limits,
-                head,
-            );
+            };
             // Apart, so that requests that no plugin sees need not carry its size.
-            match Box::pin(asked).await.0 {
+            match Box::pin(authenticator.ask(head)).await.0 {
                 Ok(Verdict::Principal(identity)) => return Ok(Some(identity)),
                 Ok(Verdict::Unknown) => {}
                 Ok(Verdict::Refused(error)) => return Err(error),
@@ -197,10 +178,13 @@ impl Plugins {
             if !plugin.applies_to(model, &model_names) {
                 continue;
             }
-            let caller = ctx.principal.identity();
             preprocess::check_shown(&plugin.name, plugin.config.native_ids, &request.inputs)?;
-            let asked =
-                preprocess::preprocess(&plugin.guest, &ctx.id, ctx.deadline, caller, request);
+            let call = Call {
+                id: &ctx.id,
+                deadline: ctx.deadline,
+                caller: ctx.principal.identity(),
+            };
+            let asked = preprocess::preprocess(&plugin.guest, call, request);
             // Apart, so that requests that no plugin sees need not carry its size.
             match Box::pin(asked).await.0 {
                 Ok(Change::Done(added)) => headers.extend(added),
@@ -248,72 +232,9 @@ impl Plugins {
     }
 }
 
-/// Makes the error that the client gets when a plugin fails: it does not state the cause.
-fn unavailable(failure: &Failure, code: &'static str) -> Error {
-    if let Failure::RequestIsOver = failure {
-        let message = "the request's time was over while a plugin was asked";
-        return Error::new(ErrorKind::DeadlineExceeded, message);
-    }
-    let (message, code) = match failure {
-        Failure::Busy(_) => ("too many calls of a plugin are under way", "plugin_busy"),
-        _ => ("a plugin that the request needs failed", code),
-    };
-    Error {
-        kind: ErrorKind::Unavailable,
-        ..Error::unavailable(message, Duration::from_secs(1))
-    }
-    .with_code(code)
-}
-
-impl Plugin {
-    /// Returns true when the plugin's preprocessor is asked about a model. Any of the model's names may stand in the
-    /// request and in the plugin's configuration.
-    fn applies_to(&self, model: &str, names_of: &impl Fn(&str) -> Vec<String>) -> bool {
-        let patterns = &self.config.models;
-        patterns.is_empty()
-            || names_of(model)
-                .iter()
-                .any(|name| patterns.iter().any(|pattern| pattern.matches(name)))
-    }
-
-    /// Logs a failure with its cause; of one kind, not each of many.
-    fn say_failure(&self, hook: Hook, request_id: &str, failure: &Failure) {
-        if let Failure::RequestIsOver = failure {
-            return;
-        }
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = failures.entry((hook, failure.kind())).or_default();
-        if known.said.is_some_and(|said| said.elapsed() < LOG_EVERY) {
-            known.n_unsaid += 1;
-            return;
-        }
-        let more = match std::mem::take(&mut known.n_unsaid) {
-            0 => String::new(),
-            n => format!(" (and {n} more of its kind since the last line)"),
-        };
-        known.said = Some(Instant::now());
-        drop(failures);
-        let causes: Vec<String> =
-            std::iter::successors(Some(failure as &dyn std::error::Error), |e| e.source())
-                .map(ToString::to_string)
-                .collect();
-        let (plugin, hook, kind) = (&self.name, hook.name(), failure.kind());
-        let causes = host::one_line(&causes.join(": "));
-        tracing::error!(
-            plugin,
-            hook,
-            kind,
-            id = request_id,
-            "plugin {plugin}: {hook} {causes}{more}"
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use embedgate_config::KvConfig;
+    use embedgate_config::{KvConfig, PluginConfig};
     use embedgate_metrics::Metrics;
 
     use super::*;

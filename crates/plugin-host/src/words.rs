@@ -111,4 +111,5 @@ pub fn stamps(configs: &BTreeMap<String, PluginConfig>) -> Stamps {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamps(Vec<Vec<Option<FileStamp>>>);
 
+/// The length of a file, and when it was changed.
 pub(crate) type FileStamp = (u64, SystemTime);

@@ -5,7 +5,9 @@
 //! turns in every round, so that what disturbs the machine disturbs all of them.
 
 mod client;
+mod driver;
 mod load;
+mod measured;
 mod plot;
 mod report;
 mod texts;
@@ -17,11 +19,12 @@ use embedgate_request::Lane;
 
 pub use self::{
     client::{Connection, Target},
-    load::{Load, Measured},
-    report::{Report, median},
+    load::Load,
+    measured::Measured,
+    report::{Report, figures::median},
     texts::{Lengths, TextsConfig},
 };
-use self::{load::Driver, texts::Texts};
+use self::{driver::Driver, texts::Texts};
 
 /// The configuration of a measurement: its targets, its loads and its requests.
 #[derive(Clone, Debug)]

@@ -171,16 +171,19 @@ fn verified(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Valu
     }
 }
 
+/// Returns the SHA-256 of data.
 pub(super) fn sha256(data: &[u8]) -> Vec<u8> {
     Sha256::digest(data).to_vec()
 }
 
+/// Returns the HMAC of data, with SHA-256.
 pub(super) fn hmac_sha256(key: &[u8], data: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(data);
     mac.finalize().into_bytes().to_vec()
 }
 
+/// Compares in a time that depends on the lengths alone.
 pub(super) fn equal(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }

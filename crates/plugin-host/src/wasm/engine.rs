@@ -1,24 +1,21 @@
 //! wasmtime's engine as plugins need it: one for all of them, made when the first is loaded.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::{self, Thread},
-    time::{Duration, Instant},
-};
+mod loading;
+pub(super) mod ticker;
+
+use std::time::Duration;
 
 use embedgate_config::MOST_INSTANCES;
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 
+use self::{
+    loading::{LoadingThread, LoadingThreads},
+    ticker::Ticker,
+};
+
 /// Places in the pool for instances that wait to be used again, and for plugins that are being loaded.
 const SPARE: usize = 128;
-/// The interval at which a guest that computes is checked: it yields to other requests, or ends.
-pub const TICK: Duration = Duration::from_millis(1);
-/// The clock stops after so many ticks without a call, so that an idle gateway does not wake a thousand times a second.
-const IDLE_TICKS: u32 = 200;
 /// Room for a linear memory, and what `max_memory` may be at most. Guests check their bounds in software beyond it, which
 /// costs little; the usual 4 GiB would ask the system for a TiB of addresses.
 const MEMORY_ROOM: usize = 256 << 20;
@@ -40,46 +37,8 @@ pub(super) struct GuestEngine {
     loading: LoadingThreads,
 }
 
-/// The threads that load and compile, by the system's numbers.
-#[derive(Clone, Default)]
-struct LoadingThreads(Arc<Mutex<Vec<u32>>>);
-
-/// A thread among those that load, until it is dropped.
-pub(super) struct LoadingThread<'e> {
-    all: &'e LoadingThreads,
-    id: u32,
-}
-
-impl Drop for LoadingThread<'_> {
-    fn drop(&mut self) {
-        // The system gives the number to another thread.
-        self.all.lock().retain(|id| *id != self.id);
-    }
-}
-
-impl LoadingThreads {
-    fn add_this(&self) -> u32 {
-        let id = this_thread();
-        self.lock().push(id);
-        id
-    }
-
-    /// The time that they had on a processor; none where the system does not say.
-    fn cpu_time(&self) -> Option<Duration> {
-        let of = |id: &u32| {
-            let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
-            stat.split(' ').next()?.parse().ok()
-        };
-        let times: Vec<u64> = self.lock().iter().filter_map(of).collect();
-        (!times.is_empty()).then(|| Duration::from_nanos(times.iter().sum()))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl GuestEngine {
+    /// Makes the engine, and starts its clock and the threads that compile.
     pub(super) fn new() -> anyhow::Result<Self> {
         let engine = Engine::new(&config())?;
         let ticker = Ticker::start(&engine)?;
@@ -105,10 +64,7 @@ impl GuestEngine {
 
     /// Counts the calling thread among those that load.
     pub(super) fn register_thread(&self) -> LoadingThread<'_> {
-        LoadingThread {
-            all: &self.loading,
-            id: self.loading.add_this(),
-        }
+        self.loading.register()
     }
 
     /// The time on processors of all threads that load.
@@ -120,18 +76,6 @@ impl GuestEngine {
     pub(super) fn compile<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.compilers.install(work)
     }
-}
-
-#[cfg(target_os = "linux")]
-fn this_thread() -> u32 {
-    let id = rustix::thread::gettid().as_raw_nonzero().get();
-    id.unsigned_abs()
-}
-
-/// Elsewhere the system is not asked.
-#[cfg(not(target_os = "linux"))]
-fn this_thread() -> u32 {
-    0
 }
 
 fn config() -> Config {
@@ -173,84 +117,5 @@ fn kept_memory() -> usize {
         KEPT_MEMORY
     } else {
         KEPT_MEMORY_BLIND
-    }
-}
-
-/// The clock of guests: advances the engine's epoch once a [`TICK`] while calls are under way.
-#[derive(Clone)]
-pub(super) struct Ticker(Arc<TickerState>);
-
-struct TickerState {
-    n_calls: AtomicUsize,
-    is_parked: AtomicBool,
-    thread: std::sync::OnceLock<Thread>,
-}
-
-impl Ticker {
-    fn start(engine: &Engine) -> std::io::Result<Self> {
-        let ticker = Self(Arc::new(TickerState {
-            n_calls: AtomicUsize::new(0),
-            is_parked: AtomicBool::new(false),
-            thread: std::sync::OnceLock::new(),
-        }));
-        let (weak, state) = (engine.weak(), Arc::downgrade(&ticker.0));
-        let handle = thread::Builder::new()
-            .name("plugin-clock".into())
-            .spawn(move || {
-                let mut idle = 0;
-                let mut next = Instant::now();
-                // Gone with the engine and the last call.
-                while let (Some(engine), Some(state)) = (weak.upgrade(), state.upgrade()) {
-                    engine.increment_epoch();
-                    idle = match state.n_calls.load(Ordering::SeqCst) {
-                        0 => idle + 1,
-                        _ => 0,
-                    };
-                    if idle > IDLE_TICKS {
-                        state.is_parked.store(true, Ordering::SeqCst);
-                        // A call that began in between has seen the flag, or is seen here.
-                        if state.n_calls.load(Ordering::SeqCst) == 0 {
-                            drop((engine, state));
-                            thread::park_timeout(Duration::from_secs(1));
-                        }
-                        idle = 0;
-                        next = Instant::now();
-                        continue;
-                    }
-                    // On a schedule: sleeping a tick after each tick would drift.
-                    next += TICK;
-                    match next.checked_duration_since(Instant::now()) {
-                        Some(wait) => thread::sleep(wait),
-                        None => next = Instant::now(),
-                    }
-                }
-            })?;
-        ticker
-            .0
-            .thread
-            .set(handle.thread().clone())
-            .expect("set once");
-        Ok(ticker)
-    }
-
-    /// Keeps the clock going until the result is dropped.
-    pub(super) fn call(&self) -> Ticking<'_> {
-        self.0.n_calls.fetch_add(1, Ordering::SeqCst);
-        if self.0.is_parked.load(Ordering::SeqCst)
-            && self.0.is_parked.swap(false, Ordering::SeqCst)
-            && let Some(thread) = self.0.thread.get()
-        {
-            thread.unpark();
-        }
-        Ticking(&self.0)
-    }
-}
-
-/// A call under way.
-pub(super) struct Ticking<'a>(&'a TickerState);
-
-impl Drop for Ticking<'_> {
-    fn drop(&mut self) {
-        self.0.n_calls.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -6,6 +6,10 @@ use std::{
     path::Path,
 };
 
+use anyhow::Context;
+
+use super::inspect::{MOST_BYTES, NotAPlugin};
+
 /// Opens a regular file. Of anything else, such as a pipe, reading might never end.
 ///
 /// # Errors
@@ -25,4 +29,20 @@ pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Reads a plugin's file, as far as it may be large.
+pub(super) fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let shown = path.display();
+    let file = open(path).with_context(|| format!("{shown} cannot be read"))?;
+    let length = file.metadata()?.len();
+    if length > MOST_BYTES {
+        return Err(NotAPlugin::TooLarge(length)).with_context(|| shown.to_string());
+    }
+    let mut bytes = Vec::new();
+    // The file may grow while it is read.
+    file.take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("{shown} cannot be read"))?;
+    Ok(bytes)
 }

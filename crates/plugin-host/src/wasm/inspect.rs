@@ -1,15 +1,13 @@
 //! The properties that a component states, read without compiling it.
 
-use std::fmt;
+mod names;
+mod shown;
 
 use embedgate_request::Hook;
 use sha2::{Digest, Sha256};
-use wasmparser::{Encoding, Parser, Payload};
 
-/// The interface that this gateway has.
-pub(super) const PACKAGE: &str = "embedgate:plugin";
-/// Its version; those that share the first two numbers get along.
-pub(super) const VERSION: &str = "0.1.0";
+use self::names::{Named, PACKAGE, VERSION, named, names};
+
 /// Larger files are no plugins, and would take minutes to compile.
 pub(super) const MOST_BYTES: u64 = 32 << 20;
 
@@ -62,31 +60,6 @@ pub enum NotAPlugin {
         "exports no hook: it needs one of {PACKAGE}/authenticator@{VERSION}, preprocessor and observer"
     )]
     NoHook,
-}
-
-/// The kind of an import's or export's name.
-enum Named<'a> {
-    /// Ours, by the name within the package.
-    Ours(&'a str),
-    OtherVersion,
-    Wasi,
-    Other,
-}
-
-fn named(name: &str) -> Named<'_> {
-    if name.starts_with("wasi:") {
-        return Named::Wasi;
-    }
-    let ours = name
-        .strip_prefix(PACKAGE)
-        .and_then(|rest| rest.strip_prefix('/'));
-    let Some(ours) = ours else {
-        return Named::Other;
-    };
-    match ours.split_once('@') {
-        Some((interface, version)) if version.starts_with("0.1.") => Named::Ours(interface),
-        _ => Named::OtherVersion,
-    }
 }
 
 impl Inspection {
@@ -165,69 +138,9 @@ fn check_import(name: &str) -> Result<(), NotAPlugin> {
     }
 }
 
-/// The names of a component's imports and exports. Reads the whole file, so that one that is cut off is found.
-fn names(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), NotAPlugin> {
-    let broken =
-        |error: wasmparser::BinaryReaderError| NotAPlugin::NotWasm(error.message().to_owned());
-    let (mut imports, mut exports) = (Vec::new(), Vec::new());
-    let mut depth = 0;
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(broken)? {
-            Payload::Version {
-                encoding: Encoding::Module,
-                ..
-            } if depth == 0 => return Err(NotAPlugin::CoreModule),
-            Payload::Version { .. } => depth += 1,
-            Payload::End(_) => depth -= 1,
-            Payload::ComponentImportSection(section) if depth == 1 => {
-                for import in section {
-                    imports.push(import.map_err(broken)?.name.name.to_owned());
-                }
-            }
-            Payload::ComponentExportSection(section) if depth == 1 => {
-                for export in section {
-                    exports.push(export.map_err(broken)?.name.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok((imports, exports))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     let digits = |byte: &u8| {
         [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
     };
     bytes.iter().flat_map(digits).collect()
-}
-
-impl fmt::Display for Inspection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hooks: Vec<_> = self.hooks.iter().map(|hook| hook.name()).collect();
-        let lifecycle = if self.has_lifecycle { "yes" } else { "no" };
-        writeln!(f, "hooks      {}", hooks.join(", "))?;
-        writeln!(f, "settings   {lifecycle} (lifecycle.init)")?;
-        writeln!(f, "interface  {PACKAGE}@{VERSION}")?;
-        writeln!(f, "size       {} bytes", self.bytes)?;
-        writeln!(f, "sha256     {}", self.sha256)?;
-        for (i, name) in self.imports.iter().enumerate() {
-            let label = if i == 0 { "imports" } else { "" };
-            writeln!(f, "{label:<11}{name}{}", grant_note(name))?;
-        }
-        Ok(())
-    }
-}
-
-/// Returns a note on the configuration that an import needs.
-fn grant_note(name: &str) -> &'static str {
-    match named(name) {
-        Named::Ours("secrets") => "  (grants.secrets)",
-        Named::Ours("kv") => "  (grants.kv)",
-        Named::Ours("metrics") => "  (grants.metrics)",
-        Named::Ours("crypto") => "  (grants.crypto)",
-        Named::Ours("http") => "  (grants.http)",
-        Named::Wasi => "  (empty but for time and randomness: plugins have no WASI)",
-        _ => "",
-    }
 }

@@ -1,17 +1,17 @@
 //! The store of a plugin: keys and values in memory, within bounds, with times to live.
 
+mod entries;
+
 use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use embedgate_config::KvConfig;
 use embedgate_request::limits::Bucket;
 
-/// Counted for an entry beside its key and value.
-const ENTRY_BYTES: usize = 64;
-const MOST_KEY_BYTES: usize = 1 << 10;
+use self::entries::{Entries, Value};
+
 const MOST_VALUE_BYTES: usize = 64 << 10;
 
 /// The reasons why a value cannot be stored.
@@ -20,6 +20,14 @@ pub(super) enum KvError {
     Full,
     TooLarge,
     NotANumber,
+}
+
+/// The rate of a token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    pub(super) per_minute: u32,
+    /// The tokens of a full bucket.
+    pub(super) burst: u32,
 }
 
 /// The answer of a token bucket.
@@ -32,67 +40,33 @@ pub(super) struct Taken {
 
 /// Keys and values of one plugin. Every operation is atomic.
 pub(super) struct Store {
-    inner: Mutex<Inner>,
-}
-
-struct Inner {
-    config: KvConfig,
-    entries: HashMap<String, Entry>,
-    bytes: usize,
-}
-
-struct Entry {
-    value: Value,
-    /// The time at which the entry expires.
-    until: Option<Duration>,
-}
-
-enum Value {
-    Bytes(Vec<u8>),
-    Number(i64),
-    Bucket(Bucket),
-}
-
-impl Value {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Number(_) | Self::Bucket(_) => 8,
-        }
-    }
-}
-
-/// Returns the bytes that an entry counts for.
-fn entry_bytes(key: &str, value: &Value) -> usize {
-    key.len() + value.bytes() + ENTRY_BYTES
+    entries: Mutex<Entries>,
 }
 
 impl Store {
+    /// An empty store.
     pub(super) fn new(config: KvConfig) -> Self {
         Self {
-            inner: Mutex::new(Inner {
-                config,
-                entries: HashMap::new(),
-                bytes: 0,
-            }),
+            entries: Mutex::new(Entries::new(config)),
         }
     }
 
     /// Takes other bounds. What is there stays, even where it is more than is allowed from now on.
     pub(super) fn set_config(&self, config: KvConfig) {
-        self.lock().config = config;
+        self.lock().set_config(config);
     }
 
     /// Times are since any fixed moment.
     pub(super) fn get(&self, key: &str, now: Duration) -> Option<Vec<u8>> {
-        let mut inner = self.lock();
-        match &inner.live(key, now)?.value {
+        let mut entries = self.lock();
+        match &entries.live(key, now)?.value {
             Value::Bytes(bytes) => Some(bytes.clone()),
             Value::Number(n) => Some(n.to_le_bytes().to_vec()),
             Value::Bucket(_) => None,
         }
     }
 
+    /// Stores a value; `ttl_ms` 0 means for ever.
     pub(super) fn set(
         &self,
         key: &str,
@@ -103,14 +77,16 @@ impl Store {
         if value.len() > MOST_VALUE_BYTES {
             return Err(KvError::TooLarge);
         }
-        let mut inner = self.lock();
-        inner.put(key, Value::Bytes(value), until(ttl_ms, now), now)
+        let mut entries = self.lock();
+        entries.put(key, Value::Bytes(value), until(ttl_ms, now), now)
     }
 
+    /// Removes a key.
     pub(super) fn delete(&self, key: &str) {
         self.lock().remove(key);
     }
 
+    /// Adds to a number, which begins at 0, and returns the sum.
     pub(super) fn add(
         &self,
         key: &str,
@@ -118,8 +94,8 @@ impl Store {
         ttl_ms: u32,
         now: Duration,
     ) -> Result<i64, KvError> {
-        let mut inner = self.lock();
-        if let Some(entry) = inner.live(key, now) {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.live(key, now) {
             let before = match &entry.value {
                 Value::Number(n) => *n,
                 Value::Bytes(bytes) => {
@@ -133,27 +109,27 @@ impl Store {
             entry.value = Value::Number(after);
             return Ok(after);
         }
-        inner.put(key, Value::Number(delta), until(ttl_ms, now), now)?;
+        entries.put(key, Value::Number(delta), until(ttl_ms, now), now)?;
         Ok(delta)
     }
 
+    /// Takes tokens from a bucket, which begins full.
     pub(super) fn take(
         &self,
         key: &str,
         cost: u32,
-        per_minute: u32,
-        burst: u32,
+        rate: Rate,
         now: Duration,
     ) -> Result<Taken, KvError> {
-        let mut inner = self.lock();
-        let (rate, size) = (f64::from(per_minute), f64::from(burst));
+        let mut entries = self.lock();
+        let (rate, size) = (f64::from(rate.per_minute), f64::from(rate.burst));
         // So long after its last use a bucket is full again: then it is the same as a new one.
         let refill = Duration::try_from_secs_f64(size * 60.0 / rate).unwrap_or(Duration::MAX);
-        if inner.live(key, now).is_none() {
+        if entries.live(key, now).is_none() {
             let bucket = Bucket::full(size, now);
-            inner.put(key, Value::Bucket(bucket), now.checked_add(refill), now)?;
+            entries.put(key, Value::Bucket(bucket), now.checked_add(refill), now)?;
         }
-        let entry = inner.live(key, now).ok_or(KvError::Full)?;
+        let entry = entries.live(key, now).ok_or(KvError::Full)?;
         let Value::Bucket(bucket) = &mut entry.value else {
             return Err(KvError::NotANumber);
         };
@@ -178,82 +154,13 @@ impl Store {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn until(ttl_ms: u32, now: Duration) -> Option<Duration> {
     (ttl_ms > 0).then(|| now + Duration::from_millis(ttl_ms.into()))
-}
-
-impl Inner {
-    fn live(&mut self, key: &str, now: Duration) -> Option<&mut Entry> {
-        let is_over = self
-            .entries
-            .get(key)?
-            .until
-            .is_some_and(|until| until <= now);
-        if is_over {
-            self.remove(key);
-            return None;
-        }
-        self.entries.get_mut(key)
-    }
-
-    fn remove(&mut self, key: &str) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.bytes -= entry_bytes(key, &entry.value);
-        }
-    }
-
-    fn put(
-        &mut self,
-        key: &str,
-        value: Value,
-        until: Option<Duration>,
-        now: Duration,
-    ) -> Result<(), KvError> {
-        if key.len() > MOST_KEY_BYTES {
-            return Err(KvError::TooLarge);
-        }
-        let old = self
-            .entries
-            .get(key)
-            .map(|entry| entry_bytes(key, &entry.value));
-        let (n, bytes) = (usize::from(old.is_none()), entry_bytes(key, &value));
-        let config = self.config;
-        let fits = |inner: &Self| {
-            inner.entries.len() + n <= config.max_keys
-                && inner.bytes - old.unwrap_or(0) + bytes <= config.max_size.bytes()
-        };
-        if !fits(self) {
-            self.sweep(now);
-            // The key itself may have been swept: then nothing of it counts any more.
-            if !self.entries.contains_key(key) && old.is_some() {
-                return self.put(key, value, until, now);
-            }
-            if !fits(self) {
-                return Err(KvError::Full);
-            }
-        }
-        self.bytes = self.bytes - old.unwrap_or(0) + bytes;
-        self.entries.insert(key.to_owned(), Entry { value, until });
-        Ok(())
-    }
-
-    /// Drops what is over.
-    fn sweep(&mut self, now: Duration) {
-        let mut bytes = 0;
-        self.entries.retain(|key, entry| {
-            let is_over = entry.until.is_some_and(|until| until <= now);
-            if is_over {
-                bytes += entry_bytes(key, &entry.value);
-            }
-            !is_over
-        });
-        self.bytes -= bytes;
-    }
 }
 
 #[cfg(test)]
@@ -283,7 +190,7 @@ mod tests {
         assert_eq!(store.get("b", at(1 << 40)).as_deref(), Some(&b"2"[..]));
         store.delete("b");
         assert_eq!(store.get("b", at(0)), None);
-        assert_eq!(store.lock().bytes, 0);
+        assert_eq!(store.lock().bytes(), 0);
     }
 
     #[test]
@@ -310,7 +217,7 @@ mod tests {
             Err(KvError::TooLarge)
         );
         store.delete("b");
-        let long = "k".repeat(MOST_KEY_BYTES + 1);
+        let long = "k".repeat(entries::MOST_KEY_BYTES + 1);
         assert_eq!(store.add(&long, 1, 0, at(10)), Err(KvError::TooLarge));
     }
 
@@ -320,13 +227,14 @@ mod tests {
         let all = (0..1000).map(|i| store.set(&i.to_string(), vec![0; 32 << 10], 0, at(0)));
         let n_stored = all.filter(Result::is_ok).count();
         assert_eq!(n_stored, (1 << 20) / ((32 << 10) + 66));
-        assert!(store.lock().bytes <= 1 << 20);
+        assert!(store.lock().bytes() <= 1 << 20);
     }
 
     #[test]
     fn a_bucket_says_what_is_left_and_when_there_is_more() {
         let store = store(10);
-        let take = |cost, ms| store.take("b", cost, 60, 3, at(ms)).unwrap();
+        let rate = |per_minute, burst| Rate { per_minute, burst };
+        let take = |cost, ms| store.take("b", cost, rate(60, 3), at(ms)).unwrap();
         assert_eq!(
             take(2, 0),
             Taken {
@@ -347,7 +255,7 @@ mod tests {
         assert!(take(2, 1001).taken);
         // Forgotten when full again.
         assert_eq!(take(3, 60_000).remaining, 0);
-        let nothing = store.take("never", 1, 0, 0, at(0)).unwrap();
+        let nothing = store.take("never", 1, rate(0, 0), at(0)).unwrap();
         assert!(!nothing.taken);
     }
 }

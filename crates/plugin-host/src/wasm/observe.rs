@@ -6,9 +6,11 @@ use embedgate_request::Hook;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
-    Plugin,
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::observer},
-    guest::{LEAST_TRANSFER, Terms},
+    exports::Exports,
+    guest::Terms,
+    instance::{LEAST_TRANSFER, Live},
+    plugin::Plugin,
 };
 use crate::words::Summary;
 
@@ -42,7 +44,7 @@ async fn tell(plugin: Arc<Plugin>, mut waiting: mpsc::Receiver<Arc<Summary>>) {
     while waiting.recv_many(&mut batch, MOST_AT_ONCE).await > 0 {
         let lent: Vec<_> = batch.iter().map(|summary| lend(summary)).collect();
         let guest = &plugin.guest;
-        let call = async |exports: &super::guest::Exports, live: &mut super::guest::Live| {
+        let call = async |exports: &Exports, live: &mut Live| {
             let indices = exports.observer.as_ref();
             let indices = indices.expect("only plugins that observe are told");
             let hook = indices.load(&mut live.store, &live.instance)?;

@@ -1,17 +1,22 @@
 //! The hook that changes a request.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+mod caller;
+mod edits;
+
+use std::{sync::Arc, time::Instant};
 
 use embedgate_config::NativeIds;
-use embedgate_request::{EmbedRequest, Error, Hook, Identity, Input, InputKind, Lane};
+use embedgate_request::{EmbedRequest, Error, Hook, Identity, Input, InputKind};
 
+use self::caller::Caller;
 use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::preprocessor},
-    guest::{Cost, Failure, Guest, LEAST_TRANSFER, Terms},
+    exports::Exports,
+    failure::Failure,
+    guest::{Cost, Guest, Terms},
+    instance::{LEAST_TRANSFER, Live},
     refusal,
 };
-
-const MOST_MODEL_BYTES: usize = 256;
 
 /// The interface has no list of both.
 const MIXED: &str = "texts and token ids in one request cannot be shown to a plugin";
@@ -50,24 +55,31 @@ pub(super) enum Change {
     Refused(Error),
 }
 
+/// A call about a request: its id and its end, and who the caller is.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) id: &'a Arc<str>,
+    /// The time at which the request's time is over.
+    pub(super) deadline: Instant,
+    pub(super) caller: Option<&'a Identity>,
+}
+
 /// Lets a plugin change a request.
 ///
 /// # Errors
 /// The [`Failure`] of the plugin; then the request is unchanged.
 pub(super) async fn preprocess(
     guest: &Guest,
-    id: &Arc<str>,
-    deadline: Instant,
-    caller: Option<&Identity>,
+    asked: Call<'_>,
     request: &mut EmbedRequest,
 ) -> (Result<Change, Failure>, Cost) {
-    let (result, cost) = call(guest, id, deadline, caller, request).await;
+    let (result, cost) = call(guest, asked, request).await;
     let change = match result {
         Err(failure) => Err(failure),
         Ok(Err(rejection)) => refusal::refusal(rejection).map(Change::Refused),
         Ok(Ok(types::Outcome::Unchanged)) => Ok(Change::Done(Vec::new())),
         Ok(Ok(types::Outcome::Edited(edits))) => {
-            apply(edits, request, guest.shared.max_texts).map(Change::Done)
+            edits::apply(edits, request, guest.shared.max_texts).map(Change::Done)
         }
     };
     guest.count_illegal(Hook::Preprocess, &change);
@@ -78,9 +90,11 @@ type Answer = Result<types::Outcome, types::Rejection>;
 
 async fn call(
     guest: &Guest,
-    id: &Arc<str>,
-    deadline: Instant,
-    caller: Option<&Identity>,
+    Call {
+        id,
+        deadline,
+        caller,
+    }: Call<'_>,
     request: &EmbedRequest,
 ) -> (Result<Answer, Failure>, Cost) {
     let (mut texts, mut ids) = (Vec::new(), Vec::new());
@@ -120,7 +134,7 @@ async fn call(
     };
     let caller = caller.map(Caller::of);
     let caller = caller.as_ref().map(Caller::lent);
-    let call = async |exports: &super::guest::Exports, live: &mut super::guest::Live| {
+    let call = async |exports: &Exports, live: &mut Live| {
         let indices = exports.preprocessor.as_ref();
         let indices = indices.expect("only plugins that preprocess are asked");
         let hook = indices.load(&mut live.store, &live.instance)?;
@@ -134,125 +148,4 @@ async fn call(
         max_transfer: LEAST_TRANSFER + 4 * bytes,
     };
     guest.call(&terms, call).await
-}
-
-/// The lists of an identity as the guest's bindings borrow them.
-struct Caller<'a> {
-    identity: &'a Identity,
-    scopes: Vec<&'a str>,
-    models: Option<Vec<&'a str>>,
-    attributes: Vec<(&'a str, &'a str)>,
-}
-
-impl<'a> Caller<'a> {
-    fn of(identity: &'a Identity) -> Self {
-        let models = identity.allowed_models.as_ref();
-        Self {
-            identity,
-            scopes: identity.scopes.iter().map(String::as_str).collect(),
-            models: models.map(|models| models.iter().map(|pattern| pattern.0.as_str()).collect()),
-            attributes: identity
-                .attributes
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()))
-                .collect(),
-        }
-    }
-
-    fn lent(&'a self) -> types::PrincipalParam<'a> {
-        types::PrincipalParam {
-            subject: &self.identity.subject,
-            tenant: self.identity.tenant.as_deref(),
-            scopes: &self.scopes,
-            allowed_models: self.models.as_deref(),
-            cache_namespace: None,
-            lane: self.identity.lane.map(|lane| match lane {
-                Lane::Query => types::Lane::Query,
-                Lane::Bulk => types::Lane::Bulk,
-            }),
-            limit: None,
-            valid_for_ms: 0,
-            attributes: &self.attributes,
-        }
-    }
-}
-
-/// Changes the request, all or nothing. Its texts may then have `max_texts` bytes in sum.
-fn apply(
-    edits: types::Edits,
-    request: &mut EmbedRequest,
-    max_texts: usize,
-) -> Result<Vec<(String, String)>, Failure> {
-    let wrong = |message: String| Err(Failure::Output(message));
-    let headers = refusal::legal_headers(edits.response_headers, &[])?;
-    if let Some(model) = &edits.model
-        && (!(1..=MOST_MODEL_BYTES).contains(&model.len()) || model.chars().any(char::is_control))
-    {
-        return wrong(format!(
-            "a model's name has 1 to {MOST_MODEL_BYTES} bytes without control characters"
-        ));
-    }
-    if edits.dimensions == Some(0) {
-        return wrong("dimensions are at least 1".into());
-    }
-    let n = request.inputs.len();
-    let before = Input::total_bytes(&request.inputs);
-    let after = match &edits.inputs {
-        types::InputEdit::Keep => 0,
-        types::InputEdit::Prefix(prefix) => before.saturating_add(prefix.len().saturating_mul(n)),
-        // Some that are replaced still count: one bound for what the request and the guest hold together.
-        types::InputEdit::Some(all) => before + all.iter().map(|new| new.text.len()).sum::<usize>(),
-        types::InputEdit::All(texts) => texts.iter().map(String::len).sum(),
-    };
-    if after > max_texts {
-        return wrong(format!(
-            "made {after} bytes of text of {before}; {max_texts} are allowed"
-        ));
-    }
-    let has_texts = matches!(request.inputs.first(), Some(Input::Text(_)));
-    match edits.inputs {
-        types::InputEdit::Keep => {}
-        _ if !has_texts => return wrong("token ids cannot be edited".into()),
-        types::InputEdit::Prefix(prefix) => {
-            for input in &mut request.inputs {
-                if let Input::Text(text) = input {
-                    text.insert_str(0, &prefix);
-                }
-            }
-        }
-        types::InputEdit::Some(replacements) => {
-            let mut seen = HashSet::with_capacity(replacements.len());
-            for replacement in &replacements {
-                let index = replacement.index as usize;
-                if index >= n || !seen.insert(index) {
-                    return wrong(format!(
-                        "replaced input {index} of {n}, or replaced it twice"
-                    ));
-                }
-            }
-            for replacement in replacements {
-                request.inputs[replacement.index as usize] = Input::Text(replacement.text);
-            }
-        }
-        types::InputEdit::All(texts) => {
-            if texts.len() != n {
-                return wrong(format!("gave {} texts for {n} inputs", texts.len()));
-            }
-            request.inputs = texts.into_iter().map(Input::Text).collect();
-        }
-    }
-    if let Some(model) = edits.model {
-        request.model = Some(model);
-    }
-    if let Some(dimensions) = edits.dimensions {
-        request.dimensions = Some(dimensions as usize);
-    }
-    if let Some(kind) = edits.kind {
-        request.kind = match kind {
-            types::InputKind::Unspecified => InputKind::Unspecified,
-            types::InputKind::Query => InputKind::Query,
-            types::InputKind::Document => InputKind::Document,
-        };
-    }
-    Ok(headers)
 }

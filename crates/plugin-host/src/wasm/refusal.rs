@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use embedgate_request::{Error, ErrorKind};
 
-use super::{bindings::embedgate::plugin::types, guest::Failure};
+use super::{bindings::embedgate::plugin::types, failure::Failure};
 
 /// Headers that mean something to the gateway, or to a proxy before it.
 const OURS: [&str; 6] = [

@@ -1,45 +1,31 @@
 //! Loads what is new or has changed, off to the side, and then swaps the set of plugins at once.
 
+mod in_time;
+pub(super) mod set;
+
 use std::{
     collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use embedgate_config::PluginConfig;
 use embedgate_request::Hook;
 
+use self::{in_time::load_in_time, set::PluginSet};
 use super::{
-    Plugin, Plugins,
+    Plugins,
     aot::AotCache,
-    authenticate::Remembered,
+    authenticate::remembered::Remembered,
+    clock::Clock,
     engine::GuestEngine,
     kv::Store,
-    load::{Kept, Loaded, Loader},
+    load::{Kept, Loader},
     observe::Observer,
-    state::Clock,
+    plugin::Plugin,
 };
 use crate::words::{FileStamp, Reloaded, stamp};
-
-/// A plugin must be compiled within so much time on processors: Python's, the largest known, takes 6 s. How long that is by the clock
-/// depends on what else the machine does, since requests go first.
-const MOST_CPU_TIME: Duration = Duration::from_secs(120);
-/// Within this time by the clock in any case.
-const MOST_TIME: Duration = Duration::from_secs(1800);
-/// The time between two looks at it.
-const LOOK: Duration = Duration::from_secs(1);
-/// The time between two lines of the log that say that it goes on.
-const SAY: Duration = Duration::from_secs(15);
-
-/// The plugins of one moment, by hook, in the order they are asked.
-#[derive(Default)]
-pub(super) struct PluginSet {
-    pub(super) all: BTreeMap<String, Arc<Plugin>>,
-    pub(super) authenticators: Vec<Arc<Plugin>>,
-    pub(super) preprocessors: Vec<Arc<Plugin>>,
-}
 
 impl Plugins {
     /// Loads what is new or has changed, and drops what is not configured any more. Blocks.
@@ -135,7 +121,7 @@ impl Plugins {
             kv.set_config(config);
         }
         kept.metrics.loads.inc();
-        let hooks: Vec<_> = loaded.guest.hooks().map(Hook::name).collect();
+        let hooks: Vec<_> = loaded.guest.exports.hooks().map(Hook::name).collect();
         let (hooks, took) = (hooks.join(", "), started.elapsed());
         let sha256 = &loaded.inspection.sha256;
         tracing::info!(
@@ -182,33 +168,19 @@ impl Plugins {
     }
 }
 
-impl PluginSet {
-    fn new(all: BTreeMap<String, Arc<Plugin>>) -> Self {
-        let mut set = Self {
-            all,
-            ..Self::default()
-        };
-        set.authenticators = set.with(Hook::Authenticate);
-        set.preprocessors = set.with(Hook::Preprocess);
-        set
-    }
-
-    /// The plugins with a hook, in the order they are asked.
-    fn with(&self, hook: Hook) -> Vec<Arc<Plugin>> {
-        let has = |plugin: &&Arc<Plugin>| plugin.guest.hooks().any(|has| has == hook);
-        let mut plugins: Vec<_> = self.all.values().filter(has).map(Arc::clone).collect();
-        plugins.sort_by_key(|plugin| plugin.config.order);
-        plugins
-    }
-}
-
 /// A new file without a hook that the old one had would let requests by unseen, or nobody in at all.
 fn keeps_its_hooks(old: Option<&Arc<Plugin>>, new: Plugin) -> anyhow::Result<Plugin> {
     let Some(old) = old.filter(|old| old.config.hooks == new.config.hooks) else {
         return Ok(new);
     };
-    let is_lost = |hook: &Hook| new.guest.hooks().all(|has| has != *hook);
-    let lost: Vec<_> = old.guest.hooks().filter(is_lost).map(Hook::name).collect();
+    let is_lost = |hook: &Hook| new.guest.exports.hooks().all(|has| has != *hook);
+    let lost: Vec<_> = old
+        .guest
+        .exports
+        .hooks()
+        .filter(is_lost)
+        .map(Hook::name)
+        .collect();
     if !lost.is_empty() {
         let (shown, lost) = (new.config.path.display(), lost.join(" and "));
         bail!(
@@ -216,60 +188,4 @@ fn keeps_its_hooks(old: Option<&Arc<Plugin>>, new: Plugin) -> anyhow::Result<Plu
         );
     }
     Ok(new)
-}
-
-/// Loads a plugin on a thread of its own, which is left to itself where it takes too long: wasmtime cannot be stopped
-/// while it compiles.
-fn load_in_time(
-    loader: Arc<Loader>,
-    name: &str,
-    config: &PluginConfig,
-    kept: &Kept,
-) -> anyhow::Result<Loaded> {
-    let done = Arc::new((Mutex::new(None), Condvar::new()));
-    let to_here = Arc::clone(&done);
-    let engine = Arc::clone(&loader.engine);
-    let (shown, config, kept) = (name, config.clone(), kept.clone());
-    let name = name.to_owned();
-    let runtime = tokio::runtime::Handle::try_current();
-    let (begun, before) = (Instant::now(), engine.loading_time().unwrap_or_default());
-    std::thread::Builder::new()
-        .name("plugin-loader".into())
-        .spawn(move || {
-            let _in_runtime = runtime.as_ref().map(tokio::runtime::Handle::enter);
-            let thread = loader.engine.register_thread();
-            let load = AssertUnwindSafe(|| loader.load(&name, &config, &kept));
-            let loaded = catch_unwind(load)
-                .unwrap_or_else(|_| Err(anyhow!("loading panicked: see the log")));
-            drop(thread);
-            *to_here.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
-            to_here.1.notify_one();
-        })?;
-    let mut say = begun + SAY;
-    // Not by a timer of the runtime, which may end while this waits.
-    let mut slot = done.0.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        let waited = done
-            .1
-            .wait_timeout_while(slot, LOOK, |loaded| loaded.is_none());
-        slot = waited.unwrap_or_else(PoisonError::into_inner).0;
-        if let Some(loaded) = slot.take() {
-            return loaded;
-        }
-        let elapsed = begun.elapsed();
-        let spent = engine.loading_time();
-        let spent = spent.map_or(elapsed, |now| now.saturating_sub(before));
-        if spent >= MOST_CPU_TIME || elapsed >= MOST_TIME {
-            bail!(
-                "compiling took {spent:.0?} on processors, and {elapsed:.0?} by the clock: is it a plugin?"
-            );
-        }
-        if Instant::now() >= say {
-            say += SAY;
-            tracing::info!(
-                plugin = shown,
-                "plugin {shown} is being compiled: {spent:.0?} on processors in {elapsed:.0?}; `embedgate plugin compile` does it beforehand"
-            );
-        }
-    }
 }

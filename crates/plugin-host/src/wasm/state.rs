@@ -1,19 +1,13 @@
 //! The data that a store holds in addition to the guest: its plugin, its remaining budget and its deadline.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+mod limiter;
 
-use embedgate_config::Secret;
-use embedgate_metrics::PluginMetrics;
+use std::{sync::Arc, time::Instant};
+
 use embedgate_request::Hook;
-use wasmtime::{ResourceLimiter, bail};
+use wasmtime::bail;
 
-use super::{crypto::Issuers, host::one_line, kv::Store, outbound::Outbound};
+use super::{line::one_line, shared::Shared};
 
 /// Calls of the host in one call of the guest: at 0.1 µs each, 10 ms.
 const MOST_HOST_CALLS: u32 = 100_000;
@@ -22,66 +16,6 @@ const MOST_LOG_LINES: u32 = 20;
 const MOST_LOG_BYTES: usize = 16 << 10;
 /// Bytes of standard output and error that the message of a call that fails has.
 const MOST_OUTPUT: usize = 2 << 10;
-/// Elements of all tables: `QuickJS` needs 7,700.
-const MOST_TABLE_ELEMENTS: usize = 20_000;
-
-/// The data that all instances of a plugin share.
-pub(super) struct Shared {
-    pub(super) name: Arc<str>,
-    pub(super) max_memory: usize,
-    /// Bytes of a request's texts after a change.
-    pub(super) max_texts: usize,
-    pub(super) grants: Grants,
-    pub(super) clock: Clock,
-    /// The key-value store of a warm-up call.
-    pub(super) scratch: Store,
-    pub(super) metrics: PluginMetrics,
-}
-
-/// The parts of the host that the configuration lets a plugin use.
-pub(super) struct Grants {
-    pub(super) secrets: std::collections::BTreeMap<String, Secret>,
-    pub(super) kv: Option<Arc<Store>>,
-    pub(super) metrics: Vec<String>,
-    pub(super) crypto: Option<Issuers>,
-    pub(super) http: Option<Outbound>,
-}
-
-/// The clock of guests.
-#[derive(Clone)]
-pub(super) enum Clock {
-    /// The real time.
-    Real { started: Instant },
-    /// The time that a test sets: milliseconds since 1970.
-    Set(Arc<AtomicU64>),
-}
-
-impl Clock {
-    pub(super) fn real() -> Self {
-        Self::Real {
-            started: Instant::now(),
-        }
-    }
-
-    pub(super) fn unix_ms(&self) -> u64 {
-        match self {
-            Self::Real { .. } => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| {
-                    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-                }),
-            Self::Set(ms) => ms.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Since some fixed moment.
-    pub(super) fn monotonic(&self) -> Duration {
-        match self {
-            Self::Real { started } => started.elapsed(),
-            Self::Set(ms) => Duration::from_millis(ms.load(Ordering::Relaxed)),
-        }
-    }
-}
 
 /// The kind of call that the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +65,7 @@ impl Drop for State {
 }
 
 impl State {
+    /// A state with all budgets.
     pub(super) fn new(shared: Arc<Shared>, phase: Phase, deadline: Instant) -> Self {
         Self {
             shared,
@@ -212,56 +147,5 @@ impl State {
         self.n_log_lines += 1;
         self.log_bytes = self.log_bytes.saturating_add(bytes);
         self.n_log_lines <= MOST_LOG_LINES && self.log_bytes <= MOST_LOG_BYTES
-    }
-}
-
-/// The error of an import that was not granted.
-pub(super) fn not_granted(plugin: &str, grant: &str) -> wasmtime::Error {
-    wasmtime::format_err!("not granted: add plugins.{plugin}.grants.{grant} to the configuration")
-}
-
-impl ResourceLimiter for State {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let total = self.memory.saturating_add(desired.saturating_sub(current));
-        if total > self.shared.max_memory + self.spare_memory {
-            self.is_memory_denied = true;
-            self.last_growth = (0, 0);
-            return Ok(false);
-        }
-        self.last_growth = (total - self.memory, 0);
-        self.memory = total;
-        self.peak_memory = self.peak_memory.max(total);
-        Ok(true)
-    }
-
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let growth = desired.saturating_sub(current);
-        if self.table_elements.saturating_add(growth) > MOST_TABLE_ELEMENTS {
-            return Ok(false);
-        }
-        self.last_growth = (0, growth);
-        self.table_elements += growth;
-        Ok(true)
-    }
-
-    /// It was allowed here, and is above the memory's own maximum.
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.memory -= std::mem::take(&mut self.last_growth.0);
-        Ok(())
-    }
-
-    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.table_elements -= std::mem::take(&mut self.last_growth.1);
-        Ok(())
     }
 }

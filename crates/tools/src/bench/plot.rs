@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use plotters::prelude::*;
 
-use super::Report;
+use super::{Report, report::figures::Figures};
 
 const SIZE: (u32, u32) = (900, 560);
 const COLORS: [RGBColor; 6] = [
@@ -65,7 +65,7 @@ fn draw(
         .draw()?;
     for (i, target) in targets.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
-        let points = |ms: fn(&super::report::Figures) -> f64| -> Vec<(f64, f64)> {
+        let points = |ms: fn(&Figures) -> f64| -> Vec<(f64, f64)> {
             report
                 .of(target)
                 .map(|row| (row.figures.requests_per_second, ms(&row.figures)))

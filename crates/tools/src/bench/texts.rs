@@ -67,6 +67,7 @@ pub(super) struct Texts {
 }
 
 impl Texts {
+    /// Reads or makes what texts are drawn from.
     pub(super) fn new(config: &TextsConfig) -> anyhow::Result<Self> {
         let lines = match &config.file {
             None => None,

@@ -1,22 +1,22 @@
 //! Parquet: a row a text, with the members of the JSON lines; ids as the first column, lexical weights as two.
 
+mod levels;
+mod schema;
+
 use std::{fs::File, sync::Arc};
 
 use embedgate_core::Outputs;
 use embedgate_request::Embedding;
 use parquet::{
-    basic::{Compression, Encoding, ZstdLevel},
     data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int32Type, Int64Type},
-    file::{
-        properties::WriterProperties,
-        writer::{SerializedFileWriter, SerializedRowGroupWriter},
-    },
-    schema::{
-        parser::parse_message_type,
-        types::{SchemaDescriptor, TypePtr},
-    },
+    file::writer::{SerializedFileWriter, SerializedRowGroupWriter},
+    schema::parser::parse_message_type,
 };
 
+use self::{
+    levels::Levels,
+    schema::{properties, schema},
+};
 use super::RowId;
 
 /// Numbers that are held until they make a row group: 16 MiB, and a few times that while it is written.
@@ -176,96 +176,6 @@ fn counts(
         repetition: None,
     };
     column::<Int64Type>(group, &full, &levels)
-}
-
-fn schema(outputs: Outputs, ids: Option<IdKind>) -> String {
-    let list = |name: &str, of: &str| {
-        format!("required group {name} (LIST) {{ repeated group list {{ {of} }} }}")
-    };
-    let float = "required float element;";
-    let mut columns = match ids {
-        None => Vec::new(),
-        Some(IdKind::Number) => vec!["required int64 id;".to_owned()],
-        Some(IdKind::Text) => vec!["required binary id (STRING);".to_owned()],
-    };
-    columns.extend([
-        "required int64 tokens;".to_owned(),
-        "optional int64 truncated_from;".to_owned(),
-    ]);
-    if outputs.dense {
-        columns.push(list("embedding", float));
-    }
-    if outputs.sparse {
-        columns.push(list("sparse_indices", "required int32 element;"));
-        columns.push(list("sparse_values", float));
-    }
-    if outputs.multi_vector {
-        columns.push(list("colbert_embedding", &list("element", float)));
-    }
-    format!("message embeddings {{ {} }}", columns.join(" "))
-}
-
-/// Numbers are seldom equal, so that a dictionary gains nothing; their bytes, sorted by place, are alike.
-fn properties(schema: &TypePtr) -> WriterProperties {
-    let described = SchemaDescriptor::new(Arc::clone(schema));
-    let floats = described
-        .columns()
-        .iter()
-        .filter(|column| column.physical_type() == parquet::basic::Type::FLOAT);
-    let properties = WriterProperties::builder()
-        .set_dictionary_enabled(false)
-        .set_compression(Compression::ZSTD(ZstdLevel::default()));
-    let properties = floats.fold(properties, |properties, column| {
-        properties.set_column_encoding(column.path().clone(), Encoding::BYTE_STREAM_SPLIT)
-    });
-    properties.build()
-}
-
-/// The spread of numbers over rows: the definition and the repetition level of each. A column with one number in each
-/// row has no levels.
-///
-/// Source: Parquet's documentation, "Nested Encoding" (Dremel's levels).
-#[derive(Default)]
-struct Levels {
-    definition: Option<Vec<i16>>,
-    repetition: Option<Vec<i16>>,
-}
-
-impl Levels {
-    /// Lists of so many numbers.
-    fn of_lists(lengths: impl Iterator<Item = usize>) -> Self {
-        let (mut definition, mut repetition) = (Vec::new(), Vec::new());
-        for n in lengths {
-            let one_at_least = n.max(1);
-            definition.extend(std::iter::repeat_n(i16::from(n > 0), one_at_least));
-            repetition.push(0);
-            repetition.extend(std::iter::repeat_n(1, one_at_least - 1));
-        }
-        Self {
-            definition: Some(definition),
-            repetition: Some(repetition),
-        }
-    }
-
-    /// Lists of so many rows of a width, which is not 0.
-    fn of_rows(shapes: impl Iterator<Item = (usize, usize)>) -> Self {
-        let (mut definition, mut repetition) = (Vec::new(), Vec::new());
-        for (rows, width) in shapes {
-            if rows == 0 {
-                definition.push(0);
-                repetition.push(0);
-            }
-            definition.extend(std::iter::repeat_n(2, rows * width));
-            for row in 0..rows {
-                repetition.push(i16::from(row > 0));
-                repetition.extend(std::iter::repeat_n(2, width - 1));
-            }
-        }
-        Self {
-            definition: Some(definition),
-            repetition: Some(repetition),
-        }
-    }
 }
 
 fn column<T: DataType>(

@@ -1,0 +1,140 @@
+//! A key of `[auth]`: written as the key alone, or as a table.
+
+use std::{fmt, time::SystemTime};
+
+use embedgate_request::{KeyHash, Lane, NamePattern};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::Secret;
+
+/// A key and what goes with it: written as the key alone, or as a table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KeyConfig {
+    /// The key that the client sends, or the hash that the key is known by.
+    #[serde(flatten)]
+    pub secret: KeySecret,
+    /// The name of the principal; keys of one name are one principal. None means a name made from the key.
+    pub name: Option<String>,
+    /// The lane of requests with this key that name none themselves. None means by their size.
+    pub lane: Option<Lane>,
+    /// The models that it opens; none: all.
+    pub models: Option<Vec<NamePattern>>,
+    /// One of `limits`.
+    pub limit: Option<String>,
+    /// From then on the key is refused.
+    pub expires: Option<Timestamp>,
+    /// True when the key opens `/admin/reload`.
+    pub admin: bool,
+}
+
+impl KeyConfig {
+    /// A key with nothing said about it.
+    #[must_use]
+    pub fn plain(key: &str) -> Self {
+        Self {
+            secret: KeySecret::Key(Secret::new(key)),
+            name: None,
+            lane: None,
+            models: None,
+            limit: None,
+            expires: None,
+            admin: false,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            key: Option<Secret>,
+            hash: Option<KeyHash>,
+            name: Option<String>,
+            lane: Option<Lane>,
+            models: Option<Vec<NamePattern>>,
+            limit: Option<String>,
+            expires: Option<Timestamp>,
+            #[serde(default)]
+            admin: bool,
+        }
+        struct KeyOrTable;
+        impl<'de> de::Visitor<'de> for KeyOrTable {
+            type Value = KeyConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key, or a table such as { key = \"...\", name = \"ragflow\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, key: &str) -> Result<KeyConfig, E> {
+                Ok(KeyConfig::plain(key))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<KeyConfig, A::Error> {
+                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let secret = match (table.key, table.hash) {
+                    (Some(key), None) => KeySecret::Key(key),
+                    (None, Some(hash)) => KeySecret::Hash(hash),
+                    (None, None) => return Err(de::Error::missing_field("key")),
+                    (Some(_), Some(_)) => {
+                        return Err(de::Error::custom("key and hash are both there: remove one"));
+                    }
+                };
+                Ok(KeyConfig {
+                    secret,
+                    name: table.name,
+                    lane: table.lane,
+                    models: table.models,
+                    limit: table.limit,
+                    expires: table.expires,
+                    admin: table.admin,
+                })
+            }
+        }
+        deserializer.deserialize_any(KeyOrTable)
+    }
+}
+
+/// A key, or its hash.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeySecret {
+    /// The key itself.
+    Key(Secret),
+    /// The hash of a key of `embedgate key new`.
+    Hash(KeyHash),
+}
+
+/// A moment, written as a date or as `2027-01-31T12:00:00Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub SystemTime);
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_rfc3339_seconds(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Date(toml::value::Datetime),
+            Text(String),
+        }
+        let text = match Written::deserialize(deserializer)? {
+            Written::Date(date) => date.to_string(),
+            Written::Text(text) => text,
+        };
+        let whole = match text.len() {
+            10 => format!("{text}T00:00:00Z"),
+            _ => text.clone(),
+        };
+        humantime::parse_rfc3339(&whole).map(Self).map_err(|_| {
+            de::Error::custom(format!(
+                "\"{text}\" is no time, write 2027-01-31 or 2027-01-31T12:00:00Z"
+            ))
+        })
+    }
+}

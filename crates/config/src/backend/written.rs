@@ -1,0 +1,210 @@
+//! The written form of a backend's table: what is left out of it depends on what is there.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BackendConfig, BackendType, Device, DeviceChoice, PrecisionChoice};
+
+/// The written form of [`BackendConfig`]: the values of omitted settings depend on the type.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Written {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<BackendType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<Devices>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<PrecisionChoice>,
+    threads: Option<usize>,
+    pin_threads: Option<bool>,
+    file: Option<PathBuf>,
+}
+
+impl From<Written> for BackendConfig {
+    fn from(written: Written) -> Self {
+        let devices = written.devices.unwrap_or_default().0;
+        let usual = || match (devices.first(), written.kind) {
+            (Some(first), _) => *first,
+            (None, Some(BackendType::Cuda)) => Device::Cuda(0),
+            (None, _) => Device::Cpu,
+        };
+        let device = written.device.unwrap_or_else(|| DeviceChoice::At(usual()));
+        let kind = written.kind.unwrap_or(match device {
+            DeviceChoice::Auto(_) => BackendType::Cpu,
+            DeviceChoice::At(device) => BackendType::usual(device),
+        });
+        let device = match (device, written.kind) {
+            (DeviceChoice::Auto(_), Some(BackendType::Cpu | BackendType::Candle)) => {
+                DeviceChoice::At(Device::Cpu)
+            }
+            (DeviceChoice::Auto(_), _) => DeviceChoice::Auto(written.precision),
+            (at @ DeviceChoice::At(_), _) => at,
+        };
+        Self {
+            kind,
+            device,
+            devices,
+            precision: written.precision.unwrap_or(kind.usual_precision()),
+            threads: written.threads,
+            pin_threads: written.pin_threads,
+            file: written.file,
+        }
+    }
+}
+
+/// As it can be read again: what `auto` leaves open is left out.
+impl From<BackendConfig> for Written {
+    fn from(config: BackendConfig) -> Self {
+        let (kind, precision) = match (config.device, config.kind) {
+            (DeviceChoice::Auto(said), BackendType::Cpu) => (None, said),
+            (DeviceChoice::Auto(said), kind) => (Some(kind), said),
+            (DeviceChoice::At(_), kind) => (Some(kind), Some(config.precision)),
+        };
+        Self {
+            kind,
+            device: Some(config.device),
+            devices: (!config.devices.is_empty()).then_some(Devices(config.devices)),
+            precision,
+            threads: config.threads,
+            pin_threads: config.pin_threads,
+            file: config.file,
+        }
+    }
+}
+
+/// At least one device.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Device>")]
+struct Devices(Vec<Device>);
+
+impl TryFrom<Vec<Device>> for Devices {
+    type Error = &'static str;
+
+    fn try_from(devices: Vec<Device>) -> Result<Self, &'static str> {
+        match devices.is_empty() {
+            true => Err(r#"names no device: ["cuda:0", "cuda:1"] are two cards"#),
+            false => Ok(Self(devices)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ModelConfig;
+
+    fn backend(text: &str) -> BackendConfig {
+        toml::from_str::<ModelConfig>(&format!("backend = {{ {text} }}"))
+            .unwrap()
+            .backend
+    }
+
+    #[test]
+    fn the_device_chooses_the_type_and_the_type_the_device_and_the_precision() {
+        for (text, kind, device, precision) in [
+            ("", BackendType::Cpu, "cpu", PrecisionChoice::F32),
+            (
+                r#"device = "cuda:2""#,
+                BackendType::Cuda,
+                "cuda:2",
+                PrecisionChoice::F16,
+            ),
+            (
+                r#"device = "cuda""#,
+                BackendType::Cuda,
+                "cuda:0",
+                PrecisionChoice::F16,
+            ),
+            (
+                r#"device = "webgpu""#,
+                BackendType::Onnx,
+                "webgpu",
+                PrecisionChoice::F32,
+            ),
+            (
+                r#"type = "cuda""#,
+                BackendType::Cuda,
+                "cuda:0",
+                PrecisionChoice::F16,
+            ),
+            (
+                r#"type = "onnx", device = "cuda:1""#,
+                BackendType::Onnx,
+                "cuda:1",
+                PrecisionChoice::F32,
+            ),
+            (
+                r#"type = "cuda", precision = "bf16""#,
+                BackendType::Cuda,
+                "cuda:0",
+                PrecisionChoice::Bf16,
+            ),
+            // The processor is all that these run on.
+            (
+                r#"type = "cpu", device = "auto""#,
+                BackendType::Cpu,
+                "cpu",
+                PrecisionChoice::F32,
+            ),
+            (
+                r#"type = "candle", device = "auto""#,
+                BackendType::Candle,
+                "cpu",
+                PrecisionChoice::F32,
+            ),
+            (
+                r#"devices = ["cuda:1", "cuda:3"]"#,
+                BackendType::Cuda,
+                "cuda:1",
+                PrecisionChoice::F16,
+            ),
+        ] {
+            let read = backend(text);
+            assert_eq!(read.kind, kind, "{text}");
+            assert_eq!(read.device.to_string(), device, "{text}");
+            assert_eq!(read.precision, precision, "{text}");
+        }
+    }
+
+    #[test]
+    fn auto_keeps_what_was_said_of_the_precision() {
+        for (text, kind, said) in [
+            (r#"device = "auto""#, BackendType::Cpu, None),
+            (
+                r#"device = "auto", precision = "f32""#,
+                BackendType::Cpu,
+                Some(PrecisionChoice::F32),
+            ),
+            (r#"type = "onnx", device = "auto""#, BackendType::Onnx, None),
+        ] {
+            let read = backend(text);
+            assert_eq!(
+                (read.kind, read.device),
+                (kind, DeviceChoice::Auto(said)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_again() {
+        for text in [
+            r#"device = "auto""#,
+            r#"device = "auto", precision = "bf16""#,
+            r#"type = "onnx", device = "auto""#,
+            r#"devices = ["cuda:0", "cuda:1"]"#,
+            r#"type = "cpu", threads = 2"#,
+        ] {
+            let read = backend(text);
+            let shown = toml::to_string(&read).unwrap();
+            assert_eq!(
+                toml::from_str::<BackendConfig>(&shown).unwrap(),
+                read,
+                "{text}: {shown}"
+            );
+        }
+    }
+}
