@@ -4,6 +4,7 @@
 mod bench;
 #[cfg(feature = "tools")]
 mod bench_backend;
+mod check;
 mod convert;
 #[cfg(feature = "tools")]
 mod doctor;
@@ -19,23 +20,14 @@ mod plugin;
 mod pull;
 mod serve;
 
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::io::{self, Write};
 
 use anyhow::Context;
-use embedgate_config::{Config, ConfigError, Environment, LogConfig, LogLevel};
-use embedgate_metrics::Metrics;
-use embedgate_plugin_host::Plugins;
+use embedgate_config::{ConfigError, Environment, LogConfig, LogLevel};
 
 use crate::{
-    app,
-    args::{CheckArgs, Cli, Command, ServeArgs},
-    model::{
-        load::{self, LoadError},
-        surroundings::Surroundings,
-    },
+    args::{Cli, Command, serve::ServeArgs},
+    model::load::LoadError,
     telemetry,
 };
 
@@ -82,7 +74,7 @@ pub fn run(cli: Cli) -> u8 {
         None => serve::run(config, &serve_args(ServeArgs::default()), &environment),
         Some(Command::Serve(args)) => serve::run(config, &serve_args(args), &environment),
         Some(Command::Init(args)) => init::run(config, &args, &environment),
-        Some(Command::Check(args)) => check(config, &args, &environment),
+        Some(Command::Check(args)) => check::run(config, &args, &environment),
         Some(Command::Embed(args)) => embed::run(config, &args, &environment),
         Some(Command::Convert(args)) => convert::run(config, &args, &environment),
         #[cfg(feature = "tools")]
@@ -120,48 +112,6 @@ pub fn run(cli: Cli) -> u8 {
         drop(io::stderr().write_all(words.as_bytes()));
     }
     code
-}
-
-fn check(
-    config: Option<&Path>,
-    args: &CheckArgs,
-    environment: &Environment,
-) -> Result<(), Failure> {
-    let config = Config::load(args.file.as_deref().or(config), environment)?;
-    // What serves, and is not as it could be, is said too.
-    start_log(LogLevel::Warn);
-    let surroundings = Surroundings::new(&config, environment);
-    let problem = |(name, model): (&String, &_)| {
-        load::inspect(name, model, &surroundings)
-            .err()
-            .map(|error| format!("models.{name}: {error}"))
-    };
-    let problems: Vec<String> = config.models.iter().filter_map(problem).collect();
-    if !problems.is_empty() {
-        return Err(Failure::Config(anyhow::anyhow!(
-            "models that cannot be served:\n  {}",
-            problems.join("\n  ")
-        )));
-    }
-    check_plugins(&config, environment).map_err(Failure::Config)?;
-    config.say_doubts();
-    Ok(io::stdout()
-        .write_all(config.to_toml().as_bytes())
-        .context("standard output")?)
-}
-
-/// Loads the plugins, as a start would.
-fn check_plugins(config: &Config, environment: &Environment) -> anyhow::Result<()> {
-    if config.plugins.is_empty() {
-        return Ok(());
-    }
-    start_log(LogLevel::Warn);
-    let surroundings = app::plugin_surroundings(config, environment, &Metrics::new());
-    let plugins = Plugins::new(surroundings);
-    let runtime = runtime()?;
-    let _in_runtime = runtime.enter();
-    let failed = plugins.load(&config.plugins).failed;
-    app::check_plugins(config, &plugins, failed)
 }
 
 /// Logs for a command without a server, from this level on.

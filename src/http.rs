@@ -12,14 +12,16 @@ mod dialect;
 mod embedding;
 mod error;
 mod exchange;
+mod foreign;
 mod health;
 mod idle;
 mod input;
 mod json;
 mod linger;
-mod members;
+mod member;
 mod metrics;
 mod models;
+mod object;
 mod ollama;
 mod openai;
 mod openapi;
@@ -43,14 +45,17 @@ use axum::{
 use embedgate_config::ServerConfig;
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::Plugins;
-use embedgate_request::{Error, ErrorKind, RequestContext};
+use embedgate_request::{Error, ErrorKind, Memory, RequestContext};
 use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use self::{connection::BadHost, dialect::Dialect, error::Failed, routes::Place};
 use crate::{
-    auth::Authenticator, embed::Embedder, memory::Memory, model::State as ModelState,
-    model_host::ModelHost, reload::Reloads, shutdown::Shutdown,
+    auth::Authenticator,
+    embed::{Embedder, Target},
+    model_host::ModelHost,
+    reload::ask::Reloads,
+    shutdown::Shutdown,
 };
 
 /// The state that handlers share.
@@ -105,11 +110,15 @@ impl Gateway {
         })
     }
 
-    /// The service with a model in memory that is loaded on demand.
+    /// The model of a request in memory: one on demand is loaded.
     ///
     /// # Errors
     /// `Unavailable` where it cannot be loaded; `DeadlineExceeded` where that takes longer than the request has.
-    async fn wake(&self, ctx: &RequestContext, name: &str) -> Result<Arc<Embedder>, Error> {
+    async fn in_memory(&self, ctx: &RequestContext, target: Target) -> Result<Target, Error> {
+        if !target.is_on_demand() {
+            return Ok(target);
+        }
+        let name = &*target.entry().name;
         let late = |_| {
             let message = format!(
                 "model \"{name}\" waits to be loaded, and the time of the request is over: try again"
@@ -120,10 +129,11 @@ impl Gateway {
             loop {
                 self.models.wake(name).await?;
                 let embedder = self.service()?;
-                // It may have left for another one already.
                 let entry = embedder.registry().find_for(&ctx.principal, Some(name))?;
-                if !matches!(entry.state, ModelState::OnDemand) {
-                    return Ok(embedder);
+                let target = target.clone().with_entry(entry);
+                // It may have left for another one already.
+                if !target.is_on_demand() {
+                    return Ok(target);
                 }
             }
         };
@@ -148,7 +158,9 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
 
 /// The routes of the administrators' own address.
 pub(crate) fn admin_router(gateway: Arc<Gateway>) -> Router {
-    routes::admin_router().with_state(gateway)
+    let written = async |answer| error::written(answer, Dialect::OpenAi);
+    let written = axum::middleware::map_response(written);
+    routes::admin_router().with_state(gateway).layer(written)
 }
 
 /// Wraps every route in the common layers. From the inside out: a panic becomes an answer; a refused body is read to
@@ -162,11 +174,11 @@ async fn around(gateway: State, request: Request, next: Next) -> Response {
         if let Some(BadHost { n_hosts }) = request.extensions().get() {
             let message = format!("the request has {n_hosts} Host headers, expected one");
             let refused = Error::new(ErrorKind::InvalidRequest, message);
-            return error::in_dialect(Failed::from(refused).into_response(), dialect);
+            return error::written(Failed::from(refused).into_response(), dialect);
         }
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         let answer = answer.unwrap_or_else(error::panicked);
-        error::in_dialect(answer, dialect)
+        error::written(answer, dialect)
     };
     let lingering = async |request| linger::linger(request, caught).await;
     trace::trace(&gateway, request, lingering).await

@@ -1,29 +1,18 @@
-//! Fetching models: what the configuration, the command line and the environment say of hubs, and the fetch while others serve.
-//! The variables are the hubs' own.
-//!
-//! Source: huggingface_hub 2.4.0, `constants.py`; modelscope 1.40.2, `utils/constants.py`.
+//! Fetching models: what the configuration, the command line and the environment say of hubs.
+
+pub(crate) mod fetcher;
+mod variables;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::anyhow;
 use embedgate_config::{Environment, Hub, HubAddress, HubConfig, Secret};
-use embedgate_hub::{Caches, Endpoint, Entry, HubError, Listing, Progress, Request, Settings};
-use futures_util::FutureExt;
+use embedgate_hub::{Caches, Endpoint, HubError, Settings};
 
-use crate::{model::Fetched, model_host::Fetcher};
-
-const HUGGING_FACE: &str = "https://huggingface.co";
-/// Two sites, asked both where none is named.
-const MODELSCOPE: [&str; 2] = ["https://modelscope.cn", "https://www.modelscope.ai"];
-/// Words that mean yes, in any case.
-const YES: [&str; 4] = ["1", "ON", "YES", "TRUE"];
-/// Lines of the log about a fetch are at least so far apart.
-const QUIET: Duration = Duration::from_secs(10);
+use self::variables::{caches, hugging_face_token, of_hub, offline};
 
 /// The options of the command line for hubs.
 #[derive(Clone, Debug, Default)]
@@ -95,17 +84,6 @@ pub(crate) fn settings(
     })
 }
 
-/// The variable that says that nothing may be fetched, where one does.
-fn offline(environment: &Environment) -> Option<&'static str> {
-    let is_yes = |name: &&str| {
-        let value = environment.get(name).unwrap_or_default().to_uppercase();
-        YES.contains(&value.as_str())
-    };
-    ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
-        .into_iter()
-        .find(is_yes)
-}
-
 /// True for a folder: one that is there, or what is written as one, with a dot or a slash at its beginning.
 fn is_folder(named: &str) -> bool {
     let is_written_so = ["/", "./", "../"]
@@ -126,163 +104,10 @@ pub(crate) fn conversion(file: &Path) -> Option<&'static str> {
     })
 }
 
-/// Returns the folders where the hubs' own clients keep the files that they fetched.
-fn caches(environment: &Environment) -> Caches {
-    let path = |variable: &str, below: &str| {
-        let found = environment.get(variable)?;
-        Some(PathBuf::from(found).join(below))
-    };
-    let hugging_face = [
-        path("HF_HUB_CACHE", ""),
-        path("HUGGINGFACE_HUB_CACHE", ""),
-        path("HF_HOME", "hub"),
-        path("XDG_CACHE_HOME", "huggingface/hub"),
-        path("HOME", ".cache/huggingface/hub"),
-    ];
-    let modelscope = [
-        path("MODELSCOPE_CACHE", ""),
-        path("HOME", ".cache/modelscope"),
-    ];
-    Caches {
-        hugging_face: hugging_face.into_iter().flatten().collect(),
-        modelscope: modelscope.into_iter().flatten().collect(),
-        folders: Vec::new(),
-    }
-}
-
-/// The addresses of a hub.
-fn of_hub(hub: Hub, environment: &Environment) -> Vec<Endpoint> {
-    let endpoint = |url: &str| Endpoint {
-        hub,
-        url: url.trim_end_matches('/').into(),
-    };
-    let with_scheme = |named: &str| match named.contains("://") {
-        true => named.to_owned(),
-        false => format!("https://{named}"),
-    };
-    match hub {
-        Hub::HuggingFace => vec![endpoint(
-            environment.get("HF_ENDPOINT").unwrap_or(HUGGING_FACE),
-        )],
-        Hub::ModelScope => {
-            let named = environment
-                .get("MODELSCOPE_ENDPOINT")
-                .or_else(|| environment.get("MODELSCOPE_DOMAIN"));
-            match named {
-                Some(named) => vec![endpoint(&with_scheme(named))],
-                None => MODELSCOPE.map(endpoint).into(),
-            }
-        }
-    }
-}
-
-/// The token of the variable, or of the file in which huggingface_hub keeps it: that is for the usual hub, not for a mirror that
-/// the command line names.
-fn hugging_face_token(environment: &Environment, is_usual: bool) -> Option<String> {
-    let disabled = environment.get("HF_HUB_DISABLE_IMPLICIT_TOKEN");
-    if disabled.is_some_and(|value| YES.contains(&value.to_uppercase().as_str())) {
-        return None;
-    }
-    let of_variable = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
-        .into_iter()
-        .find_map(|name| environment.get(name));
-    if let Some(token) = of_variable {
-        return Some(token.trim().to_owned());
-    }
-    if !is_usual {
-        return None;
-    }
-    let below =
-        |variable: &str, below: &str| Some(PathBuf::from(environment.get(variable)?).join(below));
-    let file = environment
-        .get("HF_TOKEN_PATH")
-        .map(PathBuf::from)
-        .or_else(|| below("HF_HOME", "token"))
-        .or_else(|| below("XDG_CACHE_HOME", "huggingface/token"))
-        .or_else(|| below("HOME", ".cache/huggingface/token"))?;
-    let token = fs::read_to_string(file).ok()?.trim().to_owned();
-    (!token.is_empty()).then_some(token)
-}
-
-/// Makes the fetcher that gets a model while others serve.
-#[must_use]
-pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> Fetcher {
-    let (config, environment) = (config.clone(), environment.clone());
-    Arc::new(move |source, target, fetched| {
-        // Where nothing may be fetched, that is said of the model that needs it.
-        let settings = settings(&Asked::default(), &config, &environment);
-        async move {
-            let settings = settings.map_err(|error| format!("{error:#}"))?;
-            let request = Request {
-                source,
-                target,
-                selection: embedgate_hub::Selection::default(),
-                is_dry_run: false,
-            };
-            let told = Told {
-                fetched,
-                name: request.source.to_string(),
-                state: Mutex::default(),
-            };
-            let pulled = embedgate_hub::pull(&request, settings, &told).await;
-            let pulled = pulled.map_err(|error| error.to_string())?;
-            for file in pulled.out_of_date {
-                tracing::warn!("{} was written from other weights", file.display());
-            }
-            Ok(())
-        }
-        .boxed()
-    })
-}
-
-/// Tells the log and whoever asks how a fetch goes on.
-struct Told {
-    fetched: Arc<Fetched>,
-    name: String,
-    state: Mutex<Count>,
-}
-
-#[derive(Default)]
-struct Count {
-    done: u64,
-    total: u64,
-    said: Option<Instant>,
-}
-
-impl Told {
-    fn change(&self, change: impl FnOnce(&mut Count)) {
-        let mut count = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut count);
-        self.fetched.set(count.done, count.total);
-        if count.said.is_some_and(|said| said.elapsed() < QUIET) {
-            return;
-        }
-        count.said = Some(Instant::now());
-        let mb = |bytes: u64| bytes / 1_000_000;
-        let (done, total) = (mb(count.done), mb(count.total));
-        tracing::info!("fetching {}: {done} of {total} MB", self.name);
-    }
-}
-
-impl Progress for Told {
-    fn begin(&self, _: &Listing, files: &[&Entry]) {
-        let total = files.iter().map(|file| file.size).sum();
-        self.change(|count| count.total = total);
-    }
-
-    fn came(&self, _: usize, bytes: u64) {
-        self.change(|count| count.done += bytes);
-    }
-
-    fn lost(&self, _: usize, bytes: u64) {
-        self.change(|count| count.done = count.done.saturating_sub(bytes));
-    }
-
-    fn whole(&self, _: usize) {}
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn urls(from: &[&str], environment: &Environment) -> anyhow::Result<Vec<(Hub, String)>> {

@@ -23,7 +23,6 @@ mod embed;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
-mod memory;
 mod model;
 mod model_host;
 mod offload;
@@ -36,5 +35,5 @@ mod testing;
 pub use self::{
     args::Cli,
     commands::{BAD_USAGE, run},
-    model::tokenizer::{TextTokenizer, Token, Tokenized},
+    model::tokenizer::{TextTokenizer, Tokenized, vocabulary::Token},
 };

@@ -34,7 +34,7 @@ use self::{
     fingerprint::{Depth, Identity},
     load::Plan,
     prompts::Prompts,
-    tokenizer::{Cutting, Parts, Query, TextTokenizer, Tokenized, TokenizerPool},
+    tokenizer::{Cutting, Parts, TextTokenizer, Tokenized, TokenizerPool, pair::Query},
 };
 use crate::batch::Batcher;
 

@@ -7,48 +7,34 @@
 
 mod applied;
 mod apply;
+mod demand;
 mod fetch;
+mod leaving;
+mod load;
 mod room;
 mod served;
 
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use arc_swap::ArcSwapOption;
 use embedgate_config::ByteSize;
 use embedgate_metrics::Metrics;
-use embedgate_request::Error;
-use futures_util::{FutureExt, future::BoxFuture, future::Shared};
-use tokio::{
-    sync::watch,
-    task::{JoinError, JoinHandle},
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 pub(crate) use self::{
     applied::{Applied, Change},
     fetch::Fetcher,
 };
-use self::{fetch::Fetch, room::Beside, served::Served};
+use self::{demand::Waking, fetch::Fetch, served::Served};
 use crate::{
     embed::Embedder,
-    model::{
-        About, Entry, MemoryUse, Model, State,
-        load::{self, LoadError, Loading},
-        surroundings::Surroundings,
-    },
+    model::{Entry, MemoryUse, State, surroundings::Surroundings},
 };
-
-/// Time between two searches for models that no request uses.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A model that could not be loaded on demand is not tried again within this time.
-const AFTER_FAILURE: Duration = Duration::from_secs(60);
-
-/// A load that several requests wait for.
-type Waking = Shared<BoxFuture<'static, Result<(), Arc<str>>>>;
 
 /// Loads, exchanges and unloads models while the gateway serves.
 pub(crate) struct ModelHost {
@@ -142,141 +128,6 @@ impl ModelHost {
     /// Takes the service away, at the end.
     pub(crate) fn take(&self) -> Option<Arc<Embedder>> {
         self.embedder.swap(None)
-    }
-
-    /// Puts a model that is loaded on demand into memory. Many may ask at once, and one load answers them all; who leaves
-    /// does not end it. One that failed a moment ago is not tried again.
-    ///
-    /// # Errors
-    /// `Unavailable` with the reason.
-    pub(crate) async fn wake(self: &Arc<Self>, name: &str) -> Result<(), Error> {
-        let failed = |reason: &str, after: Duration| {
-            let message = format!("model \"{name}\" could not be loaded: {reason}");
-            Error::unavailable(message, after).with_code("model_unavailable")
-        };
-        if let Some((at, reason)) = self.failures().get(name) {
-            let left = AFTER_FAILURE.saturating_sub(at.elapsed());
-            if !left.is_zero() {
-                return Err(failed(reason, left));
-            }
-        }
-        let waking = {
-            let mut wakings = self.wakings.lock().unwrap_or_else(PoisonError::into_inner);
-            let start = || {
-                let (host, name) = (Arc::clone(self), name.to_owned());
-                let task = tokio::spawn(async move { host.load_on_demand(&name).await });
-                let ended = |end: Result<Result<(), Arc<str>>, JoinError>| {
-                    end.unwrap_or_else(|error| Err(format!("a fault of embedgate: {error}").into()))
-                };
-                task.map(ended).boxed().shared()
-            };
-            wakings.entry(name.to_owned()).or_insert_with(start).clone()
-        };
-        let woken = waking.await;
-        woken.map_err(|reason| failed(&reason, AFTER_FAILURE))
-    }
-
-    async fn load_on_demand(self: Arc<Self>, name: &str) -> Result<(), Arc<str>> {
-        let _turn = self.turn.lock().await;
-        let entry = self.entry(name);
-        let is_asleep = |entry: &Entry| matches!(entry.state, State::OnDemand);
-        let loaded = match entry.filter(is_asleep) {
-            Some(Entry { about, .. }) => self.load(&about, Beside::Nothing).await.map(Some),
-            // Somebody else was first, or it is gone: who asked looks again.
-            None => Ok(None),
-        };
-        // From here on whoever asks begins anew.
-        self.wakings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
-        match loaded {
-            Ok(Some(model)) => self.publish_state(name, State::Loaded(model)),
-            Ok(None) => {}
-            Err(reason) => {
-                let reason: Arc<str> = reason.into();
-                tracing::error!(
-                    model.name = name,
-                    "model {name} cannot be loaded on demand: {reason}"
-                );
-                let failure = (Instant::now(), Arc::clone(&reason));
-                self.failures().insert(name.to_owned(), failure);
-                return Err(reason);
-            }
-        }
-        Ok(())
-    }
-
-    fn failures(&self) -> MutexGuard<'_, HashMap<String, (Instant, Arc<str>)>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets failed loads, so that they are tried again: the configuration is another.
-    fn forget_failures(&self) {
-        self.failures().clear();
-    }
-
-    /// Lets go of models that are loaded on demand and that nobody uses, for ever.
-    pub(crate) async fn keep(&self) {
-        let mut clock = tokio::time::interval(LOOK_EVERY);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            clock.tick().await;
-            // A change under way is not waited for.
-            let Ok(_turn) = self.turn.try_lock() else {
-                continue;
-            };
-            let Some(embedder) = self.embedder() else {
-                continue;
-            };
-            for entry in embedder.registry().entries() {
-                let (Some(model), Some(idle)) = (entry.loaded(), entry.config.idle) else {
-                    continue;
-                };
-                if model.unused_for() >= idle.0 {
-                    self.unload(&entry.name);
-                    tracing::info!(
-                        model.name = entry.name,
-                        "model {} leaves the memory: nobody used it for {idle}",
-                        entry.name
-                    );
-                }
-            }
-        }
-    }
-
-    /// Lets go of a model that can be loaded again on demand.
-    fn unload(&self, name: &str) {
-        self.publish_state(name, State::OnDemand);
-    }
-
-    /// Loads a model, apart from the threads that serve.
-    async fn load(
-        self: &Arc<Self>,
-        about: &Arc<About>,
-        beside: Beside,
-    ) -> Result<Arc<Model>, String> {
-        // At most two models under a name are in memory.
-        self.wait_for_leaving().await;
-        let (host, about) = (Arc::clone(self), Arc::clone(about));
-        let loading = tokio::task::spawn_blocking(move || {
-            let name = &about.name;
-            let room = |bytes| host.make_room(name, bytes, beside);
-            let loading = Loading {
-                surroundings: &host.surroundings,
-                metrics: &host.metrics,
-                room: &room,
-            };
-            let model = load::load(name, &about.config, loading)?;
-            host.count(&model);
-            host.served.note(name, model.files().space);
-            Ok::<_, LoadError>(model)
-        });
-        match loading.await {
-            Ok(Ok(model)) => Ok(Arc::new(model)),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(format!("loading ended with a fault of embedgate: {error}")),
-        }
     }
 
     /// The entry of a model as it is now.

@@ -1,37 +1,33 @@
 //! The gateway in memory over a mock backend, for unit tests: the real router, pipeline, cache, queue and worker.
 
+mod model;
 #[cfg(feature = "plugins")]
 mod plugins;
+mod requests;
 
 use std::{
     path::Path,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Instant,
 };
 
-use axum::{Router, body::Body, extract::Request};
+use axum::Router;
 use embedgate_config::{AuthConfig, AuthMode, Config, UnknownModel};
-use embedgate_core::Backend;
 use embedgate_metrics::Metrics;
 use embedgate_mock::{Control, MockBackend};
 use embedgate_plugin_host::{PluginSurroundings, Plugins};
-use http_body_util::BodyExt;
-use serde_json::{Value, json};
-use tower::ServiceExt;
+use embedgate_request::Memory;
 
+use self::model::model;
 use crate::{
     auth::Authenticator,
-    batch::{BatcherConfig, Patience, Reload, cost::CostModel, queue::Budget},
+    batch::{Patience, queue::Budget},
     cache::{EmbeddingCache, file::WarmFile},
     embed::Embedder,
     http::{self, Gateway},
-    memory::Memory,
-    model::{About, Entry, Model, ModelRegistry, State, tokenizer::TextTokenizer},
+    model::{About, Entry, Model, ModelRegistry, State},
     model_host::ModelHost,
-    reload::Reloads,
+    reload::ask::Reloads,
     shutdown::{Shutdown, Stage},
 };
 
@@ -80,35 +76,13 @@ pub(crate) struct TestGateway {
     _stage: tokio::sync::watch::Sender<Stage>,
 }
 
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: axum::http::HeaderMap,
-    pub(crate) body: Value,
-}
-
-impl Answer {
-    pub(crate) fn code(&self) -> &str {
-        self.body["error"]["code"].as_str().unwrap_or_default()
-    }
-
-    pub(crate) fn message(&self) -> &str {
-        self.body["error"]["message"].as_str().unwrap_or_default()
-    }
-}
-
-fn tokenizer() -> &'static TextTokenizer {
-    static TOKENIZER: OnceLock<TextTokenizer> = OnceLock::new();
-    TOKENIZER.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bge-m3");
-        TextTokenizer::load(&folder, 512, &embedgate_core::TokenizerSettings::default()).unwrap()
-    })
-}
-
 impl TestGateway {
+    /// Starts the gateway with the usual settings.
     pub(crate) fn start() -> Self {
         Self::with(|_| {})
     }
 
+    /// Starts the gateway with other settings.
     pub(crate) fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let mut setup = Setup::default();
         change(&mut setup);
@@ -163,114 +137,16 @@ impl TestGateway {
         }
     }
 
+    /// The model as it is served now.
     pub(crate) fn model(&self) -> Arc<Model> {
         let embedder = self.gateway.embedder().unwrap();
         Arc::clone(embedder.registry().resolve(Some("m")).unwrap())
     }
 
+    /// The cache of all models.
     pub(crate) fn cache(&self) -> EmbeddingCache {
         self.gateway.embedder().unwrap().cache().clone()
     }
-
-    /// POSTs to `/v1/embeddings` with these headers.
-    pub(crate) fn post(
-        &self,
-        headers: &[(&str, &str)],
-        body: &Value,
-    ) -> impl Future<Output = Answer> + Send + use<> {
-        let mut request =
-            Request::post("/v1/embeddings").header("content-type", "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Body::from(body.to_string())).unwrap();
-        let router = self.router.clone();
-        async move {
-            let response = router.oneshot(request).await.unwrap();
-            let (parts, body) = response.into_parts();
-            let bytes = body.collect().await.unwrap().to_bytes();
-            Answer {
-                status: parts.status.as_u16(),
-                headers: parts.headers,
-                body: serde_json::from_slice(&bytes).unwrap(),
-            }
-        }
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "tests give a literal")]
-    pub(crate) fn embed(&self, input: Value) -> impl Future<Output = Answer> + Send + use<> {
-        self.post(&[], &json!({"model": "m", "input": input}))
-    }
-
-    /// Closes the backend's gate and waits until a batch of this one input waits there.
-    pub(crate) async fn hold(&self, input: Value) -> tokio::task::JoinHandle<Answer> {
-        self.control.close();
-        let held = tokio::spawn(self.embed(input));
-        self.batch_waits().await;
-        held
-    }
-
-    pub(crate) async fn batch_waits(&self) {
-        let control = self.control.clone();
-        tokio::task::spawn_blocking(move || control.wait_for_batch())
-            .await
-            .unwrap();
-    }
-
-    /// Waits until so many inputs wait or run.
-    pub(crate) async fn in_flight(&self, n: usize) {
-        self.until(|| self.model().batcher().in_flight() == n).await;
-    }
-
-    pub(crate) async fn until(&self, holds: impl Fn() -> bool) {
-        while !holds() {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-fn model(
-    setup: &Setup,
-    control: &Control,
-    n_reloads: &Arc<AtomicUsize>,
-    metrics: &Metrics,
-) -> Model {
-    let backend = |control: &Control| -> Box<dyn Backend> {
-        Box::new(MockBackend::steered_by(DIMENSIONS, control))
-    };
-    let (failing, reloads) = (setup.failing_reloads, Arc::clone(n_reloads));
-    let again = Mutex::new(control.clone());
-    let reload: Reload = Arc::new(move || {
-        if reloads.fetch_add(1, Ordering::SeqCst) < failing {
-            return Err("the mock was told not to come back".into());
-        }
-        Ok(Box::new(MockBackend::steered_by(
-            DIMENSIONS,
-            &again.lock().unwrap(),
-        )))
-    });
-    let backends: Vec<_> = (0..setup.replicas).map(|_| backend(control)).collect();
-    let layout = backends[0].info().layout;
-    let mut config = setup.config.models.get("m").cloned().unwrap_or_default();
-    let native = embedgate_request::TokenIds::Native;
-    config.token_ids = config.token_ids.or(Some(native));
-    let batching = BatcherConfig {
-        capacity: config.queue_capacity,
-        bulk_capacity: config.queue_capacity,
-        max_queue_time: [config.max_queue_time.0, config.bulk_max_queue_time.0],
-        budget: setup.budget,
-        cost: CostModel::new(layout, [0.0, 1.0 / setup.tokens_per_second, 0.0]),
-        tokens_per_second: setup.tokens_per_second,
-    };
-    Model::assemble(
-        "m",
-        config,
-        backends,
-        &reload,
-        batching,
-        tokenizer(),
-        metrics,
-    )
 }
 
 /// A deadline that no test reaches.

@@ -7,13 +7,14 @@ use embedgate_request::Lane;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Entry,
     cost::Shape,
-    down,
+    entry::Entry,
+    lane::Waiting,
     load::Load,
-    queue::{BatchQueue, Waiting},
+    queue::BatchQueue,
+    refused::down,
     replica::Health,
-    worker::{Batch, Turn},
+    turn::{Batch, Turn},
 };
 
 /// Collects entries and hands a batch to each worker that asks.

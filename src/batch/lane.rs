@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{cost::Shape, queue::Waiting};
+use embedgate_request::Lane;
+
+use super::cost::Shape;
 
 /// The window holds the tokens of so many full batches: enough that neighbours in length are like, few enough that a request
 /// ends soon after the ones before it.
@@ -10,6 +12,18 @@ const WINDOW_BATCHES: usize = 16;
 
 /// The place of an entry: of its request, and within it.
 type Place = (u64, u64);
+
+/// An entry that waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting<T> {
+    pub lane: Lane,
+    pub tokens: usize,
+    /// The place of its request: requests of lower places go first.
+    pub place: u64,
+    /// The time when it came, in seconds.
+    pub since: f64,
+    pub payload: T,
+}
 
 /// The entries of one lane.
 pub(super) struct LaneQueue<T> {

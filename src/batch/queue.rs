@@ -10,11 +10,13 @@
 //! A batch may take longer than batches may while queries are about: one long sequence, or bulk. Where the backend can
 //! pause, short sequences do not wait for its end: they go in batches beside it.
 
+mod beside;
+
 use embedgate_request::Lane;
 
 use super::{
     cost::{CostModel, Shape},
-    lane::LaneQueue,
+    lane::{LaneQueue, Waiting},
 };
 
 /// Bulk batches are kept short for so long after a query: more of them are likely.
@@ -32,18 +34,6 @@ pub(crate) struct Budget {
     pub max_batch_seconds: f64,
     /// Bulk has a batch at least this often, whatever the queries.
     pub aging_seconds: f64,
-}
-
-/// An entry that waits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting<T> {
-    pub lane: Lane,
-    pub tokens: usize,
-    /// The place of its request: requests of lower places go first.
-    pub place: u64,
-    /// The time when it came, in seconds.
-    pub since: f64,
-    pub payload: T,
 }
 
 /// Entries waiting for a backend.
@@ -80,16 +70,6 @@ impl<T> BatchQueue<T> {
         Self {
             can_pause: true,
             ..self
-        }
-    }
-
-    /// Most tokens of a sequence that goes beside a long batch; 0 where batches cannot pause.
-    #[must_use]
-    pub(crate) fn most_beside(&self) -> usize {
-        if self.can_pause {
-            self.cost.longest_within(self.budget.max_batch_seconds)
-        } else {
-            0
         }
     }
 
@@ -163,48 +143,6 @@ impl<T> BatchQueue<T> {
         self.take(lane, usize::MAX, max_seconds)
     }
 
-    /// Returns the lane whose short batches may run during a batch of this lane. No batch runs during one that takes no
-    /// longer than a query should wait. Bulk runs only during bulk that is long by one sequence: short sequences gain
-    /// nothing by overtaking their like.
-    #[must_use]
-    pub(crate) fn beside(&self, lane: Lane, shape: Shape) -> Option<Lane> {
-        let is_long = self.can_pause && self.cost.seconds(shape) > self.budget.max_batch_seconds;
-        let has_long = shape.longest > self.most_beside();
-        let beside = if has_long { lane } else { Lane::Query };
-        is_long.then_some(beside)
-    }
-
-    /// Returns true when a short sequence waits that may run during a long batch of this lane.
-    #[must_use]
-    pub(crate) fn has_short(&self, beside: Lane) -> bool {
-        self.lane_of_short(beside).is_some()
-    }
-
-    /// Takes a batch out that goes beside a long one of this lane: queries first, and bulk beside bulk alone.
-    pub(crate) fn next_short_batch(&mut self, beside: Lane, now: f64) -> Vec<T> {
-        let Some(lane) = self.lane_of_short(beside) else {
-            return Vec::new();
-        };
-        if lane == Lane::Bulk {
-            self.last_bulk_batch = now;
-        }
-        let (most_tokens, max_seconds) = (self.most_beside(), self.budget.max_batch_seconds);
-        self.take(lane, most_tokens, max_seconds)
-    }
-
-    fn lane_of_short(&self, beside: Lane) -> Option<Lane> {
-        let most_tokens = self.most_beside();
-        let lanes: &[Lane] = match beside {
-            Lane::Query => &[Lane::Query],
-            Lane::Bulk => &[Lane::Query, Lane::Bulk],
-        };
-        let has_short = |lane: &&Lane| {
-            let shortest = self.lanes[**lane as usize].shortest();
-            shortest.is_some_and(|tokens| tokens <= most_tokens)
-        };
-        lanes.iter().find(has_short).copied()
-    }
-
     /// Takes the first entry of no more than so many tokens out, and what goes with it.
     fn take(&mut self, lane: Lane, most_tokens: usize, max_seconds: f64) -> Vec<T> {
         let (budget, cost) = (self.budget, self.cost);
@@ -253,8 +191,8 @@ mod tests {
 
     use super::*;
 
-    fn push(queue: &mut BatchQueue<usize>, lane: Lane, tokens: usize, now: f64, payload: usize) {
-        queue.push(now, waiting(lane, tokens, now, payload));
+    fn push(queue: &mut BatchQueue<usize>, waiting: Waiting<usize>) {
+        queue.push(waiting.since, waiting);
     }
 
     /// An entry of a request of its own, of which later ones have higher payloads.
@@ -282,7 +220,7 @@ mod tests {
     fn queue(layout: Layout, max_batch_tokens: usize, tokens: &[usize]) -> BatchQueue<usize> {
         let mut queue = empty(layout, max_batch_tokens);
         for (i, tokens) in tokens.iter().enumerate() {
-            push(&mut queue, Lane::Bulk, *tokens, 0.0, i);
+            push(&mut queue, waiting(Lane::Bulk, *tokens, 0.0, i));
         }
         queue
     }
@@ -379,7 +317,7 @@ mod tests {
             (Lane::Bulk, 20, 1),
             (Lane::Bulk, 900, 2),
         ] {
-            push(&mut queue, lane, tokens, 0.0, payload);
+            push(&mut queue, waiting(lane, tokens, 0.0, payload));
         }
         let beside =
             |lane, lengths: &[usize]| queue.beside(lane, lengths.iter().copied().collect());
@@ -392,9 +330,9 @@ mod tests {
             queue.next_short_batch(Lane::Query, 1.0),
             Vec::<usize>::new()
         );
-        push(&mut queue, Lane::Query, 100, 1.0, 3);
-        push(&mut queue, Lane::Query, 100, 1.0, 4);
-        push(&mut queue, Lane::Query, 100, 1.0, 5);
+        push(&mut queue, waiting(Lane::Query, 100, 1.0, 3));
+        push(&mut queue, waiting(Lane::Query, 100, 1.0, 4));
+        push(&mut queue, waiting(Lane::Query, 100, 1.0, 5));
         assert!(queue.has_short(Lane::Query));
         // Two take 205 ms, within 210.
         assert_eq!(queue.next_short_batch(Lane::Bulk, 1.0), [3, 4]);
@@ -409,7 +347,7 @@ mod tests {
     fn what_is_put_back_keeps_its_place() {
         let mut queue = empty(Layout::Packed, 10);
         for (i, tokens) in [300, 10, 10, 10].into_iter().enumerate() {
-            push(&mut queue, Lane::Query, tokens, i as f64, i);
+            push(&mut queue, waiting(Lane::Query, tokens, i as f64, i));
         }
         let short = queue.next_short_batch(Lane::Query, 4.0)[0];
         assert_eq!(short, 1);
@@ -431,7 +369,7 @@ mod tests {
             "{}",
             queue.most_beside()
         );
-        push(&mut queue, Lane::Query, 200, 0.0, 0);
+        push(&mut queue, waiting(Lane::Query, 200, 0.0, 0));
         assert!(!queue.has_short(Lane::Query));
     }
 
@@ -440,7 +378,7 @@ mod tests {
         let budget = empty(Layout::Packed, 10).budget;
         let cost = CostModel::new(Layout::Packed, [0.0, 1.0, 0.0]);
         let mut queue = BatchQueue::new(budget, cost);
-        push(&mut queue, Lane::Query, 1, 0.0, 7);
+        push(&mut queue, waiting(Lane::Query, 1, 0.0, 7));
         assert_eq!(queue.beside(Lane::Query, [100].into_iter().collect()), None);
         assert!(!queue.has_short(Lane::Bulk));
         assert_eq!(queue.next_short_batch(Lane::Bulk, 1.0), Vec::<usize>::new());
@@ -449,8 +387,8 @@ mod tests {
     #[test]
     fn queries_go_first_and_do_not_mix_with_bulk() {
         let mut queue = queue(Layout::Packed, 100, &[10, 10]);
-        push(&mut queue, Lane::Query, 10, 0.1, 7);
-        push(&mut queue, Lane::Query, 10, 0.1, 8);
+        push(&mut queue, waiting(Lane::Query, 10, 0.1, 7));
+        push(&mut queue, waiting(Lane::Query, 10, 0.1, 8));
         assert_eq!(queue.next_batch(0.1), [7, 8]);
         assert_eq!(queue.next_batch(0.1), [0, 1]);
     }
@@ -459,7 +397,10 @@ mod tests {
     fn bulk_that_had_no_batch_for_long_goes_before_queries_once() {
         let mut queue = queue(Layout::Packed, 10, &[10, 10]);
         for i in 0..9 {
-            push(&mut queue, Lane::Query, 10, f64::from(i), 100 + i as usize);
+            push(
+                &mut queue,
+                waiting(Lane::Query, 10, f64::from(i), 100 + i as usize),
+            );
         }
         let order: Vec<usize> = (0..9).map(|i| queue.next_batch(f64::from(i))[0]).collect();
         assert_eq!(order, [100, 101, 102, 103, 104, 105, 0, 106, 107]);
@@ -469,7 +410,7 @@ mod tests {
     fn bulk_whose_batches_last_longer_than_it_ages_leaves_queries_every_other_one() {
         let mut queue = queue(Layout::Packed, 10, &[10, 10, 10]);
         for i in 0..3 {
-            push(&mut queue, Lane::Query, 10, 0.0, 100 + i);
+            push(&mut queue, waiting(Lane::Query, 10, 0.0, 100 + i));
         }
         let order: Vec<usize> = (1..=6)
             .map(|i| queue.next_batch(f64::from(i) * 6.0)[0])
@@ -483,7 +424,7 @@ mod tests {
         let mut alone = queue(Layout::Packed, 1000, &lengths);
         assert_eq!(alone.next_batch(0.0).len(), 10);
         let mut beside = queue(Layout::Packed, 1000, &lengths);
-        push(&mut beside, Lane::Query, 10, 0.0, 99);
+        push(&mut beside, waiting(Lane::Query, 10, 0.0, 99));
         assert_eq!(beside.next_batch(0.0), [99]);
         assert_eq!(
             beside.next_batch(1.0).len(),
@@ -515,7 +456,7 @@ mod tests {
             for (i, (tokens, is_query, pause)) in entries.iter().enumerate() {
                 now += pause;
                 let lane = if *is_query { Lane::Query } else { Lane::Bulk };
-                push(&mut queue, lane, *tokens, now, i);
+                push(&mut queue, waiting(lane, *tokens, now, i));
             }
             let mut seen = Vec::new();
             let mut last_bulk = now;

@@ -12,7 +12,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::worker::{Desk, Ended, Turn, Worker};
+use super::{
+    desk::Desk,
+    turn::Turn,
+    worker::{Ended, Worker},
+};
 
 /// The pause before the first attempt to load a lost backend again; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -25,7 +29,7 @@ pub(crate) type Reload = Arc<
     dyn Fn() -> Result<Box<dyn Backend>, Box<dyn std::error::Error + Send + Sync>> + Send + Sync,
 >;
 
-/// Which of a model's replicas work, and when the next attempt to restore one is.
+/// The replicas of a model that work, by their number, and the time of the next attempt to restore one.
 #[derive(Clone)]
 pub(crate) struct Health {
     working: watch::Sender<usize>,
@@ -33,6 +37,7 @@ pub(crate) struct Health {
 }
 
 impl Health {
+    /// Begins with so many that work.
     pub(crate) fn new(working: usize) -> Self {
         Self {
             working: watch::Sender::new(working),
@@ -65,6 +70,7 @@ impl Health {
     }
 }
 
+/// One replica, and what it takes to keep it working.
 pub(crate) struct Replica {
     pub(crate) name: Arc<str>,
     pub(crate) reload: Reload,

@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use embedgate_mock::{
     Control, FAIL_TOKEN, LOST_TOKEN, MockBackend, NAN_IN_COMPANY_TOKEN, NAN_TOKEN, PANIC_TOKEN,
 };
-use embedgate_request::Lane;
+use embedgate_request::{ErrorKind, Lane};
 
 use super::*;
 use crate::testing::{TestGateway, patient};

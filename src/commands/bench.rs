@@ -14,7 +14,7 @@ use embedgate_tools::{
 use tokio::net::TcpListener;
 
 use super::{Failure, runtime, start_log};
-use crate::args::tools::BenchArgs;
+use crate::args::bench::BenchArgs;
 
 pub(super) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Failure> {
     start_log(LogLevel::Info);

@@ -2,45 +2,30 @@
 //! processor or the card can do, and what each precision costs in accuracy.
 
 mod accuracy;
+mod ceiling;
+mod engines;
+mod random_load;
 mod speed;
 
 use std::{
     io::{self, Write},
     path::Path,
-    time::Instant,
 };
 
-use anyhow::Context;
-use embedgate_config::{
-    BackendType, Config, Device, DeviceChoice, Environment, LogLevel, ModelConfig, PrecisionChoice,
-};
-use embedgate_core::{Backend, EncoderConfig, TokenBatch};
-use embedgate_tools::{
-    bench::{median, random_texts},
-    table::Table,
-};
+use anyhow::{Context, anyhow};
+use embedgate_config::{Config, Environment, LogLevel, ModelConfig};
+use embedgate_tools::table::Table;
 
-use self::speed::{Ceiling, run as run_batch};
+use self::{
+    ceiling::Ceiling,
+    engines::{Engine, Subject, precisions},
+    random_load::random_load,
+};
 use super::{Failure, start_log};
 use crate::{
-    args::tools::BenchBackendArgs,
-    model::{
-        devices, engine,
-        load::{self, Plan},
-        surroundings::Surroundings,
-        tokenizer::TextTokenizer,
-    },
+    args::bench_backend::BenchBackendArgs,
+    model::{load, surroundings::Surroundings},
 };
-
-/// Batches of so many tokens at most are tried.
-const BUDGETS: [usize; 6] = [64, 128, 256, 512, 1024, 2048];
-
-/// A backend in one precision.
-struct Engine {
-    name: String,
-    backend: Box<dyn Backend>,
-    ceiling: Option<Ceiling>,
-}
 
 pub(super) fn run(
     config: Option<&Path>,
@@ -49,6 +34,28 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     start_log(LogLevel::Warn);
     let config = Config::load_for_a_command(config, environment)?;
+    let model = named(&config, args)?;
+    check_numbers(args)?;
+    let texts = texts(args)?;
+    let plan = load::plan(model)?;
+    let tokenizer = load::tokenizer(&plan).map_err(anyhow::Error::from)?;
+    let subject = Subject {
+        model,
+        args,
+        plan,
+        tokenizer,
+        surroundings: Surroundings::new(&config, environment),
+    };
+    let mut engines = Vec::new();
+    for precision in precisions(model, args)? {
+        let placed = subject.placed(precision)?;
+        engines.push(subject.open(&placed)?);
+    }
+    report(&subject, &mut engines, &texts)
+}
+
+/// The model that is asked for, or the default one.
+fn named<'a>(config: &'a Config, args: &BenchBackendArgs) -> anyhow::Result<&'a ModelConfig> {
     let asked = args.model.as_deref().or(config.default_model());
     let model = asked.and_then(|name| config.models.get(name));
     let names = || {
@@ -59,8 +66,10 @@ pub(super) fn run(
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let model =
-        model.with_context(|| format!("no such model: choose one with --model: {}", names()))?;
+    model.with_context(|| format!("no such model: choose one with --model: {}", names()))
+}
+
+fn check_numbers(args: &BenchBackendArgs) -> anyhow::Result<()> {
     let batch = args.batch_tokens.unwrap_or(1);
     let numbers = [
         ("--rounds", args.rounds),
@@ -69,35 +78,31 @@ pub(super) fn run(
     ];
     for (flag, value) in numbers {
         if value == 0 {
-            return Err(anyhow::anyhow!("{flag} must be at least 1").into());
+            return Err(anyhow!("{flag} must be at least 1"));
         }
     }
+    Ok(())
+}
+
+/// The texts whose vectors are compared.
+fn texts(args: &BenchBackendArgs) -> anyhow::Result<Vec<String>> {
     let texts = accuracy::texts(args.texts.as_deref())?;
     if texts.len() < 2 {
-        return Err(anyhow::anyhow!("--texts must name a file of 2 lines at least").into());
+        return Err(anyhow!("--texts must name a file of 2 lines at least"));
     }
     if args.queries.is_some_and(|n| n == 0 || n >= texts.len()) {
-        let message = format!("--queries must be 1 to {}", texts.len() - 1);
-        return Err(anyhow::anyhow!(message).into());
+        return Err(anyhow!("--queries must be 1 to {}", texts.len() - 1));
     }
-    let plan = load::plan(model)?;
-    let tokenizer = load::tokenizer(&plan).map_err(anyhow::Error::from)?;
-    let surroundings = Surroundings::new(&config, environment);
-    let mut engines = Vec::new();
-    for precision in precisions(model, args)? {
-        let placed = placed(model, precision, args, &plan, &surroundings)?;
-        engines.push(open(
-            &placed,
-            batch_tokens(model, args),
-            &plan,
-            &tokenizer,
-            &surroundings,
-        )?);
-    }
+    Ok(texts)
+}
+
+/// Measures, and prints what was found.
+fn report(subject: &Subject<'_>, engines: &mut [Engine], texts: &[String]) -> Result<(), Failure> {
+    let args = subject.args;
     let mut out = io::stdout();
     let mut print =
         |what: &dyn std::fmt::Display| writeln!(out, "{what}").context("standard output");
-    let threads = surroundings.threads(model);
+    let threads = subject.surroundings.threads(subject.model);
     let info = engines[0].backend.info();
     let (backend, device) = (info.backend, info.device.clone());
     let on_card = device != "cpu";
@@ -106,190 +111,27 @@ pub(super) fn run(
         false => print(&format!("backend {backend}, {threads} threads\n"))?,
     }
     if engines.iter().any(|engine| engine.ceiling.is_some()) {
-        print(&ceilings(&engines))?;
+        print(&ceilings(engines))?;
     }
     print(&"tokens/s, medians, and the share of what the products alone would allow")?;
     let shapes = speed::Shapes {
-        longest: args.longest.min(plan.max_tokens),
-        batch_tokens: on_card.then(|| batch_tokens(model, args)),
+        longest: args.longest.min(subject.plan.max_tokens),
+        batch_tokens: on_card.then(|| subject.batch_tokens()),
         rounds: args.rounds,
         seed: args.seed,
     };
-    let speeds = speed::measure(&mut engines, &plan.folder.encoder, &shapes)?;
+    let speeds = speed::measure(engines, &subject.plan.folder.encoder, &shapes)?;
     print(&speeds)?;
     if args.n > 0 {
-        print(&random_load(&mut engines, &tokenizer, args)?)?;
+        print(&random_load(engines, &subject.tokenizer, args)?)?;
     }
     if engines.len() > 1 && engines[0].backend.info().outputs.dense {
         let (n, first) = (texts.len(), &engines[0].name);
         print(&format!("{n} texts, dense vectors beside those of {first}"))?;
-        let compared = accuracy::compare(&mut engines, &tokenizer, &texts, args.queries)?;
+        let compared = accuracy::compare(engines, &subject.tokenizer, texts, args.queries)?;
         print(&compared)?;
     }
     Ok(())
-}
-
-/// Tokens of a batch on a card.
-fn batch_tokens(model: &ModelConfig, args: &BenchBackendArgs) -> usize {
-    let asked = args.batch_tokens.or(model.max_batch_tokens);
-    asked.unwrap_or(engine::CARD_TOKENS).max(1)
-}
-
-/// Returns the precisions that are asked for, f32 first, which the others are compared with; or the model's own.
-fn precisions(
-    model: &ModelConfig,
-    args: &BenchBackendArgs,
-) -> Result<Vec<PrecisionChoice>, Failure> {
-    let mut asked = args.precision.clone();
-    if asked.is_empty() {
-        asked.push(model.backend.precision);
-    } else if model.backend.device != DeviceChoice::At(Device::Cpu) {
-        // What fits depends on the device.
-    } else if model.backend.kind == BackendType::Candle {
-        let message =
-            "--precision is for models of the backends \"cpu\" and \"onnx\": candle has one";
-        return Err(anyhow::anyhow!(message).into());
-    } else if model.backend.kind == BackendType::Onnx {
-        if model.backend.file.is_some() {
-            let message =
-                "--precision chooses among the ONNX models of a folder: leave out backend.file";
-            return Err(anyhow::anyhow!(message).into());
-        }
-        if asked.contains(&PrecisionChoice::Bf16) {
-            let message = "there are no ONNX models in bf16: --precision f32,int8 compares those that there are";
-            return Err(anyhow::anyhow!(message).into());
-        }
-    }
-    asked.sort_by_key(|precision| *precision != PrecisionChoice::F32);
-    let mut once = Vec::new();
-    for precision in asked {
-        if !once.contains(&precision) {
-            once.push(precision);
-        }
-    }
-    Ok(once)
-}
-
-/// The model in this precision, on the first device that takes it.
-fn placed(
-    model: &ModelConfig,
-    precision: PrecisionChoice,
-    args: &BenchBackendArgs,
-    plan: &Plan,
-    surroundings: &Surroundings,
-) -> Result<ModelConfig, Failure> {
-    let mut model = model.clone();
-    model.backend.precision = precision;
-    match &mut model.backend.device {
-        DeviceChoice::Auto(said) if !args.precision.is_empty() => *said = Some(precision),
-        DeviceChoice::Auto(_) => {}
-        DeviceChoice::At(device) => {
-            let fits = devices::fitting(model.backend.kind, *device, Some(precision));
-            fits.map_err(anyhow::Error::msg)?;
-        }
-    }
-    if model.backend.device != DeviceChoice::At(Device::Cpu) {
-        model.max_batch_tokens = Some(batch_tokens(&model, args));
-    }
-    Ok(load::place("of the benchmark", &model, plan, surroundings)?)
-}
-
-fn open(
-    model: &ModelConfig,
-    batch_tokens: usize,
-    plan: &Plan,
-    tokenizer: &TextTokenizer,
-    surroundings: &Surroundings,
-) -> Result<Engine, Failure> {
-    let started = Instant::now();
-    let backend = engine::open(plan, model, tokenizer, surroundings)?;
-    let precision = backend.info().precision;
-    tracing::debug!(%precision, seconds = started.elapsed().as_secs_f64(), "loaded");
-    let ceiling = match model.backend.one_device() {
-        Device::Cpu => ceiling(model, backend.as_ref(), surroundings)?,
-        Device::Cuda(_) | Device::WebGpu => {
-            ceiling_of_card(model, batch_tokens, &plan.folder.encoder, surroundings)?
-        }
-    };
-    Ok(Engine {
-        name: match backend.info().device.as_str() {
-            "cpu" => precision.to_string(),
-            device => format!("{precision} on {device}"),
-        },
-        ceiling,
-        backend,
-    })
-}
-
-/// The fastest product of embedgate's own kernels, of the model's shapes.
-#[cfg(feature = "cuda")]
-fn ceiling_of_card(
-    model: &ModelConfig,
-    rows: usize,
-    encoder: &EncoderConfig,
-    surroundings: &Surroundings,
-) -> Result<Option<Ceiling>, Failure> {
-    if model.backend.kind != BackendType::Cuda {
-        return Ok(None);
-    }
-    let card = engine::card(model.backend.one_device(), surroundings)?;
-    let shapes = super::doctor::card::shapes(encoder.hidden_size, encoder.intermediate_size);
-    let speeds = embedgate_cuda::product_speeds(&card, rows, &shapes);
-    let speeds = speeds.context("products cannot be timed")?;
-    let format = engine::format(model);
-    let of_format = speeds.iter().filter(|speed| speed.format == format);
-    let most = of_format
-        .map(|speed| speed.teraflops() * 1e12)
-        .fold(0.0, f64::max);
-    Ok(Some(Ceiling {
-        layers: most,
-        attention: most,
-    }))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn ceiling_of_card(
-    _: &ModelConfig,
-    _: usize,
-    _: &EncoderConfig,
-    _: &Surroundings,
-) -> Result<Option<Ceiling>, Failure> {
-    Ok(None)
-}
-
-#[cfg(feature = "cpu")]
-fn ceiling(
-    model: &ModelConfig,
-    backend: &dyn Backend,
-    surroundings: &Surroundings,
-) -> Result<Option<Ceiling>, Failure> {
-    use embedgate_core::Precision;
-
-    let Ok(library) = embedgate_cpu::runtime::load(&surroundings.onednn()) else {
-        return Ok(None);
-    };
-    let (threads, precision) = (surroundings.threads(model), backend.info().precision);
-    if !embedgate_cpu::runs(library, precision) {
-        return Ok(None);
-    }
-    let of_attention = match model.backend.kind {
-        BackendType::Onnx => Precision::F32,
-        _ => embedgate_cpu::of_attention(precision, library.instructions()),
-    };
-    let cores = surroundings.cores(model);
-    let measured = |precision| {
-        embedgate_cpu::ceiling(library, precision, threads, &cores)
-            .context("the ceiling is not known")
-    };
-    Ok(Some(Ceiling {
-        layers: measured(precision)?,
-        attention: measured(of_attention)?,
-    }))
-}
-
-#[cfg(not(feature = "cpu"))]
-fn ceiling(_: &ModelConfig, _: &dyn Backend, _: &Surroundings) -> Result<Option<Ceiling>, Failure> {
-    Ok(None)
 }
 
 fn ceilings(engines: &[Engine]) -> Table {
@@ -301,68 +143,4 @@ fn ceilings(engines: &[Engine]) -> Table {
     });
     table.row(std::iter::once("products, GFLOP/s".to_owned()).chain(cells));
     table
-}
-
-/// Random texts as `bench` sends them: in the best batches when all are known, and one at a time.
-fn random_load(
-    engines: &mut [Engine],
-    tokenizer: &TextTokenizer,
-    args: &BenchBackendArgs,
-) -> Result<Table, Failure> {
-    let mut sequences = Vec::new();
-    for text in random_texts(args.words, args.seed, args.n) {
-        sequences.push(tokenizer.encode(&text).map_err(anyhow::Error::msg)?.ids);
-    }
-    sequences.sort_by_key(Vec::len);
-    let tokens: usize = sequences.iter().map(Vec::len).sum();
-    let names = engines.iter().map(|engine| engine.name.clone());
-    let title = format!("{} texts, {tokens} tokens", sequences.len());
-    let mut table = Table::new(std::iter::once(title).chain(names));
-    for budget in BUDGETS {
-        let mut cells = vec![format!("batches of up to {budget:>4} tokens, tokens/s")];
-        for engine in &mut *engines {
-            let seconds = seconds(engine.backend.as_mut(), &sequences, budget)?;
-            cells.push(format!("{:.0}", tokens as f64 / seconds));
-        }
-        table.row(cells);
-    }
-    let mut cells = vec!["one text at a time, median, ms".to_owned()];
-    for engine in engines {
-        let mut alone = Vec::new();
-        for ids in &sequences {
-            let started = Instant::now();
-            run_batch(
-                engine.backend.as_mut(),
-                &std::iter::once(ids.as_slice()).collect(),
-            )?;
-            alone.push(started.elapsed().as_secs_f64() * 1e3);
-        }
-        cells.push(format!("{:.2}", median(alone)));
-    }
-    table.row(cells);
-    Ok(table)
-}
-
-/// The time for all sequences, in batches of neighbours in length; the least of three runs.
-fn seconds(
-    backend: &mut dyn Backend,
-    sequences: &[Vec<u32>],
-    budget: usize,
-) -> Result<f64, Failure> {
-    let mut least = f64::INFINITY;
-    for _ in 0..3 {
-        let started = Instant::now();
-        let mut rest = sequences;
-        while !rest.is_empty() {
-            // Sorted, so the last of a batch is its longest.
-            let fits = |n: &usize| *n == 1 || n * rest[n - 1].len() <= budget;
-            let n = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
-            let (batch, after) = rest.split_at(n);
-            let batch: TokenBatch = batch.iter().map(Vec::as_slice).collect();
-            run_batch(backend, &batch)?;
-            rest = after;
-        }
-        least = least.min(started.elapsed().as_secs_f64());
-    }
-    Ok(least)
 }

@@ -1,5 +1,9 @@
 //! `embedgate models`: what is on the disk, where it is from, and whether it is right.
 
+mod list;
+mod remove;
+mod verify;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -7,9 +11,9 @@ use std::{
 
 use anyhow::anyhow;
 use embedgate_config::{Config, Environment};
-use embedgate_hub::{LOCK_FILE, Lock, Verdict, verify};
-use embedgate_tools::table::Table;
+use embedgate_hub::{LOCK_FILE, Lock};
 
+use self::{list::list, remove::remove, verify::check};
 use super::{Failure, place::USUAL, pull::progress::bytes, say};
 use crate::args::hub::ModelsCommand;
 
@@ -91,171 +95,6 @@ fn all(config: &Config) -> Vec<PathBuf> {
 
 fn is_unfinished(folder: &Path) -> bool {
     folder.to_string_lossy().ends_with(UNFINISHED)
-}
-
-fn list(config: &Config) -> Result<(), Failure> {
-    let header = ["folder", "served as", "files", "from", "revision"].map(str::to_owned);
-    let mut table = Table::new(header);
-    for folder in all(config) {
-        let only = |files: &str| [files.to_owned(), String::new(), String::new()];
-        let [files, from, revision] = match Lock::read(&folder) {
-            _ if is_unfinished(&folder) => only("not fetched to its end"),
-            Ok(Some(lock)) => {
-                let all = lock.files.iter().map(|file| file.size).sum();
-                let files = format!("{}, {}", lock.files.len(), bytes(all));
-                let from = match lock.is_local() {
-                    true => lock.source,
-                    false => format!("{} of {}", lock.source, lock.endpoint),
-                };
-                [files, from, lock.commit]
-            }
-            Ok(None) if folder.is_dir() => only("not fetched by pull"),
-            Ok(None) => only("missing"),
-            Err(error) => only(&error.to_string()),
-        };
-        let models = config.models.iter();
-        let models = models.filter(|(_, model)| same(&model.path, &folder));
-        let names: Vec<&str> = models.map(|(name, _)| name.as_str()).collect();
-        let folder = folder.display().to_string();
-        table.row([folder, names.join(", "), files, from, revision]);
-    }
-    Ok(say(&table.to_string())?)
-}
-
-/// Reads every byte of fetched models. Fails where one is wrong, or where a folder that was named is not known.
-fn check(folders: &[PathBuf], are_named: bool) -> Result<(), Failure> {
-    let (mut n_wrong, mut n_unknown) = (0, 0);
-    for folder in folders {
-        let shown = folder.display();
-        let lock = match Lock::read(folder) {
-            _ if !folder.is_dir() => {
-                say(&format!(
-                    "{shown} is not there: `embedgate pull` fetches it"
-                ))?;
-                n_wrong += 1;
-                continue;
-            }
-            _ if is_unfinished(folder) => continue,
-            Ok(Some(lock)) => lock,
-            Ok(None) => {
-                say(&format!(
-                    "{shown}: not fetched by pull: it has no {LOCK_FILE}"
-                ))?;
-                n_unknown += 1;
-                continue;
-            }
-            Err(error) => {
-                say(&error.to_string())?;
-                n_wrong += 1;
-                continue;
-            }
-        };
-        let mut n_right = 0;
-        for file in verify(folder, &lock) {
-            let problem = match file {
-                Ok((_, Verdict::Right)) => {
-                    n_right += 1;
-                    continue;
-                }
-                Ok((file, verdict)) => {
-                    let path = folder.join(&file.path);
-                    let path = path.display();
-                    match verdict {
-                        Verdict::Length(found) => {
-                            format!("{path} has {found} bytes, not {}", file.size)
-                        }
-                        Verdict::Bytes => format!("{path} has other bytes than the record says"),
-                        Verdict::Missing | Verdict::Right => format!("{path} is missing"),
-                    }
-                }
-                Err(error) => error.to_string(),
-            };
-            n_wrong += 1;
-            say(&problem)?;
-        }
-        let n = lock.files.len();
-        say(&format!("{shown}: {n_right} of {n} files are right"))?;
-    }
-    match n_wrong {
-        0 if n_unknown > 0 && are_named => Err(anyhow!(
-            "of what has no record it is not known what is right: `embedgate models lock` writes one"
-        )
-        .into()),
-        0 => Ok(()),
-        _ => Err(
-            anyhow!("not all is right: `embedgate pull` fetches what is wrong or missing").into(),
-        ),
-    }
-}
-
-/// Deletes the files of a model: those that a pull has fetched, or all.
-fn remove(folder: &Path, force: bool, config: &Config) -> Result<(), Failure> {
-    let shown = folder.display();
-    let refused = |problem: &str| Err(anyhow!("{shown} {problem}").into());
-    let mut unfinished = folder.as_os_str().to_owned();
-    unfinished.push(UNFINISHED);
-    let unfinished = PathBuf::from(unfinished);
-    let removed = |folder: &Path| {
-        let removed = fs::remove_dir_all(folder);
-        removed.map_err(|error| anyhow!("{} cannot be removed: {error}", folder.display()))
-    };
-    let lock = Lock::read(folder).map_err(anyhow::Error::new)?;
-    match lock.filter(|lock| !lock.is_local()) {
-        Some(lock) => {
-            let n_left = lock.remove(folder).map_err(anyhow::Error::new)?;
-            let left = match n_left {
-                0 => String::new(),
-                n => format!("; {n} files that no pull has fetched are still there"),
-            };
-            let n = lock.files.len();
-            say(&format!("{shown}: {n} files removed{left}"))?;
-        }
-        None if is_unfinished(folder) && folder.is_dir() => {
-            removed(folder)?;
-            say(&format!("{shown} removed"))?;
-        }
-        None if !folder.is_dir() && unfinished.is_dir() => {
-            removed(&unfinished)?;
-            say(&format!("{} removed", unfinished.display()))?;
-        }
-        None if !folder.is_dir() => return refused("is not there"),
-        None if !force => {
-            return refused("was not fetched by pull: --force removes it with all that is in it");
-        }
-        None if !is_model(folder) => {
-            return refused("is no model's folder: a model has config.json and tokenizer.json");
-        }
-        None if folder.join(".git").exists() || holds_this(folder) => {
-            return refused(
-                "is a repository, or the folder that this is run in: remove it by hand",
-            );
-        }
-        None => {
-            removed(folder)?;
-            say(&format!("{shown} removed"))?;
-        }
-    }
-    let models = config.models.iter();
-    for (name, _) in models.filter(|(_, entry)| entry.path == folder) {
-        say(&format!(
-            "models.{name} of the configuration names it still"
-        ))?;
-    }
-    Ok(())
-}
-
-fn is_model(folder: &Path) -> bool {
-    ["config.json", "tokenizer.json"]
-        .iter()
-        .all(|name| folder.join(name).is_file())
-}
-
-/// Returns true when a folder is the working folder, or above it.
-fn holds_this(folder: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    real(Path::new("."))
-        .zip(real(folder))
-        .is_some_and(|(here, folder)| here.starts_with(folder))
 }
 
 /// Writes the record of a folder as it is.

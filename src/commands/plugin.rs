@@ -4,6 +4,7 @@ mod bench;
 mod cases;
 mod new;
 mod pin;
+mod test;
 
 use std::{
     io::{self, Write},
@@ -13,8 +14,8 @@ use std::{
 use anyhow::Context;
 use embedgate_config::{Config, Environment, LogLevel};
 
-use super::Failure;
-use crate::args::PluginCommand;
+use super::{Failure, check::check_plugins, start_log};
+use crate::args::plugin::PluginCommand;
 
 pub(super) fn run(
     config: Option<&Path>,
@@ -25,12 +26,12 @@ pub(super) fn run(
         PluginCommand::New(args) => new::run(args),
         PluginCommand::Inspect { file } => Ok(inspect(file)?),
         PluginCommand::Test(args) => {
-            super::start_log(LogLevel::Info);
-            cases::run(args, environment)
+            start_log(LogLevel::Info);
+            test::run(args, environment)
         }
         PluginCommand::Bench(args) => {
             // What a plugin logs in every call is no part of the measurement.
-            super::start_log(LogLevel::Error);
+            start_log(LogLevel::Error);
             bench::run(args, environment)
         }
         PluginCommand::Compile => compile(config, environment),
@@ -53,7 +54,7 @@ fn say_kept(folder: &Path) -> anyhow::Result<()> {
 /// Loads the plugins once: what is compiled is kept.
 fn compile(config: Option<&Path>, environment: &Environment) -> Result<(), Failure> {
     let config = Config::load(config, environment)?;
-    super::start_log(LogLevel::Info);
+    start_log(LogLevel::Info);
     if config.plugins.is_empty() {
         return Err(anyhow::anyhow!("the configuration has no [plugins.NAME]").into());
     }
@@ -61,7 +62,7 @@ fn compile(config: Option<&Path>, environment: &Environment) -> Result<(), Failu
         let message = "there is no place to keep them: set server.state_dir";
         return Err(Failure::Config(anyhow::anyhow!(message)));
     };
-    super::check_plugins(&config, environment).map_err(Failure::Config)?;
+    check_plugins(&config, environment).map_err(Failure::Config)?;
     Ok(say_kept(&folder.join("plugins"))?)
 }
 

@@ -14,9 +14,9 @@ use tokio::{
 use super::{Failure, runtime};
 use crate::{
     app::{App, Listeners},
-    args::ServeArgs,
+    args::serve::ServeArgs,
     model_host::Fetcher,
-    reload::Source,
+    reload::source::Source,
     shutdown::{Shutdown, Stage},
     telemetry,
 };
@@ -98,7 +98,7 @@ fn source(
 #[cfg(feature = "hub")]
 #[expect(clippy::unnecessary_wraps, reason = "a build without hubs has none")]
 fn fetcher(config: &Config, environment: &Environment) -> anyhow::Result<Fetcher> {
-    Ok(crate::hub::fetcher(&config.hub, environment))
+    Ok(crate::hub::fetcher::fetcher(&config.hub, environment))
 }
 
 #[cfg(not(feature = "hub"))]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use embedgate_core::{Matrix, SparseVector};
 use embedgate_request::{Dense, Embedding, Error, VectorText};
 
-use super::Values;
+use super::pipeline::Values;
 use crate::{
     cache::{CacheKey, CachedValue, EmbeddingCache, Head, PerHead, TextKey, value::Payload},
     offload,

@@ -6,7 +6,7 @@ use embedgate_core::Outputs;
 use embedgate_request::{EmbedRequest, Error, Input, Lane, Principal, TokenIds};
 use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton};
 
-use super::Task;
+use super::task::Task;
 use crate::{
     cache::{CacheKey, EmbeddingCache, Head, PerHead, key::KeyParts},
     model::Model,

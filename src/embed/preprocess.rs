@@ -1,28 +1,32 @@
 //! The work of plugins on a request, before anything is looked up for it.
 
 use embedgate_plugin_host::Plugins;
-use embedgate_request::{EmbedRequest, Error, ErrorKind, Input, Principal, RequestContext};
+use embedgate_request::{EmbedRequest, Error, Input, Principal, RequestContext};
 
 use super::{
-    Embedder,
+    Embedder, Target,
     inputs::{self, Encoding},
+    pipeline::PREPARE_ELSEWHERE,
 };
 use crate::offload;
 
-/// A request that the plugins have seen. Only such a one is embedded, so no dialect can forget to ask them.
-#[derive(Clone, Debug)]
+/// A request that the plugins have seen, and its model. Only such a one is embedded, so that no dialect can forget to ask
+/// them, or whether the caller may use the model.
+#[derive(Clone)]
 pub(crate) struct Preprocessed {
-    request: EmbedRequest,
-    headers: Vec<(String, String)>,
+    pub(super) request: EmbedRequest,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) target: Target,
 }
 
 impl Preprocessed {
     /// A request that no plugin is to see: one that no client sent.
     #[must_use]
-    pub(crate) fn unchanged(request: EmbedRequest) -> Self {
+    pub(crate) fn unchanged(request: EmbedRequest, target: Target) -> Self {
         Self {
             request,
             headers: Vec::new(),
+            target,
         }
     }
 
@@ -38,94 +42,95 @@ impl Preprocessed {
         Input::total_bytes(&self.request.inputs).saturating_sub(before)
     }
 
-    pub(super) fn into_parts(self) -> (EmbedRequest, Vec<(String, String)>) {
-        (self.request, self.headers)
+    /// The request's model.
+    #[must_use]
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The same request for its model in another state.
+    #[must_use]
+    pub(crate) fn with_target(self, target: Target) -> Self {
+        Self { target, ..self }
     }
 }
 
 impl Embedder {
-    /// Lets the plugins change a request.
+    /// Lets the plugins change a request. A plugin may name another model than the one that was found, or one where none was; the
+    /// caller must be allowed to use that, too.
     ///
     /// # Errors
-    /// A plugin's refusal; Unavailable where one fails that must not.
+    /// A plugin's refusal; `Unavailable` where one fails that must not; as [`Target::find`].
     pub(crate) async fn preprocess(
         &self,
         ctx: &RequestContext,
         plugins: &Plugins,
-        request: EmbedRequest,
+        mut request: EmbedRequest,
+        found: Option<Target>,
     ) -> Result<Preprocessed, Error> {
-        self.check_allowed(ctx, request.model.as_deref())?;
-        let mut request = Preprocessed::unchanged(request);
+        let named = request.model.clone();
+        let mut headers = Vec::new();
         if plugins.has_preprocessors() {
-            self.decode_ids(&mut request.request).await?;
-            let names_of = |name: &str| {
-                let entry = self.registry().find_for(&Principal::Anonymous, Some(name));
-                let names = entry.map(|entry| entry.names().map(str::to_owned).collect());
-                // A model that is not here: a plugin may well say which one is meant.
-                names.unwrap_or_else(|_| vec![name.to_owned()])
-            };
-            request.headers = plugins
-                .preprocess(ctx, &mut request.request, names_of)
-                .await?;
-            if self.unread_encoding(&request.request).is_some() {
-                return Err(unseen(&request.request));
-            }
+            decode_ids(&mut request, found.as_ref()).await?;
+            let names_of = |name: &str| self.names_of(name);
+            headers = plugins.preprocess(ctx, &mut request, names_of).await?;
         }
-        Ok(request)
-    }
-
-    /// Refuses a model that is here and not the caller's, before any work; such a request counts towards no limit.
-    fn check_allowed(&self, ctx: &RequestContext, model: Option<&str>) -> Result<(), Error> {
-        match self.registry().find_for(&ctx.principal, model) {
-            Err(error) if error.kind == ErrorKind::Forbidden => {
-                let identity = ctx.principal.identity();
-                if let Some(allowance) = identity.and_then(|who| who.allowance.as_ref()) {
-                    allowance.forget_request();
-                }
-                Err(error)
-            }
-            // A plugin may name another one.
-            _ => Ok(()),
+        let target = match found.filter(|_| request.model == named) {
+            Some(target) => target,
+            None => Target::find(self.registry(), &ctx.principal, request.model.as_deref())?,
+        };
+        if plugins.has_preprocessors() && unread_encoding(&request, Some(&target)).is_some() {
+            return Err(unseen(&request));
         }
+        Ok(Preprocessed {
+            request,
+            headers,
+            target,
+        })
     }
 
-    /// Bytes of the texts that the request's token ids stand for.
-    #[must_use]
-    pub(crate) fn decoded_bytes(&self, request: &EmbedRequest) -> usize {
-        let Some(encoding) = self.unread_encoding(request) else {
-            return 0;
-        };
-        let bytes = |input: &Input| match input {
-            Input::Text(_) => 0,
-            Input::Tokens(ids) => encoding.decoded_bytes(ids),
-        };
-        request.inputs.iter().map(bytes).sum()
+    /// All names of a model; the given one where it is not here: a plugin may well say which model is meant.
+    fn names_of(&self, name: &str) -> Vec<String> {
+        let entry = self.registry().find_for(&Principal::Anonymous, Some(name));
+        let names = entry.map(|entry| entry.names().map(str::to_owned).collect());
+        names.unwrap_or_else(|_| vec![name.to_owned()])
     }
+}
 
-    /// Makes texts of token ids that stand for texts, so that plugins see what the model will.
-    async fn decode_ids(&self, request: &mut EmbedRequest) -> Result<(), Error> {
-        let Some(encoding) = self.unread_encoding(request) else {
-            return Ok(());
-        };
-        let inputs = std::mem::take(&mut request.inputs);
-        let bytes = Input::total_bytes(&inputs);
-        let decode = move || inputs::decode(encoding, inputs);
-        request.inputs = offload::run_if(bytes >= super::PREPARE_ELSEWHERE, decode).await??;
-        Ok(())
-    }
+/// Bytes of the texts that the request's token ids stand for.
+#[must_use]
+pub(crate) fn decoded_bytes(request: &EmbedRequest, target: Option<&Target>) -> usize {
+    let Some(encoding) = unread_encoding(request, target) else {
+        return 0;
+    };
+    let bytes = |input: &Input| match input {
+        Input::Text(_) => 0,
+        Input::Tokens(ids) => encoding.decoded_bytes(ids),
+    };
+    request.inputs.iter().map(bytes).sum()
+}
 
-    /// The encoding of the request's token ids, where it has some that stand for text.
-    fn unread_encoding(&self, request: &EmbedRequest) -> Option<Encoding> {
-        let is_ids = |input: &Input| matches!(input, Input::Tokens(_));
-        if !request.inputs.iter().any(is_ids) {
-            return None;
-        }
-        // Where there is no such model, a plugin may still name one: ids are read as the dialect has them.
-        let asked = request.model.as_deref();
-        let entry = self.registry().find_for(&Principal::Anonymous, asked).ok();
-        let configured = entry.and_then(|entry| entry.config.token_ids);
-        Encoding::of(configured.unwrap_or(request.token_ids))
+/// Makes texts of token ids that stand for texts, so that plugins see what the model will.
+async fn decode_ids(request: &mut EmbedRequest, target: Option<&Target>) -> Result<(), Error> {
+    let Some(encoding) = unread_encoding(request, target) else {
+        return Ok(());
+    };
+    let inputs = std::mem::take(&mut request.inputs);
+    let bytes = Input::total_bytes(&inputs);
+    let decode = move || inputs::decode(encoding, inputs);
+    request.inputs = offload::run_if(bytes >= PREPARE_ELSEWHERE, decode).await??;
+    Ok(())
+}
+
+/// The encoding of the request's token ids, where it has some that stand for text. Where there is no such model, a plugin
+/// may still name one: ids are read as the dialect has them.
+fn unread_encoding(request: &EmbedRequest, target: Option<&Target>) -> Option<Encoding> {
+    let is_ids = |input: &Input| matches!(input, Input::Tokens(_));
+    if !request.inputs.iter().any(is_ids) {
+        return None;
     }
+    let configured = target.and_then(|target| target.entry().config.token_ids);
+    Encoding::of(configured.unwrap_or(request.token_ids))
 }
 
 /// Token ids that the plugins were shown as such, and that the model which a plugin chose would read as text.

@@ -14,8 +14,14 @@ use embedgate_request::{
 
 pub(crate) use self::windows::Length;
 use self::{seat::Seat, windows::Passages};
-use super::{Embedder, Preprocessed, in_time, inputs, truncation};
-use crate::{memory::Held, model::Model};
+use super::{
+    inputs,
+    pipeline::{Pipeline, in_time},
+    preprocess::Preprocessed,
+    target::Target,
+    task::truncation,
+};
+use crate::model::Model;
 
 /// Reranking of at most so many bytes is a query where nobody says otherwise: a page of results.
 const QUERY_BYTES: usize = 64 << 10;
@@ -52,20 +58,19 @@ impl Ranking {
     }
 }
 
-impl Embedder {
-    /// Scores documents, the inputs but the first, for a query, the first. `take` gives leave to hold so many bytes.
+impl Pipeline {
+    /// Scores documents, the inputs but the first, for a query, the first.
     ///
     /// # Errors
-    /// As [`Embedder::embed`]; and `InvalidRequest` where the model's weights ask for nothing that it gives, or where
+    /// As [`Pipeline::embed`]; and `InvalidRequest` where the model's weights ask for nothing that it gives, or where
     /// documents make more windows than the model queues.
     pub(crate) async fn rerank(
         &self,
         ctx: &RequestContext,
         request: Preprocessed,
         length: Length,
-        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Ranking, Error> {
-        in_time(ctx, pin!(self.rerank_in_time(ctx, request, length, take))).await
+        in_time(ctx, pin!(self.rerank_in_time(ctx, request, length))).await
     }
 
     async fn rerank_in_time(
@@ -73,10 +78,13 @@ impl Embedder {
         ctx: &RequestContext,
         request: Preprocessed,
         length: Length,
-        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Ranking, Error> {
-        let (mut request, headers) = request.into_parts();
-        let model = self.model(&ctx.principal, request.model.as_deref())?;
+        let Preprocessed {
+            mut request,
+            headers,
+            target,
+        } = request;
+        let model = target.model()?;
         let lane = lane(ctx, model, &request.inputs);
         let mut inputs = std::mem::take(&mut request.inputs);
         let documents = inputs.split_off(1);
@@ -89,21 +97,18 @@ impl Embedder {
                 ..ctx.clone()
             },
             lane,
+            target: &target,
             model,
             truncation: truncation(model, &request),
             request,
         };
         let (passages, scored) = match model.info.outputs.score {
-            true => by_pairs(&task, length, query, documents, take).await?,
-            false => {
-                self.by_vectors(&task, length, query, documents, take)
-                    .await?
-            }
+            true => by_pairs(&task, length, query, documents).await?,
+            false => self.by_vectors(&task, length, query, documents).await?,
         };
         let scored = scored.map_err(|error| error.of_document(|i| passages.document(i)))?;
-        let named = task.request.model.filter(|name| !name.is_empty());
         Ok(Ranking {
-            model: named.unwrap_or_else(|| model.name.clone()),
+            model: target.name().to_owned(),
             scores: passages.best(&scored.scores),
             are_logits: model.info.outputs.score,
             n_tokens: scored.n_tokens,
@@ -120,7 +125,6 @@ impl Embedder {
         length: Length,
         query: Input,
         documents: Vec<Input>,
-        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<(Passages, Result<Scored, Error>), Error> {
         let outputs = compare::outputs(task.model)?;
         let mut passages = {
@@ -128,10 +132,10 @@ impl Embedder {
             let cuts = length.cuts(task.model);
             let _seat = cuts.then(|| Seat::take(task, &documents)).transpose()?;
             let room = windows::room(task, length).await?;
-            Passages::of(task, length, room, documents, &take).await?
+            Passages::of(task, length, room, documents).await?
         };
         let inputs = passages.take_inputs();
-        let scored = self.compare(task, outputs, query, inputs, take).await;
+        let scored = self.compare(task, outputs, query, inputs).await;
         Ok((passages, scored))
     }
 }
@@ -142,17 +146,16 @@ async fn by_pairs(
     length: Length,
     query: Input,
     documents: Vec<Input>,
-    take: impl Fn(usize) -> Result<Held, Error>,
 ) -> Result<(Passages, Result<Scored, Error>), Error> {
     let (query, mut passages) = {
         let _seat = Seat::take(task, &documents)?;
         let query = Arc::new(pairs::query(task, query).await?);
         let room = task.model.tokenizer.room_beside(&query);
-        let passages = Passages::of(task, length, room, documents, &take).await?;
+        let passages = Passages::of(task, length, room, documents).await?;
         (query, passages)
     };
     let inputs = passages.take_inputs();
-    let scored = pairs::score(task, &query, inputs, take).await;
+    let scored = pairs::score(task, &query, inputs).await;
     Ok((passages, scored))
 }
 
@@ -160,6 +163,7 @@ async fn by_pairs(
 struct Task<'a> {
     ctx: RequestContext,
     lane: Lane,
+    target: &'a Target,
     model: &'a Model,
     truncation: Truncation,
     /// Without its inputs.

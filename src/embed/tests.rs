@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use base64_simd::STANDARD;
 use embedgate_config::{AuthConfig, CachePolicy, KeyConfig, ModelConfig, Period, ValuePrecision};
 use embedgate_mock::{MockBackend, NAN_TOKEN};
-use embedgate_request::{EmbedRequest, Input, Principal, RequestContext};
+use embedgate_request::{
+    Account, EmbedRequest, EmbedResponse, Error, Input, Principal, RequestContext,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -416,9 +418,17 @@ fn context() -> RequestContext {
         principal: Principal::Anonymous,
         deadline: far(),
         lane: None,
+        memory: Account::unlimited(),
         spent: std::sync::Arc::default(),
         begun: std::sync::Arc::default(),
     }
+}
+
+async fn embed(embedder: &Embedder, request: EmbedRequest) -> Result<EmbedResponse, Error> {
+    let ctx = context();
+    let target = embedder.target(&ctx, request.model.as_deref())?;
+    let request = Preprocessed::unchanged(request, target);
+    embedder.pipeline().embed(&ctx, request).await
 }
 
 #[tokio::test]
@@ -427,18 +437,10 @@ async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_i
     let gateway = TestGateway::start();
     let embedder: &Embedder = &gateway.gateway.embedder().unwrap();
     let ids = [5, 6, 7, 8];
-    embedder
-        .embed(
-            &context(),
-            Preprocessed::unchanged(request(Outputs::DENSE, &ids)),
-        )
+    embed(embedder, request(Outputs::DENSE, &ids))
         .await
         .unwrap();
-    let all = embedder
-        .embed(
-            &context(),
-            Preprocessed::unchanged(request(Outputs::BGE_M3, &ids)),
-        )
+    let all = embed(embedder, request(Outputs::BGE_M3, &ids))
         .await
         .unwrap();
     let rest = Outputs {
@@ -455,11 +457,7 @@ async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_i
         (length - 1.0).abs() < 1e-5,
         "each token's vector has length 1"
     );
-    let again = embedder
-        .embed(
-            &context(),
-            Preprocessed::unchanged(request(Outputs::BGE_M3, &ids)),
-        )
+    let again = embed(embedder, request(Outputs::BGE_M3, &ids))
         .await
         .unwrap();
     assert_eq!((gateway.control.outputs().len(), again.n_cached), (2, 1));
@@ -472,15 +470,12 @@ async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_i
 #[tokio::test]
 async fn what_the_model_cannot_give_is_refused_by_name() {
     let gateway = TestGateway::start();
-    let embedder = gateway.gateway.embedder().unwrap();
+    let embedder: &Embedder = &gateway.gateway.embedder().unwrap();
     let outputs = embedgate_core::Outputs {
         score: true,
         ..embedgate_core::Outputs::default()
     };
-    let error = embedder
-        .embed(&context(), Preprocessed::unchanged(request(outputs, &[1])))
-        .await
-        .unwrap_err();
+    let error = embed(embedder, request(outputs, &[1])).await.unwrap_err();
     assert_eq!(
         error.message,
         "model \"m\" gives dense, sparse, multi-vector, not score"

@@ -13,7 +13,7 @@ use super::{
     context::Context,
     error::{self, Failed},
 };
-use crate::reload::Outcome;
+use crate::reload::report::Outcome;
 
 /// For a key that may.
 pub(super) async fn reload(

@@ -1,24 +1,17 @@
 //! Reads a request's body within its limits of size, time and memory, and holds the memory of an answer until it is written.
 
-use std::{
-    io::Read,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io::Read, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, header},
 };
 use embedgate_config::ServerConfig;
-use embedgate_request::{Error, ErrorKind};
+use embedgate_request::{Account, Error, ErrorKind, Held, RequestContext};
 use http_body::Frame;
 use http_body_util::BodyExt;
 
-use crate::{
-    memory::{Account, Held},
-    offload,
-};
+use crate::offload;
 
 /// A body comes with at least so many bytes in each such time, but for its last part: a slow mobile line sends ten times as much.
 const LEAST_BYTES: usize = 16 << 10;
@@ -62,14 +55,14 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     config: &ServerConfig,
-    account: &Account,
-    deadline: Instant,
+    ctx: &RequestContext,
 ) -> Result<WholeBody, Error> {
     let is_gzip = is_gzip(headers)?;
     let max_bytes = config.max_body.bytes();
     if stated_length(headers).is_some_and(|length| length > max_bytes as u64) {
         return Err(too_large(max_bytes));
     }
+    let account = &ctx.memory;
     let reading = async {
         let whole = collect(body, max_bytes, account).await?;
         match is_gzip {
@@ -77,7 +70,7 @@ pub(super) async fn read(
             false => Ok(whole),
         }
     };
-    match tokio::time::timeout_at(deadline.into(), reading).await {
+    match tokio::time::timeout_at(ctx.deadline.into(), reading).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(
             ErrorKind::RequestTimeout,
@@ -240,11 +233,10 @@ fn too_large(max_bytes: usize) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use embedgate_request::Principal;
+    use embedgate_request::{Holder, Memory, Principal};
     use futures_util::stream;
 
     use super::*;
-    use crate::memory::{Holder, Memory};
 
     fn account(memory: &Arc<Memory>) -> Account {
         memory.open(Holder::of(&Principal::Anonymous, None))

@@ -2,71 +2,101 @@
 //!
 //! Source: Cohere's API reference, versions 2 and 1, "Embed".
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use embedgate_request::{EmbedRequest, EmbedResponse, Error, Input, Side, TokenIds};
 use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{
-    dense::{DenseForm, FORMS},
+    dense::DenseForm,
     error::Failed,
     exchange::Exchange,
-    input::Inputs,
-    json::{self, count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
-    members::Members,
+    input::{self, Inputs},
+    json::{self, kind},
+    member::{Count, Lenient, Raw, Words},
+    object::{Members, Source},
+    openapi::lists::Texts,
 };
 
-/// The members that mean something.
-pub(super) const KNOWN: [&str; 9] = [
-    "model",
-    "texts",
-    "inputs",
-    "images",
-    "input_type",
-    "embedding_types",
-    "output_dimension",
-    "truncate",
-    "max_tokens",
-];
-
-const MEMBERS: Members = Members {
-    known: &KNOWN,
-    foreign: &[],
-};
-
-#[derive(Deserialize)]
-struct Fields<'a> {
+/// The body of a request for embeddings.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct CohereEmbedRequest<'a> {
+    model: Option<String>,
     #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    texts: Option<&'a RawValue>,
-    /// Texts and images together, which is not supported here.
-    inputs: Option<&'a RawValue>,
-    images: Option<&'a RawValue>,
-    input_type: Option<&'a RawValue>,
-    embedding_types: Option<&'a RawValue>,
-    output_dimension: Option<&'a RawValue>,
-    truncate: Option<&'a RawValue>,
-    max_tokens: Option<&'a RawValue>,
+    #[schema(value_type = CohereTexts)]
+    texts: Option<Raw<'a>>,
+    /// search_query, search_document or another word, which says nothing.
+    #[schema(value_type = Option<Value>)]
+    input_type: Option<Lenient>,
+    /// float where nothing is said.
+    #[schema(value_type = Option<Vec<DenseForm>>)]
+    embedding_types: Option<Words<DenseForm>>,
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    output_dimension: Option<Count>,
+    truncate: Option<Truncate>,
+    /// Not supported: empty at most.
+    #[schema(value_type = Option<Vec<String>>, max_items = 0)]
+    images: Option<Raw<'a>>,
+    /// Not supported: empty at most.
+    #[schema(value_type = Option<Vec<String>>, max_items = 0)]
+    inputs: Option<Raw<'a>>,
+    /// Cuts inputs to so many tokens; special tokens stay.
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    max_tokens: Option<Count>,
 }
 
-/// The forms that a request asks for, under their names.
-type Forms = Vec<(&'static str, DenseForm)>;
+impl<'a> Members<'a> for CohereEmbedRequest<'a> {
+    const NEEDED: &'static str = "model, input_type and texts";
+}
 
-pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {
-    let (request, forms) = exchange.parse(MEMBERS, parse).await?;
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what is read elsewhere")]
+enum CohereTexts {
+    One(String),
+    Several(#[schema(inline)] Texts),
+}
+
+/// The side on which over-long inputs are cut; NONE: they are refused.
+#[derive(Clone, Copy, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum Truncate {
+    None,
+    Start,
+    End,
+}
+
+impl Truncate {
+    fn side(self) -> Option<Side> {
+        match self {
+            Self::None => None,
+            Self::Start => Some(Side::Left),
+            Self::End => Some(Side::Right),
+        }
+    }
+}
+
+/// The forms that a request asks for, each once.
+type Forms = Vec<DenseForm>;
+
+pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
+    let (request, forms) = exchange.parse(parse).await?;
     let answer = exchange.embed(request).await?;
-    let id = exchange.ctx.id;
-    let forms = forms.unwrap_or_else(|| vec![FORMS[0]]);
+    let id = Arc::clone(&answer.ctx.id);
+    let forms = forms.unwrap_or_else(|| vec![DenseForm::Float]);
     let render = move |answer: &EmbedResponse| render(answer, &id, &forms);
     Ok(answer.write(render).await?)
 }
 
 /// The first version: the answer repeats the texts, and without types it is a list of vectors.
-pub(super) async fn embed_v1(mut exchange: Exchange) -> Result<Response, Failed> {
-    let (request, forms) = exchange.parse(MEMBERS, parse).await?;
+pub(super) async fn embed_v1(exchange: Exchange) -> Result<Response, Failed> {
+    let (request, forms) = exchange.parse(parse).await?;
     let bytes = Input::total_bytes(&request.inputs);
     // They stand in the answer, and beside it until it is written.
-    let memory = exchange.account.take(2 * bytes)?;
+    let memory = exchange.ctx.memory.take(2 * bytes)?;
     let texts = request
         .inputs
         .iter()
@@ -74,54 +104,44 @@ pub(super) async fn embed_v1(mut exchange: Exchange) -> Result<Response, Failed>
     let texts: Vec<String> = texts.collect();
     let mut answer = exchange.embed(request).await?;
     answer.keep(memory);
-    let id = exchange.ctx.id;
+    let id = Arc::clone(&answer.ctx.id);
     let render = move |answer: &EmbedResponse| render_v1(answer, &id, forms.as_deref(), &texts);
     Ok(answer.write(render).await?)
 }
 
-fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Option<Forms>), Error> {
-    let fields: Fields<'_> = object(bytes, "model, input_type and texts")?;
-    for (name, raw) in [("images", fields.images), ("inputs", fields.inputs)] {
-        if raw.is_some_and(|raw| !matches!(raw.get(), "null" | "[]")) {
+fn parse(source: &mut Source<'_>) -> Result<(EmbedRequest, Option<Forms>), Error> {
+    let body: CohereEmbedRequest<'_> = source.members()?;
+    for (name, given) in [("images", body.images), ("inputs", body.inputs)] {
+        if given.is_some_and(|Raw(json)| json != "[]") {
             let message = format!("{name} is not supported: send texts");
             return Err(Error::invalid(name, message));
         }
     }
-    let ends = [
-        ("NONE", None),
-        ("START", Some(Side::Left)),
-        ("END", Some(Side::Right)),
-    ];
-    let end = one_of("truncate", fields.truncate, &ends)?;
+    let inputs = Inputs::alike("texts", source.max_inputs);
     let request = EmbedRequest {
-        model: typed("model", fields.model, "a string")?,
-        kind: kind(perhaps(fields.input_type).as_deref()),
+        model: body.model,
+        kind: kind(Lenient::get(body.input_type).as_deref()),
         token_ids: TokenIds::Reject,
-        dimensions: count("output_dimension", fields.output_dimension)?,
-        truncate: end.map(|side| side.is_some()),
-        side: end.flatten(),
-        max_tokens: count("max_tokens", fields.max_tokens)?,
-        ..EmbedRequest::new(inputs(Inputs::alike("texts", max_inputs), fields.texts)?)
+        dimensions: Count::get(body.output_dimension),
+        truncate: body.truncate.map(|truncate| truncate != Truncate::None),
+        side: body.truncate.and_then(Truncate::side),
+        max_tokens: Count::get(body.max_tokens),
+        ..EmbedRequest::new(input::read(inputs, body.texts)?)
     };
-    Ok((request, forms(fields.embedding_types)?))
+    Ok((request, forms(body.embedding_types)))
 }
 
 /// None where none is named.
-fn forms(raw: Option<&RawValue>) -> Result<Option<Forms>, Error> {
-    let expected = "a list of \"float\", \"base64\", \"binary\" and \"ubinary\"";
-    let names = words("embedding_types", raw, expected)?.unwrap_or_default();
-    let is_unknown = |name: &&String| FORMS.iter().all(|(known, _)| known != name);
-    if let Some(unknown) = names.iter().find(is_unknown) {
-        return Err(wrong("embedding_types", expected, &format!("{unknown:?}")));
+fn forms(named: Option<Words<DenseForm>>) -> Option<Forms> {
+    let Words(named) = named?;
+    if named.is_empty() {
+        return None;
     }
-    if names.is_empty() {
-        return Ok(None);
-    }
-    let is_asked = |(known, _): &(&str, DenseForm)| names.iter().any(|name| name == known);
-    Ok(Some(FORMS.into_iter().filter(is_asked).collect()))
+    let all = DenseForm::ALL.into_iter();
+    Some(all.filter(|form| named.contains(form)).collect())
 }
 
-fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, DenseForm)]) -> Vec<u8> {
+fn render(answer: &EmbedResponse, id: &str, forms: &[DenseForm]) -> Vec<u8> {
     let mut out = br#"{"id":"#.to_vec();
     json::write(&mut out, id);
     out.extend_from_slice(br#","embeddings":"#);
@@ -134,7 +154,7 @@ fn render(answer: &EmbedResponse, id: &str, forms: &[(&str, DenseForm)]) -> Vec<
 fn render_v1(
     answer: &EmbedResponse,
     id: &str,
-    forms: Option<&[(&str, DenseForm)]>,
+    forms: Option<&[DenseForm]>,
     texts: &[String],
 ) -> Vec<u8> {
     let mut out = br#"{"id":"#.to_vec();
@@ -156,13 +176,13 @@ fn render_v1(
     out
 }
 
-fn write_by_type(out: &mut Vec<u8>, answer: &EmbedResponse, forms: &[(&str, DenseForm)]) {
+fn write_by_type(out: &mut Vec<u8>, answer: &EmbedResponse, forms: &[DenseForm]) {
     out.push(b'{');
-    for (i, (name, form)) in forms.iter().enumerate() {
+    for (i, form) in forms.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        json::write(out, name);
+        json::write(out, form.name());
         out.push(b':');
         form.write_all(out, answer);
     }

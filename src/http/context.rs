@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, HeaderName, Method, header::AUTHORIZATION, request::Parts},
 };
 use embedgate_plugin_host::{Head, Headers};
-use embedgate_request::{Error, ErrorKind, Lane, RequestContext};
+use embedgate_request::{Error, ErrorKind, Holder, Lane, RequestContext};
 
 use super::{
     Gateway,
@@ -44,13 +44,14 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         let limit = gateway.config.request_timeout.0;
         let timeout = timeout(&parts.headers)?.map_or(limit, |own| own.min(limit));
         let deadline = Instant::now() + timeout;
+        let peer = parts.extensions.get().map(|PeerAddress(address)| *address);
         let head = Head {
             id: &id,
             method: parts.method.as_str(),
             path: parts.uri.path(),
             query: parts.uri.query(),
             headers: &RequestHeaders(&parts.headers),
-            client_ip: parts.extensions.get().map(|PeerAddress(address)| *address),
+            client_ip: peer,
             deadline,
         };
         let authorization = parts
@@ -79,11 +80,13 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         }
         let own_lane = identity.and_then(|identity| identity.lane);
         let lane = lane(&parts.headers)?.or(own_lane);
+        let memory = gateway.memory.open(Holder::of(&principal, peer));
         Ok(Self(RequestContext {
             id,
             principal,
             deadline,
             lane,
+            memory,
             spent: Arc::default(),
             begun: Arc::default(),
         }))

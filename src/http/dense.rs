@@ -1,11 +1,18 @@
 //! The forms in which dialects write dense vectors.
 
 use embedgate_request::{Dense, EmbedResponse, VectorText};
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::json;
 
 /// The form in which a dense vector is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(
+    as = EmbeddingType,
+    description = "binary and ubinary: whether numbers are above 0, eight in a signed or an unsigned byte, the first the highest bit."
+)]
 pub(super) enum DenseForm {
     /// A list of numbers.
     Float,
@@ -19,15 +26,20 @@ pub(super) enum DenseForm {
     Ubinary,
 }
 
-/// All of them, by their names.
-pub(super) const FORMS: [(&str, DenseForm); 4] = [
-    ("float", DenseForm::Float),
-    ("base64", DenseForm::Base64),
-    ("binary", DenseForm::Binary),
-    ("ubinary", DenseForm::Ubinary),
-];
-
 impl DenseForm {
+    /// All of them, in the order in which answers hold them.
+    pub(super) const ALL: [Self; 4] = [Self::Float, Self::Base64, Self::Binary, Self::Ubinary];
+
+    /// Its name, in requests and answers.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Base64 => "base64",
+            Self::Binary => "binary",
+            Self::Ubinary => "ubinary",
+        }
+    }
+
     /// The form in which vectors are kept as text, where it is one.
     pub(super) fn text(self) -> Option<VectorText> {
         match self {

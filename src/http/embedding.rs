@@ -6,7 +6,6 @@ use axum::response::Response;
 use embedgate_core::Outputs;
 use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds, VectorText};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     State,
@@ -14,34 +13,34 @@ use super::{
     dense::DenseForm,
     error::Failed,
     exchange::Exchange,
-    input::Inputs,
-    json::{self, inputs, object, texts, typed},
-    members::{Foreign, Members, foreign},
+    foreign::{Foreign, foreign},
+    input::{self, Inputs, texts},
+    json,
+    member::Raw,
+    object::{Members, Source},
 };
-
-/// The members that mean something.
-pub(super) const KNOWN: [&str; 4] = ["model", "texts", "need_sparse", "content"];
 
 /// llama.cpp's own: 2 is the Euclidean length, which vectors have here.
 const FOREIGN: &[Foreign] = &[foreign("embd_normalize", &["2"], "leave it out")];
-
-const MEMBERS: Members = Members {
-    known: &KNOWN,
-    foreign: FOREIGN,
-};
 
 /// The status that Coze Studio reads from a server that gives only dense vectors, and from one that also gives lexical
 /// weights.
 const DENSE: &str = "1";
 const DENSE_AND_SPARSE: &str = "3";
 
+/// The body of a request: Coze Studio's with `texts`, llama.cpp's with `content`.
 #[derive(Deserialize)]
-struct Fields<'a> {
+struct EmbeddingRequest<'a> {
+    model: Option<String>,
     #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    texts: Option<&'a RawValue>,
-    need_sparse: Option<&'a RawValue>,
-    content: Option<&'a RawValue>,
+    texts: Option<Raw<'a>>,
+    need_sparse: Option<bool>,
+    content: Option<Raw<'a>>,
+}
+
+impl<'a> Members<'a> for EmbeddingRequest<'a> {
+    const NEEDED: &'static str = "texts, or content";
+    const FOREIGN: &'static [Foreign] = FOREIGN;
 }
 
 /// The API whose form the answer has.
@@ -51,8 +50,8 @@ enum Shape {
     LlamaCpp,
 }
 
-pub(super) async fn embed(mut exchange: Exchange) -> Result<Response, Failed> {
-    let (request, shape) = exchange.parse(MEMBERS, parse).await?;
+pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
+    let (request, shape) = exchange.parse(parse).await?;
     let answer = exchange.embed(request).await?;
     let render = move |answer: &EmbedResponse| match shape {
         Shape::Coze => render_coze(answer),
@@ -74,20 +73,20 @@ pub(super) async fn support_status(
     })
 }
 
-fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Shape), Error> {
-    let fields: Fields<'_> = object(bytes, "texts, or content")?;
-    let need_sparse = typed("need_sparse", fields.need_sparse, "true or false")?;
-    let (shape, given) = match (fields.texts, fields.content) {
+fn parse(source: &mut Source<'_>) -> Result<(EmbedRequest, Shape), Error> {
+    let body: EmbeddingRequest<'_> = source.members()?;
+    let max = source.max_inputs;
+    let (shape, given) = match (body.texts, body.content) {
         (None, Some(content)) => {
-            let content = inputs(Inputs::alike("content", max_inputs), Some(content))?;
+            let content = input::read(Inputs::alike("content", max), Some(content))?;
             (Shape::LlamaCpp, content)
         }
-        (given, _) => (Shape::Coze, texts("texts", given, max_inputs)?),
+        (given, _) => (Shape::Coze, texts("texts", given, max)?),
     };
     let request = EmbedRequest {
-        model: typed("model", fields.model, "a string")?,
+        model: body.model,
         outputs: Outputs {
-            sparse: need_sparse.unwrap_or(false),
+            sparse: body.need_sparse.unwrap_or(false),
             ..Outputs::DENSE
         },
         text: Some(VectorText::Numbers),

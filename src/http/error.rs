@@ -20,16 +20,13 @@ const MAX_RETRY_AFTER: u64 = 60;
 /// Longer messages are cut: clients show them to people.
 const MAX_MESSAGE: usize = 500;
 
-/// The error that a handler answers in place of a result. The layer around all routes writes it in the route's dialect.
+/// The error that a handler answers in place of a result. [`written`] makes the answer of it, in the dialect of the route.
+#[derive(Clone)]
 pub(super) struct Failed {
     error: Error,
     /// The dialect that the handler found, when the route has clients of several dialects.
     dialect: Option<Dialect>,
 }
-
-/// An error that was said in `OpenAI`'s words, for who knows the route's.
-#[derive(Clone)]
-struct Said(Error);
 
 impl Failed {
     /// Says it in the words of a dialect, whatever the route's is.
@@ -50,24 +47,29 @@ impl From<Error> for Failed {
     }
 }
 
+/// An answer that is still to be written.
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        let said = self.dialect.is_none().then(|| Said(self.error.clone()));
-        let mut response = say(&self.error, self.dialect.unwrap_or(Dialect::OpenAi));
-        if let Some(said) = said {
-            response.extensions_mut().insert(said);
-        }
+        let mut response = Response::default();
+        response.extensions_mut().insert(self);
         response
     }
 }
 
-/// Says an error in the route's dialect, where no handler has.
-pub(super) fn in_dialect(mut response: Response, dialect: Dialect) -> Response {
-    if dialect == Dialect::OpenAi {
-        return response;
-    }
+/// Writes the error of a route in its dialect, where the answer is one.
+pub(super) fn written(mut response: Response, dialect: Dialect) -> Response {
     match response.extensions_mut().remove() {
-        Some(Said(error)) => say(&error, dialect),
+        Some(Failed {
+            error,
+            dialect: own,
+        }) => {
+            let allowed = response.headers_mut().remove(header::ALLOW);
+            let mut response = say(&error, own.unwrap_or(dialect));
+            // The router's own word about methods.
+            let headers = response.headers_mut();
+            allowed.map(|methods| headers.insert(header::ALLOW, methods));
+            response
+        }
         None => response,
     }
 }

@@ -10,24 +10,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use embedgate_request::{
-    Cut, Dense, EmbedRequest, EmbedResponse, Embedding, Error, ErrorKind, Input, Principal,
+    Cut, Dense, EmbedRequest, EmbedResponse, Embedding, Error, ErrorKind, Held, Input,
     RequestContext, VectorText,
 };
 
 use super::{
     Gateway,
     body::{self, WholeBody},
-    connection::PeerAddress,
     context::Context,
     error::{Failed, add_headers},
-    json,
-    members::Members,
+    object::Source,
     trace::Work,
 };
 use crate::{
-    embed::Embedder,
-    memory::{Account, Held, Holder},
-    model::{Model, State},
+    embed::{Embedder, Pipeline, Preprocessed, decoded_bytes},
+    model::Model,
     offload,
 };
 
@@ -47,8 +44,6 @@ const MAX_TRUNCATED: usize = 32;
 pub(super) struct Exchange {
     pub(super) gateway: Arc<Gateway>,
     pub(super) ctx: RequestContext,
-    /// Its part of the memory of all requests.
-    pub(super) account: Account,
     body: WholeBody,
     /// The service as it was when the body was whole: the request is answered by the models of that moment.
     embedder: Arc<Embedder>,
@@ -62,14 +57,10 @@ impl FromRequest<Arc<Gateway>> for Exchange {
         let (mut parts, body) = request.into_parts();
         let Context(ctx) = Context::from_request_parts(&mut parts, gateway).await?;
         gateway.embedder()?;
-        let peer = parts.extensions.get().map(|PeerAddress(peer)| *peer);
-        let account = gateway.memory.open(Holder::of(&ctx.principal, peer));
-        let config = &gateway.config;
-        let body = body::read(&parts.headers, body, config, &account, ctx.deadline).await?;
+        let body = body::read(&parts.headers, body, &gateway.config, &ctx).await?;
         Ok(Self {
             gateway: Arc::clone(gateway),
             ctx,
-            account,
             body,
             // It was let in: it is answered even if the shutdown has begun.
             embedder: gateway.service()?,
@@ -83,57 +74,38 @@ impl Exchange {
         &self.embedder
     }
 
-    /// Makes sure that the model of this name is in memory, where the caller may use it.
+    /// The model of this name in memory, where the caller may use it. Of all models the request keeps this one alone.
     ///
     /// # Errors
     /// `ModelNotFound`, `Forbidden`; `Unavailable` where it cannot be loaded, `DeadlineExceeded` where that takes too long.
-    pub(super) async fn need_model(&mut self, name: Option<&str>) -> Result<(), Error> {
-        let registry = self.embedder.registry();
-        let entry = registry.find_for(&self.ctx.principal, name)?;
-        let known = entry.name.clone();
-        let is_asleep = matches!(entry.state, State::OnDemand);
-        // Other models may leave while this one is used: they do not as long as somebody holds them.
-        self.embedder = Arc::new(self.embedder.with_only(&known));
-        if is_asleep {
-            let embedder = self.gateway.wake(&self.ctx, &known).await?;
-            self.embedder = Arc::new(embedder.with_only(&known));
-        }
-        Ok(())
-    }
-
-    /// The model of this name, in memory, where the caller may use it.
-    ///
-    /// # Errors
-    /// `ModelNotFound`, `Forbidden`; `Unavailable` where it cannot be loaded, `DeadlineExceeded` where that takes too long.
-    pub(super) async fn model(&mut self, name: Option<&str>) -> Result<Arc<Model>, Error> {
-        self.need_model(name).await?;
-        self.embedder.model(&self.ctx.principal, name).cloned()
+    pub(super) async fn into_model(self, name: Option<&str>) -> Result<Arc<Model>, Error> {
+        let target = self.embedder.target(&self.ctx, name)?;
+        drop(self.embedder);
+        let target = self.gateway.in_memory(&self.ctx, target).await?;
+        target.model().cloned()
     }
 
     pub(super) fn bytes(&self) -> &Bytes {
         &self.body.bytes
     }
 
-    /// Gives back the memory of the body, once what was parsed of it is gone too.
-    pub(super) fn give_back_body(&mut self) {
-        drop(self.body.memory.take());
+    /// The body, to be read where the handler runs: a small one.
+    pub(super) fn source(&self) -> Source<'_> {
+        Source::new(&self.body.bytes, self.gateway.config.max_inputs)
     }
 
     /// Parses a body with the dialect's parser.
     pub(super) async fn parse<T: Send + 'static>(
         &self,
-        members: Members,
-        parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, T), Error> + Send + 'static,
+        parser: impl FnOnce(&mut Source<'_>) -> Result<(EmbedRequest, T), Error> + Send + 'static,
     ) -> Result<(EmbedRequest, T), Error> {
-        let max_inputs = self.gateway.config.max_inputs;
         let has_preprocessors = self.gateway.plugins.has_preprocessors();
-        let parse = move |bytes: &[u8]| {
-            let (mut request, more) = parser(bytes, max_inputs)?;
-            let unknown = members.unknown(bytes)?;
+        let parse = move |source: &mut Source<'_>| {
+            let (mut request, more) = parser(source)?;
             if has_preprocessors {
-                request.extra = json::extra(&unknown.kept);
+                request.extra = source.take_extra();
             }
-            Ok::<_, Error>((request, more, unknown.n_ignored))
+            Ok::<_, Error>((request, more, source.n_ignored))
         };
         let (request, more, n_ignored) = self.read(parse).await??;
         self.gateway.metrics.ignored_members(n_ignored);
@@ -143,53 +115,90 @@ impl Exchange {
     /// Reads a body, off the threads that serve connections where it is a large one.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&[u8]) -> T + Send + 'static,
+        read: impl FnOnce(&mut Source<'_>) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let bytes = self.bytes().clone();
-        offload::run_if(bytes.len() >= PARSE_ELSEWHERE, move || read(&bytes)).await
+        let (bytes, max_inputs) = (self.body.bytes.clone(), self.gateway.config.max_inputs);
+        let is_large = bytes.len() >= PARSE_ELSEWHERE;
+        offload::run_if(is_large, move || read(&mut Source::new(&bytes, max_inputs))).await
     }
 
-    /// Takes the memory of the texts that token ids stand for, which are many times as long as the ids' digits.
-    ///
-    /// # Errors
-    /// `PayloadTooLarge` where such a text could not have been sent as one.
-    fn take_decoded(&self, request: &EmbedRequest) -> Result<Held, Error> {
-        let (bytes, most) = (
-            self.embedder().decoded_bytes(request),
-            self.gateway.config.max_body.bytes(),
-        );
-        if bytes > most {
-            let message = format!(
-                "the token ids stand for {bytes} bytes of text, and a body has at most {most}: split the request"
-            );
-            return Err(Error::new(ErrorKind::PayloadTooLarge, message));
-        }
-        self.account.take(bytes)
+    /// Finds the model of a request, lets plugins see it, and has the model in memory. Of all models it keeps this one alone.
+    pub(super) async fn ready(self, request: EmbedRequest) -> Result<Ready, Error> {
+        let Self {
+            gateway,
+            ctx,
+            body,
+            embedder,
+        } = self;
+        let before = Input::total_bytes(&request.inputs);
+        let plugins = &gateway.plugins;
+        let found = embedder.target_before_plugins(&ctx, plugins, &request)?;
+        let decoded = decoded_bytes(&request, found.as_ref());
+        let mut held = take_decoded(&gateway, &ctx, decoded)?;
+        let request = embedder.preprocess(&ctx, plugins, request, found).await?;
+        let pipeline = embedder.pipeline();
+        // Other models may leave while this one is used: they do not as long as somebody holds them.
+        drop(embedder);
+        let target = gateway.in_memory(&ctx, request.target().clone()).await?;
+        let request = request.with_target(target);
+        held.merge(ctx.memory.take(request.grown(before))?);
+        Ok(Ready {
+            ctx,
+            request,
+            pipeline,
+            _body: body,
+            _held: held,
+        })
     }
 
     /// Lets plugins see the request, and embeds its inputs.
-    pub(super) async fn embed(&mut self, request: EmbedRequest) -> Result<Answer, Error> {
-        let before = Input::total_bytes(&request.inputs);
-        let _decoded = self.take_decoded(&request)?;
-        let plugins = &self.gateway.plugins;
-        let request = self
-            .embedder
-            .preprocess(&self.ctx, plugins, request)
-            .await?;
-        self.need_model(request.get().model.as_deref()).await?;
-        let (ctx, embedder) = (&self.ctx, self.embedder());
-        let _grown = self.account.take(request.grown(before))?;
-        let bytes = answer_bytes(embedder, &ctx.principal, request.get())?;
-        let memory = self.account.take_for_answer(bytes, ctx.deadline).await?;
-        let response = embedder.embed(ctx, request).await?;
-        self.give_back_body();
-        Ok(Answer { response, memory })
+    pub(super) async fn embed(self, request: EmbedRequest) -> Result<Answer, Error> {
+        let ready = self.ready(request).await?;
+        let model = Arc::clone(ready.request.target().model()?);
+        let bytes = answer_bytes(&model, ready.request.get());
+        let ctx = ready.ctx;
+        let memory = ctx.memory.take_for_answer(bytes, ctx.deadline).await?;
+        let response = ready.pipeline.embed(&ctx, ready.request).await?;
+        Ok(Answer {
+            response,
+            ctx,
+            model,
+            memory,
+        })
     }
+}
+
+/// Takes the memory of the texts that token ids stand for, which are many times as long as the ids' digits.
+///
+/// # Errors
+/// `PayloadTooLarge` where such a text could not have been sent as one.
+fn take_decoded(gateway: &Gateway, ctx: &RequestContext, bytes: usize) -> Result<Held, Error> {
+    let most = gateway.config.max_body.bytes();
+    if bytes > most {
+        let message = format!(
+            "the token ids stand for {bytes} bytes of text, and a body has at most {most}: split the request"
+        );
+        return Err(Error::new(ErrorKind::PayloadTooLarge, message));
+    }
+    ctx.memory.take(bytes)
+}
+
+/// A request that plugins have seen, whose model is in memory.
+pub(super) struct Ready {
+    pub(super) ctx: RequestContext,
+    pub(super) request: Preprocessed,
+    pub(super) pipeline: Pipeline,
+    /// Its memory is given back when what was parsed of it is gone, too.
+    _body: WholeBody,
+    /// The memory of decoded ids, and of what plugins added.
+    _held: Held,
 }
 
 /// An answer that is still to be written, and the memory that it will take.
 pub(super) struct Answer {
     pub(super) response: EmbedResponse,
+    pub(super) ctx: RequestContext,
+    pub(super) model: Arc<Model>,
     memory: Held,
 }
 
@@ -266,12 +275,7 @@ fn numbers(embedding: &Embedding) -> usize {
 }
 
 /// Estimates the bytes of the answer before any work is done for it; results by token are counted approximately.
-fn answer_bytes(
-    embedder: &Embedder,
-    principal: &Principal,
-    request: &EmbedRequest,
-) -> Result<usize, Error> {
-    let model = embedder.model(principal, request.model.as_deref())?;
+fn answer_bytes(model: &Model, request: &EmbedRequest) -> usize {
     let own = model.info.dimensions;
     let per_number = match request.text {
         Some(VectorText::Base64) => BYTES_PER_BASE64_NUMBER,
@@ -295,7 +299,7 @@ fn answer_bytes(
             .map(|input| model.reserve_tokens(input))
             .sum(),
     };
-    Ok(request.inputs.len() * fixed + n_tokens * per_token)
+    request.inputs.len() * fixed + n_tokens * per_token
 }
 
 /// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more. A query that

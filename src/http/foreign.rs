@@ -2,16 +2,8 @@
 //! that asks for something else is refused by name, since the answer would be of another meaning. What nobody documents is
 //! ignored and counted.
 
-use std::borrow::Cow;
-
 use embedgate_request::Error;
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
-
-use super::json::MOST_EXTRA;
 
 /// A member that another server documents.
 #[derive(Clone, Copy, Debug)]
@@ -21,15 +13,6 @@ pub(super) struct Foreign {
     done: &'static [&'static str],
     /// The advice for the client, in place of this member.
     instead: &'static str,
-}
-
-/// The members of a body that a dialect knows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Members {
-    /// The members that have a meaning in this dialect.
-    pub(super) known: &'static [&'static str],
-    /// The members that the dialect's peers document.
-    pub(super) foreign: &'static [Foreign],
 }
 
 pub(super) const fn foreign(
@@ -106,86 +89,22 @@ pub(super) const OF_RERANK: &[Foreign] = &[
     foreign("use_activation", &["true"], "say raw_scores"),
 ];
 
-/// The members of a body that mean nothing to its dialect.
-#[derive(Debug, Default)]
-pub(super) struct Unknown<'a> {
-    /// By their names; one more than plugins are shown at most.
-    pub(super) kept: Vec<(String, &'a RawValue)>,
-    /// The number of those that nobody documents.
-    pub(super) n_ignored: usize,
+/// Finds out if a member is one of those that the dialect's peers document.
+///
+/// # Errors
+/// `InvalidRequest` names a member that asks for what is not done.
+pub(super) fn is_foreign(all: &[Foreign], name: &str, value: &RawValue) -> Result<bool, Error> {
+    let Some(foreign) = all.iter().find(|foreign| foreign.name == name) else {
+        return Ok(false);
+    };
+    let value = without_space(value.get());
+    if value == "null" || foreign.done.contains(&value.as_str()) {
+        return Ok(true);
+    }
+    let shown: String = value.chars().take(40).collect();
+    let message = format!("{name} {shown} is not supported: {}", foreign.instead);
+    Err(Error::invalid(foreign.name, message))
 }
-
-impl Members {
-    /// Reads a body, which was read as an object before, past the known members.
-    ///
-    /// # Errors
-    /// `InvalidRequest` names a member that asks for what is not done.
-    pub(super) fn unknown(self, bytes: &[u8]) -> Result<Unknown<'_>, Error> {
-        let text = std::str::from_utf8(bytes).unwrap_or_default();
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut body = serde_json::Deserializer::from_str(text);
-        self.deserialize(&mut body)
-            .unwrap_or_else(|_| Ok(Unknown::default()))
-    }
-
-    /// Finds out if a member is one of the dialect's peers.
-    ///
-    /// # Errors
-    /// As [`Members::unknown`].
-    fn check(self, name: &str, value: &RawValue) -> Result<bool, Error> {
-        let Some(foreign) = self.foreign.iter().find(|foreign| foreign.name == name) else {
-            return Ok(false);
-        };
-        let value = without_space(value.get());
-        if value == "null" || foreign.done.contains(&value.as_str()) {
-            return Ok(true);
-        }
-        let shown: String = value.chars().take(40).collect();
-        let message = format!("{name} {shown} is not supported: {}", foreign.instead);
-        Err(Error::invalid(foreign.name, message))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Members {
-    type Value = Result<Unknown<'de>, Error>;
-
-    fn deserialize<D: Deserializer<'de>>(self, body: D) -> Result<Self::Value, D::Error> {
-        body.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Members {
-    type Value = Result<Unknown<'de>, Error>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let (mut unknown, mut refused) = (Unknown::default(), None);
-        while let Some(Name(name)) = members.next_key()? {
-            if self.known.contains(&&*name) || refused.is_some() {
-                members.next_value::<IgnoredAny>()?;
-                continue;
-            }
-            let value = members.next_value()?;
-            match self.check(&name, value) {
-                Ok(is_foreign) => unknown.n_ignored += usize::from(!is_foreign),
-                Err(error) => refused = Some(error),
-            }
-            // More would take memory that nobody counts.
-            if unknown.kept.len() <= MOST_EXTRA {
-                unknown.kept.push((name.into_owned(), value));
-            }
-        }
-        Ok(refused.map_or(Ok(unknown), Err))
-    }
-}
-
-/// A name without a copy, where it has no escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// JSON without the white space that it may have around its parts. Those that are compared have none in their strings.
 fn without_space(json: &str) -> String {
@@ -199,48 +118,32 @@ fn without_space(json: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check(body: &str) -> Result<usize, String> {
-        let members = Members {
-            known: &["input"],
-            foreign: OF_EMBEDDINGS,
-        };
-        let unknown = members.unknown(body.as_bytes());
-        unknown
-            .map(|unknown| unknown.n_ignored)
-            .map_err(|error| error.to_string())
+    fn check(name: &str, value: &str) -> Result<bool, String> {
+        let value: &RawValue = serde_json::from_str(value).unwrap();
+        is_foreign(OF_EMBEDDINGS, name, value).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn what_is_done_anyway_is_taken_what_is_not_is_named_and_the_rest_is_counted() {
-        assert_eq!(check(r#"{"input":"a"}"#), Ok(0));
-        assert_eq!(
-            check(
-                r#"{"input":"a","output_dtype":"float","embedding_types":[ "float" ],"messages":null}"#
-            ),
-            Ok(0)
-        );
-        assert_eq!(check(r#"{"input":"a","drop_params":true,"x":1}"#), Ok(2));
-        for (body, name) in [
-            (r#"{"output_dtype":"int8"}"#, "output_dtype \"int8\""),
-            (
-                r#"{"add_special_tokens":false}"#,
-                "add_special_tokens false",
-            ),
-            (r#"{"messages":[{"role":"user"}]}"#, "messages"),
+    fn what_is_done_anyway_is_taken_what_is_not_is_named_and_the_rest_is_nobodys() {
+        for (name, value) in [
+            ("output_dtype", "\"float\""),
+            ("embedding_types", "[ \"float\" ]"),
+            ("messages", "null"),
         ] {
-            let error = check(body).unwrap_err();
+            assert_eq!(check(name, value), Ok(true), "{name}");
+        }
+        assert_eq!(check("drop_params", "true"), Ok(false));
+        assert_eq!(check("x", "1"), Ok(false));
+        for (name, value, shown) in [
+            ("output_dtype", r#""int8""#, "output_dtype \"int8\""),
+            ("add_special_tokens", "false", "add_special_tokens false"),
+            ("messages", r#"[{"role":"user"}]"#, "messages"),
+        ] {
+            let error = check(name, value).unwrap_err();
             assert!(
-                error.contains(name) && error.contains("not supported"),
+                error.contains(shown) && error.contains("not supported"),
                 "{error}"
             );
         }
-    }
-
-    #[test]
-    fn a_member_is_found_behind_any_number_of_others() {
-        let junk: String = (0..1000).map(|i| format!("\"x{i}\":0,")).collect();
-        assert_eq!(check(&format!("{{{junk}\"input\":\"a\"}}")), Ok(1000));
-        let error = check(&format!("{{{junk}\"output_dtype\":\"int8\"}}")).unwrap_err();
-        assert!(error.contains("output_dtype"), "{error}");
     }
 }

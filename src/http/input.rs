@@ -7,6 +7,13 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeSeed, IgnoredAny, SeqAccess, Visitor},
 };
+use serde_json::error::Category;
+
+use super::{
+    dialect::EMPTY,
+    json::without_place,
+    member::{Raw, no_json},
+};
 
 /// Reads the request's `input`: one input for a string or a list of ids, several for a list of those.
 ///
@@ -18,6 +25,53 @@ pub(super) struct Inputs {
     pub(super) max: usize,
     /// Which entries may stand beside each other.
     pub(super) mix: Mix,
+}
+
+/// Reads inputs in any of their forms. An error says itself which entry is wrong.
+pub(super) fn read(form: Inputs, raw: Option<Raw<'_>>) -> Result<Vec<Input>, Error> {
+    let name = form.name;
+    let Some(Raw(json)) = raw else {
+        let message =
+            format!("{name} is missing: a string, a list of strings, or lists of token ids");
+        return Err(Error::invalid(name, message));
+    };
+    let read = form.deserialize(&mut serde_json::Deserializer::from_str(json));
+    read.map_err(|e| match e.classify() {
+        Category::Data => {
+            let message = e.to_string();
+            let error = Error::invalid(name, without_place(&message));
+            if is_empty_list(json) {
+                return error.with_code(EMPTY);
+            }
+            error
+        }
+        _ => no_json(name, &e),
+    })
+}
+
+/// Reads texts alone, at most `max` of them.
+pub(super) fn texts(
+    name: &'static str,
+    raw: Option<Raw<'_>>,
+    max: usize,
+) -> Result<Vec<Input>, Error> {
+    let list = "a list of strings, or of objects with text";
+    if raw.is_none() {
+        return Err(Error::invalid(name, format!("{name} is missing: {list}")));
+    }
+    let all = read(Inputs::alike(name, max), raw)?;
+    if all.iter().any(|input| matches!(input, Input::Tokens(_))) {
+        let message = format!("{name} must be {list}, not token ids");
+        return Err(Error::invalid(name, message));
+    }
+    Ok(all)
+}
+
+fn is_empty_list(json: &str) -> bool {
+    let inner = json
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    inner.is_some_and(|inner| inner.trim().is_empty())
 }
 
 /// Which entries of a list may stand beside each other.
@@ -135,7 +189,7 @@ impl Inputs {
     }
 
     fn at<E: de::Error>(&self, i: usize, message: &str) -> E {
-        let message = super::json::without_place(message);
+        let message = without_place(message);
         E::custom(format!("{}[{i}]: {message}", self.name))
     }
 }

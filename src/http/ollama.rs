@@ -8,9 +8,12 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use embedgate_request::{EmbedRequest, EmbedResponse, Error, Principal, TokenIds, VectorText};
+use embedgate_request::{
+    EmbedRequest, EmbedResponse, Error, Input, Principal, TokenIds, VectorText,
+};
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{
     Gateway, State,
@@ -18,41 +21,73 @@ use super::{
     dense::DenseForm,
     error::Failed,
     exchange::Exchange,
-    input::Inputs,
-    json::{self, count, inputs, object, typed},
-    members::Members,
+    input::{self, Inputs},
+    json,
+    member::{Count, Raw},
+    object::{Members, Source},
+    openapi::lists::Texts,
 };
 use crate::model::Entry;
 
-/// The members that mean something.
-pub(super) const KNOWN: [&str; 6] = ["model", "name", "input", "prompt", "truncate", "dimensions"];
-/// Ollama's own `options` and `keep_alive` ask for how it runs a model.
-const MEMBERS: Members = Members {
-    known: &KNOWN,
-    foreign: &[],
-};
 /// Ollama's names end in a tag; this one means none.
 const LATEST: &str = ":latest";
 /// The time when a model leaves the memory, as Ollama writes it for a model that stays.
 const NEVER: &str = "2318-01-01T00:00:00Z";
 
-#[derive(Deserialize)]
-struct Fields<'a> {
+/// The body of a request for embeddings. Its `options` and `keep_alive` ask for how Ollama runs a model.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct OllamaEmbedRequest<'a> {
+    model: Option<String>,
+    /// An older name of model.
+    name: Option<String>,
     #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    /// An older name of it.
-    name: Option<&'a RawValue>,
-    input: Option<&'a RawValue>,
-    prompt: Option<&'a RawValue>,
-    truncate: Option<&'a RawValue>,
-    dimensions: Option<&'a RawValue>,
+    #[schema(value_type = OllamaInput)]
+    input: Option<Raw<'a>>,
+    /// false: over-long inputs are refused.
+    truncate: Option<bool>,
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    dimensions: Option<Count>,
 }
 
-impl Fields<'_> {
-    fn model(&self) -> Result<Option<String>, Error> {
-        let name = typed("name", self.name, "a string")?;
-        Ok(typed("model", self.model, "a string")?.or(name))
-    }
+impl<'a> Members<'a> for OllamaEmbedRequest<'a> {
+    const NEEDED: &'static str = "model and input";
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what is read elsewhere")]
+enum OllamaInput {
+    One(String),
+    Several(#[schema(inline)] Texts),
+}
+
+/// The body of the older form: one prompt.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct OllamaPromptRequest<'a> {
+    model: Option<String>,
+    /// An older name of model.
+    name: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = String)]
+    prompt: Option<Raw<'a>>,
+    truncate: Option<bool>,
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    dimensions: Option<Count>,
+}
+
+impl<'a> Members<'a> for OllamaPromptRequest<'a> {
+    const NEEDED: &'static str = "model and prompt";
+}
+
+/// The body of a request about a model.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct OllamaShowRequest {
+    model: Option<String>,
+    name: Option<String>,
+}
+
+impl Members<'_> for OllamaShowRequest {
+    const NEEDED: &'static str = "model";
 }
 
 /// `POST /api/embed`.
@@ -73,8 +108,7 @@ pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
         out.extend_from_slice(&times.to_string().as_bytes()[1..]);
         out
     };
-    let parser = |bytes: &[u8], max: usize| parse(bytes, "input", max);
-    answer(exchange, parser, render).await
+    answer(exchange, embed_request, render).await
 }
 
 /// `POST /api/embeddings`, the older form: one prompt, one vector.
@@ -87,33 +121,49 @@ pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {
         out.push(b'}');
         out
     };
-    let parser = |bytes: &[u8], _| parse(bytes, "prompt", 1);
-    answer(exchange, parser, render).await
+    answer(exchange, prompt_request, render).await
 }
 
-fn parse(bytes: &[u8], from: &'static str, max: usize) -> Result<(EmbedRequest, ()), Error> {
-    let fields: Fields<'_> = object(bytes, &format!("model and {from}"))?;
-    let given = match from {
-        "prompt" => fields.prompt,
-        _ => fields.input,
-    };
+fn embed_request(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
+    let body: OllamaEmbedRequest<'_> = source.members()?;
+    let inputs = Inputs::alike("input", source.max_inputs);
     let request = EmbedRequest {
-        model: fields.model()?,
-        text: Some(VectorText::Numbers),
-        token_ids: TokenIds::Reject,
-        dimensions: count("dimensions", fields.dimensions)?,
-        truncate: typed("truncate", fields.truncate, "true or false")?,
-        ..EmbedRequest::new(inputs(Inputs::alike(from, max), given)?)
+        model: body.model.or(body.name),
+        truncate: body.truncate,
+        dimensions: Count::get(body.dimensions),
+        ..of(input::read(inputs, body.input)?)
     };
     Ok((request, ()))
 }
 
+fn prompt_request(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
+    let body: OllamaPromptRequest<'_> = source.members()?;
+    let request = EmbedRequest {
+        model: body.model.or(body.name),
+        truncate: body.truncate,
+        dimensions: Count::get(body.dimensions),
+        ..of(input::read(Inputs::alike("prompt", 1), body.prompt)?)
+    };
+    Ok((request, ()))
+}
+
+/// A request as Ollama's are: for vectors as lists of numbers, and without token ids.
+fn of(inputs: Vec<Input>) -> EmbedRequest {
+    EmbedRequest {
+        text: Some(VectorText::Numbers),
+        token_ids: TokenIds::Reject,
+        ..EmbedRequest::new(inputs)
+    }
+}
+
+type Parser = fn(&mut Source<'_>) -> Result<(EmbedRequest, ()), Error>;
+
 async fn answer(
-    mut exchange: Exchange,
-    parser: impl FnOnce(&[u8], usize) -> Result<(EmbedRequest, ()), Error> + Send + 'static,
+    exchange: Exchange,
+    parser: Parser,
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
-    let (mut request, ()) = exchange.parse(MEMBERS, parser).await?;
+    let (mut request, ()) = exchange.parse(parser).await?;
     let asked = request.model.clone().filter(|name| !name.is_empty());
     request.model = request.model.map(|name| known(&exchange, name));
     let mut answer = exchange.embed(request).await?;
@@ -121,6 +171,13 @@ async fn answer(
         answer.response.model = asked;
     }
     Ok(answer.write(render).await?)
+}
+
+/// The name in a request about a model.
+fn named(exchange: &Exchange) -> Result<String, Error> {
+    let body: OllamaShowRequest = exchange.source().members()?;
+    let name = body.model.or(body.name).unwrap_or_default();
+    Ok(known(exchange, name))
 }
 
 /// A name as it is, or without its tag where there is no such model.
@@ -152,8 +209,7 @@ pub(super) async fn running(gateway: State, Context(ctx): Context) -> Result<Jso
 
 /// `POST /api/pull`: a model that serves is there. Clients pull what they do not find in the list, and expect an end.
 pub(super) async fn pull(exchange: Exchange) -> Result<Response, Failed> {
-    let fields: Fields<'_> = object(exchange.bytes(), "model")?;
-    let name = known(&exchange, fields.model()?.unwrap_or_default());
+    let name = named(&exchange)?;
     let principal = &exchange.ctx.principal;
     exchange.embedder().shown(principal, &name)?.outline()?;
     // One line is a stream of one, and an object.
@@ -191,8 +247,7 @@ fn listed<'a>(
 
 /// `POST /api/show`: one model.
 pub(super) async fn show(exchange: Exchange) -> Result<Response, Failed> {
-    let fields: Fields<'_> = object(exchange.bytes(), "model")?;
-    let name = known(&exchange, fields.model()?.unwrap_or_default());
+    let name = named(&exchange)?;
     let entry = exchange.embedder().shown(&exchange.ctx.principal, &name)?;
     let outline = entry.outline()?;
     let mut shown = describe(&exchange.gateway, entry);

@@ -9,7 +9,7 @@ use axum::{
 };
 use embedgate_request::Error;
 
-pub(super) use self::parse::truncate_prompt_tokens;
+pub(super) use self::parse::Encoding;
 use super::{error::Failed, exchange::Exchange};
 
 pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {
@@ -26,17 +26,11 @@ pub(super) async fn of_deployment(
     answer(exchange, Some(model)).await
 }
 
-async fn answer(mut exchange: Exchange, model: Option<String>) -> Result<Response, Failed> {
-    let (mut request, form) = exchange.parse(parse::MEMBERS, parse::request).await?;
+async fn answer(exchange: Exchange, model: Option<String>) -> Result<Response, Failed> {
+    let (mut request, form) = exchange.parse(parse::request).await?;
     request.model = model.or(request.model);
     let answer = exchange.embed(request).await?;
-    let tokenizer = if form.names_tokens() {
-        let registry = exchange.embedder().registry();
-        let model = registry.resolve(Some(&answer.response.model))?;
-        Some(model.tokenizer.clone())
-    } else {
-        None
-    };
+    let tokenizer = form.names_tokens().then(|| answer.model.tokenizer.clone());
     let render = move |answer: &_| render::response(answer, &form, tokenizer.as_ref());
     Ok(answer.write(render).await?)
 }

@@ -8,81 +8,67 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::response::Response;
 use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     dense::DenseForm,
     error::Failed,
     exchange::Exchange,
-    input::Inputs,
-    json::{self, count, inputs, object, one_of, perhaps, typed},
-    members::{Members, OF_EMBEDDINGS},
-    openai::truncate_prompt_tokens,
+    foreign::{Foreign, OF_EMBEDDINGS},
+    input::{self, Inputs},
+    json,
+    member::{Count, Lenient, MaxTokens, Raw},
+    object::{Members, Source},
+    openai::Encoding,
 };
 
-/// The members that mean something.
-pub(super) const KNOWN: [&str; 9] = [
-    "model",
-    "input",
-    "task",
-    "encoding_format",
-    "dimensions",
-    "truncate_prompt_tokens",
-    "normalize",
-    "use_activation",
-    "user",
-];
-
-const MEMBERS: Members = Members {
-    known: &KNOWN,
-    foreign: OF_EMBEDDINGS,
-};
-
+/// The body of a request.
 #[derive(Deserialize)]
-struct Fields<'a> {
+struct PoolingRequest<'a> {
+    model: Option<String>,
     #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    input: Option<&'a RawValue>,
-    task: Option<&'a RawValue>,
-    encoding_format: Option<&'a RawValue>,
-    dimensions: Option<&'a RawValue>,
-    truncate_prompt_tokens: Option<&'a RawValue>,
-    normalize: Option<&'a RawValue>,
+    input: Option<Raw<'a>>,
+    task: Option<Lenient>,
+    encoding_format: Option<Encoding>,
+    dimensions: Option<Count>,
+    truncate_prompt_tokens: Option<MaxTokens>,
+    normalize: Option<bool>,
     /// The newer name of it.
-    use_activation: Option<&'a RawValue>,
-    user: Option<&'a RawValue>,
+    use_activation: Option<bool>,
+    user: Option<Lenient>,
 }
 
-pub(super) async fn pool(mut exchange: Exchange) -> Result<Response, Failed> {
-    let (request, form) = exchange.parse(MEMBERS, parse).await?;
+impl<'a> Members<'a> for PoolingRequest<'a> {
+    const NEEDED: &'static str = "model, input and task";
+    const FOREIGN: &'static [Foreign] = OF_EMBEDDINGS;
+}
+
+pub(super) async fn pool(exchange: Exchange) -> Result<Response, Failed> {
+    let (request, form) = exchange.parse(parse).await?;
     let answer = exchange.embed(request).await?;
     let render = move |answer: &EmbedResponse| render(answer, form);
     Ok(answer.write(render).await?)
 }
 
-fn parse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, DenseForm), Error> {
-    let fields: Fields<'_> = object(bytes, "model, input and task")?;
-    let task: Option<String> = typed("task", fields.task, "\"embed\"")?;
-    if task.as_deref() != Some("embed") {
+fn parse(source: &mut Source<'_>) -> Result<(EmbedRequest, DenseForm), Error> {
+    let body: PoolingRequest<'_> = source.members()?;
+    if Lenient::get(body.task).as_deref() != Some("embed") {
         let message = "task must be \"embed\", a vector a text: for a vector a token ask /v1/embeddings for outputs [\"colbert\"], \
                        or /embed_all; for scores ask /score";
         return Err(Error::invalid("task", message));
     }
-    let forms = [("float", DenseForm::Float), ("base64", DenseForm::Base64)];
-    let form = one_of("encoding_format", fields.encoding_format, &forms)?;
-    let form = form.unwrap_or(DenseForm::Float);
-    let given = inputs(Inputs::alike("input", max_inputs), fields.input)?;
-    let boolean = "true or false";
-    let normalize = typed("normalize", fields.normalize, boolean)?;
+    let form = body
+        .encoding_format
+        .map_or(DenseForm::Float, DenseForm::from);
+    let inputs = Inputs::alike("input", source.max_inputs);
     let request = EmbedRequest {
-        model: typed("model", fields.model, "a string")?,
+        model: body.model,
         text: form.text(),
-        dimensions: count("dimensions", fields.dimensions)?,
-        normalize: normalize.or(typed("use_activation", fields.use_activation, boolean)?),
-        max_tokens: truncate_prompt_tokens(fields.truncate_prompt_tokens)?,
+        dimensions: Count::get(body.dimensions),
+        normalize: body.normalize.or(body.use_activation),
+        max_tokens: MaxTokens::get(body.truncate_prompt_tokens),
         token_ids: TokenIds::Native,
-        user: perhaps(fields.user),
-        ..EmbedRequest::new(given)
+        user: Lenient::get(body.user),
+        ..EmbedRequest::new(input::read(inputs, body.input)?)
     };
     Ok((request, form))
 }

@@ -6,16 +6,17 @@ pub(super) mod parse;
 use std::{sync::Arc, time::Instant};
 
 use axum::response::Response;
-use embedgate_request::{Error, Input, Principal};
+use embedgate_request::{Error, Input};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::parse::{Asked, Shape};
+use self::parse::{Options, Shape};
 use super::{
     dialect::Dialect,
     error::Failed,
     exchange::{Exchange, respond, shown_name},
     json,
+    object::Source,
     tei::{Told, characters},
     trace::Work,
 };
@@ -48,26 +49,28 @@ pub(super) async fn nim(exchange: Exchange) -> Result<Response, Failed> {
 
 /// `POST /rerank`.
 pub(super) async fn either(exchange: Exchange) -> Result<Response, Failed> {
-    let shape = exchange.read(parse::shape).await?;
+    let shape = exchange.read(|source| parse::shape(source)).await?;
     answer(exchange, shape).await.map_err(|error| match shape {
         Shape::Tei => Failed::from(error).in_words_of(Dialect::Tei),
         _ => error.into(),
     })
 }
 
-async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error> {
+async fn answer(exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     let started = Instant::now();
-    let parser = move |bytes: &[u8], max| parse::request(bytes, shape, max);
-    let (mut request, asked) = exchange.parse(shape.members(), parser).await?;
+    let parser = move |source: &mut Source<'_>| parse::request(source, shape);
+    let (mut request, options) = exchange.parse(parser).await?;
     let n_inputs = request.inputs.len();
     let n_characters = request.inputs.iter().map(characters).sum();
-    let before = Input::total_bytes(&request.inputs);
     // Documents that go into the answer are kept, and written.
-    let shown = if asked.with_documents { 2 * before } else { 0 };
+    let shown = match options.with_documents {
+        true => 2 * Input::total_bytes(&request.inputs),
+        false => 0,
+    };
     let bytes = n_inputs * LINE_BYTES + shown;
-    let deadline = exchange.ctx.deadline;
-    let memory = exchange.account.take_for_answer(bytes, deadline).await?;
-    let documents: Vec<String> = match asked.with_documents {
+    let (memory, deadline) = (&exchange.ctx.memory, exchange.ctx.deadline);
+    let memory = memory.take_for_answer(bytes, deadline).await?;
+    let documents: Vec<String> = match options.with_documents {
         true => request.inputs[1..]
             .iter()
             .map(|input| input.as_text().to_owned())
@@ -75,33 +78,11 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         false => Vec::new(),
     };
     let registry = exchange.embedder().registry();
-    let is_named = request
-        .model
-        .as_deref()
-        .is_some_and(|name| registry.is_known(name));
-    // An unknown name is an error, unless it means the default.
-    let anybody = Principal::Anonymous;
-    let may_choose = request.model.is_none()
-        || registry
-            .find_for(&anybody, request.model.as_deref())
-            .is_ok();
-    if !is_named
-        && may_choose
-        && let Some(reranker) = registry.reranker()
-    {
-        request.model = Some(reranker.to_owned());
-    }
-    let plugins = &exchange.gateway.plugins;
-    let preprocessing = exchange
-        .embedder()
-        .preprocess(&exchange.ctx, plugins, request);
-    let request = preprocessing.await?;
-    exchange.need_model(request.get().model.as_deref()).await?;
-    let (ctx, account, embedder) = (&exchange.ctx, &exchange.account, exchange.embedder());
-    let _grown = account.take(request.grown(before))?;
-    let take = |more| account.take(more);
-    let mut ranking = embedder.rerank(ctx, request, asked.length, take).await?;
-    exchange.give_back_body();
+    request.model = registry.name_for_ranking(request.model);
+    let ready = exchange.ready(request).await?;
+    let (ctx, model) = (ready.ctx, Arc::clone(ready.request.target().model()?));
+    let ranking = ready.pipeline.rerank(&ctx, ready.request, options.length);
+    let mut ranking = ranking.await?;
     let added = std::mem::take(&mut ranking.headers);
     let cuts = std::mem::take(&mut ranking.cuts);
     let work = Work {
@@ -111,22 +92,18 @@ async fn answer(mut exchange: Exchange, shape: Shape) -> Result<Response, Error>
         n_cached: ranking.n_cached,
         n_truncated: cuts.len(),
     };
-    let model = exchange
-        .embedder()
-        .registry()
-        .resolve(Some(&ranking.model))?;
     let told = (shape == Shape::Tei).then(|| Told {
         device: model.info.device.clone(),
         n_characters,
         n_tokens: ranking.n_tokens,
         started,
     });
-    let id = Arc::clone(&exchange.ctx.id);
-    let render = move || render(&asked, &ranking, &documents, &id);
+    let id = Arc::clone(&ctx.id);
+    let render = move || render(&options, &ranking, &documents, &id);
     let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
     let mut response = respond(json, memory, &added, &cuts, work);
     if let Some(told) = told {
-        told.put(&exchange.ctx.spent, response.headers_mut());
+        told.put(&ctx.spent, response.headers_mut());
     }
     Ok(response)
 }
@@ -156,43 +133,43 @@ enum Document<'a> {
     Object { text: &'a str },
 }
 
-fn render(asked: &Asked, ranking: &Ranking, documents: &[String], id: &str) -> Vec<u8> {
+fn render(options: &Options, ranking: &Ranking, documents: &[String], id: &str) -> Vec<u8> {
     // Best first; of equal ones, the first.
     let mut order: Vec<usize> = (0..ranking.scores.len()).collect();
-    if asked.shape != Shape::Score {
+    if options.shape != Shape::Score {
         order.sort_by(|a, b| ranking.scores[*b].total_cmp(&ranking.scores[*a]));
     }
-    order.truncate(asked.top_n.unwrap_or(usize::MAX));
-    let document = |text| match asked.shape {
+    order.truncate(options.top_n.unwrap_or(usize::MAX));
+    let document = |text| match options.shape {
         Shape::Voyage => Document::Plain(text),
         _ => Document::Object { text },
     };
     let lines: Vec<Line<'_>> = order
         .into_iter()
         .map(|index| {
-            let score = match asked.raw_scores || asked.shape == Shape::Nim {
+            let score = match options.raw_scores || options.shape == Shape::Nim {
                 true => ranking.scores[index],
                 false => ranking.probability(index),
             };
             let text = documents.get(index).map(String::as_str);
-            let is_tei = asked.shape == Shape::Tei;
+            let is_tei = options.shape == Shape::Tei;
             let named = |is_it: bool| is_it.then_some(score);
             Line {
                 index,
-                object: (asked.shape == Shape::Score).then_some("score"),
+                object: (options.shape == Shape::Score).then_some("score"),
                 relevance_score: named(matches!(
-                    asked.shape,
+                    options.shape,
                     Shape::Jina | Shape::Voyage | Shape::Cohere
                 )),
-                score: named(matches!(asked.shape, Shape::Tei | Shape::Score)),
-                logit: named(asked.shape == Shape::Nim),
+                score: named(matches!(options.shape, Shape::Tei | Shape::Score)),
+                logit: named(options.shape == Shape::Nim),
                 document: text.filter(|_| !is_tei).map(document),
                 text: text.filter(|_| is_tei),
             }
         })
         .collect();
     let (n, mut out) = (ranking.n_tokens, Vec::new());
-    let rest = match asked.shape {
+    let rest = match options.shape {
         Shape::Tei => {
             json::write(&mut out, &lines);
             return out;

@@ -4,9 +4,12 @@
 //! one that a member `model` names, which its own clients never send, or else the default model.
 
 pub(super) mod parse;
-mod tokens;
+pub(super) mod tokens;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -19,8 +22,14 @@ use embedgate_request::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub(super) use self::tokens::{decode, tokenize};
-use super::{State, context::Context, dense::DenseForm, error::Failed, exchange::Exchange, json};
+pub(super) use self::{
+    parse::Direction,
+    tokens::{decode, tokenize},
+};
+use super::{
+    State, context::Context, dense::DenseForm, error::Failed, exchange::Exchange, json,
+    object::Source,
+};
 
 /// `POST /embed`: a dense vector an input.
 pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
@@ -98,27 +107,26 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     products.sum::<f64>() as f32
 }
 
-type Parser = fn(&[u8], usize) -> Result<(EmbedRequest, ()), Error>;
+type Parser = fn(&mut Source<'_>) -> Result<(EmbedRequest, ()), Error>;
 
 async fn answer(
-    mut exchange: Exchange,
+    exchange: Exchange,
     parser: Parser,
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
     let started = Instant::now();
-    let (request, ()) = exchange.parse(parse::MEMBERS, parser).await?;
+    let (request, ()) = exchange.parse(parser).await?;
     let n_characters: usize = request.inputs.iter().map(characters).sum();
     let answer = exchange.embed(request).await?;
-    let registry = exchange.embedder().registry();
-    let model = registry.resolve(Some(&answer.response.model))?;
+    let spent = Arc::clone(&answer.ctx.spent);
     let told = Told {
-        device: model.info.device.clone(),
+        device: answer.model.info.device.clone(),
         n_characters,
         n_tokens: answer.response.n_tokens(),
         started,
     };
     let mut response = answer.write(render).await?;
-    told.put(&exchange.ctx.spent, response.headers_mut());
+    told.put(&spent, response.headers_mut());
     Ok(response)
 }
 

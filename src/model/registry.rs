@@ -265,24 +265,25 @@ impl ModelRegistry {
         changed
     }
 
-    /// Returns the same registry, which holds in memory at most the model of this name in the configuration.
+    /// The name of the model that ranks, where the client names it so: for a client who names none, or one that is not here and
+    /// means the default one, that is the only cross-encoder there is, unless the default model is one.
     #[must_use]
-    pub(crate) fn with_only(&self, name: &str) -> Self {
-        let only = |entry: &Entry| match name == entry.name {
-            true => entry.clone(),
-            false => entry.without_model(),
+    pub(crate) fn name_for_ranking(&self, asked: Option<String>) -> Option<String> {
+        let means_default = match &asked {
+            None => true,
+            Some(name) => {
+                let means_any = self.find_for(&Principal::Anonymous, Some(name)).is_ok();
+                !self.is_known(name) && means_any
+            }
         };
-        Self {
-            entries: self.entries.iter().map(only).collect(),
-            by_name: Arc::clone(&self.by_name),
-            ..*self
+        match self.only_reranker().filter(|_| means_default) {
+            Some(reranker) => Some(reranker.to_owned()),
+            None => asked,
         }
     }
 
-    /// The model that reranks where none is named: the default one if it is a cross-encoder, else the only cross-encoder
-    /// there is. None: the default model.
-    #[must_use]
-    pub(crate) fn reranker(&self) -> Option<&str> {
+    /// The only cross-encoder; none where the default model is one.
+    fn only_reranker(&self) -> Option<&str> {
         if self.default.is_some_and(|i| self.entries[i].scores()) {
             return None;
         }

@@ -1,20 +1,14 @@
 //! Room in memory for a model: within what the configuration allows, and within what the machine has.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError};
 
 use embedgate_config::{ByteSize, LoadTime};
 
-use super::ModelHost;
+use super::{ModelHost, leaving::LEAVE_TIMEOUT};
 use crate::model::{
     Entry, MemoryUse, Model,
     memory::{self, mib},
 };
-
-/// A model that is asked to leave still answers the requests that it has: that long others wait for its memory.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The model that stays in memory while a new model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,39 +126,6 @@ impl ModelHost {
         victims.sort_by_key(|(_, model)| model.unused_for());
         victims
     }
-
-    /// Gives the memory of a model back to the system, as soon as nobody uses it any more.
-    pub(super) fn free_later(&self, model: Arc<Model>) {
-        let ended = model.batcher().ended();
-        drop(model);
-        let leaving = tokio::spawn(async move {
-            ended.await;
-            trim().await;
-        });
-        let mut all = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|leaving| !leaving.is_finished());
-        all.push(leaving);
-    }
-
-    /// Waits for the models that are not served any more, but not for ever.
-    pub(super) async fn wait_for_leaving(&self) {
-        let leaving = {
-            let mut all = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *all)
-        };
-        let all = futures_util::future::join_all(leaving);
-        if tokio::time::timeout(LEAVE_TIMEOUT, all).await.is_err() {
-            tracing::warn!(
-                "a model that is not served any more still answers requests after {} s: its memory is not free yet",
-                LEAVE_TIMEOUT.as_secs()
-            );
-        }
-    }
-}
-
-async fn trim() {
-    // It takes the allocator's locks for milliseconds. An error means that the process ends.
-    drop(tokio::task::spawn_blocking(embedgate_core::allocator::trim).await);
 }
 
 fn no_room(bytes: u64, limit: &str, taken: u64, beside: Beside) -> String {

@@ -2,7 +2,7 @@
 //!
 //! The modules in reading order: [`vocabulary`] has the words that the configuration, plugins and dialects share;
 //! [`request`] and [`response`] are what is asked and answered; [`principal`] is the caller, with what [`limits`] leave
-//! them; [`error`] is the one type of error that leaves the service; [`spent`] is where a request's time went.
+//! them and what they hold of the [`memory`] of all requests; [`error`] is the one type of error that leaves the service; [`spent`] is where a request's time went.
 //! [`key`] has the secrets by which keys and inputs are hashed.
 //!
 //! It knows no HTTP, no configuration file, no model and no plugin.
@@ -10,6 +10,7 @@
 pub mod error;
 pub mod key;
 pub mod limits;
+pub mod memory;
 pub mod principal;
 pub mod request;
 pub mod response;
@@ -20,6 +21,7 @@ pub mod vocabulary;
 pub use error::{Entry, Error, ErrorKind, List};
 pub use key::{HashKey, KeyHash};
 pub use limits::{Allowance, LimitConfig, Limits};
+pub use memory::{Account, Held, Holder, Memory};
 pub use principal::{Begun, Identity, Principal, RequestContext};
 pub use request::{EmbedRequest, Input};
 pub use response::{Cut, Dense, EmbedResponse, Embedding, MOST_COUNTED};

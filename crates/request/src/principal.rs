@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{Allowance, Lane, NamePattern, Spent};
+use crate::{Account, Allowance, Lane, NamePattern, Spent};
 
 /// The context of a request: its caller, its id and its deadline. Only authentication makes one.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct RequestContext {
     pub deadline: Instant,
     /// The lane that the caller or their key's configuration asks for.
     pub lane: Option<Lane>,
+    /// Its part of the memory of all requests.
+    pub memory: Account,
     /// The time that the request spent in each step.
     pub spent: Arc<Spent>,
     /// The steps that it has passed, so that its parts are not refused one by one.

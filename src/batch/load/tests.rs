@@ -1,12 +1,10 @@
 use super::*;
-use crate::batch::promises::SPREAD;
+use crate::batch::load::promises::SPREAD;
 
 /// Returns the patience of a new request.
 fn soon() -> Patience<'static> {
-    Patience {
-        deadline: Instant::now() + Duration::from_secs(10),
-        begun: Box::leak(Box::default()),
-    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    Patience::until(deadline, Box::leak(Box::default()))
 }
 
 /// Asserts that a time is this one or up to the spread later.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use embedgate_core::{Backend, TokenBatch};
 use embedgate_tools::table::Table;
 
-use super::{Engine, Failure};
+use super::{Failure, engines::Engine};
 use crate::model::tokenizer::TextTokenizer;
 
 /// One a line; languages are parted by empty lines.

@@ -9,7 +9,7 @@ use anyhow::Context;
 use embedgate_cuda::{Device, Forms, Speed};
 
 use super::Failure;
-use crate::args::tools::CudaArgs;
+use crate::args::doctor::CudaArgs;
 
 /// A step of a model's width: whole tiles of every size.
 const STEP: usize = 256;

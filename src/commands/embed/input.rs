@@ -1,25 +1,17 @@
 //! The source of texts: lines, JSON lines, or Parquet; with ids where there are some.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader},
-    path::Path,
-};
+mod lines;
+pub(super) mod row;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 #[cfg(feature = "tools")]
 use embedgate_tools::columns::{RowId, TextRows};
-use serde_json::Value;
 
-use crate::args::{EmbedArgs, InputFormat};
-
-/// One text, and what it is known by.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
-    /// A string or a whole number.
-    pub(super) id: Option<Value>,
-    pub(super) text: String,
-}
+use self::{
+    lines::{Lines, lines},
+    row::{Members, Row, of_json, of_line},
+};
+use crate::args::embed::{EmbedArgs, InputFormat};
 
 /// Texts, one after another.
 pub(super) struct Input {
@@ -36,36 +28,6 @@ enum Source {
     },
     #[cfg(feature = "tools")]
     Parquet(Box<TextRows>),
-}
-
-struct Members {
-    text: String,
-    id: Option<String>,
-}
-
-/// Lines as bytes: one that is no text is not the end of all.
-struct Lines {
-    reader: Box<dyn BufRead>,
-    n_bytes: u64,
-    total: Option<u64>,
-}
-
-impl Lines {
-    /// The next line without its end; none at the end.
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut line = Vec::new();
-        let n = self.reader.read_until(b'\n', &mut line)?;
-        self.n_bytes += n as u64;
-        if n == 0 {
-            return Ok(None);
-        }
-        for end in [b"\n", b"\r"] {
-            if line.ends_with(end) {
-                line.pop();
-            }
-        }
-        Ok(Some(line))
-    }
 }
 
 impl Input {
@@ -166,68 +128,4 @@ impl Input {
             Source::Parquet(rows) => Some((self.n_read, rows.n_rows())),
         }
     }
-}
-
-fn lines(path: &Path, is_stdin: bool) -> anyhow::Result<Lines> {
-    if is_stdin {
-        return Ok(Lines {
-            reader: Box::new(BufReader::new(io::stdin())),
-            n_bytes: 0,
-            total: None,
-        });
-    }
-    let file = File::open(path).with_context(|| path.display().to_string())?;
-    let metadata = file
-        .metadata()
-        .with_context(|| path.display().to_string())?;
-    if metadata.is_dir() {
-        bail!("{} is a folder, expected a file", path.display());
-    }
-    let total = metadata.is_file().then_some(metadata.len());
-    Ok(Lines {
-        reader: Box::new(BufReader::with_capacity(1 << 16, file)),
-        n_bytes: 0,
-        total,
-    })
-}
-
-fn of_line(line: Vec<u8>) -> Result<Row, String> {
-    let text = String::from_utf8(line).map_err(|e| not_text(&e.utf8_error()))?;
-    Ok(Row { id: None, text })
-}
-
-fn not_text(error: &std::str::Utf8Error) -> String {
-    format!("is not UTF-8 at byte {}", error.valid_up_to())
-}
-
-fn of_json(line: &[u8], members: &Members) -> Result<Row, String> {
-    let line = std::str::from_utf8(line).map_err(|e| not_text(&e))?;
-    let mut object: serde_json::Map<String, Value> =
-        serde_json::from_str(line).map_err(|e| format!("is no JSON object: {e}"))?;
-    let text = match object.remove(&members.text) {
-        Some(Value::String(text)) => text,
-        Some(_) => return Err(format!("member \"{}\" is no string", members.text)),
-        None => {
-            let names: Vec<&str> = object.keys().take(10).map(String::as_str).collect();
-            let names = names.join(", ");
-            return Err(format!(
-                "has no member \"{}\": there are {names}",
-                members.text
-            ));
-        }
-    };
-    let id = match &members.id {
-        None => None,
-        Some(name) => match object.remove(name) {
-            Some(id @ Value::String(_)) => Some(id),
-            Some(id) if id.is_i64() => Some(id),
-            Some(_) => {
-                return Err(format!(
-                    "member \"{name}\" is no string and no whole number"
-                ));
-            }
-            None => return Err(format!("has no member \"{name}\"")),
-        },
-    };
-    Ok(Row { id, text })
 }

@@ -3,70 +3,20 @@
 //! `OUTPUT.parts/` holds `run.json`, which says what is computed of what, and a file for each part, named by the rows of the
 //! input that it covers. A part gets its name when it is whole.
 
+pub(super) mod run;
+
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 
 use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
 
-use crate::{
-    args::{EmbedArgs, FormatArg},
-    model::Model,
-};
+use self::run::Run;
+use crate::args::embed::FormatArg;
 
 const RUN: &str = "run.json";
-
-/// The settings of a run: its input, its model and its results. Parts of another run are of no use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Run {
-    version: u32,
-    input: PathBuf,
-    input_bytes: u64,
-    input_modified: u128,
-    model: String,
-    /// The identity of the model's vectors.
-    fingerprint: String,
-    /// The settings of the model's configuration that change texts and vectors.
-    settings: String,
-    dimensions: Option<usize>,
-    outputs: String,
-    input_format: String,
-    format: String,
-    text: Option<String>,
-    id: Option<String>,
-    /// True when ids are whole numbers; none when that is not known. It is known from the first row.
-    pub(super) ids_are_numbers: Option<bool>,
-}
-
-impl Run {
-    /// The run that the command line asks for.
-    pub(super) fn of(args: &EmbedArgs, format: FormatArg, model: &Model) -> anyhow::Result<Self> {
-        let input = args.file.canonicalize();
-        let input = input.with_context(|| args.file.display().to_string())?;
-        let metadata = input.metadata()?;
-        let modified = metadata.modified()?.duration_since(UNIX_EPOCH);
-        Ok(Self {
-            version: 1,
-            input_bytes: metadata.len(),
-            input_modified: modified.map_or(0, |since| since.as_nanos()),
-            input,
-            model: model.name.clone(),
-            fingerprint: model.fingerprint.to_hex().to_string(),
-            settings: format!("{:?} {:?}", model.config, model.prompts.default),
-            dimensions: args.dimensions,
-            outputs: format!("{:?}", args.outputs),
-            input_format: format!("{:?}", args.input_format()),
-            format: format!("{format:?}"),
-            text: args.text.clone(),
-            id: args.id.clone(),
-            ids_are_numbers: None,
-        })
-    }
-}
 
 /// The parts of one run.
 pub(super) struct Parts {

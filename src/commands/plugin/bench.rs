@@ -1,7 +1,7 @@
 //! `embedgate plugin bench`: what a plugin costs a request.
 
 use std::{
-    io::{self, Write},
+    io::{self, StdoutLock, Write},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use super::{
     super::Failure,
     cases::{self, Case},
 };
-use crate::args::BenchPluginArgs;
+use crate::args::plugin::BenchPluginArgs;
 
 /// Headers of the request that is authenticated: those that the plugin sees, and others up to so many.
 const N_HEADERS: usize = 12;
@@ -62,22 +62,19 @@ fn report(
         "{:<44} {:>8} {:>8} {:>10} {:>10} {:>9} {:>8}",
         "", "p50 µs", "p99 µs", "calls/s", "2 threads", "MiB", "late ms"
     )?;
+    let mut rows = Rows { out, harness, time };
     for case in cases {
         if let Some(head) = &case.authenticate {
             let head = head.head();
-            row(&mut out, harness, &case.name, time, || {
-                harness.time_authenticate(&head)
-            })?;
+            rows.row(&case.name, || harness.time_authenticate(&head))?;
         }
         if let Some(head) = case.authenticate.as_ref().filter(|_| case.is_remembered) {
             let (head, name) = (head.head(), format!("{}, remembered", case.name));
-            row(&mut out, harness, &name, time, || {
-                harness.time_remembered(&head)
-            })?;
+            rows.row(&name, || harness.time_remembered(&head))?;
         }
         if let Some(request) = &case.preprocess {
             let request = request.request()?;
-            row(&mut out, harness, &case.name, time, || async {
+            rows.row(&case.name, || async {
                 harness.time_preprocess(&mut request.clone()).await
             })?;
         }
@@ -88,9 +85,7 @@ fn report(
     if harness.hooks().any(|hook| hook == Hook::Authenticate) {
         let head = head(headers);
         let name = format!("authenticate, {} headers", headers.len());
-        row(&mut out, harness, &name, time, || {
-            harness.time_authenticate(&head)
-        })?;
+        rows.row(&name, || harness.time_authenticate(&head))?;
     }
     if harness.hooks().any(|hook| hook == Hook::Preprocess) {
         for (name, n, bytes) in [
@@ -98,7 +93,7 @@ fn report(
             ("preprocess, 32 texts of 500 bytes", 32, 500),
             ("preprocess, 1 text of 100 KB", 1, 100_000),
         ] {
-            row(&mut out, harness, name, time, || async move {
+            rows.row(name, || async move {
                 harness.time_preprocess(&mut request(n, bytes)).await
             })?;
         }
@@ -106,40 +101,45 @@ fn report(
     Ok(())
 }
 
-/// Measures one call on one thread and on two, and writes a line.
-fn row<F>(
-    out: &mut impl Write,
-    harness: &Harness,
-    name: &str,
+/// The table that is printed, a line a call.
+struct Rows<'a> {
+    out: StdoutLock<'a>,
+    harness: &'a Harness,
+    /// Length of each measurement.
     time: Duration,
-    call: impl Fn() -> F + Sync,
-) -> anyhow::Result<()>
-where
-    F: Future<Output = (Option<String>, Cost)>,
-{
-    harness.measure(1, WARM_UP, &call)?;
-    let one = harness.measure(1, time, &call)?;
-    let two = harness.measure(2, time, &call)?;
-    let us = |load: &Load, quantile| load.calls.value_at_quantile(quantile) as f64 / 1e3;
-    // Nothing else has a turn while short calls follow each other as they do here alone.
-    let late = if us(&two, 0.5) < TICK.as_micros() as f64 || two.late.is_empty() {
-        "-".into()
-    } else {
-        format!("{:.1}", two.late.value_at_quantile(0.99) as f64 / 1e6)
-    };
-    writeln!(
-        out,
-        "{name:<44} {:>8.1} {:>8.1} {:>10.0} {:>10.0} {:>9.2} {late:>8}",
-        us(&one, 0.5),
-        us(&one, 0.99),
-        one.per_second,
-        two.per_second,
-        one.peak_memory as f64 / f64::from(1 << 20),
-    )?;
-    if let Some(failure) = one.failure.or(two.failure) {
-        writeln!(out, "  a call failed: {failure}")?;
+}
+
+impl Rows<'_> {
+    /// Measures one call on one thread and on two, and writes a line.
+    fn row<F>(&mut self, name: &str, call: impl Fn() -> F + Sync) -> anyhow::Result<()>
+    where
+        F: Future<Output = (Option<String>, Cost)>,
+    {
+        let (harness, time) = (self.harness, self.time);
+        harness.measure(1, WARM_UP, &call)?;
+        let one = harness.measure(1, time, &call)?;
+        let two = harness.measure(2, time, &call)?;
+        let us = |load: &Load, quantile| load.calls.value_at_quantile(quantile) as f64 / 1e3;
+        // Nothing else has a turn while short calls follow each other as they do here alone.
+        let late = if us(&two, 0.5) < TICK.as_micros() as f64 || two.late.is_empty() {
+            "-".into()
+        } else {
+            format!("{:.1}", two.late.value_at_quantile(0.99) as f64 / 1e6)
+        };
+        writeln!(
+            self.out,
+            "{name:<44} {:>8.1} {:>8.1} {:>10.0} {:>10.0} {:>9.2} {late:>8}",
+            us(&one, 0.5),
+            us(&one, 0.99),
+            one.per_second,
+            two.per_second,
+            one.peak_memory as f64 / f64::from(1 << 20),
+        )?;
+        if let Some(failure) = one.failure.or(two.failure) {
+            writeln!(self.out, "  a call failed: {failure}")?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn head(headers: &[String]) -> TestHead {

@@ -1,23 +1,15 @@
-//! `embedgate plugin test`: asks a plugin what a file says, and compares the answers.
+//! A file of cases: requests for a plugin, and what is expected of it.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use embedgate_config::{Environment, PluginConfig, Timestamp};
-use embedgate_plugin_host::harness::{Cost, Harness, TestHead};
-use embedgate_request::{EmbedRequest, Hook, Identity, Input, InputKind};
+use embedgate_plugin_host::harness::TestHead;
+use embedgate_request::{EmbedRequest, Identity, Input, InputKind};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::Failure;
-use crate::args::TestPluginArgs;
 
 /// The content of a file of cases.
 #[derive(Debug, Default, Deserialize)]
@@ -26,24 +18,25 @@ pub(super) struct Cases {
     /// As `[plugins.NAME]`, without its path.
     pub(super) plugin: toml::Table,
     /// Names under which the gateway would have `[auth.limits.NAME]`.
-    limits: Vec<String>,
+    pub(super) limits: Vec<String>,
     #[serde(rename = "case")]
     pub(super) cases: Vec<Case>,
 }
 
+/// One request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
     pub(super) name: String,
     /// The time for this case and those after it.
-    clock: Option<Timestamp>,
+    pub(super) clock: Option<Timestamp>,
     pub(super) authenticate: Option<HeadCase>,
     /// For `plugin bench`: measures the same head again, too, as the gateway answers it from memory.
     #[serde(default, rename = "remembered")]
     pub(super) is_remembered: bool,
     pub(super) preprocess: Option<RequestCase>,
     /// Each of its members must be in the verdict; where it is missing, the verdict is printed.
-    expect: Option<toml::Table>,
+    pub(super) expect: Option<toml::Table>,
 }
 
 /// The head of a request.
@@ -80,7 +73,7 @@ pub(super) struct RequestCase {
     kind: Option<KindCase>,
     user: Option<String>,
     extra: BTreeMap<String, toml::Value>,
-    caller: Option<CallerCase>,
+    pub(super) caller: Option<CallerCase>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -90,9 +83,10 @@ enum KindCase {
     Document,
 }
 
+/// The caller of a request, as an authenticator would know it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CallerCase {
+pub(super) struct CallerCase {
     subject: String,
     tenant: Option<String>,
     #[serde(default)]
@@ -101,30 +95,7 @@ struct CallerCase {
     attributes: BTreeMap<String, String>,
 }
 
-pub(super) fn run(args: &TestPluginArgs, environment: &Environment) -> Result<(), Failure> {
-    let cases = read(&args.cases)?;
-    let config = config(&args.file, Some(&args.cases), &cases.plugin, environment)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(0, |now| millis(now.as_millis()));
-    let harness = Harness::load(&config, &cases.limits, now).map_err(Failure::Config)?;
-    for note in &harness.notes {
-        tracing::warn!("{note}");
-    }
-    if cases.cases.is_empty() {
-        let message = format!("{} has no [[case]]", args.cases.display());
-        return Err(Failure::Running(anyhow::anyhow!(message)));
-    }
-    let runtime = super::super::runtime()?;
-    let n_failed = runtime.block_on(run_all(&harness, &cases))?;
-    if n_failed > 0 {
-        return Err(Failure::Running(anyhow::anyhow!(
-            "{n_failed} of {} cases failed",
-            cases.cases.len()
-        )));
-    }
-    Ok(())
-}
-
+/// Reads a file of cases.
 pub(super) fn read(path: &Path) -> anyhow::Result<Cases> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("{shown} cannot be read"))?;
@@ -143,66 +114,8 @@ pub(super) fn config(
     Ok(PluginConfig::parse(table, &file, base, environment)?)
 }
 
-async fn run_all(harness: &Harness, cases: &Cases) -> anyhow::Result<usize> {
-    let mut out = io::stdout().lock();
-    let mut n_failed = 0;
-    for case in &cases.cases {
-        if let Some(Timestamp(time)) = case.clock {
-            let since = time.duration_since(UNIX_EPOCH);
-            harness.set_clock(millis(since.context("clock is before 1970")?.as_millis()));
-        }
-        let (verdict, cost) = ask(harness, case)
-            .await
-            .with_context(|| format!("case \"{}\"", case.name))?;
-        let expected = case.expect.as_ref().map(|table| json!(table));
-        let difference = match expected {
-            Some(expected) => difference(&expected, &verdict, "expect"),
-            None if verdict.get("failure").is_some() => Some("the call failed".to_owned()),
-            None => None,
-        };
-        let mark = if difference.is_some() { "FAILED" } else { "ok" };
-        writeln!(out, "{mark:<6} {}  {}", case.name, shown(cost))?;
-        if let Some(difference) = difference {
-            n_failed += 1;
-            writeln!(out, "       {difference}")?;
-        }
-        if case.expect.is_none() || mark == "FAILED" {
-            writeln!(out, "       {verdict}")?;
-        }
-    }
-    Ok(n_failed)
-}
-
-fn shown(cost: Cost) -> String {
-    let us = cost.time.as_secs_f64() * 1e6;
-    let mib = cost.peak_memory as f64 / f64::from(1 << 20);
-    format!("{us:.0} µs, {mib:.1} MiB")
-}
-
-async fn ask(harness: &Harness, case: &Case) -> anyhow::Result<(Value, Cost)> {
-    match (&case.authenticate, &case.preprocess) {
-        (Some(head), None) => {
-            require(harness, Hook::Authenticate)?;
-            Ok(harness.authenticate(&head.head()).await)
-        }
-        (None, Some(request)) => {
-            require(harness, Hook::Preprocess)?;
-            let caller = request.caller.as_ref().map(CallerCase::identity);
-            let mut request = request.request()?;
-            Ok(harness.preprocess(&mut request, caller.as_ref()).await)
-        }
-        _ => bail!("a case has one of authenticate and preprocess"),
-    }
-}
-
-fn require(harness: &Harness, hook: embedgate_request::Hook) -> anyhow::Result<()> {
-    if harness.hooks().any(|has| has == hook) {
-        return Ok(());
-    }
-    bail!("the plugin does not {}", hook.name())
-}
-
 impl HeadCase {
+    /// The head that a plugin is asked about.
     pub(super) fn head(&self) -> TestHead {
         let lower = |(name, value): (&String, &String)| (name.to_ascii_lowercase(), value.clone());
         TestHead {
@@ -216,6 +129,7 @@ impl HeadCase {
 }
 
 impl RequestCase {
+    /// The request that a plugin is shown.
     pub(super) fn request(&self) -> anyhow::Result<EmbedRequest> {
         let texts = self.inputs.iter().cloned().map(Input::Text);
         let tokens = self.tokens.iter().cloned().map(Input::Tokens);
@@ -242,7 +156,8 @@ impl RequestCase {
 }
 
 impl CallerCase {
-    fn identity(&self) -> Identity {
+    /// The identity of the caller.
+    pub(super) fn identity(&self) -> Identity {
         Identity {
             subject: Arc::from(self.subject.as_str()),
             tenant: self.tenant.clone(),
@@ -250,47 +165,5 @@ impl CallerCase {
             attributes: self.attributes.clone().into_iter().collect(),
             ..Identity::default()
         }
-    }
-}
-
-/// Finds a part of `expected` that is not in `got`.
-fn difference(expected: &Value, got: &Value, at: &str) -> Option<String> {
-    match (expected, got) {
-        (Value::Object(expected), Value::Object(got)) => {
-            expected.iter().find_map(|(name, value)| {
-                let at = format!("{at}.{name}");
-                match got.get(name) {
-                    Some(got) => difference(value, got, &at),
-                    None => Some(format!("{at} is missing, expected {value}")),
-                }
-            })
-        }
-        _ if expected == got => None,
-        _ => Some(format!("{at} is {got}, expected {expected}")),
-    }
-}
-
-fn millis(ms: u128) -> u64 {
-    u64::try_from(ms).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_expected_must_be_there_and_more_may() {
-        let got = json!({"principal": {"subject": "a", "scopes": ["x"]}});
-        let same = |expected| difference(&expected, &got, "expect");
-        assert_eq!(same(json!({"principal": {"subject": "a"}})), None);
-        assert_eq!(
-            same(json!({"principal": {"subject": "b"}})).unwrap(),
-            "expect.principal.subject is \"a\", expected \"b\""
-        );
-        assert_eq!(
-            same(json!({"rejection": {"status": 401}})).unwrap(),
-            "expect.rejection is missing, expected {\"status\":401}"
-        );
-        assert!(same(json!({"principal": {"scopes": []}})).is_some());
     }
 }

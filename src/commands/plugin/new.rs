@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use include_dir::{Dir, include_dir};
 
 use super::super::Failure;
-use crate::args::{LanguageArg, NewPluginArgs};
+use crate::args::plugin::{LanguageArg, NewPluginArgs};
 
 /// A file: its path in the new folder, and its text.
 type Template = (&'static str, &'static str);

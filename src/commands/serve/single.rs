@@ -7,7 +7,7 @@ use embedgate_config::{Config, ConfigError, Environment};
 use toml::{Table, Value};
 
 use crate::{
-    args::ServeArgs,
+    args::serve::ServeArgs,
     commands::{Failure, literal, place::Place},
 };
 

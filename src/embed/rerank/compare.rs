@@ -7,8 +7,7 @@ use embedgate_request::{Cut, EmbedRequest, EmbedResponse, Error, Input, InputKin
 
 use super::{Scored, Task, vectors};
 use crate::{
-    embed::{Embedder, Preprocessed},
-    memory::Held,
+    embed::{pipeline::Pipeline, preprocess::Preprocessed},
     model::Model,
     offload,
 };
@@ -18,7 +17,7 @@ const GROUP_BYTES: usize = 32 << 20;
 /// Bytes of a number while it is compared: kept, and copied.
 const BYTES_PER_NUMBER: usize = 4 + 4;
 
-impl Embedder {
+impl Pipeline {
     /// Compares vectors of passages with the query's, by these outputs. An error names a passage.
     pub(super) async fn compare(
         &self,
@@ -26,11 +25,10 @@ impl Embedder {
         outputs: Outputs,
         query: Input,
         passages: Vec<Input>,
-        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Scored, Error> {
         let model = task.model;
         let weights = model.config.rerank;
-        let _memory = take(result_bytes(model, outputs, &query))?;
+        let _memory = task.ctx.memory.take(result_bytes(model, outputs, &query))?;
         let asked = |inputs: Vec<Input>, kind: InputKind| {
             let request = EmbedRequest {
                 inputs,
@@ -41,7 +39,8 @@ impl Embedder {
                 dimensions: None,
                 ..task.request.clone()
             };
-            self.embed(&task.ctx, Preprocessed::unchanged(request))
+            let request = Preprocessed::unchanged(request, task.target.clone());
+            self.embed(&task.ctx, request)
         };
         let answer = asked(vec![query], InputKind::Query).await;
         let answer = answer.map_err(|error| Error {
@@ -63,7 +62,7 @@ impl Embedder {
         let groups = groups(sizes, self.max_inputs);
         let mut passages = passages.into_iter();
         for Group { n, bytes } in groups {
-            let memory = take(bytes)?;
+            let memory = task.ctx.memory.take(bytes)?;
             let first = scored.scores.len();
             let group = passages.by_ref().take(n).collect();
             let answer = asked(group, InputKind::Document).await;

@@ -9,9 +9,8 @@ use futures_util::future::try_join_all;
 use super::{Scored, Task, text};
 use crate::{
     batch::{Patience, Urgent, Work},
-    embed::{Charge, check_length},
-    memory::Held,
-    model::tokenizer::Query,
+    embed::{charge::Charge, task::check_length},
+    model::tokenizer::pair::Query,
 };
 
 /// Id and segment of a token, which wait with it.
@@ -43,13 +42,12 @@ pub(super) async fn score(
     task: &Task<'_>,
     query: &Arc<Query>,
     passages: Vec<Input>,
-    take: impl Fn(usize) -> Result<Held, Error>,
 ) -> Result<Scored, Error> {
     let (model, lane, truncation) = (task.model, task.lane, task.truncation);
     let most = model.info.max_sequence_tokens;
     let tokens = |passage| (query.n_tokens() + model.reserve_tokens(passage)).min(most);
     let tokens: usize = passages.iter().map(tokens).sum();
-    let _memory = take(tokens * BYTES_PER_TOKEN)?;
+    let _memory = task.ctx.memory.take(tokens * BYTES_PER_TOKEN)?;
     let estimate = |passage| (query.n_tokens() + model.estimate_tokens(passage)).min(most);
     let estimates: Vec<usize> = passages.iter().map(estimate).collect();
     let admissions = model

@@ -5,7 +5,7 @@ use embedgate_request::{Error, Input};
 use super::Task;
 use crate::{
     batch::{Admission, Patience},
-    embed::Charge,
+    embed::charge::Charge,
 };
 
 /// Documents that are being tokenized and cut hold what they will need: who finds no room is turned away before that

@@ -3,14 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use embedgate_request::{Cut, Error, Input, InputKind, LongDocuments};
+use embedgate_request::{Cut, Error, Held, Input, InputKind, LongDocuments};
 use futures_util::future::try_join_all;
 
 use super::{Task, text};
-use crate::{
-    memory::Held,
-    model::{Model, tokenizer::Cutting},
-};
+use crate::model::{Model, tokenizer::Cutting};
 
 /// Windows overlap by a quarter: they take up to 4/3 of the document's bytes.
 const WINDOW_BYTES_PER_BYTE: usize = 2;
@@ -60,16 +57,14 @@ pub(super) struct Passages {
 }
 
 impl Passages {
-    /// Cuts documents as it is asked, where there is room for so many tokens of one. `take` gives leave to hold so many
-    /// bytes.
+    /// Cuts documents as it is asked, where there is room for so many tokens of one.
     pub(super) async fn of(
         task: &Task<'_>,
         length: Length,
         room: usize,
         documents: Vec<Input>,
-        take: impl Fn(usize) -> Result<Held, Error>,
     ) -> Result<Self, Error> {
-        let (model, lane) = (task.model, task.lane);
+        let (model, lane, memory) = (task.model, task.lane, &task.ctx.memory);
         if !length.cuts(model) {
             return Ok(Self {
                 documents: (0..documents.len()).collect(),
@@ -90,7 +85,7 @@ impl Passages {
             model.tokenizer.most_places(bytes, cutting)
         });
         let while_cutting =
-            take(bytes * WINDOW_BYTES_PER_BYTE + places.sum::<usize>() * PLACE_BYTES)?;
+            memory.take(bytes * WINDOW_BYTES_PER_BYTE + places.sum::<usize>() * PLACE_BYTES)?;
         let cut = documents
             .into_iter()
             .enumerate()
@@ -101,14 +96,14 @@ impl Passages {
                 Ok::<_, Error>((text, parts))
             });
         let cut = try_join_all(cut).await?;
-        let memory = take(bytes * WINDOW_BYTES_PER_BYTE)?;
+        let held = memory.take(bytes * WINDOW_BYTES_PER_BYTE)?;
         drop(while_cutting);
         check_count(task, cut.iter().map(|(_, parts)| parts.ranges.len()).sum())?;
         let mut passages = Self {
             inputs: Vec::new(),
             documents: Vec::new(),
             shortened: Vec::new(),
-            _memory: Some(memory),
+            _memory: Some(held),
         };
         for (i, (text, parts)) in cut.into_iter().enumerate() {
             if parts.n_counted < parts.n_tokens {

@@ -1,198 +1,247 @@
-//! From the bytes of a body to a request. Every error names the field.
+//! From the bytes of a body to a request. Every error names the member.
+
+use std::{borrow::Cow, fmt};
 
 use embedgate_core::Outputs;
 use embedgate_request::{EmbedRequest, Error, Side, TokenIds};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
+use serde_json::json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use super::super::{
-    dense::{DenseForm, FORMS},
-    input::Inputs,
-    json::{count, inputs, kind, object, one_of, perhaps, typed, words, wrong},
-    members::{Members, OF_EMBEDDINGS},
+    dense::DenseForm,
+    foreign::{Foreign, OF_EMBEDDINGS},
+    input::{self, Inputs},
+    json::kind,
+    member::{Count, Lenient, MaxTokens, Raw, Words, wrong},
+    object::{Members, Source},
+    openapi::lists::{self, one_of},
 };
 
-/// The members that mean something, as in [`Fields`].
-pub(in crate::http) const KNOWN: [&str; 21] = [
-    "model",
-    "input",
-    "encoding_format",
-    "embedding_type",
-    "dimensions",
-    "output_dimension",
-    "truncate",
-    "truncation",
-    "truncation_side",
-    "truncate_prompt_tokens",
-    "normalized",
-    "normalize",
-    "prompt_name",
-    "input_type",
-    "task",
-    "user",
-    "outputs",
-    "sparse_format",
-    "sparse_tokens",
-    "colbert_format",
-    "late_chunking",
-];
-
-pub(in crate::http) const MEMBERS: Members = Members {
-    known: &KNOWN,
-    foreign: OF_EMBEDDINGS,
-};
-
-/// The fields that mean something here. Each stays text until its own type is asked of it, so
-/// that an error can say which field is wrong.
-#[derive(Deserialize)]
-struct Fields<'a> {
+/// The body of a request for embeddings.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct EmbeddingsRequest<'a> {
+    /// The model's name or alias.
+    model: Option<String>,
     #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    input: Option<&'a RawValue>,
-    encoding_format: Option<&'a RawValue>,
-    /// Jina's name of it.
-    embedding_type: Option<&'a RawValue>,
-    dimensions: Option<&'a RawValue>,
-    /// Voyage's name of it, and infinity's.
-    output_dimension: Option<&'a RawValue>,
-    truncate: Option<&'a RawValue>,
-    /// Voyage's name of it.
-    truncation: Option<&'a RawValue>,
-    /// vLLM's.
-    truncation_side: Option<&'a RawValue>,
-    truncate_prompt_tokens: Option<&'a RawValue>,
-    /// Jina's.
-    normalized: Option<&'a RawValue>,
-    /// vLLM's name of it.
-    normalize: Option<&'a RawValue>,
-    prompt_name: Option<&'a RawValue>,
-    input_type: Option<&'a RawValue>,
-    /// Jina's name of it.
-    task: Option<&'a RawValue>,
-    user: Option<&'a RawValue>,
-    outputs: Option<&'a RawValue>,
-    sparse_format: Option<&'a RawValue>,
-    sparse_tokens: Option<&'a RawValue>,
-    colbert_format: Option<&'a RawValue>,
-    /// Jina's: vectors of several texts from one pass over all of them, which is not done here.
-    late_chunking: Option<&'a RawValue>,
+    #[schema(value_type = lists::Inputs)]
+    input: Option<Raw<'a>>,
+    /// Numbers, or base64 of little-endian f32.
+    encoding_format: Option<Encoding>,
+    /// Jina's name of encoding_format, with two forms more.
+    embedding_type: Option<DenseForm>,
+    /// Cut to so many dimensions, and made length 1 again.
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    dimensions: Option<Count>,
+    /// Voyage's name of dimensions.
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    output_dimension: Option<Count>,
+    /// true or a side: over-long inputs are cut, on that side. Else they are refused.
+    truncate: Option<Truncate>,
+    /// Voyage's name of truncate.
+    truncation: Option<Truncate>,
+    /// The side on which over-long inputs are cut; the model's own where nothing is said.
+    truncation_side: Option<TruncationSide>,
+    /// Cuts inputs to so many tokens; special tokens stay. -1: to as many as the model takes.
+    #[schema(value_type = Option<i64>, minimum = -1)]
+    truncate_prompt_tokens: Option<MaxTokens>,
+    /// false: vectors as they come from the model.
+    normalized: Option<bool>,
+    /// vLLM's name of normalized.
+    normalize: Option<bool>,
+    /// A prompt of the model, by its name.
+    prompt_name: Option<String>,
+    /// The purpose of the inputs: query or document, in the words of several vendors; other values say nothing.
+    #[schema(value_type = Option<Value>)]
+    input_type: Option<Lenient>,
+    /// Jina's name of input_type.
+    #[schema(value_type = Option<Value>)]
+    task: Option<Lenient>,
+    /// The caller's user, for plugins.
+    #[schema(value_type = Option<Value>)]
+    user: Option<Lenient>,
+    /// The outputs that are asked for: dense alone where nothing is said.
+    #[schema(value_type = Option<Vec<Output>>, min_items = 1)]
+    outputs: Option<Words<Output>>,
+    /// The form in which lexical weights are written.
+    sparse_format: Option<SparseFormat>,
+    /// true: the qdrant form also has the tokens.
+    sparse_tokens: Option<bool>,
+    /// The form in which token vectors are written; the one of encoding_format where nothing is said.
+    colbert_format: Option<ColbertFormat>,
+    /// Not supported: false at most.
+    late_chunking: Option<bool>,
+}
+
+impl<'a> Members<'a> for EmbeddingsRequest<'a> {
+    const NEEDED: &'static str = "model and input";
+    const FOREIGN: &'static [Foreign] = OF_EMBEDDINGS;
+}
+
+/// As vLLM names the sides of a text.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum TruncationSide {
+    Left,
+    Right,
+}
+
+/// The encodings of dense vectors that `OpenAI` has.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum Encoding {
+    Float,
+    Base64,
+}
+
+impl From<Encoding> for DenseForm {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Float => Self::Float,
+            Encoding::Base64 => Self::Base64,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Output {
+    Dense,
+    Sparse,
+    Colbert,
+}
+
+/// The form in which lexical weights are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SparseFormat {
+    /// `{"indices": [...], "values": [...]}`, as Qdrant takes them.
+    Qdrant,
+    /// `{"ID": weight}`, as Milvus takes them.
+    Milvus,
+    /// `{"TOKEN": weight}`, as Elasticsearch takes them.
+    Elasticsearch,
+}
+
+/// The form in which token vectors are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ColbertFormat {
+    /// A list of lists.
+    Float,
+    /// Shape, type, and base64 of little-endian f32.
+    Base64,
+    /// Shape, type, and base64 of little-endian f16.
+    #[serde(rename = "base64_f16")]
+    Base64F16,
 }
 
 /// The form in which the results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     pub(super) dense: DenseForm,
-    pub(super) sparse: SparseForm,
-    /// True when [`SparseForm::Lists`] also has the tokens.
+    pub(super) sparse: SparseFormat,
+    /// True when [`SparseFormat::Qdrant`] also has the tokens.
     pub(super) sparse_tokens: bool,
-    pub(super) colbert: ColbertForm,
+    pub(super) colbert: ColbertFormat,
 }
 
 impl Form {
     /// Returns true when tokens are written by their names.
     pub(super) fn names_tokens(self) -> bool {
-        self.sparse_tokens || self.sparse == SparseForm::ByToken
+        self.sparse_tokens || self.sparse == SparseFormat::Elasticsearch
+    }
+
+    fn of(body: &EmbeddingsRequest<'_>) -> Self {
+        let encoding = body.encoding_format.map(DenseForm::from);
+        let dense = match body.embedding_type {
+            // OpenAI's clients always name an encoding; these are Jina's alone, so that somebody asked for them.
+            Some(form @ (DenseForm::Binary | DenseForm::Ubinary)) => form,
+            jinas => encoding.or(jinas).unwrap_or(DenseForm::Float),
+        };
+        let as_dense = match dense {
+            DenseForm::Base64 => ColbertFormat::Base64,
+            DenseForm::Float | DenseForm::Binary | DenseForm::Ubinary => ColbertFormat::Float,
+        };
+        Self {
+            dense,
+            sparse: body.sparse_format.unwrap_or(SparseFormat::Qdrant),
+            sparse_tokens: body.sparse_tokens.unwrap_or(false),
+            colbert: body.colbert_format.unwrap_or(as_dense),
+        }
     }
 }
 
-/// The form in which lexical weights are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SparseForm {
-    /// `{"indices": [...], "values": [...]}`, as Qdrant takes them.
-    Lists,
-    /// `{"ID": weight}`, as Milvus takes them.
-    ById,
-    /// `{"TOKEN": weight}`, as Elasticsearch takes them.
-    ByToken,
-}
-
-/// The form in which token vectors are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ColbertForm {
-    /// A list of lists.
-    Numbers,
-    /// Shape, type, and base64 of little-endian f32.
-    F32,
-    /// Shape, type, and base64 of little-endian f16.
-    F16,
-}
-
-/// Reads a body; `max_inputs` bounds the entries of `input`.
-pub(super) fn request(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, Form), Error> {
-    let fields: Fields<'_> = object(bytes, "model and input")?;
-    if typed("late_chunking", fields.late_chunking, "true or false")? == Some(true) {
+/// Reads a body.
+pub(super) fn request(source: &mut Source<'_>) -> Result<(EmbedRequest, Form), Error> {
+    let body: EmbeddingsRequest<'_> = source.members()?;
+    if body.late_chunking == Some(true) {
+        // Vectors of several texts from one pass over all of them are not made here.
         let message = "late_chunking is not supported: leave it out, or say false";
         return Err(Error::invalid("late_chunking", message));
     }
-    let dimensions = count("dimensions", fields.dimensions)?;
-    let dimensions = dimensions.or(count("output_dimension", fields.output_dimension)?);
-    let form = form(&fields)?;
-    let boolean = "true or false";
-    let cut = truncate("truncate", fields.truncate)?.or(truncate("truncation", fields.truncation)?);
-    let sides = [("left", Side::Left), ("right", Side::Right)];
-    let side = one_of("truncation_side", fields.truncation_side, &sides)?;
-    let normalize = typed("normalized", fields.normalized, boolean)?;
-    let said = perhaps(fields.input_type).or_else(|| perhaps(fields.task));
+    let form = Form::of(&body);
+    let cut = body.truncate.or(body.truncation);
+    let side = body.truncation_side.map(|side| match side {
+        TruncationSide::Left => Side::Left,
+        TruncationSide::Right => Side::Right,
+    });
+    let purpose = Lenient::get(body.input_type).or_else(|| Lenient::get(body.task));
+    let inputs = Inputs::alike("input", source.max_inputs);
     let request = EmbedRequest {
-        model: typed("model", fields.model, "a string")?,
-        outputs: outputs(fields.outputs)?,
+        model: body.model,
+        outputs: outputs(body.outputs)?,
         text: form.dense.text(),
-        kind: kind(said.as_deref()),
-        prompt_name: typed("prompt_name", fields.prompt_name, "a string")?,
-        user: perhaps(fields.user),
+        kind: kind(purpose.as_deref()),
+        prompt_name: body.prompt_name,
+        user: Lenient::get(body.user),
         token_ids: TokenIds::Cl100k,
-        dimensions,
-        normalize: normalize.or(typed("normalize", fields.normalize, boolean)?),
-        truncate: cut.map(Cut::is_done),
-        side: cut.and_then(Cut::side).or(side),
-        max_tokens: truncate_prompt_tokens(fields.truncate_prompt_tokens)?,
-        ..EmbedRequest::new(inputs(Inputs::alike("input", max_inputs), fields.input)?)
+        dimensions: Count::get(body.dimensions).or(Count::get(body.output_dimension)),
+        normalize: body.normalized.or(body.normalize),
+        truncate: cut.map(Truncate::is_done),
+        side: cut.and_then(Truncate::side).or(side),
+        max_tokens: MaxTokens::get(body.truncate_prompt_tokens),
+        ..EmbedRequest::new(input::read(inputs, body.input)?)
     };
     Ok((request, form))
 }
 
-fn form(fields: &Fields<'_>) -> Result<Form, Error> {
-    let encoding = one_of("encoding_format", fields.encoding_format, &FORMS[..2])?;
-    let dense = match one_of("embedding_type", fields.embedding_type, &FORMS)? {
-        // OpenAI's clients always name an encoding; these are Jina's alone, so that somebody asked for them.
-        Some(form @ (DenseForm::Binary | DenseForm::Ubinary)) => form,
-        jinas => encoding.or(jinas).unwrap_or(DenseForm::Float),
+fn outputs(names: Option<Words<Output>>) -> Result<Outputs, Error> {
+    let Some(Words(names)) = names else {
+        return Ok(Outputs::DENSE);
     };
-    let sparse_forms = [
-        ("qdrant", SparseForm::Lists),
-        ("milvus", SparseForm::ById),
-        ("elasticsearch", SparseForm::ByToken),
-    ];
-    let colbert_forms = [
-        ("float", ColbertForm::Numbers),
-        ("base64", ColbertForm::F32),
-        ("base64_f16", ColbertForm::F16),
-    ];
-    let as_dense = match dense {
-        DenseForm::Base64 => ColbertForm::F32,
-        DenseForm::Float | DenseForm::Binary | DenseForm::Ubinary => ColbertForm::Numbers,
-    };
-    let colbert = one_of("colbert_format", fields.colbert_format, &colbert_forms)?;
-    Ok(Form {
-        dense,
-        sparse: one_of("sparse_format", fields.sparse_format, &sparse_forms)?
-            .unwrap_or(SparseForm::Lists),
-        sparse_tokens: typed("sparse_tokens", fields.sparse_tokens, "true or false")?
-            .unwrap_or(false),
-        colbert: colbert.unwrap_or(as_dense),
-    })
+    if names.is_empty() {
+        let expected = "a list of \"dense\", \"sparse\" and \"colbert\"";
+        return Err(wrong("outputs", expected, "[]"));
+    }
+    let mut outputs = Outputs::default();
+    for name in names {
+        match name {
+            Output::Dense => outputs.dense = true,
+            Output::Sparse => outputs.sparse = true,
+            Output::Colbert => outputs.multi_vector = true,
+        }
+    }
+    Ok(outputs)
 }
 
-/// The treatment of an over-long input: cut or not, and on which side.
+/// The treatment of an over-long input, in this gateway's words or in those of Cohere and NVIDIA: true or false, or the side
+/// that is cut.
 #[derive(Clone, Copy)]
-enum Cut {
+enum Truncate {
     Never,
     /// On the side that the model's folder says.
     Somewhere,
     At(Side),
 }
 
-impl Cut {
+impl Truncate {
     fn is_done(self) -> bool {
         !matches!(self, Self::Never)
     }
@@ -205,48 +254,53 @@ impl Cut {
     }
 }
 
-/// Reads the treatment of an over-long input, in this gateway's words or in those of Cohere and NVIDIA.
-fn truncate(name: &'static str, raw: Option<&RawValue>) -> Result<Option<Cut>, Error> {
-    let expected = "true or false, or one of \"NONE\", \"START\" and \"END\"";
-    match raw.map(RawValue::get) {
-        None | Some("null") => Ok(None),
-        Some("true") => Ok(Some(Cut::Somewhere)),
-        Some("\"END\"") => Ok(Some(Cut::At(Side::Right))),
-        Some("\"START\"") => Ok(Some(Cut::At(Side::Left))),
-        Some("false" | "\"NONE\"") => Ok(Some(Cut::Never)),
-        Some(other) => Err(wrong(name, expected, other)),
-    }
-}
+impl<'de> Deserialize<'de> for Truncate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SideOrNot;
+        impl Visitor<'_> for SideOrNot {
+            type Value = Truncate;
 
-/// The most tokens of an input; -1 is as many as the model takes.
-pub(in crate::http) fn truncate_prompt_tokens(
-    raw: Option<&RawValue>,
-) -> Result<Option<usize>, Error> {
-    let name = "truncate_prompt_tokens";
-    match raw.map(RawValue::get) {
-        Some("-1") => Ok(None),
-        _ => count(name, raw),
-    }
-}
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true or false, or one of \"NONE\", \"START\" and \"END\"")
+            }
 
-fn outputs(raw: Option<&RawValue>) -> Result<Outputs, Error> {
-    let expected = "a list of \"dense\", \"sparse\" and \"colbert\"";
-    let Some(names) = words("outputs", raw, expected)? else {
-        return Ok(Outputs::DENSE);
-    };
-    let mut outputs = Outputs::default();
-    for name in &names {
-        match name.as_str() {
-            "dense" => outputs.dense = true,
-            "sparse" => outputs.sparse = true,
-            "colbert" => outputs.multi_vector = true,
-            other => return Err(wrong("outputs", expected, &format!("{other:?}"))),
+            fn visit_bool<E>(self, is_cut: bool) -> Result<Truncate, E> {
+                Ok(if is_cut {
+                    Truncate::Somewhere
+                } else {
+                    Truncate::Never
+                })
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Truncate, E> {
+                match word {
+                    "NONE" => Ok(Truncate::Never),
+                    "START" => Ok(Truncate::At(Side::Left)),
+                    "END" => Ok(Truncate::At(Side::Right)),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
         }
+        deserializer.deserialize_any(SideOrNot)
     }
-    if names.is_empty() {
-        return Err(wrong("outputs", expected, "[]"));
+}
+
+impl PartialSchema for Truncate {
+    fn schema() -> RefOr<Schema> {
+        one_of([
+            json!(true),
+            json!(false),
+            json!("NONE"),
+            json!("START"),
+            json!("END"),
+        ])
     }
-    Ok(outputs)
+}
+
+impl ToSchema for Truncate {
+    fn name() -> Cow<'static, str> {
+        "TruncateOrNot".into()
+    }
 }
 
 #[cfg(test)]
@@ -256,7 +310,7 @@ mod tests {
     use super::*;
 
     fn inputs(json: &str) -> Result<Vec<Input>, String> {
-        let parsed = request(json.as_bytes(), 100);
+        let parsed = request(&mut Source::new(json.as_bytes(), 100));
         parsed
             .map(|(request, _)| request.inputs)
             .map_err(|error| error.to_string())
@@ -290,7 +344,7 @@ mod tests {
     fn null_counts_as_absent_and_zero_dimensions_too() {
         let json =
             r#"{"model":null,"input":"a","encoding_format":null,"dimensions":0,"truncate":null}"#;
-        let (request, form) = request(json.as_bytes(), 100).unwrap();
+        let (request, form) = request(&mut Source::new(json.as_bytes(), 100)).unwrap();
         assert_eq!(
             (request.model, request.dimensions, request.truncate),
             (None, None, None)

@@ -9,7 +9,7 @@ use embedgate_request::{Dense, EmbedResponse, Embedding, VectorText};
 
 use super::{
     super::json,
-    parse::{ColbertForm, Form, SparseForm},
+    parse::{ColbertFormat, Form, SparseFormat},
 };
 use crate::model::tokenizer::TextTokenizer;
 
@@ -64,8 +64,8 @@ fn written_bytes(embedding: &Embedding, form: &Form) -> usize {
     let sparse = embedding.sparse.as_ref().map_or(0, |s| 32 * s.values.len());
     let colbert = embedding.multi_vector.as_ref().map_or(0, |vectors| {
         let numbers = match form.colbert {
-            ColbertForm::Numbers => VectorText::Numbers,
-            ColbertForm::F32 | ColbertForm::F16 => VectorText::Base64,
+            ColbertFormat::Float => VectorText::Numbers,
+            ColbertFormat::Base64 | ColbertFormat::Base64F16 => VectorText::Base64,
         };
         numbers.bytes(vectors.data.len())
     });
@@ -112,9 +112,9 @@ fn sparse(
         out.push(b'}');
     };
     match form.sparse {
-        SparseForm::ById => by_name(out, &u32::to_string),
-        SparseForm::ByToken => by_name(out, &|id| name(id).replace('.', "__")),
-        SparseForm::Lists => {
+        SparseFormat::Milvus => by_name(out, &u32::to_string),
+        SparseFormat::Elasticsearch => by_name(out, &|id| name(id).replace('.', "__")),
+        SparseFormat::Qdrant => {
             out.extend_from_slice(br#"{"indices":"#);
             json::write(out, &weights.indices);
             out.extend_from_slice(br#","values":"#);
@@ -129,7 +129,7 @@ fn sparse(
 }
 
 /// Token vectors, `(tokens - 1, dimensions)`.
-fn colbert(out: &mut Vec<u8>, vectors: &Matrix, form: ColbertForm) {
+fn colbert(out: &mut Vec<u8>, vectors: &Matrix, form: ColbertFormat) {
     let (rows, width) = (vectors.rows(), vectors.width);
     let mut begin = |dtype: &str| {
         write!(
@@ -139,15 +139,15 @@ fn colbert(out: &mut Vec<u8>, vectors: &Matrix, form: ColbertForm) {
         .expect("writing into memory always succeeds");
     };
     match form {
-        ColbertForm::Numbers => {
+        ColbertFormat::Float => {
             json::list(out, 0..rows, |out, i| json::write(out, vectors.row(i)));
             return;
         }
-        ColbertForm::F32 => {
+        ColbertFormat::Base64 => {
             begin("float32");
             VectorText::Base64.write(&vectors.data, out);
         }
-        ColbertForm::F16 => {
+        ColbertFormat::Base64F16 => {
             begin("float16");
             let halves = vectors.data.iter().map(|x| half::f16::from_f32(*x));
             let bytes: Vec<u8> = halves.flat_map(half::f16::to_le_bytes).collect();
@@ -184,9 +184,9 @@ mod tests {
     fn form(dense: DenseForm) -> Form {
         Form {
             dense,
-            sparse: SparseForm::Lists,
+            sparse: SparseFormat::Qdrant,
             sparse_tokens: false,
-            colbert: ColbertForm::Numbers,
+            colbert: ColbertFormat::Float,
         }
     }
 

@@ -1,14 +1,12 @@
-//! Bodies of Cohere's `/v2/embed` and `/v1/embed`.
+//! Answers of Cohere's `/v2/embed` and `/v1/embed`.
 
 use utoipa::ToSchema;
 
-use super::{
-    Operation,
-    openai::{EmbeddingType, Texts},
-};
+use super::Operation;
+use crate::http::cohere::CohereEmbedRequest;
 
 pub(in crate::http) fn embed() -> Operation {
-    Operation::post::<CohereEmbedRequest, CohereEmbedResponse>(
+    Operation::post::<CohereEmbedRequest<'_>, CohereEmbedResponse>(
         "Embed texts",
         "As Cohere, version 2; texts alone, no images.",
     )
@@ -16,49 +14,11 @@ pub(in crate::http) fn embed() -> Operation {
 }
 
 pub(in crate::http) fn embed_v1() -> Operation {
-    Operation::post::<CohereEmbedRequest, CohereEmbedV1Response>(
+    Operation::post::<CohereEmbedRequest<'_>, CohereEmbedV1Response>(
         "Embed texts, version 1",
         "As Cohere, version 1: the answer repeats the texts, and without embedding_types it is a list of vectors.",
     )
     .tried_with(r#"{"texts": ["The food was good."], "input_type": "search_document"}"#)
-}
-
-#[derive(ToSchema)]
-pub(super) struct CohereEmbedRequest {
-    model: Option<String>,
-    texts: CohereTexts,
-    /// search_query, search_document or another word, which says nothing.
-    input_type: Option<serde_json::Value>,
-    /// float where nothing is said.
-    embedding_types: Option<Vec<EmbeddingType>>,
-    #[schema(minimum = 0)]
-    output_dimension: Option<u64>,
-    truncate: Option<Truncate>,
-    /// Not supported: empty at most.
-    #[schema(max_items = 0)]
-    images: Option<Vec<String>>,
-    /// Not supported: empty at most.
-    #[schema(max_items = 0)]
-    inputs: Option<Vec<String>>,
-    /// Cuts inputs to so many tokens; special tokens stay.
-    #[schema(minimum = 0)]
-    max_tokens: Option<u64>,
-}
-
-#[derive(ToSchema)]
-#[serde(untagged)]
-enum CohereTexts {
-    One(String),
-    Several(#[schema(inline)] Texts),
-}
-
-/// The side on which over-long inputs are cut; NONE: they are refused.
-#[derive(ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub(super) enum Truncate {
-    None,
-    Start,
-    End,
 }
 
 #[derive(ToSchema)]

@@ -1,11 +1,12 @@
-//! Bodies of Ollama's routes.
+//! Answers of Ollama's routes.
 
 use utoipa::ToSchema;
 
-use super::{Operation, openai::Texts};
+use super::Operation;
+use crate::http::ollama::{OllamaEmbedRequest, OllamaPromptRequest, OllamaShowRequest};
 
 pub(in crate::http) fn embed() -> Operation {
-    Operation::post::<OllamaEmbedRequest, OllamaEmbedResponse>(
+    Operation::post::<OllamaEmbedRequest<'_>, OllamaEmbedResponse>(
         "Embed texts",
         "As Ollama; the tag `:latest` means none.",
     )
@@ -13,7 +14,7 @@ pub(in crate::http) fn embed() -> Operation {
 }
 
 pub(in crate::http) fn embeddings() -> Operation {
-    Operation::post::<OllamaPromptRequest, OllamaPromptResponse>(
+    Operation::post::<OllamaPromptRequest<'_>, OllamaPromptResponse>(
         "Embed a text",
         "Ollama's older form.",
     )
@@ -42,27 +43,6 @@ pub(in crate::http) fn show() -> Operation {
 }
 
 #[derive(ToSchema)]
-pub(super) struct OllamaEmbedRequest {
-    model: Option<String>,
-    /// An older name of model.
-    name: Option<String>,
-    input: OllamaInput,
-    /// false: over-long inputs are refused.
-    truncate: Option<bool>,
-    #[schema(minimum = 0)]
-    dimensions: Option<u64>,
-    /// The input of the older form.
-    prompt: Option<serde_json::Value>,
-}
-
-#[derive(ToSchema)]
-#[serde(untagged)]
-enum OllamaInput {
-    One(String),
-    Several(#[schema(inline)] Texts),
-}
-
-#[derive(ToSchema)]
 struct OllamaEmbedResponse {
     model: String,
     embeddings: Vec<Vec<f32>>,
@@ -71,16 +51,6 @@ struct OllamaEmbedResponse {
     /// Always 0: models are loaded before the first request.
     load_duration: u64,
     prompt_eval_count: u64,
-}
-
-#[derive(ToSchema)]
-struct OllamaPromptRequest {
-    model: Option<String>,
-    name: Option<String>,
-    prompt: String,
-    truncate: Option<bool>,
-    #[schema(minimum = 0)]
-    dimensions: Option<u64>,
 }
 
 #[derive(ToSchema)]
@@ -136,12 +106,6 @@ struct OllamaDetails {
     parent_model: String,
     parameter_size: String,
     quantization_level: String,
-}
-
-#[derive(ToSchema)]
-struct OllamaShowRequest {
-    model: Option<String>,
-    name: Option<String>,
 }
 
 #[derive(ToSchema)]

@@ -1,14 +1,15 @@
-//! Bodies of text-embeddings-inference's routes.
+//! Answers of text-embeddings-inference's routes.
 
 use utoipa::ToSchema;
 
-use super::{
-    Operation,
-    openai::{AnyIdLists, Ids, Mixed, Texts},
+use super::Operation;
+use crate::http::tei::{
+    parse::{TeiEmbedRequest, TeiSimilarityRequest},
+    tokens::{TeiDecodeRequest, TeiTokenizeRequest},
 };
 
 pub(in crate::http) fn embed() -> Operation {
-    Operation::post::<TeiEmbedRequest, TeiVectors>(
+    Operation::post::<TeiEmbedRequest<'_>, TeiVectors>(
         "Embed texts",
         "As text-embeddings-inference; also at `POST /`.",
     )
@@ -16,7 +17,7 @@ pub(in crate::http) fn embed() -> Operation {
 }
 
 pub(in crate::http) fn embed_all() -> Operation {
-    Operation::post::<TeiEmbedRequest, TeiTokenVectors>(
+    Operation::post::<TeiEmbedRequest<'_>, TeiTokenVectors>(
         "Embed texts without pooling",
         "A vector for each token, special ones too, as the model's last layer gives them.",
     )
@@ -24,7 +25,7 @@ pub(in crate::http) fn embed_all() -> Operation {
 }
 
 pub(in crate::http) fn embed_sparse() -> Operation {
-    Operation::post::<TeiEmbedRequest, TeiSparse>(
+    Operation::post::<TeiEmbedRequest<'_>, TeiSparse>(
         "Weigh the tokens of texts",
         "Lexical weights above 0, by token ids ascending.",
     )
@@ -32,7 +33,7 @@ pub(in crate::http) fn embed_sparse() -> Operation {
 }
 
 pub(in crate::http) fn similarity() -> Operation {
-    Operation::post::<TeiSimilarityRequest, TeiScores>(
+    Operation::post::<TeiSimilarityRequest<'_>, TeiScores>(
         "Compare a sentence with others",
         "The cosine of the sentence's vector with that of each other.",
     )
@@ -40,7 +41,7 @@ pub(in crate::http) fn similarity() -> Operation {
 }
 
 pub(in crate::http) fn tokenize() -> Operation {
-    Operation::post::<TeiTokenizeRequest, TeiTokens>(
+    Operation::post::<TeiTokenizeRequest<'_>, TeiTokens>(
         "Split texts into tokens",
         "Places are counted in characters. A text and its prompt are split together.",
     )
@@ -48,7 +49,7 @@ pub(in crate::http) fn tokenize() -> Operation {
 }
 
 pub(in crate::http) fn decode() -> Operation {
-    Operation::post::<TeiDecodeRequest, TeiTexts>("Join tokens to texts", "")
+    Operation::post::<TeiDecodeRequest<'_>, TeiTexts>("Join tokens to texts", "")
         .tried_with(r#"{"ids": [5, 6]}"#)
 }
 
@@ -58,44 +59,6 @@ pub(in crate::http) fn health() -> Operation {
 
 pub(in crate::http) fn info() -> Operation {
     Operation::get::<TeiInfo>("Describe the default model", "")
-}
-
-#[derive(ToSchema)]
-pub(super) struct TeiEmbedRequest {
-    /// The model's name; text-embeddings-inference has but one.
-    model: Option<String>,
-    inputs: TeiInputs,
-    /// false: vectors as they come from the model.
-    normalize: Option<bool>,
-    /// Cut to so many dimensions.
-    #[schema(minimum = 0)]
-    dimensions: Option<u64>,
-    /// false: over-long inputs are refused.
-    truncate: Option<bool>,
-    truncation_direction: Option<Direction>,
-    /// A prompt of the model, by its name.
-    prompt_name: Option<String>,
-    parameters: Option<serde_json::Value>,
-}
-
-/// One text, one text's token ids, or several of either.
-#[derive(ToSchema)]
-#[serde(untagged)]
-enum TeiInputs {
-    Text(String),
-    Ids(#[schema(inline)] Ids),
-    Several(#[schema(inline)] Mixed),
-}
-
-/// The side on which over-long inputs are cut.
-#[derive(ToSchema)]
-pub(super) enum Direction {
-    Right,
-    Left,
-    #[serde(rename = "right")]
-    LowerRight,
-    #[serde(rename = "left")]
-    LowerLeft,
 }
 
 #[derive(ToSchema)]
@@ -115,45 +78,7 @@ struct TeiWeight {
 }
 
 #[derive(ToSchema)]
-struct TeiSimilarityRequest {
-    model: Option<String>,
-    inputs: TeiSentences,
-    parameters: Option<TeiParameters>,
-}
-
-#[derive(ToSchema)]
-struct TeiSentences {
-    source_sentence: String,
-    sentences: TeiOthers,
-}
-
-/// One sentence, or several.
-#[derive(ToSchema)]
-#[serde(untagged)]
-enum TeiOthers {
-    One(String),
-    Several(#[schema(inline)] Texts),
-}
-
-#[derive(ToSchema)]
-struct TeiParameters {
-    truncate: Option<bool>,
-    truncation_direction: Option<Direction>,
-    prompt_name: Option<String>,
-}
-
-#[derive(ToSchema)]
 struct TeiScores(Vec<f32>);
-
-#[derive(ToSchema)]
-struct TeiTokenizeRequest {
-    model: Option<String>,
-    inputs: TeiOthers,
-    /// true: the tokens that begin and end a text are there too. The default is true.
-    add_special_tokens: Option<bool>,
-    /// A prompt of the model, by its name.
-    prompt_name: Option<String>,
-}
 
 #[derive(ToSchema)]
 struct TeiTokens(Vec<Vec<TeiToken>>);
@@ -167,22 +92,6 @@ struct TeiToken {
     start: Option<u64>,
     #[schema(required)]
     stop: Option<u64>,
-}
-
-#[derive(ToSchema)]
-struct TeiDecodeRequest {
-    model: Option<String>,
-    ids: TeiIds,
-    /// true where nothing is said.
-    skip_special_tokens: Option<bool>,
-}
-
-/// One list of ids, or several.
-#[derive(ToSchema)]
-#[serde(untagged)]
-enum TeiIds {
-    One(#[schema(inline)] Ids),
-    Several(#[schema(inline)] AnyIdLists),
 }
 
 #[derive(ToSchema)]

@@ -1,52 +1,179 @@
 //! From the bytes of a body to a query and its documents.
 
-use embedgate_request::{EmbedRequest, Error, Input, LongDocuments, TokenIds};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt};
+
+use embedgate_request::{EmbedRequest, Error, Input, LongDocuments, Side, TokenIds};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
+use serde_json::Value;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use super::super::{
-    json::{count, object, one_of, texts, truncation_direction, typed, wrong},
-    members::{Members, OF_RERANK},
+    foreign::{Foreign, OF_RERANK},
+    input::texts,
+    member::{Count, Raw},
+    object::{Members, Source},
+    openapi::lists::{self, Texts, one_of},
+    tei::Direction,
 };
 use crate::embed::Length;
 
-/// The members that mean something.
-pub(in crate::http) const KNOWN: [&str; 14] = [
-    "model",
-    "query",
-    "documents",
-    "texts",
-    "top_n",
-    "top_k",
-    "return_documents",
-    "return_text",
-    "raw_scores",
-    "truncate",
-    "truncation",
-    "truncation_direction",
-    "max_tokens_per_doc",
-    "long_documents",
-];
+/// The form of a text, for errors.
+const TEXT: &str = "a string, or an object with text";
 
-const MEMBERS: Members = Members {
-    known: &KNOWN,
-    foreign: OF_RERANK,
-};
+/// The body of Jina, of Cohere, and, where it has members of its own, of Voyage.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct RerankRequest<'a> {
+    model: Option<String>,
+    #[schema(value_type = lists::Text)]
+    query: Option<Text>,
+    #[serde(borrow)]
+    #[schema(value_type = RerankDocuments)]
+    documents: Option<Raw<'a>>,
+    /// So many of the best; all where nothing is said.
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    top_n: Option<Count>,
+    /// Voyage's name of top_n. With it, or with truncation, the answer is as Voyage writes it.
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    top_k: Option<Count>,
+    /// true: the answer holds the documents.
+    return_documents: Option<Flag>,
+    /// Scores as the model gives them.
+    raw_scores: Option<Flag>,
+    /// false: over-long documents are refused.
+    truncate: Option<Flag>,
+    /// Voyage's name of truncate.
+    truncation: Option<Flag>,
+    truncation_direction: Option<Direction>,
+    /// Only so many tokens of each document count; all where nothing is said.
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    max_tokens_per_doc: Option<Count>,
+    /// The treatment of documents that are longer than the model takes.
+    long_documents: Option<WhereLong>,
+}
 
-/// The members of vLLM's scores.
-pub(in crate::http) const KNOWN_OF_SCORE: [&str; 5] =
-    ["model", "text_1", "text_2", "queries", "documents"];
+impl<'a> Members<'a> for RerankRequest<'a> {
+    const NEEDED: &'static str = "query and documents";
+    const FOREIGN: &'static [Foreign] = OF_RERANK;
+}
 
-/// The members of NVIDIA's rankings.
-pub(in crate::http) const KNOWN_OF_NIM: [&str; 4] = ["model", "query", "passages", "truncate"];
+/// The body of text-embeddings-inference.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct TeiRerankRequest<'a> {
+    model: Option<String>,
+    #[schema(value_type = lists::Text)]
+    query: Option<Text>,
+    #[serde(borrow)]
+    #[schema(value_type = RerankDocuments)]
+    texts: Option<Raw<'a>>,
+    /// Scores as the model gives them.
+    raw_scores: Option<Flag>,
+    /// true: the answer holds the texts.
+    return_text: Option<Flag>,
+    truncate: Option<Flag>,
+    truncation_direction: Option<Direction>,
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    top_n: Option<Count>,
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    max_tokens_per_doc: Option<Count>,
+    long_documents: Option<WhereLong>,
+}
 
-/// The values of NVIDIA's `truncate`, and true for the one that cuts over-long passages.
-const NIM_TRUNCATES: [(&str, bool); 2] = [("END", true), ("NONE", false)];
+impl<'a> Members<'a> for TeiRerankRequest<'a> {
+    const NEEDED: &'static str = "query and texts";
+    const FOREIGN: &'static [Foreign] = OF_RERANK;
+}
 
-const LONG_DOCUMENTS: [(&str, LongDocuments); 2] = [
-    ("truncate", LongDocuments::Truncate),
-    ("windows", LongDocuments::Windows),
-];
+/// The body of vLLM's scores.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct ScoreTexts<'a> {
+    model: Option<String>,
+    /// One text, also as an object with text.
+    #[schema(value_type = lists::Text)]
+    text_1: Option<Text>,
+    #[serde(borrow)]
+    #[schema(value_type = RerankDocuments)]
+    text_2: Option<Raw<'a>>,
+}
+
+impl<'a> Members<'a> for ScoreTexts<'a> {
+    const NEEDED: &'static str = "text_1 and text_2";
+    const FOREIGN: &'static [Foreign] = OF_RERANK;
+}
+
+/// The body of vLLM's scores, under newer names.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct ScoreQueries<'a> {
+    model: Option<String>,
+    /// One text, also as an object with text.
+    #[schema(value_type = lists::Text)]
+    queries: Option<Text>,
+    #[serde(borrow)]
+    #[schema(value_type = RerankDocuments)]
+    documents: Option<Raw<'a>>,
+}
+
+impl<'a> Members<'a> for ScoreQueries<'a> {
+    const NEEDED: &'static str = "queries and documents";
+    const FOREIGN: &'static [Foreign] = OF_RERANK;
+}
+
+/// The body of NVIDIA's rankings.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct RankingRequest<'a> {
+    model: Option<String>,
+    #[schema(value_type = lists::Text)]
+    query: Option<Text>,
+    #[serde(borrow)]
+    #[schema(value_type = RerankDocuments)]
+    passages: Option<Raw<'a>>,
+    /// END: over-long passages are cut; NONE: they are refused.
+    truncate: Option<RankingTruncate>,
+}
+
+impl<'a> Members<'a> for RankingRequest<'a> {
+    const NEEDED: &'static str = "query and passages";
+    const FOREIGN: &'static [Foreign] = OF_RERANK;
+}
+
+/// One document, or several.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what is read elsewhere")]
+enum RerankDocuments {
+    One(String),
+    Several(#[schema(inline)] Texts),
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum RankingTruncate {
+    End,
+    None,
+}
+
+/// Cut them, or refuse them as `truncate` says; or score them in windows that overlap, of which the best one counts.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = LongDocuments)]
+#[serde(rename_all = "lowercase")]
+enum WhereLong {
+    Truncate,
+    Windows,
+}
+
+impl From<WhereLong> for LongDocuments {
+    fn from(said: WhereLong) -> Self {
+        match said {
+            WhereLong::Truncate => Self::Truncate,
+            WhereLong::Windows => Self::Windows,
+        }
+    }
+}
 
 /// The API whose form a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,20 +189,9 @@ pub(super) enum Shape {
     Nim,
 }
 
-impl Shape {
-    pub(super) fn members(self) -> Members {
-        let known: &'static [&'static str] = match self {
-            Self::Score => &KNOWN_OF_SCORE,
-            Self::Nim => &KNOWN_OF_NIM,
-            Self::Jina | Self::Voyage | Self::Cohere | Self::Tei => &KNOWN,
-        };
-        Members { known, ..MEMBERS }
-    }
-}
-
 /// The options of a request, in addition to the scores.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct Options {
     /// The API whose form the answer has.
     pub(super) shape: Shape,
     /// So many of the best; none means all.
@@ -88,144 +204,215 @@ pub(super) struct Asked {
     pub(super) length: Length,
 }
 
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    query: Option<&'a RawValue>,
-    documents: Option<&'a RawValue>,
-    /// vLLM's names of query and documents.
-    text_1: Option<&'a RawValue>,
-    text_2: Option<&'a RawValue>,
-    queries: Option<&'a RawValue>,
-    /// NVIDIA's name of documents.
-    passages: Option<&'a RawValue>,
-    texts: Option<&'a RawValue>,
-    top_n: Option<&'a RawValue>,
-    /// Voyage's name of it.
-    top_k: Option<&'a RawValue>,
-    return_documents: Option<&'a RawValue>,
-    return_text: Option<&'a RawValue>,
-    raw_scores: Option<&'a RawValue>,
-    truncate: Option<&'a RawValue>,
-    /// Voyage's name of it.
-    truncation: Option<&'a RawValue>,
-    truncation_direction: Option<&'a RawValue>,
-    max_tokens_per_doc: Option<&'a RawValue>,
-    long_documents: Option<&'a RawValue>,
-}
-
-/// A text, as itself or as Jina writes it.
-#[derive(Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum Text {
-    Plain(String),
-    Object { text: String },
-}
-
-impl From<Text> for Input {
-    fn from(text: Text) -> Self {
-        match text {
-            Text::Plain(text) | Text::Object { text } => Self::Text(text),
+impl Options {
+    /// The options of a request that says nothing.
+    fn of(shape: Shape) -> Self {
+        Self {
+            shape,
+            top_n: None,
+            with_documents: false,
+            raw_scores: false,
+            length: Length::default(),
         }
     }
 }
 
-/// Texts are text-embeddings-inference's, documents everybody else's.
-pub(super) fn shape(bytes: &[u8]) -> Shape {
-    #[derive(Deserialize)]
-    struct Names<'a> {
-        #[serde(borrow)]
-        texts: Option<&'a RawValue>,
-    }
-    match object(bytes, "") {
-        Ok(Names { texts: Some(_) }) => Shape::Tei,
-        _ => Shape::Jina,
+/// Tells a body of `/rerank`: texts are text-embeddings-inference's, documents everybody else's.
+pub(super) fn shape(source: &Source<'_>) -> Shape {
+    match source.has("texts") {
+        true => Shape::Tei,
+        false => Shape::Jina,
     }
 }
 
-/// Reads a body: the query is the first input of the request, the documents are the rest, at most `max`.
+/// Reads a body: the query is the first input of the request, the documents are the rest.
 pub(super) fn request(
-    bytes: &[u8],
+    source: &mut Source<'_>,
     shape: Shape,
-    max: usize,
-) -> Result<(EmbedRequest, Asked), Error> {
-    let mut fields: Fields<'_> = object(bytes, "query and documents")?;
-    if matches!(shape, Shape::Score | Shape::Nim) {
-        // They have no other members.
-        fields = Fields {
-            top_n: None,
-            top_k: None,
-            raw_scores: None,
-            truncation: None,
-            truncation_direction: None,
-            max_tokens_per_doc: None,
-            long_documents: None,
-            truncate: fields.truncate.filter(|_| shape == Shape::Nim),
-            ..fields
-        };
+) -> Result<(EmbedRequest, Options), Error> {
+    match shape {
+        Shape::Jina | Shape::Voyage | Shape::Cohere => documents(source, shape),
+        Shape::Tei => tei(source),
+        Shape::Score => Ok((score(source)?, Options::of(shape))),
+        Shape::Nim => Ok((ranking(source)?, Options::of(shape))),
     }
-    let (name, given, with_documents) = match shape {
-        Shape::Tei => ("texts", fields.texts, ("return_text", fields.return_text)),
-        Shape::Jina | Shape::Voyage | Shape::Cohere => (
-            "documents",
-            fields.documents,
-            ("return_documents", fields.return_documents),
-        ),
-        Shape::Score => match fields.text_1 {
-            Some(_) => ("text_2", fields.text_2, ("return_documents", None)),
-            None => ("documents", fields.documents, ("return_documents", None)),
-        },
-        Shape::Nim => ("passages", fields.passages, ("return_documents", None)),
-    };
-    let query = match (shape, fields.text_1) {
-        (Shape::Score, Some(_)) => ("text_1", fields.text_1),
-        (Shape::Score, None) => ("queries", fields.queries),
-        _ => ("query", fields.query),
-    };
-    let query = query_text(query.0, query.1)?;
-    let documents = texts(name, given, max)?;
-    let inputs = std::iter::once(Input::from(query)).chain(documents);
+}
+
+fn documents(source: &mut Source<'_>, shape: Shape) -> Result<(EmbedRequest, Options), Error> {
+    let body: RerankRequest<'_> = source.members()?;
+    let is_voyages = body.top_k.is_some() || body.truncation.is_some();
+    let query = query("query", body.query)?;
     let request = EmbedRequest {
-        model: typed("model", fields.model, "a string")?,
-        token_ids: TokenIds::Reject,
-        truncate: match shape {
-            Shape::Nim => one_of("truncate", fields.truncate, &NIM_TRUNCATES)?,
-            _ => flag("truncate", fields.truncate)?.or(flag("truncation", fields.truncation)?),
-        },
-        side: truncation_direction(fields.truncation_direction)?,
-        ..EmbedRequest::new(inputs.collect())
+        model: body.model,
+        truncate: Flag::get(body.truncate).or(Flag::get(body.truncation)),
+        side: body.truncation_direction.map(Side::from),
+        ..of(
+            query,
+            texts("documents", body.documents, source.max_inputs)?,
+        )
     };
-    let is_voyages = fields.top_k.is_some() || fields.truncation.is_some();
-    let asked = Asked {
+    let options = Options {
         shape: match shape {
             Shape::Jina if is_voyages => Shape::Voyage,
             shape => shape,
         },
-        top_n: count("top_n", fields.top_n)?.or(count("top_k", fields.top_k)?),
-        with_documents: flag(with_documents.0, with_documents.1)?.unwrap_or(false),
-        raw_scores: flag("raw_scores", fields.raw_scores)?.unwrap_or(false),
+        top_n: Count::get(body.top_n).or(Count::get(body.top_k)),
+        with_documents: Flag::get(body.return_documents).unwrap_or(false),
+        raw_scores: Flag::get(body.raw_scores).unwrap_or(false),
         length: Length {
-            long_documents: one_of("long_documents", fields.long_documents, &LONG_DOCUMENTS)?,
-            max_tokens: count("max_tokens_per_doc", fields.max_tokens_per_doc)?,
+            long_documents: body.long_documents.map(LongDocuments::from),
+            max_tokens: Count::get(body.max_tokens_per_doc),
         },
     };
-    Ok((request, asked))
+    Ok((request, options))
 }
 
-/// One text.
-fn query_text(name: &'static str, raw: Option<&RawValue>) -> Result<Text, Error> {
-    let expected = "a string, or an object with text";
-    let text = typed(name, raw, expected)?;
-    text.ok_or_else(|| Error::invalid(name, format!("{name} is missing: {expected}")))
+fn tei(source: &mut Source<'_>) -> Result<(EmbedRequest, Options), Error> {
+    let body: TeiRerankRequest<'_> = source.members()?;
+    let query = query("query", body.query)?;
+    let request = EmbedRequest {
+        model: body.model,
+        truncate: Flag::get(body.truncate),
+        side: body.truncation_direction.map(Side::from),
+        ..of(query, texts("texts", body.texts, source.max_inputs)?)
+    };
+    let options = Options {
+        top_n: Count::get(body.top_n),
+        with_documents: Flag::get(body.return_text).unwrap_or(false),
+        raw_scores: Flag::get(body.raw_scores).unwrap_or(false),
+        length: Length {
+            long_documents: body.long_documents.map(LongDocuments::from),
+            max_tokens: Count::get(body.max_tokens_per_doc),
+        },
+        ..Options::of(Shape::Tei)
+    };
+    Ok((request, options))
 }
 
-/// RAGFlow's Xinference client writes booleans as strings.
-fn flag(name: &'static str, raw: Option<&RawValue>) -> Result<Option<bool>, Error> {
-    match raw.map(RawValue::get) {
-        None | Some("null") => Ok(None),
-        Some("true" | "\"true\"" | "\"True\"") => Ok(Some(true)),
-        Some("false" | "\"false\"" | "\"False\"" | "\"\"") => Ok(Some(false)),
-        Some(other) => Err(wrong(name, "true or false", other)),
+fn score(source: &mut Source<'_>) -> Result<EmbedRequest, Error> {
+    let max = source.max_inputs;
+    if source.has("text_1") {
+        let body: ScoreTexts<'_> = source.members()?;
+        let query = query("text_1", body.text_1)?;
+        let texts = texts("text_2", body.text_2, max)?;
+        return Ok(EmbedRequest {
+            model: body.model,
+            ..of(query, texts)
+        });
+    }
+    let body: ScoreQueries<'_> = source.members()?;
+    let query = query("queries", body.queries)?;
+    Ok(EmbedRequest {
+        model: body.model,
+        ..of(query, texts("documents", body.documents, max)?)
+    })
+}
+
+fn ranking(source: &mut Source<'_>) -> Result<EmbedRequest, Error> {
+    let body: RankingRequest<'_> = source.members()?;
+    let query = query("query", body.query)?;
+    Ok(EmbedRequest {
+        model: body.model,
+        truncate: body
+            .truncate
+            .map(|truncate| truncate == RankingTruncate::End),
+        ..of(query, texts("passages", body.passages, source.max_inputs)?)
+    })
+}
+
+/// A request for the scores of documents for a query.
+fn of(query: Input, documents: Vec<Input>) -> EmbedRequest {
+    EmbedRequest {
+        token_ids: TokenIds::Reject,
+        ..EmbedRequest::new(std::iter::once(query).chain(documents).collect())
     }
 }
+
+fn query(name: &'static str, given: Option<Text>) -> Result<Input, Error> {
+    let missing = || Error::invalid(name, format!("{name} is missing: {TEXT}"));
+    given
+        .map(|Text(text)| Input::Text(text))
+        .ok_or_else(missing)
+}
+
+/// A text, as itself or as Jina writes it: `{"text": "..."}`.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PlainOrObject;
+        impl<'de> Visitor<'de> for PlainOrObject {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(TEXT)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Text, A::Error> {
+                let only = || de::Error::invalid_type(de::Unexpected::Map, &self);
+                let mut text = None;
+                while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+                    if name != "text" || text.is_some() {
+                        return Err(only());
+                    }
+                    text = Some(members.next_value()?);
+                }
+                text.map(Text).ok_or_else(only)
+            }
+        }
+        deserializer.deserialize_any(PlainOrObject)
+    }
+}
+
+/// true or false, as such or as clients write it that make strings of all: RAGFlow's for Xinference does.
+#[derive(Clone, Copy)]
+struct Flag(bool);
+
+impl Flag {
+    const TRUE: [&'static str; 2] = ["true", "True"];
+    const FALSE: [&'static str; 3] = ["false", "False", ""];
+
+    fn get(given: Option<Self>) -> Option<bool> {
+        given.map(|Self(is_set)| is_set)
+    }
+}
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BooleanOrWord;
+        impl Visitor<'_> for BooleanOrWord {
+            type Value = Flag;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true or false")
+            }
+
+            fn visit_bool<E>(self, is_set: bool) -> Result<Flag, E> {
+                Ok(Flag(is_set))
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Flag, E> {
+                match Flag::TRUE.contains(&word) {
+                    true => Ok(Flag(true)),
+                    false if Flag::FALSE.contains(&word) => Ok(Flag(false)),
+                    false => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(BooleanOrWord)
+    }
+}
+
+impl PartialSchema for Flag {
+    fn schema() -> RefOr<Schema> {
+        let words = Self::TRUE.into_iter().chain(Self::FALSE);
+        let booleans = [true.into(), false.into()].into_iter();
+        one_of(booleans.chain(words.map(Value::from)))
+    }
+}
+
+impl ToSchema for Flag {}

@@ -1,148 +1,193 @@
 //! From the bytes of a body to a request.
 
 use embedgate_core::Outputs;
-use embedgate_request::{EmbedRequest, Error, Input, TokenIds, VectorText};
+use embedgate_request::{EmbedRequest, Error, Input, Side, TokenIds, VectorText};
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::super::{
-    input::{Inputs, Mix},
-    json::{count, inputs, object, texts, truncation_direction, typed, wrong},
-    members::Members,
+    input::{self, Inputs, Mix, texts},
+    member::{Count, Raw},
+    object::{Members, Source},
+    openapi::lists::{Ids, Mixed, Texts},
 };
 
-/// The members that mean something.
-pub(in crate::http) const KNOWN: [&str; 8] = [
-    "model",
-    "inputs",
-    "parameters",
-    "truncate",
-    "truncation_direction",
-    "prompt_name",
-    "normalize",
-    "dimensions",
-];
+/// The inputs of `/similarity`, for errors.
+const SENTENCES: &str =
+    "an object with source_sentence, a string, and sentences, a list of strings";
 
-pub(in crate::http) const MEMBERS: Members = Members {
-    known: &KNOWN,
-    foreign: &[],
-};
-
-#[derive(Deserialize)]
-struct Fields<'a> {
+/// The body of a request for embeddings.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct TeiEmbedRequest<'a> {
+    /// The model's name; text-embeddings-inference has but one.
+    model: Option<String>,
     #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    inputs: Option<&'a RawValue>,
-    parameters: Option<&'a RawValue>,
-    normalize: Option<&'a RawValue>,
-    dimensions: Option<&'a RawValue>,
-    truncate: Option<&'a RawValue>,
-    truncation_direction: Option<&'a RawValue>,
-    prompt_name: Option<&'a RawValue>,
+    #[schema(value_type = TeiInputs)]
+    inputs: Option<Raw<'a>>,
+    /// false: vectors as they come from the model.
+    normalize: Option<bool>,
+    /// Cut to so many dimensions.
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    dimensions: Option<Count>,
+    /// false: over-long inputs are refused.
+    truncate: Option<bool>,
+    truncation_direction: Option<Direction>,
+    /// A prompt of the model, by its name.
+    prompt_name: Option<String>,
 }
 
-/// `/similarity` has its options in an object of their own.
-#[derive(Default, Deserialize)]
-struct Parameters<'a> {
-    #[serde(borrow)]
-    truncate: Option<&'a RawValue>,
-    truncation_direction: Option<&'a RawValue>,
-    prompt_name: Option<&'a RawValue>,
+impl<'a> Members<'a> for TeiEmbedRequest<'a> {
+    const NEEDED: &'static str = "inputs";
 }
 
-pub(super) fn embed(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
-    let fields: Fields<'_> = object(bytes, "inputs")?;
+/// One text, one text's token ids, or several of either.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what is read elsewhere")]
+enum TeiInputs {
+    Text(String),
+    Ids(#[schema(inline)] Ids),
+    Several(#[schema(inline)] Mixed),
+}
+
+/// The body of a request for similarities. Its options may be in an object of their own.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct TeiSimilarityRequest<'a> {
+    model: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = TeiSentences)]
+    inputs: Option<TeiSentences<'a>>,
+    parameters: Option<TeiParameters>,
+    /// As the same member of parameters.
+    truncate: Option<bool>,
+    /// As the same member of parameters.
+    truncation_direction: Option<Direction>,
+    /// As the same member of parameters.
+    prompt_name: Option<String>,
+    /// Compare so many dimensions.
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    dimensions: Option<Count>,
+    /// Changes nothing: a cosine is of vectors of length 1.
+    #[expect(dead_code, reason = "its type is checked, and that is all")]
+    normalize: Option<bool>,
+}
+
+impl<'a> Members<'a> for TeiSimilarityRequest<'a> {
+    const NEEDED: &'static str = "inputs";
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(expecting = "an object with source_sentence, a string, and sentences, a list of strings")]
+struct TeiSentences<'a> {
+    source_sentence: String,
+    #[serde(borrow)]
+    #[schema(value_type = TeiOthers)]
+    sentences: Option<Raw<'a>>,
+}
+
+/// One sentence, or several.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what is read elsewhere")]
+pub(in crate::http) enum TeiOthers {
+    One(String),
+    Several(#[schema(inline)] Texts),
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(expecting = "an object with truncate, truncation_direction and prompt_name")]
+struct TeiParameters {
+    truncate: Option<bool>,
+    truncation_direction: Option<Direction>,
+    prompt_name: Option<String>,
+}
+
+/// The side on which over-long inputs are cut.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+pub(in crate::http) enum Direction {
+    Right,
+    Left,
+    #[serde(rename = "right")]
+    LowerRight,
+    #[serde(rename = "left")]
+    LowerLeft,
+}
+
+impl From<Direction> for Side {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Right | Direction::LowerRight => Self::Right,
+            Direction::Left | Direction::LowerLeft => Self::Left,
+        }
+    }
+}
+
+/// Reads a body of `/embed`.
+pub(super) fn embed(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
+    let body: TeiEmbedRequest<'_> = source.members()?;
     let form = Inputs {
         name: "inputs",
-        max: max_inputs,
+        max: source.max_inputs,
         mix: Mix::Any,
     };
-    let given = inputs(form, fields.inputs)?;
-    Ok((request(&fields, &Parameters::default(), given)?, ()))
+    let request = EmbedRequest {
+        model: body.model,
+        text: Some(VectorText::Numbers),
+        prompt_name: body.prompt_name,
+        token_ids: TokenIds::Native,
+        dimensions: Count::get(body.dimensions),
+        normalize: body.normalize,
+        truncate: body.truncate,
+        side: body.truncation_direction.map(Side::from),
+        ..EmbedRequest::new(input::read(form, body.inputs)?)
+    };
+    Ok((request, ()))
 }
 
-pub(super) fn embed_all(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
+/// Reads a body of `/embed_all`.
+pub(super) fn embed_all(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
     let outputs = Outputs {
         token_vectors: true,
         ..Outputs::default()
     };
-    other_outputs(bytes, max_inputs, outputs)
+    with_outputs(source, outputs)
 }
 
-pub(super) fn embed_sparse(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
+/// Reads a body of `/embed_sparse`.
+pub(super) fn embed_sparse(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
     let outputs = Outputs {
         sparse: true,
         ..Outputs::default()
     };
-    other_outputs(bytes, max_inputs, outputs)
+    with_outputs(source, outputs)
 }
 
-fn other_outputs(
-    bytes: &[u8],
-    max_inputs: usize,
-    outputs: Outputs,
-) -> Result<(EmbedRequest, ()), Error> {
-    let (request, ()) = embed(bytes, max_inputs)?;
+fn with_outputs(source: &mut Source<'_>, outputs: Outputs) -> Result<(EmbedRequest, ()), Error> {
+    let (request, ()) = embed(source)?;
     Ok((EmbedRequest { outputs, ..request }, ()))
 }
 
-/// The source sentence is the first input.
-pub(super) fn similarity(bytes: &[u8], max_inputs: usize) -> Result<(EmbedRequest, ()), Error> {
-    #[derive(Deserialize)]
-    struct Sentences<'a> {
-        source_sentence: String,
-        #[serde(borrow)]
-        sentences: Option<&'a RawValue>,
-    }
-    let fields: Fields<'_> = object(bytes, "inputs")?;
-    let expected = "an object with source_sentence, a string, and sentences, a list of strings";
-    let read = fields
-        .inputs
-        .and_then(|raw| serde_json::from_str::<Sentences<'_>>(raw.get()).ok());
-    let Some(given) = read else {
-        return Err(Error::invalid(
-            "inputs",
-            format!("inputs must be {expected}"),
-        ));
-    };
-    let sentences = texts("sentences", given.sentences, max_inputs - 1)?;
+/// Reads a body of `/similarity`: the source sentence is the first input.
+pub(super) fn similarity(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
+    let body: TeiSimilarityRequest<'_> = source.members()?;
+    let missing = || Error::invalid("inputs", format!("inputs is missing: {SENTENCES}"));
+    let given = body.inputs.ok_or_else(missing)?;
+    let sentences = texts("sentences", given.sentences, source.max_inputs - 1)?;
     let all = std::iter::once(Input::Text(given.source_sentence)).chain(sentences);
-    let parameters = parameters(fields.parameters)?;
-    let mut request = request(&fields, &parameters, all.collect())?;
-    (request.text, request.normalize) = (None, Some(true));
-    Ok((request, ()))
-}
-
-fn parameters(raw: Option<&RawValue>) -> Result<Parameters<'_>, Error> {
-    let Some(raw) = raw.filter(|raw| raw.get() != "null") else {
-        return Ok(Parameters::default());
-    };
-    let expected = "an object with truncate, truncation_direction and prompt_name";
-    serde_json::from_str(raw.get()).map_err(|_| wrong("parameters", expected, raw.get()))
-}
-
-fn request(
-    fields: &Fields<'_>,
-    parameters: &Parameters<'_>,
-    inputs: Vec<Input>,
-) -> Result<EmbedRequest, Error> {
-    let boolean = "true or false";
-    let direction = fields
+    let parameters = body.parameters.unwrap_or_default();
+    let direction = body
         .truncation_direction
         .or(parameters.truncation_direction);
-    Ok(EmbedRequest {
-        model: typed("model", fields.model, "a string")?,
-        text: Some(VectorText::Numbers),
-        prompt_name: typed(
-            "prompt_name",
-            fields.prompt_name.or(parameters.prompt_name),
-            "a string",
-        )?,
+    let request = EmbedRequest {
+        model: body.model,
+        text: None,
+        prompt_name: body.prompt_name.or(parameters.prompt_name),
         token_ids: TokenIds::Native,
-        dimensions: count("dimensions", fields.dimensions)?,
-        normalize: typed("normalize", fields.normalize, boolean)?,
-        truncate: typed("truncate", fields.truncate.or(parameters.truncate), boolean)?,
-        side: truncation_direction(direction)?,
-        ..EmbedRequest::new(inputs)
-    })
+        dimensions: Count::get(body.dimensions),
+        normalize: Some(true),
+        truncate: body.truncate.or(parameters.truncate),
+        side: direction.map(Side::from),
+        ..EmbedRequest::new(all.collect())
+    };
+    Ok((request, ()))
 }

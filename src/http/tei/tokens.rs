@@ -1,25 +1,24 @@
 //! `POST /tokenize` and `POST /decode`: a model's tokens, without the model. A body with `prompt` is vLLM's, and is answered so.
 
-use std::sync::Arc;
-
 use axum::{Json, response::Response};
 use embedgate_request::{Error, ErrorKind, Input, InputKind};
 use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde_json::json;
+use utoipa::ToSchema;
 
 use super::super::{
     dialect::Dialect,
     error::Failed,
     exchange::{Exchange, json_body},
-    input::Inputs,
+    input::{self, Inputs},
     json,
-    json::{inputs, object, typed},
+    member::Raw,
+    object::{Members, Source},
+    openapi::lists::{AnyIdLists, Ids},
 };
+use super::parse::TeiOthers;
 use crate::{
-    model::{
-        Model,
-        tokenizer::{TOKENIZER, TextTokenizer, Token},
-    },
+    model::tokenizer::{TOKENIZER, TextTokenizer, vocabulary::Token},
     offload,
 };
 
@@ -30,47 +29,80 @@ const MEMORY_PER_BYTE: usize = 300;
 /// Texts of at least so many bytes are split off the threads that serve connections: about 1 ms.
 const ELSEWHERE: usize = 8 << 10;
 
-#[derive(Deserialize)]
-struct Fields<'a> {
+/// The body of `/tokenize`.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct TeiTokenizeRequest<'a> {
+    model: Option<String>,
     #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    inputs: Option<&'a RawValue>,
-    /// vLLM's.
-    prompt: Option<&'a RawValue>,
-    return_token_strs: Option<&'a RawValue>,
-    ids: Option<&'a RawValue>,
-    add_special_tokens: Option<&'a RawValue>,
-    skip_special_tokens: Option<&'a RawValue>,
-    prompt_name: Option<&'a RawValue>,
+    #[schema(value_type = TeiOthers)]
+    inputs: Option<Raw<'a>>,
+    /// true: the tokens that begin and end a text are there too. The default is true.
+    add_special_tokens: Option<bool>,
+    /// A prompt of the model, by its name.
+    prompt_name: Option<String>,
+}
+
+impl<'a> Members<'a> for TeiTokenizeRequest<'a> {
+    const NEEDED: &'static str = "inputs";
+}
+
+/// vLLM's body of `/tokenize`.
+#[derive(Deserialize)]
+struct PromptRequest {
+    model: Option<String>,
+    prompt: Option<String>,
+    add_special_tokens: Option<bool>,
+    return_token_strs: Option<bool>,
+}
+
+impl Members<'_> for PromptRequest {
+    const NEEDED: &'static str = "prompt";
+}
+
+/// The body of `/decode`.
+#[derive(Deserialize, ToSchema)]
+pub(in crate::http) struct TeiDecodeRequest<'a> {
+    model: Option<String>,
+    #[serde(borrow)]
+    #[schema(value_type = TeiIds)]
+    ids: Option<Raw<'a>>,
+    /// true where nothing is said.
+    skip_special_tokens: Option<bool>,
+}
+
+impl<'a> Members<'a> for TeiDecodeRequest<'a> {
+    const NEEDED: &'static str = "ids";
+}
+
+/// One list of ids, or several.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes what is read elsewhere")]
+enum TeiIds {
+    One(#[schema(inline)] Ids),
+    Several(#[schema(inline)] AnyIdLists),
 }
 
 /// `POST /tokenize`: the tokens of each text, with their places in characters.
-pub(in super::super) async fn tokenize(mut exchange: Exchange) -> Result<Response, Failed> {
+pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, Failed> {
     let bytes = exchange.bytes().clone();
-    let fields: Fields<'_> = object(&bytes, "inputs")?;
-    if fields.inputs.is_none() && fields.prompt.is_some() {
-        let answer = tokenize_prompt(&mut exchange, &fields).await;
+    let mut source = Source::new(&bytes, exchange.gateway.config.max_inputs);
+    if source.has("prompt") && !source.has("inputs") {
+        let answer = tokenize_prompt(exchange, &mut source).await;
         return answer.map_err(|error| Failed::from(error).in_words_of(Dialect::OpenAi));
     }
-    let model = model(&mut exchange, &fields).await?;
-    let given = inputs(
-        Inputs::alike("inputs", exchange.gateway.config.max_inputs),
-        fields.inputs,
-    )?;
-    let with_special = typed(
-        "add_special_tokens",
-        fields.add_special_tokens,
-        "true or false",
-    )?;
-    let name: Option<String> = typed("prompt_name", fields.prompt_name, "a string")?;
+    let body: TeiTokenizeRequest<'_> = source.members()?;
+    let memory = exchange.ctx.memory.clone();
+    let model = exchange.into_model(body.model.as_deref()).await?;
+    let given = input::read(Inputs::alike("inputs", source.max_inputs), body.inputs)?;
     // Only a prompt that is named: the default one belongs to vectors.
-    let prompt = match name {
+    let prompt = match body.prompt_name {
         Some(name) => &**model.prompts.choose(Some(&name), InputKind::Unspecified)?,
         None => "",
     };
     let bytes = Input::total_bytes(&given);
     check_size("inputs", bytes)?;
-    let memory = exchange.account.take(bytes * MEMORY_PER_BYTE)?;
+    let held = memory.take(bytes * MEMORY_PER_BYTE)?;
     let texts = given.into_iter().map(|input| match input {
         Input::Text(text) => Ok(format!("{prompt}{text}")),
         Input::Tokens(_) => Err(Error::invalid(
@@ -80,32 +112,30 @@ pub(in super::super) async fn tokenize(mut exchange: Exchange) -> Result<Respons
     });
     let texts: Vec<String> = texts.collect::<Result<_, _>>()?;
     let tokenizer = model.tokenizer.clone();
-    let with_special = with_special.unwrap_or(true);
+    let with_special = body.add_special_tokens.unwrap_or(true);
     let work = move || all_tokens(&tokenizer, &texts, with_special);
     let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
-    Ok(json_body(json, memory))
+    Ok(json_body(json, held))
 }
 
 /// The tokens of one text, as vLLM gives them.
 ///
 /// Source: vLLM 0.11, `entrypoints/openai/protocol.py`, `TokenizeCompletionRequest` and `TokenizeResponse`.
-async fn tokenize_prompt(exchange: &mut Exchange, fields: &Fields<'_>) -> Result<Response, Error> {
-    let model = model(exchange, fields).await?;
-    let boolean = "true or false";
-    let prompt: Option<String> = typed("prompt", fields.prompt, "a string")?;
-    let prompt = prompt.unwrap_or_default();
-    let with_special = typed("add_special_tokens", fields.add_special_tokens, boolean)?;
-    let with_names = typed("return_token_strs", fields.return_token_strs, boolean)?;
+async fn tokenize_prompt(exchange: Exchange, source: &mut Source<'_>) -> Result<Response, Error> {
+    let body: PromptRequest = source.members()?;
+    let memory = exchange.ctx.memory.clone();
+    let model = exchange.into_model(body.model.as_deref()).await?;
+    let prompt = body.prompt.unwrap_or_default();
     check_size("prompt", prompt.len())?;
     let bytes = prompt.len();
-    let memory = exchange.account.take(bytes * MEMORY_PER_BYTE)?;
+    let held = memory.take(bytes * MEMORY_PER_BYTE)?;
     let (tokenizer, most) = (model.tokenizer.clone(), model.info.max_sequence_tokens);
     let work = move || {
-        let tokens = tokenizer.tokens(&prompt, with_special.unwrap_or(true));
+        let tokens = tokenizer.tokens(&prompt, body.add_special_tokens.unwrap_or(true));
         let tokens = tokens.map_err(|e| Error::invalid("prompt", e).with_code(TOKENIZER))?;
         let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
         let names: Vec<&str> = tokens.iter().map(|token| token.name.as_str()).collect();
-        let names = with_names.unwrap_or(false).then_some(names);
+        let names = body.return_token_strs.unwrap_or(false).then_some(names);
         let mut out = Vec::new();
         let answer =
             json!({"count": ids.len(), "max_model_len": most, "tokens": ids, "token_strs": names});
@@ -113,7 +143,7 @@ async fn tokenize_prompt(exchange: &mut Exchange, fields: &Fields<'_>) -> Result
         Ok::<_, Error>(out)
     };
     let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
-    Ok(json_body(json, memory))
+    Ok(json_body(json, held))
 }
 
 fn all_tokens(
@@ -149,26 +179,21 @@ fn all_tokens(
 }
 
 /// `POST /decode`: the text of each list of token ids.
-pub(in super::super) async fn decode(mut exchange: Exchange) -> Result<Json<Vec<String>>, Failed> {
+pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<String>>, Failed> {
     let bytes = exchange.bytes().clone();
-    let fields: Fields<'_> = object(&bytes, "ids")?;
-    let model = model(&mut exchange, &fields).await?;
-    let given = inputs(
-        Inputs::alike("ids", exchange.gateway.config.max_inputs),
-        fields.ids,
-    )?;
-    let skip = typed(
-        "skip_special_tokens",
-        fields.skip_special_tokens,
-        "true or false",
-    )?;
+    let mut source = Source::new(&bytes, exchange.gateway.config.max_inputs);
+    let body: TeiDecodeRequest<'_> = source.members()?;
+    let memory = exchange.ctx.memory.clone();
+    let model = exchange.into_model(body.model.as_deref()).await?;
+    let given = input::read(Inputs::alike("ids", source.max_inputs), body.ids)?;
     let bytes = Input::total_bytes(&given);
     check_size("ids", bytes)?;
-    let _memory = exchange.account.take(bytes * MEMORY_PER_BYTE)?;
+    let _held = memory.take(bytes * MEMORY_PER_BYTE)?;
     let tokenizer = model.tokenizer.clone();
+    let skip_special = body.skip_special_tokens.unwrap_or(true);
     let work = move || {
         let texts = given.iter().map(|input| match input {
-            Input::Tokens(ids) => text_of(&tokenizer, ids, skip.unwrap_or(true)),
+            Input::Tokens(ids) => text_of(&tokenizer, ids, skip_special),
             Input::Text(_) => Err(Error::invalid(
                 "ids",
                 "ids must be a list of token ids, or a list of such lists",
@@ -187,11 +212,6 @@ fn text_of(tokenizer: &TextTokenizer, ids: &[u32], skip_special: bool) -> Result
     }
     let text = tokenizer.decode(ids, skip_special);
     text.map_err(|e| Error::invalid("ids", e))
-}
-
-async fn model(exchange: &mut Exchange, fields: &Fields<'_>) -> Result<Arc<Model>, Error> {
-    let name: Option<String> = typed("model", fields.model, "a string")?;
-    exchange.model(name.as_deref()).await
 }
 
 fn check_size(name: &'static str, bytes: usize) -> Result<(), Error> {

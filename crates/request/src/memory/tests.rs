@@ -1,6 +1,9 @@
+use std::time::{Duration, Instant};
+
 use futures_util::FutureExt;
 
 use super::*;
+use crate::ErrorKind;
 
 const PART: usize = 64;
 

@@ -12,10 +12,11 @@ use tokio::sync::{
     oneshot::{self, error::TryRecvError},
 };
 
-use super::{
-    Entry,
+use super::{Desk, Lost};
+use crate::batch::{
     cost::Shape,
-    worker::{Batch, Desk, Lost, Turn},
+    entry::Entry,
+    turn::{Batch, Turn},
 };
 
 /// The batches beside a long one.

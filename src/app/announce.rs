@@ -1,0 +1,110 @@
+//! The log of a start: the address, what is open, what is ready, and how to try it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use super::App;
+use crate::{
+    embed::Embedder,
+    http::Gateway,
+    model::{Entry, Model, State, devices},
+    model_host::ModelHost,
+};
+
+impl App {
+    /// Says where the gateway listens, who can reach it, and what of its configuration is in doubt.
+    pub(super) fn announce(&self, listener: &TcpListener, gateway: &Gateway) -> anyhow::Result<()> {
+        let address = listener
+            .local_addr()
+            .context("the listener has no address")?;
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(%address, version, "embedgate {version} listens on http://{address}/v1");
+        if address.ip().is_loopback() {
+            tracing::info!(
+                "containers and other machines cannot reach {address}: for those set server.listen = \"0.0.0.0:{}\"",
+                address.port()
+            );
+        } else {
+            tracing::info!(
+                "from Docker on this machine: http://host.docker.internal:{}/v1",
+                address.port()
+            );
+            if gateway.authenticator.is_open() {
+                tracing::warn!(
+                    "anybody who reaches {address} may use this server: auth.mode is \"none\""
+                );
+            }
+        }
+        self.config.say_doubts();
+        for name in self
+            .config
+            .models
+            .iter()
+            .flat_map(|(name, model)| model.aliases.iter().chain([name]))
+        {
+            if name.contains("___") || name.contains('@') {
+                tracing::warn!(
+                    model.name = name,
+                    "RAGFlow cuts model names at ___ and @: it cannot use \"{name}\""
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Says how a card is used that is there and idle.
+    pub(super) async fn advise(&self) {
+        let models: Vec<_> = self.config.models.values().cloned().collect();
+        let surroundings = self.surroundings.clone();
+        // The driver takes its time to start.
+        let looking = tokio::task::spawn_blocking(move || devices::advice(&models, &surroundings));
+        if let Ok(Some(advice)) = looking.await {
+            tracing::info!("{advice}");
+        }
+    }
+}
+
+/// Says that the models are loaded, of so many.
+pub(super) fn say_ready(models: &ModelHost, n_models: usize) {
+    let is_fetching = |entry: &&Entry| matches!(entry.state, State::Fetching(_));
+    let n = models.embedder().map_or(0, |embedder| {
+        let entries = embedder.registry().entries().iter();
+        entries.filter(is_fetching).count()
+    });
+    match n {
+        0 => tracing::info!("ready"),
+        n => tracing::info!("ready, but for {n} of {n_models} models, which are being fetched"),
+    }
+}
+
+/// A command that asks the server for a vector of its default model, or of the first one.
+pub(super) fn example(
+    embedder: &Embedder,
+    address: SocketAddr,
+    gateway: &Gateway,
+) -> Option<String> {
+    let registry = embedder.registry();
+    let gives_vectors = |model: &&Arc<Model>| model.info.outputs.dense;
+    let default = registry.resolve(None).ok();
+    let model = default.filter(gives_vectors);
+    let model = model.or_else(|| registry.loaded().find(gives_vectors))?;
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    };
+    let key = match gateway.authenticator.is_open() {
+        true => "",
+        false => " -H \"Authorization: Bearer $KEY\"",
+    };
+    let body = serde_json::json!({"model": model.name, "input": "hello"});
+    Some(format!(
+        "curl http://{host}:{}/v1/embeddings -H \"Content-Type: application/json\"{key} -d '{body}'",
+        address.port()
+    ))
+}

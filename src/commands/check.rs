@@ -1,0 +1,60 @@
+//! `embedgate check`: prints the resolved configuration, or every problem.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use anyhow::{Context, anyhow};
+use embedgate_config::{Config, Environment, LogLevel};
+use embedgate_metrics::Metrics;
+use embedgate_plugin_host::Plugins;
+
+use super::{Failure, runtime, start_log};
+use crate::{
+    app::plugins::{self, surroundings_of_plugins},
+    args::CheckArgs,
+    model::{load, surroundings::Surroundings},
+};
+
+pub(super) fn run(
+    config: Option<&Path>,
+    args: &CheckArgs,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let config = Config::load(args.file.as_deref().or(config), environment)?;
+    // What serves, and is not as it could be, is said too.
+    start_log(LogLevel::Warn);
+    let surroundings = Surroundings::new(&config, environment);
+    let problem = |(name, model): (&String, &_)| {
+        load::inspect(name, model, &surroundings)
+            .err()
+            .map(|error| format!("models.{name}: {error}"))
+    };
+    let problems: Vec<String> = config.models.iter().filter_map(problem).collect();
+    if !problems.is_empty() {
+        return Err(Failure::Config(anyhow!(
+            "models that cannot be served:\n  {}",
+            problems.join("\n  ")
+        )));
+    }
+    check_plugins(&config, environment).map_err(Failure::Config)?;
+    config.say_doubts();
+    Ok(io::stdout()
+        .write_all(config.to_toml().as_bytes())
+        .context("standard output")?)
+}
+
+/// Loads the plugins, as a start would.
+pub(super) fn check_plugins(config: &Config, environment: &Environment) -> anyhow::Result<()> {
+    if config.plugins.is_empty() {
+        return Ok(());
+    }
+    start_log(LogLevel::Warn);
+    let surroundings = surroundings_of_plugins(config, environment, &Metrics::new());
+    let loaded = Plugins::new(surroundings);
+    let runtime = runtime()?;
+    let _in_runtime = runtime.enter();
+    let failed = loaded.load(&config.plugins).failed;
+    plugins::check_plugins(config, &loaded, failed)
+}

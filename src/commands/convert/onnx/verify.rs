@@ -1,0 +1,76 @@
+//! Runs the written model beside another backend, on a few texts.
+
+use std::path::Path;
+
+use embedgate_config::{BackendConfig, BackendType, ModelConfig};
+use embedgate_core::{Backend, EmbeddingBatch, Precision, TokenBatch};
+
+use super::comparison::{REFERENCE, compare, rows};
+use crate::model::{
+    engine,
+    load::{self, Plan},
+    surroundings::Surroundings,
+};
+
+/// The texts that the written model is tried on: scripts, code, an empty text, and lengths that make padding.
+const TEXTS: [&str; 5] = [
+    "The quick brown fox jumps over the lazy dog.",
+    "向量检索",
+    "",
+    "fn main() { println!(\"{}\", 6 * 7); }",
+    "A longer text, so that the others of its batch are padded to its length: one two three four five six seven eight \
+     nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty twenty-one.",
+];
+
+/// The model that was written, and what its backends are opened with.
+pub(super) struct Verification<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) config: &'a ModelConfig,
+    pub(super) surroundings: &'a Surroundings,
+}
+
+impl Verification<'_> {
+    /// Runs both variants on a few texts and compares every output; the file counts only if they agree.
+    pub(super) fn of(&self, file: &Path, precision: Precision) -> anyhow::Result<()> {
+        tracing::info!("checking the ONNX model against {}", REFERENCE.1);
+        let tokenizer = load::tokenizer(self.plan)?;
+        let mut batch = TokenBatch::new();
+        for text in TEXTS {
+            let ids = tokenizer.encode(text).map_err(anyhow::Error::msg)?.ids;
+            let n_segments = self.plan.folder.encoder.type_vocabulary_size;
+            batch.push_pair(&ids, &segments(ids.len(), n_segments));
+        }
+        let embed = |backend: BackendConfig| -> anyhow::Result<EmbeddingBatch> {
+            let config = ModelConfig {
+                backend,
+                ..self.config.clone()
+            };
+            let mut backend: Box<dyn Backend> =
+                engine::open(self.plan, &config, &tokenizer, self.surroundings)?;
+            let outputs = backend.info().outputs;
+            Ok(backend.embed(&batch, outputs)?)
+        };
+        let expected = embed(BackendConfig {
+            kind: REFERENCE.0,
+            ..BackendConfig::default()
+        })?;
+        let got = embed(BackendConfig {
+            kind: BackendType::Onnx,
+            precision: precision.into(),
+            file: Some(file.to_owned()),
+            ..BackendConfig::default()
+        })?;
+        let n_ids = self.plan.folder.encoder.vocabulary_size;
+        compare(
+            &rows(&expected, n_ids, precision),
+            &rows(&got, n_ids, precision),
+            precision,
+        )
+    }
+}
+
+/// The second half of a sequence is in another segment, where the model has more than one.
+fn segments(length: usize, n_segments: usize) -> Vec<u32> {
+    let second = |at| n_segments > 1 && at >= length / 2;
+    (0..length).map(|at| u32::from(second(at))).collect()
+}

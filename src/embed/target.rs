@@ -1,0 +1,67 @@
+//! The model of a request: found once, by the name that the client sent, and again only where a plugin names another.
+
+use std::sync::Arc;
+
+use embedgate_request::{Error, Principal};
+
+use crate::model::{Entry, Model, ModelRegistry, State};
+
+/// The model that a request is for, and that its caller may use. It may have to be loaded first.
+#[derive(Clone)]
+pub(crate) struct Target {
+    /// The name as the client or a plugin says it; none means the default model.
+    asked: Option<String>,
+    entry: Entry,
+}
+
+impl Target {
+    /// Finds the model of a name, or the default one, for a caller.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::find_for`].
+    pub(crate) fn find(
+        registry: &ModelRegistry,
+        principal: &Principal,
+        asked: Option<&str>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            asked: asked.map(str::to_owned),
+            entry: registry.find_for(principal, asked)?.clone(),
+        })
+    }
+
+    /// The model's name in the answer: as it was asked for, or its own.
+    pub(crate) fn name(&self) -> &str {
+        let asked = self.asked.as_deref().filter(|name| !name.is_empty());
+        asked.unwrap_or(&self.entry.name)
+    }
+
+    /// The model as it is configured.
+    pub(crate) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// The model, which is in memory.
+    ///
+    /// # Errors
+    /// `Unavailable` where it is not.
+    pub(crate) fn model(&self) -> Result<&Arc<Model>, Error> {
+        let model = self.entry.model()?;
+        model.touch();
+        Ok(model)
+    }
+
+    /// Returns true when the model is loaded by the first request that names it, which is this one.
+    pub(crate) fn is_on_demand(&self) -> bool {
+        matches!(self.entry.state, State::OnDemand)
+    }
+
+    /// The same, in another state.
+    #[must_use]
+    pub(crate) fn with_entry(self, entry: &Entry) -> Self {
+        Self {
+            entry: entry.clone(),
+            ..self
+        }
+    }
+}
