@@ -1,7 +1,7 @@
 //! The memory of all requests: of each its body, what is made of it, and its answer until the last byte is written. Callers have
 //! shares, so that nobody can take all of it.
 //!
-//! Counts bytes; allocates nothing. What a caller may hold, [`State::allows`] says.
+//! Counts bytes; allocates nothing. `State::allows` decides what a caller may hold.
 
 mod account;
 
