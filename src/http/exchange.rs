@@ -225,7 +225,13 @@ impl Answer {
         let cuts: Vec<Cut> = answer.cuts().collect();
         let numbers: usize = answer.embeddings.iter().map(numbers).sum();
         let json = offload::run_if(numbers >= RENDER_ELSEWHERE, move || render(&answer)).await?;
-        Ok(respond(json, self.memory, &added, &cuts, work))
+        let rendered = Rendered {
+            json,
+            memory: self.memory,
+            added,
+            cuts,
+        };
+        Ok(rendered.respond(work))
     }
 }
 
@@ -239,21 +245,28 @@ pub(super) fn shown_name(name: &str) -> String {
     short.flat_map(char::escape_debug).collect()
 }
 
-/// A body of JSON with its memory, the headers that plugins add, which inputs were cut, and what the log is told.
-pub(super) fn respond(
-    json: Vec<u8>,
-    memory: Held,
-    added: &[(String, String)],
-    cuts: &[Cut],
-    work: Work,
-) -> Response {
-    let mut response = json_body(json, memory);
-    add_headers(response.headers_mut(), added);
-    if let Some(value) = truncated(cuts) {
-        response.headers_mut().insert("x-truncated", value);
+/// An answer as it is written.
+pub(super) struct Rendered {
+    pub(super) json: Vec<u8>,
+    /// Its memory, until the last byte is written.
+    pub(super) memory: Held,
+    /// Headers that plugins add.
+    pub(super) added: Vec<(String, String)>,
+    /// The inputs that were cut.
+    pub(super) cuts: Vec<Cut>,
+}
+
+impl Rendered {
+    /// The response, with what the log is told.
+    pub(super) fn respond(self, work: Work) -> Response {
+        let mut response = json_body(self.json, self.memory);
+        add_headers(response.headers_mut(), &self.added);
+        if let Some(value) = truncated(&self.cuts) {
+            response.headers_mut().insert("x-truncated", value);
+        }
+        response.extensions_mut().insert(work);
+        response
     }
-    response.extensions_mut().insert(work);
-    response
 }
 
 /// A body of JSON with its memory.

@@ -1,7 +1,8 @@
 //! `POST /v1/rerank` as Jina speaks it, `POST /v2/rerank` as Cohere does, and `POST /rerank`, where the body tells whether
 //! it is Jina's or text-embeddings-inference's; `POST /score` as vLLM speaks it, and `POST /v1/ranking` as NVIDIA does.
 
-pub(super) mod parse;
+pub(super) mod body;
+mod parse;
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,7 +15,7 @@ use self::parse::{Options, Shape};
 use super::{
     dialect::Dialect,
     error::Failed,
-    exchange::{Exchange, respond, shown_name},
+    exchange::{Exchange, Rendered, shown_name},
     json,
     object::Source,
     tei::{Told, characters},
@@ -101,7 +102,13 @@ async fn answer(exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     let id = Arc::clone(&ctx.id);
     let render = move || render(&options, &ranking, &documents, &id);
     let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
-    let mut response = respond(json, memory, &added, &cuts, work);
+    let rendered = Rendered {
+        json,
+        memory,
+        added,
+        cuts,
+    };
+    let mut response = rendered.respond(work);
     if let Some(told) = told {
         told.put(&ctx.spent, response.headers_mut());
     }

@@ -191,8 +191,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Place::OPEN.at("/metrics", get(metrics::metrics)),
         Place::OPEN.at("/admin/reload", post(admin::reload)),
         Place::OPEN.at("/openapi.json", get(openapi::document)),
-        Place::OPEN.at("/docs", get(openapi::to_page)),
-        Place::OPEN.at("/docs/{*file}", get(openapi::page)),
+        Place::OPEN.at("/docs", get(openapi::page::to_page)),
+        Place::OPEN.at("/docs/{*file}", get(openapi::page::page)),
     ]
 }
 

@@ -38,13 +38,7 @@ impl Identity {
     /// # Errors
     /// When the folder cannot be read.
     pub(crate) fn at(&self, depth: Depth) -> io::Result<blake3::Hash> {
-        let Self {
-            config,
-            pooling,
-            max_tokens,
-            runs_on,
-        } = self;
-        fingerprint(config, *pooling, *max_tokens, runs_on, depth)
+        fingerprint(self, depth)
     }
 
     /// Makes the identity of a model without files, for tests.
@@ -123,13 +117,13 @@ fn hash_samples(hasher: &mut blake3::Hasher, path: &Path, length: u64) -> io::Re
 ///
 /// # Errors
 /// When the folder cannot be read.
-fn fingerprint(
-    config: &ModelConfig,
-    pooling: Pooling,
-    max_tokens: usize,
-    runs_on: &str,
-    depth: Depth,
-) -> io::Result<blake3::Hash> {
+fn fingerprint(of: &Identity, depth: Depth) -> io::Result<blake3::Hash> {
+    let Identity {
+        config,
+        pooling,
+        max_tokens,
+        runs_on,
+    } = of;
     let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 3");
     let facts = format!(
         "{} {:?} {:?} {:?} {pooling:?} {max_tokens}",
@@ -248,6 +242,14 @@ mod tests {
 
     use super::*;
 
+    fn identity(config: ModelConfig) -> Identity {
+        Identity {
+            config,
+            max_tokens: 512,
+            ..Identity::of_nothing()
+        }
+    }
+
     #[test]
     fn a_copy_is_the_same_model_beyond_this_process_and_one_changed_byte_is_another() {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-bge-m3");
@@ -267,7 +269,7 @@ mod tests {
                 path: path.to_owned(),
                 ..ModelConfig::default()
             };
-            fingerprint(&config, Pooling::Cls, 512, "", depth).unwrap()
+            identity(config).at(depth).unwrap()
         };
         assert_eq!(
             of(&fixture, Depth::EveryByte),
@@ -300,7 +302,7 @@ mod tests {
                 },
                 ..ModelConfig::default()
             };
-            fingerprint(&config, Pooling::Cls, 512, "", Depth::EveryByte).unwrap()
+            identity(config).at(Depth::EveryByte).unwrap()
         };
         let write = |name: &str, text| std::fs::write(folder.path().join("onnx").join(name), text);
         write("model.onnx", "a").unwrap();

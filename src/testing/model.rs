@@ -16,7 +16,7 @@ use embedgate_request::TokenIds;
 use super::{DIMENSIONS, Setup};
 use crate::{
     batch::{BatcherConfig, Reload, cost::CostModel},
-    model::{Model, tokenizer::TextTokenizer},
+    model::{Model, ModelParts, tokenizer::TextTokenizer},
 };
 
 /// The model, with a backend for each replica.
@@ -53,15 +53,15 @@ pub(super) fn model(
         cost: CostModel::new(layout, [0.0, 1.0 / setup.tokens_per_second, 0.0]),
         tokens_per_second: setup.tokens_per_second,
     };
-    Model::assemble(
-        "m",
+    let parts = ModelParts {
         config,
         backends,
-        &reload,
+        reload: &reload,
         batching,
-        tokenizer(),
+        tokenizer: tokenizer(),
         metrics,
-    )
+    };
+    Model::assemble("m", parts)
 }
 
 fn tokenizer() -> &'static TextTokenizer {

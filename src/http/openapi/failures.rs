@@ -3,7 +3,7 @@
 use embedgate_request::{Error, ErrorKind};
 use utoipa::ToSchema;
 
-use super::Body;
+use super::operation::Body;
 use crate::http::dialect::{Dialect, EMPTY};
 
 /// The envelope of a dialect.

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use super::Operation;
 use crate::http::{
     dialect::Dialect,
-    rerank::parse::{RankingRequest, RerankRequest, ScoreQueries, ScoreTexts, TeiRerankRequest},
+    rerank::body::{RankingRequest, RerankRequest, ScoreQueries, ScoreTexts, TeiRerankRequest},
 };
 
 const MODELS: &str = "By a cross-encoder, or by an embedding model's own vectors. Scores are within 0 and 1, best first. \

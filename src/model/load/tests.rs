@@ -6,7 +6,7 @@ use std::{
 };
 
 use embedgate_config::{BackendType, Config, Environment, ReplicaCount};
-use embedgate_core::{Outputs, Replicas, TokenBatch};
+use embedgate_core::{BackendError, Outputs, Replicas, TokenBatch};
 
 use super::*;
 
@@ -105,7 +105,7 @@ fn replicas_are_counted_by_a_measurement_that_is_kept() {
     let plan = plan(&config).unwrap();
     let tokenizer = tokenizer(&plan).unwrap();
     let resolve = |surroundings: &Surroundings| {
-        let subject = replicas::Subject {
+        let subject = Subject {
             name: "m",
             config: &config,
             plan: &plan,
