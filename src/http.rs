@@ -110,13 +110,13 @@ impl Gateway {
         })
     }
 
-    /// The model of a request in memory: one on demand is loaded.
+    /// Loads the model of a request that is on demand; none where it is not.
     ///
     /// # Errors
     /// `Unavailable` where it cannot be loaded; `DeadlineExceeded` where that takes longer than the request has.
-    async fn in_memory(&self, ctx: &RequestContext, target: Target) -> Result<Target, Error> {
+    async fn wake(&self, ctx: &RequestContext, target: &Target) -> Result<Option<Target>, Error> {
         if !target.is_on_demand() {
-            return Ok(target);
+            return Ok(None);
         }
         let name = &*target.entry().name;
         let late = |_| {
@@ -133,7 +133,7 @@ impl Gateway {
                 let target = target.clone().with_entry(entry);
                 // It may have left for another one already.
                 if !target.is_on_demand() {
-                    return Ok(target);
+                    return Ok(Some(target));
                 }
             }
         };

@@ -68,16 +68,16 @@ impl Embedder {
         mut request: EmbedRequest,
         found: Option<Target>,
     ) -> Result<Preprocessed, Error> {
-        let named = request.model.clone();
         let mut headers = Vec::new();
         if plugins.has_preprocessors() {
             decode_ids(&mut request, found.as_ref()).await?;
             let names_of = |name: &str| self.names_of(name);
             headers = plugins.preprocess(ctx, &mut request, names_of).await?;
         }
-        let target = match found.filter(|_| request.model == named) {
+        let asked = request.model.as_deref();
+        let target = match found.filter(|found| found.is_asked_as(asked)) {
             Some(target) => target,
-            None => Target::find(self.registry(), &ctx.principal, request.model.as_deref())?,
+            None => Target::find(self.registry(), &ctx.principal, asked)?,
         };
         if plugins.has_preprocessors() && unread_encoding(&request, Some(&target)).is_some() {
             return Err(unseen(&request));

@@ -36,6 +36,11 @@ impl Target {
         asked.unwrap_or(&self.entry.name)
     }
 
+    /// Returns true when it was found by this name, or for want of one.
+    pub(super) fn is_asked_as(&self, name: Option<&str>) -> bool {
+        self.asked.as_deref() == name
+    }
+
     /// The model as it is configured.
     pub(crate) fn entry(&self) -> &Entry {
         &self.entry

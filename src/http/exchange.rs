@@ -74,15 +74,20 @@ impl Exchange {
         &self.embedder
     }
 
-    /// The model of this name in memory, where the caller may use it. Of all models the request keeps this one alone.
+    /// The model of this name in memory, where the caller may use it, and the body, which holds its memory. Of all models the
+    /// request keeps this one alone.
     ///
     /// # Errors
     /// `ModelNotFound`, `Forbidden`; `Unavailable` where it cannot be loaded, `DeadlineExceeded` where that takes too long.
-    pub(super) async fn into_model(self, name: Option<&str>) -> Result<Arc<Model>, Error> {
+    pub(super) async fn into_model(
+        self,
+        name: Option<&str>,
+    ) -> Result<(Arc<Model>, WholeBody), Error> {
         let target = self.embedder.target(&self.ctx, name)?;
         drop(self.embedder);
-        let target = self.gateway.in_memory(&self.ctx, target).await?;
-        target.model().cloned()
+        let woken = self.gateway.wake(&self.ctx, &target).await?;
+        let model = Arc::clone(woken.unwrap_or(target).model()?);
+        Ok((model, self.body))
     }
 
     pub(super) fn bytes(&self) -> &Bytes {
@@ -135,18 +140,19 @@ impl Exchange {
         let found = embedder.target_before_plugins(&ctx, plugins, &request)?;
         let decoded = decoded_bytes(&request, found.as_ref());
         let mut held = take_decoded(&gateway, &ctx, decoded)?;
-        let request = embedder.preprocess(&ctx, plugins, request, found).await?;
+        let mut request = embedder.preprocess(&ctx, plugins, request, found).await?;
         let pipeline = embedder.pipeline();
         // Other models may leave while this one is used: they do not as long as somebody holds them.
         drop(embedder);
-        let target = gateway.in_memory(&ctx, request.target().clone()).await?;
-        let request = request.with_target(target);
+        if let Some(target) = gateway.wake(&ctx, request.target()).await? {
+            request = request.with_target(target);
+        }
         held.merge(ctx.memory.take(request.grown(before))?);
         Ok(Ready {
             ctx,
             request,
             pipeline,
-            _body: body,
+            body,
             _held: held,
         })
     }
@@ -159,6 +165,7 @@ impl Exchange {
         let ctx = ready.ctx;
         let memory = ctx.memory.take_for_answer(bytes, ctx.deadline).await?;
         let response = ready.pipeline.embed(&ctx, ready.request).await?;
+        drop(ready.body);
         Ok(Answer {
             response,
             ctx,
@@ -189,7 +196,7 @@ pub(super) struct Ready {
     pub(super) request: Preprocessed,
     pub(super) pipeline: Pipeline,
     /// Its memory is given back when what was parsed of it is gone, too.
-    _body: WholeBody,
+    pub(super) body: WholeBody,
     /// The memory of decoded ids, and of what plugins added.
     _held: Held,
 }

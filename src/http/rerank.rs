@@ -84,6 +84,7 @@ async fn answer(exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     let (ctx, model) = (ready.ctx, Arc::clone(ready.request.target().model()?));
     let ranking = ready.pipeline.rerank(&ctx, ready.request, options.length);
     let mut ranking = ranking.await?;
+    drop(ready.body);
     let added = std::mem::take(&mut ranking.headers);
     let cuts = std::mem::take(&mut ranking.cuts);
     let work = Work {

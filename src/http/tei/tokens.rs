@@ -93,7 +93,7 @@ pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, F
     }
     let body: TeiTokenizeRequest<'_> = source.members()?;
     let memory = exchange.ctx.memory.clone();
-    let model = exchange.into_model(body.model.as_deref()).await?;
+    let (model, _body) = exchange.into_model(body.model.as_deref()).await?;
     let given = input::read(Inputs::alike("inputs", source.max_inputs), body.inputs)?;
     // Only a prompt that is named: the default one belongs to vectors.
     let prompt = match body.prompt_name {
@@ -124,7 +124,7 @@ pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, F
 async fn tokenize_prompt(exchange: Exchange, source: &mut Source<'_>) -> Result<Response, Error> {
     let body: PromptRequest = source.members()?;
     let memory = exchange.ctx.memory.clone();
-    let model = exchange.into_model(body.model.as_deref()).await?;
+    let (model, _body) = exchange.into_model(body.model.as_deref()).await?;
     let prompt = body.prompt.unwrap_or_default();
     check_size("prompt", prompt.len())?;
     let bytes = prompt.len();
@@ -184,7 +184,7 @@ pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<Stri
     let mut source = Source::new(&bytes, exchange.gateway.config.max_inputs);
     let body: TeiDecodeRequest<'_> = source.members()?;
     let memory = exchange.ctx.memory.clone();
-    let model = exchange.into_model(body.model.as_deref()).await?;
+    let (model, _body) = exchange.into_model(body.model.as_deref()).await?;
     let given = input::read(Inputs::alike("ids", source.max_inputs), body.ids)?;
     let bytes = Input::total_bytes(&given);
     check_size("ids", bytes)?;
