@@ -20,7 +20,6 @@ use super::{json::without_place, object::Object};
 const MOST_WORDS_BYTES: usize = 1 << 10;
 /// The name by which [`Raw`] asks for a member's text.
 const RAW: &str = "embedgate::Raw";
-const BOOLEAN: &str = "true or false";
 
 type Json<'de> = serde_json::Deserializer<StrRead<'de>>;
 
@@ -48,13 +47,13 @@ impl<'b, 'de> Member<'b, 'de> {
     /// Reads it, or says what it should be.
     fn read<T>(
         self,
-        expected: &str,
+        expected: impl FnOnce() -> String,
         read: impl FnOnce(&mut Json<'de>) -> Result<T, serde_json::Error>,
     ) -> Result<T, serde_json::Error> {
         let mut json = serde_json::Deserializer::from_str(self.json);
         read(&mut json).inspect_err(|error| {
             let say = || match error.classify() {
-                Category::Data => wrong(self.name, expected, self.json),
+                Category::Data => wrong(self.name, &expected(), self.json),
                 // Syntax within a string, such as a lone surrogate.
                 _ => no_json(self.name, error),
             };
@@ -94,11 +93,17 @@ impl<'de> Deserializer<'de> for Member<'_, 'de> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        self.read(BOOLEAN, |json| json.deserialize_bool(visitor))
+        self.read(
+            || "true or false".to_owned(),
+            |json| json.deserialize_bool(visitor),
+        )
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        self.read("a string", |json| json.deserialize_string(visitor))
+        self.read(
+            || "a string".to_owned(),
+            |json| json.deserialize_string(visitor),
+        )
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -107,11 +112,14 @@ impl<'de> Deserializer<'de> for Member<'_, 'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Self::Error> {
-        self.read(&quoted(variants, " or "), |json| {
-            let word: Cow<'de, str> = Cow::deserialize(json)?;
-            let word: CowStrDeserializer<'_, serde_json::Error> = word.into_deserializer();
-            visitor.visit_enum(word)
-        })
+        self.read(
+            || quoted(variants, " or "),
+            |json| {
+                let word: Cow<'de, str> = Cow::deserialize(json)?;
+                let word: CowStrDeserializer<'_, serde_json::Error> = word.into_deserializer();
+                visitor.visit_enum(word)
+            },
+        )
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -130,7 +138,7 @@ impl<'de> Deserializer<'de> for Member<'_, 'de> {
             wrong: &mut outer,
             ..self
         };
-        let read = member.read(&expected, read);
+        let read = member.read(|| expected, read);
         // The error of a member within it says more.
         *self.wrong = inner.or(outer);
         read
@@ -149,7 +157,7 @@ impl<'de> Deserializer<'de> for Member<'_, 'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
         let expected = (&visitor as &dyn Expected).to_string();
-        self.read(&expected, |json| json.deserialize_any(visitor))
+        self.read(|| expected, |json| json.deserialize_any(visitor))
     }
 
     forward_to_deserialize_any! {
@@ -277,17 +285,21 @@ impl<'de> Deserialize<'de> for Lenient {
 #[derive(Clone, Debug)]
 pub(super) struct Words<T>(pub(super) Vec<T>);
 
+impl<'de, T: Deserialize<'de>> Words<T> {
+    /// The words that there are, for errors.
+    pub(super) fn expected() -> String {
+        let variants = variants_of::<T>();
+        match quoted(variants, ", ").rsplit_once(", ") {
+            Some((most, last)) => format!("a list of {most} and {last}"),
+            None => format!("a list of {}", quoted(variants, "")),
+        }
+    }
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Words<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Raw(json) = Raw::deserialize(deserializer)?;
-        let bad = |got: &str| {
-            let variants = variants_of::<T>();
-            let list = match quoted(variants, ", ").rsplit_once(", ") {
-                Some((most, last)) => format!("{most} and {last}"),
-                None => quoted(variants, ""),
-            };
-            D::Error::custom(must_be(&format!("a list of {list}"), got))
-        };
+        let bad = |got: &str| D::Error::custom(must_be(&Self::expected(), got));
         if json.len() > MOST_WORDS_BYTES {
             return Err(bad(json));
         }

@@ -169,11 +169,11 @@ impl<'a> Others<'a> {
 
 /// An object, as a struct's `Deserialize` asks for it.
 pub(super) struct Object<'b, 'de> {
-    pub(super) json: &'b mut serde_json::Deserializer<StrRead<'de>>,
+    json: &'b mut serde_json::Deserializer<StrRead<'de>>,
     /// Takes the members that the struct does not have; none: they are passed over.
     others: Option<&'b mut Others<'de>>,
     /// Takes the error of a member, which `serde_json` has no room for.
-    pub(super) wrong: &'b mut Option<Error>,
+    wrong: &'b mut Option<Error>,
 }
 
 impl<'b, 'de> Object<'b, 'de> {

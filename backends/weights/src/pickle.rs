@@ -47,18 +47,8 @@ pub(crate) fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, TensorInfo>, Str
 
 #[cfg(test)]
 mod tests {
+    use super::tensor::tests::info;
     use super::*;
-    use crate::dtype::Dtype;
-
-    fn info(shape: &[usize], strides: &[usize]) -> TensorInfo {
-        TensorInfo {
-            dtype: Dtype::F32,
-            shape: shape.into(),
-            strides: strides.into(),
-            offset: 0,
-            storage: "0".into(),
-        }
-    }
 
     /// `{"w": torch.zeros(2, 3)}` as `torch.save` of PyTorch 2.5 writes it, less its memo.
     fn saved() -> Vec<u8> {

@@ -217,8 +217,7 @@ fn outputs(names: Option<Words<Output>>) -> Result<Outputs, Error> {
         return Ok(Outputs::DENSE);
     };
     if names.is_empty() {
-        let expected = "a list of \"dense\", \"sparse\" and \"colbert\"";
-        return Err(wrong("outputs", expected, "[]"));
+        return Err(wrong("outputs", &Words::<Output>::expected(), "[]"));
     }
     let mut outputs = Outputs::default();
     for name in names {

@@ -1,4 +1,4 @@
-//! What a session says of its inputs and outputs.
+//! The inputs and outputs that a session names.
 
 use embedgate_core::ModelFolder;
 use ort::{

@@ -49,10 +49,10 @@ fn product(shape: &[usize]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn info(shape: &[usize], strides: &[usize]) -> TensorInfo {
+    pub(in super::super) fn info(shape: &[usize], strides: &[usize]) -> TensorInfo {
         TensorInfo {
             dtype: Dtype::F32,
             shape: shape.into(),

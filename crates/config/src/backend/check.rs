@@ -119,14 +119,7 @@ fn unfit(kind: BackendType, choice: DeviceChoice, device: Device) -> Option<Stri
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::ModelConfig;
-
-    fn backend(text: &str) -> BackendConfig {
-        toml::from_str::<ModelConfig>(&format!("backend = {{ {text} }}"))
-            .unwrap()
-            .backend
-    }
+    use super::super::written::tests::backend;
 
     #[test]
     fn devices_that_do_not_fit_are_named_with_what_would_be_right() {

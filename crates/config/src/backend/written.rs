@@ -92,11 +92,11 @@ impl TryFrom<Vec<Device>> for Devices {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::ModelConfig;
 
-    fn backend(text: &str) -> BackendConfig {
+    pub(in super::super) fn backend(text: &str) -> BackendConfig {
         toml::from_str::<ModelConfig>(&format!("backend = {{ {text} }}"))
             .unwrap()
             .backend

@@ -163,13 +163,13 @@ impl Work {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
 
     use super::*;
     use crate::hash::Check;
 
-    fn entry(path: &str) -> Entry {
+    pub(in super::super) fn entry(path: &str) -> Entry {
         Entry {
             path: path.into(),
             size: 3,

@@ -119,15 +119,7 @@ fn sync(folder: &Path) -> Result<(), HubError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hash::Check, listing::Entry, lock::Locked};
-
-    fn entry(path: &str) -> Entry {
-        Entry {
-            path: path.into(),
-            size: 3,
-            check: Check::Sha256(String::new()),
-        }
-    }
+    use crate::{lock::Locked, work::kept::tests::entry};
 
     #[test]
     fn other_files_of_the_folder_stay_and_those_of_the_model_are_exchanged() {

@@ -199,10 +199,10 @@ fn kind(error: &reqwest::Error) -> OutboundError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn outbound(allow: &[&str], allow_private: bool) -> Outbound {
+    pub(super) fn outbound(allow: &[&str], allow_private: bool) -> Outbound {
         Outbound::new(&HttpConfig {
             allow: allow.iter().map(|url| (*url).to_owned()).collect(),
             allow_private,

@@ -37,18 +37,8 @@ fn covers(allowed: &Url, url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use embedgate_config::HttpConfig;
-
+    use super::super::tests::outbound;
     use super::*;
-
-    fn outbound(allow: &[&str], allow_private: bool) -> Outbound {
-        Outbound::new(&HttpConfig {
-            allow: allow.iter().map(|url| (*url).to_owned()).collect(),
-            allow_private,
-            ..HttpConfig::default()
-        })
-        .unwrap()
-    }
 
     #[test]
     fn only_what_was_granted_is_allowed() {
