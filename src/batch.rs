@@ -15,7 +15,6 @@ mod load;
 pub(crate) mod queue;
 mod refused;
 mod replica;
-mod row;
 mod start;
 mod submit;
 mod turn;
@@ -42,7 +41,6 @@ use self::{
 pub(crate) use self::{
     load::{admission::Admission, patience::Patience},
     replica::Reload,
-    row::Row,
     urgent::Urgent,
 };
 

@@ -1,11 +1,14 @@
 //! Results by what they depend on: in memory, optionally in a file behind it, and one computation for equal inputs in flight.
 //!
-//! What is kept is as the model gave it: cutting, normalizing and encoding come after. [`key`] makes the identities,
-//! [`value`] is what is kept, `flights` lets callers share what is being computed, [`mod@file`] outlives the process.
+//! A result is kept as the model gave it: cutting, normalizing and encoding come after. [`key`] makes the identities,
+//! [`value`] is a result as it is kept, in [`numbers`] of a precision, `bytes` writes it for [`mod@file`], which outlives the process;
+//! `flights` lets callers share results that are being computed.
 
+mod bytes;
 pub(crate) mod file;
 mod flights;
 pub(crate) mod key;
+pub(crate) mod numbers;
 pub(crate) mod value;
 
 use std::{
@@ -15,16 +18,13 @@ use std::{
 };
 
 use embedgate_config::{CacheConfig, CachePolicy};
+use embedgate_core::{Head, PerHead};
 use embedgate_metrics::Metrics;
 use embedgate_request::{Error, HashKey, Lane, Principal, VectorText};
 use moka::{future::Cache, notification::RemovalCause, policy::EvictionPolicy};
 
 use self::{file::WarmFile, flights::Flights, key::KeyParts, value::Computed};
-pub(crate) use self::{
-    flights::Flight,
-    key::{CacheKey, Head, PerHead},
-    value::CachedValue,
-};
+pub(crate) use self::{flights::Flight, key::CacheKey, value::CachedValue};
 use crate::batch::Urgent;
 
 /// Bytes that an entry takes beside its numbers: key, lengths and moka's bookkeeping, measured as about 200.

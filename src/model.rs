@@ -26,7 +26,7 @@ mod usage;
 use std::{io, sync::Arc};
 
 use embedgate_config::ModelConfig;
-use embedgate_core::{BackendInfo, Pooling};
+use embedgate_core::{BackendInfo, Head, Pooling};
 use embedgate_metrics::ModelMetrics;
 use embedgate_request::Side;
 
@@ -120,7 +120,7 @@ impl Model {
     #[must_use]
     pub(crate) fn outline(&self) -> Outline {
         Outline {
-            scores: self.info.outputs.score,
+            scores: self.info.outputs.has(Head::Score),
             max_sequence_tokens: self.info.max_sequence_tokens,
             dimensions: self.info.dimensions,
         }

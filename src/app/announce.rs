@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use embedgate_core::Head;
 use tokio::net::TcpListener;
 
 use super::App;
@@ -89,7 +90,7 @@ pub(super) fn example(
     gateway: &Gateway,
 ) -> Option<String> {
     let registry = embedder.registry();
-    let gives_vectors = |model: &&Arc<Model>| model.info.outputs.dense;
+    let gives_vectors = |model: &&Arc<Model>| model.info.outputs.has(Head::Dense);
     let default = registry.resolve(None).ok();
     let model = default.filter(gives_vectors);
     let model = model.or_else(|| registry.loaded().find(gives_vectors))?;

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use embedgate_core::Head;
 
 /// Arguments of `embed`.
 #[derive(Debug, Args)]
@@ -18,11 +22,11 @@ pub struct EmbedArgs {
         short,
         long,
         value_name = "OUTPUT,...",
-        value_enum,
+        value_parser = output(),
         value_delimiter = ',',
         default_value = "dense"
     )]
-    pub outputs: Vec<OutputArg>,
+    pub outputs: Vec<Head>,
     /// Write to this file instead of standard output.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -97,13 +101,11 @@ pub enum FormatArg {
     Npz,
 }
 
-/// An output of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OutputArg {
-    /// One vector.
-    Dense,
-    /// A weight for each distinct token.
-    Sparse,
-    /// A vector for each token but the first.
-    Colbert,
+/// Reads the name of a head that can be asked for.
+fn output() -> impl TypedValueParser<Value = Head> {
+    let names = Head::named().map(|(_, names)| PossibleValue::new(names.output).help(names.help));
+    PossibleValuesParser::new(names).try_map(|name| {
+        let head = Head::of_output(&name);
+        head.ok_or_else(|| format!("no output is named {name}"))
+    })
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedgate_core::{Backend, BackendError, EmbeddingBatch, Outputs, TokenBatch};
+use embedgate_core::{Backend, BackendError, EmbeddingBatch, Outputs, Row, TokenBatch};
 use embedgate_metrics::ModelMetrics;
 use embedgate_request::{Error, Lane, Step};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +19,6 @@ use self::interlude::{Interludes, Left};
 use super::{
     cost::Shape,
     entry::Entry,
-    row::Row,
     turn::{Batch, Turn},
 };
 
@@ -149,7 +148,7 @@ impl Desk {
             mut results,
         } = scatter;
         for (i, entry) in entries.into_iter().enumerate() {
-            let row = results.as_mut().map(|r| Row::take(r, i, entry.outputs));
+            let row = results.as_mut().map(|r| r.take_row(i, entry.outputs));
             match row.filter(Row::is_finite) {
                 Some(row) => entry.answer(Ok(row)),
                 None => self.run_alone(backend, entry)?,
@@ -164,7 +163,7 @@ impl Desk {
         }
         let (tokens, outputs) = tokens(std::slice::from_ref(&entry));
         let result = match self.results(1, outputs, || backend.embed(&tokens, outputs))? {
-            Ok(mut results) => Some(Row::take(&mut results, 0, entry.outputs))
+            Ok(mut results) => Some(results.take_row(0, entry.outputs))
                 .filter(Row::is_finite)
                 .ok_or_else(|| Error::internal(NotFinite)),
             Err(error) => Err(Error::internal(error)),

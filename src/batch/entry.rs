@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use embedgate_core::{Outputs, TokenBatch};
+use embedgate_core::{Outputs, Row, TokenBatch};
 use embedgate_request::{Error, Lane, Spent};
 use tokio::sync::oneshot;
 
-use super::{Admission, Row, Urgent, Work};
+use super::{Admission, Urgent, Work};
 
 /// One sequence on its way.
 pub(super) struct Entry {

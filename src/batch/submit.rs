@@ -1,10 +1,11 @@
 //! Gives one sequence to the queue, and waits for its row.
 
+use embedgate_core::Row;
 use embedgate_request::Error;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Batcher, Entry, Row, Work,
+    Batcher, Entry, Work,
     refused::{down, lost_while_running},
 };
 

@@ -1,5 +1,6 @@
 use std::sync::atomic::Ordering;
 
+use embedgate_core::{Head, Row};
 use embedgate_mock::{
     Control, FAIL_TOKEN, LOST_TOKEN, MockBackend, NAN_IN_COMPANY_TOKEN, NAN_TOKEN, PANIC_TOKEN,
 };
@@ -26,7 +27,8 @@ async fn run(gateway: &TestGateway, lane: Lane, ids: &[u32]) -> Result<Row, Erro
 }
 
 fn vector(result: &Result<Row, Error>) -> Vec<f32> {
-    result.as_ref().unwrap().dense.clone().unwrap()
+    let row = result.as_ref().unwrap();
+    row.vector(Head::Dense).unwrap().to_vec()
 }
 
 /// Holds the worker at the gate with one sequence, queues the others behind it, then lets go.
@@ -399,11 +401,15 @@ async fn a_row_holds_what_its_own_caller_asked_for() {
     control.open();
     held.await.unwrap();
     let (dense, all) = (dense.await.unwrap(), all.await.unwrap());
-    assert!(dense.dense.is_some() && dense.sparse.is_none() && dense.multi_vector.is_none());
-    assert_eq!(all.sparse, Some(MockBackend::sparse(&[7, 8, 9])));
+    assert_eq!(dense.heads(), Outputs::DENSE);
+    assert_eq!(all.heads(), Outputs::BGE_M3);
     assert_eq!(
-        all.multi_vector,
-        Some(MockBackend::multi_vector(&[7, 8, 9], 8))
+        all.weights(Head::Sparse),
+        Some(&MockBackend::sparse(&[7, 8, 9]))
+    );
+    assert_eq!(
+        all.rows(Head::MultiVector),
+        Some(&MockBackend::multi_vector(&[7, 8, 9], 8))
     );
     assert_eq!(control.batches().len(), 2, "one pass for both");
 }

@@ -14,16 +14,14 @@ use std::{
 };
 
 use dashmap::{DashMap, mapref::entry::Entry};
+use embedgate_core::PerHead;
 use embedgate_request::{Error, Lane};
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared, WeakShared},
 };
 
-use super::{
-    key::{CacheKey, PerHead},
-    value::CachedValue,
-};
+use super::{key::CacheKey, value::CachedValue};
 use crate::batch::Urgent;
 
 type Landing = Result<Arc<PerHead<Arc<CachedValue>>>, Error>;

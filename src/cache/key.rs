@@ -1,78 +1,7 @@
 //! The identity of a result.
 
+use embedgate_core::Head;
 use embedgate_request::{HashKey, Input, Side, Truncation};
-
-/// Which of a model's results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Head {
-    /// The dense vector.
-    Dense,
-    /// The lexical weights.
-    Sparse,
-    /// The token vectors (ColBERT).
-    MultiVector,
-    /// The token vectors as of the last layer.
-    TokenVectors,
-}
-
-impl Head {
-    /// Each once.
-    pub(crate) const ALL: [Self; 4] = [
-        Self::Dense,
-        Self::Sparse,
-        Self::MultiVector,
-        Self::TokenVectors,
-    ];
-}
-
-/// Something for some of the heads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PerHead<T>([Option<T>; 4]);
-
-impl<T> Default for PerHead<T> {
-    fn default() -> Self {
-        Self([None, None, None, None])
-    }
-}
-
-impl<T> PerHead<T> {
-    /// Returns the value of a head.
-    #[must_use]
-    pub(crate) fn get(&self, head: Head) -> Option<&T> {
-        self.0[head as usize].as_ref()
-    }
-
-    /// Puts something there.
-    pub(crate) fn set(&mut self, head: Head, value: T) {
-        self.0[head as usize] = Some(value);
-    }
-
-    /// Takes it away.
-    pub(crate) fn take(&mut self, head: Head) -> Option<T> {
-        self.0[head as usize].take()
-    }
-
-    /// Takes it away, and returns it alone.
-    #[must_use]
-    pub(crate) fn take_only(&mut self, head: Head) -> Self {
-        let mut alone = Self::default();
-        alone.0[head as usize] = self.take(head);
-        alone
-    }
-
-    /// All that is there.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Head, &T)> {
-        Head::ALL
-            .into_iter()
-            .filter_map(|head| Some((head, self.get(head)?)))
-    }
-
-    /// Returns true when no head has a value.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
-    }
-}
 
 /// The identity of a result: namespace, model fingerprint, head, kind and bytes of the input, prompt, truncation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,18 +2,15 @@ use embedgate_config::ByteSize;
 use moka::Expiry;
 
 use embedgate_config::ValuePrecision;
+use embedgate_core::HeadValue;
 
 use super::*;
-use crate::batch::Row;
 
 /// The results of a text that was computed at some time, in seconds since 1970.
 pub(super) fn value(computed_at: u64, dimensions: usize) -> PerHead<Arc<CachedValue>> {
-    let row = Row {
-        dense: Some(vec![1.0; dimensions]),
-        ..Row::default()
-    };
+    let vector = HeadValue::Vector(vec![1.0; dimensions]);
     let computed = Computed {
-        row,
+        row: std::iter::once((Head::Dense, vector)).collect(),
         n_tokens: 1,
         n_tokens_full: 1,
     };

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use embedgate_config::{Config, Environment, LogLevel, ModelConfig};
+use embedgate_core::Head;
 use embedgate_tools::table::Table;
 
 use self::{
@@ -125,7 +126,7 @@ fn report(subject: &Subject<'_>, engines: &mut [Engine], texts: &[String]) -> Re
     if args.n > 0 {
         print(&random_load(engines, &subject.tokenizer, args)?)?;
     }
-    if engines.len() > 1 && engines[0].backend.info().outputs.dense {
+    if engines.len() > 1 && engines[0].backend.info().outputs.has(Head::Dense) {
         let (n, first) = (texts.len(), &engines[0].name);
         print(&format!("{n} texts, dense vectors beside those of {first}"))?;
         let compared = accuracy::compare(engines, &subject.tokenizer, texts, args.queries)?;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use embedgate_core::{Matrix, SparseVector};
-use embedgate_request::{Dense, Embedding, Error, VectorText};
+use embedgate_core::{Head, HeadForm, HeadValue, Matrix, PerHead, SparseVector};
+use embedgate_request::{Embedding, Error, VectorText};
 
 use super::pipeline::Values;
 use crate::{
-    cache::{CacheKey, CachedValue, EmbeddingCache, Head, PerHead, TextKey, value::Payload},
+    cache::{CacheKey, CachedValue, EmbeddingCache, TextKey, value::Payload},
     offload,
 };
 
@@ -76,25 +76,38 @@ impl Finish {
             .iter()
             .next()
             .map_or((0, 0), |(_, value)| (value.n_tokens, value.n_tokens_full));
-        let dense = values.get(Head::Dense).map(|value| match text {
-            Some(text) => Dense::Text(text),
-            None => Dense::Numbers(self.dense(value)),
-        });
+        let is_text = |head| head == Head::Dense && text.is_some();
+        let results = values.iter().filter(|(head, _)| !is_text(*head));
+        let results = results.map(|(head, value)| (head, self.result(head, value)));
         Embedding {
-            dense,
-            sparse: values.get(Head::Sparse).and_then(|value| sparse(value)),
-            multi_vector: values
-                .get(Head::MultiVector)
-                .and_then(|value| multi_vector(value)),
-            token_vectors: values.get(Head::TokenVectors).and_then(|value| rows(value)),
+            results: results.collect(),
+            dense_text: text,
             n_tokens,
             n_tokens_full,
         }
     }
 
+    /// The result of a head, from its kept value.
+    fn result(self, head: Head, value: &CachedValue) -> HeadValue {
+        match &value.payload {
+            Payload::Vector(_) => HeadValue::Vector(self.dense(value)),
+            Payload::Weights { indices, weights } => HeadValue::Weights(SparseVector {
+                indices: indices.to_vec(),
+                values: weights.all(),
+            }),
+            Payload::Rows { rows, width } => {
+                let matrix = Matrix {
+                    data: rows.all(),
+                    width: *width,
+                };
+                HeadValue::Rows(token_vectors(head, matrix))
+            }
+        }
+    }
+
     /// A dense vector, cut to `dimensions`; of length 1 when asked for.
     fn dense(self, value: &CachedValue) -> Vec<f32> {
-        let Payload::Dense(numbers) = &value.payload else {
+        let Payload::Vector(numbers) = &value.payload else {
             return Vec::new();
         };
         let mut vector = numbers.first(self.dimensions);
@@ -105,36 +118,23 @@ impl Finish {
     }
 }
 
-fn sparse(value: &CachedValue) -> Option<SparseVector> {
-    let Payload::Sparse { indices, weights } = &value.payload else {
-        return None;
-    };
-    Some(SparseVector {
-        indices: indices.to_vec(),
-        values: weights.all(),
-    })
-}
-
-/// Token vectors, each of length 1.
+/// Token vectors as they are answered: those of ColBERT have length 1.
 ///
 /// Source: FlagEmbedding 1.4.2, `inference/embedder/encoder_only/m3.py`: `normalize(colbert_vecs, dim=-1)`.
-fn multi_vector(value: &CachedValue) -> Option<Matrix> {
-    let mut matrix = rows(value)?;
-    for i in 0..matrix.rows() {
-        normalize(matrix.row_mut(i));
+fn token_vectors(head: Head, mut matrix: Matrix) -> Matrix {
+    let is_normalized = matches!(
+        head.form(),
+        HeadForm::Rows {
+            normalized: true,
+            ..
+        }
+    );
+    if is_normalized {
+        for i in 0..matrix.rows() {
+            normalize(matrix.row_mut(i));
+        }
     }
-    Some(matrix)
-}
-
-/// Token vectors as they are.
-fn rows(value: &CachedValue) -> Option<Matrix> {
-    let Payload::MultiVector { rows, width } = &value.payload else {
-        return None;
-    };
-    Some(Matrix {
-        data: rows.all(),
-        width: *width,
-    })
+    matrix
 }
 
 fn text(form: VectorText, vector: &[f32]) -> Arc<str> {
@@ -169,11 +169,11 @@ fn normalize(vector: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::value::Numbers;
+    use crate::cache::numbers::Numbers;
 
     fn finish(vector: &[f32], dimensions: usize, normalize: bool) -> Vec<f32> {
         let value = CachedValue {
-            payload: Payload::Dense(Numbers::F32(vector.into())),
+            payload: Payload::Vector(Numbers::F32(vector.into())),
             n_tokens: 3,
             n_tokens_full: 5,
             computed_at: 0,

@@ -2,13 +2,13 @@
 
 use std::sync::OnceLock;
 
-use embedgate_core::Outputs;
+use embedgate_core::PerHead;
 use embedgate_request::{EmbedRequest, Error, Input, Lane, Principal, TokenIds};
 use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton};
 
 use super::task::Task;
 use crate::{
-    cache::{CacheKey, EmbeddingCache, Head, PerHead, key::KeyParts},
+    cache::{CacheKey, EmbeddingCache, key::KeyParts},
     model::Model,
 };
 
@@ -57,7 +57,7 @@ pub(super) fn prepare(
 ) -> Result<Vec<Prepared>, Error> {
     let model = &task.model;
     let policy = model.config.token_ids.unwrap_or(request.token_ids);
-    let heads = heads(request.outputs);
+    let heads = request.outputs.iter();
     let one = |(i, input)| {
         let input = match input {
             Input::Text(text) => Input::Text(text),
@@ -145,15 +145,6 @@ impl Encoding {
 
 fn no_ids() -> Error {
     Error::invalid("input", "a list of token ids must not be empty")
-}
-
-fn heads(outputs: Outputs) -> impl Iterator<Item = Head> + Clone {
-    Head::ALL.into_iter().filter(move |head| match head {
-        Head::Dense => outputs.dense,
-        Head::Sparse => outputs.sparse,
-        Head::MultiVector => outputs.multi_vector,
-        Head::TokenVectors => outputs.token_vectors,
-    })
 }
 
 fn readable(model: &Model, policy: TokenIds, ids: Vec<u32>) -> Result<Input, Error> {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use embedgate_core::Outputs;
+use embedgate_core::{Head, PerHead};
 use embedgate_request::{Error, ErrorKind, Input, RequestContext};
 use futures_util::future::try_join_all;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     batch::Patience,
-    cache::{CacheKey, Flight, Head, PerHead},
+    cache::{CacheKey, Flight},
 };
 
 impl Pipeline {
@@ -72,7 +72,7 @@ impl Pipeline {
         for ((i, keys, input), admission) in new.into_iter().zip(admissions) {
             let flight = self.cache.start(keys, task.lane, |urgent| {
                 let task = task.clone();
-                task.compute(input, outputs_of(&keys), urgent, admission)
+                task.compute(input, keys.heads(), urgent, admission)
             });
             flights.push(flight.clone());
             waits.push((i, keys, flight));
@@ -104,14 +104,4 @@ pub(super) fn missing(input: &Prepared, found: &Values) -> PerHead<CacheKey> {
         keys.take(head);
     }
     keys
-}
-
-fn outputs_of(keys: &PerHead<CacheKey>) -> Outputs {
-    Outputs {
-        dense: keys.get(Head::Dense).is_some(),
-        sparse: keys.get(Head::Sparse).is_some(),
-        multi_vector: keys.get(Head::MultiVector).is_some(),
-        token_vectors: keys.get(Head::TokenVectors).is_some(),
-        score: false,
-    }
 }

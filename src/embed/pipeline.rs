@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use embedgate_core::PerHead;
 use embedgate_request::{EmbedRequest, EmbedResponse, Error, ErrorKind, Input, RequestContext};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     task::{Task, truncation},
 };
 use crate::{
-    cache::{CacheKey, CachedValue, EmbeddingCache, PerHead},
+    cache::{CacheKey, CachedValue, EmbeddingCache},
     model::Model,
     offload,
 };

@@ -8,6 +8,7 @@ mod windows;
 
 use std::{pin::pin, sync::Arc};
 
+use embedgate_core::Head;
 use embedgate_request::{
     Cut, EmbedRequest, Error, ErrorKind, Input, Lane, RequestContext, Truncation,
 };
@@ -102,7 +103,7 @@ impl Pipeline {
             truncation: truncation(model, &request),
             request,
         };
-        let (passages, scored) = match model.info.outputs.score {
+        let (passages, scored) = match model.info.outputs.has(Head::Score) {
             true => by_pairs(&task, length, query, documents).await?,
             false => self.by_vectors(&task, length, query, documents).await?,
         };
@@ -110,7 +111,7 @@ impl Pipeline {
         Ok(Ranking {
             model: target.name().to_owned(),
             scores: passages.best(&scored.scores),
-            are_logits: model.info.outputs.score,
+            are_logits: model.info.outputs.has(Head::Score),
             n_tokens: scored.n_tokens,
             n_cached: scored.n_cached,
             cuts: passages.cuts(scored.cuts),

@@ -56,23 +56,7 @@ impl Task {
             spent,
         };
         let row = model.batcher().embed(work).await?;
-        let is_whole = row
-            .dense
-            .as_ref()
-            .is_none_or(|vector| vector.len() == model.info.dimensions)
-            && row
-                .sparse
-                .as_ref()
-                .is_none_or(|sparse| sparse.indices.len() == sparse.values.len())
-            && row
-                .multi_vector
-                .as_ref()
-                .is_none_or(|m| m.width > 0 && m.data.len() == m.width * (n_tokens - 1))
-            && row
-                .token_vectors
-                .as_ref()
-                .is_none_or(|m| m.width > 0 && m.data.len() == m.width * n_tokens);
-        if !is_whole {
+        if !row.fits(model.info.dimensions, n_tokens) {
             let message = "the model gave a result of another size than its own";
             return Err(Error::new(ErrorKind::Internal, message));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64_simd::STANDARD;
 use embedgate_config::{AuthConfig, CachePolicy, KeyConfig, ModelConfig, Period, ValuePrecision};
+use embedgate_core::{Head, Outputs};
 use embedgate_mock::{MockBackend, NAN_TOKEN};
 use embedgate_request::{
     Account, EmbedRequest, EmbedResponse, Error, Input, Principal, RequestContext,
@@ -405,7 +406,7 @@ async fn an_answer_that_memory_has_no_room_for_is_refused_before_any_work() {
     assert_eq!(gateway.embed(json!("one")).await.status, 200);
 }
 
-fn request(outputs: embedgate_core::Outputs, ids: &[u32]) -> EmbedRequest {
+fn request(outputs: Outputs, ids: &[u32]) -> EmbedRequest {
     EmbedRequest {
         outputs,
         ..EmbedRequest::new(vec![Input::Tokens(ids.to_vec())])
@@ -433,7 +434,6 @@ async fn embed(embedder: &Embedder, request: EmbedRequest) -> Result<EmbedRespon
 
 #[tokio::test]
 async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_in_one_pass() {
-    use embedgate_core::Outputs;
     let gateway = TestGateway::start();
     let embedder: &Embedder = &gateway.gateway.embedder().unwrap();
     let ids = [5, 6, 7, 8];
@@ -443,14 +443,11 @@ async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_i
     let all = embed(embedder, request(Outputs::BGE_M3, &ids))
         .await
         .unwrap();
-    let rest = Outputs {
-        dense: false,
-        ..Outputs::BGE_M3
-    };
+    let rest = Outputs::of(&[Head::Sparse, Head::MultiVector]);
     assert_eq!(gateway.control.outputs(), [Outputs::DENSE, rest]);
-    let one = &all.embeddings[0];
-    assert_eq!(one.sparse, Some(MockBackend::sparse(&ids)));
-    let rows = one.multi_vector.as_ref().unwrap();
+    let one = &all.embeddings[0].results;
+    assert_eq!(one.weights(Head::Sparse), Some(&MockBackend::sparse(&ids)));
+    let rows = one.rows(Head::MultiVector).unwrap();
     assert_eq!(rows.rows(), 3);
     let length: f32 = rows.row(0).iter().map(|x| x * x).sum();
     assert!(
@@ -471,11 +468,9 @@ async fn a_request_for_several_heads_takes_what_is_there_and_computes_the_rest_i
 async fn what_the_model_cannot_give_is_refused_by_name() {
     let gateway = TestGateway::start();
     let embedder: &Embedder = &gateway.gateway.embedder().unwrap();
-    let outputs = embedgate_core::Outputs {
-        score: true,
-        ..embedgate_core::Outputs::default()
-    };
-    let error = embed(embedder, request(outputs, &[1])).await.unwrap_err();
+    let error = embed(embedder, request(Outputs::SCORE, &[1]))
+        .await
+        .unwrap_err();
     assert_eq!(
         error.message,
         "model \"m\" gives dense, sparse, multi-vector, not score"

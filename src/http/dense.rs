@@ -60,12 +60,12 @@ impl DenseForm {
     /// Appends the vectors of an answer as a list.
     pub(super) fn write_all(self, out: &mut Vec<u8>, answer: &EmbedResponse) {
         json::list(out, &answer.embeddings, |out, embedding| {
-            self.write(out, embedding.dense.as_ref());
+            self.write(out, embedding.dense());
         });
     }
 
     /// Appends a vector, or null. One that is text already was asked for in this form.
-    pub(super) fn write(self, out: &mut Vec<u8>, vector: Option<&Dense>) {
+    pub(super) fn write(self, out: &mut Vec<u8>, vector: Option<Dense<'_>>) {
         let bits = |eight: &[f32]| {
             let bit = |(i, x): (usize, &f32)| u8::from(*x > 0.0) << (7 - i);
             eight.iter().enumerate().map(bit).sum::<u8>()

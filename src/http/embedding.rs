@@ -3,7 +3,7 @@
 //! Source: Coze Studio, `backend/infra/embedding/impl/http/http.go`; llama.cpp, `tools/server/README.md`.
 
 use axum::response::Response;
-use embedgate_core::Outputs;
+use embedgate_core::{Head, Outputs};
 use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds, VectorText};
 use serde::Deserialize;
 
@@ -67,7 +67,7 @@ pub(super) async fn support_status(
 ) -> Result<&'static str, Failed> {
     let embedder = gateway.embedder()?;
     let model = embedder.registry().resolve_for(&ctx.principal, None)?;
-    Ok(match model.info.outputs.sparse {
+    Ok(match model.info.outputs.has(Head::Sparse) {
         true => DENSE_AND_SPARSE,
         false => DENSE,
     })
@@ -85,10 +85,7 @@ fn parse(source: &mut Source<'_>) -> Result<(EmbedRequest, Shape), Error> {
     };
     let request = EmbedRequest {
         model: body.model,
-        outputs: Outputs {
-            sparse: body.need_sparse.unwrap_or(false),
-            ..Outputs::DENSE
-        },
+        outputs: Outputs::DENSE.with_if(body.need_sparse.unwrap_or(false), Head::Sparse),
         text: Some(VectorText::Numbers),
         token_ids: TokenIds::Native,
         ..EmbedRequest::new(given)
@@ -100,7 +97,10 @@ fn render_coze(answer: &EmbedResponse) -> Vec<u8> {
     let mut out = br#"{"dense":"#.to_vec();
     DenseForm::Float.write_all(&mut out, answer);
     out.extend_from_slice(br#","sparse":"#);
-    let sparse = answer.embeddings.iter().filter_map(|e| e.sparse.as_ref());
+    let sparse = answer
+        .embeddings
+        .iter()
+        .filter_map(|e| e.results.weights(Head::Sparse));
     json::list(&mut out, sparse, |out, weights| {
         out.push(b'{');
         let pairs = weights.indices.iter().zip(&weights.values);
@@ -126,7 +126,7 @@ fn render_llama_cpp(answer: &EmbedResponse) -> Vec<u8> {
         out.extend_from_slice(br#"{"index":"#);
         json::write(out, &i);
         out.extend_from_slice(br#","embedding":["#);
-        DenseForm::Float.write(out, embedding.dense.as_ref());
+        DenseForm::Float.write(out, embedding.dense());
         out.extend_from_slice(b"]}");
     });
     out

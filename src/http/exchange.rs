@@ -9,9 +9,10 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use embedgate_core::HeadForm;
 use embedgate_request::{
-    Cut, Dense, EmbedRequest, EmbedResponse, Embedding, Error, ErrorKind, Held, Input,
-    RequestContext, VectorText,
+    Cut, EmbedRequest, EmbedResponse, Embedding, Error, ErrorKind, Held, Input, RequestContext,
+    VectorText,
 };
 
 use super::{
@@ -284,14 +285,8 @@ pub(super) fn json_body(json: Vec<u8>, memory: Held) -> Response {
 
 /// Numbers that are still to be written.
 fn numbers(embedding: &Embedding) -> usize {
-    let dense = match &embedding.dense {
-        Some(Dense::Numbers(vector)) => vector.len(),
-        Some(Dense::Text(_)) | None => 0,
-    };
-    let sparse = embedding.sparse.as_ref().map_or(0, |s| s.values.len());
-    let rows = [&embedding.multi_vector, &embedding.token_vectors];
-    let rows: usize = rows.into_iter().flatten().map(|m| m.data.len()).sum();
-    dense + sparse + rows
+    let results = embedding.results.iter();
+    results.map(|(_, value)| value.numbers().len()).sum()
 }
 
 /// Estimates the bytes of the answer before any work is done for it; results by token are counted approximately.
@@ -302,14 +297,13 @@ fn answer_bytes(model: &Model, request: &EmbedRequest) -> usize {
         Some(VectorText::Numbers) | None => BYTES_PER_NUMBER,
     };
     let (mut fixed, mut per_token) = (0, 0);
-    if request.outputs.dense {
-        fixed += request.dimensions.unwrap_or(own).min(own) * per_number;
-    }
-    if request.outputs.sparse {
-        per_token += BYTES_PER_WEIGHT;
-    }
-    for rows in [request.outputs.multi_vector, request.outputs.token_vectors] {
-        per_token += usize::from(rows) * own * per_number;
+    for head in request.outputs.iter() {
+        match head.form() {
+            HeadForm::Vector => fixed += request.dimensions.unwrap_or(own).min(own) * per_number,
+            HeadForm::Weights => per_token += BYTES_PER_WEIGHT,
+            HeadForm::Rows { .. } => per_token += own * per_number,
+            HeadForm::Score => fixed += per_number,
+        }
     }
     let n_tokens = match per_token {
         0 => 0,

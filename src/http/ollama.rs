@@ -116,7 +116,7 @@ pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = br#"{"embedding":"#.to_vec();
         let first = answer.embeddings.first();
-        let dense = first.and_then(|embedding| embedding.dense.as_ref());
+        let dense = first.and_then(|embedding| embedding.dense());
         DenseForm::Float.write(&mut out, dense);
         out.push(b'}');
         out

@@ -1,5 +1,6 @@
 //! `POST /v1/embeddings` as `OpenAI` speaks it, with what else models give, and what Jina's clients add.
 
+mod outputs;
 pub(super) mod parse;
 mod render;
 

@@ -88,7 +88,7 @@ fn render(answer: &EmbedResponse, form: DenseForm) -> Vec<u8> {
         out.extend_from_slice(br#"{"object":"pooling","index":"#);
         json::write(out, &i);
         out.extend_from_slice(br#","data":"#);
-        form.write(out, embedding.dense.as_ref());
+        form.write(out, embedding.dense());
         out.push(b'}');
     });
     let n = answer.n_tokens();

@@ -16,9 +16,8 @@ use axum::{
     http::{HeaderMap, HeaderValue},
     response::Response,
 };
-use embedgate_request::{
-    Dense, EmbedRequest, EmbedResponse, Error, Input, Spent, Step, VectorText,
-};
+use embedgate_core::Head;
+use embedgate_request::{EmbedRequest, EmbedResponse, Error, Input, Spent, Step, VectorText};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -46,7 +45,7 @@ pub(super) async fn embed_all(exchange: Exchange) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = Vec::new();
         json::list(&mut out, &answer.embeddings, |out, embedding| {
-            let all = embedding.token_vectors.iter();
+            let all = embedding.results.rows(Head::TokenVectors).into_iter();
             let rows = all.flat_map(|all| (0..all.rows()).map(|i| all.row(i)));
             json::list(out, rows, |out, row| VectorText::Numbers.write(row, out));
         });
@@ -60,7 +59,7 @@ pub(super) async fn embed_sparse(exchange: Exchange) -> Result<Response, Failed>
     let render = |answer: &EmbedResponse| {
         let mut out = Vec::new();
         json::list(&mut out, &answer.embeddings, |out, embedding| {
-            let sparse = embedding.sparse.iter();
+            let sparse = embedding.results.weights(Head::Sparse).into_iter();
             let pairs = sparse.flat_map(|sparse| sparse.indices.iter().zip(&sparse.values));
             json::list(out, pairs, |out, (&index, &value)| {
                 json::write(out, &Weight { index, value });
@@ -84,10 +83,7 @@ pub(super) async fn similarity(exchange: Exchange) -> Result<Response, Failed> {
         let vectors: Vec<&[f32]> = answer
             .embeddings
             .iter()
-            .filter_map(|embedding| match &embedding.dense {
-                Some(Dense::Numbers(vector)) => Some(vector.as_slice()),
-                Some(Dense::Text(_)) | None => None,
-            })
+            .filter_map(|embedding| embedding.results.vector(Head::Dense))
             .collect();
         let scores: Vec<f32> = match vectors.as_slice() {
             [source, sentences @ ..] => sentences.iter().map(|one| cosine(source, one)).collect(),
@@ -177,7 +173,7 @@ fn milliseconds(time: Duration) -> usize {
 pub(super) async fn info(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
     let embedder = gateway.embedder()?;
     let model = embedder.registry().resolve_for(&ctx.principal, None)?;
-    let model_type = if model.info.outputs.score {
+    let model_type = if model.info.outputs.has(Head::Score) {
         json!({"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}})
     } else {
         json!({"embedding": {"pooling": model.pooling}})

@@ -3,6 +3,7 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use embedgate_config::ModelConfig;
+use embedgate_core::Head;
 use embedgate_request::Error;
 
 use super::{Model, fetched::Fetched};
@@ -125,7 +126,7 @@ impl Entry {
     /// Returns true when the model scores pairs, in any state; false when nothing is known of it.
     pub(super) fn scores(&self) -> bool {
         match &self.state {
-            State::Loaded(model) => model.info.outputs.score,
+            State::Loaded(model) => model.info.outputs.has(Head::Score),
             _ => self.about.outline.is_some_and(|outline| outline.scores),
         }
     }

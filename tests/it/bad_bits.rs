@@ -1,7 +1,7 @@
 //! Checkpoints with flipped bits and hostile headers: an error each; never a panic, hang or wrong vector.
 
 use embedgate_candle::{CandleBackend, Options};
-use embedgate_core::{Backend, BackendError, ModelFolder, Outputs, Pooling, TokenBatch};
+use embedgate_core::{Backend, BackendError, Head, ModelFolder, Outputs, Pooling, TokenBatch};
 use embedgate_test_support::ModelCopy;
 use std::{fs, path::Path};
 
@@ -11,7 +11,8 @@ fn load(folder: &Path) -> Result<Vec<f32>, BackendError> {
     let options = Options::on_processor(Pooling::Cls, 512, 1);
     let mut backend = CandleBackend::load(&folder, options)?;
     let batch: TokenBatch = std::iter::once(&[0, 7, 100, 400, 2][..]).collect();
-    Ok(backend.embed(&batch, Outputs::DENSE)?.dense.unwrap().data)
+    let results = backend.embed(&batch, Outputs::DENSE)?;
+    Ok(results.vectors(Head::Dense).unwrap().data.clone())
 }
 
 /// Places spread over a file: its beginning and its end densely, where its directory is, the rest thinly.

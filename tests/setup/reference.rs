@@ -2,7 +2,8 @@
 
 use embedgate::TextTokenizer;
 use embedgate_core::{
-    Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, Precision, TokenBatch, conformance,
+    Backend, EmbeddingBatch, Head, ModelFolder, Outputs, Pooling, Precision, TokenBatch,
+    conformance,
 };
 use embedgate_test_support::{
     Gateway, LIKE, Reference, cosine, max_difference, texts, tiny_bge_m3,
@@ -50,7 +51,9 @@ pub(crate) fn run(
 }
 
 pub(crate) fn dense_rows(batches: &[EmbeddingBatch]) -> Vec<Vec<f32>> {
-    let matrices = batches.iter().map(|batch| batch.dense.as_ref().unwrap());
+    let matrices = batches
+        .iter()
+        .map(|batch| batch.vectors(Head::Dense).unwrap());
     matrices
         .flat_map(|matrix| (0..matrix.rows()).map(|i| normalized(matrix.row(i))))
         .collect()
@@ -116,7 +119,7 @@ fn tiny_bge_m3_equals_flag_embedding(mut backend: Box<dyn Backend>, folder: &Mod
 fn assert_colbert(reference: &Reference, batches: &[EmbeddingBatch], how: &str) {
     let got: Vec<_> = batches
         .iter()
-        .flat_map(|batch| batch.multi_vector.as_ref().unwrap())
+        .flat_map(|batch| batch.rows(Head::MultiVector).unwrap())
         .collect();
     let rows = reference.rows("colbert", 64);
     for (i, ends) in reference.numbers("colbert_offsets").windows(2).enumerate() {
@@ -134,7 +137,7 @@ fn assert_colbert(reference: &Reference, batches: &[EmbeddingBatch], how: &str) 
 fn assert_sparse(reference: &Reference, batches: &[EmbeddingBatch], how: &str) {
     let got: Vec<_> = batches
         .iter()
-        .flat_map(|batch| batch.sparse.as_ref().unwrap())
+        .flat_map(|batch| batch.weights(Head::Sparse).unwrap())
         .collect();
     let (ids, weights) = (
         reference.numbers("sparse_ids"),

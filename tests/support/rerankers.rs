@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use embedgate_core::{Backend, BackendError, ModelFolder, Outputs, TokenBatch, conformance};
+use embedgate_core::{Backend, BackendError, Head, ModelFolder, Outputs, TokenBatch, conformance};
 use safetensors::SafeTensors;
 
 /// The tiny cross-encoders.
@@ -57,7 +57,7 @@ fn scores(backend: &mut dyn Backend, pairs: &[(Vec<u32>, Vec<u32>)]) -> Vec<f32>
         batch.push_pair(ids, segments);
     }
     let result = backend.embed(&batch, Outputs::SCORE).unwrap();
-    result.scores.unwrap()
+    result.scores(Head::Score).unwrap().to_vec()
 }
 
 /// Scores equal the reference, alone and in batches of any size.

@@ -1,14 +1,18 @@
 //! The heads, which make rows of token vectors: the sparse and ColBERT heads of bge-m3, or the head of a cross-encoder.
 
 use candle_core::{DType, Result, Tensor};
-use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};
+use embedgate_core::{
+    Column, Head, Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch,
+};
 use embedgate_weights::WeightsError;
 
 use crate::{classifier::Classifier, linear::Linear, load::Loader};
 
 /// The heads of a model.
-#[derive(Default)]
 pub(crate) struct Heads {
+    pooling: Pooling,
+    /// Ids without a lexical weight, ascending.
+    special_token_ids: Vec<u32>,
     sparse: Option<Linear>,
     multi_vector: Option<Linear>,
     /// A model that has it gives nothing else.
@@ -20,91 +24,100 @@ impl Heads {
     pub(crate) fn load(
         folder: &ModelFolder,
         loader: Loader<'_>,
+        pooling: Pooling,
+        special_token_ids: Vec<u32>,
     ) -> std::result::Result<Self, WeightsError> {
-        if folder.is_cross_encoder {
-            return Ok(Self {
-                classifier: Some(Classifier::load(&folder.encoder, loader)?),
-                ..Self::default()
-            });
-        }
         let width = folder.encoder.hidden_size;
-        let head = |name: &str, outputs| {
-            let is_there = loader.weights.has(&format!("{name}.weight"));
-            is_there
-                .then(|| loader.linear(name, [outputs, width]))
-                .transpose()
-        };
-        Ok(Self {
-            sparse: head("sparse_linear", 1)?,
-            multi_vector: head("colbert_linear", width)?,
+        let mut heads = Self {
+            pooling,
+            special_token_ids,
+            sparse: None,
+            multi_vector: None,
             classifier: None,
-        })
+        };
+        if folder.is_cross_encoder {
+            heads.classifier = Some(Classifier::load(&folder.encoder, loader)?);
+            return Ok(heads);
+        }
+        let has = |name: &str| loader.weights.has(&format!("{name}.weight"));
+        if has("sparse_linear") {
+            heads.sparse = Some(loader.linear("sparse_linear", [1, width])?);
+        }
+        if has("colbert_linear") {
+            heads.multi_vector = Some(loader.linear("colbert_linear", [width, width])?);
+        }
+        Ok(heads)
     }
 
     pub(crate) fn outputs(&self) -> Outputs {
         if self.classifier.is_some() {
             return Outputs::SCORE;
         }
-        Outputs {
-            sparse: self.sparse.is_some(),
-            multi_vector: self.multi_vector.is_some(),
-            token_vectors: true,
-            ..Outputs::DENSE
+        Outputs::of(&[Head::Dense, Head::TokenVectors])
+            .with_if(self.sparse.is_some(), Head::Sparse)
+            .with_if(self.multi_vector.is_some(), Head::MultiVector)
+    }
+
+    /// The results of one head; `hidden` has shape `(tokens of all sequences, width)`.
+    pub(crate) fn column(&self, head: Head, hidden: &Tensor, batch: &TokenBatch) -> Result<Column> {
+        Ok(match head {
+            Head::Dense => Column::Vectors(self.dense(hidden, batch)?),
+            Head::Sparse => Column::Weights(self.sparse(hidden, batch)?),
+            Head::MultiVector => Column::Rows(self.multi_vector(hidden, batch)?),
+            Head::TokenVectors => Column::Rows(matrices(hidden, batch, 0)?),
+            Head::Score => Column::Scores(self.scores(hidden, batch)?),
+        })
+    }
+
+    /// Pools the rows of each sequence.
+    fn dense(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Matrix> {
+        let (rows, width) = (numbers(hidden)?, hidden.dim(1)?);
+        let mut dense = Matrix::zeros(batch.len(), width);
+        for (i, range) in batch.ranges().enumerate() {
+            let rows = &rows[range.start * width..range.end * width];
+            self.pooling.pool(rows, dense.row_mut(i));
         }
+        Ok(dense)
     }
 
     /// Lexical weights: ReLU of the sparse head, the largest of each token id.
     ///
-    /// `hidden` has shape `(tokens of all sequences, width)`.
-    ///
     /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_sparse_embedding`.
-    pub(crate) fn sparse(
-        &self,
-        hidden: &Tensor,
-        batch: &TokenBatch,
-        skip: &[u32],
-    ) -> Result<Vec<SparseVector>> {
+    fn sparse(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Vec<SparseVector>> {
         let Some(head) = &self.sparse else {
             candle_core::bail!("the model has no sparse head")
         };
-        let weights = head.forward(hidden)?.relu()?.flatten_all()?;
-        let weights: Vec<f32> = weights.to_dtype(DType::F32)?.to_vec1()?;
-        let ends = batch.offsets().windows(2);
-        Ok(ends
-            .map(|e| {
-                SparseVector::from_token_weights(
-                    &batch.ids()[e[0]..e[1]],
-                    &weights[e[0]..e[1]],
-                    skip,
-                )
-            })
-            .collect())
+        let weights = numbers(&head.forward(hidden)?.relu()?)?;
+        let skip = &self.special_token_ids;
+        Ok(SparseVector::of_batch(batch, &weights, skip))
     }
 
     /// Token vectors of each sequence without its first token, shape `(tokens - 1, width)`, not normalized.
     ///
     /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_colbert_embedding`.
-    pub(crate) fn multi_vector(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Vec<Matrix>> {
+    fn multi_vector(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Vec<Matrix>> {
         let Some(head) = &self.multi_vector else {
             candle_core::bail!("the model has no ColBERT head")
         };
-        let all = head.forward(hidden)?;
-        let width = all.dim(1)?;
-        let data: Vec<f32> = all.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
-        let ends = batch.offsets().windows(2);
-        Ok(ends
-            .map(|e| Matrix {
-                data: data[(e[0] + 1) * width..e[1] * width].to_vec(),
-                width,
-            })
-            .collect())
+        matrices(&head.forward(hidden)?, batch, 1)
     }
 
-    /// One raw score a sequence; `hidden` has shape `(tokens of all sequences, width)`.
-    pub(crate) fn scores(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Vec<f32>> {
+    /// One raw score a sequence.
+    fn scores(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Vec<f32>> {
         let Some(head) = &self.classifier else {
             candle_core::bail!("the model is no cross-encoder")
         };
         head.scores(hidden, batch)
     }
+}
+
+/// The rows of each sequence in a matrix of its own, without those of its first `skipped` tokens.
+fn matrices(rows: &Tensor, batch: &TokenBatch, skipped: usize) -> Result<Vec<Matrix>> {
+    let (numbers, width) = (numbers(rows)?, rows.dim(1)?);
+    Ok(Matrix::of_batch(&numbers, width, batch, skipped))
+}
+
+/// All numbers of a tensor, in f32.
+fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
 }

@@ -15,10 +15,9 @@ mod ops;
 mod options;
 mod rows;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    Pooling, TokenBatch,
+    Backend, BackendError, BackendInfo, EmbeddingBatch, ModelFolder, Outputs, TokenBatch,
 };
 use embedgate_weights::{Weights, WeightsError};
 
@@ -28,8 +27,6 @@ use crate::{encoder::Encoder, heads::Heads, load::Loader};
 /// An encoder with its heads.
 pub struct CandleBackend {
     info: BackendInfo,
-    pooling: Pooling,
-    special_token_ids: Vec<u32>,
     encoder: Encoder,
     heads: Heads,
     /// Matrix products and row-wise arithmetic run on the rayon pool that they are called in: this bounds their threads.
@@ -51,7 +48,9 @@ impl CandleBackend {
             place: &place,
         };
         let encoder = Encoder::load(&folder.encoder, loader).map_err(load_error)?;
-        let heads = Heads::load(folder, loader).map_err(load_error)?;
+        let special_token_ids = options.special_token_ids;
+        let heads = Heads::load(folder, loader, options.pooling, special_token_ids);
+        let heads = heads.map_err(load_error)?;
         let outputs = heads.outputs();
         let at_most = candle_core::utils::get_num_threads();
         if options.threads > at_most {
@@ -69,58 +68,20 @@ impl CandleBackend {
             .map_err(|e| {
                 BackendError::Load(format!("cannot start {} threads: {e}", options.threads))
             })?;
-        let info = BackendInfo {
-            backend: "candle",
-            device: on_card.unwrap_or_else(|| "cpu".into()),
+        let most_tokens = options.max_sequence_tokens;
+        let mut info = BackendInfo {
             precision: options.precision,
-            dimensions: if outputs.dense {
-                folder.encoder.hidden_size
-            } else {
-                0
-            },
-            outputs,
-            max_sequence_tokens: options
-                .max_sequence_tokens
-                .min(folder.encoder.max_sequence_tokens()),
-            vocabulary_size: folder.encoder.vocabulary_size,
-            type_vocabulary_size: folder.encoder.type_vocabulary_size,
-            layout: Layout::Packed,
+            ..BackendInfo::of_encoder("candle", folder, outputs, most_tokens)
         };
-        let Options {
-            pooling,
-            special_token_ids,
-            ..
-        } = options;
+        if let Some(card) = on_card {
+            info.device = card;
+        }
         Ok(Self {
             info,
-            pooling,
-            special_token_ids,
             encoder,
             heads,
             pool,
         })
-    }
-
-    /// Pools each sequence of `hidden`, which holds the rows of all sequences back to back.
-    fn dense(&self, hidden: &[f32], batch: &TokenBatch) -> Matrix {
-        let width = self.info.dimensions;
-        let mut dense = Matrix::zeros(batch.len(), width);
-        for (i, ends) in batch.offsets().windows(2).enumerate() {
-            self.pooling
-                .pool(&hidden[ends[0] * width..ends[1] * width], dense.row_mut(i));
-        }
-        dense
-    }
-
-    /// The rows of each sequence in a matrix of its own.
-    fn token_vectors(&self, hidden: &[f32], batch: &TokenBatch) -> Vec<Matrix> {
-        let width = self.info.dimensions;
-        let ends = batch.offsets().windows(2);
-        ends.map(|ends| Matrix {
-            data: hidden[ends[0] * width..ends[1] * width].to_vec(),
-            width,
-        })
-        .collect()
     }
 
     fn results(
@@ -129,25 +90,10 @@ impl CandleBackend {
         batch: &TokenBatch,
         outputs: Outputs,
     ) -> candle_core::Result<EmbeddingBatch> {
-        let mut results = EmbeddingBatch::default();
-        if outputs.dense || outputs.token_vectors {
-            let rows = hidden.flatten_all()?.to_dtype(DType::F32)?;
-            let rows: Vec<f32> = rows.to_vec1()?;
-            results.dense = outputs.dense.then(|| self.dense(&rows, batch));
-            results.token_vectors = outputs
-                .token_vectors
-                .then(|| self.token_vectors(&rows, batch));
-        }
-        if outputs.sparse {
-            results.sparse = Some(self.heads.sparse(hidden, batch, &self.special_token_ids)?);
-        }
-        if outputs.multi_vector {
-            results.multi_vector = Some(self.heads.multi_vector(hidden, batch)?);
-        }
-        if outputs.score {
-            results.scores = Some(self.heads.scores(hidden, batch)?);
-        }
-        Ok(results)
+        let columns = outputs.iter();
+        let columns = columns.map(|head| Ok((head, self.heads.column(head, hidden, batch)?)));
+        let columns = columns.collect::<candle_core::Result<_>>()?;
+        Ok(EmbeddingBatch { columns })
     }
 }
 

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use embedgate_candle::{CandleBackend, Options};
 use embedgate_core::{
-    Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, Precision, TokenBatch, conformance,
+    Backend, EmbeddingBatch, Head, ModelFolder, Outputs, Pooling, Precision, TokenBatch,
+    conformance,
 };
 
 fn load(precision: Precision, stock_operations: bool) -> CandleBackend {
@@ -33,10 +34,9 @@ fn embed(mut backend: CandleBackend) -> EmbeddingBatch {
 /// The least cosine of dense vectors and of those of tokens.
 fn nearness(a: &EmbeddingBatch, b: &EmbeddingBatch) -> f64 {
     let matrices = |batch: &EmbeddingBatch| {
-        let tokens = batch.multi_vector.clone().unwrap();
-        std::iter::once(batch.dense.clone().unwrap())
-            .chain(tokens)
-            .collect::<Vec<_>>()
+        let tokens = batch.rows(Head::MultiVector).unwrap();
+        let all = std::iter::once(batch.vectors(Head::Dense).unwrap()).chain(tokens);
+        all.cloned().collect::<Vec<_>>()
     };
     let (a, b) = (matrices(a), matrices(b));
     let of = |i: usize| (0..a[i].rows()).map(move |row| (i, row));

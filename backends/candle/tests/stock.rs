@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::xlm_roberta::{Config, XLMRobertaModel};
 use embedgate_candle::{CandleBackend, Options};
-use embedgate_core::{Backend, ModelFolder, Outputs, Pooling, TokenBatch};
+use embedgate_core::{Backend, Head, ModelFolder, Outputs, Pooling, TokenBatch};
 
 #[test]
 fn it_equals_the_stock_model() {
@@ -48,8 +48,9 @@ fn it_equals_the_stock_model() {
     let ours = backend
         .embed(&batch, Outputs::DENSE)
         .unwrap()
-        .dense
-        .unwrap();
+        .vectors(Head::Dense)
+        .unwrap()
+        .clone();
     let far = mean
         .iter()
         .zip(ours.row(0))

@@ -4,7 +4,9 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BackendError, EmbeddingBatch, Outputs, TokenBatch, batch::Sequence};
+use crate::{
+    BackendError, EmbeddingBatch, Head, ModelFolder, Outputs, TokenBatch, batch::Sequence,
+};
 
 /// A model loaded on one device, owned by one worker thread.
 pub trait Backend: Send {
@@ -64,7 +66,7 @@ pub type Pause<'a> = dyn FnMut(&mut dyn Backend) -> ControlFlow<()> + Send + 'a;
 pub type Replicas = Arc<dyn Fn() -> Result<Box<dyn Backend>, BackendError> + Send + Sync>;
 
 /// Facts of a loaded model that never change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendInfo {
     /// The library that runs the model, such as `candle`.
     pub backend: &'static str,
@@ -88,6 +90,29 @@ pub struct BackendInfo {
 }
 
 impl BackendInfo {
+    /// The facts of an encoder that runs packed on the processor, in f32.
+    #[must_use]
+    pub fn of_encoder(
+        backend: &'static str,
+        folder: &ModelFolder,
+        outputs: Outputs,
+        max_sequence_tokens: usize,
+    ) -> Self {
+        let encoder = &folder.encoder;
+        let width = encoder.hidden_size;
+        Self {
+            backend,
+            device: "cpu".into(),
+            precision: Precision::F32,
+            dimensions: if outputs.has(Head::Dense) { width } else { 0 },
+            outputs,
+            max_sequence_tokens: max_sequence_tokens.min(encoder.max_sequence_tokens()),
+            vocabulary_size: encoder.vocabulary_size,
+            type_vocabulary_size: encoder.type_vocabulary_size,
+            layout: Layout::Packed,
+        }
+    }
+
     /// Checks a batch and the outputs asked for against the facts of the model, before any work.
     ///
     /// # Errors

@@ -82,6 +82,11 @@ impl TokenBatch {
         &self.offsets
     }
 
+    /// The places of the tokens of each sequence among those of the batch.
+    pub fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        self.offsets.windows(2).map(|ends| ends[0]..ends[1])
+    }
+
     /// Sequence `i`.
     ///
     /// # Panics

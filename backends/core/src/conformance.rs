@@ -11,7 +11,7 @@ use self::{
     rows::{same, shapes},
     runs::{Rows, run, run_alone},
 };
-use crate::{Backend, Layout, Outputs, Precision};
+use crate::{Backend, Head, Layout, Outputs, Precision};
 
 /// Largest difference of a number, relative to the largest of its vector, between two ways of running one sequence. A
 /// vector of one number, such as a score, is taken relative to the largest of all sequences.
@@ -33,7 +33,7 @@ pub fn check(backend: &mut dyn Backend) -> Result<(), String> {
     let info = backend.info().clone();
     let sequences = sequences(info.vocabulary_size, info.max_sequence_tokens);
     let alone = run_alone(backend, &sequences, info.outputs)?;
-    shapes(&alone, &sequences, info.outputs, info.dimensions)?;
+    shapes(&alone, &sequences, info.dimensions)?;
 
     let together = run(backend, &sequences, info.outputs)?;
     let tolerance = match (info.layout, info.precision) {
@@ -51,7 +51,8 @@ pub fn check(backend: &mut dyn Backend) -> Result<(), String> {
     same(&alone, &turned, tolerance, "in reverse order")?;
     one_output_at_a_time(backend, &sequences, &together, tolerance)?;
     pauses(backend, &sequences, &together)?;
-    if info.outputs.score && alone.windows(2).all(|two| two[0].last() == two[1].last()) {
+    let is_same = |two: &[Rows]| two[0].get(Head::Score) == two[1].get(Head::Score);
+    if info.outputs.has(Head::Score) && alone.windows(2).all(is_same) {
         return Err("every sequence has the same score".into());
     }
     refused_outputs(backend)?;
@@ -85,12 +86,10 @@ fn one_output_at_a_time(
     tolerance: f32,
 ) -> Result<(), String> {
     let outputs = backend.info().outputs;
-    for (n, single) in single_outputs()
-        .into_iter()
-        .filter(|single| outputs.contains(*single))
-        .enumerate()
-    {
-        let expected: Vec<Rows> = together.iter().map(|rows| vec![rows[n].clone()]).collect();
+    for head in outputs.iter() {
+        let of_head = |rows: &Rows| rows.clone().take_only(head);
+        let expected: Vec<Rows> = together.iter().map(of_head).collect();
+        let single = Outputs::of(&[head]);
         same(
             &expected,
             &run(backend, sequences, single)?,
@@ -99,31 +98,4 @@ fn one_output_at_a_time(
         )?;
     }
     Ok(())
-}
-
-/// The outputs, one at a time, in the order of their rows.
-fn single_outputs() -> [Outputs; 5] {
-    let none = Outputs::default();
-    [
-        Outputs {
-            dense: true,
-            ..none
-        },
-        Outputs {
-            sparse: true,
-            ..none
-        },
-        Outputs {
-            multi_vector: true,
-            ..none
-        },
-        Outputs {
-            token_vectors: true,
-            ..none
-        },
-        Outputs {
-            score: true,
-            ..none
-        },
-    ]
 }

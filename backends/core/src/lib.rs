@@ -3,8 +3,8 @@
 //! A backend is a model loaded on one device. It is owned by one worker thread, sees [`TokenBatch`]es and answers with
 //! [`EmbeddingBatch`]es. It never sees text, HTTP, async code, files outside its model folder, or who asked.
 //!
-//! The modules in reading order: [`backend`] is the trait, [`batch`] what goes in, [`output`] what comes out; [`folder`]
-//! reads what a model folder says of its model, [`encoder`] what its `config.json` says of the architecture;
+//! The modules in reading order: [`backend`] is the trait, [`batch`] what goes in, [`head`] the kinds of results,
+//! [`output`] what comes out; [`folder`] reads what a model folder says of its model, [`encoder`] what its `config.json` says of the architecture;
 //! [`pooling`], [`classes`] and [`math`] are arithmetic that backends share, [`library`] finds what is loaded at run time;
 //! [`conformance`] is the test that each must pass.
 
@@ -17,17 +17,25 @@ pub mod cores;
 pub mod encoder;
 pub mod error;
 pub mod folder;
+pub mod head;
 mod impostor;
 pub mod library;
 pub mod math;
+mod matrix;
 pub mod output;
 pub mod pooling;
+pub mod row;
+mod sparse;
 
 pub use backend::{Backend, BackendInfo, Layout, Pause, Precision, Replicas};
 pub use batch::TokenBatch;
 pub use encoder::EncoderConfig;
 pub use error::BackendError;
 pub use folder::{AddedToken, FolderError, ModelFolder, TokenizerScheme, TokenizerSettings};
+pub use head::{Head, HeadForm, HeadNames, Outputs, PerHead};
 pub use impostor::impostor;
-pub use output::{EmbeddingBatch, Matrix, Outputs, SparseVector};
+pub use matrix::Matrix;
+pub use output::{Column, EmbeddingBatch};
 pub use pooling::Pooling;
+pub use row::{HeadValue, Row};
+pub use sparse::SparseVector;

@@ -1,7 +1,9 @@
 //! The heads, which make results of token vectors: pooling, the sparse and ColBERT heads of bge-m3, or a
 //! cross-encoder's head. They compute in f32, whatever the encoder's precision.
 
-use embedgate_core::{Matrix, ModelFolder, Outputs, SparseVector, TokenBatch};
+use embedgate_core::{
+    Column, Head, Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch,
+};
 use embedgate_weights::{Weights, WeightsError};
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
@@ -9,6 +11,7 @@ use rayon::{
 };
 
 use crate::{
+    attention::Which,
     linear::{Linear, Operand, ROW_STEP, Target},
     load::{LoadError, Loader},
     onednn::OneDnnError,
@@ -16,8 +19,12 @@ use crate::{
 };
 
 /// The heads of a model.
-#[derive(Default)]
 pub(crate) struct Heads {
+    pooling: Pooling,
+    /// Numbers of a row.
+    width: usize,
+    /// Ids without a lexical weight, ascending.
+    special_token_ids: Vec<u32>,
     /// Weight and bias of one number a token.
     sparse: Option<(Vec<f32>, f32)>,
     multi_vector: Option<Linear>,
@@ -30,55 +37,108 @@ struct Classifier {
     score: (Vec<f32>, f32),
 }
 
+/// The rows that an encoder gave of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Hidden<'a> {
+    /// One row a token, or one of each sequence's first token, padded to a multiple of [`ROW_STEP`] rows.
+    pub(crate) rows: &'a [f32],
+    pub(crate) which: Which,
+    pub(crate) batch: &'a TokenBatch,
+}
+
 impl Heads {
     /// Loads the head of a cross-encoder, or of bge-m3's those that the weights have.
-    pub(crate) fn load(folder: &ModelFolder, loader: &Loader<'_>) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        folder: &ModelFolder,
+        loader: &Loader<'_>,
+        pooling: Pooling,
+        special_token_ids: Vec<u32>,
+    ) -> Result<Self, LoadError> {
         let width = folder.encoder.hidden_size;
+        let mut heads = Self {
+            pooling,
+            width,
+            special_token_ids,
+            sparse: None,
+            multi_vector: None,
+            classifier: None,
+        };
         if folder.is_cross_encoder {
             let [dense, score] = folder.encoder.architecture.classifier_layers();
-            return Ok(Self {
-                classifier: Some(Classifier {
-                    dense: loader.exact(dense, width, width)?,
-                    score: row(loader.weights, score, width)?,
-                }),
-                ..Self::default()
+            heads.classifier = Some(Classifier {
+                dense: loader.exact(dense, width, width)?,
+                score: row(loader.weights, score, width)?,
             });
+            return Ok(heads);
         }
         let has = |name: &str| loader.weights.has(&format!("{name}.weight"));
-        let sparse = has("sparse_linear").then(|| row(loader.weights, "sparse_linear", width));
-        let multi_vector =
-            has("colbert_linear").then(|| loader.exact("colbert_linear", width, width));
-        Ok(Self {
-            sparse: sparse.transpose()?,
-            multi_vector: multi_vector.transpose()?,
-            classifier: None,
-        })
+        if has("sparse_linear") {
+            heads.sparse = Some(row(loader.weights, "sparse_linear", width)?);
+        }
+        if has("colbert_linear") {
+            heads.multi_vector = Some(loader.exact("colbert_linear", width, width)?);
+        }
+        Ok(heads)
     }
 
     pub(crate) fn outputs(&self) -> Outputs {
         if self.classifier.is_some() {
             return Outputs::SCORE;
         }
-        Outputs {
-            sparse: self.sparse.is_some(),
-            multi_vector: self.multi_vector.is_some(),
-            token_vectors: true,
-            ..Outputs::DENSE
+        Outputs::of(&[Head::Dense, Head::TokenVectors])
+            .with_if(self.sparse.is_some(), Head::Sparse)
+            .with_if(self.multi_vector.is_some(), Head::MultiVector)
+    }
+
+    /// Returns the rows of tokens that outputs need.
+    pub(crate) fn which(&self, outputs: Outputs) -> Which {
+        match outputs.read_all_tokens(self.pooling) {
+            true => Which::All,
+            false => Which::First,
         }
     }
 
-    /// Lexical weights: ReLU of the sparse head, the largest of each token id. `hidden` has rows of all tokens.
+    /// The results of one head; none where the model does not have it.
+    pub(crate) fn column(
+        &self,
+        head: Head,
+        hidden: Hidden<'_>,
+    ) -> Result<Option<Column>, OneDnnError> {
+        Ok(match head {
+            Head::Dense => Some(Column::Vectors(self.dense(hidden))),
+            Head::Sparse => self.sparse(hidden).map(Column::Weights),
+            Head::MultiVector => self.multi_vector(hidden)?.map(Column::Rows),
+            Head::TokenVectors => {
+                let rows = Matrix::of_batch(hidden.rows, self.width, hidden.batch, 0);
+                Some(Column::Rows(rows))
+            }
+            Head::Score => self.scores(hidden)?.map(Column::Scores),
+        })
+    }
+
+    /// Pools the rows of each sequence.
+    fn dense(&self, hidden: Hidden<'_>) -> Matrix {
+        let (width, batch) = (self.width, hidden.batch);
+        let mut dense = Matrix::zeros(batch.len(), width);
+        for (i, range) in batch.ranges().enumerate() {
+            let rows = match hidden.which {
+                Which::First => i..i + 1,
+                Which::All => range,
+            };
+            let rows = &hidden.rows[rows.start * width..rows.end * width];
+            self.pooling.pool(rows, dense.row_mut(i));
+        }
+        dense
+    }
+
+    /// Lexical weights: ReLU of the sparse head, the largest of each token id.
     ///
     /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_sparse_embedding`.
-    pub(crate) fn sparse(
-        &self,
-        hidden: &[f32],
-        batch: &TokenBatch,
-        skip: &[u32],
-    ) -> Option<Vec<SparseVector>> {
+    fn sparse(&self, hidden: Hidden<'_>) -> Option<Vec<SparseVector>> {
         let (weight, bias) = self.sparse.as_ref()?;
-        let rows = hidden.par_chunks(weight.len());
+        let rows = &hidden.rows[..hidden.batch.n_tokens() * self.width];
         let weights: Vec<f32> = rows
+            .par_chunks(weight.len())
             .with_min_len(64)
             .map(|row| {
                 let x = dot(row, weight) + bias;
@@ -86,51 +146,37 @@ impl Heads {
                 if x < 0.0 { 0.0 } else { x }
             })
             .collect();
-        let ends = batch.offsets().windows(2);
-        let of = |e: &[usize]| {
-            let (ids, weights) = (&batch.ids()[e[0]..e[1]], &weights[e[0]..e[1]]);
-            SparseVector::from_token_weights(ids, weights, skip)
-        };
-        Some(ends.map(of).collect())
+        let skip = &self.special_token_ids;
+        Some(SparseVector::of_batch(hidden.batch, &weights, skip))
     }
 
-    /// Token vectors of each sequence without its first token, not normalized. `hidden` has rows of all tokens, padded.
+    /// Token vectors of each sequence without its first token, not normalized.
     ///
     /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_colbert_embedding`.
-    pub(crate) fn multi_vector(
-        &self,
-        hidden: &[f32],
-        batch: &TokenBatch,
-    ) -> Result<Option<Vec<Matrix>>, OneDnnError> {
+    fn multi_vector(&self, hidden: Hidden<'_>) -> Result<Option<Vec<Matrix>>, OneDnnError> {
         let Some(head) = &self.multi_vector else {
             return Ok(None);
         };
-        let width = head.outer();
-        let mut all = vec![0.0; hidden.len()];
-        head.forward(Operand::F32(hidden), Target::F32(&mut all))?;
-        let ends = batch.offsets().windows(2);
-        let of = |e: &[usize]| Matrix {
-            data: all[(e[0] + 1) * width..e[1] * width].to_vec(),
-            width,
-        };
-        Ok(Some(ends.map(of).collect()))
+        let mut all = vec![0.0; hidden.rows.len()];
+        head.forward(Operand::F32(hidden.rows), Target::F32(&mut all))?;
+        Ok(Some(Matrix::of_batch(&all, head.outer(), hidden.batch, 1)))
     }
 
-    /// The logit of each sequence; `first` has the rows of first tokens, as many as `n`, padded.
-    pub(crate) fn scores(&self, first: &[f32], n: usize) -> Result<Option<Vec<f32>>, OneDnnError> {
+    /// The logit of each sequence. A cross-encoder gives nothing else, so that the rows are those of first tokens.
+    fn scores(&self, first: Hidden<'_>) -> Result<Option<Vec<f32>>, OneDnnError> {
         let Some(head) = &self.classifier else {
             return Ok(None);
         };
-        let mut dense = vec![0.0; first.len()];
+        let mut dense = vec![0.0; first.rows.len()];
         head.dense
-            .forward(Operand::F32(first), Target::F32(&mut dense))?;
+            .forward(Operand::F32(first.rows), Target::F32(&mut dense))?;
         let (weight, bias) = &head.score;
         dense
             .par_chunks_mut(weight.len() * ROW_STEP)
             .for_each(|rows| {
                 rows.iter_mut().for_each(|x| *x = x.tanh());
             });
-        let rows = dense.chunks_exact(weight.len()).take(n);
+        let rows = dense.chunks_exact(weight.len()).take(first.batch.len());
         Ok(Some(rows.map(|row| dot(row, weight) + bias).collect()))
     }
 

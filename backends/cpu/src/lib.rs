@@ -27,8 +27,8 @@ mod vector;
 use std::{ops::ControlFlow, sync::Arc};
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, ModelFolder, Outputs, Pause,
-    Pooling, Precision, Replicas, TokenBatch, cores::Core,
+    Backend, BackendError, BackendInfo, EmbeddingBatch, ModelFolder, Outputs, Pause, Pooling,
+    Precision, Replicas, TokenBatch, cores::Core,
 };
 use embedgate_weights::Weights;
 
@@ -100,33 +100,21 @@ impl CpuBackend {
         };
         let loaded = threads.pool.install(|| {
             let encoder = Encoder::load(&folder.encoder, &loader)?;
-            Ok((encoder, Heads::load(folder, &loader)?))
+            let skip = options.special_token_ids;
+            let heads = Heads::load(folder, &loader, options.pooling, skip)?;
+            Ok((encoder, heads))
         });
         let (encoder, heads) = loaded.map_err(load_error)?;
         let bytes = encoder.bytes() + heads.bytes();
         tracing::debug!(bytes, "weights take {} MiB", bytes >> 20);
         let outputs = heads.outputs();
+        let most_tokens = options.max_sequence_tokens;
         let info = BackendInfo {
-            backend: "cpu",
-            device: "cpu".into(),
             precision: options.precision,
-            dimensions: if outputs.dense {
-                folder.encoder.hidden_size
-            } else {
-                0
-            },
-            outputs,
-            max_sequence_tokens: options
-                .max_sequence_tokens
-                .min(folder.encoder.max_sequence_tokens()),
-            vocabulary_size: folder.encoder.vocabulary_size,
-            type_vocabulary_size: folder.encoder.type_vocabulary_size,
-            layout: Layout::Packed,
+            ..BackendInfo::of_encoder("cpu", folder, outputs, most_tokens)
         };
         let model = Model {
             info,
-            pooling: options.pooling,
-            special_token_ids: options.special_token_ids,
             threads: options.threads,
             cores: options.cores,
             encoder,

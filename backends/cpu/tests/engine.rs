@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use embedgate_core::{Backend, ModelFolder, Outputs, Precision, conformance};
+use embedgate_core::{Backend, Head, ModelFolder, Outputs, Precision, conformance};
 
 use crate::{
     precisions::{precisions, runs},
@@ -56,10 +56,7 @@ fn every_precision_is_as_near_to_the_reference_as_it_promises() {
         let longest = folder.max_sequence_tokens;
         let lengths: Vec<usize> = LENGTHS.iter().map(|n| *n.min(&longest)).collect();
         let batch = batch(&lengths, folder.encoder.vocabulary_size);
-        let outputs = Outputs {
-            token_vectors: true,
-            ..Outputs::DENSE
-        };
+        let outputs = Outputs::DENSE.with(Head::TokenVectors);
         let expected = candle(&folder).embed(&batch, outputs).unwrap();
         for (precision, dense, tokens) in [
             (Precision::F32, 0.999_999, 0.999_999),
@@ -85,18 +82,21 @@ fn dense_vectors_alone_are_those_that_come_with_others() {
     let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
     let lengths = [1, 16, 17, 600, 3, 128];
     let batch = batch(&lengths, folder.encoder.vocabulary_size);
-    let all = Outputs {
-        token_vectors: true,
-        ..Outputs::DENSE
-    };
+    let all = Outputs::DENSE.with(Head::TokenVectors);
     for precision in precisions() {
         let mut backend = support::load(&folder, precision);
-        let with_others = backend.embed(&batch, all).unwrap().dense.unwrap();
+        let with_others = backend
+            .embed(&batch, all)
+            .unwrap()
+            .vectors(Head::Dense)
+            .unwrap()
+            .clone();
         let alone = backend
             .embed(&batch, Outputs::DENSE)
             .unwrap()
-            .dense
-            .unwrap();
+            .vectors(Head::Dense)
+            .unwrap()
+            .clone();
         for i in 0..lengths.len() {
             let near = cosine(alone.row(i), with_others.row(i));
             assert!(near > 0.999_999, "{precision} {i}: {near}");

@@ -16,7 +16,7 @@ mod support;
 
 use std::{path::Path, process::Command};
 
-use embedgate_core::{Backend, ModelFolder, Outputs};
+use embedgate_core::{Backend, Head, ModelFolder, Outputs};
 
 #[global_allocator]
 static ALLOCATOR: memory::Guarded = memory::Guarded;
@@ -31,7 +31,7 @@ fn all_heads_stay_within_their_buffers() {
             let mut backend = support::load(&folder, precision);
             let batch = reference::batch(lengths, folder.encoder.vocabulary_size);
             let results = backend.embed(&batch, Outputs::BGE_M3).unwrap();
-            let dense = results.dense.unwrap();
+            let dense = results.vectors(Head::Dense).unwrap();
             assert!(dense.data.iter().all(|x| x.is_finite()), "{precision}");
         }
     }

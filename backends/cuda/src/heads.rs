@@ -5,16 +5,14 @@ pub(crate) mod results;
 
 use std::sync::Arc;
 
-use embedgate_core::{Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch};
+use embedgate_core::{Column, Head, Matrix, ModelFolder, Outputs, Pooling, SparseVector};
 
 use self::{dot::DotLayer, results::Hidden};
 use crate::{
-    calls::{
-        Call,
-        operands::{RowShape, Sequences},
-    },
+    Options,
+    calls::{Call, operands::RowShape},
     device::{Buffer, Kernel, Stream},
-    encoder::Encoder,
+    encoder::{Encoder, Which},
     error::DriverError,
     format::Format,
     linear::Linear,
@@ -26,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Heads {
     pooling: Pooling,
+    /// Ids without a lexical weight, ascending.
+    special_token_ids: Vec<u32>,
     /// Numbers of a row, and of one on the device.
     width: usize,
     stride: usize,
@@ -47,12 +47,12 @@ impl Heads {
     /// Loads the head of a cross-encoder, or of bge-m3's those that the weights have.
     pub(crate) fn load(
         folder: &ModelFolder,
-        pooling: Pooling,
         encoder: &Encoder,
         loader: &Loader<'_>,
+        options: Options,
     ) -> Result<Self, LoadError> {
         let (width, kernels) = (encoder.width(), loader.kernels);
-        let kind = match pooling {
+        let kind = match options.pooling {
             Pooling::Cls => 0,
             Pooling::Last => 1,
             Pooling::Mean => 2,
@@ -62,7 +62,8 @@ impl Heads {
         let linear =
             |name: &str, products: &Arc<Products>| loader.linear(name, [width, width], products);
         let mut heads = Self {
-            pooling,
+            pooling: options.pooling,
+            special_token_ids: options.special_token_ids,
             width,
             stride: encoder.stride(),
             format: kernels.format(),
@@ -92,38 +93,58 @@ impl Heads {
         if self.classifier.is_some() {
             return Outputs::SCORE;
         }
-        Outputs {
-            sparse: self.sparse.is_some(),
-            multi_vector: self.multi_vector.is_some(),
-            token_vectors: true,
-            ..Outputs::DENSE
+        Outputs::of(&[Head::Dense, Head::TokenVectors])
+            .with_if(self.sparse.is_some(), Head::Sparse)
+            .with_if(self.multi_vector.is_some(), Head::MultiVector)
+    }
+
+    /// Returns the rows of tokens that outputs need.
+    pub(crate) fn which(&self, outputs: Outputs) -> Which {
+        match outputs.read_all_tokens(self.pooling) {
+            true => Which::All,
+            false => Which::First,
         }
     }
 
-    /// True if outputs need rows of all tokens, false if those of first tokens do.
-    pub(crate) fn reads_all(&self, outputs: Outputs) -> bool {
-        outputs.sparse
-            || outputs.multi_vector
-            || outputs.token_vectors
-            || (outputs.dense && self.pooling != Pooling::Cls)
+    /// The results of one head; none where the model does not have it.
+    pub(crate) fn column(
+        &self,
+        head: Head,
+        hidden: Hidden<'_>,
+    ) -> Result<Option<Column>, DriverError> {
+        let batch = hidden.batch;
+        Ok(match head {
+            Head::Dense => Some(Column::Vectors(self.dense(hidden)?)),
+            Head::Sparse => self.sparse(hidden)?.map(Column::Weights),
+            Head::MultiVector => self.multi_vector(hidden)?.map(Column::Rows),
+            Head::TokenVectors => {
+                let all = self.rows(hidden.stream, hidden.rows, batch.n_tokens())?;
+                let rows = Matrix::of_batch(&all.data, all.width, batch, 0);
+                Some(Column::Rows(rows))
+            }
+            Head::Score => self.scores(hidden)?.map(Column::Scores),
+        })
     }
 
-    /// Pools rows of tokens into one a sequence.
-    pub(crate) fn pool(
-        &self,
-        hidden: Hidden<'_>,
-        sequences: Sequences<'_>,
-    ) -> Result<Matrix, DriverError> {
+    /// Pools rows of tokens into one a sequence; rows of first tokens are those of sequences as they are.
+    fn dense(&self, hidden: Hidden<'_>) -> Result<Matrix, DriverError> {
         let Hidden {
             stream,
             rows,
             results,
+            sequences,
+            ..
         } = hidden;
-        let kernel = &self.pool;
-        Call { stream, kernel }.pool([rows, &results.floats], sequences, self.row())?;
-        let mut dense = Matrix::zeros(sequences.n, self.width);
-        stream.download(&results.floats, &mut dense.data)?;
-        Ok(dense)
+        match hidden.which {
+            Which::First => self.rows(stream, rows, hidden.batch.len()),
+            Which::All => {
+                let kernel = &self.pool;
+                Call { stream, kernel }.pool([rows, &results.floats], sequences, self.row())?;
+                let mut dense = Matrix::zeros(sequences.n, self.width);
+                stream.download(&results.floats, &mut dense.data)?;
+                Ok(dense)
+            }
+        }
     }
 
     fn row(&self) -> RowShape {
@@ -134,12 +155,7 @@ impl Heads {
     }
 
     /// The first so many rows as they are.
-    pub(crate) fn rows(
-        &self,
-        stream: &Stream,
-        from: &Buffer,
-        n: usize,
-    ) -> Result<Matrix, DriverError> {
+    fn rows(&self, stream: &Stream, from: &Buffer, n: usize) -> Result<Matrix, DriverError> {
         let mut halves = vec![0_u16; n * self.stride];
         stream.download(from, &mut halves)?;
         let rows = halves
@@ -155,32 +171,19 @@ impl Heads {
     ///
     /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_sparse_embedding`; what is not above 0 is left out
     /// there, too.
-    pub(crate) fn sparse(
-        &self,
-        hidden: Hidden<'_>,
-        batch: &TokenBatch,
-        skip: &[u32],
-    ) -> Result<Option<Vec<SparseVector>>, DriverError> {
+    fn sparse(&self, hidden: Hidden<'_>) -> Result<Option<Vec<SparseVector>>, DriverError> {
         let Some(head) = &self.sparse else {
             return Ok(None);
         };
-        let weights = self.dot(hidden, head, hidden.rows, batch.n_tokens())?;
-        let ends = batch.offsets().windows(2);
-        let of = |e: &[usize]| {
-            let (ids, weights) = (&batch.ids()[e[0]..e[1]], &weights[e[0]..e[1]]);
-            SparseVector::from_token_weights(ids, weights, skip)
-        };
-        Ok(Some(ends.map(of).collect()))
+        let weights = self.dot(hidden, head, hidden.rows, hidden.batch.n_tokens())?;
+        let skip = &self.special_token_ids;
+        Ok(Some(SparseVector::of_batch(hidden.batch, &weights, skip)))
     }
 
     /// Token vectors of each sequence without its first token, not normalized.
     ///
     /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_colbert_embedding`.
-    pub(crate) fn multi_vector(
-        &self,
-        hidden: Hidden<'_>,
-        batch: &TokenBatch,
-    ) -> Result<Option<Vec<Matrix>>, DriverError> {
+    fn multi_vector(&self, hidden: Hidden<'_>) -> Result<Option<Vec<Matrix>>, DriverError> {
         let Some(head) = &self.multi_vector else {
             return Ok(None);
         };
@@ -188,19 +191,16 @@ impl Heads {
             stream,
             rows,
             results,
+            batch,
+            ..
         } = hidden;
         head.forward(stream, rows, &results.rows, batch.n_tokens())?;
         let all = self.rows(stream, &results.rows, batch.n_tokens())?;
-        let of = |e: &[usize]| part(&all, e[0] + 1..e[1]);
-        Ok(Some(batch.offsets().windows(2).map(of).collect()))
+        Ok(Some(Matrix::of_batch(&all.data, all.width, batch, 1)))
     }
 
-    /// The logit of each of `n` sequences; `first` has rows of first tokens.
-    pub(crate) fn scores(
-        &self,
-        first: Hidden<'_>,
-        n: usize,
-    ) -> Result<Option<Vec<f32>>, DriverError> {
+    /// The logit of each sequence. A cross-encoder gives nothing else, so that the rows are those of first tokens.
+    fn scores(&self, first: Hidden<'_>) -> Result<Option<Vec<f32>>, DriverError> {
         let Some(head) = &self.classifier else {
             return Ok(None);
         };
@@ -208,9 +208,13 @@ impl Heads {
             stream,
             rows,
             results,
+            batch,
+            ..
         } = first;
-        head.dense.forward(stream, rows, &results.rows, n)?;
-        self.dot(first, &head.score, &results.rows, n).map(Some)
+        head.dense
+            .forward(stream, rows, &results.rows, batch.len())?;
+        self.dot(first, &head.score, &results.rows, batch.len())
+            .map(Some)
     }
 
     /// The number that a layer makes of each of the first `n` rows.
@@ -223,13 +227,5 @@ impl Heads {
     ) -> Result<Vec<f32>, DriverError> {
         let buffers = [from, &hidden.results.floats];
         layer.forward(hidden.stream, buffers, n, self.row())
-    }
-}
-
-/// Some rows of a matrix.
-pub(crate) fn part(all: &Matrix, rows: std::ops::Range<usize>) -> Matrix {
-    Matrix {
-        data: all.data[rows.start * all.width..rows.end * all.width].to_vec(),
-        width: all.width,
     }
 }

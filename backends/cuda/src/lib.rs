@@ -40,11 +40,8 @@ pub use crate::{
 };
 use crate::{
     device::Stream,
-    encoder::{Which, workspace::Workspace},
-    heads::{
-        part,
-        results::{Hidden, Results},
-    },
+    encoder::workspace::Workspace,
+    heads::results::{Hidden, Results},
     library::Library,
     load::LoadError,
     model::Model,
@@ -139,43 +136,25 @@ impl CudaBackend {
     /// Runs sequences that fit into the workspace.
     fn run(&mut self, batch: &TokenBatch, outputs: Outputs) -> Result<EmbeddingBatch, DriverError> {
         let (model, stream, heads) = (&self.model, &self.stream, &self.model.heads);
-        let which = if heads.reads_all(outputs) {
-            Which::All
-        } else {
-            Which::First
-        };
-        let pools = outputs.dense && which == Which::All;
+        let which = heads.which(outputs);
         model
             .encoder
             .forward(stream, batch, which, &mut self.workspace)?;
         let hidden = Hidden {
             stream,
             rows: self.workspace.hidden(),
+            which,
+            batch,
+            sequences: self.workspace.sequences(),
             results: &self.results,
         };
-        let mut answer = EmbeddingBatch::default();
-        if pools {
-            let sequences = self.workspace.sequences();
-            answer.dense = Some(heads.pool(hidden, sequences)?);
-        } else if outputs.dense {
-            answer.dense = Some(heads.rows(stream, hidden.rows, batch.len())?);
+        let mut results = EmbeddingBatch::default();
+        for head in outputs.iter() {
+            if let Some(column) = heads.column(head, hidden)? {
+                results.columns.set(head, column);
+            }
         }
-        if outputs.token_vectors {
-            let all = heads.rows(stream, hidden.rows, batch.n_tokens())?;
-            let ends = batch.offsets().windows(2);
-            answer.token_vectors = Some(ends.map(|e| part(&all, e[0]..e[1])).collect());
-        }
-        if outputs.sparse {
-            let skip = &model.special_token_ids;
-            answer.sparse = heads.sparse(hidden, batch, skip)?;
-        }
-        if outputs.multi_vector {
-            answer.multi_vector = heads.multi_vector(hidden, batch)?;
-        }
-        if outputs.score {
-            answer.scores = heads.scores(hidden, batch.len())?;
-        }
-        Ok(answer)
+        Ok(results)
     }
 }
 

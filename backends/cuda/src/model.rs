@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use embedgate_core::{BackendInfo, Layout, ModelFolder};
+use embedgate_core::{BackendInfo, ModelFolder};
 use embedgate_weights::Weights;
 
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
 pub(crate) struct Model {
     pub(crate) device: Arc<Device>,
     pub(crate) info: BackendInfo,
-    pub(crate) special_token_ids: Vec<u32>,
     pub(crate) max_batch_tokens: usize,
     pub(crate) encoder: Encoder,
     pub(crate) heads: Heads,
@@ -48,28 +47,18 @@ impl Model {
             );
             return Err(LoadError::Unfit(message));
         }
-        let heads = Heads::load(folder, options.pooling, &encoder, &loader)?;
+        let (format, max_batch_tokens) = (options.format, options.max_batch_tokens);
+        let heads = Heads::load(folder, &encoder, &loader, options)?;
         let outputs = heads.outputs();
         let info = BackendInfo {
-            backend: "cuda",
             device: format!("cuda:{number}"),
-            precision: options.format.into(),
-            dimensions: if outputs.dense {
-                folder.encoder.hidden_size
-            } else {
-                0
-            },
-            outputs,
-            max_sequence_tokens: longest,
-            vocabulary_size: folder.encoder.vocabulary_size,
-            type_vocabulary_size: folder.encoder.type_vocabulary_size,
-            layout: Layout::Packed,
+            precision: format.into(),
+            ..BackendInfo::of_encoder("cuda", folder, outputs, longest)
         };
         Ok(Self {
             device: Arc::clone(device),
             info,
-            special_token_ids: options.special_token_ids,
-            max_batch_tokens: options.max_batch_tokens,
+            max_batch_tokens,
             encoder,
             heads,
         })

@@ -1,6 +1,6 @@
 //! Long batches in parts, one after the other.
 
-use embedgate_core::{EmbeddingBatch, Matrix, TokenBatch};
+use embedgate_core::{EmbeddingBatch, TokenBatch};
 
 /// Splits a batch into parts of at most so many tokens, of which no sequence has more.
 pub(crate) fn parts(batch: &TokenBatch, most: usize) -> Vec<TokenBatch> {
@@ -21,29 +21,22 @@ pub(crate) fn parts(batch: &TokenBatch, most: usize) -> Vec<TokenBatch> {
 
 /// Puts the results of parts of a batch together.
 pub(crate) fn join(parts: Vec<EmbeddingBatch>) -> EmbeddingBatch {
-    fn append<T>(to: &mut Option<Vec<T>>, from: Option<Vec<T>>) {
-        if let Some(from) = from {
-            to.get_or_insert_default().extend(from);
-        }
-    }
     let mut all = EmbeddingBatch::default();
     for part in parts {
-        if let Some(dense) = part.dense {
-            let to = all
-                .dense
-                .get_or_insert_with(|| Matrix::zeros(0, dense.width));
-            to.data.extend(dense.data);
+        for (head, more) in part.columns {
+            match all.columns.get_mut(head) {
+                Some(column) => column.append(more),
+                None => all.columns.set(head, more),
+            }
         }
-        append(&mut all.sparse, part.sparse);
-        append(&mut all.multi_vector, part.multi_vector);
-        append(&mut all.token_vectors, part.token_vectors);
-        append(&mut all.scores, part.scores);
     }
     all
 }
 
 #[cfg(test)]
 mod tests {
+    use embedgate_core::{Column, Head, Matrix};
+
     use super::*;
 
     #[test]
@@ -54,14 +47,19 @@ mod tests {
         let parts = parts(&batch, 8);
         let of: Vec<usize> = parts.iter().map(TokenBatch::len).collect();
         assert_eq!(of, [3, 1, 3, 1]);
-        let results = parts.iter().map(|part| EmbeddingBatch {
-            scores: Some(part.iter().map(|s| s.ids.len() as f32).collect()),
-            dense: Some(Matrix::zeros(part.len(), 2)),
-            ..EmbeddingBatch::default()
+        let results = parts.iter().map(|part| {
+            let lengths = part.iter().map(|s| s.ids.len() as f32);
+            let columns = [
+                (Head::Score, Column::Scores(lengths.collect())),
+                (Head::Dense, Column::Vectors(Matrix::zeros(part.len(), 2))),
+            ];
+            EmbeddingBatch {
+                columns: columns.into_iter().collect(),
+            }
         });
         let all = join(results.collect());
-        assert_eq!(all.scores.unwrap(), lengths.map(|n| n as f32));
-        assert_eq!(all.dense.unwrap().rows(), lengths.len());
-        assert_eq!(all.sparse, None);
+        assert_eq!(all.scores(Head::Score).unwrap(), lengths.map(|n| n as f32));
+        assert_eq!(all.vectors(Head::Dense).unwrap().rows(), lengths.len());
+        assert_eq!(all.weights(Head::Sparse), None);
     }
 }

@@ -21,7 +21,7 @@ mod simulator;
 
 use embedgate_candle::CandleBackend;
 use embedgate_core::{
-    Backend, EmbeddingBatch, ModelFolder, Outputs, Pooling, TokenBatch, conformance,
+    Backend, EmbeddingBatch, Head, ModelFolder, Outputs, Pooling, TokenBatch, conformance,
 };
 use embedgate_cuda::Format;
 
@@ -34,10 +34,7 @@ use crate::{
 /// Both formats, and the cosine to f32 that each keeps at least.
 const FORMATS: [(Format, f64); 2] = [(Format::F16, 0.9999), (Format::Bf16, 0.9995)];
 
-const WITH_TOKENS: Outputs = Outputs {
-    token_vectors: true,
-    ..Outputs::DENSE
-};
+const WITH_TOKENS: Outputs = Outputs::DENSE.with(Head::TokenVectors);
 
 #[test]
 fn it_keeps_the_contract() {
@@ -52,23 +49,20 @@ fn all_heads_of_bge_m3_are_near_the_reference() {
         &[1, 2, 15, 64, 65, 130, 300],
         folder.encoder.vocabulary_size,
     );
-    let outputs = Outputs {
-        token_vectors: true,
-        ..Outputs::BGE_M3
-    };
+    let outputs = Outputs::BGE_M3.with(Head::TokenVectors);
     let expected = candle(&folder).embed(&batch, outputs).unwrap();
     for (format, least) in FORMATS {
         let got = load(&folder, format).embed(&batch, outputs).unwrap();
         near(&got, &expected, least);
-        let of_both = got.multi_vector.iter().zip(&expected.multi_vector);
-        for (a, b) in of_both.flat_map(|(a, b)| a.iter().zip(b)) {
+        let rows = |results: &EmbeddingBatch| results.rows(Head::MultiVector).unwrap().to_vec();
+        for (a, b) in rows(&got).iter().zip(&rows(&expected)) {
             assert_eq!(a.rows(), b.rows());
             let near = (0..a.rows()).map(|i| cosine(a.row(i), b.row(i)));
             assert!(near.fold(1.0, f64::min) >= least, "{format:?}");
         }
-        let of_both = got.sparse.iter().zip(&expected.sparse);
+        let weights = |results: &EmbeddingBatch| results.weights(Head::Sparse).unwrap().to_vec();
         let (mut common, mut all) = (0, 0);
-        for (a, b) in of_both.flat_map(|(a, b)| a.iter().zip(b)) {
+        for (a, b) in weights(&got).iter().zip(&weights(&expected)) {
             common += a.indices.iter().filter(|id| b.indices.contains(id)).count();
             all += b.indices.len();
         }
@@ -143,12 +137,12 @@ fn a_text_has_the_same_bits_alone_and_in_any_batch() {
         let alone: TokenBatch = [sequence.ids].into_iter().collect();
         let alone = backend.embed(&alone, Outputs::BGE_M3).unwrap();
         let rows = |results: &EmbeddingBatch, i: usize| {
-            let dense = results.dense.as_ref().unwrap().row(i).to_vec();
-            let sparse = results.sparse.as_ref().unwrap()[i].clone();
+            let dense = results.vectors(Head::Dense).unwrap().row(i).to_vec();
+            let sparse = results.weights(Head::Sparse).unwrap()[i].clone();
             (
                 dense,
                 sparse,
-                results.multi_vector.as_ref().unwrap()[i].clone(),
+                results.rows(Head::MultiVector).unwrap()[i].clone(),
             )
         };
         assert_eq!(rows(&together, i), rows(&alone, 0), "sequence {i}");
@@ -161,7 +155,8 @@ fn a_text_has_the_same_bits_alone_and_in_any_batch() {
     assert_eq!(small.embed(&whole, Outputs::BGE_M3).unwrap(), together);
     // First tokens alone go another way through the last layer.
     let dense = backend.embed(&whole, Outputs::DENSE).unwrap();
-    assert_eq!(dense.dense, together.dense);
+    let vectors = |results: &EmbeddingBatch| results.vectors(Head::Dense).unwrap().clone();
+    assert_eq!(vectors(&dense), vectors(&together));
     // Replicas share the weights, and run at the same time.
     let mut other = backend.replicas().unwrap()().unwrap();
     let copy = whole.clone();

@@ -13,7 +13,7 @@ mod simulator;
 
 use std::{path::Path, sync::Arc};
 
-use embedgate_core::{Backend, BackendError, ModelFolder, Outputs};
+use embedgate_core::{Backend, BackendError, Head, ModelFolder, Outputs};
 use embedgate_cuda::{CudaBackend, Device, DriverError, Format};
 
 use crate::{
@@ -128,7 +128,10 @@ fn with_little_memory_batches_go_in_fewer_tokens_and_give_the_same() {
         let alone = backend
             .embed(&[one].into_iter().collect(), Outputs::BGE_M3)
             .unwrap();
-        assert_eq!(results.dense.unwrap().row(2), alone.dense.unwrap().row(0));
+        assert_eq!(
+            results.vectors(Head::Dense).unwrap().row(2),
+            alone.vectors(Head::Dense).unwrap().row(0)
+        );
     }
 }
 

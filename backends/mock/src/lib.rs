@@ -4,8 +4,8 @@
 mod control;
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, Outputs, Pause, Precision,
-    SparseVector, TokenBatch,
+    Backend, BackendError, BackendInfo, Column, EmbeddingBatch, Head, Layout, Matrix, Outputs,
+    Pause, PerHead, Precision, SparseVector, TokenBatch,
 };
 
 pub use control::Control;
@@ -169,26 +169,23 @@ impl MockBackend {
                 dense.row_mut(i).fill(f32::NAN);
             }
         }
-        let multi_vector = |ids: &[u32]| Self::multi_vector(ids, self.info.dimensions);
-        let token_vectors = |ids: &[u32]| Matrix {
-            data: ids
-                .iter()
-                .flat_map(|id| Self::vector(&[*id], self.info.dimensions))
-                .collect(),
-            width: self.info.dimensions,
+        let rows_by = |of: &dyn Fn(&[u32]) -> Matrix| {
+            Column::Rows(batch.iter().map(|sequence| of(sequence.ids)).collect())
+        };
+        let column = |head| match head {
+            Head::Sparse => Column::Weights(batch.iter().map(|s| Self::sparse(s.ids)).collect()),
+            Head::MultiVector => rows_by(&|ids| Self::multi_vector(ids, self.info.dimensions)),
+            Head::TokenVectors => rows_by(&|ids| Matrix {
+                data: ids
+                    .iter()
+                    .flat_map(|id| Self::vector(&[*id], self.info.dimensions))
+                    .collect(),
+                width: self.info.dimensions,
+            }),
+            _ => Column::Vectors(dense.clone()),
         };
         Ok(EmbeddingBatch {
-            dense: outputs.dense.then_some(dense),
-            sparse: outputs
-                .sparse
-                .then(|| batch.iter().map(|s| Self::sparse(s.ids)).collect()),
-            multi_vector: outputs
-                .multi_vector
-                .then(|| batch.iter().map(|s| multi_vector(s.ids)).collect()),
-            token_vectors: outputs
-                .token_vectors
-                .then(|| batch.iter().map(|s| token_vectors(s.ids)).collect()),
-            scores: None,
+            columns: PerHead::of(outputs, column),
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Operators of a provider can be wrong on one card and right on another. Vectors that are wrong look like any others.
 
-use embedgate_core::{Backend, BackendError, EmbeddingBatch, Precision, TokenBatch};
+use embedgate_core::{Backend, BackendError, Column, EmbeddingBatch, Head, Precision, TokenBatch};
 
 /// Tokens of the sequences that are compared: one in a call of its own, and two that share a call, one of them with padding.
 /// Operators work on blocks of 32 tokens.
@@ -38,7 +38,7 @@ pub(crate) fn compare(
         let off = difference(expected, got);
         if off.is_nan() || off > most {
             return Err(BackendError::Load(format!(
-                "{name} gives other {what} than the processor: they are off by {off:.1e} of their length, allowed is {most}. \
+                "{name} gives other {what} results than the processor: they are off by {off:.1e} of their length, allowed is {most}. \
                  The card's driver, or ONNX Runtime's code for cards, is wrong here. A model that `embedgate convert --for gpu` \
                  wrote needs less of that code; else set device = \"cpu\""
             )));
@@ -55,28 +55,15 @@ fn sequence(length: usize, vocabulary: usize) -> Vec<u32> {
 
 /// All numbers of each result.
 fn values(results: &EmbeddingBatch) -> Vec<(&'static str, Vec<f32>)> {
-    let rows = |matrices: &Vec<embedgate_core::Matrix>| {
-        matrices
-            .iter()
-            .flat_map(|matrix| matrix.data.clone())
-            .collect()
+    let of = |(head, column): (Head, &Column)| {
+        let values = match column {
+            // One whose weights were about 0 may be missing in the other.
+            Column::Weights(all) => all.iter().map(|one| one.values.iter().sum()).collect(),
+            column => column.numbers().concat(),
+        };
+        (head.name(), values)
     };
-    let dense = results.dense.as_ref().map(|dense| dense.data.clone());
-    let sparse = results.sparse.as_ref().map(|vectors| {
-        // One whose weights were about 0 may be missing in the other.
-        let sum = |vector: &embedgate_core::SparseVector| vector.values.iter().sum::<f32>();
-        vectors.iter().map(sum).collect()
-    });
-    [
-        ("dense vectors", dense),
-        ("sparse weights", sparse),
-        ("ColBERT vectors", results.multi_vector.as_ref().map(rows)),
-        ("token vectors", results.token_vectors.as_ref().map(rows)),
-        ("scores", results.scores.clone()),
-    ]
-    .into_iter()
-    .filter_map(|(what, values)| Some((what, values?)))
-    .collect()
+    results.columns.iter().map(of).collect()
 }
 
 /// The length of the difference of two lists of numbers, compared with the first.

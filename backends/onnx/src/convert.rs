@@ -34,7 +34,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use embedgate_core::EncoderConfig;
+use embedgate_core::{EncoderConfig, Outputs};
 use prost::Message;
 use thiserror::Error;
 
@@ -82,15 +82,14 @@ pub enum ConvertError {
 pub type ReadTensor<'a> = dyn FnMut(&str, &[usize], &mut dyn FnMut(&[f32]) -> io::Result<()>) -> Result<(), ConvertError>
     + 'a;
 
-/// The heads that are written together with the encoder.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Heads {
-    /// The lexical weights of bge-m3.
-    pub sparse: bool,
-    /// The token vectors of bge-m3.
-    pub multi_vector: bool,
-    /// The score of a cross-encoder: it comes alone, neither the token vectors nor the other heads are written then.
-    pub score: bool,
+/// The parts of a model that are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The encoder.
+    pub encoder: &'a EncoderConfig,
+    /// The heads that have weights: [`Head::Sparse`](embedgate_core::Head::Sparse) and [`Head::MultiVector`](embedgate_core::Head::MultiVector) are written together with the token vectors,
+    /// [`Head::Score`](embedgate_core::Head::Score) is written alone.
+    pub heads: Outputs,
 }
 
 /// Writes the [`Files`] of a variant into `folder` and flushes both to the disk.
@@ -99,17 +98,16 @@ pub struct Heads {
 /// [`ConvertError`] when a tensor cannot be read or a file not be written; what was written then is of no use.
 pub fn write(
     folder: &Path,
-    encoder: &EncoderConfig,
-    heads: Heads,
     variant: Variant,
+    parts: Parts<'_>,
     read: &mut ReadTensor<'_>,
 ) -> Result<(), ConvertError> {
     let files = Files::of(variant).ok_or(ConvertError::Variant(variant))?;
     let data = DataFile::create(&folder.join(files.data))?;
     let tensors = Tensors::new(data, read, variant.is_half());
     let mut builder = Builder::new(tensors, variant);
-    let hidden = layers::encoder(&mut builder, encoder)?;
-    heads::heads(&mut builder, encoder, heads, &hidden)?;
+    let hidden = layers::encoder(&mut builder, parts.encoder)?;
+    heads::heads(&mut builder, parts, &hidden)?;
     let graph = builder.finish()?;
     let model = Model {
         ir_version: IR_VERSION,

@@ -11,8 +11,8 @@ use std::{
 };
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, EmbeddingBatch, Layout, Matrix, ModelFolder, Outputs,
-    SparseVector, TokenBatch, classes::length_classes,
+    Backend, BackendError, BackendInfo, Column, EmbeddingBatch, Layout, ModelFolder, Outputs,
+    PerHead, TokenBatch, classes::length_classes,
 };
 use ort::value::Outlet;
 
@@ -125,13 +125,7 @@ impl OnnxBackend {
             device: device.to_string(),
             precision: options.precision,
             dimensions: dimensions(session, &wiring, folder),
-            outputs: Outputs {
-                dense: wiring.dense.is_some(),
-                sparse: wiring.sparse.is_some(),
-                multi_vector: wiring.multi_vector.is_some(),
-                token_vectors: wiring.tokens.is_some(),
-                score: wiring.score.is_some(),
-            },
+            outputs: wiring.heads.heads(),
             max_sequence_tokens: options
                 .max_sequence_tokens
                 .min(folder.encoder.max_sequence_tokens()),
@@ -174,14 +168,9 @@ impl Backend for OnnxBackend {
     ) -> Result<EmbeddingBatch, BackendError> {
         self.model.info.check(batch, outputs)?;
         let n = batch.len();
+        let width = self.model.info.dimensions;
         let mut results = EmbeddingBatch {
-            dense: outputs
-                .dense
-                .then(|| Matrix::zeros(n, self.model.info.dimensions)),
-            sparse: outputs.sparse.then(|| vec![SparseVector::default(); n]),
-            multi_vector: outputs.multi_vector.then(|| vec![Matrix::default(); n]),
-            token_vectors: outputs.token_vectors.then(|| vec![Matrix::default(); n]),
-            scores: outputs.score.then(|| vec![0.0; n]),
+            columns: PerHead::of(outputs, |head| Column::empty(head.form(), n, width)),
         };
         let lengths: Vec<usize> = batch.iter().map(|sequence| sequence.ids.len()).collect();
         for class in length_classes(&lengths) {

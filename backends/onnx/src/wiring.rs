@@ -2,6 +2,8 @@
 
 pub(crate) mod inputs;
 
+use embedgate_core::{Head, PerHead};
+
 use self::inputs::{Input, Role, roles};
 
 /// An input or output of a model.
@@ -27,25 +29,27 @@ pub(crate) enum Element {
 pub(crate) struct Wiring {
     /// In the order of the model's inputs.
     pub(crate) inputs: Vec<Input>,
-    /// None of a cross-encoder, else there is one.
-    pub(crate) dense: Option<Dense>,
-    /// Shape `(batch, length, 1)` or `(batch, length)`: a weight a token.
-    pub(crate) sparse: Option<String>,
-    /// Shape `(batch, length, width)` or without the first token.
-    pub(crate) multi_vector: Option<String>,
-    /// Shape `(batch, length, width)`: what the last layer gives.
-    pub(crate) tokens: Option<String>,
-    /// Shape `(batch, 1)`: a score a sequence. A model that has it is wired to nothing else.
-    pub(crate) score: Option<String>,
+    /// The tensor of each head that the model has.
+    pub(crate) heads: PerHead<Tensor>,
 }
 
-/// The source of dense vectors.
+/// The tensor of a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Dense {
-    /// Token vectors, shape `(batch, length, width)`, which the backend pools.
+pub(crate) enum Tensor {
+    /// A row a token, shape `(batch, length, width)`; of weights also `(batch, length)`, of bge-m3's token vectors also without the first
+    /// token.
     Tokens(String),
-    /// Vectors that the model has pooled, shape `(batch, width)`.
+    /// A row a sequence, shape `(batch, width)`.
     Pooled(String),
+}
+
+impl Tensor {
+    /// The name.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Tokens(name) | Self::Pooled(name) => name,
+        }
+    }
 }
 
 /// Names of pooled vectors in exports that also have bge-m3's heads, whose token vectors are not the dense embedding's.
@@ -72,6 +76,12 @@ const MULTI_VECTOR: [&str; 5] = [
     "colbert_embeddings",
     "multi_vector",
 ];
+/// The heads whose tensors have a row a token: their names, and the number of their dimensions.
+const BY_TOKEN: [(Head, &[&str], &[usize]); 3] = [
+    (Head::Sparse, &SPARSE, &[2, 3]),
+    (Head::MultiVector, &MULTI_VECTOR, &[3]),
+    (Head::TokenVectors, &TOKENS, &[3]),
+];
 /// Transformers' pooler is trained for another task: its output is no embedding.
 const POOLER: &str = "pooler_output";
 /// The name of a classifier's output, in transformers and optimum exports.
@@ -93,22 +103,22 @@ impl Wiring {
             names.iter().find_map(port).map(|port| port.name.clone())
         };
         let dense = named(&DENSE, &[2])
-            .map(Dense::Pooled)
-            .or_else(|| named(&TOKENS, &[3]).map(Dense::Tokens))
-            .or_else(|| named(&POOLED, &[2]).map(Dense::Pooled))
+            .map(Tensor::Pooled)
+            .or_else(|| named(&TOKENS, &[3]).map(Tensor::Tokens))
+            .or_else(|| named(&POOLED, &[2]).map(Tensor::Pooled))
             .or_else(|| only_output(outputs));
         let dense = dense.ok_or_else(|| {
             let (tokens, pooled) = (TOKENS.join(", "), [&DENSE[..], &POOLED].concat().join(", "));
             not_understood(&format!("{tokens} or {pooled}"), outputs)
         })?;
-        Ok(Self {
-            inputs,
-            dense: Some(dense),
-            sparse: named(&SPARSE, &[2, 3]),
-            multi_vector: named(&MULTI_VECTOR, &[3]),
-            tokens: named(&TOKENS, &[3]),
-            score: None,
-        })
+        let mut heads = PerHead::default();
+        heads.set(Head::Dense, dense);
+        for (head, names, ranks) in BY_TOKEN {
+            if let Some(name) = named(names, ranks) {
+                heads.set(head, Tensor::Tokens(name));
+            }
+        }
+        Ok(Self { inputs, heads })
     }
 
     /// Reads it off the inputs and outputs of a cross-encoder whose texts lie in `n_segments` segments.
@@ -133,13 +143,10 @@ impl Wiring {
         };
         let score = outputs.iter().find(is_score);
         let score = score.ok_or_else(|| not_understood("logits [-1, 1]", outputs))?;
+        let score = Tensor::Pooled(score.name.clone());
         Ok(Self {
             inputs,
-            dense: None,
-            sparse: None,
-            multi_vector: None,
-            tokens: None,
-            score: Some(score.name.clone()),
+            heads: std::iter::once((Head::Score, score)).collect(),
         })
     }
 }
@@ -160,15 +167,15 @@ fn fits(port: &Port, ranks: &[usize]) -> bool {
 }
 
 /// A model with a single output (beside the pooler's) leaves no doubt what it is, whatever its name but a classifier's.
-fn only_output(outputs: &[Port]) -> Option<Dense> {
+fn only_output(outputs: &[Port]) -> Option<Tensor> {
     let mut candidates = outputs.iter().filter(|port| port.name != POOLER);
     let (Some(port), None) = (candidates.next(), candidates.next()) else {
         return None;
     };
     match port.shape.len() {
         _ if port.name == LOGITS => None,
-        3 if fits(port, &[3]) => Some(Dense::Tokens(port.name.clone())),
-        2 if fits(port, &[2]) => Some(Dense::Pooled(port.name.clone())),
+        3 if fits(port, &[3]) => Some(Tensor::Tokens(port.name.clone())),
+        2 if fits(port, &[2]) => Some(Tensor::Pooled(port.name.clone())),
         _ => None,
     }
 }
@@ -192,18 +199,19 @@ mod tests {
         ]
     }
 
-    fn dense_of(outputs: &[(&str, &[i64])]) -> Result<Dense, String> {
+    fn dense_of(outputs: &[(&str, &[i64])]) -> Result<Tensor, String> {
         let outputs: Vec<_> = outputs
             .iter()
             .map(|(name, shape)| port(name, shape, Element::F32))
             .collect();
-        Wiring::of_embedder(&ids(), &outputs).map(|wiring| wiring.dense.unwrap())
+        Wiring::of_embedder(&ids(), &outputs)
+            .map(|mut wiring| wiring.heads.take(Head::Dense).unwrap())
     }
 
     #[test]
     fn outputs_of_the_known_exporters_are_found() {
-        let tokens = |name: &str| Ok(Dense::Tokens(name.into()));
-        let pooled = |name: &str| Ok(Dense::Pooled(name.into()));
+        let tokens = |name: &str| Ok(Tensor::Tokens(name.into()));
+        let pooled = |name: &str| Ok(Tensor::Pooled(name.into()));
         let hidden: &[i64] = &[-1, -1, 8];
         let flat: &[i64] = &[-1, 8];
         // transformers: the pooler's output is another thing than an embedding.
@@ -270,11 +278,12 @@ mod tests {
     fn one_logit_a_sequence_is_a_score() {
         let score_of = |name: &str, shape: &[i64], element| {
             Wiring::of_cross_encoder(&ids(), &[port(name, shape, element)], 1)
-                .map(|wiring| (wiring.score.unwrap(), wiring.dense))
+                .map(|wiring| wiring.heads.into_iter().collect::<Vec<_>>())
         };
         for shape in [[-1, 1], [-1, -1]] {
             let score = score_of("logits", &shape, Element::F32);
-            assert_eq!(score, Ok(("logits".into(), None)));
+            let logits = Tensor::Pooled("logits".into());
+            assert_eq!(score, Ok(vec![(Head::Score, logits)]));
         }
         for (name, shape, element) in [
             ("logits", &[-1, 3][..], Element::F32),

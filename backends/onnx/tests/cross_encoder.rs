@@ -7,15 +7,15 @@ mod rerankers;
 
 use std::{io, path::Path};
 
-use embedgate_core::{ModelFolder, Pooling, Precision, library::Candidates};
+use embedgate_core::{ModelFolder, Outputs, Pooling, Precision, library::Candidates};
 use embedgate_onnx::{
     Libraries, OnnxBackend, Options,
-    convert::{self, ConvertError, Files, Heads, Variant},
+    convert::{self, ConvertError, Files, Parts, Variant},
     device::Device,
 };
 use embedgate_weights::Weights;
 
-fn convert(folder: &ModelFolder, heads: Heads, precision: Precision, to: &Path) {
+fn convert(folder: &ModelFolder, heads: Outputs, precision: Precision, to: &Path) {
     let files = Files::of(Variant::of_processor(precision)).unwrap();
     let weights = Weights::open(&folder.path).unwrap();
     let mut read =
@@ -27,17 +27,14 @@ fn convert(folder: &ModelFolder, heads: Heads, precision: Precision, to: &Path) 
                 source,
             })
         };
-    convert::write(
-        to,
-        &folder.encoder,
+    let parts = Parts {
+        encoder: &folder.encoder,
         heads,
-        Variant::of_processor(precision),
-        &mut read,
-    )
-    .unwrap();
+    };
+    convert::write(to, Variant::of_processor(precision), parts, &mut read).unwrap();
 }
 
-fn load(name: &str, heads: Heads, precision: Precision) -> Result<OnnxBackend, String> {
+fn load(name: &str, heads: Outputs, precision: Precision) -> Result<OnnxBackend, String> {
     let folder = rerankers::open(name);
     let written = tempfile::tempdir().unwrap();
     convert(&folder, heads, precision, written.path());
@@ -68,11 +65,7 @@ fn load(name: &str, heads: Heads, precision: Precision) -> Result<OnnxBackend, S
 }
 
 fn scorer(name: &str, precision: Precision) -> OnnxBackend {
-    let heads = Heads {
-        score: true,
-        ..Heads::default()
-    };
-    load(name, heads, precision).unwrap()
+    load(name, Outputs::SCORE, precision).unwrap()
 }
 
 #[test]
@@ -105,7 +98,7 @@ fn cross_encoders_give_scores_alone() {
 
 #[test]
 fn a_model_without_logits_is_no_cross_encoder() {
-    let Err(error) = load("bert", Heads::default(), Precision::F32) else {
+    let Err(error) = load("bert", Outputs::default(), Precision::F32) else {
         panic!("an encoder without its classifier was loaded");
     };
     assert!(error.contains("model.onnx"), "{error}");

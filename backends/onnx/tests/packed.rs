@@ -4,8 +4,8 @@
 
 use std::{fs, io, path::Path};
 
-use embedgate_core::{ModelFolder, Precision};
-use embedgate_onnx::convert::{self, ConvertError, Files, Heads, Target, Variant};
+use embedgate_core::{Head, ModelFolder, Outputs, Precision};
+use embedgate_onnx::convert::{self, ConvertError, Files, Parts, Target, Variant};
 use embedgate_weights::Weights;
 use ort::{
     Error, Result,
@@ -226,12 +226,11 @@ fn write(folder: &ModelFolder, target: Target, to: &Path) -> std::path::PathBuf 
             let values = values.map_err(|e| ConvertError::Weights(Box::new(e)))?;
             use_them(&values).map_err(|e| ConvertError::Weights(e.into()))
         };
-    let heads = Heads {
-        sparse: true,
-        multi_vector: true,
-        score: false,
+    let parts = Parts {
+        encoder: &folder.encoder,
+        heads: Outputs::of(&[Head::Sparse, Head::MultiVector]),
     };
-    convert::write(to, &folder.encoder, heads, variant, &mut read).unwrap();
+    convert::write(to, variant, parts, &mut read).unwrap();
     to.join(Files::of(variant).unwrap().model)
 }
 

@@ -9,11 +9,12 @@ use std::{
 };
 
 use embedgate_core::{
-    Backend, Matrix, ModelFolder, Outputs, Pooling, Precision, TokenBatch, library::Candidates,
+    Backend, Head, Matrix, ModelFolder, Outputs, Pooling, Precision, TokenBatch,
+    library::Candidates,
 };
 use embedgate_onnx::{
     Libraries, OnnxBackend, Options, bytes_overflow,
-    convert::{self, ConvertError, Files, Heads, Target, Variant},
+    convert::{self, ConvertError, Files, Parts, Target, Variant},
     device::Device,
 };
 
@@ -29,7 +30,11 @@ fn convert_random(folder: &ModelFolder, variant: Variant, to: &Path) -> PathBuf 
             let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
             use_them(&values).map_err(|e| ConvertError::Weights(e.into()))
         };
-    convert::write(to, &folder.encoder, Heads::default(), variant, &mut read).unwrap();
+    let parts = Parts {
+        encoder: &folder.encoder,
+        heads: Outputs::default(),
+    };
+    convert::write(to, variant, parts, &mut read).unwrap();
     to.join(Files::of(variant).unwrap().model)
 }
 
@@ -66,7 +71,7 @@ fn tiny(precision: Precision) -> (ModelFolder, tempfile::TempDir, Options) {
 fn embed(backend: &mut OnnxBackend) -> Matrix {
     let batch: TokenBatch = [[5, 6, 7].as_slice(), &[9; 20]].into_iter().collect();
     let embedded = backend.embed(&batch, Outputs::DENSE).unwrap();
-    embedded.dense.unwrap()
+    embedded.vectors(Head::Dense).unwrap().clone()
 }
 
 /// Cards have one form of attention, of all heads at once or in groups where the scores of the longest sequence are too many.

@@ -4,7 +4,7 @@ mod check;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use embedgate_core::Pooling;
+use embedgate_core::{Head, Pooling};
 use embedgate_request::{Lane, LongDocuments, TokenIds};
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +168,19 @@ pub struct RerankWeights {
     pub sparse: f64,
     /// The weight of the mean, over the query's tokens, of the best product with a token of the document.
     pub colbert: f64,
+}
+
+impl RerankWeights {
+    /// The weight of a head's score; 0 for a head that does not count.
+    #[must_use]
+    pub fn of(&self, head: Head) -> f64 {
+        match head {
+            Head::Dense => self.dense,
+            Head::Sparse => self.sparse,
+            Head::MultiVector => self.colbert,
+            Head::TokenVectors | Head::Score => 0.0,
+        }
+    }
 }
 
 impl Default for RerankWeights {

@@ -13,7 +13,7 @@ pub struct EmbedRequest {
     pub inputs: Vec<Input>,
     /// The outputs that are asked for each input.
     pub outputs: Outputs,
-    /// The text that dense vectors will be written as, if any: then [`Dense::Text`](crate::Dense::Text) is welcome.
+    /// The text that dense vectors will be written as, if any: then [`Embedding::dense_text`](crate::Embedding::dense_text) is welcome.
     pub text: Option<VectorText>,
     /// The kind of the inputs, queries or documents, where the client states it.
     pub kind: InputKind,

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use embedgate_core::{Matrix, SparseVector};
+use embedgate_core::{Head, Row};
 
 /// The answer: a result an input, in the order of the inputs.
 #[derive(Clone, Debug)]
@@ -64,17 +64,14 @@ impl fmt::Display for Cut {
     }
 }
 
-/// One input's result: what was asked for is set.
+/// The results of one input: those that were asked for are set.
 #[derive(Clone, Debug)]
 pub struct Embedding {
-    /// Its dense vector, cut and normalized as asked.
-    pub dense: Option<Dense>,
-    /// Its lexical weights.
-    pub sparse: Option<SparseVector>,
-    /// A vector of length 1 for each token but the first.
-    pub multi_vector: Option<Matrix>,
-    /// A vector for each token, as the last layer gives it.
-    pub token_vectors: Option<Matrix>,
+    /// The results, finished as asked: dense vectors are cut and normalized, vectors of tokens normalized where their head says so.
+    pub results: Row,
+    /// The dense vector as the text that was asked for: kept for vectors that are asked for again and again. Then `results` does not
+    /// have it.
+    pub dense_text: Option<Arc<str>>,
     /// Tokens that the model saw, special tokens included.
     pub n_tokens: usize,
     /// Tokens of the whole input: more than `n_tokens` where it was cut.
@@ -82,23 +79,23 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// The dense vector's numbers; none where it was not asked for, or was asked for as text.
+    /// The dense vector, where it was asked for.
     #[must_use]
-    pub fn dense_numbers(&self) -> Option<&[f32]> {
-        match &self.dense {
-            Some(Dense::Numbers(vector)) => Some(vector),
-            Some(Dense::Text(_)) | None => None,
+    pub fn dense(&self) -> Option<Dense<'_>> {
+        match &self.dense_text {
+            Some(text) => Some(Dense::Text(text)),
+            None => self.results.vector(Head::Dense).map(Dense::Numbers),
         }
     }
 }
 
 /// A dense vector.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Dense {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Dense<'a> {
     /// As numbers.
-    Numbers(Vec<f32>),
-    /// As the text that was asked for: kept for vectors that are asked for again and again.
-    Text(Arc<str>),
+    Numbers(&'a [f32]),
+    /// As the text that was asked for.
+    Text(&'a str),
 }
 
 #[cfg(test)]

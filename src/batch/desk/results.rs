@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use embedgate_core::{BackendError, EmbeddingBatch, Matrix, Outputs};
+use embedgate_core::{BackendError, EmbeddingBatch, Outputs};
 
 use super::{Desk, Lost};
 
@@ -37,22 +37,7 @@ fn complete(
     n: usize,
     outputs: Outputs,
 ) -> Result<EmbeddingBatch, BackendError> {
-    let dense = results.dense.as_ref().map(Matrix::rows);
-    let sparse = results.sparse.as_ref().map(Vec::len);
-    let multi_vector = results.multi_vector.as_ref().map(Vec::len);
-    let is_complete = [
-        (outputs.dense, dense),
-        (outputs.sparse, sparse),
-        (outputs.multi_vector, multi_vector),
-        (
-            outputs.token_vectors,
-            results.token_vectors.as_ref().map(Vec::len),
-        ),
-        (outputs.score, results.scores.as_ref().map(Vec::len)),
-    ]
-    .iter()
-    .all(|(asked, rows)| !asked || *rows == Some(n));
-    if is_complete {
+    if results.is_complete(n, outputs) {
         Ok(results)
     } else {
         Err(BackendError::inference(

@@ -165,8 +165,10 @@ fn open(path: &Path, max_bytes: u64) -> Result<Store, FileError> {
 
 #[cfg(test)]
 mod tests {
+    use embedgate_core::Head;
+
     use super::*;
-    use crate::cache::{key::Head, tests::value};
+    use crate::cache::tests::value;
 
     fn key(n: u64) -> CacheKey {
         CacheKey(*blake3::hash(&n.to_le_bytes()).as_bytes())

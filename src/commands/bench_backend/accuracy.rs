@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use embedgate_core::{Backend, TokenBatch};
+use embedgate_core::{Backend, Head, TokenBatch};
 use embedgate_tools::table::Table;
 
 use super::{Failure, engines::Engine};
@@ -68,7 +68,8 @@ fn embed(backend: &mut dyn Backend, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f6
         let results = backend
             .embed(&batch, outputs)
             .context("the backend failed")?;
-        let dense = results.dense.context("the model gives no dense vectors")?;
+        let dense = results.vectors(Head::Dense);
+        let dense = dense.context("the model gives no dense vectors")?;
         for i in 0..sequences.len() {
             let row: Vec<f64> = dense.row(i).iter().map(|x| f64::from(*x)).collect();
             let length = dot(&row, &row).sqrt();

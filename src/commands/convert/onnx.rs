@@ -7,8 +7,8 @@ mod verify;
 use std::{io, path::Path, time::Instant};
 
 use embedgate_config::{Config, Environment, LogLevel, ModelConfig};
-use embedgate_core::Precision;
-use embedgate_onnx::convert::{self, ConvertError, Files, Heads, Target, Variant};
+use embedgate_core::{Head, Outputs, Precision};
+use embedgate_onnx::convert::{self, ConvertError, Files, Parts, Target, Variant};
 use embedgate_weights::Weights;
 
 use self::{partial::Partial, verify::Verification};
@@ -85,10 +85,12 @@ pub(in crate::commands) fn run(
 
 fn write(plan: &Plan, folder: &Path, files: Files, variant: Variant) -> anyhow::Result<()> {
     let weights = Weights::open(&plan.folder.path)?;
-    let heads = Heads {
-        sparse: weights.has("sparse_linear.weight"),
-        multi_vector: weights.has("colbert_linear.weight"),
-        score: plan.folder.is_cross_encoder,
+    let encoder = &plan.folder.encoder;
+    let heads = match plan.folder.is_cross_encoder {
+        true => Outputs::SCORE,
+        false => Outputs::default()
+            .with_if(weights.has("sparse_linear.weight"), Head::Sparse)
+            .with_if(weights.has("colbert_linear.weight"), Head::MultiVector),
     };
     let mut read =
         |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
@@ -101,9 +103,8 @@ fn write(plan: &Plan, folder: &Path, files: Files, variant: Variant) -> anyhow::
         };
     Ok(convert::write(
         folder,
-        &plan.folder.encoder,
-        heads,
         variant,
+        Parts { encoder, heads },
         &mut read,
     )?)
 }

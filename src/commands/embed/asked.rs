@@ -15,7 +15,7 @@ use embedgate_request::{
 
 use super::{Failure, IN_FLIGHT, LINES};
 use crate::{
-    args::embed::{EmbedArgs, OutputArg},
+    args::embed::EmbedArgs,
     cache::EmbeddingCache,
     embed::{Embedder, Preprocessed},
     model::{
@@ -124,13 +124,7 @@ impl Asked {
 
 /// The outputs that the command line asks for.
 pub(super) fn outputs(args: &EmbedArgs) -> Outputs {
-    let asks = |output| args.outputs.contains(&output);
-    Outputs {
-        dense: asks(OutputArg::Dense),
-        sparse: asks(OutputArg::Sparse),
-        multi_vector: asks(OutputArg::Colbert),
-        ..Outputs::default()
-    }
+    args.outputs.iter().copied().collect()
 }
 
 /// The model that is named, or the default one.

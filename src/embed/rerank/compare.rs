@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use embedgate_core::Outputs;
+use embedgate_core::{Head, Outputs};
 use embedgate_request::{Cut, EmbedRequest, EmbedResponse, Error, Input, InputKind};
 
 use super::{Scored, Task, vectors};
@@ -79,7 +79,7 @@ impl Pipeline {
                 let one = |document| vectors::score(weights, &query.embeddings[0], document);
                 answer.embeddings.iter().map(one).collect::<Vec<f32>>()
             };
-            let scores = offload::run_if(outputs.multi_vector, compare).await?;
+            let scores = offload::run_if(outputs.have_rows(), compare).await?;
             scored.scores.extend(scores);
             drop(memory);
         }
@@ -93,13 +93,9 @@ impl Pipeline {
 /// `InvalidRequest` where that is nothing.
 pub(super) fn outputs(model: &Model) -> Result<Outputs, Error> {
     let (weights, gives) = (model.config.rerank, model.info.outputs);
-    let outputs = Outputs {
-        dense: gives.dense && weights.dense > 0.0,
-        sparse: gives.sparse && weights.sparse > 0.0,
-        multi_vector: gives.multi_vector && weights.colbert > 0.0,
-        ..Outputs::default()
-    };
-    if outputs == Outputs::default() {
+    let is_weighted = |head: &Head| weights.of(*head) > 0.0;
+    let outputs: Outputs = gives.iter().filter(is_weighted).collect();
+    if outputs.is_empty() {
         let message = format!(
             "model \"{}\" cannot rerank: its rerank weights are of nothing that it gives, which is {gives}",
             model.name
@@ -112,7 +108,7 @@ pub(super) fn outputs(model: &Model) -> Result<Outputs, Error> {
 /// Estimates the bytes of the results of an input.
 fn result_bytes(model: &Model, outputs: Outputs, input: &Input) -> usize {
     let width = model.info.dimensions * BYTES_PER_NUMBER;
-    let per_token = if outputs.multi_vector { width } else { 16 };
+    let per_token = if outputs.have_rows() { width } else { 16 };
     width + model.reserve_tokens(input) * per_token
 }
 

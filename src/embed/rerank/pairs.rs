@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use embedgate_core::Outputs;
+use embedgate_core::{Head, Outputs};
 use embedgate_request::{Cut, Error, ErrorKind, Input, Step, Truncation};
 use futures_util::future::try_join_all;
 
@@ -76,7 +76,10 @@ pub(super) async fn score(
             let row = model.batcher().embed(work).await?;
             let missing = || Error::new(ErrorKind::Internal, "the model gave no score");
             let index = Some(i);
-            Ok::<_, Error>((row.score.ok_or_else(missing)?, Cut { index, from, to }))
+            Ok::<_, Error>((
+                row.score(Head::Score).ok_or_else(missing)?,
+                Cut { index, from, to },
+            ))
         };
         scored.await.map_err(|error| error.of_input(i))
     });

@@ -1,8 +1,8 @@
 //! The score of a document for a query, from the vectors of both.
 
 use embedgate_config::RerankWeights;
-use embedgate_core::{Matrix, SparseVector};
-use embedgate_request::{Dense, Embedding};
+use embedgate_core::{HeadValue, Matrix, SparseVector};
+use embedgate_request::Embedding;
 
 /// The weighted mean of the scores by each of the results that both have.
 ///
@@ -10,18 +10,16 @@ use embedgate_request::{Dense, Embedding};
 #[expect(clippy::cast_possible_truncation, reason = "the result is f32")]
 pub(super) fn score(weights: RerankWeights, query: &Embedding, document: &Embedding) -> f32 {
     let (mut sum, mut of) = (0.0, 0.0);
-    let mut add = |weight: f64, score: f64| {
+    for (head, value) in query.results.iter() {
+        let score = match (value, document.results.get(head)) {
+            (HeadValue::Vector(a), Some(HeadValue::Vector(b))) => dot(a, b).into(),
+            (HeadValue::Weights(a), Some(HeadValue::Weights(b))) => lexical(a, b),
+            (HeadValue::Rows(a), Some(HeadValue::Rows(b))) => late_interaction(a, b),
+            _ => continue,
+        };
+        let weight = weights.of(head);
         sum += weight * score;
         of += weight;
-    };
-    if let (Some(Dense::Numbers(a)), Some(Dense::Numbers(b))) = (&query.dense, &document.dense) {
-        add(weights.dense, dot(a, b).into());
-    }
-    if let (Some(a), Some(b)) = (&query.sparse, &document.sparse) {
-        add(weights.sparse, lexical(a, b));
-    }
-    if let (Some(a), Some(b)) = (&query.multi_vector, &document.multi_vector) {
-        add(weights.colbert, late_interaction(a, b));
     }
     (sum / of) as f32
 }

@@ -14,14 +14,17 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use super::super::{
-    dense::DenseForm,
-    foreign::{Foreign, OF_EMBEDDINGS},
-    input::{self, Inputs},
-    json::kind,
-    member::{Count, Lenient, MaxTokens, Raw, Words, wrong},
-    object::{Members, Source},
-    openapi::lists::{self, one_of},
+use super::{
+    super::{
+        dense::DenseForm,
+        foreign::{Foreign, OF_EMBEDDINGS},
+        input::{self, Inputs},
+        json::kind,
+        member::{Count, Lenient, MaxTokens, Raw, Words, wrong},
+        object::{Members, Source},
+        openapi::lists::{self, one_of},
+    },
+    outputs::Output,
 };
 
 /// The body of a request for embeddings.
@@ -107,14 +110,6 @@ impl From<Encoding> for DenseForm {
             Encoding::Base64 => Self::Base64,
         }
     }
-}
-
-#[derive(Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Output {
-    Dense,
-    Sparse,
-    Colbert,
 }
 
 /// The form in which lexical weights are written.
@@ -219,15 +214,7 @@ fn outputs(names: Option<Words<Output>>) -> Result<Outputs, Error> {
     if names.is_empty() {
         return Err(wrong("outputs", &Words::<Output>::expected(), "[]"));
     }
-    let mut outputs = Outputs::default();
-    for name in names {
-        match name {
-            Output::Dense => outputs.dense = true,
-            Output::Sparse => outputs.sparse = true,
-            Output::Colbert => outputs.multi_vector = true,
-        }
-    }
-    Ok(outputs)
+    Ok(names.into_iter().map(|Output(head)| head).collect())
 }
 
 /// The treatment of an over-long input, in this gateway's words or in those of Cohere and NVIDIA: true or false, or the side

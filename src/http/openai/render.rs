@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, io::Write};
 
-use embedgate_core::{Matrix, SparseVector};
+use embedgate_core::{Head, HeadValue, Matrix, SparseVector};
 use embedgate_request::{Dense, EmbedResponse, Embedding, VectorText};
 
 use super::{
@@ -33,14 +33,18 @@ pub(super) fn response(
         out.extend_from_slice(br#"{"object":"embedding","index":"#);
         json::write(out, &i);
         out.extend_from_slice(br#","embedding":"#);
-        form.dense.write(out, embedding.dense.as_ref());
-        if let Some(weights) = &embedding.sparse {
-            out.extend_from_slice(br#","sparse_embedding":"#);
-            sparse(out, weights, form, tokenizer);
-        }
-        if let Some(vectors) = &embedding.multi_vector {
-            out.extend_from_slice(br#","colbert_embedding":"#);
-            colbert(out, vectors, form.colbert);
+        form.dense.write(out, embedding.dense());
+        for (head, names) in Head::named() {
+            let Some(value) = embedding.results.get(head).filter(|_| head != Head::Dense) else {
+                continue;
+            };
+            write!(out, r#","{}":"#, names.member).expect("writing into memory always succeeds");
+            match value {
+                HeadValue::Vector(vector) => form.dense.write(out, Some(Dense::Numbers(vector))),
+                HeadValue::Weights(weights) => sparse(out, weights, form, tokenizer),
+                HeadValue::Rows(vectors) => colbert(out, vectors, form.colbert),
+                HeadValue::Score(score) => json::write(out, score),
+            }
         }
         out.push(b'}');
     });
@@ -56,20 +60,20 @@ pub(super) fn response(
 }
 
 fn written_bytes(embedding: &Embedding, form: &Form) -> usize {
-    let dense = match &embedding.dense {
-        Some(Dense::Text(text)) => text.len(),
-        Some(Dense::Numbers(vector)) => form.dense.bytes(vector.len()),
-        None => 4,
-    };
-    let sparse = embedding.sparse.as_ref().map_or(0, |s| 32 * s.values.len());
-    let colbert = embedding.multi_vector.as_ref().map_or(0, |vectors| {
-        let numbers = match form.colbert {
-            ColbertFormat::Float => VectorText::Numbers,
-            ColbertFormat::Base64 | ColbertFormat::Base64F16 => VectorText::Base64,
-        };
-        numbers.bytes(vectors.data.len())
+    let text = embedding.dense_text.as_ref().map_or(4, |text| text.len());
+    let results = embedding.results.iter().map(|(_, value)| match value {
+        HeadValue::Vector(vector) => form.dense.bytes(vector.len()),
+        HeadValue::Weights(sparse) => 32 * sparse.values.len(),
+        HeadValue::Rows(vectors) => {
+            let numbers = match form.colbert {
+                ColbertFormat::Float => VectorText::Numbers,
+                ColbertFormat::Base64 | ColbertFormat::Base64F16 => VectorText::Base64,
+            };
+            numbers.bytes(vectors.data.len())
+        }
+        HeadValue::Score(_) => VectorText::Numbers.bytes(1),
     });
-    dense + sparse + colbert
+    text + results.sum::<usize>()
 }
 
 /// Lexical weights. Elasticsearch takes no dots in names of features, so that they are written as `__`; should two tokens
@@ -165,11 +169,10 @@ mod tests {
     use crate::http::dense::DenseForm;
 
     fn answer(vector: Vec<f32>) -> EmbedResponse {
+        let dense = (Head::Dense, HeadValue::Vector(vector));
         let embedding = Embedding {
-            dense: Some(Dense::Numbers(vector)),
-            sparse: None,
-            multi_vector: None,
-            token_vectors: None,
+            results: std::iter::once(dense).collect(),
+            dense_text: None,
             n_tokens: 3,
             n_tokens_full: 3,
         };

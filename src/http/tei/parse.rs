@@ -1,6 +1,6 @@
 //! From the bytes of a body to a request.
 
-use embedgate_core::Outputs;
+use embedgate_core::{Head, Outputs};
 use embedgate_request::{EmbedRequest, Error, Input, Side, TokenIds, VectorText};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -146,20 +146,12 @@ pub(super) fn embed(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error
 
 /// Reads a body of `/embed_all`.
 pub(super) fn embed_all(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
-    let outputs = Outputs {
-        token_vectors: true,
-        ..Outputs::default()
-    };
-    with_outputs(source, outputs)
+    with_outputs(source, Outputs::of(&[Head::TokenVectors]))
 }
 
 /// Reads a body of `/embed_sparse`.
 pub(super) fn embed_sparse(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
-    let outputs = Outputs {
-        sparse: true,
-        ..Outputs::default()
-    };
-    with_outputs(source, outputs)
+    with_outputs(source, Outputs::of(&[Head::Sparse]))
 }
 
 fn with_outputs(source: &mut Source<'_>, outputs: Outputs) -> Result<(EmbedRequest, ()), Error> {

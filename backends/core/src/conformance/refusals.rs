@@ -1,13 +1,12 @@
 //! The requests that every backend must refuse.
 
-use super::single_outputs;
-use crate::{Backend, BackendError, TokenBatch};
+use crate::{Backend, BackendError, Head, Outputs, TokenBatch};
 
 /// Checks that an output that the model does not give is refused, alone and together with outputs that it gives.
 pub(super) fn refused_outputs(backend: &mut dyn Backend) -> Result<(), String> {
     let available = backend.info().outputs;
     let one: TokenBatch = std::iter::once(&[0_u32][..]).collect();
-    for single in single_outputs() {
+    for single in Head::ALL.map(|head| Outputs::of(&[head])) {
         if available.contains(single) {
             continue;
         }

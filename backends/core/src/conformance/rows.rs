@@ -1,43 +1,29 @@
 //! The comparison of rows: their shapes, and their numbers within a tolerance.
 
 use super::runs::Rows;
-use crate::Outputs;
+use crate::HeadForm;
 
 /// Checks the lengths of rows against the lengths of their sequences.
 pub(super) fn shapes(
     all: &[Rows],
     sequences: &[Vec<u32>],
-    outputs: Outputs,
     dimensions: usize,
 ) -> Result<(), String> {
     for (rows, ids) in all.iter().zip(sequences) {
-        let mut rows = rows.iter();
-        if outputs.dense && rows.next().is_some_and(|dense| dense.len() != dimensions) {
-            return Err(format!("a dense vector has not {dimensions} numbers"));
-        }
-        if outputs.sparse {
-            rows.next();
-        }
-        if outputs.multi_vector
-            && rows
-                .next()
-                .is_some_and(|multi| multi.len() != (ids.len() - 1) * dimensions)
-        {
-            return Err(format!(
-                "a sequence of {} tokens has not {} token vectors",
-                ids.len(),
-                ids.len() - 1
-            ));
-        }
-        if outputs.token_vectors
-            && rows
-                .next()
-                .is_some_and(|all| all.len() != ids.len() * dimensions)
-        {
-            return Err(format!(
-                "a sequence has not {} vectors as of the last layer",
-                ids.len()
-            ));
+        for (head, row) in rows.iter() {
+            let n = ids.len();
+            let expected = match head.form() {
+                HeadForm::Vector => dimensions,
+                HeadForm::Rows { skipped, .. } => (n - skipped) * dimensions,
+                HeadForm::Score => 1,
+                HeadForm::Weights => row.len(),
+            };
+            if row.len() != expected {
+                let (head, has) = (head.name(), row.len());
+                return Err(format!(
+                    "{head} of a sequence of {n} tokens has {has} numbers, expected {expected}"
+                ));
+            }
         }
     }
     Ok(())
@@ -51,9 +37,12 @@ pub(super) fn same(
     how: &str,
 ) -> Result<(), String> {
     for (i, (rows, got)) in expected.iter().zip(got).enumerate() {
-        for (n, (row, got)) in rows.iter().zip(got).enumerate() {
+        if rows.heads() != got.heads() {
+            return Err(format!("sequence {i} has other outputs {how}"));
+        }
+        for ((head, row), (_, got)) in rows.iter().zip(got.iter()) {
             let scale = match row[..] {
-                [_] => largest(expected.iter().flat_map(|any| &any[n])),
+                [_] => largest(expected.iter().filter_map(|any| any.get(head)).flatten()),
                 _ => largest(row),
             };
             if row.len() != got.len() {

@@ -1,9 +1,12 @@
 //! The runs of a backend on sequences, whose results become rows of numbers that can be compared.
 
-use crate::{Backend, BackendError, EmbeddingBatch, Matrix, Outputs, SparseVector, TokenBatch};
+use crate::{
+    Backend, BackendError, EmbeddingBatch, HeadValue, Outputs, PerHead, SparseVector, TokenBatch,
+};
 
-/// The rows of one sequence, flattened, by output.
-pub(super) type Rows = Vec<Vec<f32>>;
+/// The numbers of one sequence, flattened, under each head.
+pub(super) type Rows = PerHead<Vec<f32>>;
+
 /// Runs each sequence in a batch of its own.
 pub(super) fn run_alone(
     backend: &mut dyn Backend,
@@ -33,19 +36,13 @@ pub(super) fn all_rows(
     n: usize,
     outputs: Outputs,
 ) -> Result<Vec<Rows>, String> {
-    let result = result.map_err(|e| format!("a valid batch is refused: {e}"))?;
-    let set = Outputs {
-        dense: result.dense.is_some(),
-        sparse: result.sparse.is_some(),
-        multi_vector: result.multi_vector.is_some(),
-        token_vectors: result.token_vectors.is_some(),
-        score: result.scores.is_some(),
-    };
+    let mut result = result.map_err(|e| format!("a valid batch is refused: {e}"))?;
+    let set = result.columns.heads();
     if set != outputs {
         return Err(format!("asked for {outputs}, got {set}"));
     }
     count(&result, n)?;
-    (0..n).map(|i| rows(&result, i)).collect()
+    (0..n).map(|i| rows(&mut result, i)).collect()
 }
 
 /// Makes a batch. The second half of each sequence is in segment 1, where the model has more than one.
@@ -61,38 +58,26 @@ pub(super) fn batch(sequences: &[Vec<u32>], n_segments: usize) -> TokenBatch {
 
 /// Fails where a result has not `n` rows.
 fn count(result: &EmbeddingBatch, n: usize) -> Result<(), String> {
-    let counts = [
-        result.dense.as_ref().map(Matrix::rows),
-        result.sparse.as_ref().map(Vec::len),
-        result.multi_vector.as_ref().map(Vec::len),
-        result.token_vectors.as_ref().map(Vec::len),
-        result.scores.as_ref().map(Vec::len),
-    ];
-    match counts.into_iter().flatten().find(|rows| *rows != n) {
-        Some(rows) => Err(format!("{n} sequences give {rows} rows")),
-        None => Ok(()),
+    for (head, column) in result.columns.iter() {
+        let rows = column.n_sequences();
+        if rows != n {
+            return Err(format!("{n} sequences give {rows} rows of {}", head.name()));
+        }
     }
+    Ok(())
 }
 
 /// Each result must have a row `i`: they were counted before.
-fn rows(result: &EmbeddingBatch, i: usize) -> Result<Rows, String> {
-    let mut rows = Vec::new();
-    if let Some(dense) = &result.dense {
-        rows.push(dense.row(i).to_vec());
-    }
-    if let Some(sparse) = &result.sparse {
-        rows.push(sparse_row(&sparse[i])?);
-    }
-    if let Some(multi) = &result.multi_vector {
-        rows.push(multi[i].data.clone());
-    }
-    if let Some(tokens) = &result.token_vectors {
-        rows.push(tokens[i].data.clone());
-    }
-    if let Some(scores) = &result.scores {
-        rows.push(vec![scores[i]]);
-    }
-    Ok(rows)
+fn rows(result: &mut EmbeddingBatch, i: usize) -> Result<Rows, String> {
+    let row = result.take_row(i, result.columns.heads());
+    let numbers = row.iter().map(|(head, value)| {
+        let numbers = match value {
+            HeadValue::Weights(sparse) => sparse_row(sparse)?,
+            value => value.numbers().to_vec(),
+        };
+        Ok((head, numbers))
+    });
+    numbers.collect()
 }
 
 /// The weights spread over their token ids, so that a row compares like any other and a swapped id is a difference.

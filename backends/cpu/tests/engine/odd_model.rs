@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use embedgate_core::{Backend, ModelFolder, Outputs, Precision, TokenBatch};
+use embedgate_core::{Backend, Head, ModelFolder, Outputs, Precision, TokenBatch};
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{
@@ -99,10 +99,7 @@ fn numbers(name: &str, shape: &[usize]) -> Vec<u8> {
 }
 
 fn outputs() -> Outputs {
-    Outputs {
-        token_vectors: true,
-        ..Outputs::DENSE
-    }
+    Outputs::DENSE.with(Head::TokenVectors)
 }
 
 /// Up to more than two tiles of keys, none of them whole.
@@ -150,8 +147,8 @@ fn a_sequence_gives_the_same_bits_alone_and_in_a_batch() {
             let one: TokenBatch = [all.sequence(i).ids].into_iter().collect();
             let alone = backend.embed(&one, outputs()).unwrap();
             let of = |batch: &embedgate_core::EmbeddingBatch, i: usize| {
-                let dense = batch.dense.as_ref().unwrap().row(i).to_vec();
-                (dense, batch.token_vectors.as_ref().unwrap()[i].clone())
+                let dense = batch.vectors(Head::Dense).unwrap().row(i).to_vec();
+                (dense, batch.rows(Head::TokenVectors).unwrap()[i].clone())
             };
             assert_eq!(of(&alone, 0), of(&together, i), "{precision}: sequence {i}");
         }
@@ -169,7 +166,12 @@ fn a_number_that_is_none_stays_in_its_sequence_and_its_batch() {
     for precision in precisions() {
         let mut backend = load_on(2, &folder, precision);
         let dense = |backend: &mut dyn Backend, batch: &TokenBatch| {
-            backend.embed(batch, Outputs::DENSE).unwrap().dense.unwrap()
+            backend
+                .embed(batch, Outputs::DENSE)
+                .unwrap()
+                .vectors(Head::Dense)
+                .unwrap()
+                .clone()
         };
         let expected = dense(&mut backend, &clean);
         let got = dense(&mut backend, &mixed);

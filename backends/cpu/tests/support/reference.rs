@@ -1,7 +1,7 @@
 //! The candle backend, which is the reference, and how near another's vectors are to its.
 
 use embedgate_candle::CandleBackend;
-use embedgate_core::{EmbeddingBatch, ModelFolder, Pooling, TokenBatch};
+use embedgate_core::{EmbeddingBatch, Head, ModelFolder, Pooling, TokenBatch};
 
 pub(crate) fn candle(folder: &ModelFolder) -> CandleBackend {
     let options = embedgate_candle::Options {
@@ -43,8 +43,8 @@ pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
 /// The least cosine of dense and of token vectors.
 pub(crate) fn least_cosines(got: &EmbeddingBatch, expected: &EmbeddingBatch) -> (f64, f64) {
     let (a, b) = (
-        got.dense.as_ref().unwrap(),
-        expected.dense.as_ref().unwrap(),
+        got.vectors(Head::Dense).unwrap(),
+        expected.vectors(Head::Dense).unwrap(),
     );
     assert_eq!((a.rows(), a.width), (b.rows(), b.width));
     let dense = (0..a.rows())
@@ -52,8 +52,8 @@ pub(crate) fn least_cosines(got: &EmbeddingBatch, expected: &EmbeddingBatch) -> 
         .fold(1.0, f64::min);
     let mut tokens: f64 = 1.0;
     let (of_got, of_expected) = (
-        got.token_vectors.as_ref().unwrap(),
-        expected.token_vectors.as_ref().unwrap(),
+        got.rows(Head::TokenVectors).unwrap(),
+        expected.rows(Head::TokenVectors).unwrap(),
     );
     assert_eq!(of_got.len(), of_expected.len());
     for (a, b) in of_got.iter().zip(of_expected) {

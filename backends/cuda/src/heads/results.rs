@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use embedgate_core::TokenBatch;
+
 use crate::{
+    calls::operands::Sequences,
     device::{Buffer, Device, Stream},
-    encoder::Encoder,
+    encoder::{Encoder, Which},
     error::DriverError,
 };
 
@@ -37,5 +40,8 @@ pub(crate) struct Hidden<'a> {
     pub(crate) stream: &'a Stream,
     /// Rows of all tokens, or of each sequence's first.
     pub(crate) rows: &'a Buffer,
+    pub(crate) which: Which,
+    pub(crate) batch: &'a TokenBatch,
+    pub(crate) sequences: Sequences<'a>,
     pub(crate) results: &'a Results,
 }

@@ -3,9 +3,9 @@
 //! Source: FlagEmbedding 1.4.2, `m3/modeling.py`; transformers 5.23, `modeling_bert.py`, `BertPooler` and
 //! `BertForSequenceClassification`, and `modeling_xlm_roberta.py`, `XLMRobertaClassificationHead`.
 
-use embedgate_core::EncoderConfig;
+use embedgate_core::{EncoderConfig, Head};
 
-use super::{ConvertError, Heads, attributes::int, graph::Builder, products::linear};
+use super::{ConvertError, Parts, attributes::int, graph::Builder, products::linear};
 use crate::proto::element;
 
 /// The output of token vectors; the last layer makes it itself where it can.
@@ -16,25 +16,24 @@ type Result<T> = std::result::Result<T, ConvertError>;
 /// Adds the heads and declares the model's outputs; `hidden` has shape `(batch, length, width)`.
 pub(super) fn heads(
     b: &mut Builder<'_, '_>,
-    config: &EncoderConfig,
-    heads: Heads,
+    Parts { encoder, heads }: Parts<'_>,
     hidden: &str,
 ) -> Result<()> {
-    let width = config.hidden_size;
-    if heads.score {
-        return score(b, config, hidden);
+    let width = encoder.hidden_size;
+    if heads.has(Head::Score) {
+        return score(b, encoder, hidden);
     }
     if hidden != TOKENS {
         output(b, TOKENS, hidden);
     }
     b.token_output(TOKENS, width);
-    if heads.sparse {
+    if heads.has(Head::Sparse) {
         let weights = linear(b, "sparse_linear", hidden, [width, 1])?;
         let weights = b.node("Relu", &[&weights], vec![]);
         output(b, "sparse_weights", &weights);
         b.token_output("sparse_weights", 1);
     }
-    if heads.multi_vector {
+    if heads.has(Head::MultiVector) {
         let vectors = linear(b, "colbert_linear", hidden, [width, width])?;
         output(b, "colbert_vecs", &vectors);
         b.token_output("colbert_vecs", width);

@@ -1,14 +1,14 @@
 //! The data of a model outside its session, and the way from the session's outputs to rows of sequences.
 
 use embedgate_core::{
-    BackendError, BackendInfo, EmbeddingBatch, EncoderConfig, Matrix, Pooling, SparseVector,
-    TokenBatch,
+    BackendError, BackendInfo, Column, EmbeddingBatch, EncoderConfig, Head, HeadForm, Matrix,
+    Pooling, SparseVector, TokenBatch,
 };
 use ort::session::SessionOutputs;
 
 use crate::{
     padded::{Expected, Padded, Rows},
-    wiring::{Dense, Wiring},
+    wiring::{Tensor, Wiring},
 };
 
 /// The data of the model outside its session.
@@ -28,6 +28,13 @@ pub(super) struct Call<'a> {
     pub(super) padded: Padded,
 }
 
+/// A head, and the tensor that has its rows.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    head: Head,
+    tensor: &'a Tensor,
+}
+
 impl Model {
     /// Copies the rows of each sequence to its place.
     pub(super) fn read(
@@ -36,64 +43,60 @@ impl Model {
         call: &Call<'_>,
         results: &mut EmbeddingBatch,
     ) -> Result<(), BackendError> {
+        for (head, column) in results.columns.iter_mut() {
+            if let Some(tensor) = self.wiring.heads.get(head) {
+                let source = Source { head, tensor };
+                self.read_head(source, outputs, call, column)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_head(
+        &self,
+        Source { head, tensor }: Source<'_>,
+        outputs: &SessionOutputs<'_>,
+        call: &Call<'_>,
+        column: &mut Column,
+    ) -> Result<(), BackendError> {
         let Call {
             batch,
             class,
             padded,
         } = call;
         let (length, width) = (padded.length, self.info.dimensions);
-        let places = || class.iter().copied().enumerate();
-        match (&mut results.dense, &self.wiring.dense) {
-            (Some(dense), Some(Dense::Pooled(name))) => {
-                let rows = Rows::of(outputs, name, Expected::Pooled { width })?;
-                for (at, i) in places() {
-                    dense.row_mut(i).copy_from_slice(rows.get(at, 0, 1)?);
+        let expected = match (&column, tensor) {
+            (Column::Scores(_), _) => Expected::Pooled { width: 1 },
+            (_, Tensor::Pooled(_)) => Expected::Pooled { width },
+            (Column::Weights(_), Tensor::Tokens(_)) => Expected::Weights { length },
+            (_, Tensor::Tokens(_)) => Expected::Tokens { length, width },
+        };
+        let rows = Rows::of(outputs, tensor.name(), expected)?;
+        for (at, i) in class.iter().copied().enumerate() {
+            let n = padded.lengths[at];
+            match column {
+                Column::Vectors(vectors) => match tensor {
+                    Tensor::Pooled(_) => vectors.row_mut(i).copy_from_slice(rows.get(at, 0, 1)?),
+                    Tensor::Tokens(_) => self.pooling.pool(rows.get(at, 0, n)?, vectors.row_mut(i)),
+                },
+                Column::Weights(all) => {
+                    let (ids, skip) = (batch.sequence(i).ids, &self.special_token_ids);
+                    let weights = rows.get(at, 0, n)?;
+                    all[i] = SparseVector::from_token_weights(ids, weights, skip);
                 }
-            }
-            (Some(dense), Some(Dense::Tokens(name))) => {
-                let rows = Rows::of(outputs, name, Expected::Tokens { length, width })?;
-                for (at, i) in places() {
-                    self.pooling
-                        .pool(rows.get(at, 0, padded.lengths[at])?, dense.row_mut(i));
+                Column::Rows(all) => {
+                    let skipped = match head.form() {
+                        HeadForm::Rows { skipped, .. } => skipped,
+                        _ => 0,
+                    };
+                    // Some exports leave the first token out, as the reference does; others leave that to the caller.
+                    let first = if rows.length == length { skipped } else { 0 };
+                    all[i] = Matrix {
+                        data: rows.get(at, first, n - skipped)?.to_vec(),
+                        width,
+                    };
                 }
-            }
-            _ => {}
-        }
-        if let (Some(sparse), Some(name)) = (&mut results.sparse, &self.wiring.sparse) {
-            let rows = Rows::of(outputs, name, Expected::Weights { length })?;
-            for (at, i) in places() {
-                let weights = rows.get(at, 0, padded.lengths[at])?;
-                sparse[i] = SparseVector::from_token_weights(
-                    batch.sequence(i).ids,
-                    weights,
-                    &self.special_token_ids,
-                );
-            }
-        }
-        if let (Some(multi), Some(name)) = (&mut results.multi_vector, &self.wiring.multi_vector) {
-            let rows = Rows::of(outputs, name, Expected::Tokens { length, width })?;
-            // Some exports leave the first token out, as the reference does; others leave that to the caller.
-            let first = usize::from(rows.length == length);
-            for (at, i) in places() {
-                multi[i] = Matrix {
-                    data: rows.get(at, first, padded.lengths[at] - 1)?.to_vec(),
-                    width,
-                };
-            }
-        }
-        if let (Some(tokens), Some(name)) = (&mut results.token_vectors, &self.wiring.tokens) {
-            let rows = Rows::of(outputs, name, Expected::Tokens { length, width })?;
-            for (at, i) in places() {
-                tokens[i] = Matrix {
-                    data: rows.get(at, 0, padded.lengths[at])?.to_vec(),
-                    width,
-                };
-            }
-        }
-        if let (Some(scores), Some(name)) = (&mut results.scores, &self.wiring.score) {
-            let rows = Rows::of(outputs, name, Expected::Pooled { width: 1 })?;
-            for (at, i) in places() {
-                scores[i] = rows.get(at, 0, 1)?[0];
+                Column::Scores(scores) => scores[i] = rows.get(at, 0, 1)?[0],
             }
         }
         Ok(())

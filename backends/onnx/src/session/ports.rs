@@ -1,12 +1,12 @@
 //! The inputs and outputs that a session names.
 
-use embedgate_core::ModelFolder;
+use embedgate_core::{Head, ModelFolder};
 use ort::{
     session::Session,
     value::{Outlet, TensorElementType},
 };
 
-use crate::wiring::{Dense, Element, Port, Wiring};
+use crate::wiring::{Element, Port, Wiring};
 
 /// Describes an input or an output.
 pub(super) fn port(outlet: &Outlet) -> Port {
@@ -30,13 +30,13 @@ pub(super) fn port(outlet: &Outlet) -> Port {
 
 /// The width that the model states for its dense output; the folder's where it states none; 0 without such an output.
 pub(super) fn dimensions(session: &Session, wiring: &Wiring, folder: &ModelFolder) -> usize {
-    let Some(Dense::Tokens(name) | Dense::Pooled(name)) = &wiring.dense else {
+    let Some(dense) = wiring.heads.get(Head::Dense) else {
         return 0;
     };
     let outlet = session
         .outputs()
         .iter()
-        .find(|outlet| outlet.name() == name);
+        .find(|outlet| outlet.name() == dense.name());
     let last = outlet.and_then(|outlet| outlet.dtype().tensor_shape()?.last().copied());
     last.and_then(|width| usize::try_from(width).ok())
         .filter(|width| *width > 0)

@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use embedgate_core::Outputs;
+use embedgate_core::{HeadForm, HeadNames, HeadValue, Outputs, PerHead};
 use embedgate_request::Embedding;
 use zip::ZipWriter;
 
@@ -22,20 +22,89 @@ pub struct Npz {
     file: File,
     tokens: Array<i64>,
     tokens_full: Array<i64>,
-    dense: Option<Array<f32>>,
-    sparse: Option<Sparse>,
-    colbert: Option<Colbert>,
+    heads: PerHead<Arrays>,
 }
 
-struct Sparse {
-    offsets: Array<i64>,
-    indices: Array<i64>,
-    values: Array<f32>,
+/// The arrays of one head.
+enum Arrays {
+    Vectors(Array<f32>),
+    Weights {
+        offsets: Array<i64>,
+        indices: Array<i64>,
+        values: Array<f32>,
+    },
+    Rows {
+        offsets: Array<i64>,
+        rows: Array<f32>,
+    },
 }
 
-struct Colbert {
-    offsets: Array<i64>,
-    rows: Array<f32>,
+impl Arrays {
+    /// The arrays for results of a form; none for scores, which are of pairs.
+    fn new(form: HeadForm, folder: &Path) -> anyhow::Result<Option<Self>> {
+        Ok(Some(match form {
+            HeadForm::Vector => Self::Vectors(Array::new(folder)?),
+            HeadForm::Weights => Self::Weights {
+                offsets: Array::of_offsets(folder)?,
+                indices: Array::new(folder)?,
+                values: Array::new(folder)?,
+            },
+            HeadForm::Rows { .. } => Self::Rows {
+                offsets: Array::of_offsets(folder)?,
+                rows: Array::new(folder)?,
+            },
+            HeadForm::Score => return Ok(None),
+        }))
+    }
+
+    fn push(&mut self, value: &HeadValue) -> anyhow::Result<()> {
+        match (self, value) {
+            (Self::Vectors(array), HeadValue::Vector(vector)) => {
+                array.width = vector.len();
+                array.push(vector)
+            }
+            (
+                Self::Weights {
+                    offsets,
+                    indices,
+                    values,
+                },
+                HeadValue::Weights(sparse),
+            ) => {
+                let ids: Vec<i64> = sparse.indices.iter().map(|id| i64::from(*id)).collect();
+                indices.push(&ids)?;
+                values.push(&sparse.values)?;
+                offsets.push(&[i64::try_from(values.n)?])
+            }
+            (Self::Rows { offsets, rows }, HeadValue::Rows(matrix)) => {
+                rows.width = matrix.width;
+                rows.push(&matrix.data)?;
+                let end = rows.n / matrix.width.max(1);
+                offsets.push(&[i64::try_from(end)?])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write(self, zip: &mut ZipWriter<BufWriter<File>>, names: HeadNames) -> anyhow::Result<()> {
+        let HeadNames { output, member, .. } = names;
+        match self {
+            Self::Vectors(array) => array.write_rows(zip, member),
+            Self::Weights {
+                offsets,
+                indices,
+                values,
+            } => {
+                offsets.write(zip, &format!("{output}_offsets"))?;
+                indices.write(zip, &format!("{output}_indices"))?;
+                values.write(zip, &format!("{output}_values"))
+            }
+            Self::Rows { offsets, rows } => {
+                offsets.write(zip, &format!("{output}_offsets"))?;
+                rows.write_rows(zip, member)
+            }
+        }
+    }
 }
 
 impl Npz {
@@ -44,32 +113,17 @@ impl Npz {
     /// # Errors
     /// When the system gives no file there.
     pub fn new(file: File, folder: &Path, outputs: Outputs) -> anyhow::Result<Self> {
-        let dense = match outputs.dense {
-            true => Some(Array::new(folder)?),
-            false => None,
-        };
-        let sparse = match outputs.sparse {
-            true => Some(Sparse {
-                offsets: Array::of_offsets(folder)?,
-                indices: Array::new(folder)?,
-                values: Array::new(folder)?,
-            }),
-            false => None,
-        };
-        let colbert = match outputs.multi_vector {
-            true => Some(Colbert {
-                offsets: Array::of_offsets(folder)?,
-                rows: Array::new(folder)?,
-            }),
-            false => None,
-        };
+        let mut heads = PerHead::default();
+        for head in outputs.iter() {
+            if let Some(arrays) = Arrays::new(head.form(), folder)? {
+                heads.set(head, arrays);
+            }
+        }
         Ok(Self {
             file,
             tokens: Array::new(folder)?,
             tokens_full: Array::new(folder)?,
-            dense,
-            sparse,
-            colbert,
+            heads,
         })
     }
 
@@ -82,21 +136,10 @@ impl Npz {
             self.tokens.push(&[i64::try_from(embedding.n_tokens)?])?;
             let full = i64::try_from(embedding.n_tokens_full)?;
             self.tokens_full.push(&[full])?;
-            if let (Some(array), Some(vector)) = (&mut self.dense, embedding.dense_numbers()) {
-                array.width = vector.len();
-                array.push(vector)?;
-            }
-            if let (Some(arrays), Some(sparse)) = (&mut self.sparse, &embedding.sparse) {
-                let ids: Vec<i64> = sparse.indices.iter().map(|id| i64::from(*id)).collect();
-                arrays.indices.push(&ids)?;
-                arrays.values.push(&sparse.values)?;
-                arrays.offsets.push(&[i64::try_from(arrays.values.n)?])?;
-            }
-            if let (Some(arrays), Some(matrix)) = (&mut self.colbert, &embedding.multi_vector) {
-                arrays.rows.width = matrix.width;
-                arrays.rows.push(&matrix.data)?;
-                let end = arrays.rows.n / matrix.width.max(1);
-                arrays.offsets.push(&[i64::try_from(end)?])?;
+            for (head, arrays) in self.heads.iter_mut() {
+                if let Some(value) = embedding.results.get(head) {
+                    arrays.push(value)?;
+                }
             }
         }
         Ok(())
@@ -110,17 +153,10 @@ impl Npz {
         let mut zip = ZipWriter::new(BufWriter::new(self.file));
         self.tokens.write(&mut zip, "tokens")?;
         self.tokens_full.write(&mut zip, "tokens_full")?;
-        if let Some(array) = self.dense {
-            array.write_rows(&mut zip, "embedding")?;
-        }
-        if let Some(arrays) = self.sparse {
-            arrays.offsets.write(&mut zip, "sparse_offsets")?;
-            arrays.indices.write(&mut zip, "sparse_indices")?;
-            arrays.values.write(&mut zip, "sparse_values")?;
-        }
-        if let Some(arrays) = self.colbert {
-            arrays.offsets.write(&mut zip, "colbert_offsets")?;
-            arrays.rows.write_rows(&mut zip, "colbert_embedding")?;
+        for (head, arrays) in self.heads {
+            if let Some(names) = head.names() {
+                arrays.write(&mut zip, names)?;
+            }
         }
         zip.finish()?.flush()?;
         Ok(())

@@ -5,7 +5,7 @@ mod schema;
 
 use std::{fs::File, sync::Arc};
 
-use embedgate_core::Outputs;
+use embedgate_core::{Head, HeadForm, HeadValue, Outputs};
 use embedgate_request::Embedding;
 use parquet::{
     data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int32Type, Int64Type},
@@ -69,9 +69,11 @@ impl Parquet {
     ) -> anyhow::Result<()> {
         for (id, embedding) in rows {
             self.held_ids.extend(id.filter(|_| self.ids.is_some()));
-            let sparse = embedding.sparse.as_ref().map_or(0, |s| 2 * s.values.len());
-            let rows = embedding.multi_vector.as_ref().map_or(0, |m| m.data.len());
-            self.n_held += embedding.dense_numbers().map_or(0, <[f32]>::len) + sparse + rows;
+            let numbers = embedding.results.iter().map(|(_, value)| match value {
+                HeadValue::Weights(sparse) => 2 * sparse.values.len(),
+                value => value.numbers().len(),
+            });
+            self.n_held += numbers.sum::<usize>();
             self.held.push(embedding);
             if self.n_held >= GROUP_NUMBERS {
                 self.write_group()?;
@@ -102,31 +104,43 @@ impl Parquet {
             write_ids(&mut group, kind, ids)?;
         }
         counts(&mut group, &held)?;
-        if self.outputs.dense {
-            let rows: Vec<&[f32]> = held.iter().filter_map(Embedding::dense_numbers).collect();
-            let levels = Levels::of_lists(rows.iter().map(|row| row.len()));
-            column::<FloatType>(&mut group, &rows.concat(), &levels)?;
-        }
-        if self.outputs.sparse {
-            let sparse: Vec<_> = held.iter().filter_map(|e| e.sparse.as_ref()).collect();
-            let levels = Levels::of_lists(sparse.iter().map(|s| s.values.len()));
-            let ids = sparse.iter().flat_map(|s| &s.indices);
-            let ids: Vec<i32> = ids.map(|id| i32::try_from(*id)).collect::<Result<_, _>>()?;
-            column::<Int32Type>(&mut group, &ids, &levels)?;
-            let values: Vec<&[f32]> = sparse.iter().map(|s| s.values.as_slice()).collect();
-            column::<FloatType>(&mut group, &values.concat(), &levels)?;
-        }
-        if self.outputs.multi_vector {
-            let all: Vec<_> = held
-                .iter()
-                .filter_map(|e| e.multi_vector.as_ref())
-                .collect();
-            let levels = Levels::of_rows(all.iter().map(|m| (m.rows(), m.width)));
-            let rows: Vec<&[f32]> = all.iter().map(|m| m.data.as_slice()).collect();
-            column::<FloatType>(&mut group, &rows.concat(), &levels)?;
+        for (head, _) in Head::named().filter(|(head, _)| self.outputs.has(*head)) {
+            write_head(&mut group, head, &held)?;
         }
         group.close()?;
         Ok(())
+    }
+}
+
+/// The columns of one head.
+fn write_head(
+    group: &mut SerializedRowGroupWriter<'_, File>,
+    head: Head,
+    held: &[Embedding],
+) -> anyhow::Result<()> {
+    let results = held.iter().map(|embedding| &embedding.results);
+    match head.form() {
+        HeadForm::Vector | HeadForm::Score => {
+            let rows = results.filter_map(|row| Some(row.get(head)?.numbers()));
+            let rows: Vec<&[f32]> = rows.collect();
+            let levels = Levels::of_lists(rows.iter().map(|row| row.len()));
+            column::<FloatType>(group, &rows.concat(), &levels)
+        }
+        HeadForm::Weights => {
+            let sparse: Vec<_> = results.filter_map(|row| row.weights(head)).collect();
+            let levels = Levels::of_lists(sparse.iter().map(|s| s.values.len()));
+            let ids = sparse.iter().flat_map(|s| &s.indices);
+            let ids: Vec<i32> = ids.map(|id| i32::try_from(*id)).collect::<Result<_, _>>()?;
+            column::<Int32Type>(group, &ids, &levels)?;
+            let values: Vec<&[f32]> = sparse.iter().map(|s| s.values.as_slice()).collect();
+            column::<FloatType>(group, &values.concat(), &levels)
+        }
+        HeadForm::Rows { .. } => {
+            let all: Vec<_> = results.filter_map(|row| row.rows(head)).collect();
+            let levels = Levels::of_rows(all.iter().map(|m| (m.rows(), m.width)));
+            let rows: Vec<&[f32]> = all.iter().map(|m| m.data.as_slice()).collect();
+            column::<FloatType>(group, &rows.concat(), &levels)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use embedgate_config::BackendType;
-use embedgate_core::{EmbeddingBatch, Precision};
+use embedgate_core::{Column, EmbeddingBatch, Precision};
 
 /// The backend that the written model is compared with.
 #[cfg(feature = "candle")]
@@ -57,32 +57,31 @@ pub(super) fn compare(
 /// Vectors of every output. All sparse ones are one row, written out, since a weight about zero may be there or not; so
 /// are all scores, in int8 less their mean: they tell texts apart by their differences.
 pub(super) fn rows(batch: &EmbeddingBatch, n_ids: usize, precision: Precision) -> Vec<Vec<f32>> {
-    let dense = batch
-        .dense
-        .iter()
-        .flat_map(|dense| (0..dense.rows()).map(|i| dense.row(i).to_vec()));
-    let sparse = batch.sparse.iter().map(|vectors| {
-        let mut row = vec![0.0; n_ids * vectors.len()];
-        for (vector, row) in vectors.iter().zip(row.chunks_exact_mut(n_ids)) {
-            for (id, weight) in vector.indices.iter().zip(&vector.values) {
-                row[*id as usize] = *weight;
-            }
+    let rows = |column: &Column| match column {
+        Column::Vectors(matrix) => {
+            let rows = (0..matrix.rows()).map(|i| matrix.row(i).to_vec());
+            rows.collect()
         }
-        row
-    });
-    let multi = batch
-        .multi_vector
-        .iter()
-        .flatten()
-        .map(|matrix| matrix.data.clone());
-    let scores = batch.scores.iter().map(|scores| {
-        let mean = match precision {
-            Precision::F32 => 0.0,
-            _ => scores.iter().sum::<f32>() / scores.len() as f32,
-        };
-        scores.iter().map(|score| score - mean).collect()
-    });
-    dense.chain(sparse).chain(multi).chain(scores).collect()
+        Column::Weights(vectors) => {
+            let mut row = vec![0.0; n_ids * vectors.len()];
+            for (vector, row) in vectors.iter().zip(row.chunks_exact_mut(n_ids)) {
+                for (id, weight) in vector.indices.iter().zip(&vector.values) {
+                    row[*id as usize] = *weight;
+                }
+            }
+            vec![row]
+        }
+        Column::Rows(matrices) => matrices.iter().map(|one| one.data.clone()).collect(),
+        Column::Scores(scores) => {
+            let mean = match precision {
+                Precision::F32 => 0.0,
+                _ => scores.iter().sum::<f32>() / scores.len() as f32,
+            };
+            vec![scores.iter().map(|score| score - mean).collect::<Vec<_>>()]
+        }
+    };
+    let columns = batch.columns.iter();
+    columns.flat_map(|(_, column)| rows(column)).collect()
 }
 
 /// The worst of some numbers; NaN, if one is.

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use serde::Serialize;
+use embedgate_core::{Head, HeadValue};
+use embedgate_request::Embedding;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value;
 
 use super::Embedded;
@@ -10,20 +12,9 @@ use super::Embedded;
 /// Writes a line for each row.
 pub(super) fn lines(out: &mut dyn Write, rows: Vec<Embedded>) -> anyhow::Result<()> {
     for (id, embedding) in rows {
-        let (n_tokens, full) = (embedding.n_tokens, embedding.n_tokens_full);
-        let sparse = embedding.sparse.as_ref().map(|sparse| Sparse {
-            indices: &sparse.indices,
-            values: &sparse.values,
-        });
-        let vectors = embedding.multi_vector.as_ref();
-        let rows = vectors.map(|all| (0..all.rows()).map(|i| all.row(i)).collect());
         let line = Line {
-            id,
-            embedding: embedding.dense_numbers(),
-            sparse_embedding: sparse,
-            colbert_embedding: rows,
-            tokens: n_tokens,
-            truncated_from: (full > n_tokens).then_some(full),
+            id: id.as_ref(),
+            embedding: &embedding,
         };
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
@@ -31,24 +22,45 @@ pub(super) fn lines(out: &mut dyn Write, rows: Vec<Embedded>) -> anyhow::Result<
     Ok(())
 }
 
-/// One text's results; each number with the digits that an f32 has.
-#[derive(Serialize)]
+/// The results of one text; each number with the digits that an f32 has.
 struct Line<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<Value>,
-    tokens: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    embedding: Option<&'a [f32]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sparse_embedding: Option<Sparse<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    colbert_embedding: Option<Vec<&'a [f32]>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    truncated_from: Option<usize>,
+    id: Option<&'a Value>,
+    embedding: &'a Embedding,
 }
 
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_map(None)?;
+        if let Some(id) = self.id {
+            line.serialize_entry("id", id)?;
+        }
+        let (n_tokens, full) = (self.embedding.n_tokens, self.embedding.n_tokens_full);
+        line.serialize_entry("tokens", &n_tokens)?;
+        for (head, names) in Head::named() {
+            match self.embedding.results.get(head) {
+                None => {}
+                Some(HeadValue::Vector(vector)) => line.serialize_entry(names.member, vector)?,
+                Some(HeadValue::Weights(sparse)) => {
+                    let (indices, values) = (&sparse.indices, &sparse.values);
+                    line.serialize_entry(names.member, &Weights { indices, values })?;
+                }
+                Some(HeadValue::Rows(matrix)) => {
+                    let rows: Vec<_> = (0..matrix.rows()).map(|i| matrix.row(i)).collect();
+                    line.serialize_entry(names.member, &rows)?;
+                }
+                Some(HeadValue::Score(score)) => line.serialize_entry(names.member, score)?,
+            }
+        }
+        if full > n_tokens {
+            line.serialize_entry("truncated_from", &full)?;
+        }
+        line.end()
+    }
+}
+
+/// Lexical weights as they are written.
 #[derive(Serialize)]
-struct Sparse<'a> {
+struct Weights<'a> {
     indices: &'a [u32],
     values: &'a [f32],
 }

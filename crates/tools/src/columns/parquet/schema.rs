@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use embedgate_core::Outputs;
+use embedgate_core::{Head, HeadForm, HeadNames, Outputs};
 use parquet::{
     basic::{Compression, Encoding, Type, ZstdLevel},
     file::properties::WriterProperties,
@@ -26,15 +26,16 @@ pub(super) fn schema(outputs: Outputs, ids: Option<IdKind>) -> String {
         "required int64 tokens;".to_owned(),
         "optional int64 truncated_from;".to_owned(),
     ]);
-    if outputs.dense {
-        columns.push(list("embedding", float));
-    }
-    if outputs.sparse {
-        columns.push(list("sparse_indices", "required int32 element;"));
-        columns.push(list("sparse_values", float));
-    }
-    if outputs.multi_vector {
-        columns.push(list("colbert_embedding", &list("element", float)));
+    for (head, names) in Head::named().filter(|(head, _)| outputs.has(*head)) {
+        let HeadNames { output, member, .. } = names;
+        match head.form() {
+            HeadForm::Vector | HeadForm::Score => columns.push(list(member, float)),
+            HeadForm::Weights => columns.extend([
+                list(&format!("{output}_indices"), "required int32 element;"),
+                list(&format!("{output}_values"), float),
+            ]),
+            HeadForm::Rows { .. } => columns.push(list(member, &list("element", float))),
+        }
     }
     format!("message embeddings {{ {} }}", columns.join(" "))
 }

@@ -1,0 +1,171 @@
+//! The heads of models: one table says what each of them gives, and all other code asks it.
+//!
+//! A new head is a line of [`Head`], a line of the table, and the code that computes it in the backends that have it.
+
+mod per_head;
+mod set;
+
+pub use self::{per_head::PerHead, set::Outputs};
+
+/// A head of a model: one kind of result for each sequence.
+///
+/// The number of a head is a part of keys and files that outlive the process: a new head comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Head {
+    /// One vector a sequence.
+    Dense,
+    /// One weight a distinct token of a sequence.
+    Sparse,
+    /// One vector a token (ColBERT).
+    MultiVector,
+    /// One vector a token, as the last layer gives it.
+    TokenVectors,
+    /// One score a sequence (cross-encoders): the logit as the head gives it, larger for a better match. No sigmoid.
+    Score,
+}
+
+/// The form of a head's result for one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadForm {
+    /// A vector of the model's dimensions, pooled, not normalized.
+    Vector,
+    /// A weight for each distinct token id.
+    Weights,
+    /// A vector of the model's dimensions for each token, not normalized.
+    Rows {
+        /// The number of first tokens that have no row.
+        skipped: usize,
+        /// True when an answer has rows of length 1.
+        normalized: bool,
+    },
+    /// One number.
+    Score,
+}
+
+/// The words for a head in requests and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadNames {
+    /// The name by which a request asks for the head.
+    pub output: &'static str,
+    /// The member of an answer, and the column of a file, that holds the result.
+    pub member: &'static str,
+    /// The result in words.
+    pub help: &'static str,
+}
+
+/// The facts of one head.
+struct Facts {
+    head: Head,
+    /// The name in messages.
+    name: &'static str,
+    form: HeadForm,
+    /// None: requests do not ask for the head by name, a route of its own gives it.
+    names: Option<HeadNames>,
+}
+
+/// The table of heads, in the order of their numbers.
+const TABLE: [Facts; 5] = [
+    Facts {
+        head: Head::Dense,
+        name: "dense",
+        form: HeadForm::Vector,
+        names: Some(HeadNames {
+            output: "dense",
+            member: "embedding",
+            help: "One vector",
+        }),
+    },
+    Facts {
+        head: Head::Sparse,
+        name: "sparse",
+        form: HeadForm::Weights,
+        names: Some(HeadNames {
+            output: "sparse",
+            member: "sparse_embedding",
+            help: "A weight for each distinct token",
+        }),
+    },
+    Facts {
+        head: Head::MultiVector,
+        name: "multi-vector",
+        form: HeadForm::Rows {
+            skipped: 1,
+            normalized: true,
+        },
+        names: Some(HeadNames {
+            output: "colbert",
+            member: "colbert_embedding",
+            help: "A vector for each token but the first",
+        }),
+    },
+    Facts {
+        head: Head::TokenVectors,
+        name: "token vectors",
+        form: HeadForm::Rows {
+            skipped: 0,
+            normalized: false,
+        },
+        names: None,
+    },
+    Facts {
+        head: Head::Score,
+        name: "score",
+        form: HeadForm::Score,
+        names: None,
+    },
+];
+
+/// The number of heads.
+const COUNT: usize = TABLE.len();
+
+impl Head {
+    /// All heads, in the order of their numbers.
+    pub const ALL: [Self; COUNT] = {
+        let mut all = [Self::Dense; COUNT];
+        let mut i = 0;
+        while i < COUNT {
+            assert!(TABLE[i].head as usize == i, "the table has another order");
+            all[i] = TABLE[i].head;
+            i += 1;
+        }
+        all
+    };
+
+    fn facts(self) -> &'static Facts {
+        &TABLE[self as usize]
+    }
+
+    /// The name in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// The form of the result for one sequence.
+    #[must_use]
+    pub fn form(self) -> HeadForm {
+        self.facts().form
+    }
+
+    /// The words in requests and answers; none for a head that requests do not ask for by name.
+    #[must_use]
+    pub fn names(self) -> Option<HeadNames> {
+        self.facts().names
+    }
+
+    /// The heads that requests ask for by name, with their words.
+    pub fn named() -> impl Iterator<Item = (Self, HeadNames)> + Clone {
+        Self::ALL
+            .into_iter()
+            .filter_map(|head| Some((head, head.names()?)))
+    }
+
+    /// The head that a request asks for by this name.
+    #[must_use]
+    pub fn of_output(output: &str) -> Option<Self> {
+        let mut named = Self::named();
+        named
+            .find(|(_, names)| names.output == output)
+            .map(|(head, _)| head)
+    }
+}
