@@ -3,6 +3,7 @@
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
 mod admin;
+mod answer;
 mod body;
 mod cohere;
 pub(crate) mod connection;

@@ -94,15 +94,17 @@ pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
 /// The first version: the answer repeats the texts, and without types it is a list of vectors.
 pub(super) async fn embed_v1(exchange: Exchange) -> Result<Response, Failed> {
     let (request, forms) = exchange.parse(parse).await?;
-    let bytes = Input::total_bytes(&request.inputs);
+    let found = exchange.find(request)?;
+    let bytes = Input::total_bytes(&found.request.inputs);
     // They stand in the answer, and beside it until it is written.
-    let memory = exchange.ctx.memory.take(2 * bytes)?;
-    let texts = request
+    let memory = found.ctx().memory.take(2 * bytes)?;
+    let texts = found
+        .request
         .inputs
         .iter()
         .map(|input| input.as_text().to_owned());
     let texts: Vec<String> = texts.collect();
-    let mut answer = exchange.embed(request).await?;
+    let mut answer = found.embed().await?;
     answer.keep(memory);
     let id = Arc::clone(&answer.ctx.id);
     let render = move |answer: &EmbedResponse| render_v1(answer, &id, forms.as_deref(), &texts);

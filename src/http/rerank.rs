@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use self::parse::{Options, Shape};
 use super::{
+    answer::{Rendered, shown_name},
     dialect::Dialect,
     error::Failed,
-    exchange::{Exchange, Rendered, shown_name},
+    exchange::Exchange,
     json,
     object::Source,
     tei::{Told, characters},
@@ -61,26 +62,28 @@ async fn answer(exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     let started = Instant::now();
     let parser = move |source: &mut Source<'_>| parse::request(source, shape);
     let (mut request, options) = exchange.parse(parser).await?;
-    let n_inputs = request.inputs.len();
-    let n_characters = request.inputs.iter().map(characters).sum();
+    let registry = exchange.embedder().registry();
+    request.model = registry.name_for_ranking(request.model);
+    let found = exchange.find(request)?;
+    let inputs = &found.request.inputs;
+    let n_inputs = inputs.len();
+    let n_characters = inputs.iter().map(characters).sum();
     // Documents that go into the answer are kept, and written.
     let shown = match options.with_documents {
-        true => 2 * Input::total_bytes(&request.inputs),
+        true => 2 * Input::total_bytes(inputs),
         false => 0,
     };
     let bytes = n_inputs * LINE_BYTES + shown;
-    let (memory, deadline) = (&exchange.ctx.memory, exchange.ctx.deadline);
+    let (memory, deadline) = (&found.ctx().memory, found.ctx().deadline);
     let memory = memory.take_for_answer(bytes, deadline).await?;
     let documents: Vec<String> = match options.with_documents {
-        true => request.inputs[1..]
+        true => inputs[1..]
             .iter()
             .map(|input| input.as_text().to_owned())
             .collect(),
         false => Vec::new(),
     };
-    let registry = exchange.embedder().registry();
-    request.model = registry.name_for_ranking(request.model);
-    let ready = exchange.ready(request).await?;
+    let ready = found.ready().await?;
     let (ctx, model) = (ready.ctx, Arc::clone(ready.request.target().model()?));
     let ranking = ready.pipeline.rerank(&ctx, ready.request, options.length);
     let mut ranking = ranking.await?;

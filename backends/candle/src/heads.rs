@@ -66,6 +66,7 @@ impl Heads {
             Head::MultiVector => Column::Rows(self.multi_vector(hidden, batch)?),
             Head::TokenVectors => Column::Rows(matrices(hidden, batch, 0)?),
             Head::Score => Column::Scores(self.scores(hidden, batch)?),
+            _ => candle_core::bail!("no head of candle gives {}", head.name()),
         })
     }
 

@@ -9,8 +9,10 @@ pub use self::{per_head::PerHead, set::Outputs};
 
 /// A head of a model: one kind of result for each sequence.
 ///
-/// The number of a head is a part of keys and files that outlive the process: a new head comes last.
+/// The number of a head is a part of keys and files that outlive the process: a new head comes last. A backend that does not compute it
+/// need not know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Head {
     /// One vector a sequence.
     Dense,

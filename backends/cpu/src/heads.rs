@@ -113,6 +113,7 @@ impl Heads {
                 Some(Column::Rows(rows))
             }
             Head::Score => self.scores(hidden)?.map(Column::Scores),
+            _ => None,
         })
     }
 

@@ -123,6 +123,7 @@ impl Heads {
                 Some(Column::Rows(rows))
             }
             Head::Score => self.scores(hidden)?.map(Column::Scores),
+            _ => None,
         })
     }
 

@@ -178,7 +178,7 @@ impl RerankWeights {
             Head::Dense => self.dense,
             Head::Sparse => self.sparse,
             Head::MultiVector => self.colbert,
-            Head::TokenVectors | Head::Score => 0.0,
+            _ => 0.0,
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Answers of `/v1/embeddings`.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use utoipa::ToSchema;
+use embedgate_core::{Head, HeadForm};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{Ref, RefOr, Schema},
+};
 
 use super::Operation;
 use crate::http::openai::parse::EmbeddingsRequest;
@@ -26,18 +30,51 @@ struct EmbeddingsResponse {
     usage: Usage,
 }
 
+/// The members that every item has.
 #[derive(ToSchema)]
-struct Embedding {
+struct Item {
     #[schema(pattern = "^embedding$")]
     object: String,
     index: u64,
     /// null where dense was not asked for.
     #[schema(required)]
     embedding: Option<Vector>,
-    #[schema(nullable = false)]
-    sparse_embedding: Option<Sparse>,
-    #[schema(nullable = false)]
-    colbert_embedding: Option<Colbert>,
+}
+
+/// An item with a member for each head that requests ask for by name.
+struct Embedding;
+
+impl PartialSchema for Embedding {
+    fn schema() -> RefOr<Schema> {
+        let mut item = Item::schema();
+        if let RefOr::T(Schema::Object(item)) = &mut item {
+            for (head, names) in Head::named().filter(|(head, _)| *head != Head::Dense) {
+                let form = match head.form() {
+                    HeadForm::Vector => Vector::name(),
+                    HeadForm::Weights => Sparse::name(),
+                    HeadForm::Rows { .. } => Colbert::name(),
+                    HeadForm::Score => continue,
+                };
+                let form = Ref::from_schema_name(form).into();
+                item.properties.insert(names.member.to_owned(), form);
+            }
+        }
+        item
+    }
+}
+
+impl ToSchema for Embedding {
+    fn name() -> Cow<'static, str> {
+        "Embedding".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Item::schemas(schemas);
+        Sparse::schemas(schemas);
+        Colbert::schemas(schemas);
+        schemas.push((Sparse::name().into(), Sparse::schema()));
+        schemas.push((Colbert::name().into(), Colbert::schema()));
+    }
 }
 
 /// Numbers (or bytes of bits), or base64 of little-endian f32.

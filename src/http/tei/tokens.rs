@@ -7,9 +7,10 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::super::{
+    answer::json_body,
     dialect::Dialect,
     error::Failed,
-    exchange::{Exchange, json_body},
+    exchange::Exchange,
     input::{self, Inputs},
     json,
     member::Raw,
