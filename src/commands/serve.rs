@@ -18,7 +18,7 @@ use crate::{
     model_host::Fetcher,
     reload::source::Source,
     shutdown::{Shutdown, Stage},
-    telemetry,
+    telemetry, whole_file,
 };
 
 pub(super) fn run(
@@ -118,9 +118,7 @@ fn write_port(file: &Path, listener: &TcpListener) -> anyhow::Result<()> {
     let written = if file.metadata().is_ok_and(|found| !found.is_file()) {
         fs::write(file, line)
     } else {
-        let mut fresh = file.as_os_str().to_owned();
-        fresh.push(".new");
-        fs::write(&fresh, line).and_then(|()| fs::rename(&fresh, file))
+        whole_file::write(file, line.as_bytes())
     };
     written.with_context(|| format!("--port-file {}: cannot be written", file.display()))
 }

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use embedgate_core::cores;
+use embedgate_core::machine::cores;
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::whole_file;
 
 /// The file of one measurement, named by what was measured; none where nothing is kept.
 #[derive(Clone, Debug)]
@@ -40,12 +42,8 @@ impl KeptFile {
             return;
         };
         let write = || -> std::io::Result<()> {
-            let folder = path.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(folder)?;
-            let mut temporary = path.clone().into_os_string();
-            temporary.push(format!(".{}", std::process::id()));
-            std::fs::write(&temporary, serde_json::to_vec(measured)?)?;
-            std::fs::rename(&temporary, path)
+            std::fs::create_dir_all(whole_file::folder(path))?;
+            whole_file::write(path, &serde_json::to_vec(measured)?)
         };
         if let Err(error) = write() {
             let path = path.display();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use embedgate_config::{Config, Environment, ModelConfig};
-use embedgate_core::{cores, library::Candidates};
+use embedgate_core::{library::Candidates, machine::cores};
 
 /// The facts that loading needs in addition to the model's own configuration.
 #[derive(Clone, Debug, Default)]

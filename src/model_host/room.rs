@@ -3,12 +3,10 @@
 use std::sync::{Arc, PoisonError};
 
 use embedgate_config::{ByteSize, LoadTime};
+use embedgate_core::machine;
 
 use super::{ModelHost, leaving::LEAVE_TIMEOUT};
-use crate::model::{
-    Entry, MemoryUse, Model,
-    memory::{self, mib},
-};
+use crate::model::{Entry, MemoryUse, Model, memory::mib};
 
 /// The model that stays in memory while a new model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl ModelHost {
         }
         // At the start each model was compared with the whole machine.
         let is_serving = self.embedder().is_some();
-        if let Some(free) = memory::available().filter(|_| is_serving)
+        if let Some(free) = machine::memory::available().filter(|_| is_serving)
             && bytes > free
         {
             let what = format!("{} of memory are free", mib(free));

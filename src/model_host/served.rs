@@ -8,6 +8,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use crate::whole_file;
+
 /// The models by name, and by the configuration that names them.
 type Known = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -63,12 +65,7 @@ impl Served {
 }
 
 fn write(file: &Path, known: &Known) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut fresh = file.as_os_str().to_owned();
+    fs::create_dir_all(whole_file::folder(file))?;
     // Another gateway may have the same folder.
-    fresh.push(format!(".{}", std::process::id()));
-    fs::write(&fresh, serde_json::to_vec_pretty(known)?)?;
-    fs::rename(&fresh, file)
+    whole_file::write(file, &serde_json::to_vec_pretty(known)?)
 }

@@ -4,6 +4,10 @@
 //! line is written at once, lines that follow it within 2 ms together. Nobody who logs waits for a reader, which may be a
 //! terminal that was stopped: beyond a megabyte lines are lost, and counted. What a process that is killed had not written
 //! is lost, too: at most 2 ms where the log is read.
+//!
+//! `tracing-appender` 0.2 does not promise this: it bounds the number of lines and not their bytes, loses a line uncounted where a
+//! write fails or would wait, and waits 1.1 s at the end without an answer whether all is written. It also says on standard output,
+//! which may hold vectors, that its queue is full.
 
 use std::{
     borrow::Cow,

@@ -1,6 +1,8 @@
 //! Who may call: keys, open routes, browsers.
 
-use embedgate_test_support::{Gateway, client, config_with_auth, embedgate, run, tiny_config};
+use embedgate_test_support::{
+    Gateway, client, config_with_auth, embedgate, run, tiny_config, word_after,
+};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -122,14 +124,7 @@ async fn a_key_is_known_by_its_hash_and_brings_its_models_its_limit_and_its_end(
     let new = || {
         let (code, key, line) = run(embedgate().args(["key", "new"]));
         assert_eq!(code, Some(0));
-        let hash = line
-            .split("hash = ")
-            .nth(1)
-            .unwrap()
-            .split(' ')
-            .next()
-            .unwrap()
-            .to_owned();
+        let hash = word_after(&line, "hash = ").to_owned();
         (key.trim().to_owned(), hash)
     };
     let [good, narrow, limited, expired] = [(); 4].map(|()| new());

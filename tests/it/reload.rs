@@ -6,7 +6,7 @@ use std::{
 };
 
 use embedgate_test_support::{
-    Answer, Gateway, client, copy, fixtures, max_difference, names, texts, tiny_bge_m3,
+    Answer, Gateway, client, copy, fixtures, max_difference, names, texts, tiny_bge_m3, word_after,
 };
 use serde_json::{Value, json};
 
@@ -213,22 +213,13 @@ async fn only_administrators_reload() {
     // On an address of its own there is nothing else, and pages in browsers may not.
     let open = Gateway::start(&(text + "[server]\nadmin_listen = \"127.0.0.1:0\"\n"));
     let log = open.log();
-    let url = log
-        .split("POST ")
-        .nth(1)
-        .unwrap()
-        .split(' ')
-        .next()
-        .unwrap()
-        .to_owned();
-    let answer = Answer::of(client().post(&url).send().await.unwrap()).await;
+    let url = word_after(&log, "POST ");
+    let answer = Answer::of(client().post(url).send().await.unwrap()).await;
     assert_eq!(
         (answer.status, &answer.body["status"]),
         (200, &json!("reloaded"))
     );
-    let page = client()
-        .post(&url)
-        .header("origin", "http://127.0.0.1:8000");
+    let page = client().post(url).header("origin", "http://127.0.0.1:8000");
     assert_eq!(page.send().await.unwrap().status(), 403);
     let other = url.replace("/admin/reload", "/v1/models");
     assert_eq!(client().get(other).send().await.unwrap().status(), 404);

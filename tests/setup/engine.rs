@@ -17,7 +17,7 @@ fn threads_stay_on_cores_of_their_own_where_that_is_set() {
     let is_one = |list: &String| list.parse::<usize>().is_ok();
     assert!(pinned.len() == 2 && pinned.iter().all(is_one), "{pinned:?}");
     // A machine of one core has no other.
-    let has_more = embedgate_core::cores::physical().len() > 1;
+    let has_more = embedgate_core::machine::cores::physical().len() > 1;
     assert_eq!(pinned[0] != pinned[1], has_more, "{pinned:?}");
 }
 

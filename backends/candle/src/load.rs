@@ -1,7 +1,7 @@
 //! Reads a model's weights to where the model runs.
 
 use candle_core::{Device, Result, Tensor};
-use embedgate_core::EncoderConfig;
+use embedgate_core::{EncoderConfig, encoder::stacked::Stacked};
 use embedgate_weights::{Weights, WeightsError};
 
 use crate::{linear::Linear, rows::Place};
@@ -44,20 +44,9 @@ impl Loader<'_> {
         i: usize,
     ) -> std::result::Result<Linear, WeightsError> {
         let width = config.hidden_size;
-        let (mut weight, mut bias) = (
-            Vec::with_capacity(3 * width * width),
-            Vec::with_capacity(3 * width),
-        );
         let query_scale = 1.0 / (config.head_size() as f32).sqrt();
-        for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
-            let name = format!("encoder.layer.{i}.attention.self.{part}");
-            let part_weight = self
-                .weights
-                .values(&format!("{name}.weight"), &[width, width])?;
-            let part_bias = self.weights.values(&format!("{name}.bias"), &[width])?;
-            weight.extend(part_weight.iter().map(|x| x * scale));
-            bias.extend(part_bias.iter().map(|x| x * scale));
-        }
+        let read = |name: &str, shape: &[usize]| self.weights.values(name, shape);
+        let Stacked { weight, bias } = config.stacked_qkv(i, query_scale, read)?;
         let fuse = || -> Result<Linear> {
             Ok(Linear {
                 weight: self.put(weight, &[3 * width, width])?,

@@ -1,5 +1,7 @@
 //! The architecture of an encoder, as `config.json` states it.
 
+pub mod stacked;
+
 use serde::{Deserialize, Serialize};
 
 /// The family of an encoder: what differs between them is the numbering of positions, and the head of a cross-encoder.

@@ -5,7 +5,7 @@
 //!
 //! The modules in reading order: [`backend`] is the trait, [`batch`] what goes in, [`head`] the kinds of results,
 //! [`output`] what comes out; [`folder`] reads what a model folder says of its model, [`encoder`] what its `config.json` says of the architecture;
-//! [`pooling`], [`classes`] and [`math`] are arithmetic that backends share, [`library`] finds what is loaded at run time;
+//! [`pooling`], [`classes`] and [`math`] are arithmetic that backends share, [`library`] finds what is loaded at run time, [`machine`] tells of cores and memory;
 //! [`conformance`] is the test that each must pass.
 
 pub mod allocator;
@@ -13,13 +13,13 @@ pub mod backend;
 pub mod batch;
 pub mod classes;
 pub mod conformance;
-pub mod cores;
 pub mod encoder;
 pub mod error;
 pub mod folder;
 pub mod head;
 mod impostor;
 pub mod library;
+pub mod machine;
 pub mod math;
 mod matrix;
 pub mod output;

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use embedgate_core::{BackendError, Precision, cores::Core};
+use embedgate_core::{BackendError, Precision, machine::cores::Core};
 use half::bf16;
 use rayon::BroadcastContext;
 

@@ -28,7 +28,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use embedgate_core::{
     Backend, BackendError, BackendInfo, EmbeddingBatch, ModelFolder, Outputs, Pause, Pooling,
-    Precision, Replicas, TokenBatch, cores::Core,
+    Precision, Replicas, TokenBatch, machine::cores::Core,
 };
 use embedgate_weights::Weights;
 

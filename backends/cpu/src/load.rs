@@ -1,6 +1,9 @@
 //! Reads a model's weights and packs them, one tensor at a time.
 
-use embedgate_core::{EncoderConfig, encoder::Activation};
+use embedgate_core::{
+    EncoderConfig,
+    encoder::{Activation, stacked::Stacked},
+};
 use embedgate_weights::{Weights, WeightsError};
 use thiserror::Error;
 
@@ -83,17 +86,9 @@ impl Loader<'_> {
         config: &EncoderConfig,
         layer: usize,
     ) -> Result<Linear, LoadError> {
-        let width = config.hidden_size;
-        let mut weight = Vec::with_capacity(3 * width * width);
-        let mut bias = Vec::with_capacity(3 * width);
         let query_scale = std::f32::consts::LOG2_E / (config.head_size() as f32).sqrt();
-        for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
-            let name = format!("encoder.layer.{layer}.attention.self.{part}");
-            let part_weight = self.numbers(&format!("{name}.weight"), &[width, width])?;
-            let part_bias = self.numbers(&format!("{name}.bias"), &[width])?;
-            weight.extend(part_weight.iter().map(|x| x * scale));
-            bias.extend(part_bias.iter().map(|x| x * scale));
-        }
+        let read = |name: &str, shape: &[usize]| self.numbers(name, shape);
+        let Stacked { weight, bias } = config.stacked_qkv(layer, query_scale, read)?;
         let form = Form {
             precision: self.precision,
             activation: None,

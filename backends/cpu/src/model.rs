@@ -1,6 +1,6 @@
 //! A model: its weights, which any number of backends share, and the way from a batch to results.
 
-use embedgate_core::{BackendInfo, EmbeddingBatch, Outputs, TokenBatch, cores::Core};
+use embedgate_core::{BackendInfo, EmbeddingBatch, Outputs, TokenBatch, machine::cores::Core};
 
 use crate::{
     encoder::{Encoder, workspace::Workspace},

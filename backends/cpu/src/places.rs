@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use embedgate_core::cores::Core;
+use embedgate_core::machine::cores::Core;
 
 /// The number of threads that stay on each core.
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Drop for Place {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use embedgate_core::cores::physical;
+    use embedgate_core::machine::cores::physical;
 
     use super::*;
 

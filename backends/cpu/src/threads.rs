@@ -1,6 +1,6 @@
 //! The threads of a replica, and the cores that they stay on.
 
-use embedgate_core::{BackendError, cores::Core};
+use embedgate_core::{BackendError, machine::cores::Core};
 
 use crate::places::{PLACES, Place};
 

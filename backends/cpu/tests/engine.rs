@@ -19,7 +19,7 @@ use std::{
 use embedgate_core::{Backend, Head, ModelFolder, Outputs, Precision, conformance};
 
 use crate::{
-    precisions::{precisions, runs},
+    precisions::{precisions, promised, runs},
     reference::{batch, candle, cosine, least_cosines},
 };
 
@@ -58,14 +58,7 @@ fn every_precision_is_as_near_to_the_reference_as_it_promises() {
         let batch = batch(&lengths, folder.encoder.vocabulary_size);
         let outputs = Outputs::DENSE.with(Head::TokenVectors);
         let expected = candle(&folder).embed(&batch, outputs).unwrap();
-        for (precision, dense, tokens) in [
-            (Precision::F32, 0.999_999, 0.999_999),
-            (Precision::Bf16, 0.9998, 0.9996),
-            (Precision::Int8, 0.998, 0.996),
-        ] {
-            if !runs(precision) {
-                continue;
-            }
+        for (precision, dense, tokens) in promised() {
             let mut backend = support::load(&folder, precision);
             assert_eq!(backend.info().precision, precision);
             let got = backend.embed(&batch, outputs).unwrap();

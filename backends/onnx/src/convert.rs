@@ -128,6 +128,7 @@ pub fn write(
             key: PRECISION.into(),
             value: variant.precision.to_string(),
         }],
+        functions: Vec::new(),
     };
     let path = folder.join(files.model);
     let written = File::create(&path).and_then(|mut file| {

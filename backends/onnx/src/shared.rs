@@ -14,7 +14,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use embedgate_core::cores;
+use embedgate_core::machine::cores;
 use ort::session::builder::GraphOptimizationLevel;
 use thiserror::Error;
 

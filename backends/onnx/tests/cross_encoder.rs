@@ -2,18 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+#[path = "support/options.rs"]
+mod options;
 #[path = "../../../tests/support/rerankers.rs"]
 mod rerankers;
 
 use std::{io, path::Path};
 
-use embedgate_core::{ModelFolder, Outputs, Pooling, Precision, library::Candidates};
+use embedgate_core::{ModelFolder, Outputs, Precision};
 use embedgate_onnx::{
-    Libraries, OnnxBackend, Options,
+    OnnxBackend, Options,
     convert::{self, ConvertError, Files, Parts, Variant},
-    device::Device,
 };
 use embedgate_weights::Weights;
+
+use self::options::on_processor;
 
 fn convert(folder: &ModelFolder, heads: Outputs, precision: Precision, to: &Path) {
     let files = Files::of(Variant::of_processor(precision)).unwrap();
@@ -38,28 +41,11 @@ fn load(name: &str, heads: Outputs, precision: Precision) -> Result<OnnxBackend,
     let folder = rerankers::open(name);
     let written = tempfile::tempdir().unwrap();
     convert(&folder, heads, precision, written.path());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let files = Files::of(Variant::of_processor(precision)).unwrap();
     let options = Options {
-        file: Some(
-            written
-                .path()
-                .join(Files::of(Variant::of_processor(precision)).unwrap().model),
-        ),
-        device: Device::Cpu,
-        precision,
-        libraries: Libraries {
-            runtime: Candidates {
-                named: Some(root.join(".embedgate/lib")),
-                folders: Vec::new(),
-            },
-            ..Libraries::default()
-        },
-        pooling: Pooling::Cls,
         max_sequence_tokens: folder.max_sequence_tokens,
-        special_token_ids: vec![],
         threads: 2,
-        state_folder: None,
-        shares_weights: false,
+        ..on_processor(written.path().join(files.model), precision)
     };
     OnnxBackend::load(&folder, options).map_err(|e| e.to_string())
 }

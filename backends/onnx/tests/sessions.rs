@@ -2,21 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+#[path = "support/options.rs"]
+mod options;
+
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
 
-use embedgate_core::{
-    Backend, Head, Matrix, ModelFolder, Outputs, Pooling, Precision, TokenBatch,
-    library::Candidates,
-};
+use embedgate_core::{Backend, Head, Matrix, ModelFolder, Outputs, Precision, TokenBatch};
 use embedgate_onnx::{
-    Libraries, OnnxBackend, Options, bytes_overflow,
+    OnnxBackend, Options, bytes_overflow,
     convert::{self, ConvertError, Files, Parts, Target, Variant},
-    device::Device,
 };
+
+use self::options::on_processor;
 
 /// Pseudo-random numbers as the weights of the tiny bge-m3, converted.
 fn convert_random(folder: &ModelFolder, variant: Variant, to: &Path) -> PathBuf {
@@ -43,29 +44,9 @@ fn tiny(precision: Precision) -> (ModelFolder, tempfile::TempDir, Options) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = ModelFolder::open(&root.join("tests/fixtures/tiny-bge-m3")).unwrap();
     let written = tempfile::tempdir().unwrap();
-    let options = Options {
-        file: Some(convert_random(
-            &folder,
-            Variant::of_processor(precision),
-            written.path(),
-        )),
-        device: Device::Cpu,
-        precision,
-        libraries: Libraries {
-            runtime: Candidates {
-                named: Some(root.join(".embedgate/lib")),
-                folders: Vec::new(),
-            },
-            ..Libraries::default()
-        },
-        pooling: Pooling::Cls,
-        max_sequence_tokens: 64,
-        special_token_ids: Vec::new(),
-        threads: 1,
-        state_folder: None,
-        shares_weights: false,
-    };
-    (folder, written, options)
+    let variant = Variant::of_processor(precision);
+    let file = convert_random(&folder, variant, written.path());
+    (folder, written, on_processor(file, precision))
 }
 
 fn embed(backend: &mut OnnxBackend) -> Matrix {

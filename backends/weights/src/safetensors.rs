@@ -2,6 +2,9 @@
 //!
 //! Format: <https://github.com/huggingface/safetensors>. Read tensor by tensor with plain reads, since a mapped file
 //! stays in the process's resident memory beside the copy that a backend makes.
+//!
+//! The header is read here, too: the crate `safetensors` 0.8 wants the bytes of the whole file with it, refuses a file for any tensor
+//! in a format that it does not know, and most of its errors name neither the tensor nor its numbers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

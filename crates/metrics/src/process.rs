@@ -1,5 +1,6 @@
 //! The metrics of the process: its connections and its memory.
 
+use embedgate_core::machine::memory;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::{Metrics, register::Registered};
@@ -30,7 +31,7 @@ impl Families {
     /// Notes how much memory the process has now.
     pub(super) fn measure(&self) {
         self.resident_bytes
-            .set(resident_bytes().unwrap_or(0).cast_signed());
+            .set(memory::resident().unwrap_or(0).cast_signed());
     }
 }
 
@@ -40,12 +41,4 @@ impl Metrics {
     pub fn connections(&self) -> &Gauge {
         &self.0.process.connections
     }
-}
-
-/// Linux only; elsewhere there is no such number.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib << 10)
 }

@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    iter,
 };
 
 use anyhow::Context;
 use embedgate_cuda::{Device, Forms, Speed};
+use embedgate_tools::table::Table;
 
 use super::Failure;
 use crate::args::doctor::CudaArgs;
@@ -75,18 +77,14 @@ fn table(rows: usize, shapes: [[usize; 2]; 4], speeds: &[Speed]) -> String {
         let line = lines.entry((speed.format.to_string(), speed.tile));
         line.or_default().push(speed.teraflops());
     }
-    let shapes = shapes.map(|[columns, terms]| format!("{columns}x{terms:<6}"));
-    let mut table = format!(
-        "TFLOP/s of products of {rows} rows\n{:22}{}\n",
-        "tiles",
-        shapes.join(" ")
-    );
+    let shapes = shapes.map(|[columns, terms]| format!("{columns}x{terms}"));
+    let mut table = Table::new(iter::once("tiles".to_owned()).chain(shapes));
     for ((format, [tall, wide, deep]), teraflops) in lines {
         let tile = format!("{format} {tall}x{wide}x{deep}");
-        let numbers: Vec<String> = teraflops.iter().map(|t| format!("{t:<11.1}")).collect();
-        table += &format!("{tile:22}{}\n", numbers.join(" "));
+        let numbers = teraflops.iter().map(|t| format!("{t:.1}"));
+        table.row(iter::once(tile).chain(numbers));
     }
-    table
+    format!("TFLOP/s of products of {rows} rows\n{table}")
 }
 
 fn say(text: &str) -> anyhow::Result<()> {

@@ -2,7 +2,6 @@
 //!
 //! A file appears under its name when it is whole.
 
-mod file;
 mod in_parts;
 mod lines;
 mod whole;
@@ -14,15 +13,18 @@ use anyhow::{Context, bail};
 use embedgate_core::Outputs;
 use embedgate_request::Embedding;
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use self::{
-    file::folder,
     in_parts::InParts,
     whole::Whole,
     writer::{Form, Writer},
 };
 use super::parts::{Parts, run::Run};
-use crate::args::embed::{EmbedArgs, FormatArg};
+use crate::{
+    args::embed::{EmbedArgs, FormatArg},
+    whole_file,
+};
 
 /// The id of a row, if it has one, and its embedding.
 pub(super) type Embedded = (Option<Value>, Embedding);
@@ -66,7 +68,7 @@ impl Output {
         let form = Form {
             format,
             outputs,
-            folder: folder(path),
+            folder: whole_file::folder(path).to_owned(),
         };
         let is_whole = format == FormatArg::Npz || !args.file.is_file();
         if is_whole {
@@ -130,4 +132,12 @@ fn format_of(path: &Path) -> Option<FormatArg> {
         "npz" => Some(FormatArg::Npz),
         _ => None,
     }
+}
+
+/// Gives a file that is whole its name.
+fn persist(file: NamedTempFile, path: &Path) -> anyhow::Result<()> {
+    file.as_file().sync_all()?;
+    let named = file.persist(path);
+    named.with_context(|| path.display().to_string())?;
+    Ok(())
 }

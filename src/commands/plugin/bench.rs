@@ -101,7 +101,7 @@ fn report(
     Ok(())
 }
 
-/// The table that is printed, a line a call.
+/// The table that is printed, a line a call, each as soon as it is measured: so the columns have fixed widths.
 struct Rows<'a> {
     out: StdoutLock<'a>,
     harness: &'a Harness,

@@ -1,9 +1,9 @@
 //! `embedgate plugin pin`: writes the SHA-256 of plugins into the configuration, and leaves the rest of it as it is.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, Permissions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use embedgate_config::{Config, Environment};
 use toml_edit::{DocumentMut, value};
 
 use super::super::Failure;
+use crate::whole_file;
 
 pub(super) fn run(
     named: Option<&Path>,
@@ -78,24 +79,17 @@ fn replace(file: &Path, text: &str) -> anyhow::Result<()> {
     let file = file
         .canonicalize()
         .with_context(|| format!("{shown} cannot be found"))?;
-    let fresh = file.with_extension("toml.new");
     let before = fs::metadata(&file)?;
     let written = || -> io::Result<()> {
         // It may hold keys: nobody may read it who could not read the old one.
-        let mut new = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(before.mode() & 0o7777)
-            .open(&fresh)?;
+        let mut new = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(before.mode() & 0o7777))
+            .tempfile_in(whole_file::folder(&file))?;
         new.write_all(text.as_bytes())?;
-        std::os::unix::fs::fchown(&new, Some(before.uid()), Some(before.gid()))?;
-        new.sync_all()?;
-        fs::rename(&fresh, &file)
+        fchown(new.as_file(), Some(before.uid()), Some(before.gid()))?;
+        new.as_file().sync_all()?;
+        new.persist(&file)?;
+        Ok(())
     };
-    written().with_context(|| {
-        format!(
-            "{shown} cannot be written: {} is in the way, or the folder is not yours",
-            fresh.display()
-        )
-    })
+    written().with_context(|| format!("{shown} cannot be written: the folder may not be yours"))
 }

@@ -137,6 +137,13 @@ pub fn assert_cases(component: &Path, cases: &Path) {
     assert!(out.contains("ok"), "{out}");
 }
 
+/// The word behind a mark, up to the next space.
+#[must_use]
+pub fn word_after<'t>(text: &'t str, mark: &str) -> &'t str {
+    let (_, rest) = text.split_once(mark).unwrap();
+    rest.split(' ').next().unwrap()
+}
+
 /// The names of what is in a folder, in order.
 #[must_use]
 pub fn names(folder: &Path) -> Vec<String> {

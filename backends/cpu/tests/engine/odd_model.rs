@@ -6,7 +6,7 @@ use embedgate_core::{Backend, Head, ModelFolder, Outputs, Precision, TokenBatch}
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{
-    precisions::{precisions, runs},
+    precisions::{precisions, promised},
     reference::{batch, candle, least_cosines},
     support::load_on,
 };
@@ -111,14 +111,7 @@ fn sizes_that_fit_nothing_are_near_the_reference_on_any_number_of_threads() {
     let folder = write(folder.path());
     let batch = batch(&LENGTHS, VOCABULARY - 1);
     let expected = candle(&folder).embed(&batch, outputs()).unwrap();
-    for (precision, dense, tokens) in [
-        (Precision::F32, 0.999_999, 0.999_999),
-        (Precision::Bf16, 0.9998, 0.9996),
-        (Precision::Int8, 0.998, 0.996),
-    ] {
-        if !runs(precision) {
-            continue;
-        }
+    for (precision, dense, tokens) in promised() {
         let mut first = None;
         for threads in [1, 2, 3, 5] {
             let got = load_on(threads, &folder, precision)

@@ -2,7 +2,7 @@
 
 mod plain;
 
-use embedgate_core::EncoderConfig;
+use embedgate_core::{EncoderConfig, encoder::stacked::Stacked};
 
 use self::plain::{Plain, groups};
 use super::{
@@ -87,7 +87,9 @@ impl Attention {
         i: usize,
         hidden: &str,
     ) -> Result<String> {
-        let (weight, bias) = fused_qkv(b, config, i)?;
+        let query_scale = 1.0 / (config.head_size() as f32).sqrt();
+        let read = |name: &str, shape: &[usize]| b.tensors.read(name, shape);
+        let Stacked { weight, bias } = config.stacked_qkv(i, query_scale, read)?;
         let name = format!("encoder.layer.{i}.attention.self.qkv");
         let layer = Computed {
             name: &name,
@@ -120,24 +122,4 @@ impl Attention {
 fn unpadded(b: &mut Builder<'_, '_>, mask: &str) -> String {
     let least = b.node("ReduceMin", &[mask], vec![int("keepdims", 0)]);
     b.node("Cast", &[&least], vec![int("to", element::BOOL.into())])
-}
-
-/// Weights of query, key and value, `(3 * width, width)`, and their biases; the query is divided by the square root of the
-/// head size.
-fn fused_qkv(
-    b: &mut Builder<'_, '_>,
-    config: &EncoderConfig,
-    i: usize,
-) -> Result<(Vec<f32>, Vec<f32>)> {
-    let width = config.hidden_size;
-    let (mut weight, mut bias) = (Vec::new(), Vec::new());
-    let query_scale = 1.0 / (config.head_size() as f32).sqrt();
-    for (part, scale) in [("query", query_scale), ("key", 1.0), ("value", 1.0)] {
-        let name = format!("encoder.layer.{i}.attention.self.{part}");
-        let w = b.tensors.read(&format!("{name}.weight"), &[width, width])?;
-        weight.extend(w.iter().map(|w| w * scale));
-        let w = b.tensors.read(&format!("{name}.bias"), &[width])?;
-        bias.extend(w.iter().map(|w| w * scale));
-    }
-    Ok((weight, bias))
 }

@@ -4,16 +4,19 @@
 //! file carries a keyed hash that is checked before it is used; the key lies beside it, readable by this user alone.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    fs::{self, File},
+    io::{ErrorKind, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
+use tempfile::NamedTempFile;
 
 const MAGIC: &[u8; 16] = b"embedgate-aot-1\n";
 const HASH_BYTES: usize = 32;
+/// The file of the key.
+const KEY: &str = "key";
 /// Files of plugins and settings that are gone are dropped beyond so many, the oldest first.
 const MOST_FILES: usize = 64;
 
@@ -34,13 +37,13 @@ impl AotCache {
                 .with_context(|| format!("{} cannot be made", parent.display()))?;
         }
         match fs::DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(error).with_context(|| format!("{} cannot be made", folder.display()));
             }
             _ => {}
         }
         check_folder(folder)?;
-        let key = key(&folder.join("key"))?;
+        let key = key(folder)?;
         Ok(Self {
             folder: folder.to_owned(),
             key,
@@ -62,13 +65,12 @@ impl AotCache {
 
     /// Keeps something under a name, all or nothing.
     pub(super) fn put(&self, name: &blake3::Hash, compiled: &[u8]) -> std::io::Result<()> {
-        let path = self.path(name);
-        let (mut file, fresh) = begin(&path)?;
+        let mut file = begin(&self.folder)?;
         file.write_all(MAGIC)?;
         file.write_all(self.hash(name, compiled).as_bytes())?;
         file.write_all(compiled)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &path)?;
+        file.as_file().sync_all()?;
+        file.persist(self.path(name))?;
         self.sweep();
         Ok(())
     }
@@ -107,16 +109,10 @@ impl AotCache {
     }
 }
 
-/// Begins a file that only this user can read, beside the place that it is for.
-fn begin(path: &Path) -> std::io::Result<(File, PathBuf)> {
-    let fresh = path.with_extension(format!("{}.new", std::process::id()));
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    Ok((file, fresh))
+/// Begins a file that only this user can read, which goes away unless it is given a name. A sweep finds what a process that
+/// was killed left, by its ending.
+fn begin(folder: &Path) -> std::io::Result<NamedTempFile> {
+    tempfile::Builder::new().suffix(".new").tempfile_in(folder)
 }
 
 fn check_folder(folder: &Path) -> anyhow::Result<()> {
@@ -139,11 +135,12 @@ fn check_folder(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The key in the file; a new one where there is none.
-fn key(path: &Path) -> anyhow::Result<[u8; 32]> {
+/// The key in the folder; a new one where there is none.
+fn key(folder: &Path) -> anyhow::Result<[u8; 32]> {
+    let path = &folder.join(KEY);
     let shown = path.display();
     if !path.exists() {
-        make_key(path).with_context(|| format!("{shown} cannot be made"))?;
+        make_key(folder).with_context(|| format!("{shown} cannot be made"))?;
     }
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() || metadata.mode() & 0o077 != 0 {
@@ -157,16 +154,14 @@ fn key(path: &Path) -> anyhow::Result<[u8; 32]> {
 }
 
 /// Makes the file of the key, whole or not at all; where two processes do, the first one's stays.
-fn make_key(path: &Path) -> anyhow::Result<()> {
+fn make_key(folder: &Path) -> anyhow::Result<()> {
     let mut key = [0; 32];
     getrandom::fill(&mut key)?;
-    let (mut file, fresh) = begin(path)?;
+    let mut file = begin(folder)?;
     file.write_all(&key)?;
-    file.sync_all()?;
-    let linked = fs::hard_link(&fresh, path);
-    fs::remove_file(&fresh)?;
-    match linked {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(folder.join(KEY)) {
+        Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error.into()),
         _ => Ok(()),
     }
 }

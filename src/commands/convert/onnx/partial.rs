@@ -8,21 +8,20 @@ use std::{
 use anyhow::Context;
 use embedgate_onnx::convert::Files;
 
+use crate::whole_file;
+
 /// A folder beside the output, in which the model is written and checked; removed unless published.
 pub(super) struct Partial(pub(super) PathBuf);
 
 impl Partial {
     /// Makes the folder.
     pub(super) fn create(output: &Path) -> anyhow::Result<Self> {
-        let parent = output
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let name = format!(".embedgate-convert-{}", std::process::id());
-        let path = parent.join(name);
-        fs::create_dir(&path)
+        let folder = tempfile::Builder::new()
+            .prefix(".embedgate-convert-")
+            .tempdir_in(whole_file::folder(output))
             .with_context(|| format!("cannot write beside {}", output.display()))?;
-        Ok(Self(path))
+        // Kept, so that a folder that cannot be removed is said below.
+        Ok(Self(folder.keep()))
     }
 
     /// Moves both files into place. At no time does a model file stand beside another model's data.

@@ -8,11 +8,10 @@ use std::{
 use anyhow::Context;
 
 use super::{
-    Embedded,
-    file::{folder, persist, temporary},
+    Embedded, persist,
     writer::{Form, Writer, ids_are_numbers},
 };
-use crate::commands::embed::parts::Parts;
+use crate::{commands::embed::parts::Parts, whole_file};
 
 /// A part is ended after so long, or so many rows: what a run that is killed loses.
 const PART_TIME: Duration = Duration::from_secs(20);
@@ -86,7 +85,8 @@ impl InParts {
         }
         self.end_part(end)?;
         let path = &self.path;
-        let file = temporary(&folder(path)).with_context(|| path.display().to_string())?;
+        let file = whole_file::begin(whole_file::folder(path))
+            .with_context(|| path.display().to_string())?;
         self.parts.merge(file.reopen()?)?;
         persist(file, path)?;
         self.parts.remove()

@@ -6,10 +6,10 @@ use anyhow::Context;
 use tempfile::NamedTempFile;
 
 use super::{
-    Embedded,
-    file::{folder, persist, temporary},
+    Embedded, persist,
     writer::{Form, Writer, ids_are_numbers},
 };
+use crate::whole_file;
 
 /// The file to become, and what is to become it.
 pub(in crate::commands::embed) struct Whole {
@@ -23,8 +23,9 @@ pub(in crate::commands::embed) struct Whole {
 impl Whole {
     /// Begins a file beside the output.
     pub(super) fn begin(path: &Path, form: Form) -> anyhow::Result<Self> {
+        let file = whole_file::begin(whole_file::folder(path));
         Ok(Self {
-            file: temporary(&folder(path)).with_context(|| path.display().to_string())?,
+            file: file.with_context(|| path.display().to_string())?,
             path: path.to_owned(),
             writer: None,
             form,

@@ -2,7 +2,23 @@
 
 use std::fmt;
 
-use super::Report;
+use super::{Report, Row};
+use crate::table::Table;
+
+const HEAD: [&str; 12] = [
+    "target",
+    "load",
+    "req/s",
+    "ratio",
+    "inputs/s",
+    "tokens/s",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "max ms",
+    "refused/s",
+    "errors",
+];
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -10,64 +26,40 @@ impl fmt::Display for Report {
             .rows
             .iter()
             .any(|row| row.figures.background_tokens_per_second > 0.0);
-        let width = self
-            .rows
-            .iter()
-            .map(|row| row.target.len())
-            .max()
-            .unwrap_or(0)
-            .max(6);
-        write!(
-            f,
-            "{:<width$}  {:<18} {:>9} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7}",
-            "target",
-            "load",
-            "req/s",
-            "ratio",
-            "inputs/s",
-            "tokens/s",
-            "p50 ms",
-            "p90 ms",
-            "p99 ms",
-            "max ms",
-            "refused/s",
-            "errors"
-        )?;
-        if has_background {
-            write!(f, " {:>14}", "bulk tokens/s")?;
-        }
+        let background = has_background.then_some("bulk tokens/s");
+        let mut table = Table::new(HEAD.into_iter().chain(background)).left(2);
         for row in &self.rows {
-            let figures = &row.figures;
-            write!(
-                f,
-                "\n{:<width$}  {:<18} {:>9.1} {:>6.2} {:>9.1} {:>9.0} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.1} {:>7.0}",
-                row.target,
-                row.load,
-                figures.requests_per_second,
-                row.ratio,
-                figures.inputs_per_second,
-                figures.tokens_per_second,
-                figures.p50_ms,
-                figures.p90_ms,
-                figures.p99_ms,
-                figures.max_ms,
-                figures.refused_per_second,
-                figures.errors,
-            )?;
-            if has_background {
-                write!(f, " {:>14.0}", figures.background_tokens_per_second)?;
-            }
-            if figures.refused_per_second > 0.0 {
-                write!(f, "  (refusals p99 {:.2} ms)", figures.refused_p99_ms)?;
-            }
-            if figures.unsent > 0.0 {
-                write!(
-                    f,
-                    "  ({:.0} unsent: the client was the limit)",
-                    figures.unsent
-                )?;
-            }
+            let tokens = row.figures.background_tokens_per_second;
+            let background = has_background.then(|| format!("{tokens:.0}"));
+            table.row(cells(row).into_iter().chain(background).chain(remarks(row)));
         }
-        Ok(())
+        f.write_str(table.to_string().trim_end())
     }
+}
+
+fn cells(row: &Row) -> [String; 12] {
+    let figures = &row.figures;
+    [
+        row.target.clone(),
+        row.load.clone(),
+        format!("{:.1}", figures.requests_per_second),
+        format!("{:.2}", row.ratio),
+        format!("{:.1}", figures.inputs_per_second),
+        format!("{:.0}", figures.tokens_per_second),
+        format!("{:.2}", figures.p50_ms),
+        format!("{:.2}", figures.p90_ms),
+        format!("{:.2}", figures.p99_ms),
+        format!("{:.2}", figures.max_ms),
+        format!("{:.1}", figures.refused_per_second),
+        format!("{:.0}", figures.errors),
+    ]
+}
+
+fn remarks(row: &Row) -> impl Iterator<Item = String> {
+    let figures = row.figures;
+    let refusals = (figures.refused_per_second > 0.0)
+        .then(|| format!("(refusals p99 {:.2} ms)", figures.refused_p99_ms));
+    let unsent = (figures.unsent > 0.0)
+        .then(|| format!("({:.0} unsent: the client was the limit)", figures.unsent));
+    refusals.into_iter().chain(unsent)
 }
