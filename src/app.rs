@@ -26,7 +26,7 @@ use crate::{
         self, Gateway,
         connection::{self, End},
     },
-    model::{load, surroundings::Surroundings},
+    model::{load, load_context::LoadContext},
     model_host::{Fetcher, ModelHost, Parts},
     reload::{Reloader, ask::Reloads, source::Source},
     shutdown::{Shutdown, Stage},
@@ -43,7 +43,7 @@ pub(crate) struct Listeners {
 /// A configured server, not yet listening.
 pub(crate) struct App {
     config: Config,
-    surroundings: Surroundings,
+    load_context: LoadContext,
     source: Source,
     metrics: Metrics,
     plugins: Arc<Plugins>,
@@ -69,7 +69,7 @@ impl App {
         {
             bail!("models that cannot be served:\n  {}", problems.join("\n  "));
         }
-        let surroundings = Surroundings::new(&config, &source.environment);
+        let load_context = LoadContext::new(&config, &source.environment);
         let metrics = Metrics::new();
         let plugins = Arc::new(Plugins::new(surroundings_of_plugins(
             &config,
@@ -78,7 +78,7 @@ impl App {
         )));
         Ok(Self {
             config,
-            surroundings,
+            load_context,
             source,
             metrics,
             plugins,
@@ -90,7 +90,7 @@ impl App {
     /// Sets whether the speed of the models is measured once more, in place of the kept measurements.
     #[must_use]
     pub(crate) fn recalibrating(mut self, is_asked: bool) -> Self {
-        self.surroundings.recalibrate = is_asked;
+        self.load_context.recalibrate = is_asked;
         self
     }
 
@@ -157,7 +157,7 @@ impl App {
     fn gateway(&self, reloads: Reloads, shutdown: &Shutdown) -> Gateway {
         let state_folder = state_folder(&self.config, &self.source.environment);
         let models = ModelHost::new(Parts {
-            surroundings: self.surroundings.clone(),
+            load_context: self.load_context.clone(),
             metrics: self.metrics.clone(),
             fetcher: self.fetcher.clone(),
             served: state_folder.map(|folder| folder.join("served.json")),

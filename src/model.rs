@@ -12,12 +12,15 @@ mod files;
 pub(crate) mod fingerprint;
 mod kept;
 pub(crate) mod load;
+pub(crate) mod load_context;
+pub(crate) mod loader;
 pub(crate) mod memory;
 mod pins;
+pub(crate) mod placement;
 pub(crate) mod prompts;
 pub(crate) mod registry;
 mod replicas;
-pub(crate) mod surroundings;
+pub(crate) mod resolved;
 mod token_ratio;
 pub(crate) mod tokenizer;
 mod tokens;
@@ -65,7 +68,7 @@ pub(crate) struct Model {
     pub prompts: Prompts,
     /// For what needs no model: counting tokens, and their names.
     pub tokenizer: TextTokenizer,
-    /// The model's configuration.
+    /// The model's configuration, as it is written.
     pub config: ModelConfig,
     /// The devices before its own that it could not run on, where its configuration left that open.
     pub skipped: Vec<Skipped>,

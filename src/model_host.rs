@@ -33,14 +33,14 @@ pub(crate) use self::{
 use self::{demand::Waking, fetch::Fetch, served::Served};
 use crate::{
     embed::Embedder,
-    model::{Entry, MemoryUse, State, surroundings::Surroundings},
+    model::{Entry, MemoryUse, State, load_context::LoadContext},
 };
 
 /// Loads, exchanges and unloads models while the gateway serves.
 pub(crate) struct ModelHost {
     /// None until the first models are loaded, and at the end.
     embedder: ArcSwapOption<Embedder>,
-    surroundings: Surroundings,
+    load_context: LoadContext,
     metrics: Metrics,
     /// Gets models that are not there, where that is asked for.
     fetcher: Option<Fetcher>,
@@ -66,7 +66,7 @@ pub(crate) struct ModelHost {
 /// The parts that a host is made of.
 pub(crate) struct Parts {
     /// The facts that loading needs.
-    pub surroundings: Surroundings,
+    pub load_context: LoadContext,
     /// The process's metrics.
     pub metrics: Metrics,
     /// Gets models that are not there.
@@ -83,7 +83,7 @@ impl ModelHost {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             embedder: ArcSwapOption::empty(),
-            surroundings: parts.surroundings,
+            load_context: parts.load_context,
             metrics: parts.metrics,
             fetcher: parts.fetcher,
             max_memory: Mutex::default(),
@@ -103,7 +103,7 @@ impl ModelHost {
     #[cfg(test)]
     pub(crate) fn of(embedder: Embedder, metrics: &Metrics) -> Self {
         let host = Self::new(Parts {
-            surroundings: Surroundings::default(),
+            load_context: LoadContext::default(),
             metrics: metrics.clone(),
             fetcher: None,
             served: None,

@@ -61,9 +61,9 @@ impl App {
     /// Says how a card is used that is there and idle.
     pub(super) async fn advise(&self) {
         let models: Vec<_> = self.config.models.values().cloned().collect();
-        let surroundings = self.surroundings.clone();
+        let context = self.load_context.clone();
         // The driver takes its time to start.
-        let looking = tokio::task::spawn_blocking(move || devices::advice(&models, &surroundings));
+        let looking = tokio::task::spawn_blocking(move || devices::advice(&models, &context));
         if let Ok(Some(advice)) = looking.await {
             tracing::info!("{advice}");
         }

@@ -25,7 +25,7 @@ use self::{
 use super::{Failure, start_log};
 use crate::{
     args::bench_backend::BenchBackendArgs,
-    model::{load, surroundings::Surroundings},
+    model::{load, load_context::LoadContext, loader::Loader},
 };
 
 pub(super) fn run(
@@ -40,17 +40,17 @@ pub(super) fn run(
     let texts = texts(args)?;
     let plan = load::plan(model)?;
     let tokenizer = load::tokenizer(&plan).map_err(anyhow::Error::from)?;
-    let subject = Subject {
-        model,
-        args,
-        plan,
-        tokenizer,
-        surroundings: Surroundings::new(&config, environment),
+    let loader = Loader {
+        name: "of the benchmark",
+        config: model,
+        plan: &plan,
+        tokenizer: &tokenizer,
+        context: &LoadContext::new(&config, environment),
     };
+    let subject = Subject { loader, args };
     let mut engines = Vec::new();
     for precision in precisions(model, args)? {
-        let placed = subject.placed(precision)?;
-        engines.push(subject.open(&placed)?);
+        engines.push(subject.open(precision)?);
     }
     report(&subject, &mut engines, &texts)
 }
@@ -103,7 +103,8 @@ fn report(subject: &Subject<'_>, engines: &mut [Engine], texts: &[String]) -> Re
     let mut out = io::stdout();
     let mut print =
         |what: &dyn std::fmt::Display| writeln!(out, "{what}").context("standard output");
-    let threads = subject.surroundings.threads(subject.model);
+    let (plan, tokenizer) = (subject.loader.plan, subject.loader.tokenizer);
+    let threads = engines[0].threads;
     let info = engines[0].backend.info();
     let (backend, device) = (info.backend, info.device.clone());
     let on_card = device != "cpu";
@@ -116,20 +117,20 @@ fn report(subject: &Subject<'_>, engines: &mut [Engine], texts: &[String]) -> Re
     }
     print(&"tokens/s, medians, and the share of what the products alone would allow")?;
     let shapes = speed::Shapes {
-        longest: args.longest.min(subject.plan.max_tokens),
+        longest: args.longest.min(plan.max_tokens),
         batch_tokens: on_card.then(|| subject.batch_tokens()),
         rounds: args.rounds,
         seed: args.seed,
     };
-    let speeds = speed::measure(engines, &subject.plan.folder.encoder, &shapes)?;
+    let speeds = speed::measure(engines, &plan.folder.encoder, &shapes)?;
     print(&speeds)?;
     if args.n > 0 {
-        print(&random_load(engines, &subject.tokenizer, args)?)?;
+        print(&random_load(engines, tokenizer, args)?)?;
     }
     if engines.len() > 1 && engines[0].backend.info().outputs.has(Head::Dense) {
         let (n, first) = (texts.len(), &engines[0].name);
         print(&format!("{n} texts, dense vectors beside those of {first}"))?;
-        let compared = accuracy::compare(engines, &subject.tokenizer, texts, args.queries)?;
+        let compared = accuracy::compare(engines, tokenizer, texts, args.queries)?;
         print(&compared)?;
     }
     Ok(())

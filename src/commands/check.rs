@@ -14,7 +14,7 @@ use super::{Failure, runtime, start_log};
 use crate::{
     app::plugins::{self, surroundings_of_plugins},
     args::CheckArgs,
-    model::{load, surroundings::Surroundings},
+    model::{load, load_context::LoadContext},
 };
 
 pub(super) fn run(
@@ -25,9 +25,9 @@ pub(super) fn run(
     let config = Config::load(args.file.as_deref().or(config), environment)?;
     // What serves, and is not as it could be, is said too.
     start_log(LogLevel::Warn);
-    let surroundings = Surroundings::new(&config, environment);
+    let context = LoadContext::new(&config, environment);
     let problem = |(name, model): (&String, &_)| {
-        load::inspect(name, model, &surroundings)
+        load::inspect(name, model, &context)
             .err()
             .map(|error| format!("models.{name}: {error}"))
     };

@@ -5,11 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use embedgate_config::ModelConfig;
 use embedgate_core::{Backend, BackendError, BackendInfo, Outputs, TokenBatch};
 use serde::{Deserialize, Serialize};
 
-use super::{kept::KeptFile, load::LoadError, surroundings::Surroundings};
+use super::{kept::KeptFile, load::LoadError, load_context::LoadContext, resolved::ResolvedModel};
 use crate::batch::cost::{CostModel, Shape};
 
 /// No further batch is measured after so long.
@@ -169,20 +168,20 @@ pub(super) fn some_batch(n: usize, length: usize, vocabulary: usize) -> TokenBat
 
 /// Returns the growth of the backend's time with its batch, measured before or now.
 pub(super) fn calibration(
-    config: &ModelConfig,
-    surroundings: &Surroundings,
+    model: &ResolvedModel,
+    context: &LoadContext,
     fingerprint: &blake3::Hash,
     backend: &mut dyn Backend,
 ) -> Result<Calibration, LoadError> {
-    let threads = surroundings.threads(config) as u64;
-    let replicas = config.replicas.get() as u64;
+    let threads = model.threads as u64;
+    let replicas = model.replicas.get() as u64;
     let of = [
         fingerprint.as_bytes().as_slice(),
         &threads.to_le_bytes(),
         &replicas.to_le_bytes(),
     ];
-    let file = KeptFile::new(surroundings.state_folder.as_deref(), "calibration", &of);
-    let kept: Option<Calibration> = match surroundings.recalibrate {
+    let file = KeptFile::new(context.state_folder.as_deref(), "calibration", &of);
+    let kept: Option<Calibration> = match context.recalibrate {
         true => None,
         false => file.read(),
     };
@@ -218,31 +217,31 @@ mod tests {
     #[test]
     fn what_was_measured_on_a_busy_machine_is_measured_again_when_it_is_quiet() {
         let folder = tempfile::tempdir().unwrap();
-        let mut surroundings = Surroundings::new(&Config::default(), &Environment::default());
-        surroundings.state_folder = Some(folder.path().to_owned());
-        let config = ModelConfig::default();
+        let mut context = LoadContext::new(&Config::default(), &Environment::default());
+        context.state_folder = Some(folder.path().to_owned());
+        let model = ResolvedModel::of_nothing();
         let of = blake3::hash(b"model");
         let (mut backend, _) = embedgate_mock::MockBackend::new(8);
-        let kept = |surroundings: &Surroundings, backend: &mut dyn Backend| {
-            calibration(&config, surroundings, &of, backend).unwrap()
+        let kept = |context: &LoadContext, backend: &mut dyn Backend| {
+            calibration(&model, context, &of, backend).unwrap()
         };
         let parts = [
             of.as_bytes().as_slice(),
-            &(surroundings.threads(&config) as u64).to_le_bytes(),
-            &(config.replicas.get() as u64).to_le_bytes(),
+            &(model.threads as u64).to_le_bytes(),
+            &(model.replicas.get() as u64).to_le_bytes(),
         ];
-        let file = KeptFile::new(surroundings.state_folder.as_deref(), "calibration", &parts);
+        let file = KeptFile::new(context.state_folder.as_deref(), "calibration", &parts);
         // Slower than the backend by far.
         let slow = measured(&[(1, 64, 100.0), (1, 128, 200.0)]);
         file.write(&slow);
-        let now = kept(&surroundings, &mut backend);
+        let now = kept(&context, &mut backend);
         assert!(now.tokens_per_second() > 2.0, "{now:?}");
         // Faster than the backend: the machine is busy now.
         let fast = measured(&[(1, 64, 1e-12), (1, 128, 2e-12)]);
         file.write(&fast);
-        assert_eq!(kept(&surroundings, &mut backend), fast);
-        surroundings.recalibrate = true;
-        assert_ne!(kept(&surroundings, &mut backend), fast);
+        assert_eq!(kept(&context, &mut backend), fast);
+        context.recalibrate = true;
+        assert_ne!(kept(&context, &mut backend), fast);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use embedgate_config::{BackendType, Device, DeviceChoice, ModelConfig, PrecisionChoice};
 use serde::Serialize;
 
-use super::surroundings::Surroundings;
+use super::{engine, load_context::LoadContext, placement::Placement};
 
 /// A device that was not taken, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,133 +29,97 @@ impl Skipped {
     }
 }
 
-/// A device that a model may run on: the configuration that runs it there, or the reason why none does.
+/// A device that a model may run on: its place there, or the reason why there is none.
 pub(crate) struct DeviceOption {
     /// Such as `cuda:0`, or `cuda` where there is no card at all.
     pub(crate) device: String,
-    config: Result<ModelConfig, String>,
-    /// True where a processor that plays the device is refused: the processor's own backend is faster.
-    needs_hardware: bool,
+    place: Result<Placement, String>,
+    /// True where a card of any maker is yet to be looked for.
+    needs_card: bool,
 }
 
 impl DeviceOption {
-    /// The configuration with the device said. Looks for a graphics card only now, at its turn.
+    /// The model's place on the device. Looks for a graphics card only now, at its turn.
     ///
     /// # Errors
     /// The reason why the model does not run there.
-    pub(crate) fn take(self, surroundings: &Surroundings) -> Result<ModelConfig, String> {
-        let config = self.config?;
-        if self.needs_hardware {
-            check_hardware(surroundings)?;
+    pub(crate) fn take(self, context: &LoadContext) -> Result<Placement, String> {
+        let place = self.place?;
+        if self.needs_card {
+            n_cards(place.kind, context)?;
         }
-        Ok(config)
+        Ok(place)
     }
 }
 
 /// The devices that a model may run on: those of its configuration; with `device = "auto"` each NVIDIA card, any graphics card, and the
 /// processor.
-pub(crate) fn options(config: &ModelConfig, surroundings: &Surroundings) -> Vec<DeviceOption> {
+pub(crate) fn options(config: &ModelConfig, context: &LoadContext) -> Vec<DeviceOption> {
     let backend = &config.backend;
-    let DeviceChoice::Auto(said) = backend.device else {
-        let devices = backend.all_devices().into_iter();
-        let devices: Vec<_> = devices.map(|device| device.to_string()).collect();
-        return vec![DeviceOption {
-            device: devices.join(","),
-            config: Ok(config.clone()),
-            needs_hardware: false,
-        }];
+    let said = match backend.device {
+        DeviceChoice::Auto(said) => said,
+        DeviceChoice::At(device) => {
+            let place = Placement::stated(backend, device);
+            let devices: Vec<_> = place.devices().map(|device| device.to_string()).collect();
+            return vec![DeviceOption {
+                device: devices.join(","),
+                place: Ok(place),
+                needs_card: false,
+            }];
+        }
     };
-    let on = |kind, device: Device| DeviceOption {
-        device: device.to_string(),
-        config: fitting(kind, device, said)
-            .and_then(|()| one_alone(device, config))
-            .map(|()| ModelConfig {
-                backend: backend.at(kind, device, said),
-                ..config.clone()
-            }),
-        needs_hardware: device == Device::WebGpu,
-    };
-    let kind_on = |device| match (backend.kind, device) {
+    let kind_on = |device| match backend.kind == BackendType::default() {
         // No type was said.
-        (BackendType::Cpu, Device::Cuda(_)) => BackendType::Cuda,
-        (BackendType::Cpu, Device::WebGpu) => BackendType::Onnx,
-        (kind, _) => kind,
+        true => BackendType::usual(device),
+        false => backend.kind,
     };
-    let cards = match n_cards(surroundings) {
-        Ok(n) => (0..n)
-            .map(Device::Cuda)
-            .map(|device| on(kind_on(device), device))
-            .collect(),
+    let on = |device: Device| {
+        let kind = kind_on(device);
+        DeviceOption {
+            device: device.to_string(),
+            place: fitting(kind, device, said)
+                .and_then(|()| one_alone(device, config))
+                .map(|()| Placement::stated(backend, device).on(kind, said)),
+            needs_card: device == Device::WebGpu,
+        }
+    };
+    let cards = match n_cards(BackendType::usual(Device::Cuda(0)), context) {
+        Ok(n) => (0..n).map(Device::Cuda).map(on).collect(),
         Err(reason) => vec![DeviceOption {
             device: "cuda".into(),
-            config: Err(reason),
-            needs_hardware: false,
+            place: Err(reason),
+            needs_card: false,
         }],
     };
-    let others = match backend.kind {
-        BackendType::Cuda => vec![],
-        _ => vec![
-            on(kind_on(Device::WebGpu), Device::WebGpu),
-            on(kind_on(Device::Cpu), Device::Cpu),
-        ],
+    let others = match backend.kind.has_processor() {
+        false => vec![],
+        true => vec![on(Device::WebGpu), on(Device::Cpu)],
     };
     cards.into_iter().chain(others).collect()
 }
 
-/// The number of NVIDIA cards, at least one; or why there is none.
-#[cfg(feature = "cuda")]
-fn n_cards(surroundings: &Surroundings) -> Result<usize, String> {
-    match embedgate_cuda::Device::list(surroundings.cuda()) {
-        Ok(cards) if !cards.is_empty() => Ok(cards.len()),
-        Err(error) if !error.is_no_device() => Err(error.to_string()),
-        _ => Err("the driver finds no NVIDIA card".into()),
-    }
+/// Counts the cards that a type of backend could run on, at least one.
+///
+/// # Errors
+/// The reason why there is none.
+fn n_cards(kind: BackendType, context: &LoadContext) -> Result<usize, String> {
+    let engine = engine::of(kind).map_err(|missing| missing.to_string())?;
+    engine.n_cards(context)
 }
 
 /// Says what to write in the configuration where there is an NVIDIA card and every model runs on the processor.
-#[cfg(feature = "cuda")]
 pub(crate) fn advice<'a>(
     models: impl IntoIterator<Item = &'a ModelConfig>,
-    surroundings: &Surroundings,
+    context: &LoadContext,
 ) -> Option<String> {
     let on_processor = |model: &ModelConfig| model.backend.device == DeviceChoice::At(Device::Cpu);
     if !models.into_iter().all(on_processor) {
         return None;
     }
-    let listed = embedgate_cuda::Device::list(surroundings.cuda()).ok()?;
-    let usable = listed.iter().enumerate().find(|(_, card)| card.is_usable());
-    let (number, card) = usable?;
-    let name = &card.name;
+    let (device, name) = engine::all().find_map(|engine| engine.usable_card(context))?;
     Some(format!(
-        "this machine has a {name}: `backend = {{ device = \"cuda:{number}\" }}` in [models.NAME] runs a model there (docs/gpu.md)"
+        "this machine has a {name}: `backend = {{ device = \"{device}\" }}` in [models.NAME] runs a model there (docs/gpu.md)"
     ))
-}
-
-#[cfg(not(feature = "cuda"))]
-pub(crate) fn advice<'a>(
-    _: impl IntoIterator<Item = &'a ModelConfig>,
-    _: &Surroundings,
-) -> Option<String> {
-    None
-}
-
-#[cfg(not(feature = "cuda"))]
-fn n_cards(_: &Surroundings) -> Result<usize, String> {
-    Err("this embedgate was built without the cuda backend".into())
-}
-
-#[cfg(feature = "onnx")]
-fn check_hardware(surroundings: &Surroundings) -> Result<(), String> {
-    let adapter = embedgate_onnx::device::adapter(&surroundings.onnx_libraries());
-    match adapter.map_err(|error| error.to_string())?.is_hardware {
-        true => Ok(()),
-        false => Err("a processor plays the graphics card".into()),
-    }
-}
-
-#[cfg(not(feature = "onnx"))]
-fn check_hardware(_: &Surroundings) -> Result<(), String> {
-    Err("this embedgate was built without the onnx backend".into())
 }
 
 /// Refuses more replicas than WebGPU has.
@@ -176,10 +140,12 @@ pub(crate) fn fitting(
     said: Option<PrecisionChoice>,
 ) -> Result<(), String> {
     match said {
-        Some(said) if !kind.precisions(device).contains(&said) => Err(format!(
-            "type = \"{kind}\" has no {} there",
-            said.said().unwrap_or_default()
-        )),
+        Some(said) if !kind.precisions(device).contains(&said) => {
+            // Each type has `auto` everywhere.
+            let said = said.said().map(|said| said.to_string());
+            let said = said.unwrap_or_else(|| "auto".into());
+            Err(format!("type = \"{kind}\" has no {said} there"))
+        }
         _ => Ok(()),
     }
 }
@@ -190,7 +156,7 @@ mod tests {
 
     fn options_of(backend: &str) -> Vec<DeviceOption> {
         let config = toml::from_str(&format!("backend = {{ {backend} }}")).unwrap();
-        options(&config, &Surroundings::default())
+        options(&config, &LoadContext::default())
     }
 
     #[test]
@@ -204,7 +170,7 @@ mod tests {
                 panic!("{backend}");
             };
             assert_eq!(only.device, device);
-            assert!(only.config.is_ok());
+            assert!(only.place.is_ok());
         }
     }
 
@@ -224,13 +190,13 @@ mod tests {
             ),
         ] {
             let all = options_of(backend);
-            let last = all.last().unwrap().config.as_ref().unwrap();
-            assert_eq!(last.backend.kind, kind, "{backend}");
-            assert_eq!(last.backend.precision, precision, "{backend}");
-            assert_eq!(last.backend.device, DeviceChoice::At(Device::Cpu));
+            let last = all.last().unwrap().place.as_ref().unwrap();
+            assert_eq!(last.kind, kind, "{backend}");
+            assert_eq!(last.precision, precision, "{backend}");
+            assert_eq!(last.device, Device::Cpu);
         }
         let all = options_of(r#"device = "auto", precision = "f16""#);
-        let refused = all.last().unwrap().config.as_ref().unwrap_err();
+        let refused = all.last().unwrap().place.as_ref().unwrap_err();
         assert!(refused.contains("no f16"), "{refused}");
     }
 

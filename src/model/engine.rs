@@ -1,149 +1,234 @@
-//! Opens the backend that a model is configured with. The match that names the backends of the server is here.
+//! The backends of this program, each behind its cargo feature in a file of the folder, and the table that finds one by its type.
+//!
+//! Everybody else asks the [`Engine`]: no other code of the gateway names a type of backend.
 
-#[cfg(any(feature = "candle", feature = "cuda", feature = "onnx"))]
-use embedgate_config::Device;
-use embedgate_config::{BackendType, ModelConfig, PrecisionChoice};
-use embedgate_core::Backend;
+#[cfg(feature = "candle")]
+mod candle;
+#[cfg(feature = "cpu")]
+mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(feature = "onnx")]
+mod onnx;
 
+use std::{fmt, path::Path};
+
+#[cfg(feature = "tools")]
+use embedgate_config::ModelConfig;
+use embedgate_config::{BackendType, Device, PrecisionChoice};
+use embedgate_core::{Backend, Precision};
+use thiserror::Error;
+
+#[cfg(feature = "cuda")]
+use self::cuda::described_by_driver;
 use super::{
     load::{LoadError, Plan},
-    surroundings::Surroundings,
-    tokenizer::TextTokenizer,
+    load_context::LoadContext,
+    loader::Loader,
+    memory::estimate::{Estimate, Needs},
+    placement::Placement,
+    resolved::{ResolvedBackend, ResolvedModel},
 };
 
-/// The configuration with nothing left open: which backend runs the model on this machine, in which precision.
+/// The backends that are built.
+static BUILT: &[&dyn Engine] = &[
+    #[cfg(feature = "cpu")]
+    &cpu::Cpu,
+    #[cfg(feature = "candle")]
+    &candle::Candle,
+    #[cfg(feature = "onnx")]
+    &onnx::Onnx,
+    #[cfg(feature = "cuda")]
+    &cuda::Cuda,
+];
+
+/// The backend that a written ONNX model is compared with, and its name in messages.
+#[cfg(all(feature = "onnx", feature = "candle"))]
+pub(crate) const REFERENCE: (BackendType, &str) = (BackendType::Candle, "candle");
+/// The backend that a written ONNX model is compared with, and its name in messages.
+#[cfg(all(feature = "onnx", feature = "cpu", not(feature = "candle")))]
+pub(crate) const REFERENCE: (BackendType, &str) = (BackendType::Cpu, "the cpu backend");
+/// The type that runs ONNX models.
+#[cfg(all(feature = "onnx", any(feature = "candle", feature = "cpu")))]
+pub(crate) const OF_ONNX_MODELS: BackendType = BackendType::Onnx;
+
+/// Tokens that go through a model on a card at once, where the configuration says nothing.
+pub(crate) const CARD_TOKENS: usize = 16 << 10;
+
+/// A backend, as the gateway runs models with it.
+pub(crate) trait Engine: fmt::Debug + Sync {
+    /// The type by which the configuration names it.
+    fn kind(&self) -> BackendType;
+
+    /// Chooses the precision on this machine, and another type where this one cannot run the model named `name`.
+    ///
+    /// # Errors
+    /// [`LoadError::Backend`] when the library is missing without which the model cannot run as it is asked to,
+    /// [`LoadError::Setting`] when this processor cannot run it so.
+    fn resolve(
+        &self,
+        _name: &str,
+        place: &Placement,
+        _context: &LoadContext,
+    ) -> Result<(BackendType, Precision), LoadError> {
+        let usual = self.kind().usual_precision();
+        Ok((self.kind(), place.precision.said().unwrap_or(usual)))
+    }
+
+    /// Opens the files that it needs, but reads no weights.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the file and what is wrong with it.
+    fn inspect(
+        &self,
+        plan: &Plan,
+        backend: &ResolvedBackend,
+        context: &LoadContext,
+    ) -> Result<(), LoadError>;
+
+    /// Loads the backend on one of the model's devices.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the file and what is wrong with it.
+    fn open(
+        &self,
+        loader: &Loader<'_>,
+        model: &ResolvedModel,
+        device: Device,
+    ) -> Result<Box<dyn Backend>, LoadError>;
+
+    /// Describes the cards and their driver, on which vectors depend beside the model and its configuration: they choose among
+    /// kernels. Empty on the processor.
+    ///
+    /// # Errors
+    /// When there is no such card.
+    fn runs_on(
+        &self,
+        backend: &ResolvedBackend,
+        context: &LoadContext,
+    ) -> Result<String, LoadError> {
+        // Other libraries run on older cards and drivers, too.
+        Ok(described_by_driver(backend, context))
+    }
+
+    /// Estimates the memory of a model: of replicas that share nothing, without that of a forward pass, where it is not known
+    /// better.
+    fn memory(&self, needs: &Needs<'_>) -> Estimate {
+        Estimate::of_separate_replicas(needs)
+    }
+
+    /// Returns true when its memory is known well enough to refuse a model by.
+    fn knows_memory(&self) -> bool {
+        true
+    }
+
+    /// Returns a test of the names of files for those that it reads of a model's folder: gigabytes of another backend's weights
+    /// are not hashed.
+    fn reads(&self, _folder: &Path, _backend: &ResolvedBackend) -> Box<dyn Fn(&str) -> bool> {
+        Box::new(|name| !name.ends_with(".onnx") && !name.ends_with(".onnx_data"))
+    }
+
+    /// Counts the cards of the machine that it could run on, at least one.
+    ///
+    /// # Errors
+    /// The reason why there is none.
+    fn n_cards(&self, _context: &LoadContext) -> Result<usize, String> {
+        Err(format!("the {} backend looks for no cards", self.kind()))
+    }
+
+    /// Returns a card that is fit to use, and its name, where it looks for cards quickly.
+    fn usable_card(&self, _context: &LoadContext) -> Option<(Device, String)> {
+        None
+    }
+
+    /// Returns the precision of attention, in a model of this precision on the processor.
+    #[cfg(feature = "cpu")]
+    fn precision_of_attention(&self, _precision: Precision) -> Precision {
+        Precision::F32
+    }
+
+    /// Refuses precisions that `bench-backend` cannot compare on the processor.
+    ///
+    /// # Errors
+    /// The reason, and what can be compared.
+    #[cfg(feature = "tools")]
+    fn check_compared(
+        &self,
+        _asked: &[PrecisionChoice],
+        _model: &ModelConfig,
+    ) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    /// Measures the multiplications and additions that its own kernels do in a second, in the fastest product of the model's
+    /// shapes with so many rows; none where it has no kernels of its own.
+    ///
+    /// # Errors
+    /// When the card cannot be used.
+    #[cfg(feature = "tools")]
+    fn product_speed(
+        &self,
+        _plan: &Plan,
+        _backend: &ResolvedBackend,
+        _rows: usize,
+        _context: &LoadContext,
+    ) -> Result<Option<f64>, LoadError> {
+        Ok(None)
+    }
+}
+
+/// A type of backend that this program was built without.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("this embedgate was built without the {0} backend")]
+pub(crate) struct NotBuilt(BackendType);
+
+impl From<NotBuilt> for LoadError {
+    fn from(missing: NotBuilt) -> Self {
+        Self::Setting(format!("{missing}: build it with that cargo feature"))
+    }
+}
+
+/// The backends that are built, in the order in which they are listed.
+pub(crate) fn all() -> impl Iterator<Item = &'static dyn Engine> {
+    BUILT.iter().copied()
+}
+
+/// Finds a backend by its type.
+///
+/// # Errors
+/// When it is not built.
+pub(crate) fn of(kind: BackendType) -> Result<&'static dyn Engine, NotBuilt> {
+    all()
+        .find(|engine| engine.kind() == kind)
+        .ok_or(NotBuilt(kind))
+}
+
+/// The backend and the precision that run the model named `name` on this machine, in this place.
 ///
 /// # Errors
 /// [`LoadError::Backend`] when the library is missing without which the model cannot run as it is asked to,
-/// [`LoadError::Setting`] when this processor cannot run it so.
-#[cfg_attr(
-    not(feature = "cpu"),
-    expect(unused_variables, reason = "only oneDNN is looked up")
-)]
-pub(crate) fn resolve(
+/// [`LoadError::Setting`] when this processor, or this build, cannot run it so.
+pub(super) fn resolve(
     name: &str,
-    config: &ModelConfig,
-    surroundings: &Surroundings,
-) -> Result<ModelConfig, LoadError> {
-    let mut resolved = config.clone();
-    let backend = &mut resolved.backend;
-    match backend.kind {
-        #[cfg(feature = "cpu")]
-        BackendType::Cpu => match embedgate_cpu::runtime::load(&surroundings.onednn()) {
-            Ok(library) => {
-                if backend.precision == PrecisionChoice::Auto {
-                    let chosen = embedgate_cpu::fastest(library.instructions());
-                    tracing::info!(
-                        model.name = name,
-                        precision = %chosen,
-                        "model {name} runs in {chosen}: this processor has {:?}",
-                        library.instructions()
-                    );
-                    backend.precision = chosen.into();
-                }
-                let precision = backend.precision.said().unwrap_or_default();
-                if !embedgate_cpu::runs(library, precision) {
-                    return Err(LoadError::Setting(format!(
-                        "oneDNN cannot run a model in {precision} on this processor, which has {:?}: set \
-                         backend.precision = \"f32\"",
-                        library.instructions()
-                    )));
-                }
-                if !embedgate_cpu::is_fast(precision, library.instructions()) {
-                    tracing::warn!(
-                        model.name = name,
-                        "model {name} runs in {precision}, which this processor has no instructions for (it has {:?}): \
-                         \"f32\" may be faster; `embedgate bench-backend --precision f32,{precision}` tells",
-                        library.instructions()
-                    );
-                }
-            }
-            Err(missing) => match backend.precision {
-                #[cfg(feature = "candle")]
-                PrecisionChoice::Auto | PrecisionChoice::F32 => {
-                    let pinned = match backend.pin_threads {
-                        Some(true) => " (its threads stay on no cores)",
-                        _ => "",
-                    };
-                    tracing::warn!(
-                        model.name = name,
-                        "model {name} runs with candle, in f32 and slower{pinned}: {missing}"
-                    );
-                    (backend.kind, backend.precision) = (BackendType::Candle, PrecisionChoice::F32);
-                }
-                _ => return Err(missing.into()),
-            },
-        },
-        #[cfg(all(not(feature = "cpu"), feature = "candle"))]
-        BackendType::Cpu if !backend.precision.needs_onednn() => {
-            (backend.kind, backend.precision) = (BackendType::Candle, PrecisionChoice::F32);
-        }
-        BackendType::Cuda if backend.precision == PrecisionChoice::Auto => {
-            backend.precision = PrecisionChoice::F16;
-        }
-        // The others have f32 everywhere.
-        _ if backend.precision == PrecisionChoice::Auto => backend.precision = PrecisionChoice::F32,
-        _ => {}
-    }
-    Ok(resolved)
+    place: &Placement,
+    context: &LoadContext,
+) -> Result<(&'static dyn Engine, Precision), LoadError> {
+    let (kind, precision) = match of(place.kind) {
+        Ok(engine) => engine.resolve(name, place, context)?,
+        Err(missing) => without_onednn(place).ok_or(missing)?,
+    };
+    Ok((of(kind)?, precision))
 }
 
-/// Opens the files that a backend needs, but reads no weights.
-///
-/// # Errors
-/// [`LoadError`] names the file and what is wrong with it.
-#[cfg_attr(
-    not(any(feature = "onnx", feature = "cuda")),
-    allow(
-        unused_variables,
-        reason = "not all builds look up libraries and cards"
-    )
-)]
-pub(crate) fn inspect(
-    plan: &Plan,
-    config: &ModelConfig,
-    surroundings: &Surroundings,
-) -> Result<(), LoadError> {
-    match config.backend.kind {
-        #[cfg(feature = "cpu")]
-        BackendType::Cpu => open_weights(plan),
-        #[cfg(feature = "candle")]
-        BackendType::Candle => {
-            for device in config.backend.all_devices() {
-                if let Device::Cuda(number) = device {
-                    embedgate_candle::check_card(number)?;
-                }
-            }
-            open_weights(plan)
-        }
-        #[cfg(feature = "cuda")]
-        BackendType::Cuda => {
-            for device in config.backend.all_devices() {
-                card(device, surroundings)?;
-            }
-            open_weights(plan)
-        }
-        #[cfg(feature = "onnx")]
-        BackendType::Onnx => {
-            for device in config.backend.all_devices() {
-                embedgate_onnx::check(
-                    &plan.folder,
-                    config.backend.file.as_deref(),
-                    onnx_device(device),
-                    config.backend.precision.said().unwrap_or_default(),
-                    &surroundings.onnx_libraries(),
-                )?;
-            }
-            Ok(())
-        }
-        #[cfg(not(all(
-            feature = "candle",
-            feature = "onnx",
-            feature = "cpu",
-            feature = "cuda"
-        )))]
-        missing => Err(LoadError::Setting(not_built(missing))),
-    }
+/// The type and the precision in which a model runs where oneDNN should and is not there: only candle has its f32.
+fn without_onednn(place: &Placement) -> Option<(BackendType, Precision)> {
+    let wants_f32 = matches!(
+        place.precision,
+        PrecisionChoice::Auto | PrecisionChoice::F32
+    );
+    let has_candle = of(BackendType::Candle).is_ok();
+    let gives_way = place.kind == BackendType::Cpu && wants_f32 && has_candle;
+    gives_way.then_some((BackendType::Candle, Precision::F32))
 }
 
 #[cfg(any(feature = "candle", feature = "cpu", feature = "cuda"))]
@@ -154,208 +239,8 @@ fn open_weights(plan: &Plan) -> Result<(), LoadError> {
         .map_err(|e| embedgate_core::BackendError::Load(e.to_string()).into())
 }
 
-#[cfg(not(all(
-    feature = "candle",
-    feature = "onnx",
-    feature = "cpu",
-    feature = "cuda"
-)))]
-fn not_built(missing: BackendType) -> String {
-    format!(
-        "this embedgate was built without the {missing} backend: build it with that cargo feature"
-    )
-}
-
-/// The card that a model is configured for; none for the processor.
-#[cfg(feature = "candle")]
-fn card_number(config: &ModelConfig) -> Option<usize> {
-    match config.backend.one_device() {
-        Device::Cuda(number) => Some(number),
-        Device::Cpu | Device::WebGpu => None,
-    }
-}
-
-/// Tokens that go through a model on a card at once, where the configuration says nothing.
-pub(crate) const CARD_TOKENS: usize = 16 << 10;
-/// Rows of the measurements by which kernels are chosen on a card: enough to fill it.
-#[cfg(feature = "cuda")]
-const TIMED_ROWS: usize = 4096;
-
-/// The card and its driver, on which vectors depend beside the model and its configuration: they choose among kernels.
-///
-/// # Errors
-/// When there is no such card.
-#[cfg_attr(
-    not(any(feature = "cuda", feature = "onnx")),
-    expect(
-        unused_variables,
-        clippy::unnecessary_wraps,
-        reason = "only cards are looked up"
-    )
-)]
-pub(crate) fn runs_on(
-    config: &ModelConfig,
-    surroundings: &Surroundings,
-) -> Result<String, LoadError> {
-    #[cfg(feature = "onnx")]
-    if config.backend.one_device() == Device::WebGpu {
-        let adapter = embedgate_onnx::device::adapter(&surroundings.onnx_libraries())?;
-        return Ok(adapter.identity);
-    }
-    #[cfg(feature = "cuda")]
-    if let Device::Cuda(_) = config.backend.one_device() {
-        let devices = config.backend.all_devices().into_iter();
-        if config.backend.kind == BackendType::Cuda {
-            let described = devices.map(|device| {
-                let card = card(device, surroundings)?;
-                let (name, capability, driver) = (&card.name, card.capability, card.driver_version);
-                let kernels = embedgate_cuda::kernels_id();
-                Ok(format!("{name} {capability:?} {driver} {kernels}"))
-            });
-            return described
-                .collect::<Result<Vec<_>, LoadError>>()
-                .map(|all| all.join(" "));
-        }
-        // Other libraries run on older cards and drivers, too.
-        let listed = embedgate_cuda::Device::list(surroundings.cuda()).unwrap_or_default();
-        let described = devices.filter_map(|device| listed.get(number(device)));
-        let described: Vec<_> = described
-            .map(|card| format!("{} {:?}", card.name, card.capability))
-            .collect();
-        return Ok(described.join(" "));
-    }
-    Ok(String::new())
-}
-
-/// The format of a model's numbers on a card.
-#[cfg(feature = "cuda")]
-pub(crate) fn format(config: &ModelConfig) -> embedgate_cuda::Format {
-    match config.backend.precision {
-        PrecisionChoice::Bf16 => embedgate_cuda::Format::Bf16,
-        _ => embedgate_cuda::Format::F16,
-    }
-}
-
-/// A card, by its device.
-///
-/// # Errors
-/// When there is no such card.
-#[cfg(feature = "cuda")]
-pub(crate) fn card(
-    device: Device,
-    surroundings: &Surroundings,
-) -> Result<std::sync::Arc<embedgate_cuda::Device>, LoadError> {
-    let opened = embedgate_cuda::Device::open(surroundings.cuda(), number(device));
-    opened.map_err(|error| LoadError::Setting(error.to_string()))
-}
-
-/// The number of a card.
-#[cfg(feature = "cuda")]
-fn number(device: Device) -> usize {
-    match device {
-        Device::Cuda(number) => number,
-        // Configurations are refused where the type and the device do not fit.
-        Device::Cpu | Device::WebGpu => 0,
-    }
-}
-
-/// A device, as ONNX Runtime's backend has it.
-#[cfg(feature = "onnx")]
-pub(super) fn onnx_device(device: Device) -> embedgate_onnx::device::Device {
-    match device {
-        Device::Cpu => embedgate_onnx::device::Device::Cpu,
-        Device::WebGpu => embedgate_onnx::device::Device::WebGpu,
-        Device::Cuda(number) => embedgate_onnx::device::Device::Cuda(number),
-    }
-}
-
-/// Loads a backend, of a configuration that was resolved.
-///
-/// # Errors
-/// [`LoadError`] names the file and what is wrong with it.
-pub(crate) fn open(
-    plan: &Plan,
-    config: &ModelConfig,
-    tokenizer: &TextTokenizer,
-    surroundings: &Surroundings,
-) -> Result<Box<dyn Backend>, LoadError> {
-    match config.backend.kind {
-        #[cfg(feature = "cpu")]
-        BackendType::Cpu => {
-            let library = embedgate_cpu::runtime::load(&surroundings.onednn())?;
-            let options = embedgate_cpu::Options {
-                pooling: plan.pooling,
-                max_sequence_tokens: plan.max_tokens,
-                special_token_ids: tokenizer.special_token_ids(),
-                threads: surroundings.threads(config),
-                cores: surroundings.cores(config),
-                precision: config.backend.precision.said().unwrap_or_default(),
-            };
-            let loaded = embedgate_cpu::CpuBackend::load(&plan.folder, library, options)?;
-            Ok(Box::new(loaded))
-        }
-        #[cfg(feature = "candle")]
-        BackendType::Candle => {
-            let (pooling, threads) = (plan.pooling, surroundings.threads(config));
-            let options = embedgate_candle::Options {
-                special_token_ids: tokenizer.special_token_ids(),
-                precision: config.backend.precision.said().unwrap_or_default(),
-                card: card_number(config),
-                ..embedgate_candle::Options::on_processor(pooling, plan.max_tokens, threads)
-            };
-            let loaded = embedgate_candle::CandleBackend::load(&plan.folder, options)?;
-            Ok(Box::new(loaded))
-        }
-        #[cfg(feature = "cuda")]
-        BackendType::Cuda => {
-            let place = config.backend.one_device();
-            let (device, number) = (card(place, surroundings)?, number(place));
-            tracing::info!(
-                "{place} is {} of compute capability {}.{} with {} MiB, its driver is for CUDA {}.{}",
-                device.name,
-                device.capability.0,
-                device.capability.1,
-                device.memory >> 20,
-                device.driver_version / 1000,
-                device.driver_version % 1000 / 10
-            );
-            let options = embedgate_cuda::Options {
-                pooling: plan.pooling,
-                max_sequence_tokens: plan.max_tokens,
-                special_token_ids: tokenizer.special_token_ids(),
-                format: format(config),
-                max_batch_tokens: config.max_batch_tokens.unwrap_or(CARD_TOKENS),
-                timed_rows: config
-                    .max_batch_tokens
-                    .unwrap_or(TIMED_ROWS)
-                    .min(TIMED_ROWS),
-            };
-            let loaded = embedgate_cuda::CudaBackend::load(&plan.folder, &device, number, options)?;
-            Ok(Box::new(loaded))
-        }
-        #[cfg(feature = "onnx")]
-        BackendType::Onnx => {
-            let options = embedgate_onnx::Options {
-                file: config.backend.file.clone(),
-                device: onnx_device(config.backend.one_device()),
-                precision: config.backend.precision.said().unwrap_or_default(),
-                libraries: surroundings.onnx_libraries(),
-                pooling: plan.pooling,
-                max_sequence_tokens: plan.max_tokens,
-                special_token_ids: tokenizer.special_token_ids(),
-                threads: surroundings.threads(config),
-                state_folder: surroundings.state_folder.clone(),
-                shares_weights: config.replicas.get() > 1,
-            };
-            let loaded = embedgate_onnx::OnnxBackend::load(&plan.folder, options)?;
-            Ok(Box::new(loaded))
-        }
-        #[cfg(not(all(
-            feature = "candle",
-            feature = "onnx",
-            feature = "cpu",
-            feature = "cuda"
-        )))]
-        missing => Err(LoadError::Setting(not_built(missing))),
-    }
+/// Describes cards as NVIDIA's driver does: not in this build.
+#[cfg(not(feature = "cuda"))]
+fn described_by_driver(_: &ResolvedBackend, _: &LoadContext) -> String {
+    String::new()
 }

@@ -1,9 +1,15 @@
 //! The identity of a model's vectors.
 
-use std::{fs::File, io, path::Path, time::UNIX_EPOCH};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
 
-use embedgate_config::{BackendConfig, BackendType, ModelConfig};
 use embedgate_core::Pooling;
+
+use super::resolved::ResolvedBackend;
 
 /// Files up to this size are hashed whole in any case.
 const HASHED_WHOLE: u64 = 16 << 20;
@@ -25,7 +31,9 @@ pub(crate) enum Depth {
 /// The facts from which a model's identity is found.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    pub(crate) config: ModelConfig,
+    /// The model's folder.
+    pub(crate) path: PathBuf,
+    pub(crate) backend: ResolvedBackend,
     pub(crate) pooling: Pooling,
     pub(crate) max_tokens: usize,
     /// The card, as the load found it: one that is lost cannot be asked again.
@@ -45,7 +53,8 @@ impl Identity {
     #[cfg(test)]
     pub(crate) fn of_nothing() -> Self {
         Self {
-            config: ModelConfig::default(),
+            path: PathBuf::new(),
+            backend: ResolvedBackend::of_nothing(),
             pooling: Pooling::Cls,
             max_tokens: 0,
             runs_on: String::new(),
@@ -119,7 +128,8 @@ fn hash_samples(hasher: &mut blake3::Hasher, path: &Path, length: u64) -> io::Re
 /// When the folder cannot be read.
 fn fingerprint(of: &Identity, depth: Depth) -> io::Result<blake3::Hash> {
     let Identity {
-        config,
+        path: folder,
+        backend,
         pooling,
         max_tokens,
         runs_on,
@@ -128,24 +138,24 @@ fn fingerprint(of: &Identity, depth: Depth) -> io::Result<blake3::Hash> {
     let facts = format!(
         "{} {:?} {:?} {:?} {pooling:?} {max_tokens}",
         env!("CARGO_PKG_VERSION"),
-        config.backend.kind,
-        config.backend.one_device(),
-        config.backend.precision,
+        backend.engine.kind(),
+        backend.device,
+        backend.precision,
     );
     field(&mut hasher, facts.as_bytes());
     if !runs_on.is_empty() {
         field(&mut hasher, runs_on.as_bytes());
     }
-    let file = config.backend.file.as_deref();
+    let file = backend.file.as_deref();
     if depth == Depth::ThisProcess {
-        for path in std::iter::once(config.path.as_path()).chain(file) {
+        for path in std::iter::once(folder.as_path()).chain(file) {
             let path = path.canonicalize()?;
             field(&mut hasher, path.as_os_str().as_encoded_bytes());
         }
     }
     let mut files = Vec::new();
-    for folder in ["", "1_Pooling", "onnx"] {
-        let Ok(entries) = config.path.join(folder).read_dir() else {
+    for within in ["", "1_Pooling", "onnx"] {
+        let Ok(entries) = folder.join(within).read_dir() else {
             continue;
         };
         for entry in entries {
@@ -159,8 +169,8 @@ fn fingerprint(of: &Identity, depth: Depth) -> io::Result<blake3::Hash> {
             files.push(entry?.path());
         }
     }
-    let onnx_model = onnx_model(config);
-    files.retain(|path| path.is_file() && is_read(path, &config.backend, onnx_model.as_deref()));
+    let reads = backend.engine.reads(folder, backend);
+    files.retain(|path| path.is_file() && is_read(path, &reads));
     files.sort();
     files.dedup();
     for path in files {
@@ -169,45 +179,10 @@ fn fingerprint(of: &Identity, depth: Depth) -> io::Result<blake3::Hash> {
     Ok(hasher.finalize())
 }
 
-/// Returns true when the backend reads a file: gigabytes of another backend's weights are not hashed.
-fn is_read(path: &Path, backend: &BackendConfig, onnx_model: Option<&str>) -> bool {
+/// Returns true when the backend reads a file, and hubs do not just put it beside a model.
+fn is_read(path: &Path, reads: impl Fn(&str) -> bool) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // What hubs put beside a model.
-    if name.starts_with('.') || name.ends_with(".md") {
-        return false;
-    }
-    match backend.kind {
-        BackendType::Cpu | BackendType::Candle | BackendType::Cuda => {
-            !name.ends_with(".onnx") && !name.ends_with(".onnx_data")
-        }
-        BackendType::Onnx
-            if name.ends_with(".safetensors") || name.starts_with("pytorch_model") =>
-        {
-            false
-        }
-        // Variants for other devices and precisions may lie beside this one.
-        BackendType::Onnx => match onnx_model {
-            Some(model) if name.contains(".onnx") => name.starts_with(model),
-            _ => true,
-        },
-    }
-}
-
-/// The name of the ONNX model that is run, where its folder chooses it.
-#[cfg(feature = "onnx")]
-fn onnx_model(config: &ModelConfig) -> Option<String> {
-    if config.backend.kind != BackendType::Onnx || config.backend.file.is_some() {
-        return None;
-    }
-    let device = super::engine::onnx_device(config.backend.one_device());
-    let precision = config.backend.precision.said().unwrap_or_default();
-    let model = embedgate_onnx::find_model(&config.path, device, precision)?;
-    Some(model.file_name()?.to_string_lossy().into_owned())
-}
-
-#[cfg(not(feature = "onnx"))]
-fn onnx_model(_: &ModelConfig) -> Option<String> {
-    None
+    !name.starts_with('.') && !name.ends_with(".md") && reads(&name)
 }
 
 fn hash_file(hasher: &mut blake3::Hasher, path: &Path, depth: Depth) -> io::Result<()> {
@@ -238,13 +213,18 @@ fn field(hasher: &mut blake3::Hasher, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     #[cfg(feature = "onnx")]
-    use embedgate_config::PrecisionChoice;
+    use embedgate_config::BackendType;
+    #[cfg(feature = "onnx")]
+    use embedgate_core::Precision;
 
     use super::*;
+    #[cfg(feature = "onnx")]
+    use crate::model::engine;
 
-    fn identity(config: ModelConfig) -> Identity {
+    fn identity(path: &Path, backend: ResolvedBackend) -> Identity {
         Identity {
-            config,
+            path: path.to_owned(),
+            backend,
             max_tokens: 512,
             ..Identity::of_nothing()
         }
@@ -265,11 +245,8 @@ mod tests {
             }
         }
         let of = |path: &Path, depth| {
-            let config = ModelConfig {
-                path: path.to_owned(),
-                ..ModelConfig::default()
-            };
-            identity(config).at(depth).unwrap()
+            let backend = ResolvedBackend::of_nothing();
+            identity(path, backend).at(depth).unwrap()
         };
         assert_eq!(
             of(&fixture, Depth::EveryByte),
@@ -293,30 +270,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("onnx")).unwrap();
         let of = |precision| {
-            let config = ModelConfig {
-                path: folder.path().to_owned(),
-                backend: BackendConfig {
-                    kind: BackendType::Onnx,
-                    precision,
-                    ..BackendConfig::default()
-                },
-                ..ModelConfig::default()
+            let backend = ResolvedBackend {
+                engine: engine::of(BackendType::Onnx).unwrap(),
+                precision,
+                ..ResolvedBackend::of_nothing()
             };
-            identity(config).at(Depth::EveryByte).unwrap()
+            let identity = identity(folder.path(), backend);
+            identity.at(Depth::EveryByte).unwrap()
         };
         let write = |name: &str, text| std::fs::write(folder.path().join("onnx").join(name), text);
         write("model.onnx", "a").unwrap();
-        let before = of(PrecisionChoice::F32);
+        let before = of(Precision::F32);
         write("model_int8.onnx", "b").unwrap();
         write("model_int8.onnx_data", "c").unwrap();
         write("model_gpu.onnx", "f").unwrap();
         write("model_gpu_f16.onnx_data", "g").unwrap();
-        assert_eq!(of(PrecisionChoice::F32), before);
-        let bytes = of(PrecisionChoice::Int8);
+        assert_eq!(of(Precision::F32), before);
+        let bytes = of(Precision::Int8);
         write("model.onnx", "d").unwrap();
-        assert_eq!(of(PrecisionChoice::Int8), bytes);
-        assert_ne!(of(PrecisionChoice::F32), before);
+        assert_eq!(of(Precision::Int8), bytes);
+        assert_ne!(of(Precision::F32), before);
         write("model_int8.onnx_data", "e").unwrap();
-        assert_ne!(of(PrecisionChoice::Int8), bytes);
+        assert_ne!(of(Precision::Int8), bytes);
     }
 }

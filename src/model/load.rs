@@ -25,11 +25,12 @@ pub(crate) use self::{
 use super::{
     Files, Model, calibrate,
     devices::{self, Skipped},
-    engine,
     fingerprint::{Depth, Identity},
+    load_context::LoadContext,
+    loader::Loader,
     memory, pins,
-    replicas::Subject,
-    surroundings::Surroundings,
+    placement::Placement,
+    resolved::ResolvedModel,
     token_ratio::TokenRatio,
     tokenizer::TokenizerPool,
     usage::LastUse,
@@ -44,54 +45,58 @@ use crate::batch::{self, Batcher, BatcherConfig};
 pub(crate) fn inspect(
     name: &str,
     config: &ModelConfig,
-    surroundings: &Surroundings,
+    context: &LoadContext,
 ) -> Result<(), LoadError> {
     let plan = plan(config)?;
     pins::check(config)?;
-    check_vocabulary(&tokenizer(&plan)?, &plan)?;
-    place(name, config, &plan, surroundings).map(|_| ())
+    let tokenizer = tokenizer(&plan)?;
+    check_vocabulary(&tokenizer, &plan)?;
+    let loader = Loader {
+        name,
+        config,
+        plan: &plan,
+        tokenizer: &tokenizer,
+        context,
+    };
+    place(&loader).map(|_| ())
 }
 
-/// The configuration with nothing left open, on the first device that takes the model.
+/// The model with nothing left open but a number of replicas that is to be counted, on the first device that takes it.
 ///
 /// # Errors
 /// [`LoadError`] says what is missing for the last of the devices.
-pub(crate) fn place(
-    name: &str,
-    config: &ModelConfig,
-    plan: &Plan,
-    surroundings: &Surroundings,
-) -> Result<ModelConfig, LoadError> {
-    let inspected = |config: &ModelConfig| {
-        let config = engine::resolve(name, config, surroundings)?;
-        memory::check(&config, plan)?;
-        engine::inspect(plan, &config, surroundings)?;
-        Ok(config)
+pub(crate) fn place(loader: &Loader<'_>) -> Result<ResolvedModel, LoadError> {
+    let inspected = |place: &Placement| {
+        let model = loader.resolve(place)?;
+        memory::check(&model, loader.plan)?;
+        let backend = &model.backend;
+        backend
+            .engine
+            .inspect(loader.plan, backend, loader.context)?;
+        Ok(model)
     };
-    first_that_works(name, config, surroundings, inspected).map(|(config, _)| config)
+    first_that_works(loader, inspected).map(|(model, _)| model)
 }
 
 /// Tries the devices that a model may run on in their order. Returns what the first gives that works, and the others before it.
 fn first_that_works<T>(
-    name: &str,
-    config: &ModelConfig,
-    surroundings: &Surroundings,
-    attempt: impl Fn(&ModelConfig) -> Result<T, LoadError>,
+    loader: &Loader<'_>,
+    attempt: impl Fn(&Placement) -> Result<T, LoadError>,
 ) -> Result<(T, Vec<Skipped>), LoadError> {
-    let mut options = devices::options(config, surroundings)
+    let mut options = devices::options(loader.config, loader.context)
         .into_iter()
         .peekable();
     let mut skipped = Vec::new();
     while let Some(option) = options.next() {
         let device = option.device.clone();
         let tried = option
-            .take(surroundings)
+            .take(loader.context)
             .map_err(LoadError::Setting)
-            .and_then(|config| attempt(&config));
+            .and_then(|place| attempt(&place));
         match tried {
             Ok(it) => return Ok((it, skipped)),
             Err(error) if options.peek().is_none() => return Err(error),
-            Err(error) => skipped.push(Skipped::new(name, &device, error.to_string())),
+            Err(error) => skipped.push(Skipped::new(loader.name, &device, error.to_string())),
         }
     }
     Err(LoadError::Setting("no device can run the model".into()))
@@ -103,7 +108,7 @@ pub(crate) type Room<'a> = &'a (dyn Fn(u64) -> Result<(), String> + 'a);
 /// The inputs of a load, in addition to the model's own configuration.
 #[derive(Clone, Copy)]
 pub(crate) struct Loading<'a> {
-    pub(crate) surroundings: &'a Surroundings,
+    pub(crate) context: &'a LoadContext,
     pub(crate) metrics: &'a Metrics,
     pub(crate) room: Room<'a>,
 }
@@ -117,7 +122,6 @@ pub(crate) fn load(
     config: &ModelConfig,
     loading: Loading<'_>,
 ) -> Result<Model, LoadError> {
-    let surroundings = loading.surroundings;
     let path = config.path.display();
     tracing::info!(model.name = name, %path, "loading model {name} from {path}");
     let plan = plan(config)?;
@@ -132,41 +136,47 @@ pub(crate) fn load(
     }
     let tokenizer = tokenizer(&plan)?;
     check_vocabulary(&tokenizer, &plan)?;
-    let loaded = |config: &ModelConfig| {
-        let config = &engine::resolve(name, config, surroundings)?;
-        memory::check(config, &plan)?;
-        (loading.room)(memory::of_machine(config, &plan)).map_err(LoadError::Setting)?;
-        let subject = Subject {
-            name,
-            config,
-            plan: &plan,
-            tokenizer: &tokenizer,
-            surroundings,
-        };
-        load_on(&subject, loading.metrics)
+    let loader = Loader {
+        name,
+        config,
+        plan: &plan,
+        tokenizer: &tokenizer,
+        context: loading.context,
     };
-    let (model, skipped) = first_that_works(name, config, surroundings, loaded)?;
+    let loaded = |place: &Placement| {
+        let model = loader.resolve(place)?;
+        memory::check(&model, &plan)?;
+        (loading.room)(memory::of_machine(&model, &plan)).map_err(LoadError::Setting)?;
+        load_on(&loader, &model, loading.metrics)
+    };
+    let (model, skipped) = first_that_works(&loader, loaded)?;
     Ok(Model { skipped, ..model })
 }
 
-/// Loads a model on the devices of its configuration, which leaves nothing open but the number of replicas.
-fn load_on(subject: &Subject<'_>, metrics: &Metrics) -> Result<Model, LoadError> {
+/// Loads a model on its devices. Nothing is left open but a number of replicas that is to be counted.
+fn load_on(
+    loader: &Loader<'_>,
+    model: &ResolvedModel,
+    metrics: &Metrics,
+) -> Result<Model, LoadError> {
     let started = Instant::now();
-    let &Subject {
+    let &Loader {
         name,
+        config,
         plan,
         tokenizer,
-        surroundings,
-        ..
-    } = subject;
-    let config = &subject.resolve()?;
-    let runs_on = engine::runs_on(config, surroundings)?;
-    let depth = match surroundings.cache_outlives {
+        context,
+    } = loader;
+    let resolved = &loader.count_replicas(model)?;
+    let backend = &resolved.backend;
+    let runs_on = backend.engine.runs_on(backend, context)?;
+    let depth = match context.cache_outlives {
         true => Depth::EveryByte,
         false => Depth::ThisProcess,
     };
     let identity = Identity {
-        config: config.clone(),
+        path: resolved.path.clone(),
+        backend: backend.clone(),
         pooling: plan.pooling,
         max_tokens: plan.max_tokens,
         runs_on,
@@ -180,7 +190,7 @@ fn load_on(subject: &Subject<'_>, metrics: &Metrics) -> Result<Model, LoadError>
     // Every byte takes as long as the load.
     let hashed = identity.clone();
     let fingerprint = std::thread::spawn(move || hashed.at(depth));
-    let mut groups = open_replicas(config, plan, tokenizer, surroundings)?;
+    let mut groups = open_replicas(loader, resolved)?;
     let info = described(&groups);
     let fingerprint = fingerprint
         .join()
@@ -188,9 +198,9 @@ fn load_on(subject: &Subject<'_>, metrics: &Metrics) -> Result<Model, LoadError>
         .and_then(|hash| hash)
         .map_err(unreadable())?;
     let first = groups[0].backends[0].as_mut();
-    let calibration = calibrate::calibration(config, surroundings, &fingerprint, first)?;
+    let calibration = calibrate::calibration(resolved, context, &fingerprint, first)?;
     let with_reloads = |group: Group| {
-        let of_files = from_files(&group.config, surroundings);
+        let of_files = from_files(loader, resolved, group.device);
         let of_files = of_the_same_files(identity.clone(), depth, fingerprint, of_files);
         let reload = reload(group.sharing, tokenizer.clone(), of_files);
         let backends = group.backends.into_iter();
@@ -200,9 +210,9 @@ fn load_on(subject: &Subject<'_>, metrics: &Metrics) -> Result<Model, LoadError>
     announce(name, &info, started);
     let batching = BatcherConfig {
         capacity: config.queue_capacity,
-        bulk_capacity: bulk_capacity(config.queue_capacity, surroundings.max_inputs),
+        bulk_capacity: bulk_capacity(config.queue_capacity, context.max_inputs),
         max_queue_time: [config.max_queue_time.0, config.bulk_max_queue_time.0],
-        budget: budget(name, config, &calibration),
+        budget: budget(loader, resolved, &calibration),
         cost: calibration.cost(&info),
         tokens_per_second: calibration.tokens_per_second(),
     };
@@ -215,7 +225,7 @@ fn load_on(subject: &Subject<'_>, metrics: &Metrics) -> Result<Model, LoadError>
             .into(),
         tokenizer: tokenizer.clone(),
         batcher: Batcher::start(name, backends, batching, &metrics).into(),
-        memory: memory::of_machine(config, plan),
+        memory: memory::of_machine(resolved, plan),
         files,
         fingerprint,
         pooling: plan.pooling,

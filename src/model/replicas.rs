@@ -4,11 +4,12 @@
 //! where a batch is too small for so many threads. A caller that is alone has one replica's threads only.
 
 use std::{
+    num::NonZeroUsize,
     panic, thread,
     time::{Duration, Instant},
 };
 
-use embedgate_config::{Device, ModelConfig, ReplicaCount};
+use embedgate_config::ReplicaCount;
 use embedgate_core::{Backend, BackendError};
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +17,9 @@ use super::{
     calibrate::{Calibration, some_batch},
     kept::KeptFile,
     load::{self, LoadError, Plan},
+    loader::Loader,
     memory,
-    surroundings::Surroundings,
-    tokenizer::TextTokenizer,
+    resolved::ResolvedModel,
 };
 
 /// Fewer replicas are taken if they do at least this much of the most tokens a second: what more of them would gain has to be
@@ -36,38 +37,27 @@ const SEQUENCE_TOKENS: usize = 128;
 /// The measured speed of a number of replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Measured {
-    replicas: usize,
+    replicas: NonZeroUsize,
     /// Threads of each replica.
     threads: usize,
     /// Tokens a second of all replicas together.
     tokens_per_second: f64,
 }
 
-/// A model whose replicas are to be counted, as it is configured and planned.
-pub(super) struct Subject<'a> {
-    pub(super) name: &'a str,
-    pub(super) config: &'a ModelConfig,
-    pub(super) plan: &'a Plan,
-    pub(super) tokenizer: &'a TextTokenizer,
-    pub(super) surroundings: &'a Surroundings,
-}
-
-impl Subject<'_> {
-    /// The configuration with the number of replicas said: the one that was found before, or is found now.
+impl Loader<'_> {
+    /// The model with the number of replicas counted, where its configuration leaves that open: the number that was found before,
+    /// or is found now.
     ///
     /// # Errors
     /// [`LoadError`] when the model cannot be loaded or run.
-    pub(super) fn resolve(&self) -> Result<ModelConfig, LoadError> {
-        if self.config.replicas != ReplicaCount::Auto {
-            return Ok(self.config.clone());
+    pub(super) fn count_replicas(&self, model: &ResolvedModel) -> Result<ResolvedModel, LoadError> {
+        // A card is not divided among threads.
+        if self.config.replicas != ReplicaCount::Auto || !model.backend.is_on_processor() {
+            return Ok(model.clone());
         }
-        if self.config.backend.one_device() != Device::Cpu {
-            // A card is not divided among threads.
-            return Ok(self.with(1));
-        }
-        let candidates = self.candidates();
+        let candidates = self.candidates(model);
         if candidates.len() == 1 {
-            return Ok(self.with(1));
+            return Ok(model.clone());
         }
         let Measured {
             replicas,
@@ -81,57 +71,51 @@ impl Subject<'_> {
             threads,
             "model {name} gets replicas x threads = {replicas} x {threads}, which do about {tokens_per_second:.0} tokens/s together"
         );
-        Ok(self.with(replicas))
-    }
-
-    fn with(&self, replicas: usize) -> ModelConfig {
-        ModelConfig {
-            replicas: ReplicaCount::Fixed(replicas),
-            ..self.config.clone()
-        }
+        Ok(model.with_replicas(replicas, self.context))
     }
 
     /// One replica, 2, 4 and so on, as long as there are threads for them, and memory even if they share nothing.
-    fn candidates(&self) -> Vec<ModelConfig> {
-        let fits = |config: &ModelConfig| {
-            let threads = config.replicas.get() * self.surroundings.threads(config);
-            threads <= self.surroundings.default_threads && memory::fits(config, self.plan)
+    fn candidates(&self, model: &ResolvedModel) -> Vec<ResolvedModel> {
+        let fits = |model: &ResolvedModel| {
+            let threads = model.replicas.get() * model.threads;
+            threads <= self.context.default_threads && memory::fits(model, self.plan)
         };
-        let more = std::iter::successors(Some(2), |n| Some(2 * n)).map(|n| self.with(n));
-        std::iter::once(self.with(1))
+        let two = NonZeroUsize::MIN.saturating_add(1);
+        let counts = std::iter::successors(Some(two), |n| n.checked_mul(two));
+        let more = counts.map(|n| model.with_replicas(n, self.context));
+        std::iter::once(model.clone())
             .chain(more.take_while(fits))
             .collect()
     }
 
-    /// Returns the measurements of an earlier start, or measures now.
-    fn measured(&self, candidates: &[ModelConfig]) -> Result<Vec<Measured>, LoadError> {
+    /// Returns the measurements of an earlier start, or measures now. There is at least one candidate.
+    fn measured(&self, candidates: &[ResolvedModel]) -> Result<Vec<Measured>, LoadError> {
         let Plan {
-            folder: model,
-            max_tokens,
-            ..
+            folder, max_tokens, ..
         } = self.plan;
-        let ModelConfig {
+        let ResolvedModel {
             backend,
+            stated_threads,
             max_batch_tokens,
             ..
-        } = self.config;
+        } = &candidates[0];
         let what_runs = format!(
-            "{:?} {backend:?} {max_tokens} {max_batch_tokens:?}",
-            model.encoder
+            "{:?} {backend:?} {stated_threads:?} {max_tokens} {max_batch_tokens:?}",
+            folder.encoder
         );
-        let threads = self.surroundings.default_threads as u64;
+        let threads = self.context.default_threads as u64;
         let of = [what_runs.as_bytes(), &threads.to_le_bytes()];
-        let file = KeptFile::new(self.surroundings.state_folder.as_deref(), "replicas", &of);
-        let kept: Option<Vec<Measured>> = match self.surroundings.recalibrate {
+        let file = KeptFile::new(self.context.state_folder.as_deref(), "replicas", &of);
+        let kept: Option<Vec<Measured>> = match self.context.recalibrate {
             true => None,
             false => file.read(),
         };
-        if let Some(kept) = kept.filter(|kept| self.is_of(kept, candidates)) {
+        if let Some(kept) = kept.filter(|kept| are_of(kept, candidates)) {
             return Ok(kept);
         }
         let mut measured: Vec<Measured> = Vec::new();
-        for config in candidates {
-            match self.measure(config) {
+        for model in candidates {
+            match self.measure(model) {
                 Ok(one) => {
                     let before = measured.last().map_or(0.0, |last| last.tokens_per_second);
                     measured.push(one);
@@ -142,7 +126,7 @@ impl Subject<'_> {
                 }
                 Err(error) if measured.is_empty() => return Err(error),
                 Err(error) => {
-                    let (name, n) = (self.name, config.replicas.get());
+                    let (name, n) = (self.name, model.replicas);
                     tracing::warn!(model.name = name, error = %error, "model {name} cannot have {n} replicas: {error}");
                     return Ok(measured);
                 }
@@ -152,27 +136,14 @@ impl Subject<'_> {
         Ok(measured)
     }
 
-    /// Returns true when these are measurements of these candidates: a file may hold anything.
-    fn is_of(&self, kept: &[Measured], candidates: &[ModelConfig]) -> bool {
-        let is_one = |(kept, config): (&Measured, &ModelConfig)| {
-            kept.replicas == config.replicas.get()
-                && kept.threads == self.surroundings.threads(config)
-                && kept.tokens_per_second.is_finite()
-                && kept.tokens_per_second > 0.0
-        };
-        !kept.is_empty()
-            && kept.len() <= candidates.len()
-            && kept.iter().zip(candidates).all(is_one)
-    }
-
-    fn measure(&self, config: &ModelConfig) -> Result<Measured, LoadError> {
-        let (name, replicas) = (self.name, config.replicas.get());
+    fn measure(&self, model: &ResolvedModel) -> Result<Measured, LoadError> {
+        let (name, replicas) = (self.name, model.replicas);
         tracing::info!(
             model.name = name,
             replicas,
             "measuring model {name} with replicas = {replicas}, once"
         );
-        let groups = load::open_replicas(config, self.plan, self.tokenizer, self.surroundings)?;
+        let groups = load::open_replicas(self, model)?;
         let mut backends: Vec<_> = groups
             .into_iter()
             .flat_map(|group| group.backends)
@@ -180,14 +151,25 @@ impl Subject<'_> {
         let best = Calibration::measure(backends[0].as_mut())
             .map(|calibration| calibration.best_batch_tokens());
         let tokens = best.map_err(LoadError::WarmUp)?;
-        let tokens = config.max_batch_tokens.unwrap_or(tokens).min(MOST_TOKENS);
+        let tokens = model.max_batch_tokens.unwrap_or(tokens).min(MOST_TOKENS);
         let rate = tokens_per_second(&mut backends, tokens);
         Ok(Measured {
             replicas,
-            threads: self.surroundings.threads(config),
+            threads: model.threads,
             tokens_per_second: rate.map_err(LoadError::WarmUp)?,
         })
     }
+}
+
+/// Returns true when these are measurements of these candidates: a file may hold anything.
+fn are_of(kept: &[Measured], candidates: &[ResolvedModel]) -> bool {
+    let is_one = |(kept, model): (&Measured, &ResolvedModel)| {
+        kept.replicas == model.replicas
+            && kept.threads == model.threads
+            && kept.tokens_per_second.is_finite()
+            && kept.tokens_per_second > 0.0
+    };
+    !kept.is_empty() && kept.len() <= candidates.len() && kept.iter().zip(candidates).all(is_one)
 }
 
 /// The fewest replicas that are nearly as fast as any. There is at least one measurement.
@@ -248,13 +230,13 @@ mod tests {
             ([100.0, 90.0, 200.0], 4),
         ] {
             let one = |(i, rate): (usize, f64)| Measured {
-                replicas: 1 << i,
+                replicas: NonZeroUsize::new(1 << i).unwrap(),
                 threads: 4 >> i,
                 tokens_per_second: rate,
             };
             let measured: Vec<_> = rates.into_iter().enumerate().map(one).collect();
-            assert_eq!(best(&measured).replicas, expected, "{rates:?}");
-            assert_eq!(best(&measured[..1]).replicas, 1);
+            assert_eq!(best(&measured).replicas.get(), expected, "{rates:?}");
+            assert_eq!(best(&measured[..1]).replicas.get(), 1);
         }
     }
 

@@ -46,7 +46,7 @@ impl ModelHost {
             let name = &about.name;
             let room = |bytes| host.make_room(name, bytes, beside);
             let loading = Loading {
-                surroundings: &host.surroundings,
+                context: &host.load_context,
                 metrics: &host.metrics,
                 room: &room,
             };

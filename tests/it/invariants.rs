@@ -158,3 +158,62 @@ fn every_queue_is_bounded() {
         only_in(folder, &["unbounded", "std::sync::mpsc"], &[]);
     }
 }
+
+/// The tables of backends: a new backend is an entry in each.
+const TABLES_OF_BACKENDS: [&str; 3] = [
+    "crates/config/src/backend/table.rs",
+    "src/model/engine.rs",
+    "src/model/engine/",
+];
+
+#[test]
+fn a_type_of_backend_is_named_in_its_tables_alone() {
+    for folder in ["src", "crates"] {
+        for (path, code) in sources(&root().join(folder)) {
+            let path = path.strip_prefix(root()).unwrap().to_owned();
+            let shown = path.to_str().unwrap();
+            if TABLES_OF_BACKENDS
+                .iter()
+                .any(|table| shown.starts_with(table))
+            {
+                continue;
+            }
+            let named = code.lines().find(|line| names_a_variant(line));
+            assert_eq!(
+                named, None,
+                "{shown} names a type of backend: ask its entry"
+            );
+        }
+    }
+}
+
+/// Finds `BackendType::` with a variant behind it, or with a list of them; methods and constants are no variants.
+fn names_a_variant(line: &str) -> bool {
+    let mut behind = line.split("BackendType::").skip(1);
+    behind.any(|rest| {
+        let mut letters = rest.chars();
+        match (letters.next(), letters.next()) {
+            (Some('{' | '*'), _) => true,
+            (Some(first), Some(second)) => first.is_uppercase() && second.is_lowercase(),
+            _ => false,
+        }
+    })
+}
+
+#[test]
+fn variants_are_told_from_methods_and_constants() {
+    for line in [
+        "BackendType::Cpu => 1,",
+        "use BackendType::{Cpu, Onnx};",
+        "x(BackendType::default(), BackendType::Cuda)",
+    ] {
+        assert!(names_a_variant(line), "{line}");
+    }
+    for line in [
+        "BackendType::default()",
+        "BackendType::ALL",
+        "a: BackendType,",
+    ] {
+        assert!(!names_a_variant(line), "{line}");
+    }
+}

@@ -1,13 +1,15 @@
 //! `models.NAME.backend`: the backend that runs a model, and its device.
 
 mod check;
+mod table;
 mod written;
 
 use std::{fmt, path::PathBuf};
 
+use embedgate_core::Precision;
 use serde::{Deserialize, Serialize};
 
-use self::written::Written;
+use self::{table::Open, written::Written};
 use super::{Device, DeviceChoice, PrecisionChoice};
 
 /// The backend that runs a model, and its device.
@@ -38,36 +40,12 @@ pub struct BackendConfig {
 }
 
 impl BackendConfig {
-    /// Returns a copy for one device, with the type that runs there. The precision is the stated one, or else the usual
-    /// one of the type; settings of other types are removed.
-    #[must_use]
-    pub fn at(&self, kind: BackendType, device: Device, said: Option<PrecisionChoice>) -> Self {
-        Self {
-            kind,
-            device: DeviceChoice::At(device),
-            devices: Vec::new(),
-            precision: said.unwrap_or(kind.usual_precision()),
-            threads: self.threads.filter(|_| device == Device::Cpu),
-            pin_threads: self.pin_threads.filter(|_| kind == BackendType::Cpu),
-            file: self.file.clone().filter(|_| kind == BackendType::Onnx),
-        }
-    }
-
-    /// The one device that was said; the processor where it is open, which configurations that were resolved do not leave.
-    #[must_use]
-    pub fn one_device(&self) -> Device {
-        match self.device {
-            DeviceChoice::At(device) => device,
-            DeviceChoice::Auto(_) => Device::Cpu,
-        }
-    }
-
-    /// The devices that replicas run on: those that were said, or the one.
-    #[must_use]
-    pub fn all_devices(&self) -> Vec<Device> {
-        match self.devices.is_empty() {
-            true => vec![self.one_device()],
-            false => self.devices.clone(),
+    /// The devices that replicas run on: those that were said, or the one; the processor where that is open.
+    pub(super) fn all_devices(&self) -> Vec<Device> {
+        match (self.devices.is_empty(), self.device) {
+            (false, _) => self.devices.clone(),
+            (true, DeviceChoice::At(device)) => vec![device],
+            (true, DeviceChoice::Auto(_)) => vec![Device::Cpu],
         }
     }
 
@@ -94,12 +72,7 @@ pub enum BackendType {
 
 impl fmt::Display for BackendType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "cpu",
-            Self::Candle => "candle",
-            Self::Onnx => "onnx",
-            Self::Cuda => "cuda",
-        })
+        f.write_str(self.facts().name)
     }
 }
 
@@ -107,31 +80,41 @@ impl BackendType {
     /// The precisions that it has on a device.
     #[must_use]
     pub fn precisions(self, device: Device) -> &'static [PrecisionChoice] {
-        use PrecisionChoice::{Auto, Bf16, F16, F32, Int8};
-        match (self, device) {
-            (Self::Cuda, _) => &[Auto, F16, Bf16],
-            (Self::Cpu, _) => &[Auto, F32, Bf16, Int8],
-            (Self::Candle, Device::Cpu) => &[Auto, F32],
-            (Self::Candle, _) => &[Auto, F32, F16, Bf16],
-            (Self::Onnx, Device::Cpu) => &[Auto, F32, Int8],
-            (Self::Onnx, _) => &[Auto, F32, F16],
-        }
+        (self.facts().precisions)(device)
     }
 
-    /// The type that no type means, by the device.
-    fn usual(device: Device) -> Self {
-        match device {
-            Device::Cpu => Self::Cpu,
-            Device::Cuda(_) => Self::Cuda,
-            Device::WebGpu => Self::Onnx,
-        }
+    /// Returns true when it has a precision on a device.
+    #[must_use]
+    pub fn has(self, precision: Precision, device: Device) -> bool {
+        self.precisions(device).contains(&precision.into())
     }
 
     /// The precision that none means.
-    fn usual_precision(self) -> PrecisionChoice {
-        match self {
-            Self::Cuda => PrecisionChoice::F16,
-            Self::Cpu | Self::Candle | Self::Onnx => PrecisionChoice::F32,
-        }
+    #[must_use]
+    pub fn usual_precision(self) -> Precision {
+        self.facts().usual_precision
+    }
+
+    /// Returns true when `device = "auto"` may choose the processor.
+    #[must_use]
+    pub fn has_processor(self) -> bool {
+        self.facts().open != Open::Cards
+    }
+
+    /// Returns true when it takes a file of its own in the place of the folder's weights.
+    #[must_use]
+    pub fn takes_file(self) -> bool {
+        self.facts().refusals.file.is_none()
+    }
+
+    /// Returns true when it can keep its threads on cores.
+    #[must_use]
+    pub fn pins_threads(self) -> bool {
+        self.facts().refusals.pin_threads.is_none()
+    }
+
+    /// Says why it refuses `max_memory`; none where it does not.
+    pub(super) fn refuses_max_memory(self) -> Option<&'static str> {
+        self.facts().refusals.max_memory
     }
 }

@@ -32,12 +32,6 @@ impl PrecisionChoice {
             Self::Int8 => Some(Precision::Int8),
         }
     }
-
-    /// Returns true when only oneDNN can run a model's own weights in this precision.
-    #[must_use]
-    pub fn needs_onednn(self) -> bool {
-        matches!(self, Self::Bf16 | Self::Int8)
-    }
 }
 
 impl From<Precision> for PrecisionChoice {

@@ -1,16 +1,11 @@
 //! The most that a device can do: what the speed of a backend is compared with.
 
-#[cfg(any(feature = "cpu", feature = "cuda"))]
+#[cfg(feature = "cpu")]
 use anyhow::Context;
-#[cfg(any(feature = "cpu", feature = "cuda"))]
-use embedgate_config::BackendType;
-use embedgate_config::ModelConfig;
-use embedgate_core::{Backend, EncoderConfig};
+use embedgate_core::Precision;
 
 use super::Failure;
-use crate::model::surroundings::Surroundings;
-#[cfg(feature = "cuda")]
-use crate::{commands::doctor::card, model::engine};
+use crate::model::{loader::Loader, resolved::ResolvedModel};
 
 /// The most that a device does in a second: multiplications and additions of the layers' products, and of attention's.
 #[derive(Clone, Copy)]
@@ -19,66 +14,37 @@ pub(super) struct Ceiling {
     pub(super) attention: f64,
 }
 
-/// The fastest product of embedgate's own kernels, of the model's shapes.
-#[cfg(feature = "cuda")]
+/// The fastest product of embedgate's own kernels, of the model's shapes; none where other kernels run it.
 pub(super) fn ceiling_of_card(
-    model: &ModelConfig,
+    loader: &Loader<'_>,
+    model: &ResolvedModel,
     rows: usize,
-    encoder: &EncoderConfig,
-    surroundings: &Surroundings,
 ) -> Result<Option<Ceiling>, Failure> {
-    if model.backend.kind != BackendType::Cuda {
-        return Ok(None);
-    }
-    let card = engine::card(model.backend.one_device(), surroundings)?;
-    let shapes = card::shapes(encoder.hidden_size, encoder.intermediate_size);
-    let speeds = embedgate_cuda::product_speeds(&card, rows, &shapes);
-    let speeds = speeds.context("products cannot be timed")?;
-    let format = engine::format(model);
-    let of_format = speeds.iter().filter(|speed| speed.format == format);
-    let most = of_format
-        .map(|speed| speed.teraflops() * 1e12)
-        .fold(0.0, f64::max);
-    Ok(Some(Ceiling {
+    let backend = &model.backend;
+    let engine = backend.engine;
+    let most = engine.product_speed(loader.plan, backend, rows, loader.context)?;
+    Ok(most.map(|most| Ceiling {
         layers: most,
         attention: most,
     }))
 }
 
-/// The fastest product of embedgate's own kernels: there are none in this build.
-#[cfg(not(feature = "cuda"))]
-pub(super) fn ceiling_of_card(
-    _: &ModelConfig,
-    _: usize,
-    _: &EncoderConfig,
-    _: &Surroundings,
-) -> Result<Option<Ceiling>, Failure> {
-    Ok(None)
-}
-
 /// The most that the processor does in oneDNN's products, in the precision of the backend.
 #[cfg(feature = "cpu")]
 pub(super) fn ceiling(
-    model: &ModelConfig,
-    backend: &dyn Backend,
-    surroundings: &Surroundings,
+    loader: &Loader<'_>,
+    model: &ResolvedModel,
+    precision: Precision,
 ) -> Result<Option<Ceiling>, Failure> {
-    use embedgate_core::Precision;
-
-    let Ok(library) = embedgate_cpu::runtime::load(&surroundings.onednn()) else {
+    let Ok(library) = embedgate_cpu::runtime::load(&loader.context.onednn()) else {
         return Ok(None);
     };
-    let (threads, precision) = (surroundings.threads(model), backend.info().precision);
     if !embedgate_cpu::runs(library, precision) {
         return Ok(None);
     }
-    let of_attention = match model.backend.kind {
-        BackendType::Onnx => Precision::F32,
-        _ => embedgate_cpu::of_attention(precision, library.instructions()),
-    };
-    let cores = surroundings.cores(model);
+    let of_attention = model.backend.engine.precision_of_attention(precision);
     let measured = |precision| {
-        embedgate_cpu::ceiling(library, precision, threads, &cores)
+        embedgate_cpu::ceiling(library, precision, model.threads, &model.cores)
             .context("the ceiling is not known")
     };
     Ok(Some(Ceiling {
@@ -90,9 +56,9 @@ pub(super) fn ceiling(
 /// The most that the processor does: not known in this build.
 #[cfg(not(feature = "cpu"))]
 pub(super) fn ceiling(
-    _: &ModelConfig,
-    _: &dyn Backend,
-    _: &Surroundings,
+    _: &Loader<'_>,
+    _: &ResolvedModel,
+    _: Precision,
 ) -> Result<Option<Ceiling>, Failure> {
     Ok(None)
 }

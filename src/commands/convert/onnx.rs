@@ -17,7 +17,7 @@ use crate::{
     args::convert::{ConvertArgs, OnnxTarget},
     model::{
         load::{self, Plan},
-        surroundings::Surroundings,
+        load_context::LoadContext,
     },
 };
 
@@ -57,10 +57,9 @@ pub(in crate::commands) fn run(
         )
         .into());
     }
-    let surroundings = Surroundings::new(&of_gateway, environment);
+    let context = LoadContext::new(&of_gateway, environment);
     // Without it the result could not be checked: better said now than after gigabytes.
-    embedgate_onnx::runtime::load(&surroundings.onnx_libraries().runtime)
-        .map_err(anyhow::Error::new)?;
+    embedgate_onnx::runtime::load(&context.onnx_libraries().runtime).map_err(anyhow::Error::new)?;
     let partial = Partial::create(&output)?;
     write(&plan, &partial.0, files, variant)?;
     match variant.target {
@@ -72,7 +71,7 @@ pub(in crate::commands) fn run(
             let verification = Verification {
                 plan: &plan,
                 config: &config,
-                surroundings: &surroundings,
+                context: &context,
             };
             verification.of(&file, precision)?;
         }

@@ -11,21 +11,10 @@ use embedgate_cuda::{Device, Forms, Speed};
 use embedgate_tools::table::Table;
 
 use super::Failure;
-use crate::args::doctor::CudaArgs;
-
-/// A step of a model's width: whole tiles of every size.
-const STEP: usize = 256;
-
-/// Columns and terms of a model's products, as whole tiles: queries, keys and values; behind attention; up and down.
-pub(crate) fn shapes(width: usize, wide: usize) -> [[usize; 2]; 4] {
-    let [width, wide] = [width, wide].map(|n| n.next_multiple_of(STEP));
-    [
-        [3 * width, width],
-        [width, width],
-        [wide, width],
-        [width, wide],
-    ]
-}
+use crate::{
+    args::doctor::CudaArgs,
+    model::engine::cuda::{STEP, shapes},
+};
 
 pub(super) fn run(args: &CudaArgs) -> Result<(), Failure> {
     let number = args.device;

@@ -21,7 +21,7 @@ use crate::{
     model::{
         About, Entry, ModelRegistry, State,
         load::{self, Loading},
-        surroundings::Surroundings,
+        load_context::LoadContext,
     },
 };
 
@@ -46,11 +46,11 @@ impl Asked {
         args: &EmbedArgs,
         environment: &Environment,
     ) -> Result<Self, Failure> {
-        let surroundings = Surroundings::new(config, environment);
+        let context = LoadContext::new(config, environment);
         let metrics = Metrics::new();
         let (name, model) = named(config, args)?;
         let loading = Loading {
-            surroundings: &surroundings,
+            context: &context,
             metrics: &metrics,
             room: &|_| Ok(()),
         };

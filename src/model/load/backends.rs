@@ -2,16 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use embedgate_config::{BackendConfig, ModelConfig};
+use embedgate_config::Device;
 use embedgate_core::{Backend, BackendError, Replicas, TokenBatch};
 
-use super::{LoadError, Plan, plan, system, tokenizer};
+use super::{LoadError, plan, system, tokenizer};
 use crate::{
     batch::Reload,
     model::{
-        engine,
         fingerprint::{Depth, Identity},
-        surroundings::Surroundings,
+        loader::Loader,
+        resolved::ResolvedModel,
         tokenizer::TextTokenizer,
     },
 };
@@ -21,51 +21,36 @@ pub(super) type Sharing = Option<Replicas>;
 
 /// The replicas on one device, at least one.
 pub(crate) struct Group {
-    /// The model's configuration for this device alone.
-    pub(super) config: ModelConfig,
+    pub(super) device: Device,
     pub(crate) backends: Vec<Box<dyn Backend>>,
     pub(super) sharing: Sharing,
 }
 
-/// Opens as many backends as the configuration says, warmed up, on each device.
+/// Opens the model's replicas, warmed up, on each device.
 pub(crate) fn open_replicas(
-    config: &ModelConfig,
-    plan: &Plan,
-    tokenizer: &TextTokenizer,
-    surroundings: &Surroundings,
+    loader: &Loader<'_>,
+    model: &ResolvedModel,
 ) -> Result<Vec<Group>, LoadError> {
-    let BackendConfig {
-        kind, precision, ..
-    } = config.backend;
     let on_device = |device| {
-        let config = ModelConfig {
-            backend: config.backend.at(kind, device, Some(precision)),
-            ..config.clone()
-        };
-        let mut first = engine::open(plan, &config, tokenizer, surroundings)?;
-        warm_up(first.as_mut(), tokenizer)?;
+        let mut first = model.backend.engine.open(loader, model, device)?;
+        warm_up(first.as_mut(), loader.tokenizer)?;
         let sharing = first.replicas();
         let more = reload(
             sharing.clone(),
-            tokenizer.clone(),
-            from_files(&config, surroundings),
+            loader.tokenizer.clone(),
+            from_files(loader, model, device),
         );
         let mut backends = vec![first];
-        while backends.len() < config.replicas.get() {
+        while backends.len() < model.replicas.get() {
             backends.push(more().map_err(LoadError::Replica)?);
         }
         Ok(Group {
-            config,
+            device,
             backends,
             sharing,
         })
     };
-    config
-        .backend
-        .all_devices()
-        .into_iter()
-        .map(on_device)
-        .collect()
+    model.backend.devices().map(on_device).collect()
 }
 
 /// Makes one more backend of the model, warmed up: as a replica, or in the place of one that was lost. With the weights in
@@ -93,13 +78,20 @@ pub(super) fn reload(sharing: Sharing, tokenizer: TextTokenizer, of_files: Reloa
 }
 
 /// Makes a backend of the model's files, warmed up.
-pub(super) fn from_files(config: &ModelConfig, surroundings: &Surroundings) -> Reload {
-    let (config, surroundings) = (config.clone(), surroundings.clone());
+pub(super) fn from_files(loader: &Loader<'_>, model: &ResolvedModel, device: Device) -> Reload {
+    let (name, config) = (loader.name.to_owned(), loader.config.clone());
+    let (context, model) = (loader.context.clone(), model.clone());
     Arc::new(move || {
         let plan = plan(&config)?;
-        let tokenizer = tokenizer(&plan)?;
-        let mut backend = engine::open(&plan, &config, &tokenizer, &surroundings)?;
-        warm_up(backend.as_mut(), &tokenizer)?;
+        let loader = Loader {
+            name: &name,
+            config: &config,
+            plan: &plan,
+            tokenizer: &tokenizer(&plan)?,
+            context: &context,
+        };
+        let mut backend = model.backend.engine.open(&loader, &model, device)?;
+        warm_up(backend.as_mut(), loader.tokenizer)?;
         Ok(backend)
     })
 }
@@ -121,7 +113,7 @@ pub(super) fn of_the_same_files(
         if now != loaded {
             return Err(LoadError::Setting(format!(
                 "{} has changed since the model was loaded: reload the configuration (SIGHUP) to serve what is there now",
-                identity.config.path.display()
+                identity.path.display()
             ))
             .into());
         }

@@ -1,8 +1,6 @@
 //! The places in a model's queue, and the size of its batches.
 
-use embedgate_config::{Device, ModelConfig};
-
-use super::super::{calibrate::Calibration, engine};
+use super::super::{calibrate::Calibration, engine, loader::Loader, resolved::ResolvedModel};
 use crate::batch::queue::Budget;
 
 /// An eighth of the queue is left to queries, unless the largest request would not fit then.
@@ -11,13 +9,18 @@ pub(super) fn bulk_capacity(capacity: usize, max_inputs: usize) -> usize {
 }
 
 /// The size of batches: as the configuration says, else as it was measured.
-pub(super) fn budget(name: &str, config: &ModelConfig, calibration: &Calibration) -> Budget {
-    let best = match config.backend.one_device() {
-        Device::Cpu => calibration.best_batch_tokens(),
-        // The batches that are measured are far too small to fill one.
-        Device::Cuda(_) | Device::WebGpu => engine::CARD_TOKENS,
+pub(super) fn budget(
+    loader: &Loader<'_>,
+    model: &ResolvedModel,
+    calibration: &Calibration,
+) -> Budget {
+    let Loader { name, config, .. } = *loader;
+    let best = match model.backend.is_on_processor() {
+        true => calibration.best_batch_tokens(),
+        // The batches that are measured are far too small to fill a card.
+        false => engine::CARD_TOKENS,
     };
-    let max_batch_tokens = config.max_batch_tokens.unwrap_or(best);
+    let max_batch_tokens = model.max_batch_tokens.unwrap_or(best);
     let rate = calibration.tokens_per_second();
     tracing::info!(
         model.name = name,

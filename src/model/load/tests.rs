@@ -5,7 +5,7 @@ use std::{
     sync::Mutex,
 };
 
-use embedgate_config::{BackendType, Config, Environment, ReplicaCount};
+use embedgate_config::{BackendType, Config, Device, Environment, ReplicaCount};
 use embedgate_core::{BackendError, Outputs, Replicas, TokenBatch};
 
 use super::*;
@@ -14,8 +14,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn surroundings() -> Surroundings {
-    Surroundings::new(&Config::default(), &Environment::default())
+fn context() -> LoadContext {
+    LoadContext::new(&Config::default(), &Environment::default())
 }
 
 /// The tiny bge-m3 in candle, which needs no library.
@@ -29,24 +29,39 @@ fn candle(path: PathBuf) -> ModelConfig {
     config
 }
 
+/// The model in the place that its configuration names.
+fn resolved(loader: &Loader<'_>) -> ResolvedModel {
+    let place = Placement::stated(&loader.config.backend, Device::Cpu);
+    loader.resolve(&place).expect("candle runs everywhere")
+}
+
 #[test]
 fn a_lost_backend_comes_back_with_the_weights_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model");
     std::os::unix::fs::symlink(root().join("tests/fixtures/tiny-bge-m3"), &path).unwrap();
-    let surroundings = surroundings();
+    let context = context();
     let config = candle(path);
     let plan = plan(&config).unwrap();
     let tokenizer = tokenizer(&plan).unwrap();
-    let mut first = engine::open(&plan, &config, &tokenizer, &surroundings).unwrap();
+    let loader = Loader {
+        name: "m",
+        config: &config,
+        plan: &plan,
+        tokenizer: &tokenizer,
+        context: &context,
+    };
+    let model = resolved(&loader);
+    let open = || model.backend.engine.open(&loader, &model, Device::Cpu);
+    let mut first = open().unwrap();
     let batch: TokenBatch = std::iter::once([0, 9, 2].as_slice()).collect();
     let expected = first.embed(&batch, Outputs::BGE_M3).unwrap();
 
     // A replica that shares weights is opened from what is in memory.
-    let in_memory = engine::open(&plan, &config, &tokenizer, &surroundings).unwrap();
+    let in_memory = open().unwrap();
     let in_memory = Mutex::new(Some(in_memory));
     let replicas: Replicas = Arc::new(move || Ok(in_memory.lock().unwrap().take().unwrap()));
-    let from_files = from_files(&config, &surroundings);
+    let from_files = from_files(&loader, &model, Device::Cpu);
     let with_weights = reload(Some(replicas), tokenizer.clone(), Arc::clone(&from_files));
     // Where the weights are lost too, they are read again.
     let gone: Replicas = Arc::new(|| {
@@ -54,7 +69,7 @@ fn a_lost_backend_comes_back_with_the_weights_in_memory() {
         let what = "a batch";
         Err(BackendError::Lost { what, source })
     });
-    let with_lost_weights = reload(Some(gone), tokenizer, Arc::clone(&from_files));
+    let with_lost_weights = reload(Some(gone), tokenizer.clone(), Arc::clone(&from_files));
     drop(first);
     let again = with_lost_weights().unwrap().embed(&batch, Outputs::BGE_M3);
     assert_eq!(again.unwrap(), expected);
@@ -73,16 +88,26 @@ fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
     for file in ["config.json", "tokenizer.json", "pytorch_model.bin"] {
         std::fs::copy(from.join(file), folder.path().join(file)).unwrap();
     }
-    let (surroundings, config) = (surroundings(), candle(folder.path().to_owned()));
+    let (context, config) = (context(), candle(folder.path().to_owned()));
     let plan = plan(&config).unwrap();
+    let tokenizer = tokenizer(&plan).unwrap();
+    let loader = Loader {
+        name: "m",
+        config: &config,
+        plan: &plan,
+        tokenizer: &tokenizer,
+        context: &context,
+    };
+    let model = resolved(&loader);
     let identity = Identity {
-        config: config.clone(),
+        path: model.path.clone(),
+        backend: model.backend.clone(),
         pooling: plan.pooling,
         max_tokens: plan.max_tokens,
         runs_on: String::new(),
     };
     let loaded = identity.at(Depth::ThisProcess).unwrap();
-    let from_files = from_files(&config, &surroundings);
+    let from_files = from_files(&loader, &model, Device::Cpu);
     let again = of_the_same_files(identity, Depth::ThisProcess, loaded, from_files);
     assert!(again().is_ok());
     // It still loads, and is another model.
@@ -96,25 +121,26 @@ fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
 #[test]
 fn replicas_are_counted_by_a_measurement_that_is_kept() {
     let state = tempfile::tempdir().unwrap();
-    let mut surroundings = surroundings();
-    surroundings.default_threads = 2;
-    surroundings.state_folder = Some(state.path().to_owned());
+    let mut context = context();
+    context.default_threads = 2;
+    context.state_folder = Some(state.path().to_owned());
     let mut config = candle(root().join("tests/fixtures/tiny-bge-m3"));
     config.replicas = ReplicaCount::Auto;
     config.backend.threads = None;
     let plan = plan(&config).unwrap();
     let tokenizer = tokenizer(&plan).unwrap();
-    let resolve = |surroundings: &Surroundings| {
-        let subject = Subject {
+    let resolve = |context: &LoadContext| {
+        let loader = Loader {
             name: "m",
             config: &config,
             plan: &plan,
             tokenizer: &tokenizer,
-            surroundings,
+            context,
         };
-        subject.resolve().unwrap().replicas.get()
+        let model = loader.count_replicas(&resolved(&loader)).unwrap();
+        model.replicas.get()
     };
-    let found = resolve(&surroundings);
+    let found = resolve(&context);
     assert!((1..=2).contains(&found), "{found}");
     let files: Vec<_> = state
         .path()
@@ -131,7 +157,7 @@ fn replicas_are_counted_by_a_measurement_that_is_kept() {
         (format!("[{},{}]", one(20.0), two(20.0)), 1),
     ] {
         std::fs::write(file, &kept).unwrap();
-        assert_eq!(resolve(&surroundings), expected, "{kept}");
+        assert_eq!(resolve(&context), expected, "{kept}");
         assert_eq!(std::fs::read_to_string(file).unwrap(), kept);
     }
     // What no measurement of these replicas can be is measured again.
@@ -142,11 +168,11 @@ fn replicas_are_counted_by_a_measurement_that_is_kept() {
         format!("[{},{},{}]", one(1.0), two(1.0), two(1.0)),
     ] {
         std::fs::write(file, &kept).unwrap();
-        resolve(&surroundings);
+        resolve(&context);
         assert_ne!(std::fs::read_to_string(file).unwrap(), kept);
     }
-    surroundings.default_threads = 1;
-    assert_eq!(resolve(&surroundings), 1);
+    context.default_threads = 1;
+    assert_eq!(resolve(&context), 1);
     assert_eq!(
         state.path().read_dir().unwrap().count(),
         1,

@@ -62,7 +62,7 @@ impl Changing<'_> {
     async fn load_after(&mut self, about: &Arc<About>, before: &Arc<About>) {
         let (host, looked_at) = (Arc::clone(self.host), Arc::clone(about));
         let looking =
-            blocking(move || load::inspect(&looked_at.name, &looked_at.config, &host.surroundings));
+            blocking(move || load::inspect(&looked_at.name, &looked_at.config, &host.load_context));
         let problem = match looking.await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),

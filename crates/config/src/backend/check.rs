@@ -1,24 +1,24 @@
 //! Checks a backend's table: its settings fit each other, the type and the device.
 
-use super::{BackendConfig, BackendType, Device, DeviceChoice, PrecisionChoice};
+use super::{BackendConfig, BackendType, Device, DeviceChoice};
 use crate::problem::Report;
 
 impl BackendConfig {
     /// Reports a file, pinned threads and devices that do not fit the type.
     pub(crate) fn check_type(&self, problem: &mut Report<'_>) {
-        // No type was said, so that it may become onnx.
-        let may_be_onnx = self.is_open() && self.kind == BackendType::Cpu;
-        if self.file.is_some() && self.kind != BackendType::Onnx && !may_be_onnx {
-            problem(
-                "backend.file",
-                "is for type = \"onnx\"; the others read the weights of the model's folder".into(),
-            );
+        let refusals = &self.kind.facts().refusals;
+        // No type was said, so that it may become one that takes a file.
+        let may_take_one = self.is_open() && self.kind == BackendType::default();
+        if let Some(reason) = refusals.file
+            && self.file.is_some()
+            && !may_take_one
+        {
+            problem("backend.file", reason.into());
         }
-        if self.pin_threads.is_some() && self.kind != BackendType::Cpu {
-            problem(
-                "backend.pin_threads",
-                "is for type = \"cpu\"; the others leave their threads to the system".into(),
-            );
+        if let Some(reason) = refusals.pin_threads
+            && self.pin_threads.is_some()
+        {
+            problem("backend.pin_threads", reason.into());
         }
         self.check_devices(problem);
     }
@@ -43,9 +43,12 @@ impl BackendConfig {
                 problem("backend.devices", message);
             }
         }
-        let kind = self.kind;
+        if self.is_open() {
+            return;
+        }
+        let unfit = self.kind.facts().unfit;
         for device in self.all_devices() {
-            let Some(message) = unfit(kind, self.device, device) else {
+            let Some(message) = unfit(device) else {
                 continue;
             };
             let key = match self.devices.is_empty() {
@@ -58,62 +61,27 @@ impl BackendConfig {
 
     /// Reports a number of threads where a card has its own.
     pub(crate) fn check_threads(&self, problem: &mut Report<'_>) {
-        if self.threads.is_some() && self.kind == BackendType::Cuda {
-            problem(
-                "backend.threads",
-                r#"is not for type = "cuda": a card has threads of its own"#.into(),
-            );
+        if let Some(reason) = self.kind.facts().refusals.threads
+            && self.threads.is_some()
+        {
+            problem("backend.threads", reason.into());
         }
     }
 
     /// Reports a precision that the type does not have on its device.
     pub(crate) fn check_precision(&self, problem: &mut Report<'_>) {
-        let Self {
-            kind, precision, ..
-        } = *self;
-        let first = self.all_devices().first().copied();
-        let has_it = kind
-            .precisions(first.unwrap_or_default())
-            .contains(&precision);
+        let device = self.all_devices().first().copied().unwrap_or_default();
+        let has_it = self.kind.precisions(device).contains(&self.precision);
         // What does not fit a device is a reason not to take it, where it is open.
         if self.is_open() || has_it {
             return;
         }
-        let fitting = match (kind, self.is_on_card()) {
-            (BackendType::Candle, _) if precision == PrecisionChoice::Int8 => {
-                r#""f32" or "auto" with type = "candle", on cards also "f16" or "bf16""#
-            }
-            (BackendType::Candle, _) => r#""f32" or "auto" with type = "candle" on the processor"#,
-            (BackendType::Onnx, false) => {
-                r#""f32", "int8" or "auto" with type = "onnx" on the processor"#
-            }
-            (BackendType::Onnx, true) => r#""f32", "f16" or "auto" with type = "onnx" on a card"#,
-            (BackendType::Cpu, _) => r#""f32", "bf16", "int8" or "auto" with type = "cpu""#,
-            (BackendType::Cuda, _) => r#""f16", "bf16" or "auto" with type = "cuda""#,
-        };
+        let fitting = (self.kind.facts().fitting)(self.precision, device);
         problem("backend.precision", format!("must be {fitting}"));
     }
 
     fn is_open(&self) -> bool {
         matches!(self.device, DeviceChoice::Auto(_))
-    }
-}
-
-fn unfit(kind: BackendType, choice: DeviceChoice, device: Device) -> Option<String> {
-    match (kind, device) {
-        (BackendType::Cuda, Device::Cpu) if !matches!(choice, DeviceChoice::Auto(_)) => Some(
-            r#"is "cpu", and type = "cuda" runs on cards alone: "cuda:0" is the first, type = "cpu" runs here"#.into(),
-        ),
-        (BackendType::Cuda, Device::WebGpu) => Some(
-            r#"is "webgpu", and type = "cuda" runs on NVIDIA cards alone: type = "onnx" runs an ONNX model there"#.into(),
-        ),
-        (BackendType::Cpu, Device::Cuda(_)) => Some(format!(
-            r#"is "{device}", and type = "cpu" runs on the processor alone: leave type out, and the device chooses it"#
-        )),
-        (BackendType::Cpu | BackendType::Candle, Device::WebGpu) => Some(format!(
-            r#"is "webgpu", and type = "{kind}" runs on the processor alone: type = "onnx" runs an ONNX model there"#
-        )),
-        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendConfig, BackendType, Device, DeviceChoice, PrecisionChoice};
+use super::{BackendConfig, BackendType, Device, DeviceChoice, PrecisionChoice, table::Open};
 
 /// The written form of [`BackendConfig`]: the values of omitted settings depend on the type.
 #[derive(Default, Serialize, Deserialize)]
@@ -26,28 +26,27 @@ pub(super) struct Written {
 impl From<Written> for BackendConfig {
     fn from(written: Written) -> Self {
         let devices = written.devices.unwrap_or_default().0;
-        let usual = || match (devices.first(), written.kind) {
-            (Some(first), _) => *first,
-            (None, Some(BackendType::Cuda)) => Device::Cuda(0),
-            (None, _) => Device::Cpu,
+        let said = written.kind.map(BackendType::facts);
+        let usual = || match devices.first() {
+            Some(first) => *first,
+            None => said.map_or(Device::Cpu, |facts| facts.usual_device),
         };
         let device = written.device.unwrap_or_else(|| DeviceChoice::At(usual()));
         let kind = written.kind.unwrap_or(match device {
-            DeviceChoice::Auto(_) => BackendType::Cpu,
+            DeviceChoice::Auto(_) => BackendType::default(),
             DeviceChoice::At(device) => BackendType::usual(device),
         });
-        let device = match (device, written.kind) {
-            (DeviceChoice::Auto(_), Some(BackendType::Cpu | BackendType::Candle)) => {
-                DeviceChoice::At(Device::Cpu)
-            }
-            (DeviceChoice::Auto(_), _) => DeviceChoice::Auto(written.precision),
-            (at @ DeviceChoice::At(_), _) => at,
+        let is_closed = said.is_some_and(|facts| facts.open == Open::Processor);
+        let device = match device {
+            DeviceChoice::Auto(_) if is_closed => DeviceChoice::At(Device::Cpu),
+            DeviceChoice::Auto(_) => DeviceChoice::Auto(written.precision),
+            at @ DeviceChoice::At(_) => at,
         };
         Self {
             kind,
             device,
             devices,
-            precision: written.precision.unwrap_or(kind.usual_precision()),
+            precision: written.precision.unwrap_or(kind.usual_precision().into()),
             threads: written.threads,
             pin_threads: written.pin_threads,
             file: written.file,
@@ -59,8 +58,10 @@ impl From<Written> for BackendConfig {
 impl From<BackendConfig> for Written {
     fn from(config: BackendConfig) -> Self {
         let (kind, precision) = match (config.device, config.kind) {
-            (DeviceChoice::Auto(said), BackendType::Cpu) => (None, said),
-            (DeviceChoice::Auto(said), kind) => (Some(kind), said),
+            (DeviceChoice::Auto(said), kind) => (
+                Some(kind).filter(|kind| *kind != BackendType::default()),
+                said,
+            ),
             (DeviceChoice::At(_), kind) => (Some(kind), Some(config.precision)),
         };
         Self {

@@ -2,8 +2,8 @@
 
 use super::{LoadTime, ModelConfig, RerankWeights};
 use crate::{
-    BackendType, Device, DeviceChoice, Period, Problem, ReplicaCount, ServerConfig,
-    problem::Report, sha256::is_sha256,
+    Device, DeviceChoice, Period, Problem, ReplicaCount, ServerConfig, problem::Report,
+    sha256::is_sha256,
 };
 
 /// More inputs than memory could hold.
@@ -144,7 +144,7 @@ impl ModelConfig {
             );
         }
         if self.replicas == ReplicaCount::Auto
-            && (self.backend.kind == BackendType::Cuda || self.backend.is_on_card())
+            && (!self.backend.kind.has_processor() || self.backend.is_on_card())
         {
             problem(
                 "replicas",
@@ -154,17 +154,10 @@ impl ModelConfig {
     }
 
     fn check_max_memory(&self, problem: &mut Report<'_>) {
-        match self.backend.kind {
-            BackendType::Onnx if self.max_memory.is_some() => problem(
-                "max_memory",
-                "is not for type = \"onnx\": what ONNX Runtime takes is not known before it runs"
-                    .into(),
-            ),
-            BackendType::Cuda if self.max_memory.is_some() => problem(
-                "max_memory",
-                "is not for type = \"cuda\": the model is in the card's memory".into(),
-            ),
-            _ => {}
+        if let Some(reason) = self.backend.kind.refuses_max_memory()
+            && self.max_memory.is_some()
+        {
+            problem("max_memory", reason.into());
         }
     }
 }

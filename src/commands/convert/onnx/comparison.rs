@@ -1,14 +1,9 @@
 //! Compares the outputs of the written model with those of another backend.
 
 use anyhow::bail;
-use embedgate_config::BackendType;
 use embedgate_core::{Column, EmbeddingBatch, Precision};
 
-/// The backend that the written model is compared with.
-#[cfg(feature = "candle")]
-pub(super) const REFERENCE: (BackendType, &str) = (BackendType::Candle, "candle");
-#[cfg(not(feature = "candle"))]
-pub(super) const REFERENCE: (BackendType, &str) = (BackendType::Cpu, "the cpu backend");
+use crate::model::engine::REFERENCE;
 
 /// The largest difference allowed in f32, relative to the largest number of a vector.
 const TOLERANCE: f32 = 1e-4;

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use embedgate_config::{BackendConfig, BackendType, ModelConfig};
-use embedgate_core::{Backend, EmbeddingBatch, Precision, TokenBatch};
+use embedgate_config::ModelConfig;
+use embedgate_core::{EmbeddingBatch, Precision, TokenBatch};
 
-use super::comparison::{REFERENCE, compare, rows};
+use super::comparison::{compare, rows};
 use crate::model::{
-    engine,
+    engine::{OF_ONNX_MODELS, REFERENCE},
     load::{self, Plan},
-    surroundings::Surroundings,
+    load_context::LoadContext,
+    loader::Loader,
+    placement::Placement,
 };
 
 /// The texts that the written model is tried on: scripts, code, an empty text, and lengths that make padding.
@@ -26,7 +28,7 @@ const TEXTS: [&str; 5] = [
 pub(super) struct Verification<'a> {
     pub(super) plan: &'a Plan,
     pub(super) config: &'a ModelConfig,
-    pub(super) surroundings: &'a Surroundings,
+    pub(super) context: &'a LoadContext,
 }
 
 impl Verification<'_> {
@@ -40,25 +42,24 @@ impl Verification<'_> {
             let n_segments = self.plan.folder.encoder.type_vocabulary_size;
             batch.push_pair(&ids, &segments(ids.len(), n_segments));
         }
-        let embed = |backend: BackendConfig| -> anyhow::Result<EmbeddingBatch> {
-            let config = ModelConfig {
-                backend,
-                ..self.config.clone()
-            };
-            let mut backend: Box<dyn Backend> =
-                engine::open(self.plan, &config, &tokenizer, self.surroundings)?;
-            let outputs = backend.info().outputs;
-            Ok(backend.embed(&batch, outputs)?)
+        let loader = Loader {
+            name: "of the conversion",
+            config: self.config,
+            plan: self.plan,
+            tokenizer: &tokenizer,
+            context: self.context,
         };
-        let expected = embed(BackendConfig {
-            kind: REFERENCE.0,
-            ..BackendConfig::default()
-        })?;
-        let got = embed(BackendConfig {
-            kind: BackendType::Onnx,
-            precision: precision.into(),
+        let embed = |place: Placement| -> anyhow::Result<EmbeddingBatch> {
+            let model = loader.resolve(&place)?;
+            let backend = &model.backend;
+            let mut opened = backend.engine.open(&loader, &model, backend.device)?;
+            let outputs = opened.info().outputs;
+            Ok(opened.embed(&batch, outputs)?)
+        };
+        let expected = embed(Placement::on_processor(REFERENCE.0, Precision::F32))?;
+        let got = embed(Placement {
             file: Some(file.to_owned()),
-            ..BackendConfig::default()
+            ..Placement::on_processor(OF_ONNX_MODELS, precision)
         })?;
         let n_ids = self.plan.folder.encoder.vocabulary_size;
         compare(

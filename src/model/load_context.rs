@@ -1,13 +1,15 @@
 //! The facts of the machine and of the rest of the configuration that loading a model needs.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
-use embedgate_config::{Config, Environment, ModelConfig};
+use embedgate_config::{Config, Environment};
 use embedgate_core::{library::Candidates, machine::cores};
+
+use super::placement::ThreadSettings;
 
 /// The facts that loading needs in addition to the model's own configuration.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Surroundings {
+pub(crate) struct LoadContext {
     #[cfg(feature = "onnx")]
     onnxruntime: Candidates,
     /// ONNX Runtime's plugin for graphics cards.
@@ -35,7 +37,7 @@ pub(crate) struct Surroundings {
     pub cache_outlives: bool,
 }
 
-impl Surroundings {
+impl LoadContext {
     /// Looks at the configuration, the environment, the program's own place and the working folder.
     #[must_use]
     pub(crate) fn new(config: &Config, environment: &Environment) -> Self {
@@ -103,18 +105,17 @@ impl Surroundings {
         }
     }
 
-    /// Threads of each replica.
-    pub(crate) fn threads(&self, config: &ModelConfig) -> usize {
-        let shared = || (self.default_threads / config.replicas.get()).max(1);
-        config.backend.threads.unwrap_or_else(shared)
+    /// Threads of each of so many replicas.
+    pub(super) fn threads(&self, stated: ThreadSettings, replicas: NonZeroUsize) -> usize {
+        let shared = || (self.default_threads / replicas).max(1);
+        stated.each.unwrap_or_else(shared)
     }
 
-    /// The cores that the threads of a model's replicas stay on; none where the system chooses.
+    /// The cores that `n_threads` threads of all replicas stay on; none where the system chooses.
     #[cfg(feature = "cpu")]
-    pub(crate) fn cores(&self, config: &ModelConfig) -> Vec<cores::Core> {
-        let n_threads = self.threads(config) * config.replicas.get();
+    pub(super) fn cores(&self, stated: ThreadSettings, n_threads: usize) -> Vec<cores::Core> {
         let fills = || fills(n_threads, self.default_threads, self.cores.len());
-        if config.backend.pin_threads.unwrap_or_else(fills) {
+        if stated.are_pinned.unwrap_or_else(fills) {
             self.cores.clone()
         } else {
             Vec::new()
