@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use embedgate_config::{AuthConfig, AuthMode, KeyConfig, KeySecret};
-use embedgate_plugin_host::{Head, Plugins};
+use embedgate_plugin_host::{Plugins, RequestHead};
 use embedgate_request::{Error, ErrorKind, HashKey, Identity, KeyHash, Limits, Principal, Route};
 
 /// Finds the principal behind a request.
@@ -74,7 +74,7 @@ impl Authenticator {
         &self,
         route: Option<Route>,
         authorization: Option<&[u8]>,
-        head: Head<'_>,
+        head: RequestHead<'_>,
     ) -> Result<Principal, Error> {
         let access = self.access.load_full();
         // A plugin that authenticates closes the door, even where it came with a reload.

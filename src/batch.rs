@@ -3,11 +3,10 @@
 //! A sequence is admitted with a permit, waits in the queue of its lane, and goes to a worker thread that owns a backend,
 //! with neighbours of like length, as soon as a worker is free: there is no timer, load makes batches by itself. The rule
 //! that picks a batch is [`queue`] with its [`lane`]s, which know neither clocks nor channels; [`cost`] predicts what a batch takes;
-//! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread, `desk` runs a batch on it, and
-//! `replica` starts it again when it is lost.
+//! `load` decides who may come in; `dispatch` hands batches to workers; `worker` is the thread,
+//! `worker_context` runs a batch on it, and `replica` starts it again when it is lost.
 
 pub(crate) mod cost;
-mod desk;
 mod dispatch;
 mod entry;
 mod lane;
@@ -17,14 +16,15 @@ mod refused;
 mod replica;
 mod start;
 mod submit;
-mod turn;
 mod urgent;
+mod work_request;
 mod worker;
+mod worker_context;
 
 use std::{sync::Arc, time::Duration};
 
 use embedgate_core::{BackendInfo, Outputs};
-use embedgate_request::{Error, Lane, Spent};
+use embedgate_request::{Error, Lane, Timings};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
@@ -32,8 +32,8 @@ use tokio::{
 
 use self::{
     cost::CostModel,
-    entry::Entry,
-    load::Load,
+    entry::QueueEntry,
+    load::QueueLoad,
     queue::Budget,
     refused::{down, overloaded},
     replica::Health,
@@ -45,7 +45,7 @@ pub(crate) use self::{
 };
 
 /// One sequence to run.
-pub(crate) struct Work {
+pub(crate) struct SequenceWork {
     /// Token ids, special tokens included.
     pub ids: Vec<u32>,
     /// The segment of each token; empty where all are 0.
@@ -57,7 +57,7 @@ pub(crate) struct Work {
     /// The leave to run it.
     pub admission: Admission,
     /// The record of the time that the sequence spends in each step.
-    pub spent: Arc<Spent>,
+    pub timings: Arc<Timings>,
 }
 
 /// The settings of a queue.
@@ -80,8 +80,8 @@ pub(crate) struct BatcherConfig {
 /// The queue of one model, its task and the replicas of its backend.
 pub(crate) struct Batcher {
     name: Arc<str>,
-    entries: mpsc::Sender<Entry>,
-    load: Arc<Load>,
+    entries: mpsc::Sender<QueueEntry>,
+    load: Arc<QueueLoad>,
     health: Health,
     /// Told when a caller leaves, so that the place in the queue is free at once, and when work becomes urgent.
     left: Arc<Notify>,

@@ -13,7 +13,7 @@ mod init;
 mod key;
 #[cfg(feature = "hub")]
 mod models;
-mod place;
+mod named_model;
 #[cfg(feature = "plugins")]
 mod plugin;
 #[cfg(feature = "hub")]
@@ -80,7 +80,7 @@ pub fn run(cli: Cli) -> u8 {
         #[cfg(feature = "tools")]
         Some(Command::Bench(args)) => bench::run(&args, &environment),
         #[cfg(feature = "tools")]
-        Some(Command::BenchBare) => bench::run_bare(),
+        Some(Command::BenchBare) => bench::run_baseline(),
         #[cfg(feature = "tools")]
         Some(Command::Doctor(command)) => doctor::run(&command, &environment),
         Some(Command::Key(command)) => key::run(&command),

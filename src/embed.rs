@@ -1,10 +1,10 @@
 //! The service behind every dialect: the models of the moment, and the pipeline that answers requests with them.
 
 mod charge;
-mod finish;
 mod inputs;
 mod missing;
 mod pipeline;
+mod postprocess;
 mod preprocess;
 mod rerank;
 mod target;
@@ -21,7 +21,7 @@ pub(crate) use self::{
 };
 use crate::{
     cache::EmbeddingCache,
-    model::{DEFAULT, Entry, ModelRegistry},
+    model::{DEFAULT, ModelRegistry, RegistryEntry},
 };
 
 /// The service behind every dialect.
@@ -93,7 +93,7 @@ impl Embedder {
     ///
     /// # Errors
     /// `ModelNotFound` that lists the names.
-    pub(crate) fn shown(&self, principal: &Principal, name: &str) -> Result<&Entry, Error> {
+    pub(crate) fn shown(&self, principal: &Principal, name: &str) -> Result<&RegistryEntry, Error> {
         if name != DEFAULT && !self.registry.is_known(name) {
             return Err(self.registry.not_found(principal, name));
         }

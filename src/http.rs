@@ -3,22 +3,23 @@
 //! Each file in `http/` is one dialect or one concern; none knows of backends, batches or caches.
 
 mod admin;
+mod admitted_request;
 mod answer;
 mod body;
 mod cohere;
 pub(crate) mod connection;
+mod connection_slots;
 mod context;
 mod dense;
 mod dialect;
+mod discard_body;
 mod embedding;
 mod error;
-mod exchange;
 mod foreign;
 mod health;
 mod idle;
 mod input;
 mod json;
-mod linger;
 mod member;
 mod metrics;
 mod models;
@@ -26,7 +27,6 @@ mod object;
 mod ollama;
 mod openai;
 mod openapi;
-mod places;
 mod pooling;
 mod rerank;
 mod routes;
@@ -50,7 +50,7 @@ use embedgate_request::{Error, ErrorKind, Memory, RequestContext};
 use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use self::{connection::BadHost, dialect::Dialect, error::Failed, routes::Place};
+use self::{connection::BadHost, dialect::Dialect, error::Failed, routes::RouteInfo};
 use crate::{
     auth::Authenticator,
     embed::{Embedder, Target},
@@ -144,7 +144,7 @@ impl Gateway {
     }
 }
 
-type State = axum::extract::State<Arc<Gateway>>;
+type GatewayState = axum::extract::State<Arc<Gateway>>;
 
 /// All routes.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
@@ -159,30 +159,30 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
 
 /// The routes of the administrators' own address.
 pub(crate) fn admin_router(gateway: Arc<Gateway>) -> Router {
-    let written = async |answer| error::written(answer, Dialect::OpenAi);
-    let written = axum::middleware::map_response(written);
-    routes::admin_router().with_state(gateway).layer(written)
+    let render = async |answer| error::render(answer, Dialect::OpenAi);
+    let render = axum::middleware::map_response(render);
+    routes::admin_router().with_state(gateway).layer(render)
 }
 
 /// Wraps every route in the common layers. From the inside out: a panic becomes an answer; a refused body is read to
 /// its end; the log, the metrics and the request's id see every answer. All this is one layer, because each layer costs
 /// a request several allocations.
-async fn around(gateway: State, request: Request, next: Next) -> Response {
+async fn around(gateway: GatewayState, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let place = route.and_then(|route| Place::of(route.as_str()));
-    let dialect = place.map_or(Dialect::OpenAi, |place| place.dialect);
+    let info = route.and_then(|route| RouteInfo::of(route.as_str()));
+    let dialect = info.map_or(Dialect::OpenAi, |info| info.dialect);
     let caught = async |request: Request| {
         if let Some(BadHost { n_hosts }) = request.extensions().get() {
             let message = format!("the request has {n_hosts} Host headers, expected one");
             let refused = Error::new(ErrorKind::InvalidRequest, message);
-            return error::written(Failed::from(refused).into_response(), dialect);
+            return error::render(Failed::from(refused).into_response(), dialect);
         }
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         let answer = answer.unwrap_or_else(error::panicked);
-        error::written(answer, dialect)
+        error::render(answer, dialect)
     };
-    let lingering = async |request| linger::linger(request, caught).await;
-    trace::trace(&gateway, request, lingering).await
+    let discarding = async |request| discard_body::discard_rest(request, caught).await;
+    trace::trace(&gateway, request, discarding).await
 }
 
 /// Clients glue base URLs and paths together in every way: `//` counts as `/`, and one at the end as none.

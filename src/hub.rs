@@ -16,7 +16,7 @@ use self::variables::{caches, hugging_face_token, of_hub, offline};
 
 /// The options of the command line for hubs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct HubOptions {
     /// The places to ask, which replace those of the configuration: hubs, mirrors, and folders that may have files
     /// already.
     pub(crate) from: Vec<String>,
@@ -29,7 +29,7 @@ pub(crate) struct Asked {
 /// # Errors
 /// Where nothing may be fetched, or a hub is none.
 pub(crate) fn settings(
-    asked: &Asked,
+    options: &HubOptions,
     config: &HubConfig,
     environment: &Environment,
 ) -> anyhow::Result<Settings> {
@@ -37,7 +37,7 @@ pub(crate) fn settings(
         return Err(HubError::Offline(name).into());
     }
     let (folders, hubs): (Vec<&String>, Vec<&String>) =
-        asked.from.iter().partition(|named| is_folder(named));
+        options.from.iter().partition(|named| is_folder(named));
     if let Some(missing) = folders.iter().find(|folder| !Path::new(folder).is_dir()) {
         return Err(anyhow!("--from: there is no folder {missing}"));
     }
@@ -74,7 +74,7 @@ pub(crate) fn settings(
             .or_else(|| hugging_face_token(environment, is_usual)),
         modelscope_token: own(&config.modelscope_token)
             .or_else(|| of_variable("MODELSCOPE_API_TOKEN")),
-        connections: asked.jobs.map_or(config.connections, usize::from),
+        connections: options.jobs.map_or(config.connections, usize::from),
         first_pause: Duration::from_millis(500),
         is_ordered: !named.is_empty(),
         caches: Caches {
@@ -111,11 +111,11 @@ mod tests {
     use super::*;
 
     fn urls(from: &[&str], environment: &Environment) -> anyhow::Result<Vec<(Hub, String)>> {
-        let asked = Asked {
+        let options = HubOptions {
             from: from.iter().map(|&named| named.to_owned()).collect(),
             jobs: None,
         };
-        let settings = settings(&asked, &HubConfig::default(), environment)?;
+        let settings = settings(&options, &HubConfig::default(), environment)?;
         Ok(settings
             .endpoints
             .into_iter()
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(urls(&[mine], &none).unwrap().len(), 3);
         let error = urls(&["./nowhere"], &none).unwrap_err().to_string();
         assert!(error.contains("there is no folder ./nowhere"), "{error}");
-        let asked = Asked {
+        let options = HubOptions {
             from: vec![mine.into(), "hf".into()],
             jobs: Some(9),
         };
@@ -173,7 +173,7 @@ mod tests {
             order: vec!["modelscope".into()],
             ..HubConfig::default()
         };
-        let settings = settings(&asked, &config, &none).unwrap();
+        let settings = settings(&options, &config, &none).unwrap();
         assert_eq!(settings.caches.folders, [PathBuf::from(mine)]);
         assert_eq!((settings.endpoints.len(), settings.connections), (1, 9));
         assert_eq!(settings.endpoints[0].hub, Hub::HuggingFace);
@@ -200,7 +200,7 @@ mod tests {
         let environment = Environment::from([("HF_HOME", &*home)]);
         let token = |from: &[&str], order: &[&str]| {
             let owned = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect();
-            let asked = Asked {
+            let options = HubOptions {
                 from: owned(from),
                 jobs: None,
             };
@@ -208,7 +208,7 @@ mod tests {
                 order: owned(order),
                 ..HubConfig::default()
             };
-            let settings = settings(&asked, &config, &environment).unwrap();
+            let settings = settings(&options, &config, &environment).unwrap();
             settings.hugging_face_token.is_some()
         };
         assert!(token(&[], &[]) && token(&["hf"], &[]) && token(&[&home], &["modelscope"]));

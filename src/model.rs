@@ -10,10 +10,10 @@ mod entry;
 mod fetched;
 mod files;
 pub(crate) mod fingerprint;
-mod kept;
 pub(crate) mod load;
 pub(crate) mod load_context;
 pub(crate) mod loader;
+mod measurement_file;
 pub(crate) mod memory;
 mod pins;
 pub(crate) mod placement;
@@ -44,7 +44,7 @@ use self::{
     usage::LastUse,
 };
 pub(crate) use self::{
-    entry::{About, Entry, Outline, State},
+    entry::{About, ModelState, Outline, RegistryEntry},
     fetched::Fetched,
     files::Files,
     registry::{DEFAULT, ModelRegistry},

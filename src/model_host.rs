@@ -33,7 +33,7 @@ pub(crate) use self::{
 use self::{demand::Waking, fetch::Fetch, served::Served};
 use crate::{
     embed::Embedder,
-    model::{Entry, MemoryUse, State, load_context::LoadContext},
+    model::{MemoryUse, ModelState, RegistryEntry, load_context::LoadContext},
 };
 
 /// Loads, exchanges and unloads models while the gateway serves.
@@ -131,11 +131,11 @@ impl ModelHost {
     }
 
     /// The entry of a model as it is now.
-    fn entry(&self, name: &str) -> Option<Entry> {
+    fn entry(&self, name: &str) -> Option<RegistryEntry> {
         self.embedder()?.registry().entry(name).cloned()
     }
 
-    fn publish_state(&self, name: &str, state: State) {
+    fn publish_state(&self, name: &str, state: ModelState) {
         if let Some(embedder) = self.embedder() {
             let registry = embedder.registry().with_state(name, state);
             let changed = embedder.with_registry(registry);
@@ -154,7 +154,7 @@ impl ModelHost {
                 continue;
             };
             let now = embedder.registry().entry(&entry.name);
-            let now = now.and_then(Entry::loaded);
+            let now = now.and_then(RegistryEntry::loaded);
             if now.is_some_and(|now| now.is_same_as(model)) {
                 continue;
             }

@@ -130,7 +130,7 @@ impl Reloader {
         for key in &needs_restart {
             tracing::warn!("{key} has changed, which needs a restart");
         }
-        config.say_doubts();
+        config.log_warnings();
         // Keys first: whoever was taken out must not come in, even where a plugin cannot be loaded.
         if live.auth != self.config.auth {
             authenticator.reload(&live.auth);

@@ -25,7 +25,7 @@ use crate::{
     cache::{EmbeddingCache, file::WarmFile},
     embed::Embedder,
     http::{self, Gateway},
-    model::{About, Entry, Model, ModelRegistry, State},
+    model::{About, Model, ModelRegistry, ModelState, RegistryEntry},
     model_host::ModelHost,
     reload::ask::Reloads,
     shutdown::{Shutdown, Stage},
@@ -93,9 +93,9 @@ impl TestGateway {
         let model = model(&setup, &control, &n_reloads, &metrics);
         let config = setup.config;
         let of_model = Arc::new(model.config.clone());
-        let state = State::Loaded(Arc::new(model));
+        let state = ModelState::Loaded(Arc::new(model));
         let about = Arc::new(About::new("m", &of_model));
-        let entries = vec![Entry { about, state }];
+        let entries = vec![RegistryEntry { about, state }];
         let registry = ModelRegistry::new(entries, Some("m"), UnknownModel::Refuse);
         let file = WarmFile::open(&config.cache, &metrics);
         let cache = EmbeddingCache::new(&config.cache, file, &metrics);

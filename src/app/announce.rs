@@ -13,7 +13,7 @@ use super::App;
 use crate::{
     embed::Embedder,
     http::Gateway,
-    model::{Entry, Model, State, devices},
+    model::{Model, ModelState, RegistryEntry, devices},
     model_host::ModelHost,
 };
 
@@ -41,7 +41,7 @@ impl App {
                 );
             }
         }
-        self.config.say_doubts();
+        self.config.log_warnings();
         for name in self
             .config
             .models
@@ -72,7 +72,7 @@ impl App {
 
 /// Says that the models are loaded, of so many.
 pub(super) fn say_ready(models: &ModelHost, n_models: usize) {
-    let is_fetching = |entry: &&Entry| matches!(entry.state, State::Fetching(_));
+    let is_fetching = |entry: &&RegistryEntry| matches!(entry.state, ModelState::Fetching(_));
     let n = models.embedder().map_or(0, |embedder| {
         let entries = embedder.registry().entries().iter();
         entries.filter(is_fetching).count()

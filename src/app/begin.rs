@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cache::{EmbeddingCache, file::WarmFile},
     http::Gateway,
-    model::State,
+    model::ModelState,
     model_host::ModelHost,
 };
 
@@ -53,7 +53,7 @@ impl App {
         let embedder = models.embedder();
         let can_serve = embedder.is_some_and(|embedder| {
             let mut entries = embedder.registry().entries().iter();
-            entries.any(|entry| !matches!(entry.state, State::Failed(_)))
+            entries.any(|entry| !matches!(entry.state, ModelState::Failed(_)))
         });
         if !can_serve {
             bail!("no model could be loaded: see the errors above");

@@ -11,7 +11,7 @@ const LEARNING_RATE: f64 = 0.1;
 
 /// The size of a batch, in the terms that its cost depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct BatchShape {
     /// Number of sequences.
     pub n: usize,
     /// Tokens of the longest.
@@ -22,7 +22,7 @@ pub(crate) struct Shape {
     pub squares: usize,
 }
 
-impl Shape {
+impl BatchShape {
     /// The shape with one more sequence of so many tokens.
     #[must_use]
     pub(crate) fn with(self, length: usize) -> Self {
@@ -51,7 +51,7 @@ impl Shape {
     }
 }
 
-impl FromIterator<usize> for Shape {
+impl FromIterator<usize> for BatchShape {
     fn from_iter<T: IntoIterator<Item = usize>>(lengths: T) -> Self {
         lengths.into_iter().fold(Self::default(), Self::with)
     }
@@ -89,7 +89,7 @@ impl CostModel {
 
     /// The seconds that a batch of this shape is predicted to take.
     #[must_use]
-    pub(crate) fn seconds(&self, shape: Shape) -> f64 {
+    pub(crate) fn seconds(&self, shape: BatchShape) -> f64 {
         let tokens = shape.computed_tokens(self.layout) as f64;
         let squares = shape.computed_squares(self.layout) as f64;
         self.scale * (self.fixed + self.per_token * tokens + self.per_square * squares)
@@ -98,7 +98,7 @@ impl CostModel {
     /// Tokens of the longest sequence that alone is predicted to take no longer; 1 where even that one does.
     #[must_use]
     pub(crate) fn longest_within(&self, seconds: f64) -> usize {
-        let fits = |tokens: usize| self.seconds(Shape::default().with(tokens)) <= seconds;
+        let fits = |tokens: usize| self.seconds(BatchShape::default().with(tokens)) <= seconds;
         // No model takes a sequence of so many tokens.
         let (mut fitting, mut above) = (1_usize, 1_usize << 20);
         while above - fitting > 1 {
@@ -119,7 +119,7 @@ impl CostModel {
     }
 
     /// Learns from a batch that took so many seconds.
-    pub(crate) fn observe(&mut self, shape: Shape, seconds: f64) {
+    pub(crate) fn observe(&mut self, shape: BatchShape, seconds: f64) {
         let predicted = self.seconds(shape);
         if predicted > 0.0 && seconds.is_finite() {
             // One strange batch, such as one during which the machine slept, must not count for more than others.
@@ -133,7 +133,7 @@ impl CostModel {
 mod tests {
     use super::*;
 
-    fn shapes() -> Vec<Shape> {
+    fn shapes() -> Vec<BatchShape> {
         [(1, 16), (1, 128), (2, 128), (8, 128), (1, 512), (4, 512)]
             .map(|(n, length)| std::iter::repeat_n(length, n).collect())
             .to_vec()
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn the_scale_follows_what_batches_take() {
         let mut model = CostModel::new(Layout::Packed, [0.0, 1e-3, 0.0]);
-        let shape: Shape = [100].into_iter().collect();
+        let shape: BatchShape = [100].into_iter().collect();
         for _ in 0..200 {
             model.observe(shape, 0.3);
         }
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn padding_counts_where_the_backend_pads() {
-        let shape: Shape = [10, 100].into_iter().collect();
+        let shape: BatchShape = [10, 100].into_iter().collect();
         assert_eq!(shape.computed_tokens(Layout::Padded), 200);
         assert_eq!(shape.computed_tokens(Layout::Packed), 110);
     }

@@ -7,35 +7,35 @@ use embedgate_request::Lane;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    cost::Shape,
-    entry::Entry,
+    cost::BatchShape,
+    entry::QueueEntry,
     lane::Waiting,
-    load::Load,
+    load::QueueLoad,
     queue::BatchQueue,
     refused::down,
     replica::Health,
-    turn::{Batch, Turn},
+    work_request::{Batch, WorkRequest},
 };
 
 /// Collects entries and hands a batch to each worker that asks.
 pub(super) struct Dispatcher {
     pub(super) name: Arc<str>,
-    pub(super) queue: BatchQueue<Entry>,
-    pub(super) load: Arc<Load>,
+    pub(super) queue: BatchQueue<QueueEntry>,
+    pub(super) load: Arc<QueueLoad>,
     pub(super) health: Health,
     pub(super) left: Arc<Notify>,
     pub(super) metrics: ModelMetrics,
     pub(super) started: Instant,
-    /// The turns of workers whose batch takes long: they take a short batch whenever one comes.
-    pub(super) resting: Vec<Turn>,
+    /// The requests of workers whose batch takes long: they take a short batch whenever one comes.
+    pub(super) resting: Vec<WorkRequest>,
 }
 
 impl Dispatcher {
     /// Ends when every sender of entries is gone and the queue is empty.
     pub(super) async fn run(
         mut self,
-        mut incoming: mpsc::Receiver<Entry>,
-        mut turns: mpsc::Receiver<Turn>,
+        mut incoming: mpsc::Receiver<QueueEntry>,
+        mut work_requests: mpsc::Receiver<WorkRequest>,
     ) {
         loop {
             if self.queue.is_empty() {
@@ -49,7 +49,7 @@ impl Dispatcher {
                 // Whatever has arrived joins the queue before the next batch is picked.
                 biased;
                 Some(entry) = incoming.recv() => self.push(entry),
-                Some(turn) = turns.recv() => self.take_turn(turn),
+                Some(request) = work_requests.recv() => self.take_work_request(request),
                 () = health.down() => self.refuse_all(),
                 () = left.notified() => {
                     self.discard();
@@ -62,13 +62,13 @@ impl Dispatcher {
         }
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: QueueEntry) {
         let now = self.now();
         self.queue.push(now, waiting(entry, now));
     }
 
-    fn take_turn(&mut self, mut turn: Turn) {
-        for (shape, time) in turn.done.drain(..) {
+    fn take_work_request(&mut self, mut request: WorkRequest) {
+        for (shape, time) in request.done.drain(..) {
             self.queue.cost_mut().observe(shape, time.as_secs_f64());
             // What a small batch does says nothing of how fast a queue drains.
             if !self.queue.is_empty() || self.queue.is_large(shape) {
@@ -77,31 +77,31 @@ impl Dispatcher {
             }
         }
         self.load.set_most_beside(self.queue.most_beside());
-        if turn.beside.is_some() {
-            self.resting.push(turn);
+        if request.beside.is_some() {
+            self.resting.push(request);
             return;
         }
         self.discard();
         let now = self.now();
         self.promote(now);
         let entries = self.queue.next_batch(now);
-        let shape: Shape = entries.iter().map(|entry| entry.ids.len()).collect();
+        let shape: BatchShape = entries.iter().map(|entry| entry.ids.len()).collect();
         let is_bulk = entries.iter().all(|entry| entry.lane() == Lane::Bulk);
         let lane = if is_bulk { Lane::Bulk } else { Lane::Query };
         let beside = self.queue.beside(lane, shape);
-        self.hand_over(turn, Batch { entries, beside });
+        self.hand_over(request, Batch { entries, beside });
     }
 
     /// Returns true when a resting worker could run a short batch now.
     fn can_interrupt(&mut self) -> bool {
-        self.resting.retain(|turn| !turn.batch.is_closed());
+        self.resting.retain(|request| !request.batch.is_closed());
         if self.resting.is_empty() {
             return false;
         }
-        self.resting.iter().any(|turn| self.has_short(turn))
+        self.resting.iter().any(|request| self.has_short(request))
     }
 
-    fn has_short(&self, resting: &Turn) -> bool {
+    fn has_short(&self, resting: &WorkRequest) -> bool {
         resting
             .beside
             .is_some_and(|lane| self.queue.has_short(lane))
@@ -109,22 +109,25 @@ impl Dispatcher {
 
     fn interrupt(&mut self) {
         self.discard();
-        let first = self.resting.iter().position(|turn| self.has_short(turn));
-        let Some(turn) = first.map(|at| self.resting.remove(at)) else {
+        let first = self
+            .resting
+            .iter()
+            .position(|request| self.has_short(request));
+        let Some(request) = first.map(|at| self.resting.remove(at)) else {
             return;
         };
-        let (lane, now) = (turn.beside.unwrap_or(Lane::Query), self.now());
+        let (lane, now) = (request.beside.unwrap_or(Lane::Query), self.now());
         let batch = Batch {
             entries: self.queue.next_short_batch(lane, now),
             beside: None,
         };
-        self.hand_over(turn, batch);
+        self.hand_over(request, batch);
     }
 
-    fn hand_over(&mut self, turn: Turn, batch: Batch) {
+    fn hand_over(&mut self, request: WorkRequest, batch: Batch) {
         // A worker that died since it asked, or is through with its long batch, gives this one back: it waits for another,
         // or for the end.
-        if let Err(batch) = turn.batch.send(batch) {
+        if let Err(batch) = request.batch.send(batch) {
             for entry in batch.entries {
                 let since = entry.since.saturating_duration_since(self.started);
                 self.queue.put_back(waiting(entry, since.as_secs_f64()));
@@ -160,7 +163,7 @@ impl Dispatcher {
     }
 }
 
-fn waiting(entry: Entry, since: f64) -> Waiting<Entry> {
+fn waiting(entry: QueueEntry, since: f64) -> Waiting<QueueEntry> {
     Waiting {
         lane: entry.lane(),
         tokens: entry.ids.len(),

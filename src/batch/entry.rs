@@ -3,34 +3,34 @@
 use std::{sync::Arc, time::Instant};
 
 use embedgate_core::{Outputs, Row, TokenBatch};
-use embedgate_request::{Error, Lane, Spent};
+use embedgate_request::{Error, Lane, Timings};
 use tokio::sync::oneshot;
 
-use super::{Admission, Urgent, Work};
+use super::{Admission, SequenceWork, Urgent};
 
 /// One sequence on its way.
-pub(super) struct Entry {
+pub(super) struct QueueEntry {
     pub(super) ids: Vec<u32>,
     pub(super) type_ids: Vec<u32>,
     pub(super) outputs: Outputs,
     pub(super) urgent: Urgent,
     pub(super) since: Instant,
-    pub(super) spent: Arc<Spent>,
+    pub(super) timings: Arc<Timings>,
     pub(super) reply: oneshot::Sender<Result<Row, Error>>,
     /// Held until the reply is sent.
     pub(super) admission: Admission,
 }
 
-impl Entry {
+impl QueueEntry {
     /// Makes an entry of work that is known by its tokens now, and waits from now on.
-    pub(super) fn of(work: Work, reply: oneshot::Sender<Result<Row, Error>>) -> Self {
-        let Work {
+    pub(super) fn of(work: SequenceWork, reply: oneshot::Sender<Result<Row, Error>>) -> Self {
+        let SequenceWork {
             ids,
             type_ids,
             outputs,
             urgent,
             mut admission,
-            spent,
+            timings,
         } = work;
         admission.set_tokens(ids.len());
         Self {
@@ -39,7 +39,7 @@ impl Entry {
             outputs,
             urgent,
             since: Instant::now(),
-            spent,
+            timings,
             reply,
             admission,
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use embedgate_request::Lane;
 
-use super::cost::Shape;
+use super::cost::BatchShape;
 
 /// The window holds the tokens of so many full batches: enough that neighbours in length are like, few enough that a request
 /// ends soon after the ones before it.
@@ -93,7 +93,7 @@ impl<T> LaneQueue<T> {
     pub(super) fn take(
         &mut self,
         most_tokens: usize,
-        fits: impl Fn(Shape, Shape) -> bool,
+        fits: impl Fn(BatchShape, BatchShape) -> bool,
     ) -> Vec<T> {
         self.fill_window();
         let mut entries = self.entries.iter();
@@ -164,10 +164,10 @@ impl<T> LaneQueue<T> {
 fn pick(
     around: &BTreeSet<(usize, Place)>,
     first: (usize, Place),
-    fits: impl Fn(Shape, Shape) -> bool,
+    fits: impl Fn(BatchShape, BatchShape) -> bool,
 ) -> Vec<(usize, Place)> {
     let mut picked = vec![first];
-    let mut shape = Shape::default().with(first.0);
+    let mut shape = BatchShape::default().with(first.0);
     let mut shorter = around.range(..first).rev().peekable();
     let mut longer = around.range(first..).skip(1).peekable();
     loop {
@@ -182,7 +182,7 @@ fn pick(
         let Some(key) = nearest else {
             return picked;
         };
-        if !fits(shape, Shape::default().with(key.0)) {
+        if !fits(shape, BatchShape::default().with(key.0)) {
             return picked;
         }
         shape = shape.with(key.0);

@@ -37,7 +37,7 @@ pub(crate) enum Refusal {
 }
 
 /// The load of one model's backend. Shared by those who add to it and those who take from it.
-pub(crate) struct Load {
+pub(crate) struct QueueLoad {
     permits: Permits,
     backlog: Backlog,
     rate: DrainRate,
@@ -48,7 +48,7 @@ pub(crate) struct Load {
     requests: AtomicU64,
 }
 
-impl Load {
+impl QueueLoad {
     /// Makes the load of a backend that has no work yet; of its permits `bulk_capacity` are for bulk.
     pub(crate) fn new(capacity: usize, bulk_capacity: usize, tokens_per_second: f64) -> Self {
         Self {

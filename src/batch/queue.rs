@@ -15,7 +15,7 @@ mod beside;
 use embedgate_request::Lane;
 
 use super::{
-    cost::{CostModel, Shape},
+    cost::{BatchShape, CostModel},
     lane::{LaneQueue, Waiting},
 };
 
@@ -105,7 +105,7 @@ impl<T> BatchQueue<T> {
 
     /// Returns true when a batch had at least half of the computed tokens that a batch may have.
     #[must_use]
-    pub(crate) fn is_large(&self, shape: Shape) -> bool {
+    pub(crate) fn is_large(&self, shape: BatchShape) -> bool {
         shape.computed_tokens(self.cost.layout()) * 2 >= self.budget.max_batch_tokens
     }
 
@@ -146,7 +146,7 @@ impl<T> BatchQueue<T> {
     /// Takes the first entry of no more than so many tokens out, and what goes with it.
     fn take(&mut self, lane: Lane, most_tokens: usize, max_seconds: f64) -> Vec<T> {
         let (budget, cost) = (self.budget, self.cost);
-        let fits = |batch: Shape, next: Shape| {
+        let fits = |batch: BatchShape, next: BatchShape| {
             let together = batch.with(next.longest);
             let seconds = cost.seconds(together);
             let apart = cost.seconds(batch) + cost.seconds(next) + HAND_OVER_SECONDS;
@@ -360,7 +360,7 @@ mod tests {
     fn what_is_short_follows_what_batches_take() {
         let mut queue = empty(Layout::Packed, 1000);
         assert!((204..=205).contains(&queue.most_beside()));
-        let shape: Shape = [205].into_iter().collect();
+        let shape: BatchShape = [205].into_iter().collect();
         for _ in 0..200 {
             queue.cost_mut().observe(shape, 0.42);
         }
@@ -464,7 +464,7 @@ mod tests {
                 now += 1.0;
                 let batch = queue.next_batch(now);
                 prop_assert!(!batch.is_empty());
-                let shape: Shape = batch.iter().map(|i| entries[*i].0).collect();
+                let shape: BatchShape = batch.iter().map(|i| entries[*i].0).collect();
                 prop_assert!(batch.len() == 1 || shape.computed_tokens(layout) <= budget);
                 prop_assert!(batch.iter().all(|i| entries[*i].1 == entries[batch[0]].1));
                 if !entries[batch[0]].1 {

@@ -13,9 +13,9 @@ use tokio::{
 };
 
 use super::{
-    desk::Desk,
-    turn::Turn,
+    work_request::WorkRequest,
     worker::{Ended, Worker},
+    worker_context::WorkerContext,
 };
 
 /// The pause before the first attempt to load a lost backend again; it doubles with each.
@@ -76,7 +76,7 @@ pub(crate) struct Replica {
     pub(crate) reload: Reload,
     pub(crate) health: Health,
     pub(crate) metrics: ModelMetrics,
-    pub(crate) turns: mpsc::Sender<Turn>,
+    pub(crate) work_requests: mpsc::Sender<WorkRequest>,
 }
 
 impl Replica {
@@ -84,12 +84,12 @@ impl Replica {
     pub(crate) async fn keep_working(self, mut backend: Box<dyn Backend>) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let desk = Desk {
+            let context = WorkerContext {
                 name: Arc::clone(&self.name),
                 metrics: self.metrics.clone(),
-                turns: self.turns.clone(),
+                work_requests: self.work_requests.clone(),
             };
-            let worker = Worker { backend, desk };
+            let worker = Worker { backend, context };
             let since = Instant::now();
             let ended = match worker.start() {
                 // A thread that ends without a word panicked, outside of its backend.
@@ -133,7 +133,7 @@ impl Replica {
             );
             tokio::select! {
                 () = tokio::time::sleep(*pause) => {}
-                () = self.turns.closed() => return None,
+                () = self.work_requests.closed() => return None,
             }
             *pause = (*pause * 2).min(LONGEST_PAUSE);
             let reload = Arc::clone(&self.reload);

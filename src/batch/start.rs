@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::{
     Batcher, BatcherConfig,
     dispatch::Dispatcher,
-    load::Load,
+    load::QueueLoad,
     queue::BatchQueue,
     replica::{Health, Reload, Replica},
 };
@@ -32,7 +32,7 @@ impl Batcher {
         if can_pause {
             queue = queue.with_pauses();
         }
-        let load = Load::new(
+        let load = QueueLoad::new(
             config.capacity,
             config.bulk_capacity,
             config.tokens_per_second * backends.len() as f64,
@@ -47,9 +47,9 @@ impl Batcher {
         metrics.ready.set(1);
         let (entries, incoming) = mpsc::channel(config.capacity);
         let left = Arc::new(Notify::new());
-        // A worker's turn, one that it asked for beside a long batch that has ended since, and that of the worker that takes
+        // A worker's request, one made beside a long batch that has ended since, and that of the worker that takes
         // its place when it is lost: nobody reads them while the queue is empty.
-        let (turns_tx, turns) = mpsc::channel(3 * backends.len().max(1));
+        let (work_requests_tx, work_requests) = mpsc::channel(3 * backends.len().max(1));
         let dispatcher = Dispatcher {
             name: Arc::clone(&name),
             queue,
@@ -62,14 +62,14 @@ impl Batcher {
         };
         let (lease, running) = watch::channel(());
         let lease = Arc::new(lease);
-        let mut tasks = vec![tokio::spawn(dispatcher.run(incoming, turns))];
+        let mut tasks = vec![tokio::spawn(dispatcher.run(incoming, work_requests))];
         for (backend, reload) in backends {
             let replica = Replica {
                 name: Arc::clone(&name),
                 reload,
                 health: health.clone(),
                 metrics: metrics.clone(),
-                turns: turns_tx.clone(),
+                work_requests: work_requests_tx.clone(),
             };
             let lease = Arc::clone(&lease);
             tasks.push(tokio::spawn(async move {

@@ -5,7 +5,7 @@ use embedgate_request::Error;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Batcher, Entry, Work,
+    Batcher, QueueEntry, SequenceWork,
     refused::{down, lost_while_running},
 };
 
@@ -14,12 +14,12 @@ impl Batcher {
     ///
     /// # Errors
     /// `Internal` when the backend fails on it; `Unavailable` when the backend is lost.
-    pub(crate) async fn embed(&self, work: Work) -> Result<Row, Error> {
+    pub(crate) async fn embed(&self, work: SequenceWork) -> Result<Row, Error> {
         // Dropped after the receiver: by then the entry counts as left.
         let mut leaving = TellIfLeft(Some(&self.left));
         let (reply, answer) = oneshot::channel();
         let (waiting, was_urgent) = (work.urgent.clone(), work.urgent.is_set());
-        let entry = Entry::of(work, reply);
+        let entry = QueueEntry::of(work, reply);
         let lost = || down(&self.name, &self.health);
         self.entries.send(entry).await.map_err(|_| lost())?;
         let becomes_urgent = async {

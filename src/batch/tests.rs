@@ -15,13 +15,13 @@ async fn run(gateway: &TestGateway, lane: Lane, ids: &[u32]) -> Result<Row, Erro
         .batcher()
         .admit(&[ids.len()], lane, patient())?
         .remove(0);
-    let work = Work {
+    let work = SequenceWork {
         ids: ids.to_vec(),
         type_ids: Vec::new(),
         outputs: Outputs::DENSE,
         urgent: Urgent::default(),
         admission,
-        spent: Arc::default(),
+        timings: Arc::default(),
     };
     model.batcher().embed(work).await
 }
@@ -313,7 +313,7 @@ async fn what_becomes_urgent_goes_beside_a_long_query_at_once() {
     let gateway = gateway_of_long_batches();
     let long = long_batch(&gateway, Lane::Query, &[5, 6, 7]).await;
     let urgent = Urgent::default();
-    let work = Work {
+    let work = SequenceWork {
         ids: vec![12],
         type_ids: Vec::new(),
         outputs: Outputs::DENSE,
@@ -324,7 +324,7 @@ async fn what_becomes_urgent_goes_beside_a_long_query_at_once() {
             .admit(&[1], Lane::Bulk, patient())
             .unwrap()
             .remove(0),
-        spent: Arc::default(),
+        timings: Arc::default(),
     };
     let other = Arc::clone(&gateway);
     let bulk = tokio::spawn(async move { other.model().batcher().embed(work).await });
@@ -384,13 +384,13 @@ async fn a_row_holds_what_its_own_caller_asked_for() {
         tokio::spawn(async move {
             let model = gateway.model();
             let admitted = model.batcher().admit(&[1], Lane::Query, patient());
-            let work = Work {
+            let work = SequenceWork {
                 ids: ids.to_vec(),
                 type_ids: Vec::new(),
                 outputs,
                 urgent: Urgent::default(),
                 admission: admitted.unwrap().remove(0),
-                spent: Arc::default(),
+                timings: Arc::default(),
             };
             model.batcher().embed(work).await.unwrap()
         })

@@ -6,8 +6,8 @@ use embedgate_core::Backend;
 use tokio::sync::oneshot;
 
 use super::{
-    desk::{Desk, Lost, Scatter},
-    turn::Batch,
+    work_request::Batch,
+    worker_context::{Lost, PendingReplies, WorkerContext},
 };
 
 /// The way in which a worker's thread ended.
@@ -22,7 +22,7 @@ pub(crate) enum Ended {
 /// A backend, and what it takes to work with it.
 pub(crate) struct Worker {
     pub(crate) backend: Box<dyn Backend>,
-    pub(crate) desk: Desk,
+    pub(crate) context: WorkerContext,
 }
 
 impl Worker {
@@ -30,7 +30,7 @@ impl Worker {
     pub(crate) fn start(self) -> io::Result<oneshot::Receiver<Ended>> {
         let (tx, ended) = oneshot::channel();
         std::thread::Builder::new()
-            .name(format!("worker-{}", self.desk.name))
+            .name(format!("worker-{}", self.context.name))
             .spawn(move || {
                 if tx.send(self.work()).is_err() {
                     tracing::debug!("nobody waits for the end of a worker any more");
@@ -41,14 +41,19 @@ impl Worker {
 
     /// Runs batches until the queue is closed. While one batch's results are handed out, the next is being picked.
     fn work(self) -> Ended {
-        let Self { mut backend, desk } = self;
+        let Self {
+            mut backend,
+            context,
+        } = self;
         let mut done = Vec::new();
-        let mut scatter: Option<Scatter> = None;
+        let mut replies: Option<PendingReplies> = None;
         let mut next: Option<Batch> = None;
         loop {
-            let incoming = next.is_none().then(|| desk.ask(std::mem::take(&mut done)));
-            if let Some(scatter) = scatter.take()
-                && desk.answer(&mut *backend, scatter).is_err()
+            let incoming = next
+                .is_none()
+                .then(|| context.ask(std::mem::take(&mut done)));
+            if let Some(replies) = replies.take()
+                && context.answer(&mut *backend, replies).is_err()
             {
                 return Ended::Lost;
             }
@@ -59,9 +64,9 @@ impl Worker {
             let Some(batch) = batch else {
                 return Ended::Stopped;
             };
-            match desk.run(&mut *backend, batch) {
+            match context.run(&mut *backend, batch) {
                 Ok(Some(ran)) => {
-                    scatter = Some(ran.scatter);
+                    replies = Some(ran.replies);
                     done.extend(ran.done);
                     next = ran.next;
                 }

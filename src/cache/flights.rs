@@ -24,28 +24,28 @@ use futures_util::{
 use super::{key::CacheKey, value::CachedValue};
 use crate::batch::Urgent;
 
-type Landing = Result<Arc<PerHead<Arc<CachedValue>>>, Error>;
-type Work = BoxFuture<'static, Landing>;
+type FlightResult = Result<Arc<PerHead<Arc<CachedValue>>>, Error>;
+type FlightFuture = BoxFuture<'static, FlightResult>;
 
 /// A computation that somebody waits for. Dropping it is leaving.
 #[derive(Clone)]
-pub(crate) struct Flight(Shared<Work>);
+pub(crate) struct Flight(Shared<FlightFuture>);
 
 impl Future for Flight {
-    type Output = Landing;
+    type Output = FlightResult;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landing> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FlightResult> {
         Pin::new(&mut self.0).poll(cx)
     }
 }
 
-struct Registered {
+struct FlightEntry {
     id: u64,
-    work: WeakShared<Work>,
+    work: WeakShared<FlightFuture>,
     urgent: Urgent,
 }
 
-impl Registered {
+impl FlightEntry {
     /// The flight, unless everybody left it. A caller of the query lane makes it urgent.
     fn join(&self, lane: Lane) -> Option<Flight> {
         let flight = self.work.upgrade().map(Flight)?;
@@ -58,7 +58,7 @@ impl Registered {
 
 #[derive(Default)]
 pub(super) struct Flights {
-    by_key: DashMap<CacheKey, Registered>,
+    by_key: DashMap<CacheKey, FlightEntry>,
     next_id: AtomicU64,
 }
 
@@ -76,24 +76,24 @@ impl Flights {
         work: impl FnOnce(Urgent) -> F,
     ) -> Flight
     where
-        F: Future<Output = Landing> + Send + 'static,
+        F: Future<Output = FlightResult> + Send + 'static,
     {
         let urgent = Urgent::default();
         if lane == Lane::Query {
             urgent.set();
         }
-        let registration = Registration {
+        let guard = FlightGuard {
             flights: Arc::clone(self),
             keys,
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
         };
-        let id = registration.id;
+        let id = guard.id;
         let work = work(urgent.clone());
-        let work: Work = Box::pin(async move {
-            let landing = work.await;
+        let work: FlightFuture = Box::pin(async move {
+            let result = work.await;
             // What was computed is in the cache by now.
-            drop(registration);
-            landing
+            drop(guard);
+            result
         });
         let shared = work.shared();
         let is_alone = keys.iter().count() == 1;
@@ -101,13 +101,13 @@ impl Flights {
             let Some(work) = shared.downgrade() else {
                 continue;
             };
-            let registered = Registered {
+            let entry = FlightEntry {
                 id,
                 work,
                 urgent: urgent.clone(),
             };
             // Of several heads one may be under way already: then it is computed twice, which costs time and no more.
-            if let Some(other) = self.register(*key, registered, lane)
+            if let Some(other) = self.register(*key, entry, lane)
                 && is_alone
             {
                 return other;
@@ -117,17 +117,17 @@ impl Flights {
     }
 
     /// Takes the key, unless there is a flight that somebody still waits for: then that one is returned.
-    fn register(&self, key: CacheKey, registered: Registered, lane: Lane) -> Option<Flight> {
+    fn register(&self, key: CacheKey, entry: FlightEntry, lane: Lane) -> Option<Flight> {
         match self.by_key.entry(key) {
             Entry::Occupied(mut there) => {
                 let alive = there.get().join(lane);
                 if alive.is_none() {
-                    there.insert(registered);
+                    there.insert(entry);
                 }
                 alive
             }
             Entry::Vacant(free) => {
-                free.insert(registered);
+                free.insert(entry);
                 None
             }
         }
@@ -140,13 +140,13 @@ impl Flights {
 }
 
 /// Gives the keys free when the work has ended or was left by all.
-struct Registration {
+struct FlightGuard {
     flights: Arc<Flights>,
     keys: PerHead<CacheKey>,
     id: u64,
 }
 
-impl Drop for Registration {
+impl Drop for FlightGuard {
     fn drop(&mut self) {
         for (_, key) in self.keys.iter() {
             self.flights

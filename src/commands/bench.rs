@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, bail};
 use embedgate_config::{Environment, LogLevel};
 use embedgate_tools::{
-    bare,
+    baseline,
     bench::{self, BenchConfig, Load, RequestConfig, Target, TextsConfig},
 };
 use tokio::net::TcpListener;
@@ -21,12 +21,12 @@ pub(super) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
     let runtime = runtime()?;
     let mut config = config(args, environment)?;
     // Killed when dropped, which is at the end.
-    let mut bare = None;
+    let mut baseline = None;
     if args.bare {
         let answer = runtime.block_on(bench::one_answer(&config))?;
-        let started = Bare::start(&answer, environment)?;
+        let started = BaselineServer::start(&answer, environment)?;
         config.targets.insert(0, started.target.clone());
-        bare = Some(started);
+        baseline = Some(started);
     }
     // A file that cannot be written is said before the load, not after it.
     for file in [&config.json, &config.svg].into_iter().flatten() {
@@ -34,7 +34,7 @@ pub(super) fn run(args: &BenchArgs, environment: &Environment) -> Result<(), Fai
             .with_context(|| format!("{} cannot be written", file.display()))?;
     }
     let report = runtime.block_on(bench::run(&config))?;
-    drop(bare);
+    drop(baseline);
     writeln!(io::stdout(), "{report}").context("standard output")?;
     Ok(bench::write(&config, &report)?)
 }
@@ -112,7 +112,7 @@ fn config(args: &BenchArgs, environment: &Environment) -> anyhow::Result<BenchCo
 }
 
 /// A process of its own that answers with the same bytes.
-struct Bare {
+struct BaselineServer {
     target: Target,
     _process: Killed,
 }
@@ -120,7 +120,7 @@ struct Bare {
 /// Ends with the value.
 struct Killed(Child);
 
-impl Bare {
+impl BaselineServer {
     fn start(answer: &[u8], environment: &Environment) -> anyhow::Result<Self> {
         let program = environment.program().context("this program has no file")?;
         let mut process = Command::new(program)
@@ -156,7 +156,7 @@ impl Drop for Killed {
 }
 
 /// `embedgate bench-bare`: takes the answer from standard input, prints the address, serves until it is killed.
-pub(super) fn run_bare() -> Result<(), Failure> {
+pub(super) fn run_baseline() -> Result<(), Failure> {
     let mut answer = Vec::new();
     io::stdin()
         .read_to_end(&mut answer)
@@ -167,7 +167,7 @@ pub(super) fn run_bare() -> Result<(), Failure> {
         let mut out = io::stdout();
         writeln!(out, "http://{address}")?;
         out.flush()?;
-        Ok(bare::serve(listener, answer).await?)
+        Ok(baseline::serve(listener, answer).await?)
     });
     Ok(served?)
 }

@@ -39,7 +39,7 @@ pub(super) fn run(
         )));
     }
     check_plugins(&config, environment).map_err(Failure::Config)?;
-    config.say_doubts();
+    config.log_warnings();
     Ok(io::stdout()
         .write_all(config.to_toml().as_bytes())
         .context("standard output")?)

@@ -1,7 +1,7 @@
 //! `embedgate embed`: lines of text in, what a model gives of each out, without a server.
 
-mod asked;
 mod input;
+mod job;
 mod output;
 mod parts;
 mod progress;
@@ -14,8 +14,8 @@ use embedgate_request::{Embedding, Error};
 use serde_json::Value;
 
 use self::{
-    asked::{Asked, outputs},
     input::Input,
+    job::{EmbedJob, outputs},
     output::{Embedded, Output},
     parts::run::Run,
     progress::Progress,
@@ -39,7 +39,7 @@ pub(super) fn run(
     let runtime = runtime()?;
     let _entered = runtime.enter();
     let mut input = Input::open(args)?;
-    let model = Arc::new(Asked::load(&config, args, environment)?);
+    let model = Arc::new(EmbedJob::load(&config, args, environment)?);
     let loaded = model.embedder.registry().resolve(None);
     let loaded = Arc::clone(loaded.map_err(anyhow::Error::new)?);
     let run = |format| Run::of(args, format, &loaded);
@@ -72,7 +72,7 @@ struct Stopped {
 /// Embeds all rows. Some chunks are on their way while one is read or written, so that the model never waits for a file.
 /// Returns the rows of the input that are written.
 async fn embed_all(
-    model: &Arc<Asked>,
+    model: &Arc<EmbedJob>,
     input: &mut Input,
     output: &mut Output,
     skips: bool,

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use embedgate_config::{Config, Environment, Source};
 use embedgate_request::key;
 
-use super::{Failure, literal, place::Place, shell};
+use super::{Failure, literal, named_model::NamedModel, shell};
 use crate::args::InitArgs;
 
 pub(super) fn run(
@@ -84,17 +84,17 @@ impl Model {
         if path.is_dir() && !path.join("config.json").is_file() {
             return Err(anyhow!("{named} is no model's folder: it has no config.json").into());
         }
-        let place = Place::of(named)?;
-        let is_folder = place.source.is_none();
+        let named_model = NamedModel::of(named)?;
+        let is_folder = named_model.source.is_none();
         let is_fitting = base == Path::new("") || path.is_absolute();
         Ok(Self {
-            name: place.name(),
-            is_there: is_folder || base.join(&place.path).is_dir(),
+            name: named_model.name(),
+            is_there: is_folder || base.join(&named_model.path).is_dir(),
             path: match path.canonicalize() {
                 Ok(real) if is_folder && !is_fitting => real.display().to_string(),
-                _ => place.path,
+                _ => named_model.path,
             },
-            source: place.source,
+            source: named_model.source,
         })
     }
 }

@@ -14,7 +14,7 @@ use embedgate_config::{Config, Environment};
 use embedgate_hub::{LOCK_FILE, Lock};
 
 use self::{list::list, remove::remove, verify::check};
-use super::{Failure, place::USUAL, pull::progress::bytes, say};
+use super::{Failure, named_model::USUAL, pull::progress::bytes, say};
 use crate::args::hub::ModelsCommand;
 
 /// The ending that `pull` adds to a folder's name for the folder in which it works.

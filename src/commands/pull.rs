@@ -23,11 +23,11 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     start_log(LogLevel::Warn);
     let (wanted, of_config) = wanted(config, args, environment)?;
-    let asked = hub::Asked {
+    let options = hub::HubOptions {
         from: args.from.clone(),
         jobs: args.jobs,
     };
-    let settings = hub::settings(&asked, &of_config, environment)?;
+    let settings = hub::settings(&options, &of_config, environment)?;
     for wanted in wanted {
         fetch(&wanted, args, settings.clone())?;
     }

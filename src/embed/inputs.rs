@@ -6,7 +6,7 @@ use embedgate_core::PerHead;
 use embedgate_request::{EmbedRequest, Error, Input, Lane, Principal, TokenIds};
 use tiktoken_rs::{CoreBPE, cl100k_base_singleton, o200k_base_singleton};
 
-use super::task::Task;
+use super::task::EmbedTask;
 use crate::{
     cache::{CacheKey, EmbeddingCache, key::KeyParts},
     model::Model,
@@ -52,7 +52,7 @@ pub(super) fn check_count(name: &'static str, n: usize, max: usize) -> Result<()
 pub(super) fn prepare(
     cache: &EmbeddingCache,
     principal: &Principal,
-    task: &Task,
+    task: &EmbedTask,
     request: EmbedRequest,
 ) -> Result<Vec<Prepared>, Error> {
     let model = &task.model;

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use super::{
     inputs::Prepared,
     pipeline::{Pipeline, Values},
-    task::Task,
+    task::EmbedTask,
 };
 use crate::{
     batch::Patience,
@@ -20,7 +20,7 @@ impl Pipeline {
     /// Computes what is missing, or waits for others who do. Admission is for all of it or for none.
     pub(super) async fn compute_missing(
         &self,
-        task: &Task,
+        task: &EmbedTask,
         ctx: &RequestContext,
         prepared: Vec<Prepared>,
         found: &mut [Values],

@@ -10,16 +10,16 @@ use embedgate_request::{EmbedRequest, EmbedResponse, Error, ErrorKind, Input, Re
 
 use super::{
     charge::Charge,
-    finish::Finish,
     inputs::{self, Prepared},
     missing::missing,
+    postprocess::Postprocess,
     preprocess::Preprocessed,
-    task::{Task, truncation},
+    task::{EmbedTask, truncation},
 };
 use crate::{
+    blocking,
     cache::{CacheKey, CachedValue, EmbeddingCache},
     model::Model,
-    offload,
 };
 
 /// Requests with at least so many bytes of input are prepared off the threads that serve connections: about 1 ms.
@@ -67,18 +67,18 @@ impl Pipeline {
             .choose(request.prompt_name.as_deref(), request.kind)?;
         let own = model.info.dimensions;
         let is_cut = request.dimensions.is_some_and(|n| n < own);
-        let finish = Finish {
+        let postprocess = Postprocess {
             dimensions: request.dimensions.unwrap_or(own),
             // Cut vectors are made length 1 again, unless the request says that it wants none of that.
             normalize: request.normalize.unwrap_or(model.normalize || is_cut),
             text: request.text,
         };
-        let task = Task {
+        let task = EmbedTask {
             model: Arc::clone(model),
             prompt: Arc::clone(prompt),
             truncation: truncation(model, &request),
             lane: inputs::lane(ctx.lane, model.config.lane, &request.inputs),
-            spent: Arc::clone(&ctx.spent),
+            timings: Arc::clone(&ctx.timings),
         };
 
         let prepared = self.prepare(ctx, &task, request).await?;
@@ -101,7 +101,7 @@ impl Pipeline {
                 return Err(error);
             }
         }
-        let embeddings = finish.all(&self.cache, keys, found, &is_kept).await?;
+        let embeddings = postprocess.all(&self.cache, keys, found, &is_kept).await?;
         let answer = EmbedResponse {
             model: target.name().to_owned(),
             embeddings,
@@ -116,14 +116,14 @@ impl Pipeline {
     async fn prepare(
         &self,
         ctx: &RequestContext,
-        task: &Task,
+        task: &EmbedTask,
         request: EmbedRequest,
     ) -> Result<Vec<Prepared>, Error> {
         let bytes = Input::total_bytes(&request.inputs);
         let (cache, task) = (self.cache.clone(), task.clone());
         let principal = ctx.principal.clone();
         let work = move || inputs::prepare(&cache, &principal, &task, request);
-        offload::run_if(bytes >= PREPARE_ELSEWHERE, work).await?
+        blocking::run_if_large(bytes >= PREPARE_ELSEWHERE, work).await?
     }
 
     /// Looks up the kept results of each input, in memory or in the file.

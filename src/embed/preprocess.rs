@@ -8,7 +8,7 @@ use super::{
     inputs::{self, Encoding},
     pipeline::PREPARE_ELSEWHERE,
 };
-use crate::offload;
+use crate::blocking;
 
 /// A request that the plugins have seen, and its model. Only such a one is embedded, so that no dialect can forget to ask
 /// them, or whether the caller may use the model.
@@ -118,7 +118,7 @@ async fn decode_ids(request: &mut EmbedRequest, target: Option<&Target>) -> Resu
     let inputs = std::mem::take(&mut request.inputs);
     let bytes = Input::total_bytes(&inputs);
     let decode = move || inputs::decode(encoding, inputs);
-    request.inputs = offload::run_if(bytes >= PREPARE_ELSEWHERE, decode).await??;
+    request.inputs = blocking::run_if_large(bytes >= PREPARE_ELSEWHERE, decode).await??;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 mod compare;
 mod pairs;
-mod seat;
+mod reservation;
 mod vectors;
 mod windows;
 
@@ -14,7 +14,7 @@ use embedgate_request::{
 };
 
 pub(crate) use self::windows::Length;
-use self::{seat::Seat, windows::Passages};
+use self::{reservation::Reservation, windows::Passages};
 use super::{
     inputs,
     pipeline::{Pipeline, in_time},
@@ -92,7 +92,7 @@ impl Pipeline {
         inputs::check_count("documents", documents.len(), self.max_inputs)?;
         let missing = || Error::new(ErrorKind::Internal, "a query to rerank for is missing");
         let query = inputs.pop().ok_or_else(missing)?;
-        let task = Task {
+        let task = RerankTask {
             ctx: RequestContext {
                 lane: Some(lane),
                 ..ctx.clone()
@@ -122,7 +122,7 @@ impl Pipeline {
     /// Scores by the vectors of query and documents.
     async fn by_vectors(
         &self,
-        task: &Task<'_>,
+        task: &RerankTask<'_>,
         length: Length,
         query: Input,
         documents: Vec<Input>,
@@ -131,7 +131,9 @@ impl Pipeline {
         let mut passages = {
             // Documents that need no cutting are counted when they are embedded, and those in the cache are not.
             let cuts = length.cuts(task.model);
-            let _seat = cuts.then(|| Seat::take(task, &documents)).transpose()?;
+            let _reservation = cuts
+                .then(|| Reservation::take(task, &documents))
+                .transpose()?;
             let room = windows::room(task, length).await?;
             Passages::of(task, length, room, documents).await?
         };
@@ -143,13 +145,13 @@ impl Pipeline {
 
 /// Scores by a cross-encoder.
 async fn by_pairs(
-    task: &Task<'_>,
+    task: &RerankTask<'_>,
     length: Length,
     query: Input,
     documents: Vec<Input>,
 ) -> Result<(Passages, Result<Scored, Error>), Error> {
     let (query, mut passages) = {
-        let _seat = Seat::take(task, &documents)?;
+        let _reservation = Reservation::take(task, &documents)?;
         let query = Arc::new(pairs::query(task, query).await?);
         let room = task.model.tokenizer.room_beside(&query);
         let passages = Passages::of(task, length, room, documents).await?;
@@ -160,8 +162,8 @@ async fn by_pairs(
     Ok((passages, scored))
 }
 
-/// The work for one request.
-struct Task<'a> {
+/// The reranking of one request.
+struct RerankTask<'a> {
     ctx: RequestContext,
     lane: Lane,
     target: &'a Target,

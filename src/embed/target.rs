@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use embedgate_request::{Error, Principal};
 
-use crate::model::{Entry, Model, ModelRegistry, State};
+use crate::model::{Model, ModelRegistry, ModelState, RegistryEntry};
 
 /// The model that a request is for, and that its caller may use. It may have to be loaded first.
 #[derive(Clone)]
 pub(crate) struct Target {
     /// The name as the client or a plugin says it; none means the default model.
     asked: Option<String>,
-    entry: Entry,
+    entry: RegistryEntry,
 }
 
 impl Target {
@@ -42,7 +42,7 @@ impl Target {
     }
 
     /// The model as it is configured.
-    pub(crate) fn entry(&self) -> &Entry {
+    pub(crate) fn entry(&self) -> &RegistryEntry {
         &self.entry
     }
 
@@ -58,12 +58,12 @@ impl Target {
 
     /// Returns true when the model is loaded by the first request that names it, which is this one.
     pub(crate) fn is_on_demand(&self) -> bool {
-        matches!(self.entry.state, State::OnDemand)
+        matches!(self.entry.state, ModelState::OnDemand)
     }
 
     /// The same, in another state.
     #[must_use]
-    pub(crate) fn with_entry(self, entry: &Entry) -> Self {
+    pub(crate) fn with_entry(self, entry: &RegistryEntry) -> Self {
         Self {
             entry: entry.clone(),
             ..self

@@ -4,28 +4,28 @@ use std::{sync::Arc, time::Instant};
 
 use embedgate_core::Outputs;
 use embedgate_request::{
-    EmbedRequest, Error, ErrorKind, Input, Lane, MOST_COUNTED, Spent, Step, Truncation,
+    EmbedRequest, Error, ErrorKind, Input, Lane, MOST_COUNTED, Step, Timings, Truncation,
 };
 
 use crate::{
-    batch::{Admission, Urgent, Work},
+    batch::{Admission, SequenceWork, Urgent},
     cache::value::Computed,
     model::{Model, tokenizer::Tokenized},
 };
 
 /// The work for each input of a request. It outlives the request while others wait for the same result.
 #[derive(Clone)]
-pub(super) struct Task {
+pub(super) struct EmbedTask {
     pub(super) model: Arc<Model>,
     /// Put in front of texts.
     pub(super) prompt: Arc<str>,
     pub(super) truncation: Truncation,
     pub(super) lane: Lane,
     /// The record of the time spent, of the request that asked first.
-    pub(super) spent: Arc<Spent>,
+    pub(super) timings: Arc<Timings>,
 }
 
-impl Task {
+impl EmbedTask {
     /// Tokenizes and runs one input. Holds the leave until the backend has answered.
     pub(super) async fn compute(
         self,
@@ -34,26 +34,26 @@ impl Task {
         urgent: Urgent,
         admission: Admission,
     ) -> Result<Computed, Error> {
-        let Task {
+        let EmbedTask {
             model,
             prompt,
             truncation,
             lane,
-            spent,
+            timings,
         } = self;
         let started = Instant::now();
         let tokens = model.tokenize(&prompt, &input, truncation, lane).await?;
-        spent.add(Step::Tokenize, started.elapsed());
+        timings.add(Step::Tokenize, started.elapsed());
         drop((input, prompt));
         check_length(&model, &tokens, truncation)?;
         let (n_tokens, n_tokens_full) = (tokens.ids.len(), tokens.n_tokens_full);
-        let work = Work {
+        let work = SequenceWork {
             ids: tokens.ids,
             type_ids: tokens.type_ids,
             outputs,
             urgent,
             admission,
-            spent,
+            timings,
         };
         let row = model.batcher().embed(work).await?;
         if !row.fits(model.info.dimensions, n_tokens) {

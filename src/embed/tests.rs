@@ -420,7 +420,7 @@ fn context() -> RequestContext {
         deadline: far(),
         lane: None,
         memory: Account::unlimited(),
-        spent: std::sync::Arc::default(),
+        timings: std::sync::Arc::default(),
         begun: std::sync::Arc::default(),
     }
 }

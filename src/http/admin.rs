@@ -9,7 +9,7 @@ use axum::{
 use embedgate_request::{Error, ErrorKind};
 
 use super::{
-    Gateway, State,
+    Gateway, GatewayState,
     context::Context,
     error::{self, Failed},
 };
@@ -17,7 +17,7 @@ use crate::reload::report::Outcome;
 
 /// For a key that may.
 pub(super) async fn reload(
-    gateway: State,
+    gateway: GatewayState,
     method: Method,
     uri: Uri,
     request: Request,
@@ -36,7 +36,7 @@ pub(super) async fn reload(
 
 /// For whoever reaches the address. A page in a browser on this machine does, and is refused.
 pub(super) async fn reload_without_key(
-    gateway: State,
+    gateway: GatewayState,
     request: Request,
 ) -> Result<Response, Failed> {
     if request.headers().contains_key(header::ORIGIN) {

@@ -11,8 +11,8 @@ use embedgate_request::{
     Cut, EmbedRequest, EmbedResponse, Embedding, Error, Held, RequestContext, VectorText,
 };
 
-use super::{body, error::add_headers, trace::Work};
-use crate::{model::Model, offload};
+use super::{body, error::add_headers, trace::RequestStats};
+use crate::{blocking, model::Model};
 
 /// Answers with at least this many numbers are rendered off the threads that serve connections: about 5 ms of work.
 const RENDER_ELSEWHERE: usize = 200_000;
@@ -25,7 +25,7 @@ const BYTES_PER_WEIGHT: usize = 8 + 8 + 48;
 const MAX_TRUNCATED: usize = 32;
 
 /// An answer that is still to be written, and the memory that it will take.
-pub(super) struct Answer {
+pub(super) struct PendingAnswer {
     pub(super) response: EmbedResponse,
     pub(super) ctx: RequestContext,
     pub(super) model: Arc<Model>,
@@ -33,7 +33,7 @@ pub(super) struct Answer {
     pub(super) memory: Held,
 }
 
-impl Answer {
+impl PendingAnswer {
     /// Holds more memory until the answer is written.
     pub(super) fn keep(&mut self, more: Held) {
         self.memory.merge(more);
@@ -46,7 +46,7 @@ impl Answer {
     ) -> Result<Response, Error> {
         let mut answer = self.response;
         let added = std::mem::take(&mut answer.headers);
-        let work = Work {
+        let stats = RequestStats {
             model: shown_name(&answer.model),
             n_inputs: answer.embeddings.len(),
             n_tokens: answer.n_tokens(),
@@ -55,14 +55,15 @@ impl Answer {
         };
         let cuts: Vec<Cut> = answer.cuts().collect();
         let numbers: usize = answer.embeddings.iter().map(numbers).sum();
-        let json = offload::run_if(numbers >= RENDER_ELSEWHERE, move || render(&answer)).await?;
-        let rendered = Rendered {
+        let json =
+            blocking::run_if_large(numbers >= RENDER_ELSEWHERE, move || render(&answer)).await?;
+        let rendered = RenderedAnswer {
             json,
             memory: self.memory,
             added,
             cuts,
         };
-        Ok(rendered.respond(work))
+        Ok(rendered.respond(stats))
     }
 }
 
@@ -77,7 +78,7 @@ pub(super) fn shown_name(name: &str) -> String {
 }
 
 /// An answer as it is written.
-pub(super) struct Rendered {
+pub(super) struct RenderedAnswer {
     pub(super) json: Vec<u8>,
     /// Its memory, until the last byte is written.
     pub(super) memory: Held,
@@ -87,15 +88,15 @@ pub(super) struct Rendered {
     pub(super) cuts: Vec<Cut>,
 }
 
-impl Rendered {
+impl RenderedAnswer {
     /// The response, with what the log is told.
-    pub(super) fn respond(self, work: Work) -> Response {
+    pub(super) fn respond(self, stats: RequestStats) -> Response {
         let mut response = json_body(self.json, self.memory);
         add_headers(response.headers_mut(), &self.added);
         if let Some(value) = truncated(&self.cuts) {
             response.headers_mut().insert("x-truncated", value);
         }
-        response.extensions_mut().insert(work);
+        response.extensions_mut().insert(stats);
         response
     }
 }

@@ -11,7 +11,7 @@ use embedgate_request::{Account, Error, ErrorKind, Held, RequestContext};
 use http_body::Frame;
 use http_body_util::BodyExt;
 
-use crate::offload;
+use crate::blocking;
 
 /// A body comes with at least so many bytes in each such time, but for its last part: a slow mobile line sends ten times as much.
 const LEAST_BYTES: usize = 16 << 10;
@@ -144,7 +144,7 @@ async fn inflated(
 ) -> Result<WholeBody, Error> {
     let account = account.clone();
     // Some kilobytes may be megabytes.
-    offload::run_if(packed.bytes.len() >= UNPACK_ELSEWHERE, move || {
+    blocking::run_if_large(packed.bytes.len() >= UNPACK_ELSEWHERE, move || {
         let mut unpacked = WholeBody {
             bytes: Bytes::new(),
             memory: None,

@@ -11,11 +11,11 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
+    admitted_request::AdmittedRequest,
     dense::DenseForm,
     error::Failed,
-    exchange::Exchange,
     input::{self, Inputs},
-    json::{self, kind},
+    json::{self, input_kind},
     member::{Count, Lenient, Raw, Words},
     object::{Members, Source},
     openapi::lists::Texts,
@@ -82,9 +82,9 @@ impl Truncate {
 /// The forms that a request asks for, each once.
 type Forms = Vec<DenseForm>;
 
-pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
-    let (request, forms) = exchange.parse(parse).await?;
-    let answer = exchange.embed(request).await?;
+pub(super) async fn embed(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    let (request, forms) = admitted.parse(parse).await?;
+    let answer = admitted.embed(request).await?;
     let id = Arc::clone(&answer.ctx.id);
     let forms = forms.unwrap_or_else(|| vec![DenseForm::Float]);
     let render = move |answer: &EmbedResponse| render(answer, &id, &forms);
@@ -92,9 +92,9 @@ pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
 }
 
 /// The first version: the answer repeats the texts, and without types it is a list of vectors.
-pub(super) async fn embed_v1(exchange: Exchange) -> Result<Response, Failed> {
-    let (request, forms) = exchange.parse(parse).await?;
-    let found = exchange.find(request)?;
+pub(super) async fn embed_v1(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    let (request, forms) = admitted.parse(parse).await?;
+    let found = admitted.find(request)?;
     let bytes = Input::total_bytes(&found.request.inputs);
     // They stand in the answer, and beside it until it is written.
     let memory = found.ctx().memory.take(2 * bytes)?;
@@ -122,7 +122,7 @@ fn parse(source: &mut Source<'_>) -> Result<(EmbedRequest, Option<Forms>), Error
     let inputs = Inputs::alike("texts", source.max_inputs);
     let request = EmbedRequest {
         model: body.model,
-        kind: kind(Lenient::get(body.input_type).as_deref()),
+        kind: input_kind(Lenient::get(body.input_type).as_deref()),
         token_ids: TokenIds::Reject,
         dimensions: Count::get(body.output_dimension),
         truncate: body.truncate.map(|truncate| truncate != Truncate::None),

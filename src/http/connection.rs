@@ -22,7 +22,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::{idle::Place, places::Places, stream::TimedStream, tidy_path};
+use super::{connection_slots::ConnectionSlots, idle::IdleHandle, stream::TimedStream, tidy_path};
 use crate::shutdown::{Shutdown, Stage};
 
 /// After a failed accept, such as for want of file descriptors, it is tried again after this time.
@@ -69,7 +69,7 @@ pub(crate) async fn serve(
     shutdown: &Shutdown,
     metrics: &Metrics,
 ) -> End {
-    let places = Places::new(config.max_connections);
+    let slots = ConnectionSlots::new(config.max_connections);
     let graceful = GracefulShutdown::new();
     let closing = closing(config, shutdown);
     tokio::pin!(closing);
@@ -82,11 +82,11 @@ pub(crate) async fn serve(
         let slot = tokio::select! {
             biased;
             () = &mut closing => break,
-            slot = places.take() => slot,
+            slot = slots.take() => slot,
         };
         let arrival = Arrival {
             peer,
-            place: places.waiting.enter(),
+            idle: slots.idle.enter(),
             is_reserve: slot.is_reserve,
         };
         let connection = connection(stream, arrival, router.clone(), config);
@@ -108,10 +108,10 @@ pub(crate) async fn serve(
         connections,
         "draining: no new connections, {connections} are open"
     );
-    let left = || places.n_taken(config.max_connections);
+    let left = || slots.n_taken(config.max_connections);
     let drained = async {
         graceful.shutdown().await;
-        places.all_given_back(config.max_connections).await;
+        slots.all_given_back(config.max_connections).await;
     };
     tokio::select! {
         () = drained => End::Drained,
@@ -138,7 +138,7 @@ async fn closing(config: &ServerConfig, shutdown: &Shutdown) {
 /// A new connection, before its first byte.
 struct Arrival {
     peer: IpAddr,
-    place: Place,
+    idle: IdleHandle,
     is_reserve: bool,
 }
 
@@ -154,10 +154,10 @@ where
 {
     let Arrival {
         peer,
-        place,
+        idle,
         is_reserve,
     } = arrival;
-    let timed = TimedStream::new(stream, config, place);
+    let timed = TimedStream::new(stream, config, idle);
     let serving = timed.serving();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));

@@ -9,14 +9,14 @@ use axum::{
     extract::{FromRequestParts, MatchedPath},
     http::{HeaderMap, HeaderName, Method, header::AUTHORIZATION, request::Parts},
 };
-use embedgate_plugin_host::{Head, Headers};
+use embedgate_plugin_host::{Headers, RequestHead};
 use embedgate_request::{Error, ErrorKind, Holder, Lane, RequestContext};
 
 use super::{
     Gateway,
     connection::{NoRoom, PeerAddress},
     error::Failed,
-    routes::Place,
+    routes::RouteInfo,
     trace::{Caller, RequestId},
 };
 
@@ -45,7 +45,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         let timeout = timeout(&parts.headers)?.map_or(limit, |own| own.min(limit));
         let deadline = Instant::now() + timeout;
         let peer = parts.extensions.get().map(|PeerAddress(address)| *address);
-        let head = Head {
+        let head = RequestHead {
             id: &id,
             method: parts.method.as_str(),
             path: parts.uri.path(),
@@ -60,7 +60,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             .or_else(|| KEY_HEADERS.iter().find_map(|name| parts.headers.get(name)))
             .map(|value| value.as_bytes());
         let route = parts.extensions.get::<MatchedPath>();
-        let route = route.and_then(|path| Place::of(path.as_str())?.route);
+        let route = route.and_then(|path| RouteInfo::of(path.as_str())?.route);
         let principal = gateway
             .authenticator
             .authenticate(route, authorization, head)
@@ -87,7 +87,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             deadline,
             lane,
             memory,
-            spent: Arc::default(),
+            timings: Arc::default(),
             begun: Arc::default(),
         }))
     }

@@ -8,11 +8,11 @@ use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds, VectorText
 use serde::Deserialize;
 
 use super::{
-    State,
+    GatewayState,
+    admitted_request::AdmittedRequest,
     context::Context,
     dense::DenseForm,
     error::Failed,
-    exchange::Exchange,
     foreign::{Foreign, foreign},
     input::{self, Inputs, texts},
     json,
@@ -50,9 +50,9 @@ enum Shape {
     LlamaCpp,
 }
 
-pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
-    let (request, shape) = exchange.parse(parse).await?;
-    let answer = exchange.embed(request).await?;
+pub(super) async fn embed(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    let (request, shape) = admitted.parse(parse).await?;
+    let answer = admitted.embed(request).await?;
     let render = move |answer: &EmbedResponse| match shape {
         Shape::Coze => render_coze(answer),
         Shape::LlamaCpp => render_llama_cpp(answer),
@@ -62,7 +62,7 @@ pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
 
 /// `GET /support_status`: what the default model gives.
 pub(super) async fn support_status(
-    gateway: State,
+    gateway: GatewayState,
     Context(ctx): Context,
 ) -> Result<&'static str, Failed> {
     let embedder = gateway.embedder()?;

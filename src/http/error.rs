@@ -20,7 +20,7 @@ const MAX_RETRY_AFTER: u64 = 60;
 /// Longer messages are cut: clients show them to people.
 const MAX_MESSAGE: usize = 500;
 
-/// The error that a handler answers in place of a result. [`written`] makes the answer of it, in the dialect of the route.
+/// The error that a handler answers in place of a result. [`render`] makes the answer of it, in the dialect of the route.
 #[derive(Clone)]
 pub(super) struct Failed {
     error: Error,
@@ -57,7 +57,7 @@ impl IntoResponse for Failed {
 }
 
 /// Writes the error of a route in its dialect, where the answer is one.
-pub(super) fn written(mut response: Response, dialect: Dialect) -> Response {
+pub(super) fn render(mut response: Response, dialect: Dialect) -> Response {
     match response.extensions_mut().remove() {
         Some(Failed {
             error,

@@ -10,11 +10,11 @@ use embedgate_request::Error;
 use serde_json::{Value, json};
 
 use super::{
-    State,
+    GatewayState,
     error::{Failed, probe},
 };
 use crate::{
-    model::{Entry, ModelRegistry, State as ModelState},
+    model::{ModelRegistry, ModelState, RegistryEntry},
     shutdown::Stage,
 };
 
@@ -27,7 +27,7 @@ pub(super) async fn livez() -> Json<Value> {
 }
 
 /// `GET /readyz`: 200 when requests are served, with the state of each model; else 503, as soon as the shutdown begins, too.
-pub(super) async fn readyz(gateway: State) -> Response {
+pub(super) async fn readyz(gateway: GatewayState) -> Response {
     if gateway.shutdown.stage() > Stage::Running {
         return probe(false, json!({"status": "draining"}));
     }
@@ -45,7 +45,7 @@ pub(super) async fn readyz(gateway: State) -> Response {
 }
 
 /// `GET /health`, as text-embeddings-inference has it: 200 without a body when requests are served; else 503.
-pub(super) async fn health(gateway: State) -> Result<(), Failed> {
+pub(super) async fn health(gateway: GatewayState) -> Result<(), Failed> {
     match serves(gateway.embedder()?.registry()) {
         true => Ok(()),
         false => Err(Error::unavailable("no model serves", RETRY_AFTER).into()),
@@ -55,16 +55,16 @@ pub(super) async fn health(gateway: State) -> Result<(), Failed> {
 /// `GET /v1/cluster/auth`, as Xinference has it: its client sends a key only where it is told that one is asked for.
 ///
 /// Source: xinference-client 1.10, `RESTfulClient._check_cluster_authenticated`.
-pub(super) async fn cluster_auth(gateway: State) -> Json<Value> {
+pub(super) async fn cluster_auth(gateway: GatewayState) -> Json<Value> {
     Json(json!({"auth": !gateway.authenticator.is_open()}))
 }
 
 fn serves(registry: &ModelRegistry) -> bool {
-    registry.entries().iter().any(Entry::serves)
+    registry.entries().iter().any(RegistryEntry::serves)
 }
 
 /// `GET /`: what this is, for people who paste the base URL into a browser.
-pub(super) async fn root(gateway: State) -> Json<Value> {
+pub(super) async fn root(gateway: GatewayState) -> Json<Value> {
     let mut answer = json!({
         "name": "embedgate",
         "version": env!("CARGO_PKG_VERSION"),
@@ -79,7 +79,7 @@ pub(super) async fn root(gateway: State) -> Json<Value> {
 }
 
 fn states(registry: &ModelRegistry) -> Vec<Value> {
-    let state = |entry: &Entry| {
+    let state = |entry: &RegistryEntry| {
         let mut state = json!({"id": entry.name, "status": status(entry)});
         match &entry.state {
             ModelState::Loaded(model) if entry.serves() => {
@@ -105,7 +105,7 @@ fn states(registry: &ModelRegistry) -> Vec<Value> {
 
 /// Returns the state of a model in one word. The reason of a failure goes only to the log and to callers who name the
 /// model, because this route needs no key.
-pub(super) fn status(entry: &Entry) -> &'static str {
+pub(super) fn status(entry: &RegistryEntry) -> &'static str {
     match &entry.state {
         ModelState::Loaded(_) if entry.serves() => "ready",
         ModelState::Loaded(_) => "down",

@@ -19,17 +19,17 @@ const BUSY: u64 = 0;
 
 /// All connections. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<Line>);
+pub(super) struct IdleConnections(Arc<Line>);
 
 /// A request takes no lock: its connection says by its turn whether it waits, and since when. Who makes room looks at all.
 #[derive(Default)]
 struct Line {
     last_turn: AtomicU64,
-    connections: Mutex<Slab<Arc<Seat>>>,
+    connections: Mutex<Slab<Arc<IdleState>>>,
 }
 
 /// One connection, as the line sees it.
-struct Seat {
+struct IdleState {
     arrived: Instant,
     /// False until its first request, which may be on its way.
     had_request: AtomicBool,
@@ -40,28 +40,28 @@ struct Seat {
     waker: AtomicWaker,
 }
 
-/// The place of one connection.
-pub(super) struct Place {
-    waiting: Waiting,
+/// The handle by which one connection says whether it waits.
+pub(super) struct IdleHandle {
+    idle: IdleConnections,
     number: usize,
-    seat: Arc<Seat>,
+    state: Arc<IdleState>,
 }
 
-impl Waiting {
-    /// A place for a new connection, which waits for its first request.
-    pub(super) fn enter(&self) -> Place {
-        let seat = Arc::new(Seat {
+impl IdleConnections {
+    /// Returns the handle of a new connection, which waits for its first request.
+    pub(super) fn enter(&self) -> IdleHandle {
+        let state = Arc::new(IdleState {
             arrived: Instant::now(),
             had_request: AtomicBool::new(false),
             turn: AtomicU64::new(self.next_turn()),
             is_called: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
-        let number = self.connections().insert(Arc::clone(&seat));
-        Place {
-            waiting: self.clone(),
+        let number = self.connections().insert(Arc::clone(&state));
+        IdleHandle {
+            idle: self.clone(),
             number,
-            seat,
+            state,
         }
     }
 
@@ -72,23 +72,23 @@ impl Waiting {
             let connections = self.connections();
             let longest = connections
                 .iter()
-                .filter_map(|(_, seat)| {
-                    let turn = seat.turn.load(Ordering::Acquire);
-                    let is_new = !seat.had_request.load(Ordering::Acquire);
-                    let may_go = turn != BUSY && (!is_new || seat.arrived.elapsed() >= GRACE);
-                    may_go.then_some((is_new, turn, seat))
+                .filter_map(|(_, state)| {
+                    let turn = state.turn.load(Ordering::Acquire);
+                    let is_new = !state.had_request.load(Ordering::Acquire);
+                    let may_go = turn != BUSY && (!is_new || state.arrived.elapsed() >= GRACE);
+                    may_go.then_some((is_new, turn, state))
                 })
                 .min_by_key(|(is_new, turn, _)| (*is_new, *turn));
-            let Some((_, turn, seat)) = longest else {
+            let Some((_, turn, state)) = longest else {
                 return false;
             };
             // A request may have come in this moment; then it is not told.
-            let left = seat
+            let left = state
                 .turn
                 .compare_exchange(turn, BUSY, Ordering::AcqRel, Ordering::Acquire);
             if left.is_ok() {
-                seat.is_called.store(true, Ordering::Release);
-                seat.waker.wake();
+                state.is_called.store(true, Ordering::Release);
+                state.waker.wake();
                 return true;
             }
         }
@@ -98,7 +98,7 @@ impl Waiting {
         self.0.last_turn.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn connections(&self) -> std::sync::MutexGuard<'_, Slab<Arc<Seat>>> {
+    fn connections(&self) -> std::sync::MutexGuard<'_, Slab<Arc<IdleState>>> {
         // Nothing panics between two steps of a change.
         self.0
             .connections
@@ -107,36 +107,36 @@ impl Waiting {
     }
 }
 
-impl Place {
+impl IdleHandle {
     /// Goes to the end of the line, unless it stands in it.
     pub(super) fn wait(&self) {
         // One that was told to make room ends as soon as it waits.
-        let is_called = self.seat.is_called.load(Ordering::Acquire);
-        if !is_called && self.seat.turn.load(Ordering::Acquire) == BUSY {
-            self.seat
+        let is_called = self.state.is_called.load(Ordering::Acquire);
+        if !is_called && self.state.turn.load(Ordering::Acquire) == BUSY {
+            self.state
                 .turn
-                .store(self.waiting.next_turn(), Ordering::Release);
+                .store(self.idle.next_turn(), Ordering::Release);
         }
     }
 
     /// Leaves the line: a request comes.
     pub(super) fn leave(&self) {
-        self.seat.had_request.store(true, Ordering::Release);
-        self.seat.turn.store(BUSY, Ordering::Release);
+        self.state.had_request.store(true, Ordering::Release);
+        self.state.turn.store(BUSY, Ordering::Release);
     }
 
     /// Ready when the connection is to make room.
     pub(super) fn poll_called(&self, cx: &Context<'_>) -> Poll<()> {
-        self.seat.waker.register(cx.waker());
-        match self.seat.is_called.load(Ordering::Acquire) {
+        self.state.waker.register(cx.waker());
+        match self.state.is_called.load(Ordering::Acquire) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for IdleHandle {
     fn drop(&mut self) {
-        self.waiting.connections().remove(self.number);
+        self.idle.connections().remove(self.number);
     }
 }

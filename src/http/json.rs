@@ -3,7 +3,7 @@
 use embedgate_request::InputKind;
 
 /// Reads the purpose of inputs in the words of Cohere, Voyage, NVIDIA and Jina; other words say nothing.
-pub(super) fn kind(word: Option<&str>) -> InputKind {
+pub(super) fn input_kind(word: Option<&str>) -> InputKind {
     match word {
         Some("query" | "search_query" | "retrieval.query") => InputKind::Query,
         Some("document" | "passage" | "search_document" | "retrieval.passage") => {

@@ -6,11 +6,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{State, context::Context, error::Failed};
+use super::{GatewayState, context::Context, error::Failed};
 
 /// Every metric, in the text format of `OpenMetrics` 1.0, or in Prometheus' older one where only that is accepted. It names the
 /// models and the callers: where the configuration does not want that known, it needs a key.
-pub(super) async fn metrics(gateway: State, request: Request) -> Result<Response, Failed> {
+pub(super) async fn metrics(gateway: GatewayState, request: Request) -> Result<Response, Failed> {
     let (mut parts, _) = request.into_parts();
     if !gateway.config.public_names {
         Context::from_request_parts(&mut parts, &gateway).await?;

@@ -7,11 +7,14 @@ use axum::{
 use embedgate_request::Error;
 use serde_json::{Value, json};
 
-use super::{Gateway, State, context::Context, error::Failed, health::status};
-use crate::model::Entry;
+use super::{Gateway, GatewayState, context::Context, error::Failed, health::status};
+use crate::model::RegistryEntry;
 
 /// Every model that serves, or that is loaded when it is asked for.
-pub(super) async fn list(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
+pub(super) async fn list(
+    gateway: GatewayState,
+    Context(ctx): Context,
+) -> Result<Json<Value>, Failed> {
     let embedder = gateway.embedder()?;
     let data: Vec<Value> = embedder
         .registry()
@@ -25,7 +28,7 @@ pub(super) async fn list(gateway: State, Context(ctx): Context) -> Result<Json<V
 
 /// One model by name or alias; names may hold slashes.
 pub(super) async fn one(
-    gateway: State,
+    gateway: GatewayState,
     Context(ctx): Context,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failed> {
@@ -36,7 +39,7 @@ pub(super) async fn one(
 }
 
 /// Describes a model that serves, or that is loaded when a request names it.
-fn describe(gateway: &Gateway, entry: &Entry) -> Result<Value, Error> {
+fn describe(gateway: &Gateway, entry: &RegistryEntry) -> Result<Value, Error> {
     let outline = entry.outline()?;
     let mut described = json!({
         "id": entry.name,

@@ -16,18 +16,18 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Gateway, State,
+    Gateway, GatewayState,
+    admitted_request::AdmittedRequest,
     context::Context,
     dense::DenseForm,
     error::Failed,
-    exchange::Exchange,
     input::{self, Inputs},
     json,
     member::{Count, Raw},
     object::{Members, Source},
     openapi::lists::Texts,
 };
-use crate::model::Entry;
+use crate::model::RegistryEntry;
 
 /// Ollama's names end in a tag; this one means none.
 const LATEST: &str = ":latest";
@@ -91,7 +91,7 @@ impl Members<'_> for OllamaShowRequest {
 }
 
 /// `POST /api/embed`.
-pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
+pub(super) async fn embed(admitted: AdmittedRequest) -> Result<Response, Failed> {
     let started = Instant::now();
     let render = move |answer: &EmbedResponse| {
         let mut out = br#"{"model":"#.to_vec();
@@ -108,11 +108,11 @@ pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
         out.extend_from_slice(&times.to_string().as_bytes()[1..]);
         out
     };
-    answer(exchange, embed_request, render).await
+    answer(admitted, embed_request, render).await
 }
 
 /// `POST /api/embeddings`, the older form: one prompt, one vector.
-pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {
+pub(super) async fn embeddings(admitted: AdmittedRequest) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = br#"{"embedding":"#.to_vec();
         let first = answer.embeddings.first();
@@ -121,7 +121,7 @@ pub(super) async fn embeddings(exchange: Exchange) -> Result<Response, Failed> {
         out.push(b'}');
         out
     };
-    answer(exchange, prompt_request, render).await
+    answer(admitted, prompt_request, render).await
 }
 
 fn embed_request(source: &mut Source<'_>) -> Result<(EmbedRequest, ()), Error> {
@@ -159,14 +159,14 @@ fn of(inputs: Vec<Input>) -> EmbedRequest {
 type Parser = fn(&mut Source<'_>) -> Result<(EmbedRequest, ()), Error>;
 
 async fn answer(
-    exchange: Exchange,
+    admitted: AdmittedRequest,
     parser: Parser,
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
-    let (mut request, ()) = exchange.parse(parser).await?;
+    let (mut request, ()) = admitted.parse(parser).await?;
     let asked = request.model.clone().filter(|name| !name.is_empty());
-    request.model = request.model.map(|name| known(&exchange, name));
-    let mut answer = exchange.embed(request).await?;
+    request.model = request.model.map(|name| known(&admitted, name));
+    let mut answer = admitted.embed(request).await?;
     if let Some(asked) = asked {
         answer.response.model = asked;
     }
@@ -174,15 +174,15 @@ async fn answer(
 }
 
 /// The name in a request about a model.
-fn named(exchange: &Exchange) -> Result<String, Error> {
-    let body: OllamaShowRequest = exchange.source().members()?;
+fn named(admitted: &AdmittedRequest) -> Result<String, Error> {
+    let body: OllamaShowRequest = admitted.source().members()?;
     let name = body.model.or(body.name).unwrap_or_default();
-    Ok(known(exchange, name))
+    Ok(known(admitted, name))
 }
 
 /// A name as it is, or without its tag where there is no such model.
-fn known(exchange: &Exchange, name: String) -> String {
-    let registry = exchange.embedder().registry();
+fn known(admitted: &AdmittedRequest, name: String) -> String {
+    let registry = admitted.embedder().registry();
     match name.strip_suffix(LATEST) {
         Some(without) if !registry.is_known(&name) => without.to_owned(),
         _ => name,
@@ -190,7 +190,10 @@ fn known(exchange: &Exchange, name: String) -> String {
 }
 
 /// `GET /api/tags`: the models that serve or are loaded when they are asked for, by each of their names.
-pub(super) async fn tags(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
+pub(super) async fn tags(
+    gateway: GatewayState,
+    Context(ctx): Context,
+) -> Result<Json<Value>, Failed> {
     let embedder = gateway.embedder()?;
     let entries = embedder.registry().entries().iter();
     let models = listed(&gateway, entries, &ctx.principal, &json!({}));
@@ -198,7 +201,10 @@ pub(super) async fn tags(gateway: State, Context(ctx): Context) -> Result<Json<V
 }
 
 /// `GET /api/ps`: the models that are in memory.
-pub(super) async fn running(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
+pub(super) async fn running(
+    gateway: GatewayState,
+    Context(ctx): Context,
+) -> Result<Json<Value>, Failed> {
     let loaded = json!({"expires_at": NEVER, "size_vram": 0});
     let embedder = gateway.embedder()?;
     let entries = embedder.registry().entries().iter();
@@ -208,10 +214,10 @@ pub(super) async fn running(gateway: State, Context(ctx): Context) -> Result<Jso
 }
 
 /// `POST /api/pull`: a model that serves is there. Clients pull what they do not find in the list, and expect an end.
-pub(super) async fn pull(exchange: Exchange) -> Result<Response, Failed> {
-    let name = named(&exchange)?;
-    let principal = &exchange.ctx.principal;
-    exchange.embedder().shown(principal, &name)?.outline()?;
+pub(super) async fn pull(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    let name = named(&admitted)?;
+    let principal = &admitted.ctx.principal;
+    admitted.embedder().shown(principal, &name)?.outline()?;
     // One line is a stream of one, and an object.
     Ok(Json(json!({"status": "success"})).into_response())
 }
@@ -219,14 +225,14 @@ pub(super) async fn pull(exchange: Exchange) -> Result<Response, Failed> {
 /// Each name of each of the models that the caller may use, as Ollama lists models, with some more members.
 fn listed<'a>(
     gateway: &Gateway,
-    entries: impl Iterator<Item = &'a Entry>,
+    entries: impl Iterator<Item = &'a RegistryEntry>,
     principal: &Principal,
     more: &Value,
 ) -> Vec<Value> {
     let usable =
         entries.filter(|entry| entry.outline().is_ok() && principal.may_use(entry.names()));
     let named = usable.flat_map(|entry| entry.names().map(move |name| (entry, name)));
-    let one = |(entry, name): (&Entry, &str)| {
+    let one = |(entry, name): (&RegistryEntry, &str)| {
         let mut listed = describe(gateway, entry);
         let tagged = match name.contains(':') {
             true => name.to_owned(),
@@ -246,11 +252,11 @@ fn listed<'a>(
 }
 
 /// `POST /api/show`: one model.
-pub(super) async fn show(exchange: Exchange) -> Result<Response, Failed> {
-    let name = named(&exchange)?;
-    let entry = exchange.embedder().shown(&exchange.ctx.principal, &name)?;
+pub(super) async fn show(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    let name = named(&admitted)?;
+    let entry = admitted.embedder().shown(&admitted.ctx.principal, &name)?;
     let outline = entry.outline()?;
-    let mut shown = describe(&exchange.gateway, entry);
+    let mut shown = describe(&admitted.gateway, entry);
     let capabilities: &[&str] = match outline.scores {
         true => &[],
         false => &["embedding"],
@@ -269,7 +275,7 @@ pub(super) async fn version() -> Json<Value> {
     Json(json!({"version": "0.12.0"}))
 }
 
-fn describe(gateway: &Gateway, entry: &Entry) -> Value {
+fn describe(gateway: &Gateway, entry: &RegistryEntry) -> Value {
     let model = entry.loaded();
     let digest = model.map(|model| model.fingerprint.to_hex().to_string());
     let precision = model.map(|model| model.info.precision.to_string());

@@ -27,10 +27,10 @@ use axum::{
 
 use self::document::build;
 pub(super) use self::operation::Operation;
-use super::State;
+use super::GatewayState;
 
 /// `GET /openapi.json`. It asks for a key only where one is needed.
-pub(super) async fn document(gateway: State) -> Response {
+pub(super) async fn document(gateway: GatewayState) -> Response {
     static DOCUMENTS: LazyLock<[Bytes; 2]> = LazyLock::new(|| {
         [false, true].map(|needs_keys| {
             let document = build(needs_keys).to_json();

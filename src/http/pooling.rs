@@ -10,9 +10,9 @@ use embedgate_request::{EmbedRequest, EmbedResponse, Error, TokenIds};
 use serde::Deserialize;
 
 use super::{
+    admitted_request::AdmittedRequest,
     dense::DenseForm,
     error::Failed,
-    exchange::Exchange,
     foreign::{Foreign, OF_EMBEDDINGS},
     input::{self, Inputs},
     json,
@@ -42,9 +42,9 @@ impl<'a> Members<'a> for PoolingRequest<'a> {
     const FOREIGN: &'static [Foreign] = OF_EMBEDDINGS;
 }
 
-pub(super) async fn pool(exchange: Exchange) -> Result<Response, Failed> {
-    let (request, form) = exchange.parse(parse).await?;
-    let answer = exchange.embed(request).await?;
+pub(super) async fn pool(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    let (request, form) = admitted.parse(parse).await?;
+    let answer = admitted.embed(request).await?;
     let render = move |answer: &EmbedResponse| render(answer, form);
     Ok(answer.write(render).await?)
 }

@@ -11,18 +11,18 @@ use embedgate_request::{Error, Input};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::parse::{Options, Shape};
+use self::parse::{RerankApi, RerankOptions};
 use super::{
-    answer::{Rendered, shown_name},
+    admitted_request::AdmittedRequest,
+    answer::{RenderedAnswer, shown_name},
     dialect::Dialect,
     error::Failed,
-    exchange::Exchange,
     json,
     object::Source,
-    tei::{Told, characters},
-    trace::Work,
+    tei::{ComputeHeaders, characters},
+    trace::RequestStats,
 };
-use crate::{embed::Ranking, offload};
+use crate::{blocking, embed::Ranking};
 
 /// Bytes that one line of an answer takes, without its document.
 const LINE_BYTES: usize = 256;
@@ -30,41 +30,41 @@ const LINE_BYTES: usize = 256;
 const RENDER_ELSEWHERE: usize = 1 << 20;
 
 /// `POST /v1/rerank`.
-pub(super) async fn jina(exchange: Exchange) -> Result<Response, Failed> {
-    Ok(answer(exchange, Shape::Jina).await?)
+pub(super) async fn jina(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    Ok(answer(admitted, RerankApi::Jina).await?)
 }
 
 /// `POST /v2/rerank`.
-pub(super) async fn cohere(exchange: Exchange) -> Result<Response, Failed> {
-    Ok(answer(exchange, Shape::Cohere).await?)
+pub(super) async fn cohere(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    Ok(answer(admitted, RerankApi::Cohere).await?)
 }
 
 /// `POST /score`, as vLLM: the scores of one text with others, in their order.
-pub(super) async fn score(exchange: Exchange) -> Result<Response, Failed> {
-    Ok(answer(exchange, Shape::Score).await?)
+pub(super) async fn score(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    Ok(answer(admitted, RerankApi::Score).await?)
 }
 
 /// `POST /v1/ranking`, as NVIDIA.
-pub(super) async fn nim(exchange: Exchange) -> Result<Response, Failed> {
-    Ok(answer(exchange, Shape::Nim).await?)
+pub(super) async fn nim(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    Ok(answer(admitted, RerankApi::Nim).await?)
 }
 
 /// `POST /rerank`.
-pub(super) async fn either(exchange: Exchange) -> Result<Response, Failed> {
-    let shape = exchange.read(|source| parse::shape(source)).await?;
-    answer(exchange, shape).await.map_err(|error| match shape {
-        Shape::Tei => Failed::from(error).in_words_of(Dialect::Tei),
+pub(super) async fn either(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    let api = admitted.read(|source| parse::api(source)).await?;
+    answer(admitted, api).await.map_err(|error| match api {
+        RerankApi::Tei => Failed::from(error).in_words_of(Dialect::Tei),
         _ => error.into(),
     })
 }
 
-async fn answer(exchange: Exchange, shape: Shape) -> Result<Response, Error> {
+async fn answer(admitted: AdmittedRequest, api: RerankApi) -> Result<Response, Error> {
     let started = Instant::now();
-    let parser = move |source: &mut Source<'_>| parse::request(source, shape);
-    let (mut request, options) = exchange.parse(parser).await?;
-    let registry = exchange.embedder().registry();
+    let parser = move |source: &mut Source<'_>| parse::request(source, api);
+    let (mut request, options) = admitted.parse(parser).await?;
+    let registry = admitted.embedder().registry();
     request.model = registry.name_for_ranking(request.model);
-    let found = exchange.find(request)?;
+    let found = admitted.find(request)?;
     let inputs = &found.request.inputs;
     let n_inputs = inputs.len();
     let n_characters = inputs.iter().map(characters).sum();
@@ -90,14 +90,14 @@ async fn answer(exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     drop(ready.body);
     let added = std::mem::take(&mut ranking.headers);
     let cuts = std::mem::take(&mut ranking.cuts);
-    let work = Work {
+    let stats = RequestStats {
         model: shown_name(&ranking.model),
         n_inputs,
         n_tokens: ranking.n_tokens,
         n_cached: ranking.n_cached,
         n_truncated: cuts.len(),
     };
-    let told = (shape == Shape::Tei).then(|| Told {
+    let compute_headers = (api == RerankApi::Tei).then(|| ComputeHeaders {
         device: model.info.device.clone(),
         n_characters,
         n_tokens: ranking.n_tokens,
@@ -105,16 +105,16 @@ async fn answer(exchange: Exchange, shape: Shape) -> Result<Response, Error> {
     });
     let id = Arc::clone(&ctx.id);
     let render = move || render(&options, &ranking, &documents, &id);
-    let json = offload::run_if(bytes >= RENDER_ELSEWHERE, render).await?;
-    let rendered = Rendered {
+    let json = blocking::run_if_large(bytes >= RENDER_ELSEWHERE, render).await?;
+    let rendered = RenderedAnswer {
         json,
         memory,
         added,
         cuts,
     };
-    let mut response = rendered.respond(work);
-    if let Some(told) = told {
-        told.put(&ctx.spent, response.headers_mut());
+    let mut response = rendered.respond(stats);
+    if let Some(compute_headers) = compute_headers {
+        compute_headers.put(&ctx.timings, response.headers_mut());
     }
     Ok(response)
 }
@@ -144,54 +144,54 @@ enum Document<'a> {
     Object { text: &'a str },
 }
 
-fn render(options: &Options, ranking: &Ranking, documents: &[String], id: &str) -> Vec<u8> {
+fn render(options: &RerankOptions, ranking: &Ranking, documents: &[String], id: &str) -> Vec<u8> {
     // Best first; of equal ones, the first.
     let mut order: Vec<usize> = (0..ranking.scores.len()).collect();
-    if options.shape != Shape::Score {
+    if options.api != RerankApi::Score {
         order.sort_by(|a, b| ranking.scores[*b].total_cmp(&ranking.scores[*a]));
     }
     order.truncate(options.top_n.unwrap_or(usize::MAX));
-    let document = |text| match options.shape {
-        Shape::Voyage => Document::Plain(text),
+    let document = |text| match options.api {
+        RerankApi::Voyage => Document::Plain(text),
         _ => Document::Object { text },
     };
     let lines: Vec<Line<'_>> = order
         .into_iter()
         .map(|index| {
-            let score = match options.raw_scores || options.shape == Shape::Nim {
+            let score = match options.raw_scores || options.api == RerankApi::Nim {
                 true => ranking.scores[index],
                 false => ranking.probability(index),
             };
             let text = documents.get(index).map(String::as_str);
-            let is_tei = options.shape == Shape::Tei;
+            let is_tei = options.api == RerankApi::Tei;
             let named = |is_it: bool| is_it.then_some(score);
             Line {
                 index,
-                object: (options.shape == Shape::Score).then_some("score"),
+                object: (options.api == RerankApi::Score).then_some("score"),
                 relevance_score: named(matches!(
-                    options.shape,
-                    Shape::Jina | Shape::Voyage | Shape::Cohere
+                    options.api,
+                    RerankApi::Jina | RerankApi::Voyage | RerankApi::Cohere
                 )),
-                score: named(matches!(options.shape, Shape::Tei | Shape::Score)),
-                logit: named(options.shape == Shape::Nim),
+                score: named(matches!(options.api, RerankApi::Tei | RerankApi::Score)),
+                logit: named(options.api == RerankApi::Nim),
                 document: text.filter(|_| !is_tei).map(document),
                 text: text.filter(|_| is_tei),
             }
         })
         .collect();
     let (n, mut out) = (ranking.n_tokens, Vec::new());
-    let rest = match options.shape {
-        Shape::Tei => {
+    let rest = match options.api {
+        RerankApi::Tei => {
             json::write(&mut out, &lines);
             return out;
         }
-        Shape::Jina => json!({
+        RerankApi::Jina => json!({
             "id": id,
             "model": ranking.model,
             "usage": {"prompt_tokens": n, "total_tokens": n},
             "meta": {"tokens": {"input_tokens": n, "output_tokens": 0}},
         }),
-        Shape::Voyage => {
+        RerankApi::Voyage => {
             let answer = ListAnswer {
                 id: None,
                 object: "list",
@@ -202,7 +202,7 @@ fn render(options: &Options, ranking: &Ranking, documents: &[String], id: &str) 
             json::write(&mut out, &answer);
             return out;
         }
-        Shape::Score => {
+        RerankApi::Score => {
             let answer = ListAnswer {
                 id: Some(id),
                 object: "list",
@@ -213,7 +213,7 @@ fn render(options: &Options, ranking: &Ranking, documents: &[String], id: &str) 
             json::write(&mut out, &answer);
             return out;
         }
-        Shape::Nim => {
+        RerankApi::Nim => {
             out.extend_from_slice(br#"{"rankings":"#);
             json::write(&mut out, &lines);
             out.extend_from_slice(br#","usage":"#);
@@ -221,7 +221,7 @@ fn render(options: &Options, ranking: &Ranking, documents: &[String], id: &str) 
             out.push(b'}');
             return out;
         }
-        Shape::Cohere => json!({
+        RerankApi::Cohere => json!({
             "id": id,
             "meta": {
                 "api_version": {"version": "2"},

@@ -27,21 +27,21 @@ use super::{
 pub(super) struct Endpoint {
     pub(super) path: &'static str,
     handler: MethodRouter<Arc<Gateway>>,
-    pub(super) place: Place,
+    pub(super) info: RouteInfo,
     /// Aliases, pages and other servers' leftovers are served without being documented.
     pub(super) operation: Option<Operation>,
 }
 
 /// The route and the dialect that a path belongs to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct RouteInfo {
     /// The name by which the configuration knows it; none where nobody needs a key.
     pub(super) route: Option<Route>,
     /// In whose words it fails.
     pub(super) dialect: Dialect,
 }
 
-impl Place {
+impl RouteInfo {
     const OPEN: Self = Self::new(None, Dialect::OpenAi);
     const EMBEDDINGS: Self = Self::new(Some(Route::Embeddings), Dialect::OpenAi);
     const MODELS: Self = Self::new(Some(Route::Models), Dialect::OpenAi);
@@ -57,16 +57,16 @@ impl Place {
         Self { route, dialect }
     }
 
-    /// The place of a path as the table writes it.
+    /// Returns the route and the dialect of a path as the table writes it.
     pub(super) fn of(path: &str) -> Option<Self> {
-        static PLACES: LazyLock<HashMap<&str, Place, foldhash::fast::FixedState>> =
+        static ROUTES: LazyLock<HashMap<&str, RouteInfo, foldhash::fast::FixedState>> =
             LazyLock::new(|| {
                 let endpoints = endpoints().into_iter();
                 endpoints
-                    .map(|endpoint| (endpoint.path, endpoint.place))
+                    .map(|endpoint| (endpoint.path, endpoint.info))
                     .collect()
             });
-        PLACES.get(path).copied()
+        ROUTES.get(path).copied()
     }
 
     /// A line without documentation.
@@ -74,14 +74,14 @@ impl Place {
         Endpoint {
             path,
             handler,
-            place: self,
+            info: self,
             operation: None,
         }
     }
 }
 
 impl Endpoint {
-    fn says(self, operation: Operation) -> Self {
+    fn documented(self, operation: Operation) -> Self {
         Self {
             operation: Some(operation),
             ..self
@@ -92,107 +92,107 @@ impl Endpoint {
 /// The table.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Place::EMBEDDINGS
+        RouteInfo::EMBEDDINGS
             .at("/v1/embeddings", post(openai::embeddings))
-            .says(openai_docs::embeddings()),
-        Place::EMBEDDINGS.at("/embeddings", post(openai::embeddings)),
-        Place::EMBEDDINGS.at("/v1/v1/embeddings", post(openai::embeddings)),
-        Place::EMBEDDINGS.at("/v1-openai/embeddings", post(openai::embeddings)),
-        Place::EMBEDDINGS.at("/openai/v1/embeddings", post(openai::embeddings)),
-        Place::EMBEDDINGS.at(
+            .documented(openai_docs::embeddings()),
+        RouteInfo::EMBEDDINGS.at("/embeddings", post(openai::embeddings)),
+        RouteInfo::EMBEDDINGS.at("/v1/v1/embeddings", post(openai::embeddings)),
+        RouteInfo::EMBEDDINGS.at("/v1-openai/embeddings", post(openai::embeddings)),
+        RouteInfo::EMBEDDINGS.at("/openai/v1/embeddings", post(openai::embeddings)),
+        RouteInfo::EMBEDDINGS.at(
             "/openai/deployments/{model}/embeddings",
             post(openai::of_deployment),
         ),
-        Place::EMBEDDINGS.at("/embedding", post(embedding::embed)),
-        Place::EMBEDDINGS.at("/pooling", post(pooling::pool)),
-        Place::MODELS.at("/support_status", get(embedding::support_status)),
-        Place::MODELS
+        RouteInfo::EMBEDDINGS.at("/embedding", post(embedding::embed)),
+        RouteInfo::EMBEDDINGS.at("/pooling", post(pooling::pool)),
+        RouteInfo::MODELS.at("/support_status", get(embedding::support_status)),
+        RouteInfo::MODELS
             .at("/v1/models", get(models::list))
-            .says(models_docs::list()),
-        Place::MODELS
+            .documented(models_docs::list()),
+        RouteInfo::MODELS
             .at("/v1/models/{*id}", get(models::one))
-            .says(models_docs::one()),
-        Place::MODELS.at("/models", get(models::list)),
-        Place::MODELS.at("/v1/v1/models", get(models::list)),
-        Place::RERANK
+            .documented(models_docs::one()),
+        RouteInfo::MODELS.at("/models", get(models::list)),
+        RouteInfo::MODELS.at("/v1/v1/models", get(models::list)),
+        RouteInfo::RERANK
             .at("/v1/rerank", post(rerank::jina))
-            .says(rerank_docs::jina()),
-        Place::RERANK.at("/v1/v1/rerank", post(rerank::jina)),
-        Place::COHERE_RERANK
+            .documented(rerank_docs::jina()),
+        RouteInfo::RERANK.at("/v1/v1/rerank", post(rerank::jina)),
+        RouteInfo::COHERE_RERANK
             .at("/v2/rerank", post(rerank::cohere))
-            .says(rerank_docs::cohere()),
-        Place::RERANK
+            .documented(rerank_docs::cohere()),
+        RouteInfo::RERANK
             .at("/rerank", post(rerank::either))
-            .says(rerank_docs::either()),
-        Place::SCORE
+            .documented(rerank_docs::either()),
+        RouteInfo::SCORE
             .at("/score", post(rerank::score))
-            .says(rerank_docs::score()),
-        Place::SCORE.at("/v1/score", post(rerank::score)),
-        Place::SCORE
+            .documented(rerank_docs::score()),
+        RouteInfo::SCORE.at("/v1/score", post(rerank::score)),
+        RouteInfo::SCORE
             .at("/v1/ranking", post(rerank::nim))
-            .says(rerank_docs::nim()),
-        Place::TEI
+            .documented(rerank_docs::nim()),
+        RouteInfo::TEI
             .at("/embed", post(tei::embed))
-            .says(tei_docs::embed()),
-        Place::TEI
+            .documented(tei_docs::embed()),
+        RouteInfo::TEI
             .at("/embed_all", post(tei::embed_all))
-            .says(tei_docs::embed_all()),
-        Place::TEI
+            .documented(tei_docs::embed_all()),
+        RouteInfo::TEI
             .at("/embed_sparse", post(tei::embed_sparse))
-            .says(tei_docs::embed_sparse()),
-        Place::TEI
+            .documented(tei_docs::embed_sparse()),
+        RouteInfo::TEI
             .at("/similarity", post(tei::similarity))
-            .says(tei_docs::similarity()),
-        Place::TEI
+            .documented(tei_docs::similarity()),
+        RouteInfo::TEI
             .at("/tokenize", post(tei::tokenize))
-            .says(tei_docs::tokenize()),
-        Place::TEI
+            .documented(tei_docs::tokenize()),
+        RouteInfo::TEI
             .at("/decode", post(tei::decode))
-            .says(tei_docs::decode()),
-        Place::TEI
+            .documented(tei_docs::decode()),
+        RouteInfo::TEI
             .at("/info", get(tei::info))
-            .says(tei_docs::info()),
-        Place::TEI.at("/", get(health::root).post(tei::embed)),
-        Place::OLLAMA
+            .documented(tei_docs::info()),
+        RouteInfo::TEI.at("/", get(health::root).post(tei::embed)),
+        RouteInfo::OLLAMA
             .at("/api/embed", post(ollama::embed))
-            .says(ollama_docs::embed()),
-        Place::OLLAMA
+            .documented(ollama_docs::embed()),
+        RouteInfo::OLLAMA
             .at("/api/embeddings", post(ollama::embeddings))
-            .says(ollama_docs::embeddings()),
-        Place::OLLAMA
+            .documented(ollama_docs::embeddings()),
+        RouteInfo::OLLAMA
             .at("/api/tags", get(ollama::tags))
-            .says(ollama_docs::tags()),
-        Place::OLLAMA
+            .documented(ollama_docs::tags()),
+        RouteInfo::OLLAMA
             .at("/api/show", post(ollama::show))
-            .says(ollama_docs::show()),
-        Place::OLLAMA
+            .documented(ollama_docs::show()),
+        RouteInfo::OLLAMA
             .at("/api/ps", get(ollama::running))
-            .says(ollama_docs::running()),
-        Place::OLLAMA
+            .documented(ollama_docs::running()),
+        RouteInfo::OLLAMA
             .at("/api/pull", post(ollama::pull))
-            .says(ollama_docs::pull()),
-        Place::OLLAMA.at("/api/version", get(ollama::version)),
-        Place::COHERE
+            .documented(ollama_docs::pull()),
+        RouteInfo::OLLAMA.at("/api/version", get(ollama::version)),
+        RouteInfo::COHERE
             .at("/v2/embed", post(cohere::embed))
-            .says(cohere_docs::embed()),
-        Place::COHERE
+            .documented(cohere_docs::embed()),
+        RouteInfo::COHERE
             .at("/v1/embed", post(cohere::embed_v1))
-            .says(cohere_docs::embed_v1()),
-        Place::OPEN
+            .documented(cohere_docs::embed_v1()),
+        RouteInfo::OPEN
             .at("/livez", get(health::livez))
-            .says(models_docs::live()),
-        Place::OPEN
+            .documented(models_docs::live()),
+        RouteInfo::OPEN
             .at("/readyz", get(health::readyz))
-            .says(models_docs::ready()),
-        Place::new(None, Dialect::Tei)
+            .documented(models_docs::ready()),
+        RouteInfo::new(None, Dialect::Tei)
             .at("/health", get(health::health))
-            .says(tei_docs::health()),
-        Place::OPEN.at("/v1/cluster/auth", get(health::cluster_auth)),
-        Place::OPEN.at("/metrics", get(metrics::metrics)),
-        Place::OPEN.at("/admin/reload", post(admin::reload)),
-        Place::OPEN.at("/openapi.json", get(openapi::document)),
-        Place::OPEN.at("/docs", get(openapi::page::to_page)),
-        Place::OPEN.at("/docs/{*file}", get(openapi::page::page)),
+            .documented(tei_docs::health()),
+        RouteInfo::OPEN.at("/v1/cluster/auth", get(health::cluster_auth)),
+        RouteInfo::OPEN.at("/metrics", get(metrics::metrics)),
+        RouteInfo::OPEN.at("/admin/reload", post(admin::reload)),
+        RouteInfo::OPEN.at("/openapi.json", get(openapi::document)),
+        RouteInfo::OPEN.at("/docs", get(openapi::page::to_page)),
+        RouteInfo::OPEN.at("/docs/{*file}", get(openapi::page::page)),
     ]
 }
 

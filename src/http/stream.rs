@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::idle::Place;
+use super::idle::IdleHandle;
 
 /// While an answer waits for its client, the client takes at least so many bytes in each such time: a slow mobile line takes ten
 /// times as much.
@@ -85,7 +85,7 @@ pub(super) struct TimedStream<S> {
     header_timeout: Duration,
     idle_timeout: Duration,
     serving: Serving,
-    place: Place,
+    idle: IdleHandle,
     phase: Phase,
     /// The time when the phase has lasted too long. The timer is set to it only when a task waits: most phases are
     /// short.
@@ -101,14 +101,14 @@ pub(super) struct TimedStream<S> {
 }
 
 impl<S> TimedStream<S> {
-    pub(super) fn new(stream: S, config: &ServerConfig, place: Place) -> Self {
+    pub(super) fn new(stream: S, config: &ServerConfig, idle: IdleHandle) -> Self {
         let (header_timeout, idle_timeout) = (config.header_timeout.0, config.idle_timeout.0);
         Self {
             stream,
             header_timeout,
             idle_timeout,
             serving: Serving::default(),
-            place,
+            idle,
             phase: Phase::Header,
             read_deadline: Instant::now() + header_timeout,
             read_timer: Box::pin(tokio::time::sleep(header_timeout)),
@@ -130,7 +130,7 @@ impl<S> TimedStream<S> {
         }
         self.phase = phase;
         if phase == Phase::Idle {
-            self.place.wait();
+            self.idle.wait();
         }
         let timeout = if phase == Phase::Header {
             self.header_timeout
@@ -233,14 +233,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedStream<S> {
                 if std::mem::take(&mut this.is_new) {
                     this.refuse_http2(cx, &buf.filled()[before..]);
                 }
-                this.place.leave();
+                this.idle.leave();
                 if this.phase == Phase::Idle {
                     this.enter(Phase::Header);
                 }
             }
             return result;
         }
-        if this.phase != Phase::Serving && this.place.poll_called(cx).is_ready() {
+        if this.phase != Phase::Serving && this.idle.poll_called(cx).is_ready() {
             return Poll::Ready(Err(timed_out("it made room for another connection")));
         }
         let waits_for = match this.phase {

@@ -17,7 +17,7 @@ use axum::{
     response::Response,
 };
 use embedgate_core::Head;
-use embedgate_request::{EmbedRequest, EmbedResponse, Error, Input, Spent, Step, VectorText};
+use embedgate_request::{EmbedRequest, EmbedResponse, Error, Input, Step, Timings, VectorText};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -26,22 +26,22 @@ pub(super) use self::{
     tokens::{decode, tokenize},
 };
 use super::{
-    State, context::Context, dense::DenseForm, error::Failed, exchange::Exchange, json,
-    object::Source,
+    GatewayState, admitted_request::AdmittedRequest, context::Context, dense::DenseForm,
+    error::Failed, json, object::Source,
 };
 
 /// `POST /embed`: a dense vector an input.
-pub(super) async fn embed(exchange: Exchange) -> Result<Response, Failed> {
+pub(super) async fn embed(admitted: AdmittedRequest) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = Vec::new();
         DenseForm::Float.write_all(&mut out, answer);
         out
     };
-    answer(exchange, parse::embed, render).await
+    answer(admitted, parse::embed, render).await
 }
 
 /// `POST /embed_all`: a vector for each token, special ones too, as the model's last layer gives them.
-pub(super) async fn embed_all(exchange: Exchange) -> Result<Response, Failed> {
+pub(super) async fn embed_all(admitted: AdmittedRequest) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = Vec::new();
         json::list(&mut out, &answer.embeddings, |out, embedding| {
@@ -51,11 +51,11 @@ pub(super) async fn embed_all(exchange: Exchange) -> Result<Response, Failed> {
         });
         out
     };
-    answer(exchange, parse::embed_all, render).await
+    answer(admitted, parse::embed_all, render).await
 }
 
 /// `POST /embed_sparse`: lexical weights of each input, by token id.
-pub(super) async fn embed_sparse(exchange: Exchange) -> Result<Response, Failed> {
+pub(super) async fn embed_sparse(admitted: AdmittedRequest) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let mut out = Vec::new();
         json::list(&mut out, &answer.embeddings, |out, embedding| {
@@ -67,7 +67,7 @@ pub(super) async fn embed_sparse(exchange: Exchange) -> Result<Response, Failed>
         });
         out
     };
-    answer(exchange, parse::embed_sparse, render).await
+    answer(admitted, parse::embed_sparse, render).await
 }
 
 /// The lexical weight of one token id.
@@ -78,7 +78,7 @@ struct Weight {
 }
 
 /// `POST /similarity`: the cosine of one sentence with each of others.
-pub(super) async fn similarity(exchange: Exchange) -> Result<Response, Failed> {
+pub(super) async fn similarity(admitted: AdmittedRequest) -> Result<Response, Failed> {
     let render = |answer: &EmbedResponse| {
         let vectors: Vec<&[f32]> = answer
             .embeddings
@@ -93,7 +93,7 @@ pub(super) async fn similarity(exchange: Exchange) -> Result<Response, Failed> {
         json::write(&mut out, &scores);
         out
     };
-    answer(exchange, parse::similarity, render).await
+    answer(admitted, parse::similarity, render).await
 }
 
 /// The product of two vectors of length 1, summed in f64.
@@ -106,37 +106,37 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 type Parser = fn(&mut Source<'_>) -> Result<(EmbedRequest, ()), Error>;
 
 async fn answer(
-    exchange: Exchange,
+    admitted: AdmittedRequest,
     parser: Parser,
     render: impl FnOnce(&EmbedResponse) -> Vec<u8> + Send + 'static,
 ) -> Result<Response, Failed> {
     let started = Instant::now();
-    let (request, ()) = exchange.parse(parser).await?;
+    let (request, ()) = admitted.parse(parser).await?;
     let n_characters: usize = request.inputs.iter().map(characters).sum();
-    let answer = exchange.embed(request).await?;
-    let spent = Arc::clone(&answer.ctx.spent);
-    let told = Told {
+    let answer = admitted.embed(request).await?;
+    let timings = Arc::clone(&answer.ctx.timings);
+    let compute_headers = ComputeHeaders {
         device: answer.model.info.device.clone(),
         n_characters,
         n_tokens: answer.response.n_tokens(),
         started,
     };
     let mut response = answer.write(render).await?;
-    told.put(&spent, response.headers_mut());
+    compute_headers.put(&timings, response.headers_mut());
     Ok(response)
 }
 
 /// The facts of an answer that its headers report.
-pub(super) struct Told {
+pub(super) struct ComputeHeaders {
     pub(super) device: String,
     pub(super) n_characters: usize,
     pub(super) n_tokens: usize,
     pub(super) started: Instant,
 }
 
-impl Told {
+impl ComputeHeaders {
     /// Adds the headers. Times are milliseconds; those of a step are means of the inputs that were computed.
-    pub(super) fn put(&self, spent: &Spent, headers: &mut HeaderMap) {
+    pub(super) fn put(&self, timings: &Timings, headers: &mut HeaderMap) {
         if let Ok(device) = HeaderValue::from_str(&self.device) {
             headers.insert("x-compute-type", device);
         }
@@ -148,10 +148,13 @@ impl Told {
             ("x-total-time", took),
             (
                 "x-tokenization-time",
-                milliseconds(spent.mean(Step::Tokenize)),
+                milliseconds(timings.mean(Step::Tokenize)),
             ),
-            ("x-queue-time", milliseconds(spent.mean(Step::Queue))),
-            ("x-inference-time", milliseconds(spent.mean(Step::Compute))),
+            ("x-queue-time", milliseconds(timings.mean(Step::Queue))),
+            (
+                "x-inference-time",
+                milliseconds(timings.mean(Step::Compute)),
+            ),
         ] {
             headers.insert(name, value.into());
         }
@@ -170,7 +173,10 @@ fn milliseconds(time: Duration) -> usize {
 }
 
 /// `GET /info`: the default model, and what a request may hold.
-pub(super) async fn info(gateway: State, Context(ctx): Context) -> Result<Json<Value>, Failed> {
+pub(super) async fn info(
+    gateway: GatewayState,
+    Context(ctx): Context,
+) -> Result<Json<Value>, Failed> {
     let embedder = gateway.embedder()?;
     let model = embedder.registry().resolve_for(&ctx.principal, None)?;
     let model_type = if model.info.outputs.has(Head::Score) {

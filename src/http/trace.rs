@@ -62,9 +62,9 @@ impl Caller {
     }
 }
 
-/// The work that a handler did, for the log line.
+/// The counts of what a handler did, for the log line.
 #[derive(Clone)]
-pub(super) struct Work {
+pub(super) struct RequestStats {
     pub(super) model: String,
     pub(super) n_inputs: usize,
     pub(super) n_tokens: usize,
@@ -109,14 +109,14 @@ pub(super) async fn trace(
     if let Some(ErrorCode { label, .. }) = response.extensions().get() {
         metrics.refused(label);
     }
-    let work = response.extensions().get::<Work>();
-    if let Some(work) = work {
-        metrics.truncated_inputs(work.n_truncated);
+    let stats = response.extensions().get::<RequestStats>();
+    if let Some(stats) = stats {
+        metrics.truncated_inputs(stats.n_truncated);
     }
     let caller = caller.unwrap_or_default();
     let name = caller.0.get().map(|(name, _)| name);
     if let Some(name) = name {
-        metrics.caller(name, work.map_or(0, |work| work.n_tokens));
+        metrics.caller(name, stats.map_or(0, |stats| stats.n_tokens));
     }
     line.write(&response, name.map_or("", |name| name));
     if gateway.plugins.has_observers() {
@@ -160,7 +160,7 @@ impl Line<'_> {
     /// Summarizes the request and its answer for observers.
     fn summary(&self, response: &Response, caller: &Caller) -> Summary {
         let extensions = response.extensions();
-        let work = extensions.get::<Work>().cloned();
+        let stats = extensions.get::<RequestStats>().cloned();
         let (subject, tenant) = caller.0.get().cloned().unzip();
         let code = extensions.get::<ErrorCode>();
         Summary {
@@ -169,10 +169,10 @@ impl Line<'_> {
             status: response.status().as_u16(),
             subject,
             tenant: tenant.flatten(),
-            n_inputs: work.as_ref().map_or(0, |work| work.n_inputs),
-            n_tokens: work.as_ref().map_or(0, |work| work.n_tokens),
-            n_cached: work.as_ref().map_or(0, |work| work.n_cached),
-            model: work.map(|work| work.model).unwrap_or_default(),
+            n_inputs: stats.as_ref().map_or(0, |stats| stats.n_inputs),
+            n_tokens: stats.as_ref().map_or(0, |stats| stats.n_tokens),
+            n_cached: stats.as_ref().map_or(0, |stats| stats.n_cached),
+            model: stats.map(|stats| stats.model).unwrap_or_default(),
             total_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             error_code: code.map(|ErrorCode { code, .. }| code.clone().into_owned()),
         }
@@ -193,14 +193,14 @@ impl Line<'_> {
         if let Some(Cause(error)) = extensions.get() {
             log_cause(id, error, status);
         }
-        if let Some(work) = extensions.get::<Work>() {
-            let Work {
+        if let Some(stats) = extensions.get::<RequestStats>() {
+            let RequestStats {
                 model,
                 n_inputs,
                 n_tokens,
                 n_cached,
                 n_truncated,
-            } = work;
+            } = stats;
             tracing::info!(
                 id,
                 status,

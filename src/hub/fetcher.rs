@@ -6,10 +6,10 @@ use std::{
 };
 
 use embedgate_config::{Environment, HubConfig};
-use embedgate_hub::{Entry, Listing, Progress, Request, Selection};
+use embedgate_hub::{ListedFile, Listing, Progress, Request, Selection};
 use futures_util::FutureExt;
 
-use super::{Asked, settings};
+use super::{HubOptions, settings};
 use crate::{model::Fetched, model_host::Fetcher};
 
 /// Lines of the log about a fetch are at least so far apart.
@@ -21,7 +21,7 @@ pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> Fetcher 
     let (config, environment) = (config.clone(), environment.clone());
     Arc::new(move |source, target, fetched| {
         // Where nothing may be fetched, that is said of the model that needs it.
-        let settings = settings(&Asked::default(), &config, &environment);
+        let settings = settings(&HubOptions::default(), &config, &environment);
         async move {
             let settings = settings.map_err(|error| format!("{error:#}"))?;
             let request = Request {
@@ -30,12 +30,12 @@ pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> Fetcher 
                 selection: Selection::default(),
                 is_dry_run: false,
             };
-            let told = Told {
+            let progress = FetchProgress {
                 fetched,
                 name: request.source.to_string(),
                 state: Mutex::default(),
             };
-            let pulled = embedgate_hub::pull(&request, settings, &told).await;
+            let pulled = embedgate_hub::pull(&request, settings, &progress).await;
             let pulled = pulled.map_err(|error| error.to_string())?;
             for file in pulled.out_of_date {
                 tracing::warn!("{} was written from other weights", file.display());
@@ -47,22 +47,22 @@ pub(crate) fn fetcher(config: &HubConfig, environment: &Environment) -> Fetcher 
 }
 
 /// Tells the log and whoever asks how a fetch goes on.
-struct Told {
+struct FetchProgress {
     fetched: Arc<Fetched>,
     name: String,
-    state: Mutex<Count>,
+    state: Mutex<ByteCount>,
 }
 
 /// Bytes that came, and are to come.
 #[derive(Default)]
-struct Count {
+struct ByteCount {
     done: u64,
     total: u64,
     said: Option<Instant>,
 }
 
-impl Told {
-    fn change(&self, change: impl FnOnce(&mut Count)) {
+impl FetchProgress {
+    fn change(&self, change: impl FnOnce(&mut ByteCount)) {
         let mut count = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut count);
         self.fetched.set(count.done, count.total);
@@ -76,8 +76,8 @@ impl Told {
     }
 }
 
-impl Progress for Told {
-    fn begin(&self, _: &Listing, files: &[&Entry]) {
+impl Progress for FetchProgress {
+    fn begin(&self, _: &Listing, files: &[&ListedFile]) {
         let total = files.iter().map(|file| file.size).sum();
         self.change(|count| count.total = total);
     }

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use embedgate_core::{Backend, BackendError, BackendInfo, Outputs, TokenBatch};
 use serde::{Deserialize, Serialize};
 
-use super::{kept::KeptFile, load::LoadError, load_context::LoadContext, resolved::ResolvedModel};
-use crate::batch::cost::{CostModel, Shape};
+use super::{
+    load::LoadError, load_context::LoadContext, measurement_file::MeasurementFile,
+    resolved::ResolvedModel,
+};
+use crate::batch::cost::{BatchShape, CostModel};
 
 /// No further batch is measured after so long.
 const TIME: Duration = Duration::from_millis(1500);
@@ -105,7 +108,7 @@ impl Calibration {
     /// Predicts what a batch takes.
     #[must_use]
     pub(crate) fn cost(&self, info: &BackendInfo) -> CostModel {
-        let points: Vec<(Shape, f64)> = self
+        let points: Vec<(BatchShape, f64)> = self
             .measured
             .iter()
             .map(|(n, length, seconds)| (std::iter::repeat_n(*length, *n).collect(), *seconds))
@@ -180,7 +183,7 @@ pub(super) fn calibration(
         &threads.to_le_bytes(),
         &replicas.to_le_bytes(),
     ];
-    let file = KeptFile::new(context.state_folder.as_deref(), "calibration", &of);
+    let file = MeasurementFile::new(context.state_folder.as_deref(), "calibration", &of);
     let kept: Option<Calibration> = match context.recalibrate {
         true => None,
         false => file.read(),
@@ -230,7 +233,7 @@ mod tests {
             &(model.threads as u64).to_le_bytes(),
             &(model.replicas.get() as u64).to_le_bytes(),
         ];
-        let file = KeptFile::new(context.state_folder.as_deref(), "calibration", &parts);
+        let file = MeasurementFile::new(context.state_folder.as_deref(), "calibration", &parts);
         // Slower than the backend by far.
         let slow = measured(&[(1, 64, 100.0), (1, 128, 200.0)]);
         file.write(&slow);
@@ -277,7 +280,7 @@ mod tests {
         assert!(
             calibration
                 .cost(backend.info())
-                .seconds(Shape::default().with(100))
+                .seconds(BatchShape::default().with(100))
                 > 0.0
         );
     }

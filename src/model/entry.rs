@@ -26,14 +26,14 @@ pub(crate) struct About {
 
 /// A configured model.
 #[derive(Clone)]
-pub(crate) struct Entry {
+pub(crate) struct RegistryEntry {
     /// The facts of the model.
     pub about: Arc<About>,
     /// The state, which tells whether the model can be used.
-    pub state: State,
+    pub state: ModelState,
 }
 
-impl Deref for Entry {
+impl Deref for RegistryEntry {
     type Target = About;
 
     fn deref(&self) -> &About {
@@ -43,7 +43,7 @@ impl Deref for Entry {
 
 /// The state of a model, which tells whether it can be used.
 #[derive(Clone)]
-pub(crate) enum State {
+pub(crate) enum ModelState {
     /// It serves.
     Loaded(Arc<Model>),
     /// It could not be loaded; callers get the reason.
@@ -94,13 +94,13 @@ impl About {
     }
 }
 
-impl Entry {
+impl RegistryEntry {
     /// Returns the same entry without the model in memory.
     #[must_use]
     pub(crate) fn without_model(&self) -> Self {
         Self {
             about: Arc::clone(&self.about),
-            state: State::Loading,
+            state: ModelState::Loading,
         }
     }
 
@@ -108,7 +108,7 @@ impl Entry {
     #[must_use]
     pub(crate) fn loaded(&self) -> Option<&Arc<Model>> {
         match &self.state {
-            State::Loaded(model) => Some(model),
+            ModelState::Loaded(model) => Some(model),
             _ => None,
         }
     }
@@ -117,16 +117,16 @@ impl Entry {
     #[must_use]
     pub(crate) fn serves(&self) -> bool {
         match &self.state {
-            State::Loaded(model) => model.batcher().is_healthy(),
-            State::OnDemand => true,
-            State::Failed(_) | State::Fetching(_) | State::Loading => false,
+            ModelState::Loaded(model) => model.batcher().is_healthy(),
+            ModelState::OnDemand => true,
+            ModelState::Failed(_) | ModelState::Fetching(_) | ModelState::Loading => false,
         }
     }
 
     /// Returns true when the model scores pairs, in any state; false when nothing is known of it.
     pub(super) fn scores(&self) -> bool {
         match &self.state {
-            State::Loaded(model) => model.info.outputs.has(Head::Score),
+            ModelState::Loaded(model) => model.info.outputs.has(Head::Score),
             _ => self.about.outline.is_some_and(|outline| outline.scores),
         }
     }
@@ -137,7 +137,7 @@ impl Entry {
     /// `Unavailable` with the reason.
     pub(crate) fn outline(&self) -> Result<Outline, Error> {
         match (&self.state, self.about.outline) {
-            (State::OnDemand, Some(outline)) => Ok(outline),
+            (ModelState::OnDemand, Some(outline)) => Ok(outline),
             _ => self.model().map(|model| model.outline()),
         }
     }
@@ -149,13 +149,13 @@ impl Entry {
     pub(crate) fn model(&self) -> Result<&Arc<Model>, Error> {
         let name = &self.name;
         let (message, retry_after) = match &self.state {
-            State::Loaded(model) => return Ok(model),
-            State::Failed(reason) => {
+            ModelState::Loaded(model) => return Ok(model),
+            ModelState::Failed(reason) => {
                 let message = format!("model \"{name}\" could not be loaded: {reason}");
                 return Err(Error::unavailable(message, Duration::from_secs(60))
                     .with_code("model_unavailable"));
             }
-            State::Fetching(fetched) => {
+            ModelState::Fetching(fetched) => {
                 let message = match (&*fetched.problem(), fetched.get()) {
                     (Some(problem), _) => {
                         format!("model \"{name}\" cannot be fetched now: {problem}")
@@ -169,11 +169,11 @@ impl Entry {
                 };
                 (message, Duration::from_secs(30))
             }
-            State::OnDemand => (
+            ModelState::OnDemand => (
                 format!("model \"{name}\" is not in memory: a request for its results loads it"),
                 SOON,
             ),
-            State::Loading => (format!("model \"{name}\" is being loaded"), SOON),
+            ModelState::Loading => (format!("model \"{name}\" is being loaded"), SOON),
         };
         let message = format!("{message}: try again later");
         Err(Error::unavailable(message, retry_after).with_code("loading"))

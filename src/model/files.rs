@@ -1,13 +1,13 @@
 //! The files that a model was loaded from.
 
-use super::fingerprint::{Depth, Identity};
+use super::fingerprint::{FingerprintDepth, Identity};
 
 /// The identity of the files that a model was loaded from.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     /// The facts from which the model's identity is found once more.
     pub(super) identity: Identity,
-    /// The identity at the load, at [`Depth::ThisProcess`].
+    /// The identity at the load, at [`FingerprintDepth::QuickCheck`].
     pub(super) stamp: blake3::Hash,
     /// The hash that models share when their vectors can be compared.
     pub(crate) space: blake3::Hash,
@@ -17,7 +17,7 @@ impl Files {
     /// Returns true when the files are still those that were loaded.
     pub(crate) fn are_as_loaded(&self) -> bool {
         self.identity
-            .at(Depth::ThisProcess)
+            .at(FingerprintDepth::QuickCheck)
             .is_ok_and(|stamp| stamp == self.stamp)
     }
 }

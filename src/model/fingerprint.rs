@@ -18,12 +18,12 @@ const HASHED_WHOLE: u64 = 16 << 20;
 const SAMPLES: u64 = 64;
 const SAMPLE: usize = 64 << 10;
 
-/// The scope in which an identity has to hold.
+/// The depth to which files are read, by the scope in which an identity has to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Depth {
+pub(crate) enum FingerprintDepth {
     /// Within this process: of large files the length and the time of change stand for the content, and the folder's own
     /// path counts, since two folders may hold large files of one name, length and time.
-    ThisProcess,
+    QuickCheck,
     /// For ever and anywhere: every byte counts, and the path does not.
     EveryByte,
 }
@@ -45,7 +45,7 @@ impl Identity {
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub(crate) fn at(&self, depth: Depth) -> io::Result<blake3::Hash> {
+    pub(crate) fn at(&self, depth: FingerprintDepth) -> io::Result<blake3::Hash> {
         fingerprint(self, depth)
     }
 
@@ -126,7 +126,7 @@ fn hash_samples(hasher: &mut blake3::Hasher, path: &Path, length: u64) -> io::Re
 ///
 /// # Errors
 /// When the folder cannot be read.
-fn fingerprint(of: &Identity, depth: Depth) -> io::Result<blake3::Hash> {
+fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Hash> {
     let Identity {
         path: folder,
         backend,
@@ -147,7 +147,7 @@ fn fingerprint(of: &Identity, depth: Depth) -> io::Result<blake3::Hash> {
         field(&mut hasher, runs_on.as_bytes());
     }
     let file = backend.file.as_deref();
-    if depth == Depth::ThisProcess {
+    if depth == FingerprintDepth::QuickCheck {
         for path in std::iter::once(folder.as_path()).chain(file) {
             let path = path.canonicalize()?;
             field(&mut hasher, path.as_os_str().as_encoded_bytes());
@@ -185,13 +185,13 @@ fn is_read(path: &Path, reads: impl Fn(&str) -> bool) -> bool {
     !name.starts_with('.') && !name.ends_with(".md") && reads(&name)
 }
 
-fn hash_file(hasher: &mut blake3::Hasher, path: &Path, depth: Depth) -> io::Result<()> {
+fn hash_file(hasher: &mut blake3::Hasher, path: &Path, depth: FingerprintDepth) -> io::Result<()> {
     field(
         hasher,
         path.file_name().unwrap_or_default().as_encoded_bytes(),
     );
     let metadata = path.metadata()?;
-    if metadata.len() <= HASHED_WHOLE || depth == Depth::EveryByte {
+    if metadata.len() <= HASHED_WHOLE || depth == FingerprintDepth::EveryByte {
         field(hasher, &metadata.len().to_le_bytes());
         hasher.update_reader(File::open(path)?)?;
         return Ok(());
@@ -249,19 +249,19 @@ mod tests {
             identity(path, backend).at(depth).unwrap()
         };
         assert_eq!(
-            of(&fixture, Depth::EveryByte),
-            of(copy.path(), Depth::EveryByte)
+            of(&fixture, FingerprintDepth::EveryByte),
+            of(copy.path(), FingerprintDepth::EveryByte)
         );
         assert_ne!(
-            of(&fixture, Depth::ThisProcess),
-            of(copy.path(), Depth::ThisProcess)
+            of(&fixture, FingerprintDepth::QuickCheck),
+            of(copy.path(), FingerprintDepth::QuickCheck)
         );
-        let before = of(copy.path(), Depth::EveryByte);
+        let before = of(copy.path(), FingerprintDepth::EveryByte);
         let file = copy.path().join("config.json");
         let mut bytes = std::fs::read(&file).unwrap();
         bytes.push(b' ');
         std::fs::write(&file, bytes).unwrap();
-        assert_ne!(of(copy.path(), Depth::EveryByte), before);
+        assert_ne!(of(copy.path(), FingerprintDepth::EveryByte), before);
     }
 
     #[cfg(feature = "onnx")]
@@ -276,7 +276,7 @@ mod tests {
                 ..ResolvedBackend::of_nothing()
             };
             let identity = identity(folder.path(), backend);
-            identity.at(Depth::EveryByte).unwrap()
+            identity.at(FingerprintDepth::EveryByte).unwrap()
         };
         let write = |name: &str, text| std::fs::write(folder.path().join("onnx").join(name), text);
         write("model.onnx", "a").unwrap();

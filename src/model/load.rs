@@ -25,7 +25,7 @@ pub(crate) use self::{
 use super::{
     Files, Model, calibrate,
     devices::{self, Skipped},
-    fingerprint::{Depth, Identity},
+    fingerprint::{FingerprintDepth, Identity},
     load_context::LoadContext,
     loader::Loader,
     memory, pins,
@@ -171,8 +171,8 @@ fn load_on(
     let backend = &resolved.backend;
     let runs_on = backend.engine.runs_on(backend, context)?;
     let depth = match context.cache_outlives {
-        true => Depth::EveryByte,
-        false => Depth::ThisProcess,
+        true => FingerprintDepth::EveryByte,
+        false => FingerprintDepth::QuickCheck,
     };
     let identity = Identity {
         path: resolved.path.clone(),
@@ -183,7 +183,9 @@ fn load_on(
     };
     let unreadable = || system("the model's folder cannot be read");
     let files = Files {
-        stamp: identity.at(Depth::ThisProcess).map_err(unreadable())?,
+        stamp: identity
+            .at(FingerprintDepth::QuickCheck)
+            .map_err(unreadable())?,
         space: plan.vector_space().map_err(unreadable())?,
         identity: identity.clone(),
     };

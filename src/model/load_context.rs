@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use embedgate_config::{Config, Environment};
-use embedgate_core::{library::Candidates, machine::cores};
+use embedgate_core::{library::LibraryPaths, machine::cores};
 
 use super::placement::ThreadSettings;
 
@@ -11,14 +11,14 @@ use super::placement::ThreadSettings;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LoadContext {
     #[cfg(feature = "onnx")]
-    onnxruntime: Candidates,
+    onnxruntime: LibraryPaths,
     /// ONNX Runtime's plugin for graphics cards.
     #[cfg(feature = "onnx")]
-    webgpu: Candidates,
+    webgpu: LibraryPaths,
     /// The folder of CUDA's libraries, where it is named.
     #[cfg(feature = "onnx")]
     cuda_libraries: Option<PathBuf>,
-    onednn: Candidates,
+    onednn: LibraryPaths,
     /// NVIDIA's driver library, where it is named.
     #[cfg(feature = "cuda")]
     cuda: Option<PathBuf>,
@@ -74,18 +74,18 @@ impl LoadContext {
         let default_threads = allowed.min(n_cores).max(1);
         Self {
             #[cfg(feature = "onnx")]
-            onnxruntime: Candidates {
+            onnxruntime: LibraryPaths {
                 named,
                 folders: folders("lib"),
             },
             #[cfg(feature = "onnx")]
-            webgpu: Candidates {
+            webgpu: LibraryPaths {
                 named: config.onnxruntime.webgpu.clone(),
                 folders: folders("webgpu"),
             },
             #[cfg(feature = "onnx")]
             cuda_libraries: config.onnxruntime.cuda.clone(),
-            onednn: Candidates {
+            onednn: LibraryPaths {
                 named: config.onednn.library.clone(),
                 folders: folders("onednn"),
             },
@@ -139,7 +139,7 @@ impl LoadContext {
         expect(dead_code, reason = "only one backend asks for it")
     )]
     #[must_use]
-    pub(crate) fn onednn(&self) -> Candidates {
+    pub(crate) fn onednn(&self) -> LibraryPaths {
         self.onednn.clone()
     }
 

@@ -7,7 +7,7 @@ use embedgate_request::{Error, ErrorKind, Principal};
 
 use super::{
     Model,
-    entry::{Entry, State},
+    entry::{ModelState, RegistryEntry},
 };
 
 /// A name that always means the default model, unless a model has it.
@@ -16,7 +16,7 @@ pub(crate) const DEFAULT: &str = "default";
 /// All configured models. It is never changed: a reload puts another in its place.
 #[derive(Clone)]
 pub(crate) struct ModelRegistry {
-    entries: Vec<Entry>,
+    entries: Vec<RegistryEntry>,
     by_name: Arc<HashMap<String, usize>>,
     default: Option<usize>,
     /// The meaning of a name that no model has.
@@ -26,7 +26,11 @@ pub(crate) struct ModelRegistry {
 impl ModelRegistry {
     /// Registers the models under their names and aliases; a name counts more than an alias.
     #[must_use]
-    pub(crate) fn new(entries: Vec<Entry>, default: Option<&str>, unknown: UnknownModel) -> Self {
+    pub(crate) fn new(
+        entries: Vec<RegistryEntry>,
+        default: Option<&str>,
+        unknown: UnknownModel,
+    ) -> Self {
         let mut by_name = HashMap::new();
         for (i, entry) in entries.iter().enumerate() {
             let aliases = entry.aliases.iter().cloned();
@@ -45,7 +49,7 @@ impl ModelRegistry {
 
     /// Returns the same registry with another state of one model. Nothing changes when there is no such model.
     #[must_use]
-    pub(crate) fn with_state(&self, name: &str, state: State) -> Self {
+    pub(crate) fn with_state(&self, name: &str, state: ModelState) -> Self {
         let mut changed = self.clone();
         let entry = changed.entries.iter_mut().find(|entry| entry.name == name);
         if let Some(entry) = entry {
@@ -95,19 +99,19 @@ impl ModelRegistry {
 
     /// All models in the order of the configuration.
     #[must_use]
-    pub(crate) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[RegistryEntry] {
         &self.entries
     }
 
     /// The model of this name in the configuration.
     #[must_use]
-    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+    pub(crate) fn entry(&self, name: &str) -> Option<&RegistryEntry> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
     /// The models in memory.
     pub(crate) fn loaded(&self) -> impl Iterator<Item = &Arc<Model>> {
-        self.entries.iter().filter_map(Entry::loaded)
+        self.entries.iter().filter_map(RegistryEntry::loaded)
     }
 
     /// Finds a model in memory by name or alias; no name, or `default`, means the default model.
@@ -139,7 +143,7 @@ impl ModelRegistry {
         &self,
         principal: &Principal,
         name: Option<&str>,
-    ) -> Result<&Entry, Error> {
+    ) -> Result<&RegistryEntry, Error> {
         let named = name.and_then(|name| self.by_name.get(name).copied());
         let default = || {
             self.default
@@ -167,7 +171,7 @@ impl ModelRegistry {
     pub(crate) fn stop(self) {
         for entry in self.entries {
             // A model that somebody still holds ends when they let go of it.
-            if let State::Loaded(model) = entry.state
+            if let ModelState::Loaded(model) = entry.state
                 && let Some(model) = Arc::into_inner(model)
             {
                 model.stop();
@@ -193,7 +197,7 @@ impl ModelRegistry {
 
     /// The names of the models that a caller may use.
     fn names(&self, principal: &Principal) -> String {
-        let usable = |entry: &&Entry| principal.may_use(entry.names());
+        let usable = |entry: &&RegistryEntry| principal.may_use(entry.names());
         let names: Vec<&str> = self
             .entries
             .iter()

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     calibrate::{Calibration, some_batch},
-    kept::KeptFile,
     load::{self, LoadError, Plan},
     loader::Loader,
+    measurement_file::MeasurementFile,
     memory,
     resolved::ResolvedModel,
 };
@@ -105,7 +105,7 @@ impl Loader<'_> {
         );
         let threads = self.context.default_threads as u64;
         let of = [what_runs.as_bytes(), &threads.to_le_bytes()];
-        let file = KeptFile::new(self.context.state_folder.as_deref(), "replicas", &of);
+        let file = MeasurementFile::new(self.context.state_folder.as_deref(), "replicas", &of);
         let kept: Option<Vec<Measured>> = match self.context.recalibrate {
             true => None,
             false => file.read(),

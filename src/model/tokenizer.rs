@@ -1,6 +1,5 @@
 //! Turns texts into the model's tokens, on threads of their own.
 
-mod bare;
 mod load;
 pub(crate) mod pair;
 mod parts;
@@ -8,6 +7,7 @@ mod pool;
 mod settings;
 mod slices;
 pub(crate) mod vocabulary;
+mod without_special;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -104,7 +104,8 @@ impl TextTokenizer {
             // Special tokens stay.
             let most = truncation.most_tokens(self.max_tokens);
             let room = most.saturating_sub(self.n_added);
-            let (encoding, n) = self.bare(text, room, truncation.side(), given_up)?;
+            let (encoding, n) =
+                self.encode_without_special(text, room, truncation.side(), given_up)?;
             let encoding = self
                 .inner
                 .post_process(encoding, None, true)

@@ -15,14 +15,14 @@ use self::step::Step;
 use super::{Applied, Change, ModelHost};
 use crate::{
     cache::EmbeddingCache,
-    model::{About, State},
+    model::{About, ModelState},
 };
 
 /// A model as the configuration has it.
 struct Done {
     about: Arc<About>,
     /// None: the one that is published. So a change keeps no model in memory that left meanwhile.
-    state: Option<State>,
+    state: Option<ModelState>,
 }
 
 /// A change from one configuration to another, half done.
@@ -120,7 +120,7 @@ impl Changing<'_> {
         self.applied
     }
 
-    fn finish(&mut self, about: Arc<About>, state: Option<State>, change: Change) {
+    fn finish(&mut self, about: Arc<About>, state: Option<ModelState>, change: Change) {
         self.applied.0.insert(about.name.clone(), change);
         self.done.insert(about.name.clone(), Done { about, state });
     }
@@ -140,7 +140,7 @@ impl Changing<'_> {
         self.before.retain(is_kept);
         for about in to_load {
             if self.host.entry(&about.name).is_none() {
-                let state = Some(State::Loading);
+                let state = Some(ModelState::Loading);
                 let about = Arc::clone(about);
                 self.done.insert(about.name.clone(), Done { about, state });
             }

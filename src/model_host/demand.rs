@@ -11,7 +11,7 @@ use futures_util::{FutureExt, future::BoxFuture, future::Shared};
 use tokio::task::JoinError;
 
 use super::{ModelHost, room::Beside};
-use crate::model::{Entry, State};
+use crate::model::{ModelState, RegistryEntry};
 
 /// Time between two searches for models that no request uses.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -58,9 +58,9 @@ impl ModelHost {
     async fn load_on_demand(self: Arc<Self>, name: &str) -> Result<(), Arc<str>> {
         let _turn = self.turn.lock().await;
         let entry = self.entry(name);
-        let is_asleep = |entry: &Entry| matches!(entry.state, State::OnDemand);
+        let is_asleep = |entry: &RegistryEntry| matches!(entry.state, ModelState::OnDemand);
         let loaded = match entry.filter(is_asleep) {
-            Some(Entry { about, .. }) => self.load(&about, Beside::Nothing).await.map(Some),
+            Some(RegistryEntry { about, .. }) => self.load(&about, Beside::Nothing).await.map(Some),
             // Somebody else was first, or it is gone: who asked looks again.
             None => Ok(None),
         };
@@ -70,7 +70,7 @@ impl ModelHost {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(name);
         match loaded {
-            Ok(Some(model)) => self.publish_state(name, State::Loaded(model)),
+            Ok(Some(model)) => self.publish_state(name, ModelState::Loaded(model)),
             Ok(None) => {}
             Err(reason) => {
                 let reason: Arc<str> = reason.into();
@@ -126,6 +126,6 @@ impl ModelHost {
 
     /// Lets go of a model that can be loaded again on demand.
     pub(super) fn unload(&self, name: &str) {
-        self.publish_state(name, State::OnDemand);
+        self.publish_state(name, ModelState::OnDemand);
     }
 }

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 
 use super::{ModelHost, room::Beside};
-use crate::model::{About, Fetched, State, load};
+use crate::model::{About, Fetched, ModelState, load};
 
 /// Brings a model of a hub into a folder, and notes how far it is.
 pub(crate) type Fetcher = Arc<
@@ -113,16 +113,18 @@ impl ModelHost {
             let Some(about) = self.waiting(fetched).into_iter().next() else {
                 break;
             };
-            self.publish_state(&about.name, State::Loading);
+            self.publish_state(&about.name, ModelState::Loading);
             let state = match self.first_state(&about, Beside::Nothing).await {
                 // Somebody took it away again.
-                Ok(State::Fetching(_)) => Err(load::to_fetch(&about.config).unwrap_or_default()),
+                Ok(ModelState::Fetching(_)) => {
+                    Err(load::to_fetch(&about.config).unwrap_or_default())
+                }
                 state => state,
             };
             let state = state.unwrap_or_else(|reason| {
                 let name = &about.name;
                 tracing::error!(model.name = name, "model {name} cannot be served: {reason}");
-                State::Failed(reason.into())
+                ModelState::Failed(reason.into())
             });
             self.publish_state(&about.name, state);
         }
@@ -135,8 +137,7 @@ impl ModelHost {
         let Some(embedder) = self.embedder() else {
             return Vec::new();
         };
-        let waits =
-            |state: &State| matches!(state, State::Fetching(own) if Arc::ptr_eq(own, fetched));
+        let waits = |state: &ModelState| matches!(state, ModelState::Fetching(own) if Arc::ptr_eq(own, fetched));
         let entries = embedder.registry().entries().iter();
         let waiting = entries.filter(|entry| waits(&entry.state));
         waiting.map(|entry| Arc::clone(&entry.about)).collect()

@@ -6,7 +6,7 @@ use embedgate_config::LoadTime;
 
 use super::{ModelHost, room::Beside};
 use crate::model::{
-    About, Model, State,
+    About, Model, ModelState,
     load::{self, LoadError, Loading},
 };
 
@@ -16,11 +16,13 @@ impl ModelHost {
         self: &Arc<Self>,
         about: &Arc<About>,
         beside: Beside,
-    ) -> Result<State, String> {
+    ) -> Result<ModelState, String> {
         if let (Some(problem), Some(source)) = (load::to_fetch(&about.config), &about.config.source)
         {
             return match self.fetcher {
-                Some(_) => Ok(State::Fetching(self.fetched(&about.config.path, source))),
+                Some(_) => Ok(ModelState::Fetching(
+                    self.fetched(&about.config.path, source),
+                )),
                 None => Err(problem),
             };
         }
@@ -28,9 +30,9 @@ impl ModelHost {
             let planned = Arc::clone(about);
             let plan = blocking(move || load::plan(&planned.config)).await?;
             plan.map_err(|error| error.to_string())?;
-            return Ok(State::OnDemand);
+            return Ok(ModelState::OnDemand);
         }
-        self.load(about, beside).await.map(State::Loaded)
+        self.load(about, beside).await.map(ModelState::Loaded)
     }
 
     /// Loads a model, apart from the threads that serve.

@@ -6,7 +6,7 @@ use embedgate_config::{ByteSize, LoadTime};
 use embedgate_core::machine;
 
 use super::{ModelHost, leaving::LEAVE_TIMEOUT};
-use crate::model::{Entry, MemoryUse, Model, memory::mib};
+use crate::model::{MemoryUse, Model, RegistryEntry, memory::mib};
 
 /// The model that stays in memory while a new model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,12 +112,12 @@ impl ModelHost {
     }
 
     /// The models that can be loaded again on demand, the one last that nobody has used for longest.
-    fn victims(&self, but: &str) -> Vec<(Entry, Arc<Model>)> {
+    fn victims(&self, but: &str) -> Vec<(RegistryEntry, Arc<Model>)> {
         let Some(embedder) = self.embedder() else {
             return Vec::new();
         };
         let entries = embedder.registry().entries().iter();
-        let mut victims: Vec<(Entry, Arc<Model>)> = entries
+        let mut victims: Vec<(RegistryEntry, Arc<Model>)> = entries
             .filter(|entry| entry.name != but && entry.config.load == LoadTime::OnDemand)
             .filter_map(|entry| Some((entry.without_model(), Arc::clone(entry.loaded()?))))
             .collect();

@@ -29,7 +29,7 @@ fn axum_and_status_codes_stay_in_http() {
         "crates",
         &["axum", "StatusCode"],
         // The status of what hubs answer, not of what is answered here.
-        &["crates/tools/src/bare.rs", "crates/hub"],
+        &["crates/tools/src/baseline.rs", "crates/hub"],
     );
     only_in("src/http", &["StatusCode::"], &["src/http/error.rs"]);
     only_in("src", &[".route("], &["src/http/routes.rs"]);

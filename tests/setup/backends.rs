@@ -4,7 +4,7 @@ use std::path::Path;
 
 use embedgate::TextTokenizer;
 use embedgate_candle::CandleBackend;
-use embedgate_core::{Backend, ModelFolder, Precision, library::Candidates};
+use embedgate_core::{Backend, ModelFolder, Precision, library::LibraryPaths};
 use embedgate_cpu::CpuBackend;
 use embedgate_onnx::{Libraries, OnnxBackend, device::Device};
 use embedgate_test_support::root;
@@ -60,7 +60,7 @@ pub(crate) fn onnx_in(precision: Precision, path: &Path) -> (Box<dyn Backend>, M
         file: Some(converted_in(precision, path)),
         precision,
         libraries: Libraries {
-            runtime: Candidates {
+            runtime: LibraryPaths {
                 named: Some(root().join(".embedgate/lib")),
                 folders: Vec::new(),
             },

@@ -2,7 +2,7 @@
 
 use std::{path::Path, path::PathBuf, sync::OnceLock};
 
-use embedgate_core::{Precision, library::Candidates};
+use embedgate_core::{Precision, library::LibraryPaths};
 use embedgate_onnx::convert::{Files, Variant};
 use embedgate_test_support::{embedgate, root, run, tiny_bge_m3};
 
@@ -18,8 +18,8 @@ pub(crate) fn minilm() -> PathBuf {
 }
 
 /// oneDNN.
-pub(crate) fn onednn() -> Candidates {
-    Candidates {
+pub(crate) fn onednn() -> LibraryPaths {
+    LibraryPaths {
         named: Some(root().join(".embedgate/onednn")),
         folders: Vec::new(),
     }

@@ -12,13 +12,13 @@ use crate::{
     attention::attend,
     linear::Linear,
     load::Loader,
-    rows::{Place, Rows},
+    rows::{Rows, TensorOptions},
 };
 
 /// The weights of an encoder.
 pub(crate) struct Encoder {
     config: EncoderConfig,
-    place: Place,
+    tensor_options: TensorOptions,
     word: Tensor,
     position: Tensor,
     segment: Tensor,
@@ -60,7 +60,7 @@ impl Encoder {
             segment: table("token_type", config.type_vocabulary_size)?,
             norm: loader.norm_rows("embeddings.LayerNorm", width, None)?,
             layers,
-            place: loader.place.clone(),
+            tensor_options: loader.tensor_options.clone(),
             config: config.clone(),
         })
     }
@@ -69,13 +69,18 @@ impl Encoder {
     pub(crate) fn forward(&self, batch: &TokenBatch) -> Result<Tensor> {
         let mut hidden = self.embed_tokens(batch)?;
         for layer in &self.layers {
-            hidden = layer.forward(&hidden, batch.offsets(), &self.config, self.place.rows)?;
+            hidden = layer.forward(
+                &hidden,
+                batch.offsets(),
+                &self.config,
+                self.tensor_options.rows,
+            )?;
         }
         Ok(hidden)
     }
 
     fn embed_tokens(&self, batch: &TokenBatch) -> Result<Tensor> {
-        let (device, rows) = (&self.place.device, self.place.rows);
+        let (device, rows) = (&self.tensor_options.device, self.tensor_options.rows);
         let ids = Tensor::new(batch.ids(), device)?;
         let positions: Vec<u32> = batch
             .iter()

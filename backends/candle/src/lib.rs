@@ -40,12 +40,12 @@ impl CandleBackend {
     /// # Errors
     /// [`BackendError::Load`] names the file and what is wrong with it.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
-        let place = options.place()?;
+        let tensor_options = options.tensor_options()?;
         let on_card = options.card.map(|number| format!("cuda:{number}"));
         let weights = Weights::open(&folder.path).map_err(load_error)?;
         let loader = Loader {
             weights: &weights,
-            place: &place,
+            tensor_options: &tensor_options,
         };
         let encoder = Encoder::load(&folder.encoder, loader).map_err(load_error)?;
         let special_token_ids = options.special_token_ids;

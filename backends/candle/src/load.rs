@@ -4,13 +4,13 @@ use candle_core::{Device, Result, Tensor};
 use embedgate_core::{EncoderConfig, encoder::stacked::Stacked};
 use embedgate_weights::{Weights, WeightsError};
 
-use crate::{linear::Linear, rows::Place};
+use crate::{linear::Linear, rows::TensorOptions};
 
-/// The weights of a model, and the place where they go.
+/// The weights of a model, and the options of the tensors that they become.
 #[derive(Clone, Copy)]
 pub(crate) struct Loader<'a> {
     pub(crate) weights: &'a Weights,
-    pub(crate) place: &'a Place,
+    pub(crate) tensor_options: &'a TensorOptions,
 }
 
 impl Loader<'_> {
@@ -33,7 +33,7 @@ impl Loader<'_> {
         Ok(Linear {
             weight: self.tensor(&format!("{name}.weight"), &[outputs, inputs])?,
             bias: self.tensor(&format!("{name}.bias"), &[outputs])?,
-            rows: self.place.rows,
+            rows: self.tensor_options.rows,
         })
     }
 
@@ -51,7 +51,7 @@ impl Loader<'_> {
             Ok(Linear {
                 weight: self.put(weight, &[3 * width, width])?,
                 bias: self.put(bias, &[3 * width])?,
-                rows: self.place.rows,
+                rows: self.tensor_options.rows,
             })
         };
         fuse().map_err(|e| damaged(&format!("encoder.layer.{i}"), &e))
@@ -78,8 +78,8 @@ impl Loader<'_> {
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
         // On the processor first: less is copied to the card.
         tensor
-            .to_dtype(self.place.format)?
-            .to_device(&self.place.device)
+            .to_dtype(self.tensor_options.format)?
+            .to_device(&self.tensor_options.device)
     }
 }
 

@@ -5,7 +5,7 @@ use embedgate_core::{BackendError, Pooling, Precision};
 
 use crate::{
     card::card,
-    rows::{Place, Rows},
+    rows::{Rows, TensorOptions},
 };
 
 /// The options that are chosen when a model is loaded.
@@ -43,7 +43,7 @@ impl Options {
     }
 
     /// The place and the format of tensors, and the arithmetic on them.
-    pub(crate) fn place(&self) -> Result<Place, BackendError> {
+    pub(crate) fn tensor_options(&self) -> Result<TensorOptions, BackendError> {
         let format = match self.precision {
             Precision::F32 => DType::F32,
             Precision::F16 => DType::F16,
@@ -55,7 +55,7 @@ impl Options {
         };
         let device = self.card.map_or(Ok(Device::Cpu), card)?;
         let own = device.is_cpu() && format == DType::F32 && !self.stock_operations;
-        Ok(Place {
+        Ok(TensorOptions {
             device,
             format,
             rows: if own { Rows::Own } else { Rows::Stock },

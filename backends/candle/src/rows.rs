@@ -9,7 +9,7 @@ use crate::ops::{Add, AddBias, AddNorm, BiasActivation, Softmax};
 
 /// The device of a model's tensors, and their format.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct TensorOptions {
     pub(crate) device: Device,
     pub(crate) format: DType,
     pub(crate) rows: Rows,

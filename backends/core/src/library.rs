@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-/// The places where a library may be.
+/// The paths where a library may be.
 #[derive(Clone, Debug, Default)]
-pub struct Candidates {
+pub struct LibraryPaths {
     /// Said by the user: a file or a folder. If there is one, no other place is tried.
     pub named: Option<PathBuf>,
     /// Folders that are searched in this order otherwise.
     pub folders: Vec<PathBuf>,
 }
 
-impl Candidates {
+impl LibraryPaths {
     /// Every library of this stem, such as `onnxruntime`, the likeliest first; at least one.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ mod tests {
     fn a_named_library_that_is_not_there_is_an_error_even_where_another_would_be_found() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("libonnxruntime.so.1.32.0"), "").unwrap();
-        let candidates = Candidates {
+        let candidates = LibraryPaths {
             named: Some("/nowhere/libonnxruntime.so".into()),
             folders: vec![folder.path().into()],
         };
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn folders_are_searched_in_order_and_all_named_when_none_has_it() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let candidates = Candidates {
+        let candidates = LibraryPaths {
             named: None,
             folders: vec![a.path().into(), b.path().into()],
         };

@@ -54,12 +54,12 @@ pub(crate) struct Packed<'a, T> {
     pub(crate) qkv: &'a [T],
     /// Sequence `i` is rows `offsets[i]..offsets[i + 1]`.
     pub(crate) offsets: &'a [usize],
-    pub(crate) which: Which,
+    pub(crate) selection: TokenSelection,
 }
 
 /// The tokens whose context vectors are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum TokenSelection {
     All,
     /// The first token of each sequence.
     First,
@@ -112,13 +112,13 @@ impl Attention {
         let Packed {
             qkv,
             offsets,
-            which,
+            selection,
         } = packed;
         let qkv = Rows {
             numbers: qkv,
             stride: 3 * width,
         };
-        let queries = queries(offsets, which, self.n_heads, scratch.len());
+        let queries = queries(offsets, selection, self.n_heads, scratch.len());
         let mut next = 0;
         let rows: Vec<Range<usize>> = queries
             .iter()

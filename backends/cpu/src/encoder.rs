@@ -18,7 +18,7 @@ use rayon::{
 
 use self::{layer::Layer, workspace::Workspace};
 use crate::{
-    attention::{Attention, Packed, Which},
+    attention::{Attention, Packed, TokenSelection},
     buffers::ToAttend,
     halt::{Halt, Pause},
     linear::ROW_STEP,
@@ -92,7 +92,7 @@ impl Encoder {
     pub(crate) fn forward<'a>(
         &self,
         batch: &TokenBatch,
-        which: Which,
+        selection: TokenSelection,
         workspace: &'a mut Workspace,
         pause: &mut Pause<'_>,
     ) -> Result<&'a [f32], Halt> {
@@ -112,8 +112,12 @@ impl Encoder {
         }
         for (i, layer) in self.layers.iter().enumerate() {
             let next = self.layers.get(i + 1);
-            let which = if next.is_none() { which } else { Which::All };
-            rows = self.attend(batch, which, workspace, pause)?;
+            let selection = if next.is_none() {
+                selection
+            } else {
+                TokenSelection::All
+            };
+            rows = self.attend(batch, selection, workspace, pause)?;
             for step in steps(rows) {
                 layer.finish(next, step, workspace)?;
                 pause()?;
@@ -153,13 +157,13 @@ impl Encoder {
     fn attend(
         &self,
         batch: &TokenBatch,
-        which: Which,
+        selection: TokenSelection,
         workspace: &mut Workspace,
         pause: &mut Pause<'_>,
     ) -> Result<usize, Halt> {
-        let n_queries = match which {
-            Which::All => batch.ids().len(),
-            Which::First => {
+        let n_queries = match selection {
+            TokenSelection::All => batch.ids().len(),
+            TokenSelection::First => {
                 keep_first(batch, &mut workspace.x, self.width());
                 batch.len()
             }
@@ -177,7 +181,7 @@ impl Encoder {
                 let packed = Packed {
                     qkv,
                     offsets,
-                    which,
+                    selection,
                 };
                 self.attention.attend(packed, contexts, floats, pause)?;
             }
@@ -185,7 +189,7 @@ impl Encoder {
                 let packed = Packed {
                     qkv,
                     offsets,
-                    which,
+                    selection,
                 };
                 self.attention.attend(packed, contexts, halves, pause)?;
             }

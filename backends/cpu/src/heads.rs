@@ -11,7 +11,7 @@ use rayon::{
 };
 
 use crate::{
-    attention::Which,
+    attention::TokenSelection,
     linear::{Linear, Operand, ROW_STEP, Target},
     load::{LoadError, Loader},
     onednn::OneDnnError,
@@ -42,7 +42,7 @@ struct Classifier {
 pub(crate) struct Hidden<'a> {
     /// One row a token, or one of each sequence's first token, padded to a multiple of [`ROW_STEP`] rows.
     pub(crate) rows: &'a [f32],
-    pub(crate) which: Which,
+    pub(crate) selection: TokenSelection,
     pub(crate) batch: &'a TokenBatch,
 }
 
@@ -91,10 +91,10 @@ impl Heads {
     }
 
     /// Returns the rows of tokens that outputs need.
-    pub(crate) fn which(&self, outputs: Outputs) -> Which {
+    pub(crate) fn selection(&self, outputs: Outputs) -> TokenSelection {
         match outputs.read_all_tokens(self.pooling) {
-            true => Which::All,
-            false => Which::First,
+            true => TokenSelection::All,
+            false => TokenSelection::First,
         }
     }
 
@@ -122,9 +122,9 @@ impl Heads {
         let (width, batch) = (self.width, hidden.batch);
         let mut dense = Matrix::zeros(batch.len(), width);
         for (i, range) in batch.ranges().enumerate() {
-            let rows = match hidden.which {
-                Which::First => i..i + 1,
-                Which::All => range,
+            let rows = match hidden.selection {
+                TokenSelection::First => i..i + 1,
+                TokenSelection::All => range,
             };
             let rows = &hidden.rows[rows.start * width..rows.end * width];
             self.pooling.pool(rows, dense.row_mut(i));

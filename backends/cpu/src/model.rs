@@ -26,9 +26,13 @@ impl Model {
         workspace: &mut Workspace,
         pause: &mut Pause<'_>,
     ) -> Result<EmbeddingBatch, Halt> {
-        let which = self.heads.which(outputs);
-        let rows = self.encoder.forward(batch, which, workspace, pause)?;
-        let hidden = Hidden { rows, which, batch };
+        let selection = self.heads.selection(outputs);
+        let rows = self.encoder.forward(batch, selection, workspace, pause)?;
+        let hidden = Hidden {
+            rows,
+            selection,
+            batch,
+        };
         let mut results = EmbeddingBatch::default();
         for head in outputs.iter() {
             if let Some(column) = self.heads.column(head, hidden)? {

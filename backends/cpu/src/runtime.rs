@@ -1,6 +1,6 @@
 //! Finds and loads oneDNN's library, once a process.
 
-use embedgate_core::{BackendError, library::Candidates};
+use embedgate_core::{BackendError, library::LibraryPaths};
 
 use crate::onednn::Library;
 
@@ -12,7 +12,7 @@ const HOW_TO_GET_IT: &str = "the package has it beside the program; in the repos
 ///
 /// # Errors
 /// [`BackendError::MissingLibrary`] says where was looked, what is wrong with what was found, and how to get it.
-pub fn load(candidates: &Candidates) -> Result<&'static Library, BackendError> {
+pub fn load(candidates: &LibraryPaths) -> Result<&'static Library, BackendError> {
     if let Some(library) = Library::loaded() {
         return Ok(library);
     }

@@ -2,20 +2,20 @@
 
 use embedgate_core::{BackendError, machine::cores::Core};
 
-use crate::places::{PLACES, Place};
+use crate::core_assignments::{CORE_ASSIGNMENTS, CoreAssignment};
 
 /// The threads of a replica.
 pub(crate) struct Threads {
     pub(crate) pool: rayon::ThreadPool,
     /// Held, that no other replica takes the cores of the pool before there are no others.
-    _place: Place,
+    _assignment: CoreAssignment,
 }
 
 impl Threads {
     /// Starts threads that stay on cores of their own, of these; where there are none the system chooses.
     pub(crate) fn start(threads: usize, cores: &[Core]) -> Result<Self, BackendError> {
-        let place = PLACES.take(threads, cores);
-        let cores = place.cores.clone();
+        let assignment = CORE_ASSIGNMENTS.take(threads, cores);
+        let cores = assignment.cores.clone();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .start_handler(move |i| {
@@ -30,7 +30,7 @@ impl Threads {
             .map_err(|e| BackendError::Load(format!("cannot start {threads} threads: {e}")))?;
         Ok(Self {
             pool,
-            _place: place,
+            _assignment: assignment,
         })
     }
 }

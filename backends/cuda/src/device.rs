@@ -57,14 +57,14 @@ pub struct Device {
 
 /// A card that the driver finds.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct ListedDevice {
     /// Its name, such as `NVIDIA H200`.
     pub name: String,
     /// Its compute capability, such as (9, 0).
     pub capability: (i32, i32),
 }
 
-impl Listed {
+impl ListedDevice {
     /// True where the kernels run.
     #[must_use]
     pub fn is_usable(&self) -> bool {
@@ -82,11 +82,11 @@ impl Device {
     ///
     /// # Errors
     /// [`DriverError`] says what is missing or too old.
-    pub fn list(library: Option<&Path>) -> Result<Vec<Listed>, DriverError> {
+    pub fn list(library: Option<&Path>) -> Result<Vec<ListedDevice>, DriverError> {
         let functions = driver(library)?;
         let described = |number| {
             let device = handle(functions, number)?;
-            Ok(Listed {
+            Ok(ListedDevice {
                 name: name(functions, device)?,
                 capability: capability(functions, device)?,
             })

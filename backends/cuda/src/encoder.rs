@@ -45,7 +45,7 @@ pub(crate) struct Encoder {
 
 /// The rows of the last layer that are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum TokenSelection {
     All,
     /// Each sequence's first, back to back.
     First,
@@ -144,7 +144,7 @@ impl Encoder {
         &self,
         stream: &Stream,
         batch: &TokenBatch,
-        which: Which,
+        selection: TokenSelection,
         workspace: &mut Workspace,
     ) -> Result<(), DriverError> {
         let tile = self.attention.tile[0];
@@ -156,7 +156,7 @@ impl Encoder {
                 .qkv
                 .forward(stream, &workspace.x, &workspace.qkv, rows)?;
             self.attend(stream, workspace)?;
-            let is_cut = which == Which::First && i + 1 == self.layers.len();
+            let is_cut = selection == TokenSelection::First && i + 1 == self.layers.len();
             if is_cut {
                 self.keep_first(stream, workspace)?;
                 rows = batch.len();

@@ -12,7 +12,7 @@ use crate::{
     Options,
     calls::{Call, operands::RowShape},
     device::{Buffer, Kernel, Stream},
-    encoder::{Encoder, Which},
+    encoder::{Encoder, TokenSelection},
     error::DriverError,
     format::Format,
     linear::Linear,
@@ -99,10 +99,10 @@ impl Heads {
     }
 
     /// Returns the rows of tokens that outputs need.
-    pub(crate) fn which(&self, outputs: Outputs) -> Which {
+    pub(crate) fn selection(&self, outputs: Outputs) -> TokenSelection {
         match outputs.read_all_tokens(self.pooling) {
-            true => Which::All,
-            false => Which::First,
+            true => TokenSelection::All,
+            false => TokenSelection::First,
         }
     }
 
@@ -136,9 +136,9 @@ impl Heads {
             sequences,
             ..
         } = hidden;
-        match hidden.which {
-            Which::First => self.rows(stream, rows, hidden.batch.len()),
-            Which::All => {
+        match hidden.selection {
+            TokenSelection::First => self.rows(stream, rows, hidden.batch.len()),
+            TokenSelection::All => {
                 let kernel = &self.pool;
                 Call { stream, kernel }.pool([rows, &results.floats], sequences, self.row())?;
                 let mut dense = Matrix::zeros(sequences.n, self.width);

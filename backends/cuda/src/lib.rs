@@ -136,14 +136,14 @@ impl CudaBackend {
     /// Runs sequences that fit into the workspace.
     fn run(&mut self, batch: &TokenBatch, outputs: Outputs) -> Result<EmbeddingBatch, DriverError> {
         let (model, stream, heads) = (&self.model, &self.stream, &self.model.heads);
-        let which = heads.which(outputs);
+        let selection = heads.selection(outputs);
         model
             .encoder
-            .forward(stream, batch, which, &mut self.workspace)?;
+            .forward(stream, batch, selection, &mut self.workspace)?;
         let hidden = Hidden {
             stream,
             rows: self.workspace.hidden(),
-            which,
+            selection,
             batch,
             sequences: self.workspace.sequences(),
             results: &self.results,

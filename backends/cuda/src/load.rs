@@ -8,7 +8,7 @@ use embedgate_core::EncoderConfig;
 use embedgate_weights::{Weights, WeightsError};
 use thiserror::Error;
 
-use self::{copy::Places, head_layout::HeadLayout};
+use self::{copy::TensorLayout, head_layout::HeadLayout};
 use crate::{
     calls::operands::Norm,
     device::{Buffer, Stream},
@@ -65,12 +65,12 @@ impl<'a> Loader<'a> {
     /// The vectors of tokens, positions or segments.
     pub(crate) fn table(&self, name: &str, rows: usize, width: usize) -> Result<Buffer, LoadError> {
         let buffer = Buffer::new(self.stream().device(), rows * width * 2)?;
-        let places = Places {
+        let layout = TensorLayout {
             row: |row| row,
             column: |column| column,
             stride: width,
         };
-        self.copy(name, [rows, width], &buffer, &places)?;
+        self.copy(name, [rows, width], &buffer, &layout)?;
         Ok(buffer)
     }
 
@@ -103,12 +103,12 @@ impl<'a> Loader<'a> {
         [outer, inner]: [usize; 2],
         products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
-        let places = Places {
+        let layout = TensorLayout {
             row: |row| row,
             column: |column| column,
             stride: inner.next_multiple_of(STEP),
         };
-        self.padded(name, [outer, inner], &places, products)
+        self.padded(name, [outer, inner], &layout, products)
     }
 
     /// The layer behind attention, which reads rows of heads.
@@ -119,24 +119,24 @@ impl<'a> Loader<'a> {
         heads: HeadLayout,
         products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
-        let places = Places {
+        let layout = TensorLayout {
             row: |row| row,
             column: |column| heads.place(column),
             stride: heads.width(),
         };
-        self.padded(name, [width, width], &places, products)
+        self.padded(name, [width, width], &layout, products)
     }
 
     fn padded<R: Fn(usize) -> usize, C: Fn(usize) -> usize>(
         &self,
         name: &str,
         [outer, inner]: [usize; 2],
-        places: &Places<R, C>,
+        layout: &TensorLayout<R, C>,
         products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
-        let (rows, stride) = (outer.next_multiple_of(STEP), places.stride);
+        let (rows, stride) = (outer.next_multiple_of(STEP), layout.stride);
         let weight = self.zeros([rows, stride])?;
-        self.copy(&format!("{name}.weight"), [outer, inner], &weight, places)?;
+        self.copy(&format!("{name}.weight"), [outer, inner], &weight, layout)?;
         let mut bias = self.weights.values(&format!("{name}.bias"), &[outer])?;
         bias.resize(rows, 0.0);
         self.layer(weight, &bias, [rows, stride], products)
@@ -172,15 +172,15 @@ impl<'a> Loader<'a> {
         let mut bias = vec![0.0; 3 * part_rows];
         for (i, part) in ["query", "key", "value"].into_iter().enumerate() {
             let name = format!("encoder.layer.{layer}.attention.self.{part}");
-            let places = Places {
+            let layout = TensorLayout {
                 row: |row| i * part_rows + heads.place(row),
                 column: |column| column,
                 stride,
             };
-            self.copy(&format!("{name}.weight"), [width, width], &weight, &places)?;
+            self.copy(&format!("{name}.weight"), [width, width], &weight, &layout)?;
             let values = self.weights.values(&format!("{name}.bias"), &[width])?;
             for (row, x) in values.into_iter().enumerate() {
-                bias[(places.row)(row)] = x;
+                bias[(layout.row)(row)] = x;
             }
         }
         self.layer(weight, &bias, [3 * part_rows, stride], products)

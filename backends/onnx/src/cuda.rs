@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use embedgate_core::{BackendError, library::Candidates};
+use embedgate_core::{BackendError, library::LibraryPaths};
 use ort::ep::{self, ExecutionProvider as _};
 
 use crate::runtime::{self, Libraries};
@@ -32,7 +32,7 @@ const CUDA_LIBRARIES: [&str; 6] = ["cudart", "nvrtc", "cublasLt", "cublas", "cur
 /// When a library cannot be loaded, or the folder has none of them.
 pub(crate) fn preload(folder: &Path) -> Result<(), BackendError> {
     let named = |stem: &str| {
-        Candidates {
+        LibraryPaths {
             named: Some(folder.to_owned()),
             folders: Vec::new(),
         }

@@ -9,7 +9,7 @@ use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use embedgate_core::{BackendError, library::Candidates};
+use embedgate_core::{BackendError, library::LibraryPaths};
 use ort::{
     device::Device as Listed, environment::Environment, ep, memory::DeviceType,
     session::builder::SessionBuilder,
@@ -123,7 +123,7 @@ pub fn adapter(libraries: &Libraries) -> Result<Adapter, BackendError> {
 }
 
 /// Registers the plugin from the first place that has it. Does nothing when it is registered already.
-fn register(environment: &Environment, plugin: &Candidates) -> Result<(), BackendError> {
+fn register(environment: &Environment, plugin: &LibraryPaths) -> Result<(), BackendError> {
     let _turn = Device::WebGpu.turn();
     if REGISTERED.get().is_some() {
         return Ok(());

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use embedgate_core::{BackendError, library::Candidates};
+use embedgate_core::{BackendError, library::LibraryPaths};
 use ort::{environment::Environment, logging::LogLevel};
 
 /// The oldest release whose API this crate is built against.
@@ -19,9 +19,9 @@ const HOW_TO_GET_IT: &str = "the package has it beside the program; in the repos
 #[derive(Clone, Debug, Default)]
 pub struct Libraries {
     /// ONNX Runtime itself.
-    pub runtime: Candidates,
+    pub runtime: LibraryPaths,
     /// Its plugin for graphics cards.
-    pub webgpu: Candidates,
+    pub webgpu: LibraryPaths,
     /// The folder of CUDA's libraries; none where the system finds them.
     pub cuda: Option<PathBuf>,
 }
@@ -35,13 +35,13 @@ static LOADING: Mutex<()> = Mutex::new(());
 ///
 /// # Errors
 /// [`BackendError::MissingLibrary`] says where was looked, what is wrong with what was found, and how to get it.
-pub fn load(candidates: &Candidates) -> Result<(), BackendError> {
+pub fn load(candidates: &LibraryPaths) -> Result<(), BackendError> {
     environment(candidates).map(|_| ())
 }
 
 /// The environment, and the library's file.
 pub(crate) fn environment(
-    candidates: &Candidates,
+    candidates: &LibraryPaths,
 ) -> Result<(&'static Environment, &'static Path), BackendError> {
     let _guard = LOADING
         .lock()
@@ -94,7 +94,7 @@ fn open(path: &Path) -> Result<Environment, String> {
 }
 
 /// Every library that may be loaded, the likeliest first; at least one.
-pub(crate) fn find(candidates: &Candidates) -> Result<Vec<PathBuf>, BackendError> {
+pub(crate) fn find(candidates: &LibraryPaths) -> Result<Vec<PathBuf>, BackendError> {
     candidates.find("onnxruntime").map_err(|looked| {
         let message = format!("ONNX Runtime's library is not in {looked}: {HOW_TO_GET_IT}");
         BackendError::MissingLibrary(message)
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_missing_library_is_said_with_where_it_was_looked_for_and_how_to_get_it() {
-        let candidates = Candidates {
+        let candidates = LibraryPaths {
             named: Some("/nowhere/libonnxruntime.so".into()),
             folders: Vec::new(),
         };

@@ -9,7 +9,6 @@ mod backend;
 mod cache;
 mod check;
 mod device;
-mod doubts;
 mod environment;
 mod expand;
 mod hub;
@@ -28,6 +27,7 @@ mod server;
 mod sha256;
 mod source;
 mod units;
+mod warnings;
 
 use std::collections::BTreeMap;
 

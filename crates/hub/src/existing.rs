@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::listing::Entry;
+use crate::listing::ListedFile;
 
 /// Files up to this size are copied: whoever edits one does not change the cache.
 const COPIED: u64 = 1 << 20;
@@ -28,7 +28,7 @@ pub struct Caches {
 
 impl Caches {
     /// The paths at which a file of a model may be. Few of them are there.
-    pub(crate) fn candidates(&self, model: &str, entry: &Entry) -> Vec<PathBuf> {
+    pub(crate) fn candidates(&self, model: &str, entry: &ListedFile) -> Vec<PathBuf> {
         let (owner, name) = model.split_once('/').unwrap_or(("", model));
         let mut found = Vec::new();
         for cache in &self.hugging_face {
@@ -55,7 +55,7 @@ impl Caches {
     }
 }
 
-fn in_snapshots(model: &Path, entry: &Entry) -> Vec<PathBuf> {
+fn in_snapshots(model: &Path, entry: &ListedFile) -> Vec<PathBuf> {
     let Ok(snapshots) = model.join("snapshots").read_dir() else {
         return Vec::new();
     };
@@ -105,7 +105,7 @@ mod tests {
     fn every_layout_of_the_clients_is_looked_into() {
         let folder = tempfile::tempdir().unwrap();
         let hash = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-        let entry = Entry {
+        let entry = ListedFile {
             path: "1_Pooling/config.json".into(),
             size: 5,
             check: Check::Sha256(hash.into()),

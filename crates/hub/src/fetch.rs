@@ -17,7 +17,7 @@ use crate::{
     client::Client,
     endpoint::Endpoint,
     error::HubError,
-    listing::Entry,
+    listing::ListedFile,
     part::Part,
     progress::Progress,
     tries::{TRIES, Tries},
@@ -37,7 +37,7 @@ pub(crate) struct Origin {
 pub(crate) struct Job<'a> {
     /// Its number among the files, for the progress.
     pub(crate) number: usize,
-    pub(crate) entry: &'a Entry,
+    pub(crate) entry: &'a ListedFile,
     /// At least one; the next is taken where one fails.
     pub(crate) origins: Vec<Origin>,
     /// The one that worked last, for all parts.

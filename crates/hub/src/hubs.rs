@@ -12,7 +12,7 @@ use crate::{
     fetch::Origin,
     hash::Check,
     huggingface,
-    listing::{Entry, Listing},
+    listing::{ListedFile, Listing},
     modelscope,
 };
 
@@ -75,7 +75,7 @@ async fn list(client: &Client, endpoint: &Endpoint, source: &Source) -> Result<L
 }
 
 /// The places that have the same file.
-pub(crate) fn origins(listings: &[Listing], file: &Entry) -> Result<Vec<Origin>, HubError> {
+pub(crate) fn origins(listings: &[Listing], file: &ListedFile) -> Result<Vec<Origin>, HubError> {
     let has_it = |listing: &&Listing| {
         let mut entries = listing.entries.iter();
         entries.any(|entry| {

@@ -10,7 +10,7 @@ use crate::{
     endpoint::Endpoint,
     error::HubError,
     hash::{Check, hash},
-    listing::{Entry, Listing, checked},
+    listing::{ListedFile, Listing, checked},
 };
 
 #[derive(Deserialize)]
@@ -72,12 +72,12 @@ pub(crate) async fn list(
     })
 }
 
-fn entry(row: Row) -> Result<Entry, HubError> {
+fn entry(row: Row) -> Result<ListedFile, HubError> {
     let (size, check) = match row.lfs {
         Some(lfs) => (lfs.size, Check::Sha256(hash(&lfs.oid, 64, &row.path)?)),
         None => (row.size, Check::GitSha1(hash(&row.oid, 40, &row.path)?)),
     };
-    Ok(Entry {
+    Ok(ListedFile {
         path: row.path,
         size,
         check,

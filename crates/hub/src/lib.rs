@@ -3,7 +3,7 @@
 //! [`Source`] is what a user names; [`pull()`] brings it into a folder. `huggingface` and `modelscope` know the two protocols: which
 //! files a revision has, and where they are. `select` chooses the files that a server needs. `fetch` gets one file in parts, goes
 //! on where it was broken off, and believes nothing but lengths and hashes; `existing` knows where other programs keep files, which
-//! need not be fetched. `work` is the folder in which a model is made, until it takes its place. `lock` is the record of what is there, which
+//! need not be fetched. `work_folder` is the folder in which a model is made, until it takes its place. `lock` is the record of what is there, which
 //! [`verify`] reads.
 
 mod client;
@@ -23,7 +23,7 @@ mod pull;
 mod select;
 mod settings;
 mod tries;
-mod work;
+mod work_folder;
 
 pub use embedgate_config::{Hub, Source};
 
@@ -32,7 +32,7 @@ pub use crate::{
     error::HubError,
     existing::Caches,
     hash::Check,
-    listing::{Entry, Listing},
+    listing::{ListedFile, Listing},
     lock::{
         LOCK_FILE, Lock, Locked,
         verify::{Verdict, verify},

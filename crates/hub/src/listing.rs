@@ -16,12 +16,12 @@ pub struct Listing {
     /// The name that files are asked for by: a commit where the hub has them.
     pub commit: String,
     /// By path, each once.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ListedFile>,
 }
 
 /// A file of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListedFile {
     /// Relative, with `/` between its parts.
     pub path: String,
     /// Bytes.
@@ -31,8 +31,8 @@ pub struct Entry {
 }
 
 /// Orders entries, and refuses paths that would leave the folder or take each other's place.
-pub(crate) fn checked(entries: Vec<Entry>) -> Result<Vec<Entry>, HubError> {
-    let mut by_path: BTreeMap<String, Entry> = BTreeMap::new();
+pub(crate) fn checked(entries: Vec<ListedFile>) -> Result<Vec<ListedFile>, HubError> {
+    let mut by_path: BTreeMap<String, ListedFile> = BTreeMap::new();
     for entry in entries {
         let path = &entry.path;
         let is_plain = |part: &str| {
@@ -59,8 +59,8 @@ pub(crate) fn checked(entries: Vec<Entry>) -> Result<Vec<Entry>, HubError> {
 mod tests {
     use super::*;
 
-    fn entry(path: &str) -> Entry {
-        Entry {
+    fn entry(path: &str) -> ListedFile {
+        ListedFile {
             path: path.into(),
             size: 0,
             check: Check::Sha256(String::new()),

@@ -10,7 +10,7 @@ use crate::{
     endpoint::Endpoint,
     error::HubError,
     hash::{Check, hash},
-    listing::{Entry, Listing, checked},
+    listing::{ListedFile, Listing, checked},
 };
 
 /// A listing ends here without a word.
@@ -134,9 +134,9 @@ impl Asked<'_> {
     }
 }
 
-fn entry(row: Row) -> Result<Entry, HubError> {
+fn entry(row: Row) -> Result<ListedFile, HubError> {
     let sha256 = row.sha256.unwrap_or_default();
-    Ok(Entry {
+    Ok(ListedFile {
         check: Check::Sha256(hash(&sha256, 64, &row.path)?),
         size: row.size,
         path: row.path,

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     hash::{Check, hash_file, hex},
-    listing::Entry,
+    listing::ListedFile,
 };
 
 /// Bytes of a part: what is fetched again at most where a connection's work is lost.
@@ -37,7 +37,7 @@ impl Part {
     ///
     /// # Errors
     /// When a file cannot be made or read.
-    pub(crate) fn open(folder: &Path, entry: &Entry) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, entry: &ListedFile) -> io::Result<Self> {
         let path = folder.join(format!("{}.part", name(entry)));
         let journal_path = path.with_extension("journal");
         let mut options = OpenOptions::new();
@@ -155,7 +155,7 @@ impl Part {
 }
 
 /// The name of a file in the making, without its end: two files may have the same bytes.
-pub(crate) fn name(entry: &Entry) -> String {
+pub(crate) fn name(entry: &ListedFile) -> String {
     let of_path = hex(&Sha256::digest(entry.path.as_bytes()));
     format!("{}-{}", entry.check.hex(), &of_path[..8])
 }
@@ -164,8 +164,8 @@ pub(crate) fn name(entry: &Entry) -> String {
 mod tests {
     use super::*;
 
-    fn entry(size: u64) -> Entry {
-        Entry {
+    fn entry(size: u64) -> ListedFile {
+        ListedFile {
             path: "a".into(),
             size,
             check: Check::Sha256("ab".into()),

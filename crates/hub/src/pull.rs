@@ -16,12 +16,12 @@ use crate::{
     fetch::{Fetching, Job},
     hash::Check,
     hubs::{listings, origins},
-    listing::{Entry, Listing},
+    listing::{ListedFile, Listing},
     lock::{Lock, Locked, now},
     progress::Progress,
     select::Selection,
     settings::Settings,
-    work::{Work, kept::Kept, target::folder},
+    work_folder::{WorkFolder, present::PresentFile, target::folder},
 };
 
 /// A model to fetch.
@@ -79,14 +79,16 @@ pub async fn pull(
     }
     let (work, old) = begin(request, listing, &files)?;
     let caches = &client.settings.caches;
-    let kept = work.kept(&listing.model, &files, caches, progress).await?;
+    let present = work
+        .present(&listing.model, &files, caches, progress)
+        .await?;
     if old.is_none() {
-        work.refuse_theirs(&files, &kept)
+        work.refuse_theirs(&files, &present)
             .inspect_err(|_| work.end_if_empty())?;
     }
-    work.check_room(work.needs(&files, &kept))
+    work.check_room(work.needs(&files, &present))
         .inspect_err(|_| work.end_if_empty())?;
-    let kept = work.bring(&files, kept).await;
+    let present = work.bring(&files, present).await;
     let permits = Semaphore::new(client.settings.connections.max(1));
     let fetching = Fetching {
         client: &client,
@@ -98,14 +100,14 @@ pub async fn pull(
     let wanted = Wanted {
         listings: &listings,
         files: &files,
-        kept: &kept,
+        present: &present,
     };
     let locked = wanted.fetch(&fetching, &work.tree).await?;
     let lock = record(request, listing, locked);
     let in_target = wanted.in_target();
     let n_kept = in_target.len();
-    let in_cache = |kept: &&Kept| kept.is_in_cache();
-    let n_found = kept.iter().flatten().filter(in_cache).count();
+    let in_cache = |present: &&PresentFile| present.is_in_cache();
+    let n_found = present.iter().flatten().filter(in_cache).count();
     if n_kept == files.len() && old.as_ref().is_some_and(|old| old.is_same(&lock)) {
         work.end()?;
         return Ok(Pulled {
@@ -132,8 +134,8 @@ pub async fn pull(
 }
 
 /// Returns what a pull would fetch.
-fn dry_run(request: &Request, listing: &Listing, files: &[&Entry]) -> Pulled {
-    let known = |file: &&Entry| match &file.check {
+fn dry_run(request: &Request, listing: &Listing, files: &[&ListedFile]) -> Pulled {
+    let known = |file: &&ListedFile| match &file.check {
         Check::Sha256(hex) => hex.clone(),
         Check::GitSha1(_) => String::new(),
     };
@@ -150,10 +152,10 @@ fn dry_run(request: &Request, listing: &Listing, files: &[&Entry]) -> Pulled {
 fn begin(
     request: &Request,
     listing: &Listing,
-    files: &[&Entry],
-) -> Result<(Work, Option<Lock>), HubError> {
+    files: &[&ListedFile],
+) -> Result<(WorkFolder, Option<Lock>), HubError> {
     let target = folder(&request.target)?;
-    let work = Work::begin(target)?;
+    let work = WorkFolder::begin(target)?;
     work.prune(files)?;
     // A record that somebody wrote of files of their own protects them as none does.
     let old = Lock::read(&work.target)?.filter(|lock| !lock.is_local());
@@ -171,9 +173,9 @@ fn begin(
 struct Wanted<'a> {
     /// The listings of all hubs that have the model.
     listings: &'a [Listing],
-    files: &'a [&'a Entry],
+    files: &'a [&'a ListedFile],
     /// One for each file.
-    kept: &'a [Option<Kept>],
+    present: &'a [Option<PresentFile>],
 }
 
 impl Wanted<'_> {
@@ -193,8 +195,8 @@ impl Wanted<'_> {
         tree: &Path,
     ) -> Result<Locked, HubError> {
         let file = self.files[number];
-        let sha256 = match &self.kept[number] {
-            Some(kept) => kept.sha256.clone(),
+        let sha256 = match &self.present[number] {
+            Some(present) => present.sha256.clone(),
             None => {
                 let job = Job {
                     number,
@@ -211,14 +213,14 @@ impl Wanted<'_> {
 
     /// The files that are right in the model's folder.
     fn in_target(&self) -> Vec<PathBuf> {
-        let all = self.files.iter().zip(self.kept);
-        all.filter(|(_, kept)| kept.as_ref().is_some_and(Kept::is_in_target))
+        let all = self.files.iter().zip(self.present);
+        all.filter(|(_, present)| present.as_ref().is_some_and(PresentFile::is_in_target))
             .map(|(file, _)| file.path.clone().into())
             .collect()
     }
 }
 
-fn locked(file: &Entry, sha256: String) -> Locked {
+fn locked(file: &ListedFile, sha256: String) -> Locked {
     Locked {
         path: file.path.clone().into(),
         size: file.size,

@@ -1,6 +1,6 @@
 //! Chooses the files of a repository that a server needs.
 
-use crate::{listing::Entry, lock::LOCK_FILE};
+use crate::{listing::ListedFile, lock::LOCK_FILE};
 
 /// The index of safetensors in shards; its name's end.
 const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
@@ -32,7 +32,11 @@ impl Selection {
     ///
     /// # Errors
     /// The problem, as what the repository has or lacks.
-    pub(crate) fn check(&self, entries: &[Entry], chosen: &[&Entry]) -> Result<(), String> {
+    pub(crate) fn check(
+        &self,
+        entries: &[ListedFile],
+        chosen: &[&ListedFile],
+    ) -> Result<(), String> {
         let is_idle =
             |pattern: &&String| !entries.iter().any(|entry| matches(pattern, &entry.path));
         if let Some(pattern) = self.include.iter().find(is_idle) {
@@ -63,11 +67,11 @@ impl Selection {
 
     /// The files that are needed, in the order of the listing.
     #[must_use]
-    pub fn choose<'a>(&self, entries: &'a [Entry]) -> Vec<&'a Entry> {
+    pub fn choose<'a>(&self, entries: &'a [ListedFile]) -> Vec<&'a ListedFile> {
         let has = |name: &str| entries.iter().any(|entry| entry.path == name);
         let has_safetensors = has("model.safetensors") || has(SAFETENSORS_INDEX);
         let has_tokenizer = has("tokenizer.json");
-        let wanted = |entry: &&Entry| {
+        let wanted = |entry: &&ListedFile| {
             let path = entry.path.as_str();
             // Its name is that of the record that is written here.
             if path == LOCK_FILE {
@@ -135,7 +139,7 @@ mod tests {
     use crate::hash::Check;
 
     fn chosen(selection: &Selection, paths: &[&str]) -> Vec<String> {
-        let entry = |path: &&str| Entry {
+        let entry = |path: &&str| ListedFile {
             path: (*path).into(),
             size: 1,
             check: Check::Sha256(String::new()),

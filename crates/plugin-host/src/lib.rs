@@ -4,16 +4,17 @@
 //! memory, and reaches nothing but what its configuration grants. Only this crate knows wasmtime. Without plugins there
 //! is no engine; without the cargo feature `wasm` there is none to be had, and a configuration that names a plugin is refused.
 
+mod interface;
 #[cfg(feature = "wasm")]
 mod wasm;
 #[cfg(not(feature = "wasm"))]
 mod without;
-mod words;
 
+pub use self::interface::{
+    Headers, INIT_TIMEOUT, PluginSurroundings, Reloaded, RequestHead, SKIPPED, Stamps, Summary,
+    stamps,
+};
 #[cfg(feature = "wasm")]
 pub use self::wasm::{Inspection, NotAPlugin, Plugins, harness, inspect};
 #[cfg(not(feature = "wasm"))]
 pub use self::without::Plugins;
-pub use self::words::{
-    Head, Headers, INIT_TIMEOUT, PluginSurroundings, Reloaded, SKIPPED, Stamps, Summary, stamps,
-};

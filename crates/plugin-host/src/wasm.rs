@@ -52,7 +52,7 @@ use self::{
     preprocess::{Call, Change},
     reload::set::PluginSet,
 };
-use crate::words::{Head, PluginSurroundings, SKIPPED, Summary};
+use crate::interface::{PluginSurroundings, RequestHead, SKIPPED, Summary};
 
 /// At the end of the process, observers have this time for what waits.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -133,7 +133,7 @@ impl Plugins {
         &self,
         route: Option<Route>,
         limits: &Limits,
-        head: Head<'_>,
+        head: RequestHead<'_>,
     ) -> Result<Option<Arc<Identity>>, Error> {
         let set = self.set.load_full();
         for plugin in &set.authenticators {
@@ -216,7 +216,7 @@ impl Plugins {
         let summary = Arc::new(summary);
         for (plugin, observer) in self.observers.load().iter() {
             if !observer.send(Arc::clone(&summary)) {
-                plugin.kept.metrics.summaries_dropped.inc();
+                plugin.resources.metrics.summaries_dropped.inc();
             }
         }
     }
@@ -238,7 +238,7 @@ mod tests {
     use embedgate_metrics::Metrics;
 
     use super::*;
-    use crate::words::INIT_TIMEOUT;
+    use crate::interface::INIT_TIMEOUT;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn plugins_do_not_see_each_others_stores() {
@@ -259,9 +259,9 @@ mod tests {
         let failed = plugins.load(&configs).failed;
         assert!(failed.is_empty(), "{failed:?}");
         let all = &plugins.set.load().all;
-        let set = all["a"].kept.kv.as_ref().unwrap();
+        let set = all["a"].resources.kv.as_ref().unwrap();
         set.set("x", b"secret".to_vec(), 0, Duration::ZERO).unwrap();
-        let other = all["b"].kept.kv.as_ref().unwrap();
+        let other = all["b"].resources.kv.as_ref().unwrap();
         assert_eq!(other.get("x", Duration::ZERO), None);
     }
 }

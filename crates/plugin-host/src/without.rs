@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use embedgate_config::PluginConfig;
 use embedgate_request::{EmbedRequest, Error, Identity, Limits, RequestContext, Route};
 
-use crate::words::{Head, PluginSurroundings, Reloaded, Summary};
+use crate::interface::{PluginSurroundings, Reloaded, RequestHead, Summary};
 
 /// Plugins of a build that has none: nobody is known by them, nothing changes, nobody is told.
 pub struct Plugins;
@@ -59,7 +59,7 @@ impl Plugins {
         &self,
         _: Option<Route>,
         _: &Limits,
-        _: Head<'_>,
+        _: RequestHead<'_>,
     ) -> Result<Option<Arc<Identity>>, Error> {
         Ok(None)
     }

@@ -12,7 +12,7 @@ pub struct Error {
     /// The request's field that is wrong.
     pub param: Option<&'static str>,
     /// The entry of one of the request's lists that it is about.
-    pub entry: Option<Entry>,
+    pub entry: Option<ListEntry>,
     /// For the client: what is wrong, with the value, and what would be right. The entry stands in front of it when shown.
     pub message: String,
     /// The time after which it makes sense to try again.
@@ -25,7 +25,7 @@ pub struct Error {
 
 /// An entry of one of the request's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListEntry {
     /// The list.
     pub list: List,
     /// Its place in the list, from 0.
@@ -41,7 +41,7 @@ pub enum List {
     Documents,
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for ListEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = match self.list {
             List::Inputs => "input",
@@ -116,7 +116,7 @@ impl Error {
     #[must_use]
     pub fn of_input(self, index: usize) -> Self {
         let is_of_one = matches!(self.kind, ErrorKind::InvalidRequest | ErrorKind::Internal);
-        let entry = is_of_one.then_some(Entry {
+        let entry = is_of_one.then_some(ListEntry {
             list: List::Inputs,
             index: u32::try_from(index).unwrap_or(u32::MAX),
         });
@@ -126,7 +126,7 @@ impl Error {
     /// Says which document it is about, where the inputs were made of documents.
     #[must_use]
     pub fn of_document(self, document_of: impl FnOnce(usize) -> usize) -> Self {
-        let entry = self.entry.map(|entry| Entry {
+        let entry = self.entry.map(|entry| ListEntry {
             list: List::Documents,
             index: u32::try_from(document_of(entry.index as usize)).unwrap_or(u32::MAX),
         });

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{Account, Allowance, Lane, NamePattern, Spent};
+use crate::{Account, Allowance, Lane, NamePattern, Timings};
 
 /// The context of a request: its caller, its id and its deadline. Only authentication makes one.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct RequestContext {
     /// Its part of the memory of all requests.
     pub memory: Account,
     /// The time that the request spent in each step.
-    pub spent: Arc<Spent>,
+    pub timings: Arc<Timings>,
     /// The steps that it has passed, so that its parts are not refused one by one.
     pub begun: Arc<Begun>,
 }

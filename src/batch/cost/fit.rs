@@ -2,14 +2,14 @@
 
 use embedgate_core::Layout;
 
-use super::{CostModel, Shape};
+use super::{BatchShape, CostModel};
 
 impl CostModel {
     /// Fits the plane to measured batches by least squares of the relative error; no coefficient is negative.
     ///
     /// Without a measurement it is 1 ms a token.
     #[must_use]
-    pub(crate) fn fit(layout: Layout, measured: &[(Shape, f64)]) -> Self {
+    pub(crate) fn fit(layout: Layout, measured: &[(BatchShape, f64)]) -> Self {
         let rows: Vec<([f64; 3], f64)> = measured
             .iter()
             .filter(|(_, seconds)| *seconds > 0.0)

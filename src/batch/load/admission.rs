@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use embedgate_request::Lane;
 
-use super::{Load, backlog::Counted, permits::Permit};
+use super::{QueueLoad, backlog::Counted, permits::Permit};
 
 /// Leave to put one sequence into the queue, and the bound on how many there are. Dropping it gives it back.
 pub(crate) struct Admission {
     pub(super) counted: Counted,
     pub(super) place: u64,
-    pub(super) load: Arc<Load>,
+    pub(super) load: Arc<QueueLoad>,
     pub(super) _permit: Permit,
 }
 

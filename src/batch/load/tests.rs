@@ -19,7 +19,7 @@ fn assert_about(found: Duration, seconds: f64) {
 
 #[test]
 fn all_or_none_are_admitted_and_the_time_to_wait_is_that_of_what_is_missing() {
-    let load = Arc::new(Load::new(4, 4, 100.0));
+    let load = Arc::new(QueueLoad::new(4, 4, 100.0));
     let three = load.admit(&[10, 10, 10], Lane::Query, soon()).unwrap();
     let refused = load
         .admit(&[10, 10, 10], Lane::Query, soon())
@@ -41,7 +41,7 @@ fn all_or_none_are_admitted_and_the_time_to_wait_is_that_of_what_is_missing() {
 
 #[test]
 fn who_would_wait_beyond_the_deadline_is_refused_at_once() {
-    let load = Arc::new(Load::new(100, 100, 100.0));
+    let load = Arc::new(QueueLoad::new(100, 100, 100.0));
     let _bulk = load.admit(&[1000, 500], Lane::Bulk, soon()).unwrap();
     assert!(
         load.admit(&[1], Lane::Query, soon()).is_ok(),
@@ -57,7 +57,7 @@ fn who_would_wait_beyond_the_deadline_is_refused_at_once() {
 
 #[test]
 fn nobody_waits_longer_than_max_queue_time_and_the_refused_come_back_one_after_another() {
-    let load = Load::new(100, 100, 100.0).with_max_queue_time(|lane| match lane {
+    let load = QueueLoad::new(100, 100, 100.0).with_max_queue_time(|lane| match lane {
         Lane::Query => Duration::from_secs(1),
         Lane::Bulk => Duration::from_secs(3),
     });
@@ -88,7 +88,7 @@ fn nobody_waits_longer_than_max_queue_time_and_the_refused_come_back_one_after_a
 
 #[test]
 fn what_goes_beside_a_long_input_does_not_wait_for_it() {
-    let load = Arc::new(Load::new(100, 100, 100.0));
+    let load = Arc::new(QueueLoad::new(100, 100, 100.0));
     load.set_most_beside(50);
     let _long = load.admit(&[8000], Lane::Query, soon()).unwrap();
     let wait = |lane, tokens| load.wait(lane, tokens).as_secs_f64();
@@ -117,7 +117,7 @@ fn what_goes_beside_a_long_input_does_not_wait_for_it() {
 
 #[test]
 fn bulk_leaves_room_for_queries() {
-    let load = Arc::new(Load::new(4, 3, 100.0));
+    let load = Arc::new(QueueLoad::new(4, 3, 100.0));
     let _bulk = load.admit(&[1; 3], Lane::Bulk, soon()).unwrap();
     assert!(load.admit(&[1], Lane::Bulk, soon()).is_err());
     assert_eq!(load.admit(&[1], Lane::Query, soon()).unwrap().len(), 1);
@@ -126,7 +126,7 @@ fn bulk_leaves_room_for_queries() {
 
 #[test]
 fn estimates_are_corrected_and_given_back_whole() {
-    let load = Arc::new(Load::new(4, 4, 100.0));
+    let load = Arc::new(QueueLoad::new(4, 4, 100.0));
     let mut one = load.admit(&[100], Lane::Query, soon()).unwrap().remove(0);
     one.set_tokens(30);
     assert_eq!(load.wait(Lane::Query, 1), Duration::from_millis(300));
@@ -136,7 +136,7 @@ fn estimates_are_corrected_and_given_back_whole() {
 
 #[test]
 fn the_rate_follows_the_work_of_all_replicas() {
-    let load = Load::new(4, 4, 1.0);
+    let load = QueueLoad::new(4, 4, 1.0);
     for _ in 0..100 {
         load.observe(500, Duration::from_secs(1), 2);
     }

@@ -3,7 +3,7 @@
 use embedgate_request::Lane;
 
 use super::BatchQueue;
-use crate::batch::cost::Shape;
+use crate::batch::cost::BatchShape;
 
 impl<T> BatchQueue<T> {
     /// Most tokens of a sequence that goes beside a long batch; 0 where batches cannot pause.
@@ -20,7 +20,7 @@ impl<T> BatchQueue<T> {
     /// longer than a query should wait. Bulk runs only during bulk that is long by one sequence: short sequences gain
     /// nothing by overtaking their like.
     #[must_use]
-    pub(crate) fn beside(&self, lane: Lane, shape: Shape) -> Option<Lane> {
+    pub(crate) fn beside(&self, lane: Lane, shape: BatchShape) -> Option<Lane> {
         let is_long = self.can_pause && self.cost.seconds(shape) > self.budget.max_batch_seconds;
         let has_long = shape.longest > self.most_beside();
         let beside = if has_long { lane } else { Lane::Query };

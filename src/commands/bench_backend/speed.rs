@@ -8,7 +8,7 @@ use anyhow::Context;
 use embedgate_core::{Backend, EncoderConfig, TokenBatch};
 use embedgate_tools::{bench::median, table::Table};
 
-use self::loads::{Load, loads};
+use self::loads::{Workload, loads};
 use super::{Failure, ceiling::Ceiling, engines::Engine};
 
 /// No further round of a shape is begun after so long.
@@ -76,7 +76,7 @@ pub(super) fn run(backend: &mut dyn Backend, batch: &TokenBatch) -> Result<(), F
 }
 
 /// The time that all products of the encoder would take at the ceiling, for all tokens in all layers.
-fn least_seconds(load: &Load, encoder: &EncoderConfig, ceiling: Ceiling) -> f64 {
+fn least_seconds(load: &Workload, encoder: &EncoderConfig, ceiling: Ceiling) -> f64 {
     let (width, wide) = (encoder.hidden_size, encoder.intermediate_size);
     let of_token = 2 * (4 * width * width + 2 * width * wide) * encoder.n_layers;
     let lengths = load.batches.iter().flat_map(|batch| batch.iter());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use embedgate_config::Environment;
-use embedgate_plugin_host::harness::{Cost, Harness, Load, TICK, TestHead};
+use embedgate_plugin_host::harness::{Cost, Harness, LoadMeasurement, TICK, TestHead};
 use embedgate_request::{EmbedRequest, Hook, Input, InputKind};
 
 use super::{
@@ -119,7 +119,8 @@ impl Rows<'_> {
         harness.measure(1, WARM_UP, &call)?;
         let one = harness.measure(1, time, &call)?;
         let two = harness.measure(2, time, &call)?;
-        let us = |load: &Load, quantile| load.calls.value_at_quantile(quantile) as f64 / 1e3;
+        let us =
+            |load: &LoadMeasurement, quantile| load.calls.value_at_quantile(quantile) as f64 / 1e3;
         // Nothing else has a turn while short calls follow each other as they do here alone.
         let late = if us(&two, 0.5) < TICK.as_micros() as f64 || two.late.is_empty() {
             "-".into()

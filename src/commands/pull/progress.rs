@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedgate_hub::{Entry, Listing, Progress};
+use embedgate_hub::{ListedFile, Listing, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Lines are at least so far apart.
@@ -86,7 +86,7 @@ fn write_line(text: &str) {
 }
 
 impl Progress for Shown {
-    fn begin(&self, listing: &Listing, files: &[&Entry]) {
+    fn begin(&self, listing: &Listing, files: &[&ListedFile]) {
         if self.is_silent {
             return;
         }
@@ -103,7 +103,7 @@ impl Progress for Shown {
         let style = |template: &str| {
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
         };
-        let bar = |file: &&Entry| {
+        let bar = |file: &&ListedFile| {
             (file.size >= LARGE).then(|| {
                 let bar = self.bars.add(ProgressBar::new(file.size));
                 bar.set_style(style("{bytes:>11} of {total_bytes:>11} {bar:30} {msg}"));

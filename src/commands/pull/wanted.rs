@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use embedgate_config::{Config, ConfigError, Environment, HubConfig, Source};
 
 use super::{
-    super::{Failure, place::usual_folder},
+    super::{Failure, named_model::usual_folder},
     say,
 };
 use crate::args::hub::PullArgs;

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use crate::{
     args::serve::ServeArgs,
-    commands::{Failure, literal, place::Place},
+    commands::{Failure, literal, named_model::NamedModel},
 };
 
 /// The configuration that serves a model: a folder, or a model of a hub whose folder is in `models`.
@@ -17,14 +17,14 @@ pub(super) fn config(
     args: &ServeArgs,
     environment: &Environment,
 ) -> Result<Config, Failure> {
-    let place = Place::of(model);
-    let place = place.map_err(|error| Failure::Config(anyhow!("--model: {error}")))?;
-    let name = args.name.clone().unwrap_or_else(|| place.name());
+    let named_model = NamedModel::of(model);
+    let named_model = named_model.map_err(|error| Failure::Config(anyhow!("--model: {error}")))?;
+    let name = args.name.clone().unwrap_or_else(|| named_model.name());
     let mut entry = Table::new();
-    entry.insert("path".into(), literal(&place.path).into());
+    entry.insert("path".into(), literal(&named_model.path).into());
     let aliases: Vec<String> = args.aliases.iter().map(|alias| literal(alias)).collect();
     entry.insert("aliases".into(), aliases.into());
-    if let Some(source) = place.source {
+    if let Some(source) = named_model.source {
         entry.insert("source".into(), source.to_string().into());
     }
     let key = args

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use embedgate_core::{Head, Outputs};
 use embedgate_request::{Cut, EmbedRequest, EmbedResponse, Error, Input, InputKind};
 
-use super::{Scored, Task, vectors};
+use super::{RerankTask, Scored, vectors};
 use crate::{
+    blocking,
     embed::{pipeline::Pipeline, preprocess::Preprocessed},
     model::Model,
-    offload,
 };
 
 /// Passages are compared in groups whose results take about so many bytes: token vectors of many would fill the memory.
@@ -21,7 +21,7 @@ impl Pipeline {
     /// Compares vectors of passages with the query's, by these outputs. An error names a passage.
     pub(super) async fn compare(
         &self,
-        task: &Task<'_>,
+        task: &RerankTask<'_>,
         outputs: Outputs,
         query: Input,
         passages: Vec<Input>,
@@ -79,7 +79,7 @@ impl Pipeline {
                 let one = |document| vectors::score(weights, &query.embeddings[0], document);
                 answer.embeddings.iter().map(one).collect::<Vec<f32>>()
             };
-            let scores = offload::run_if(outputs.have_rows(), compare).await?;
+            let scores = blocking::run_if_large(outputs.have_rows(), compare).await?;
             scored.scores.extend(scores);
             drop(memory);
         }

@@ -6,9 +6,9 @@ use embedgate_core::{Head, Outputs};
 use embedgate_request::{Cut, Error, ErrorKind, Input, Step, Truncation};
 use futures_util::future::try_join_all;
 
-use super::{Scored, Task, text};
+use super::{RerankTask, Scored, text};
 use crate::{
-    batch::{Patience, Urgent, Work},
+    batch::{Patience, SequenceWork, Urgent},
     embed::{charge::Charge, task::check_length},
     model::tokenizer::pair::Query,
 };
@@ -17,7 +17,7 @@ use crate::{
 const BYTES_PER_TOKEN: usize = 4 + 4;
 
 /// Tokenizes the query, once for all pairs.
-pub(super) async fn query(task: &Task<'_>, query: Input) -> Result<Query, Error> {
+pub(super) async fn query(task: &RerankTask<'_>, query: Input) -> Result<Query, Error> {
     let of_query = |error: Error| Error {
         param: error.param.map(|_| "query"),
         ..error
@@ -39,7 +39,7 @@ pub(super) async fn query(task: &Task<'_>, query: Input) -> Result<Query, Error>
 /// Runs each pair of the query and a passage through the model: admitted all or none, in batches with whatever else waits.
 /// An error names a passage.
 pub(super) async fn score(
-    task: &Task<'_>,
+    task: &RerankTask<'_>,
     query: &Arc<Query>,
     passages: Vec<Input>,
 ) -> Result<Scored, Error> {
@@ -62,16 +62,16 @@ pub(super) async fn score(
             let tokens = model
                 .tokenize_pair(query, text, truncation.side(), lane)
                 .await?;
-            task.ctx.spent.add(Step::Tokenize, started.elapsed());
+            task.ctx.timings.add(Step::Tokenize, started.elapsed());
             check_length(model, &tokens, truncation)?;
             let (from, to) = (tokens.n_tokens_full, tokens.ids.len());
-            let work = Work {
+            let work = SequenceWork {
                 ids: tokens.ids,
                 type_ids: tokens.type_ids,
                 outputs: Outputs::SCORE,
                 urgent: Urgent::default(),
                 admission,
-                spent: Arc::clone(&task.ctx.spent),
+                timings: Arc::clone(&task.ctx.timings),
             };
             let row = model.batcher().embed(work).await?;
             let missing = || Error::new(ErrorKind::Internal, "the model gave no score");

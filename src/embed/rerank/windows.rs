@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use embedgate_request::{Cut, Error, Held, Input, InputKind, LongDocuments};
 use futures_util::future::try_join_all;
 
-use super::{Task, text};
+use super::{RerankTask, text};
 use crate::model::{Model, tokenizer::Cutting};
 
 /// Windows overlap by a quarter: they take up to 4/3 of the document's bytes.
@@ -35,7 +35,7 @@ impl Length {
 }
 
 /// Counts the tokens that a document may have behind the prompt of documents; 0 when documents do not go in windows.
-pub(super) async fn room(task: &Task<'_>, length: Length) -> Result<usize, Error> {
+pub(super) async fn room(task: &RerankTask<'_>, length: Length) -> Result<usize, Error> {
     if !length.in_windows(task.model) {
         return Ok(0);
     }
@@ -59,7 +59,7 @@ pub(super) struct Passages {
 impl Passages {
     /// Cuts documents as it is asked, where there is room for so many tokens of one.
     pub(super) async fn of(
-        task: &Task<'_>,
+        task: &RerankTask<'_>,
         length: Length,
         room: usize,
         documents: Vec<Input>,
@@ -166,7 +166,7 @@ impl Passages {
 }
 
 /// Refuses documents that make more windows than can ever be let in at once.
-fn check_count(task: &Task<'_>, n: usize) -> Result<(), Error> {
+fn check_count(task: &RerankTask<'_>, n: usize) -> Result<(), Error> {
     let most = task.model.batcher().most_at_once(task.lane);
     if n <= most {
         return Ok(());

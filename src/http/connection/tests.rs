@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::http::idle::Waiting;
+use crate::http::idle::IdleConnections;
 
 struct Server {
     address: std::net::SocketAddr,
@@ -50,7 +50,7 @@ fn serving(router: Router, config: &ServerConfig) -> DuplexStream {
     let (client, server) = tokio::io::duplex(16 << 10);
     let arrival = Arrival {
         peer: [127, 0, 0, 1].into(),
-        place: Waiting::default().enter(),
+        idle: IdleConnections::default().enter(),
         is_reserve: false,
     };
     tokio::spawn(connection(server, arrival, router, config));

@@ -20,7 +20,7 @@ use super::{
     super::{
         dialect::{Dialect, EMPTY},
         error::status,
-        routes::{Endpoint, Place, endpoints},
+        routes::{Endpoint, RouteInfo, endpoints},
     },
     failures,
     operation::Operation,
@@ -59,7 +59,7 @@ pub(super) fn build(needs_keys: bool) -> OpenApi {
         let Some(operation) = &endpoint.operation else {
             continue;
         };
-        let failure = failures::envelope(endpoint.place.dialect);
+        let failure = failures::envelope(endpoint.info.dialect);
         let bodies = operation
             .request
             .iter()
@@ -102,7 +102,7 @@ fn described(
     operation: &Operation,
     needs_keys: bool,
 ) -> utoipa::openapi::path::Operation {
-    let Place { route, dialect } = endpoint.place;
+    let RouteInfo { route, dialect } = endpoint.info;
     let tag = route.map_or(OPEN_TAG, Route::name);
     let words = endpoint
         .path

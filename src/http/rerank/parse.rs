@@ -13,7 +13,7 @@ use crate::embed::Length;
 
 /// The API whose form a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum RerankApi {
     Jina,
     /// As Jina, but that the answer has other names; known by members that are Voyage's alone.
     Voyage,
@@ -27,9 +27,9 @@ pub(super) enum Shape {
 
 /// The options of a request, in addition to the scores.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
+pub(super) struct RerankOptions {
     /// The API whose form the answer has.
-    pub(super) shape: Shape,
+    pub(super) api: RerankApi,
     /// So many of the best; none means all.
     pub(super) top_n: Option<usize>,
     /// True when the answer holds the documents.
@@ -40,11 +40,11 @@ pub(super) struct Options {
     pub(super) length: Length,
 }
 
-impl Options {
+impl RerankOptions {
     /// The options of a request that says nothing.
-    fn of(shape: Shape) -> Self {
+    fn of(api: RerankApi) -> Self {
         Self {
-            shape,
+            api,
             top_n: None,
             with_documents: false,
             raw_scores: false,
@@ -54,27 +54,30 @@ impl Options {
 }
 
 /// Tells a body of `/rerank`: texts are text-embeddings-inference's, documents everybody else's.
-pub(super) fn shape(source: &Source<'_>) -> Shape {
+pub(super) fn api(source: &Source<'_>) -> RerankApi {
     match source.has("texts") {
-        true => Shape::Tei,
-        false => Shape::Jina,
+        true => RerankApi::Tei,
+        false => RerankApi::Jina,
     }
 }
 
 /// Reads a body: the query is the first input of the request, the documents are the rest.
 pub(super) fn request(
     source: &mut Source<'_>,
-    shape: Shape,
-) -> Result<(EmbedRequest, Options), Error> {
-    match shape {
-        Shape::Jina | Shape::Voyage | Shape::Cohere => documents(source, shape),
-        Shape::Tei => tei(source),
-        Shape::Score => Ok((score(source)?, Options::of(shape))),
-        Shape::Nim => Ok((ranking(source)?, Options::of(shape))),
+    api: RerankApi,
+) -> Result<(EmbedRequest, RerankOptions), Error> {
+    match api {
+        RerankApi::Jina | RerankApi::Voyage | RerankApi::Cohere => documents(source, api),
+        RerankApi::Tei => tei(source),
+        RerankApi::Score => Ok((score(source)?, RerankOptions::of(api))),
+        RerankApi::Nim => Ok((ranking(source)?, RerankOptions::of(api))),
     }
 }
 
-fn documents(source: &mut Source<'_>, shape: Shape) -> Result<(EmbedRequest, Options), Error> {
+fn documents(
+    source: &mut Source<'_>,
+    api: RerankApi,
+) -> Result<(EmbedRequest, RerankOptions), Error> {
     let body: RerankRequest<'_> = source.members()?;
     let is_voyages = body.top_k.is_some() || body.truncation.is_some();
     let query = query("query", body.query)?;
@@ -87,10 +90,10 @@ fn documents(source: &mut Source<'_>, shape: Shape) -> Result<(EmbedRequest, Opt
             texts("documents", body.documents, source.max_inputs)?,
         )
     };
-    let options = Options {
-        shape: match shape {
-            Shape::Jina if is_voyages => Shape::Voyage,
-            shape => shape,
+    let options = RerankOptions {
+        api: match api {
+            RerankApi::Jina if is_voyages => RerankApi::Voyage,
+            api => api,
         },
         top_n: Count::get(body.top_n).or(Count::get(body.top_k)),
         with_documents: Flag::get(body.return_documents).unwrap_or(false),
@@ -103,7 +106,7 @@ fn documents(source: &mut Source<'_>, shape: Shape) -> Result<(EmbedRequest, Opt
     Ok((request, options))
 }
 
-fn tei(source: &mut Source<'_>) -> Result<(EmbedRequest, Options), Error> {
+fn tei(source: &mut Source<'_>) -> Result<(EmbedRequest, RerankOptions), Error> {
     let body: TeiRerankRequest<'_> = source.members()?;
     let query = query("query", body.query)?;
     let request = EmbedRequest {
@@ -112,7 +115,7 @@ fn tei(source: &mut Source<'_>) -> Result<(EmbedRequest, Options), Error> {
         side: body.truncation_direction.map(Side::from),
         ..of(query, texts("texts", body.texts, source.max_inputs)?)
     };
-    let options = Options {
+    let options = RerankOptions {
         top_n: Count::get(body.top_n),
         with_documents: Flag::get(body.return_text).unwrap_or(false),
         raw_scores: Flag::get(body.raw_scores).unwrap_or(false),
@@ -120,7 +123,7 @@ fn tei(source: &mut Source<'_>) -> Result<(EmbedRequest, Options), Error> {
             long_documents: body.long_documents.map(LongDocuments::from),
             max_tokens: Count::get(body.max_tokens_per_doc),
         },
-        ..Options::of(Shape::Tei)
+        ..RerankOptions::of(RerankApi::Tei)
     };
     Ok((request, options))
 }

@@ -7,10 +7,10 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::super::{
+    admitted_request::AdmittedRequest,
     answer::json_body,
     dialect::Dialect,
     error::Failed,
-    exchange::Exchange,
     input::{self, Inputs},
     json,
     member::Raw,
@@ -19,8 +19,8 @@ use super::super::{
 };
 use super::parse::TeiOthers;
 use crate::{
+    blocking,
     model::tokenizer::{TOKENIZER, TextTokenizer, vocabulary::Token},
-    offload,
 };
 
 /// Texts, or ids, of one request, in bytes.
@@ -85,16 +85,16 @@ enum TeiIds {
 }
 
 /// `POST /tokenize`: the tokens of each text, with their places in characters.
-pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, Failed> {
-    let bytes = exchange.bytes().clone();
-    let mut source = Source::new(&bytes, exchange.gateway.config.max_inputs);
+pub(in super::super) async fn tokenize(admitted: AdmittedRequest) -> Result<Response, Failed> {
+    let bytes = admitted.bytes().clone();
+    let mut source = Source::new(&bytes, admitted.gateway.config.max_inputs);
     if source.has("prompt") && !source.has("inputs") {
-        let answer = tokenize_prompt(exchange, &mut source).await;
+        let answer = tokenize_prompt(admitted, &mut source).await;
         return answer.map_err(|error| Failed::from(error).in_words_of(Dialect::OpenAi));
     }
     let body: TeiTokenizeRequest<'_> = source.members()?;
-    let memory = exchange.ctx.memory.clone();
-    let (model, _body) = exchange.into_model(body.model.as_deref()).await?;
+    let memory = admitted.ctx.memory.clone();
+    let (model, _body) = admitted.into_model(body.model.as_deref()).await?;
     let given = input::read(Inputs::alike("inputs", source.max_inputs), body.inputs)?;
     // Only a prompt that is named: the default one belongs to vectors.
     let prompt = match body.prompt_name {
@@ -115,17 +115,20 @@ pub(in super::super) async fn tokenize(exchange: Exchange) -> Result<Response, F
     let tokenizer = model.tokenizer.clone();
     let with_special = body.add_special_tokens.unwrap_or(true);
     let work = move || all_tokens(&tokenizer, &texts, with_special);
-    let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
+    let json = blocking::run_if_large(bytes >= ELSEWHERE, work).await??;
     Ok(json_body(json, held))
 }
 
 /// The tokens of one text, as vLLM gives them.
 ///
 /// Source: vLLM 0.11, `entrypoints/openai/protocol.py`, `TokenizeCompletionRequest` and `TokenizeResponse`.
-async fn tokenize_prompt(exchange: Exchange, source: &mut Source<'_>) -> Result<Response, Error> {
+async fn tokenize_prompt(
+    admitted: AdmittedRequest,
+    source: &mut Source<'_>,
+) -> Result<Response, Error> {
     let body: PromptRequest = source.members()?;
-    let memory = exchange.ctx.memory.clone();
-    let (model, _body) = exchange.into_model(body.model.as_deref()).await?;
+    let memory = admitted.ctx.memory.clone();
+    let (model, _body) = admitted.into_model(body.model.as_deref()).await?;
     let prompt = body.prompt.unwrap_or_default();
     check_size("prompt", prompt.len())?;
     let bytes = prompt.len();
@@ -143,7 +146,7 @@ async fn tokenize_prompt(exchange: Exchange, source: &mut Source<'_>) -> Result<
         json::write(&mut out, &answer);
         Ok::<_, Error>(out)
     };
-    let json = offload::run_if(bytes >= ELSEWHERE, work).await??;
+    let json = blocking::run_if_large(bytes >= ELSEWHERE, work).await??;
     Ok(json_body(json, held))
 }
 
@@ -180,12 +183,14 @@ fn all_tokens(
 }
 
 /// `POST /decode`: the text of each list of token ids.
-pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<String>>, Failed> {
-    let bytes = exchange.bytes().clone();
-    let mut source = Source::new(&bytes, exchange.gateway.config.max_inputs);
+pub(in super::super) async fn decode(
+    admitted: AdmittedRequest,
+) -> Result<Json<Vec<String>>, Failed> {
+    let bytes = admitted.bytes().clone();
+    let mut source = Source::new(&bytes, admitted.gateway.config.max_inputs);
     let body: TeiDecodeRequest<'_> = source.members()?;
-    let memory = exchange.ctx.memory.clone();
-    let (model, _body) = exchange.into_model(body.model.as_deref()).await?;
+    let memory = admitted.ctx.memory.clone();
+    let (model, _body) = admitted.into_model(body.model.as_deref()).await?;
     let given = input::read(Inputs::alike("ids", source.max_inputs), body.ids)?;
     let bytes = Input::total_bytes(&given);
     check_size("ids", bytes)?;
@@ -202,7 +207,7 @@ pub(in super::super) async fn decode(exchange: Exchange) -> Result<Json<Vec<Stri
         });
         texts.collect::<Result<Vec<_>, _>>()
     };
-    let texts = offload::run_if(bytes >= ELSEWHERE, work).await??;
+    let texts = blocking::run_if_large(bytes >= ELSEWHERE, work).await??;
     Ok(Json(texts))
 }
 

@@ -9,7 +9,7 @@ use super::{LoadError, plan, system, tokenizer};
 use crate::{
     batch::Reload,
     model::{
-        fingerprint::{Depth, Identity},
+        fingerprint::{FingerprintDepth, Identity},
         loader::Loader,
         resolved::ResolvedModel,
         tokenizer::TextTokenizer,
@@ -100,7 +100,7 @@ pub(super) fn from_files(loader: &Loader<'_>, model: &ResolvedModel, device: Dev
 /// was loaded.
 pub(super) fn of_the_same_files(
     identity: Identity,
-    depth: Depth,
+    depth: FingerprintDepth,
     loaded: blake3::Hash,
     reload: Reload,
 ) -> Reload {

@@ -31,7 +31,8 @@ impl TextTokenizer {
     ) -> Result<Query, String> {
         unpanicked(|| {
             let most = (self.max_tokens * 3 / 4).min(self.room_of_pair());
-            let (encoding, n_tokens_full) = self.bare(query, most, Side::Right, given_up)?;
+            let (encoding, n_tokens_full) =
+                self.encode_without_special(query, most, Side::Right, given_up)?;
             Ok(Query {
                 encoding,
                 n_tokens_full,
@@ -51,7 +52,8 @@ impl TextTokenizer {
         given_up: impl Fn() -> bool,
     ) -> Result<Tokenized, String> {
         unpanicked(|| {
-            let (text, n_text) = self.bare(text, self.room_beside(query), side, given_up)?;
+            let (text, n_text) =
+                self.encode_without_special(text, self.room_beside(query), side, given_up)?;
             let encoding = self
                 .inner
                 .post_process(query.encoding.clone(), Some(text), true)

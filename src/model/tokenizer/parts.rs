@@ -65,7 +65,11 @@ impl TextTokenizer {
     }
 
     fn count(&self, text: &str, given_up: impl Fn() -> bool) -> Result<usize, String> {
-        unpanicked(|| Ok(self.bare(text, 0, Side::Right, given_up)?.1))?
+        unpanicked(|| {
+            Ok(self
+                .encode_without_special(text, 0, Side::Right, given_up)?
+                .1)
+        })?
     }
 
     /// Cuts a text. One that need not be cut is one part, from end to end.

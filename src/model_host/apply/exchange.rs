@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Changing, Done};
 use crate::{
-    model::{About, State, load},
+    model::{About, ModelState, load},
     model_host::{Change, load::blocking, room::Beside},
 };
 
@@ -50,7 +50,7 @@ impl Changing<'_> {
         let beside = Beside::Predecessor(bytes.saturating_add(of_removed));
         match self.host.load(about, beside).await {
             Ok(model) => {
-                let state = Some(State::Loaded(model));
+                let state = Some(ModelState::Loaded(model));
                 self.finish(Arc::clone(about), state, Change::Exchanged);
             }
             Err(reason) => self.keep(&before, reason),
@@ -71,7 +71,7 @@ impl Changing<'_> {
         if let Some(reason) = problem {
             return self.keep(before, reason);
         }
-        let state = Some(State::Loading);
+        let state = Some(ModelState::Loading);
         let loading = Done {
             about: Arc::clone(about),
             state,
@@ -81,7 +81,7 @@ impl Changing<'_> {
         self.host.wait_for_leaving().await;
         let reason = match self.host.load(about, Beside::Nothing).await {
             Ok(model) => {
-                let state = Some(State::Loaded(model));
+                let state = Some(ModelState::Loaded(model));
                 return self.finish(Arc::clone(about), state, Change::Exchanged);
             }
             Err(reason) => reason,
@@ -90,7 +90,7 @@ impl Changing<'_> {
             Ok(model) => {
                 self.keep(before, reason);
                 if let Some(done) = self.done.get_mut(&before.name) {
-                    done.state = Some(State::Loaded(model));
+                    done.state = Some(ModelState::Loaded(model));
                 }
             }
             Err(again) => {
@@ -101,7 +101,7 @@ impl Changing<'_> {
     }
 
     fn fail(&mut self, about: &Arc<About>, reason: String) {
-        let state = Some(State::Failed(reason.as_str().into()));
+        let state = Some(ModelState::Failed(reason.as_str().into()));
         let serves_as_before = false;
         let change = Change::Failed {
             reason,
@@ -132,10 +132,10 @@ impl Changing<'_> {
 }
 
 /// Returns the change that a state means for a caller who asked for a model.
-fn change_to(state: &State, loaded: Change) -> Change {
+fn change_to(state: &ModelState, loaded: Change) -> Change {
     match state {
-        State::OnDemand => Change::OnDemand,
-        State::Fetching(_) => Change::Fetching,
-        State::Loaded(_) | State::Failed(_) | State::Loading => loaded,
+        ModelState::OnDemand => Change::OnDemand,
+        ModelState::Fetching(_) => Change::Fetching,
+        ModelState::Loaded(_) | ModelState::Failed(_) | ModelState::Loading => loaded,
     }
 }

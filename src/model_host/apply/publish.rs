@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::Changing;
 use crate::{
     embed::Embedder,
-    model::{About, Entry, ModelRegistry, State},
+    model::{About, ModelRegistry, ModelState, RegistryEntry},
 };
 
 impl Changing<'_> {
@@ -47,14 +47,14 @@ impl Changing<'_> {
         let new = new.filter(|name| !names.contains(name.as_str()));
         let new = new.filter_map(|name| self.done.get(name));
         entries.extend(new.map(|done| About::clone(&done.about)));
-        let entries: Vec<Entry> = entries
+        let entries: Vec<RegistryEntry> = entries
             .into_iter()
             .map(|about| {
                 let done = self.done.get(&about.name);
                 let own = done.and_then(|done| done.state.clone());
                 let state = own.or_else(|| published(&about.name));
-                Entry {
-                    state: state.unwrap_or(State::Loading),
+                RegistryEntry {
+                    state: state.unwrap_or(ModelState::Loading),
                     about: Arc::new(about),
                 }
             })

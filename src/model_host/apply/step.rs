@@ -7,7 +7,7 @@ use embedgate_config::{LoadTime, ModelConfig};
 use super::Changing;
 use crate::{
     model::{
-        About, Entry, State,
+        About, ModelState, RegistryEntry,
         load::{self, Plan},
     },
     model_host::{Change, load::blocking},
@@ -16,7 +16,7 @@ use crate::{
 /// The step that a model needs.
 pub(super) enum Step {
     /// It has this state, or the one that it has; nothing more.
-    Done(Option<State>, Change),
+    Done(Option<ModelState>, Change),
     /// It has to be loaded, or fetched.
     Load,
 }
@@ -35,7 +35,7 @@ impl Changing<'_> {
                 ..About::new(&owned, &settled)
             };
             let step = step(old.as_ref(), &settled, plan.as_ref());
-            if let Step::Done(Some(State::Loaded(model)), _) = &step {
+            if let Step::Done(Some(ModelState::Loaded(model)), _) = &step {
                 // Another prompt in front of every text makes other vectors.
                 host.served.note(&owned, model.files().space);
             }
@@ -49,7 +49,7 @@ impl Changing<'_> {
 }
 
 /// Chooses the step that a model needs. Reads small files.
-fn step(old: Option<&Entry>, new: &ModelConfig, plan: Option<&Plan>) -> Step {
+fn step(old: Option<&RegistryEntry>, new: &ModelConfig, plan: Option<&Plan>) -> Step {
     let Some(old) = old else {
         return Step::Load;
     };
@@ -62,14 +62,14 @@ fn step(old: Option<&Entry>, new: &ModelConfig, plan: Option<&Plan>) -> Step {
     };
     match &old.state {
         // Under way, from the same place: nothing has to be begun.
-        State::Fetching(_) if old.config.source == new.source => Step::Done(None, change),
-        State::OnDemand if new.load == LoadTime::OnDemand && plan.is_some() => {
+        ModelState::Fetching(_) if old.config.source == new.source => Step::Done(None, change),
+        ModelState::OnDemand if new.load == LoadTime::OnDemand && plan.is_some() => {
             Step::Done(None, change)
         }
-        State::Loaded(model) if model.files().are_as_loaded() => match change {
+        ModelState::Loaded(model) if model.files().are_as_loaded() => match change {
             Change::Kept => Step::Done(None, change),
             _ => match plan.map(|plan| model.with_settings(new, plan)) {
-                Some(Ok(model)) => Step::Done(Some(State::Loaded(Arc::new(model))), change),
+                Some(Ok(model)) => Step::Done(Some(ModelState::Loaded(Arc::new(model))), change),
                 _ => Step::Load,
             },
         },

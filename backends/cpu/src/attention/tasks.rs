@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::{QUERIES, Which};
+use super::{QUERIES, TokenSelection};
 
 /// Some queries of one sequence.
 pub(super) struct Queries {
@@ -43,13 +43,13 @@ const LEAST_TOGETHER: usize = 8;
 /// Cuts the wanted queries of all sequences into tasks, for so many heads and threads.
 pub(super) fn queries(
     offsets: &[usize],
-    which: Which,
+    selection: TokenSelection,
     n_heads: usize,
     threads: usize,
 ) -> Vec<Queries> {
-    let wanted = |ends: &[usize]| match which {
-        Which::All => ends[0]..ends[1],
-        Which::First => ends[0]..ends[0] + 1,
+    let wanted = |ends: &[usize]| match selection {
+        TokenSelection::All => ends[0]..ends[1],
+        TokenSelection::First => ends[0]..ends[0] + 1,
     };
     let tiles_of = |ends: &[usize]| wanted(ends).len().div_ceil(QUERIES);
     let n_tiles: usize = offsets.windows(2).map(tiles_of).sum();
@@ -88,22 +88,31 @@ mod tests {
 
     #[test]
     fn queries_of_all_sequences_are_taken_once_and_keep_every_thread_busy() {
-        let rows = |offsets: &[usize], which, n_heads, threads| -> Vec<Range<usize>> {
-            let all = queries(offsets, which, n_heads, threads);
+        let rows = |offsets: &[usize], selection, n_heads, threads| -> Vec<Range<usize>> {
+            let all = queries(offsets, selection, n_heads, threads);
             all.into_iter().map(|queries| queries.rows).collect()
         };
-        assert_eq!(rows(&[0, 5, 300], Which::First, 16, 2), [0..1, 5..6]);
         assert_eq!(
-            rows(&[0, 5, 300], Which::All, 1, 8),
+            rows(&[0, 5, 300], TokenSelection::First, 16, 2),
+            [0..1, 5..6]
+        );
+        assert_eq!(
+            rows(&[0, 5, 300], TokenSelection::All, 1, 8),
             [0..5, 5..133, 133..261, 261..300]
         );
-        assert_eq!(rows(&[0, 5, 300], Which::All, 16, 2), [0..5, 5..300]);
         assert_eq!(
-            rows(&[0, 4096], Which::All, 16, 2),
+            rows(&[0, 5, 300], TokenSelection::All, 16, 2),
+            [0..5, 5..300]
+        );
+        assert_eq!(
+            rows(&[0, 4096], TokenSelection::All, 16, 2),
             std::slice::from_ref(&(0..4096))
         );
-        assert_eq!(rows(&[0, 8192], Which::All, 16, 2), [0..4096, 4096..8192]);
-        let of_many = rows(&[0, 8192], Which::All, 16, 32);
+        assert_eq!(
+            rows(&[0, 8192], TokenSelection::All, 16, 2),
+            [0..4096, 4096..8192]
+        );
+        let of_many = rows(&[0, 8192], TokenSelection::All, 16, 32);
         assert_eq!((of_many.len(), of_many[0].clone()), (8, 0..1024));
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use embedgate_core::{ModelFolder, Pooling, Precision, library::Candidates};
+use embedgate_core::{ModelFolder, Pooling, Precision, library::LibraryPaths};
 use embedgate_cpu::{CpuBackend, Options, runtime};
 
 /// The library that `scripts/setup` fetches.
-pub(crate) fn candidates() -> Candidates {
+pub(crate) fn candidates() -> LibraryPaths {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    Candidates {
+    LibraryPaths {
         named: Some(root.join(".embedgate/onednn")),
         folders: Vec::new(),
     }

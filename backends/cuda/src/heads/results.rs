@@ -7,7 +7,7 @@ use embedgate_core::TokenBatch;
 use crate::{
     calls::operands::Sequences,
     device::{Buffer, Device, Stream},
-    encoder::{Encoder, Which},
+    encoder::{Encoder, TokenSelection},
     error::DriverError,
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct Hidden<'a> {
     pub(crate) stream: &'a Stream,
     /// Rows of all tokens, or of each sequence's first.
     pub(crate) rows: &'a Buffer,
-    pub(crate) which: Which,
+    pub(crate) selection: TokenSelection,
     pub(crate) batch: &'a TokenBatch,
     pub(crate) sequences: Sequences<'a>,
     pub(crate) results: &'a Results,

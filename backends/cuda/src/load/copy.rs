@@ -3,8 +3,8 @@
 use super::{LoadError, Loader};
 use crate::device::Buffer;
 
-/// The places of a tensor's numbers.
-pub(super) struct Places<R, C> {
+/// The layout of a tensor's numbers on the device.
+pub(super) struct TensorLayout<R, C> {
     /// The place of a row.
     pub(super) row: R,
     /// The place of a number in its row.
@@ -21,7 +21,7 @@ struct Copying<'a, R, C> {
     /// Numbers of a row of the tensor.
     width: usize,
     to: &'a Buffer,
-    places: &'a Places<R, C>,
+    layout: &'a TensorLayout<R, C>,
     /// Rows that go at once.
     halves: Vec<u16>,
 }
@@ -49,14 +49,14 @@ impl Loader<'_> {
         name: &str,
         [rows, width]: [usize; 2],
         to: &Buffer,
-        places: &Places<R, C>,
+        layout: &TensorLayout<R, C>,
     ) -> Result<(), LoadError> {
         let mut copying = Copying {
             loader: self,
             name,
             width,
             to,
-            places,
+            layout,
             halves: Vec::new(),
         };
         let mut failed = Ok(());
@@ -78,7 +78,7 @@ impl<R: Fn(usize) -> usize, C: Fn(usize) -> usize> Copying<'_, R, C> {
             name,
             width,
             to,
-            places,
+            layout,
             halves,
         } = self;
         let (stream, format) = (loader.stream(), loader.format());
@@ -91,21 +91,21 @@ impl<R: Fn(usize) -> usize, C: Fn(usize) -> usize> Copying<'_, R, C> {
             });
         }
         halves.clear();
-        let mut begin = (places.row)(first);
+        let mut begin = (layout.row)(first);
         for (i, row) in values.chunks_exact(*width).enumerate() {
-            let place = (places.row)(first + i);
-            if place != begin + halves.len() / places.stride {
-                stream.upload(halves, to, begin * places.stride * 2)?;
+            let place = (layout.row)(first + i);
+            if place != begin + halves.len() / layout.stride {
+                stream.upload(halves, to, begin * layout.stride * 2)?;
                 halves.clear();
                 begin = place;
             }
             let at = halves.len();
-            halves.resize(at + places.stride, 0);
+            halves.resize(at + layout.stride, 0);
             for (column, x) in row.iter().enumerate() {
-                halves[at + (places.column)(column)] = format.round(*x);
+                halves[at + (layout.column)(column)] = format.round(*x);
             }
         }
-        stream.upload(halves, to, begin * places.stride * 2)?;
+        stream.upload(halves, to, begin * layout.stride * 2)?;
         Ok(())
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use embedgate_core::{Pooling, Precision, library::Candidates};
+use embedgate_core::{Pooling, Precision, library::LibraryPaths};
 use embedgate_onnx::{Libraries, Options, device::Device};
 
 /// For a model file in this precision, with one thread and short sequences.
 pub(crate) fn on_processor(file: PathBuf, precision: Precision) -> Options {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let runtime = Candidates {
+    let runtime = LibraryPaths {
         named: Some(root.join(".embedgate/lib")),
         folders: Vec::new(),
     };

@@ -15,11 +15,11 @@ use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::authenticator},
     exports::Exports,
     failure::Failure,
-    guest::{Cost, Guest, Terms},
+    guest::{CallBudget, Cost, Guest},
     instance::{LEAST_TRANSFER, Live},
     refusal,
 };
-use crate::words::{Head, Headers};
+use crate::interface::{Headers, RequestHead};
 
 /// The answer of an authenticator.
 pub(super) enum Verdict {
@@ -47,7 +47,7 @@ impl Authenticator<'_> {
     ///
     /// # Errors
     /// The [`Failure`] of the plugin; the caller must not be let in.
-    pub(super) async fn ask(&self, head: Head<'_>) -> (Result<Verdict, Failure>, Cost) {
+    pub(super) async fn ask(&self, head: RequestHead<'_>) -> (Result<Verdict, Failure>, Cost) {
         let Self {
             guest,
             remembered,
@@ -87,13 +87,13 @@ impl Authenticator<'_> {
             let hook = indices.load(&mut live.store, &live.instance)?;
             hook.call_authenticate(&mut live.store, asked).await
         };
-        let terms = Terms {
+        let budget = CallBudget {
             hook: Hook::Authenticate,
             request_id: head.id,
             deadline: head.deadline,
             max_transfer: LEAST_TRANSFER,
         };
-        let (result, cost) = guest.call(&terms, call).await;
+        let (result, cost) = guest.call(&budget, call).await;
         let verdict = match result {
             Err(failure) => Err(failure),
             Ok(Ok(None)) => Ok(Verdict::Unknown),

@@ -6,7 +6,7 @@ use wasmtime::component::InstancePre;
 use super::{
     bindings::exports::embedgate::plugin::{authenticator, lifecycle, observer, preprocessor},
     inspect::Inspection,
-    state::State,
+    state::GuestState,
 };
 
 /// The hooks that a component exports.
@@ -20,7 +20,7 @@ pub(super) struct Exports {
 impl Exports {
     /// Looks up what is called: `lifecycle.init` where it is there, and these hooks.
     pub(super) fn of(
-        pre: &InstancePre<State>,
+        pre: &InstancePre<GuestState>,
         inspection: &Inspection,
         hooks: &[Hook],
     ) -> anyhow::Result<Self> {

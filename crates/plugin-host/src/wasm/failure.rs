@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::state::State;
+use super::state::GuestState;
 
 /// The reasons why a call gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub(super) struct BadSettings(pub(super) String);
 /// Says of a load that ran out of time or memory what it was.
 pub(super) fn at_load(
     error: wasmtime::Error,
-    state: &State,
+    state: &GuestState,
     init_timeout: Duration,
 ) -> anyhow::Error {
     if state.is_memory_denied {

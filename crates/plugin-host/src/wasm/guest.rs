@@ -18,7 +18,7 @@ use super::{
     failure::{Failure, Reason, TimeIsOver},
     instance::Live,
     shared::Shared,
-    state::State,
+    state::GuestState,
 };
 
 /// The way in which an instance gets the state that `lifecycle.init` makes.
@@ -33,7 +33,7 @@ pub(super) enum Init {
 pub(super) struct Guest {
     pub(super) shared: Arc<Shared>,
     pub(super) engine: Arc<GuestEngine>,
-    pub(super) pre: InstancePre<State>,
+    pub(super) pre: InstancePre<GuestState>,
     pub(super) exports: Exports,
     pub(super) init: Init,
     pub(super) timeout: Duration,
@@ -53,7 +53,7 @@ pub struct Cost {
 }
 
 /// The hook and the request of a call, and its bounds.
-pub(super) struct Terms<'a> {
+pub(super) struct CallBudget<'a> {
     pub(super) hook: Hook,
     pub(super) request_id: &'a Arc<str>,
     /// The time at which the request's own time is over.
@@ -66,14 +66,14 @@ impl Guest {
     /// Calls a hook: `call` gets an instance and makes the call, all within the time that is left.
     pub(super) async fn call<R>(
         &self,
-        terms: &Terms<'_>,
+        budget: &CallBudget<'_>,
         call: impl AsyncFnOnce(&Exports, &mut Live) -> wasmtime::Result<R>,
     ) -> (Result<R, Failure>, Cost) {
         let started = Instant::now();
         let mut cost = Cost::default();
-        let result = self.call_in_time(terms, &mut cost, call).await;
+        let result = self.call_in_time(budget, &mut cost, call).await;
         cost.time = started.elapsed();
-        let metrics = self.shared.metrics.hook(terms.hook);
+        let metrics = self.shared.metrics.hook(budget.hook);
         metrics.call(cost.time);
         match &result {
             // The client gave it no time: that says nothing about the plugin.
@@ -85,27 +85,27 @@ impl Guest {
 
     async fn call_in_time<R>(
         &self,
-        terms: &Terms<'_>,
+        budget: &CallBudget<'_>,
         cost: &mut Cost,
         call: impl AsyncFnOnce(&Exports, &mut Live) -> wasmtime::Result<R>,
     ) -> Result<R, Failure> {
-        let deadline = terms.deadline.min(Instant::now() + self.timeout);
-        let _places = self.places(terms, deadline).await?;
+        let deadline = budget.deadline.min(Instant::now() + self.timeout);
+        let _places = self.places(budget, deadline).await?;
         let _ticking = self.engine.ticker.call();
         let mut live = match self.take_idle() {
             Some(live) => live,
-            None => self.instantiate_in_time(terms, deadline).await?,
+            None => self.instantiate_in_time(budget, deadline).await?,
         };
         // An engine that takes long to start does not take it from the call's time.
         let deadline = match self.init {
             Init::Done => deadline,
-            Init::EachInstance(_) => terms.deadline.min(Instant::now() + self.timeout),
+            Init::EachInstance(_) => budget.deadline.min(Instant::now() + self.timeout),
         };
         let store = &mut live.store;
         store
             .data_mut()
-            .begin(terms.hook, terms.request_id, deadline);
-        store.set_hostcall_fuel(terms.max_transfer);
+            .begin(budget.hook, budget.request_id, deadline);
+        store.set_hostcall_fuel(budget.max_transfer);
         store.set_epoch_deadline(1);
         let called = tokio::time::timeout_at(deadline.into(), call(&self.exports, &mut live)).await;
         cost.peak_memory = live.store.data().peak_memory();
@@ -114,8 +114,8 @@ impl Guest {
                 self.put_back(live);
                 Ok(result)
             }
-            Ok(Err(error)) => Err(self.failure(error, live.store.data(), terms, deadline)),
-            Err(_) => Err(self.over(terms, deadline)),
+            Ok(Err(error)) => Err(self.failure(error, live.store.data(), budget, deadline)),
+            Err(_) => Err(self.over(budget, deadline)),
         }
     }
 
@@ -126,8 +126,8 @@ impl Guest {
         }
     }
 
-    fn over(&self, terms: &Terms<'_>, deadline: Instant) -> Failure {
-        if deadline == terms.deadline {
+    fn over(&self, budget: &CallBudget<'_>, deadline: Instant) -> Failure {
+        if deadline == budget.deadline {
             Failure::RequestIsOver
         } else {
             Failure::Timeout(self.timeout)
@@ -137,12 +137,12 @@ impl Guest {
     fn failure(
         &self,
         error: wasmtime::Error,
-        state: &State,
-        terms: &Terms<'_>,
+        state: &GuestState,
+        budget: &CallBudget<'_>,
         deadline: Instant,
     ) -> Failure {
         if error.is::<TimeIsOver>() {
-            return self.over(terms, deadline);
+            return self.over(budget, deadline);
         }
         if error.is::<PoolConcurrencyLimitError>() {
             return Failure::Busy(self.n_instances);

@@ -19,7 +19,7 @@ use embedgate_request::{EmbedRequest, Hook, Identity, LimitConfig, Limits};
 use serde_json::{Value, json};
 
 use self::describe::{describe, describe_request, failed, pairs, refused};
-pub use self::measure::Load;
+pub use self::measure::LoadMeasurement;
 use super::{
     authenticate::{Authenticator, Verdict, remembered::Remembered},
     clock::Clock,
@@ -27,11 +27,11 @@ use super::{
     failure::Failure,
     guest::Guest,
     kv::Store,
-    load::{Kept, Loader},
+    load::{Loader, PluginResources},
     preprocess::{self, Call, Change},
 };
 pub use super::{engine::ticker::TICK, guest::Cost};
-use crate::words::{Head, Headers, INIT_TIMEOUT};
+use crate::interface::{Headers, INIT_TIMEOUT, RequestHead};
 
 /// A loaded plugin, with a clock that can be set.
 pub struct Harness {
@@ -85,11 +85,11 @@ impl Harness {
             clock: Clock::Set(Arc::clone(&clock)),
             init_timeout: INIT_TIMEOUT,
         };
-        let kept = Kept {
+        let resources = PluginResources {
             kv: config.grants.kv.map(|kv| Arc::new(Store::new(kv))),
             metrics: Metrics::new().plugin("under-test"),
         };
-        let loaded = loader.load("under-test", config, &kept)?;
+        let loaded = loader.load("under-test", config, &resources)?;
         let limit = LimitConfig {
             requests_per_minute: Some(NonZeroU32::MAX),
             tokens_per_minute: None,
@@ -142,8 +142,8 @@ impl Harness {
         }
     }
 
-    fn head<'a>(&'a self, head: &'a TestHead) -> Head<'a> {
-        Head {
+    fn head<'a>(&'a self, head: &'a TestHead) -> RequestHead<'a> {
+        RequestHead {
             id: &self.id,
             method: &head.method,
             path: &head.path,

@@ -11,15 +11,15 @@ use wasmtime::{Result, bail};
 
 use super::{
     bindings::embedgate::plugin::{clock, random, secrets, types},
-    state::{Phase, State},
+    state::{GuestState, Phase},
 };
 
 /// Bytes of randomness in one call.
 const MOST_RANDOM: u32 = 4096;
 
-impl types::Host for State {}
+impl types::Host for GuestState {}
 
-impl clock::Host for State {
+impl clock::Host for GuestState {
     fn unix_ms(&mut self) -> Result<u64> {
         self.host_call()?;
         self.is_impure = true;
@@ -34,7 +34,7 @@ impl clock::Host for State {
     }
 }
 
-impl random::Host for State {
+impl random::Host for GuestState {
     fn bytes(&mut self, n: u32) -> Result<Vec<u8>> {
         self.host_call()?;
         self.is_impure = true;
@@ -47,7 +47,7 @@ impl random::Host for State {
     }
 }
 
-impl secrets::Host for State {
+impl secrets::Host for GuestState {
     fn get(&mut self, name: String) -> Result<Option<String>> {
         self.host_call()?;
         self.is_impure = true;

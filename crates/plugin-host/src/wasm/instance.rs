@@ -10,7 +10,7 @@ use super::{
     failure::{BadSettings, TimeIsOver},
     line::one_line,
     shared::Shared,
-    state::{Phase, State},
+    state::{GuestState, Phase},
 };
 
 /// The number of bytes that the host may copy out of a guest at once, in addition to the bytes for a request's own
@@ -21,7 +21,7 @@ const MOST_HANDLES: usize = 100;
 
 /// An instance in its store.
 pub(super) struct Live {
-    pub(super) store: Store<State>,
+    pub(super) store: Store<GuestState>,
     pub(super) instance: Instance,
     /// Calls that it has made.
     pub(super) n_calls: u32,
@@ -29,7 +29,7 @@ pub(super) struct Live {
 
 impl Live {
     /// An instance that has made no call.
-    pub(super) fn new(store: Store<State>, instance: Instance) -> Self {
+    pub(super) fn new(store: Store<GuestState>, instance: Instance) -> Self {
         Self {
             store,
             instance,
@@ -57,8 +57,8 @@ pub(super) fn store(
     shared: &Arc<Shared>,
     phase: Phase,
     deadline: Instant,
-) -> Store<State> {
-    let state = State::new(Arc::clone(shared), phase, deadline);
+) -> Store<GuestState> {
+    let state = GuestState::new(Arc::clone(shared), phase, deadline);
     let mut store = Store::new(&engine.engine, state);
     store.limiter(|state| state);
     store.set_hostcall_fuel(LEAST_TRANSFER);

@@ -35,7 +35,7 @@ use super::{
     kv::Store,
     outbound::Outbound,
     shared::{Grants, Shared},
-    state::{Phase, State},
+    state::{GuestState, Phase},
     wasi,
 };
 
@@ -52,7 +52,7 @@ pub(super) struct Loader {
 
 /// A plugin's parts that outlive its versions.
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(super) struct PluginResources {
     pub(super) kv: Option<Arc<Store>>,
     pub(super) metrics: PluginMetrics,
 }
@@ -80,7 +80,7 @@ impl Loader {
         &self,
         name: &str,
         config: &PluginConfig,
-        kept: &Kept,
+        resources: &PluginResources,
     ) -> anyhow::Result<Loaded> {
         let shown = config.path.display();
         let bytes = files::read_component(&config.path)?;
@@ -92,7 +92,7 @@ impl Loader {
         if !inspection.has_lifecycle && settings != "{}" {
             bail!("{shown} takes no settings: it exports no lifecycle; take settings away");
         }
-        let shared = Arc::new(self.shared(name, config, kept)?);
+        let shared = Arc::new(self.shared(name, config, resources)?);
         let candidate = Candidate {
             bytes: &bytes,
             inspection: &inspection,
@@ -139,7 +139,12 @@ impl Loader {
         Ok(loaded)
     }
 
-    fn shared(&self, name: &str, config: &PluginConfig, kept: &Kept) -> anyhow::Result<Shared> {
+    fn shared(
+        &self,
+        name: &str,
+        config: &PluginConfig,
+        resources: &PluginResources,
+    ) -> anyhow::Result<Shared> {
         let grants = &config.grants;
         Ok(Shared {
             name: name.into(),
@@ -147,14 +152,14 @@ impl Loader {
             max_texts: 2 * self.max_body,
             grants: Grants {
                 secrets: grants.secrets.clone(),
-                kv: kept.kv.clone(),
+                kv: resources.kv.clone(),
                 metrics: grants.metrics.clone(),
                 crypto: grants.crypto.as_ref().map(Issuers::load).transpose()?,
                 http: grants.http.as_ref().map(Outbound::new).transpose()?,
             },
             clock: self.clock.clone(),
             scratch: Store::new(KvConfig::default()),
-            metrics: kept.metrics.clone(),
+            metrics: resources.metrics.clone(),
         })
     }
 
@@ -163,9 +168,9 @@ impl Loader {
         &self,
         inspection: &Inspection,
         component: &Component,
-    ) -> anyhow::Result<InstancePre<State>> {
+    ) -> anyhow::Result<InstancePre<GuestState>> {
         let mut linker = Linker::new(&self.engine.engine);
-        All::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        All::add_to_linker::<_, HasSelf<GuestState>>(&mut linker, |state| state)?;
         if inspection.wasi_imports().next().is_some() {
             wasi::add_to_linker(&mut linker, component)?;
         }

@@ -8,11 +8,11 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::observer},
     exports::Exports,
-    guest::Terms,
+    guest::CallBudget,
     instance::{LEAST_TRANSFER, Live},
     plugin::Plugin,
 };
-use crate::words::Summary;
+use crate::interface::Summary;
 
 /// Summaries that wait for an observer; more are dropped and counted.
 const MOST_WAITING: usize = 4096;
@@ -52,13 +52,13 @@ async fn tell(plugin: Arc<Plugin>, mut waiting: mpsc::Receiver<Arc<Summary>>) {
         };
         let id: Arc<str> = Arc::clone(&batch[0].id);
         let deadline = Instant::now() + guest.timeout;
-        let terms = Terms {
+        let budget = CallBudget {
             hook: Hook::Observe,
             request_id: &id,
             deadline,
             max_transfer: LEAST_TRANSFER,
         };
-        let (result, _) = guest.call(&terms, call).await;
+        let (result, _) = guest.call(&budget, call).await;
         if let Err(failure) = result {
             guest
                 .shared

@@ -12,9 +12,9 @@ use embedgate_request::{Error, ErrorKind, Hook};
 
 use super::{
     authenticate::remembered::Remembered, failure::Failure, guest::Guest, line::one_line,
-    load::Kept,
+    load::PluginResources,
 };
-use crate::words::FileStamp;
+use crate::interface::FileStamp;
 
 /// A failing plugin is logged in full once in this time; in between its failures are counted.
 const LOG_EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub(super) struct Plugin {
     pub(super) config: PluginConfig,
     /// Lengths and times of its files when it was loaded.
     pub(super) stamp: Vec<Option<FileStamp>>,
-    pub(super) kept: Kept,
+    pub(super) resources: PluginResources,
     pub(super) guest: Guest,
     pub(super) remembered: Remembered,
     pub(super) failures: Mutex<HashMap<(Hook, &'static str), Failures>>,

@@ -13,7 +13,7 @@ use super::{
     bindings::{embedgate::plugin::types, exports::embedgate::plugin::preprocessor},
     exports::Exports,
     failure::Failure,
-    guest::{Cost, Guest, Terms},
+    guest::{CallBudget, Cost, Guest},
     instance::{LEAST_TRANSFER, Live},
     refusal,
 };
@@ -141,11 +141,11 @@ async fn call(
         hook.call_preprocess(&mut live.store, asked, caller).await
     };
     let bytes = Input::total_bytes(&request.inputs);
-    let terms = Terms {
+    let budget = CallBudget {
         hook: Hook::Preprocess,
         request_id: id,
         deadline,
         max_transfer: LEAST_TRANSFER + 4 * bytes,
     };
-    guest.call(&terms, call).await
+    guest.call(&budget, call).await
 }

@@ -23,7 +23,7 @@ const MOST_HEADER_BYTES: usize = 1024;
 /// The words of a plugin that the client does not get.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Said(String);
+struct HiddenMessage(String);
 
 /// Makes an error of a refusal, where it is a legal one.
 pub(super) fn refusal(rejection: types::Rejection) -> Result<Error, Failure> {
@@ -51,7 +51,7 @@ pub(super) fn refusal(rejection: types::Rejection) -> Result<Error, Failure> {
     message.truncate(message.floor_char_boundary(MOST_MESSAGE_BYTES));
     let mut source = None;
     if status >= 500 {
-        source = Some(Arc::new(Said(message)) as Arc<dyn std::error::Error + Send + Sync>);
+        source = Some(Arc::new(HiddenMessage(message)) as Arc<dyn std::error::Error + Send + Sync>);
         message = "a plugin refused the request".into();
     }
     let retry_after = headers

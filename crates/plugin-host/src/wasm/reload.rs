@@ -21,11 +21,11 @@ use super::{
     clock::Clock,
     engine::GuestEngine,
     kv::Store,
-    load::{Kept, Loader},
+    load::{Loader, PluginResources},
     observe::Observer,
     plugin::Plugin,
 };
-use crate::words::{FileStamp, Reloaded, stamp};
+use crate::interface::{FileStamp, Reloaded, stamp};
 
 impl Plugins {
     /// Loads what is new or has changed, and drops what is not configured any more. Blocks.
@@ -101,26 +101,26 @@ impl Plugins {
     ) -> anyhow::Result<Plugin> {
         let started = Instant::now();
         let metrics = match old {
-            Some(old) => old.kept.metrics.clone(),
+            Some(old) => old.resources.metrics.clone(),
             None => self.surroundings.metrics.plugin(name),
         };
         // What is stored outlives a plugin's version.
-        let old_kv = old.and_then(|old| old.kept.kv.clone());
+        let old_kv = old.and_then(|old| old.resources.kv.clone());
         let kv = config
             .grants
             .kv
             .map(|config| old_kv.unwrap_or_else(|| Arc::new(Store::new(config))));
-        let kept = Kept { kv, metrics };
+        let resources = PluginResources { kv, metrics };
         let loaded = self
             .loader()
-            .and_then(|loader| load_in_time(loader, name, config, &kept))
+            .and_then(|loader| load_in_time(loader, name, config, &resources))
             .inspect_err(|_| {
-                kept.metrics.failed_loads.inc();
+                resources.metrics.failed_loads.inc();
             })?;
-        if let (Some(kv), Some(config)) = (&kept.kv, config.grants.kv) {
+        if let (Some(kv), Some(config)) = (&resources.kv, config.grants.kv) {
             kv.set_config(config);
         }
-        kept.metrics.loads.inc();
+        resources.metrics.loads.inc();
         let hooks: Vec<_> = loaded.guest.exports.hooks().map(Hook::name).collect();
         let (hooks, took) = (hooks.join(", "), started.elapsed());
         let sha256 = &loaded.inspection.sha256;
@@ -136,7 +136,7 @@ impl Plugins {
             name: name.to_owned(),
             config: config.clone(),
             stamp,
-            kept,
+            resources,
             guest: loaded.guest,
             remembered: Remembered::default(),
             failures: Mutex::default(),

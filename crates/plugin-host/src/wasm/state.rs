@@ -29,7 +29,7 @@ pub(super) enum Phase {
 }
 
 /// The data of a store.
-pub(super) struct State {
+pub(super) struct GuestState {
     pub(super) shared: Arc<Shared>,
     pub(super) phase: Phase,
     pub(super) request_id: Option<Arc<str>>,
@@ -55,7 +55,7 @@ pub(super) struct State {
     hook: Option<Hook>,
 }
 
-impl Drop for State {
+impl Drop for GuestState {
     /// However a call ends: cut off, too.
     fn drop(&mut self) {
         if let Some(hook) = self.hook {
@@ -64,7 +64,7 @@ impl Drop for State {
     }
 }
 
-impl State {
+impl GuestState {
     /// A state with all budgets.
     pub(super) fn new(shared: Arc<Shared>, phase: Phase, deadline: Instant) -> Self {
         Self {

@@ -12,11 +12,11 @@ use wasmtime::{
 
 use super::{
     bindings::embedgate::plugin::{clock, random},
-    state::State,
+    state::GuestState,
 };
 
 /// Adds what the component imports of WASI, and nothing else: what is missing of our own interface is refused by name.
-pub(super) fn add_to_linker(linker: &mut Linker<State>, component: &Component) -> Result<()> {
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>, component: &Component) -> Result<()> {
     let engine = component.engine().clone();
     for (name, item) in component.component_type().imports(&engine) {
         let ComponentItem::ComponentInstance(instance) = item.ty else {
@@ -68,8 +68,8 @@ type Streamed<T> = Result<(std::result::Result<T, StreamError>,)>;
 /// Bytes that a guest may write at once.
 const WRITTEN_AT_ONCE: u64 = 4096;
 
-fn add(linked: &mut LinkerInstance<'_, State>, interface: &str, function: &str) -> Result<()> {
-    type Context<'a> = StoreContextMut<'a, State>;
+fn add(linked: &mut LinkerInstance<'_, GuestState>, interface: &str, function: &str) -> Result<()> {
+    type Context<'a> = StoreContextMut<'a, GuestState>;
     match (interface, function) {
         ("wasi:random/random" | "wasi:random/insecure", bytes) if bytes.ends_with("-bytes") => {
             linked.func_wrap(bytes, |mut store: Context<'_>, (n,): (u64,)| {
@@ -150,7 +150,7 @@ fn add(linked: &mut LinkerInstance<'_, State>, interface: &str, function: &str) 
     }
 }
 
-fn random_u64(mut store: StoreContextMut<'_, State>) -> Result<u64> {
+fn random_u64(mut store: StoreContextMut<'_, GuestState>) -> Result<u64> {
     let bytes = random::Host::bytes(store.data_mut(), 8)?;
     let bytes = bytes.as_slice().try_into().expect("8 bytes were asked for");
     Ok(u64::from_le_bytes(bytes))

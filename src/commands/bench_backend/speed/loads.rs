@@ -14,12 +14,12 @@ const MIXED: (usize, [usize; 2]) = (64, [10, 512]);
 const MIXED_BATCH: usize = 256;
 
 /// A load: batches that are run one after the other.
-pub(super) struct Load {
+pub(super) struct Workload {
     pub(super) name: String,
     pub(super) batches: Vec<TokenBatch>,
 }
 
-impl Load {
+impl Workload {
     /// Tokens of all batches.
     pub(super) fn n_tokens(&self) -> usize {
         self.batches.iter().map(|batch| batch.ids().len()).sum()
@@ -27,7 +27,7 @@ impl Load {
 }
 
 /// Makes all loads, of random tokens.
-pub(super) fn loads(vocabulary: usize, layout: Layout, plan: &Shapes) -> Vec<Load> {
+pub(super) fn loads(vocabulary: usize, layout: Layout, plan: &Shapes) -> Vec<Workload> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     // Special tokens come first in most vocabularies.
     let least = (vocabulary / 50).min(1000);
@@ -44,8 +44,8 @@ pub(super) fn loads(vocabulary: usize, layout: Layout, plan: &Shapes) -> Vec<Loa
     };
     let longest = plan.longest;
     let fitting = shapes.iter().filter(|(_, length)| *length <= longest);
-    let mut loads: Vec<Load> = fitting
-        .map(|(n, length)| Load {
+    let mut loads: Vec<Workload> = fitting
+        .map(|(n, length)| Workload {
             name: format!("{n} x {length}"),
             batches: vec![ids(n * length).chunks(*length).collect()],
         })
@@ -65,7 +65,7 @@ pub(super) fn loads(vocabulary: usize, layout: Layout, plan: &Shapes) -> Vec<Loa
         reason = "between two small positive numbers"
     )]
     let sequences: Vec<Vec<u32>> = (0..n).map(|i| ids(length(i) as usize)).collect();
-    loads.push(Load {
+    loads.push(Workload {
         name: format!("{n} of {shortest} to {most}"),
         batches: batches(&sequences, layout, plan.batch_tokens.unwrap_or(MIXED_BATCH)),
     });

@@ -49,12 +49,12 @@ pub(super) fn of_ollama(answer: &Value) -> Result<String, String> {
     if tokens == 0 {
         return Err("prompt_eval_count is missing or 0".into());
     }
-    let found = bare(&answer["embeddings"])?;
+    let found = bare_vectors(&answer["embeddings"])?;
     Ok(format!("{found}, {tokens} tokens"))
 }
 
 /// Reads a list of vectors.
-pub(super) fn bare(answer: &Value) -> Result<String, String> {
+pub(super) fn bare_vectors(answer: &Value) -> Result<String, String> {
     let rows = answer.as_array().ok_or("it is no list of vectors")?;
     let widths: Option<Vec<usize>> = rows.iter().map(|row| Some(row.as_array()?.len())).collect();
     let widths = widths.ok_or("it is no list of vectors")?;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    answers::{N_TEXTS, bare, bare_ranks, base64, floats, of_ollama, ranks},
+    answers::{N_TEXTS, bare_ranks, bare_vectors, base64, floats, of_ollama, ranks},
     probe::{Key, Probe},
 };
 
@@ -56,7 +56,7 @@ pub(super) fn embedding(model: &str) -> Vec<Probe> {
             path: "/embed",
             key: Key::Never,
             body: json!({"inputs": texts(), "normalize": true, "truncate": true}),
-            read: bare,
+            read: bare_vectors,
         },
     ]
 }

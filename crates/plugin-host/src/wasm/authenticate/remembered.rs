@@ -12,7 +12,7 @@ use std::{
 use dashmap::DashMap;
 use embedgate_request::Identity;
 
-use crate::words::Head;
+use crate::interface::RequestHead;
 
 /// Credentials that are remembered; beyond, those whose time is over are dropped, and then all.
 const MOST_REMEMBERED: usize = 10_000;
@@ -73,7 +73,7 @@ impl Remembered {
 }
 
 /// Everything that the plugin sees of a request but its id: equal for equal requests alone.
-pub(super) fn key(head: &Head<'_>, headers: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn key(head: &RequestHead<'_>, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1024);
     let mut part = |bytes: &[u8]| {
         key.extend_from_slice(&(bytes.len() as u64).to_le_bytes());

@@ -8,14 +8,14 @@ use std::{
 use embedgate_config::InstanceConfig;
 use tokio::sync::SemaphorePermit;
 
-use super::{Guest, Init, Terms};
+use super::{CallBudget, Guest, Init};
 use crate::{
+    interface::INIT_TIMEOUT,
     wasm::{
         failure::Failure,
         instance::{Live, store},
-        state::{Phase, State},
+        state::{GuestState, Phase},
     },
-    words::INIT_TIMEOUT,
 };
 
 /// Idle instances of a plugin with `reuse`; more are dropped after their call.
@@ -25,7 +25,7 @@ impl Guest {
     /// A place among the plugin's instances, and one among all.
     pub(super) async fn places(
         &self,
-        terms: &Terms<'_>,
+        budget: &CallBudget<'_>,
         deadline: Instant,
     ) -> Result<[SemaphorePermit<'_>; 2], Failure> {
         let (own, all) = (&self.places, &self.engine.places);
@@ -35,7 +35,7 @@ impl Guest {
         let both = async { (own.acquire().await, all.acquire().await) };
         match tokio::time::timeout_at(deadline.into(), both).await {
             Ok((Ok(own), Ok(all))) => Ok([own, all]),
-            _ if deadline == terms.deadline => Err(Failure::RequestIsOver),
+            _ if deadline == budget.deadline => Err(Failure::RequestIsOver),
             _ => Err(Failure::Busy(self.n_instances)),
         }
     }
@@ -43,18 +43,18 @@ impl Guest {
     /// Makes an instance for a call, within its time.
     pub(super) async fn instantiate_in_time(
         &self,
-        terms: &Terms<'_>,
+        budget: &CallBudget<'_>,
         deadline: Instant,
     ) -> Result<Live, Failure> {
         let deadline = match self.init {
             Init::Done => deadline,
-            Init::EachInstance(_) => terms.deadline.min(Instant::now() + INIT_TIMEOUT),
+            Init::EachInstance(_) => budget.deadline.min(Instant::now() + INIT_TIMEOUT),
         };
         let making = self.instantiate(Phase::Call, deadline);
         match tokio::time::timeout_at(deadline.into(), making).await {
             Ok(Ok(live)) => Ok(live),
-            Ok(Err((error, state))) => Err(self.failure(error, &state, terms, deadline)),
-            Err(_) => Err(self.over(terms, deadline)),
+            Ok(Err((error, state))) => Err(self.failure(error, &state, budget, deadline)),
+            Err(_) => Err(self.over(budget, deadline)),
         }
     }
 
@@ -63,7 +63,7 @@ impl Guest {
         &self,
         phase: Phase,
         deadline: Instant,
-    ) -> Result<Live, (wasmtime::Error, State)> {
+    ) -> Result<Live, (wasmtime::Error, GuestState)> {
         let mut store = store(&self.engine, &self.shared, phase, deadline);
         let instance = match self.pre.instantiate_async(&mut store).await {
             Ok(instance) => instance,

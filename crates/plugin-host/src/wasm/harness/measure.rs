@@ -12,8 +12,8 @@ use super::{Cost, Harness, TICK};
 /// No call takes as long as a minute.
 const LONGEST_NS: u64 = 60_000_000_000;
 
-/// Calls that many threads make for a while, each for itself.
-pub struct Load {
+/// The measurement of calls that many threads make for a while, each for itself.
+pub struct LoadMeasurement {
     /// Time of each call, in nanoseconds.
     pub calls: Histogram<u64>,
     /// Calls a second, of all threads together.
@@ -36,12 +36,12 @@ impl Harness {
         n_threads: usize,
         time: Duration,
         call: impl Fn() -> F + Sync,
-    ) -> anyhow::Result<Load>
+    ) -> anyhow::Result<LoadMeasurement>
     where
         F: Future<Output = (Option<String>, Cost)>,
     {
         let histogram = || Histogram::<u64>::new_with_bounds(1, LONGEST_NS, 3);
-        let all = Mutex::new(Load {
+        let all = Mutex::new(LoadMeasurement {
             calls: histogram()?,
             per_second: 0.0,
             late: histogram()?,

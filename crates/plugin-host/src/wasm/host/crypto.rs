@@ -6,13 +6,13 @@ use crate::wasm::{
     bindings::embedgate::plugin::crypto,
     crypto::{Issuers, JwtError, equal, hmac_sha256, sha256},
     shared::not_granted,
-    state::State,
+    state::GuestState,
 };
 
 /// Bytes that one call of the host hashes: a millisecond.
 const MOST_HASHED: usize = 1 << 20;
 
-impl State {
+impl GuestState {
     fn crypto(&mut self) -> Result<&Issuers> {
         self.host_call()?;
         let issuers = self.shared.grants.crypto.as_ref();
@@ -35,7 +35,7 @@ impl From<JwtError> for crypto::JwtError {
     }
 }
 
-impl crypto::Host for State {
+impl crypto::Host for GuestState {
     fn verify_jwt(
         &mut self,
         token: String,

@@ -7,7 +7,7 @@ use wasmtime::Result;
 use crate::wasm::{
     bindings::embedgate::plugin::{http, types},
     outbound::{self, OutboundError},
-    state::{Phase, State},
+    state::{GuestState, Phase},
 };
 
 impl From<OutboundError> for http::HttpError {
@@ -24,7 +24,7 @@ impl From<OutboundError> for http::HttpError {
     }
 }
 
-impl http::Host for State {
+impl http::Host for GuestState {
     async fn send(
         &mut self,
         request: http::Request,

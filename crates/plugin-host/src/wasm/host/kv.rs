@@ -8,10 +8,10 @@ use crate::wasm::{
     bindings::embedgate::plugin::kv,
     kv::{KvError, Rate, Store, Taken},
     shared::not_granted,
-    state::{Phase, State},
+    state::{GuestState, Phase},
 };
 
-impl State {
+impl GuestState {
     fn kv(&mut self) -> Result<(&Store, Duration)> {
         self.outer_call("kv")?;
         self.is_impure = true;
@@ -34,7 +34,7 @@ impl From<KvError> for kv::KvError {
     }
 }
 
-impl kv::Host for State {
+impl kv::Host for GuestState {
     fn get(&mut self, key: String) -> Result<Option<Vec<u8>>> {
         let (store, now) = self.kv()?;
         Ok(store.get(&key, now))

@@ -5,10 +5,10 @@ use wasmtime::Result;
 use crate::wasm::{
     bindings::embedgate::plugin::log,
     line::printable,
-    state::{Phase, State},
+    state::{GuestState, Phase},
 };
 
-impl log::Host for State {
+impl log::Host for GuestState {
     fn write(
         &mut self,
         level: log::Level,

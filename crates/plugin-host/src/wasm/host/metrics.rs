@@ -6,10 +6,10 @@ use wasmtime::Result;
 use crate::wasm::{
     bindings::embedgate::plugin::metrics,
     shared::Shared,
-    state::{Phase, State},
+    state::{GuestState, Phase},
 };
 
-impl State {
+impl GuestState {
     /// Returns the metrics that count a metric of the plugin's own; none in a warm-up, or where the metric is not
     /// granted.
     fn own_metrics(&mut self, name: &str) -> Result<Option<&PluginMetrics>> {
@@ -28,7 +28,7 @@ impl State {
     }
 }
 
-impl metrics::Host for State {
+impl metrics::Host for GuestState {
     fn add(&mut self, name: String, labels: Vec<(String, String)>, delta: u64) -> Result<()> {
         if let Some(metrics) = self.own_metrics(&name)? {
             metrics.custom_add(&name, labels, delta);

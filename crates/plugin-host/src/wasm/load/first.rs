@@ -18,7 +18,7 @@ use crate::wasm::{
     engine::GuestEngine,
     failure::{BadSettings, at_load},
     instance::{Live, store},
-    state::{Phase, State},
+    state::{GuestState, Phase},
 };
 
 /// A guest that computes ends at its deadline; one that waits for its host ends so long after it.
@@ -133,7 +133,7 @@ impl First<'_> {
     }
 
     /// Calls each hook once, with nothing in particular.
-    async fn warm_up(&self, pre: &InstancePre<State>, live: &mut Live) -> anyhow::Result<()> {
+    async fn warm_up(&self, pre: &InstancePre<GuestState>, live: &mut Live) -> anyhow::Result<()> {
         let Live {
             store, instance, ..
         } = live;
@@ -182,6 +182,6 @@ impl First<'_> {
 
 /// An instance whose state is read.
 pub(super) struct Initialized {
-    pub(super) store: Store<State>,
+    pub(super) store: Store<GuestState>,
     pub(super) instance: Instance,
 }

@@ -19,7 +19,7 @@ use super::{
     Candidate, Loader,
     first::{FailedCall, First, Initialized, WarmUp, block_on},
 };
-use crate::wasm::{failure::BadSettings, state::State};
+use crate::wasm::{failure::BadSettings, state::GuestState};
 
 /// A component with the state of a plugin in it, or none.
 pub(super) enum Snapshot {
@@ -91,7 +91,7 @@ impl Initialized {
         &mut self,
         instance: &str,
         func: &str,
-        read: impl FnOnce(&Store<State>, R) -> U,
+        read: impl FnOnce(&Store<GuestState>, R) -> U,
     ) -> U
     where
         R: Lift + Send + 'static,

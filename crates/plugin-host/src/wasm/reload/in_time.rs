@@ -9,7 +9,7 @@ use std::{
 use anyhow::{anyhow, bail};
 use embedgate_config::PluginConfig;
 
-use crate::wasm::load::{Kept, Loaded, Loader};
+use crate::wasm::load::{Loaded, Loader, PluginResources};
 
 /// A plugin must be compiled within so much time on processors: Python's, the largest known, takes 6 s. How long that is by the clock
 /// depends on what else the machine does, since requests go first.
@@ -27,12 +27,12 @@ pub(super) fn load_in_time(
     loader: Arc<Loader>,
     name: &str,
     config: &PluginConfig,
-    kept: &Kept,
+    resources: &PluginResources,
 ) -> anyhow::Result<Loaded> {
     let done = Arc::new((Mutex::new(None), Condvar::new()));
     let to_here = Arc::clone(&done);
     let engine = Arc::clone(&loader.engine);
-    let (shown, config, kept) = (name, config.clone(), kept.clone());
+    let (shown, config, resources) = (name, config.clone(), resources.clone());
     let name = name.to_owned();
     let runtime = tokio::runtime::Handle::try_current();
     let (begun, before) = (Instant::now(), engine.loading_time().unwrap_or_default());
@@ -41,7 +41,7 @@ pub(super) fn load_in_time(
         .spawn(move || {
             let _in_runtime = runtime.as_ref().map(tokio::runtime::Handle::enter);
             let thread = loader.engine.register_thread();
-            let load = AssertUnwindSafe(|| loader.load(&name, &config, &kept));
+            let load = AssertUnwindSafe(|| loader.load(&name, &config, &resources));
             let loaded = catch_unwind(load)
                 .unwrap_or_else(|_| Err(anyhow!("loading panicked: see the log")));
             drop(thread);

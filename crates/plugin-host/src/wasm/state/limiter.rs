@@ -2,12 +2,12 @@
 
 use wasmtime::ResourceLimiter;
 
-use super::State;
+use super::GuestState;
 
 /// Elements of all tables: `QuickJS` needs 7,700.
 const MOST_TABLE_ELEMENTS: usize = 20_000;
 
-impl ResourceLimiter for State {
+impl ResourceLimiter for GuestState {
     fn memory_growing(
         &mut self,
         current: usize,

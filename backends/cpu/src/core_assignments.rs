@@ -9,20 +9,20 @@ use embedgate_core::machine::cores::Core;
 
 /// The number of threads that stay on each core.
 #[derive(Default)]
-pub(crate) struct Places(Mutex<BTreeMap<Core, usize>>);
+pub(crate) struct CoreAssignments(Mutex<BTreeMap<Core, usize>>);
 
-/// The places of this process.
-pub(crate) static PLACES: Places = Places(Mutex::new(BTreeMap::new()));
+/// The assignments of this process.
+pub(crate) static CORE_ASSIGNMENTS: CoreAssignments = CoreAssignments(Mutex::new(BTreeMap::new()));
 
 /// The core of each thread of a replica; none where the system chooses. They are free again when this is dropped.
-pub(crate) struct Place {
+pub(crate) struct CoreAssignment {
     pub(crate) cores: Vec<Core>,
-    places: &'static Places,
+    assignments: &'static CoreAssignments,
 }
 
-impl Places {
+impl CoreAssignments {
     /// Takes a core for each thread, of these the ones with the fewest.
-    pub(crate) fn take(&'static self, threads: usize, among: &[Core]) -> Place {
+    pub(crate) fn take(&'static self, threads: usize, among: &[Core]) -> CoreAssignment {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let next = |_| {
             let n_threads = |core: &&Core| taken.get(core).copied().unwrap_or(0);
@@ -30,16 +30,16 @@ impl Places {
             *taken.entry(core).or_default() += 1;
             Some(core)
         };
-        Place {
+        CoreAssignment {
             cores: (0..threads).map_while(next).collect(),
-            places: self,
+            assignments: self,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for CoreAssignment {
     fn drop(&mut self) {
-        let taken = self.places.0.lock();
+        let taken = self.assignments.0.lock();
         let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
         for core in &self.cores {
             if let Some(n) = taken.get_mut(core) {
@@ -57,18 +57,18 @@ mod tests {
 
     #[test]
     fn each_thread_has_the_core_with_the_fewest_and_leaves_it_to_the_next() {
-        let places: &'static Places = Box::leak(Box::default());
+        let assignments: &'static CoreAssignments = Box::leak(Box::default());
         let all = physical();
         let n = all.len();
-        let first = places.take(1, &all);
+        let first = assignments.take(1, &all);
         assert_eq!(first.cores, all[..1]);
         // The others, and round again.
-        let others = places.take(n, &all);
+        let others = assignments.take(n, &all);
         assert_eq!(others.cores[..n - 1], all[1..]);
         assert_eq!(others.cores[n - 1], all[0]);
         drop(first);
         drop(others);
-        assert_eq!(places.take(n, &all).cores, all);
-        assert!(places.take(n, &[]).cores.is_empty());
+        assert_eq!(assignments.take(n, &all).cores, all);
+        assert!(assignments.take(n, &[]).cores.is_empty());
     }
 }

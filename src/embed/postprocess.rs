@@ -7,8 +7,8 @@ use embedgate_request::{Embedding, Error, VectorText};
 
 use super::pipeline::Values;
 use crate::{
+    blocking,
     cache::{CacheKey, CachedValue, EmbeddingCache, TextKey, value::Payload},
-    offload,
 };
 
 /// Answers of at least so many numbers are made off the threads that serve connections: about 1 ms.
@@ -16,13 +16,13 @@ const ELSEWHERE: usize = 500_000;
 
 /// The last steps for every vector of a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Finish {
+pub(super) struct Postprocess {
     pub(super) dimensions: usize,
     pub(super) normalize: bool,
     pub(super) text: Option<VectorText>,
 }
 
-impl Finish {
+impl Postprocess {
     /// The answers of all inputs. Those that were kept already are likely to be asked for again: their text is kept too.
     pub(super) async fn all(
         self,
@@ -60,14 +60,14 @@ impl Finish {
                 });
             }
         }
-        let finish = move || {
+        let postprocess = move || {
             let mut texts = texts.into_iter();
             values
                 .iter()
                 .map(|values| self.one(values, texts.next().flatten()))
                 .collect()
         };
-        offload::run_if(is_heavy, finish).await
+        blocking::run_if_large(is_heavy, postprocess).await
     }
 
     fn one(self, values: &Values, text: Option<Arc<str>>) -> Embedding {
@@ -171,33 +171,33 @@ mod tests {
     use super::*;
     use crate::cache::numbers::Numbers;
 
-    fn finish(vector: &[f32], dimensions: usize, normalize: bool) -> Vec<f32> {
+    fn postprocess(vector: &[f32], dimensions: usize, normalize: bool) -> Vec<f32> {
         let value = CachedValue {
             payload: Payload::Vector(Numbers::F32(vector.into())),
             n_tokens: 3,
             n_tokens_full: 5,
             computed_at: 0,
         };
-        let finish = Finish {
+        let postprocess = Postprocess {
             dimensions,
             normalize,
             text: None,
         };
-        finish.dense(&value)
+        postprocess.dense(&value)
     }
 
     #[test]
     fn vectors_are_cut_and_normalized_as_asked() {
         let whole = [3.0, 4.0, 12.0];
-        assert_eq!(finish(&whole, 3, false), whole);
-        assert_eq!(finish(&whole, 2, false), [3.0, 4.0]);
-        assert_eq!(finish(&whole, 2, true), [0.6, 0.8]);
+        assert_eq!(postprocess(&whole, 3, false), whole);
+        assert_eq!(postprocess(&whole, 2, false), [3.0, 4.0]);
+        assert_eq!(postprocess(&whole, 2, true), [0.6, 0.8]);
         assert_eq!(
-            finish(&whole, 3, true),
+            postprocess(&whole, 3, true),
             [3.0 / 13.0, 4.0 / 13.0, 12.0 / 13.0]
         );
         let long: Vec<f32> = (0..1000_u16).map(f32::from).collect();
-        let length: f64 = finish(&long, 1000, true)
+        let length: f64 = postprocess(&long, 1000, true)
             .iter()
             .map(|x| f64::from(*x).powi(2))
             .sum();
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn tiny_huge_and_zero_vectors_stay_finite() {
-        assert_eq!(finish(&[0.0, 0.0], 2, true), [0.0, 0.0]);
-        let huge = finish(&[3e30, 4e30], 2, true);
+        assert_eq!(postprocess(&[0.0, 0.0], 2, true), [0.0, 0.0]);
+        let huge = postprocess(&[3e30, 4e30], 2, true);
         assert!(
             (huge[0] - 0.6).abs() < 1e-6 && (huge[1] - 0.8).abs() < 1e-6,
             "{huge:?}"

@@ -1,9 +1,9 @@
 //! Runs a batch on a worker's backend, and answers every entry.
 //!
-//! `interlude` is what it does while a long batch rests; `results` checks what a backend gives.
+//! `side_batches` runs short batches while a long batch rests; `results` checks what a backend gives.
 
-mod interlude;
 mod results;
+mod side_batches;
 
 use std::{
     sync::Arc,
@@ -15,34 +15,34 @@ use embedgate_metrics::ModelMetrics;
 use embedgate_request::{Error, Lane, Step};
 use tokio::sync::{mpsc, oneshot};
 
-use self::interlude::{Interludes, Left};
+use self::side_batches::{Leftover, SideBatches};
 use super::{
-    cost::Shape,
-    entry::Entry,
-    turn::{Batch, Turn},
+    cost::BatchShape,
+    entry::QueueEntry,
+    work_request::{Batch, WorkRequest},
 };
 
 /// Everything of a worker but its backend.
-pub(crate) struct Desk {
+pub(crate) struct WorkerContext {
     pub(crate) name: Arc<str>,
     pub(crate) metrics: ModelMetrics,
     /// The channel on which the worker asks for work.
-    pub(crate) turns: mpsc::Sender<Turn>,
+    pub(crate) work_requests: mpsc::Sender<WorkRequest>,
 }
 
 /// A batch that was run.
-pub(super) struct Ran {
-    pub(super) scatter: Scatter,
+pub(super) struct BatchResult {
+    pub(super) replies: PendingReplies,
     /// The shape and the time of the batch, and of short batches that ran during it. A failed batch is left out: its
     /// time says nothing of the next batch.
-    pub(super) done: Vec<(Shape, Duration)>,
+    pub(super) done: Vec<(BatchShape, Duration)>,
     /// The batch that came too late to run during this one, and goes next.
     pub(super) next: Option<Batch>,
 }
 
 /// A batch that was run, not yet answered; without results where it failed as a whole.
-pub(super) struct Scatter {
-    entries: Vec<Entry>,
+pub(super) struct PendingReplies {
+    entries: Vec<QueueEntry>,
     results: Option<EmbeddingBatch>,
 }
 
@@ -55,29 +55,36 @@ pub(super) struct Lost;
 #[error("the model gave NaN or infinite values")]
 struct NotFinite;
 
-impl Desk {
+impl WorkerContext {
     /// Asks for the next batch; none when the queue is closed.
-    pub(super) fn ask(&self, done: Vec<(Shape, Duration)>) -> Option<oneshot::Receiver<Batch>> {
+    pub(super) fn ask(
+        &self,
+        done: Vec<(BatchShape, Duration)>,
+    ) -> Option<oneshot::Receiver<Batch>> {
         let (batch, incoming) = oneshot::channel();
-        let turn = Turn {
+        let request = WorkRequest {
             batch,
             done,
             beside: None,
         };
-        self.turns.blocking_send(turn).ok()?;
+        self.work_requests.blocking_send(request).ok()?;
         Some(incoming)
     }
 
     /// Runs a batch; none where nobody waits for it any more. An error means that the backend is lost; then the entries
     /// are dropped, which tells their callers.
-    pub(super) fn run(&self, backend: &mut dyn Backend, batch: Batch) -> Result<Option<Ran>, Lost> {
+    pub(super) fn run(
+        &self,
+        backend: &mut dyn Backend,
+        batch: Batch,
+    ) -> Result<Option<BatchResult>, Lost> {
         let Batch {
             mut entries,
             beside,
         } = batch;
         for entry in &entries {
             let wait = entry.since.elapsed();
-            entry.spent.add(Step::Queue, wait);
+            entry.timings.add(Step::Queue, wait);
             let lane = entry.admission.lane() as usize;
             self.metrics.queue_seconds[lane].observe(wait.as_secs_f64());
         }
@@ -87,15 +94,18 @@ impl Desk {
         }
         let started = Instant::now();
         let (results, left) = if let Some(lane) = beside {
-            self.run_with_interludes(backend, &entries, lane)?
+            self.run_with_side_batches(backend, &entries, lane)?
         } else {
             let (tokens, outputs) = tokens(&entries);
             let run = || backend.embed(&tokens, outputs);
-            (self.results(entries.len(), outputs, run)?, Left::default())
+            (
+                self.results(entries.len(), outputs, run)?,
+                Leftover::default(),
+            )
         };
         let time = started.elapsed();
         for entry in &entries {
-            entry.spent.add(Step::Compute, time);
+            entry.timings.add(Step::Compute, time);
         }
         let results = match results {
             Ok(results) => Some(results),
@@ -109,7 +119,7 @@ impl Desk {
                 None
             }
         };
-        let shape: Shape = entries.iter().map(|entry| entry.ids.len()).collect();
+        let shape: BatchShape = entries.iter().map(|entry| entry.ids.len()).collect();
         let own_time = time.saturating_sub(left.rested);
         let mut done = left.done;
         if results.is_some() {
@@ -118,35 +128,39 @@ impl Desk {
             self.metrics.batch_seconds.observe(own_time.as_secs_f64());
             done.push((shape, own_time));
         }
-        Ok(Some(Ran {
+        Ok(Some(BatchResult {
             done,
             next: left.next,
-            scatter: Scatter { entries, results },
+            replies: PendingReplies { entries, results },
         }))
     }
 
     /// Runs a long batch, and others beside it.
-    fn run_with_interludes(
+    fn run_with_side_batches(
         &self,
         backend: &mut dyn Backend,
-        entries: &[Entry],
+        entries: &[QueueEntry],
         beside: Lane,
-    ) -> Result<(Result<EmbeddingBatch, BackendError>, Left), Lost> {
+    ) -> Result<(Result<EmbeddingBatch, BackendError>, Leftover), Lost> {
         let (tokens, outputs) = tokens(entries);
-        let mut interludes = Interludes::new(self, entries, beside);
-        let mut pause = |other: &mut dyn Backend| interludes.pause(other);
+        let mut side_batches = SideBatches::new(self, entries, beside);
+        let mut pause = |other: &mut dyn Backend| side_batches.pause(other);
         let run = || backend.embed_with_pauses(&tokens, outputs, &mut pause);
         let results = self.results(entries.len(), outputs, run)?;
-        Ok((results, interludes.end()?))
+        Ok((results, side_batches.end()?))
     }
 
     /// Answers each entry. A bad row is tried again alone, and so is every sequence of a batch that failed as a whole: one
     /// bad sequence must not fail the others.
-    pub(super) fn answer(&self, backend: &mut dyn Backend, scatter: Scatter) -> Result<(), Lost> {
-        let Scatter {
+    pub(super) fn answer(
+        &self,
+        backend: &mut dyn Backend,
+        replies: PendingReplies,
+    ) -> Result<(), Lost> {
+        let PendingReplies {
             entries,
             mut results,
-        } = scatter;
+        } = replies;
         for (i, entry) in entries.into_iter().enumerate() {
             let row = results.as_mut().map(|r| r.take_row(i, entry.outputs));
             match row.filter(Row::is_finite) {
@@ -157,7 +171,7 @@ impl Desk {
         Ok(())
     }
 
-    fn run_alone(&self, backend: &mut dyn Backend, entry: Entry) -> Result<(), Lost> {
+    fn run_alone(&self, backend: &mut dyn Backend, entry: QueueEntry) -> Result<(), Lost> {
         if entry.reply.is_closed() {
             return Ok(());
         }
@@ -174,7 +188,7 @@ impl Desk {
 }
 
 /// Builds the batch and the outputs that a backend gets for these entries.
-fn tokens(entries: &[Entry]) -> (TokenBatch, Outputs) {
+fn tokens(entries: &[QueueEntry]) -> (TokenBatch, Outputs) {
     let mut batch = TokenBatch::new();
     let mut outputs = Outputs::default();
     for entry in entries {

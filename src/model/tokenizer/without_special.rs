@@ -8,7 +8,7 @@ use super::TextTokenizer;
 impl TextTokenizer {
     /// The tokens of a text without special ones, cut to `room`; and how many there were, counted to one more than
     /// [`MOST_COUNTED`]. What is beyond that is not read: it could not change the tokens that stay.
-    pub(super) fn bare(
+    pub(super) fn encode_without_special(
         &self,
         text: &str,
         room: usize,

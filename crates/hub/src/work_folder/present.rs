@@ -6,26 +6,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Work;
+use super::WorkFolder;
 use crate::{
     error::HubError,
     existing::{Caches, bring},
     hash::hash_file,
-    listing::Entry,
+    listing::ListedFile,
     progress::Progress,
 };
 
 /// A file that need not be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct PresentFile {
     /// The hash of its bytes, in hex.
     pub(crate) sha256: String,
-    pub(crate) place: Place,
+    pub(crate) location: FileLocation,
 }
 
-/// The place of a file that need not be fetched.
+/// The location of a file that need not be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum FileLocation {
     Target,
     /// The tree of an earlier pull that did not end.
     Tree,
@@ -33,28 +33,28 @@ pub(crate) enum Place {
     Cache(PathBuf),
 }
 
-impl Kept {
+impl PresentFile {
     /// Returns true when it is in the model's folder.
     pub(crate) fn is_in_target(&self) -> bool {
-        self.place == Place::Target
+        self.location == FileLocation::Target
     }
 
     /// Returns true when another program stored it.
     pub(crate) fn is_in_cache(&self) -> bool {
-        matches!(self.place, Place::Cache(_))
+        matches!(self.location, FileLocation::Cache(_))
     }
 }
 
-impl Work {
+impl WorkFolder {
     /// The sha256 of each file that is there and right, and where it is.
-    pub(crate) async fn kept(
+    pub(crate) async fn present(
         &self,
         model: &str,
-        files: &[&Entry],
+        files: &[&ListedFile],
         caches: &Caches,
         progress: &dyn Progress,
-    ) -> Result<Vec<Option<Kept>>, HubError> {
-        let mut kept = Vec::new();
+    ) -> Result<Vec<Option<PresentFile>>, HubError> {
+        let mut present = Vec::new();
         for (number, file) in files.iter().enumerate() {
             let (in_tree, in_target) = (self.tree.join(&file.path), self.target.join(&file.path));
             let of_caches = caches.candidates(model, file);
@@ -68,35 +68,35 @@ impl Work {
                     let (sha256, holds) = hashed.flatten()?;
                     holds.then_some(sha256)
                 };
-                let kept = |sha256, place| Some(Kept { sha256, place });
+                let present = |sha256, location| Some(PresentFile { sha256, location });
                 if let Some(sha256) = right(&in_tree) {
-                    return kept(sha256, Place::Tree);
+                    return present(sha256, FileLocation::Tree);
                 }
                 if let Some(sha256) = right(&in_target) {
-                    return kept(sha256, Place::Target);
+                    return present(sha256, FileLocation::Target);
                 }
                 of_caches
                     .into_iter()
-                    .find_map(|path| kept(right(&path)?, Place::Cache(path)))
+                    .find_map(|path| present(right(&path)?, FileLocation::Cache(path)))
             });
             let found = looking.await.unwrap_or(None);
             if found.is_some() {
                 progress.came(number, file.size);
             }
-            kept.push(found);
+            present.push(found);
         }
-        Ok(kept)
+        Ok(present)
     }
 
     /// Refuses a folder that somebody else filled, where a file of it would be lost, or taken for one of the model.
     pub(crate) fn refuse_theirs(
         &self,
-        files: &[&Entry],
-        kept: &[Option<Kept>],
+        files: &[&ListedFile],
+        present: &[Option<PresentFile>],
     ) -> Result<(), HubError> {
         let in_target = |path: &str| self.target.join(path).symlink_metadata().is_ok();
-        let mut others = files.iter().zip(kept).filter(|(file, kept)| {
-            let is_right = kept.as_ref().is_some_and(Kept::is_in_target);
+        let mut others = files.iter().zip(present).filter(|(file, present)| {
+            let is_right = present.as_ref().is_some_and(PresentFile::is_in_target);
             !is_right && in_target(&file.path)
         });
         let other = others
@@ -121,29 +121,34 @@ impl Work {
     }
 
     /// Bytes that the disk needs room for: of files that are fetched, and of those that are copied from another disk.
-    pub(crate) fn needs(&self, files: &[&Entry], kept: &[Option<Kept>]) -> u64 {
+    pub(crate) fn needs(&self, files: &[&ListedFile], present: &[Option<PresentFile>]) -> u64 {
         let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
         let here = device(&self.folder);
-        let is_written = |kept: &Option<Kept>| match kept.as_ref().map(|kept| &kept.place) {
-            None => true,
-            Some(Place::Cache(path)) => device(path) != here,
-            Some(Place::Target | Place::Tree) => false,
-        };
-        let written = files.iter().zip(kept).filter(|(_, kept)| is_written(kept));
+        let is_written =
+            |present: &Option<PresentFile>| match present.as_ref().map(|present| &present.location)
+            {
+                None => true,
+                Some(FileLocation::Cache(path)) => device(path) != here,
+                Some(FileLocation::Target | FileLocation::Tree) => false,
+            };
+        let written = files
+            .iter()
+            .zip(present)
+            .filter(|(_, present)| is_written(present));
         written.fold(0, |sum, (file, _)| sum.saturating_add(file.size))
     }
 
     /// Brings what is right in a cache into the tree. What cannot be brought is fetched.
     pub(crate) async fn bring(
         &self,
-        files: &[&Entry],
-        mut kept: Vec<Option<Kept>>,
-    ) -> Vec<Option<Kept>> {
-        for (file, kept) in files.iter().zip(&mut kept) {
-            let Some(Kept {
-                place: Place::Cache(from),
+        files: &[&ListedFile],
+        mut present: Vec<Option<PresentFile>>,
+    ) -> Vec<Option<PresentFile>> {
+        for (file, present) in files.iter().zip(&mut present) {
+            let Some(PresentFile {
+                location: FileLocation::Cache(from),
                 ..
-            }) = kept
+            }) = present
             else {
                 continue;
             };
@@ -155,10 +160,10 @@ impl Work {
                     "{} is right and cannot be taken, so that it is fetched: {error}",
                     from.display()
                 );
-                *kept = None;
+                *present = None;
             }
         }
-        kept
+        present
     }
 }
 
@@ -169,8 +174,8 @@ pub(super) mod tests {
     use super::*;
     use crate::hash::Check;
 
-    pub(in super::super) fn entry(path: &str) -> Entry {
-        Entry {
+    pub(in super::super) fn entry(path: &str) -> ListedFile {
+        ListedFile {
             path: path.into(),
             size: 3,
             check: Check::Sha256(String::new()),
@@ -182,15 +187,15 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("model");
         fs::create_dir(&target).unwrap();
-        let work = Work::begin(target.clone()).unwrap();
+        let work = WorkFolder::begin(target.clone()).unwrap();
         let config = entry("config.json");
-        let refused = |kept: Option<Kept>| work.refuse_theirs(&[&config], &[kept]);
+        let refused = |present: Option<PresentFile>| work.refuse_theirs(&[&config], &[present]);
         assert!(refused(None).is_ok(), "nothing is there");
         fs::write(target.join("config.json"), "mine").unwrap();
         assert!(
-            refused(Some(Kept {
+            refused(Some(PresentFile {
                 sha256: String::new(),
-                place: Place::Target
+                location: FileLocation::Target
             }))
             .is_ok(),
             "it is right"

@@ -1,4 +1,4 @@
-//! Doubts: settings that a configuration is allowed to contain but hardly intends.
+//! Warns of settings that a configuration is allowed to contain but hardly intends.
 
 use std::time::SystemTime;
 
@@ -8,46 +8,46 @@ use super::{AuthMode, Config, OnError};
 
 impl Config {
     /// Logs a warning for each.
-    pub fn say_doubts(&self) {
-        for doubt in self.doubts(SystemTime::now()) {
-            tracing::warn!("{doubt}");
+    pub fn log_warnings(&self) {
+        for warning in self.warnings(SystemTime::now()) {
+            tracing::warn!("{warning}");
         }
     }
 
-    fn doubts(&self, now: SystemTime) -> Vec<String> {
-        let mut doubts = Vec::new();
+    fn warnings(&self, now: SystemTime) -> Vec<String> {
+        let mut warnings = Vec::new();
         for (i, key) in self.auth.keys.iter().enumerate() {
             let shown = key.name.as_deref().unwrap_or("without a name");
             if key.expires.is_some_and(|expires| expires.0 <= now) {
-                doubts.push(format!(
+                warnings.push(format!(
                     "auth.keys[{i}]: the key {shown} has expired: nobody comes in with it"
                 ));
             }
             for pattern in key.models.iter().flatten() {
-                doubts.extend(self.unmatched(pattern, &format!("auth.keys[{i}].models")));
+                warnings.extend(self.unmatched(pattern, &format!("auth.keys[{i}].models")));
             }
         }
         for (name, plugin) in &self.plugins {
             for pattern in &plugin.models {
-                doubts.extend(self.unmatched(pattern, &format!("plugins.{name}.models")));
+                warnings.extend(self.unmatched(pattern, &format!("plugins.{name}.models")));
             }
             let hooks = plugin.hooks.as_deref();
             if plugin.on_error == OnError::Skip && hooks == Some(&[Hook::Authenticate]) {
-                doubts.push(format!("plugins.{name}.on_error: \"skip\" is for preprocessors; an authenticator that fails always denies"));
+                warnings.push(format!("plugins.{name}.on_error: \"skip\" is for preprocessors; an authenticator that fails always denies"));
             }
         }
         if let Some(address) = self.server.admin_listen.filter(|at| !at.ip().is_loopback()) {
-            doubts.push(format!(
+            warnings.push(format!(
                 "server.admin_listen: whoever reaches {address} may reload, without a key: a loopback address keeps it to this machine"
             ));
         }
         if self.auth.mode == Some(AuthMode::Keys) && !self.plugins.is_empty() {
-            doubts.push(
+            warnings.push(
                 "auth.mode is \"keys\": plugins that authenticate are loaded and never asked"
                     .into(),
             );
         }
-        doubts
+        warnings
     }
 
     /// A plugin may name a model that no client says, but not one that there is not.
@@ -70,14 +70,14 @@ mod tests {
     #[test]
     fn what_can_never_happen_is_said() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let doubts = |text: &str| {
+        let warnings = |text: &str| {
             let text = format!(
                 "{text}\n[models.m]\npath = \"tests/fixtures/tiny-bge-m3\"\naliases = [\"alias\"]"
             );
             let config = Config::parse(&text, &folder, &Environment::default());
             config
                 .unwrap_or_else(|problems| panic!("{problems:?}"))
-                .doubts(SystemTime::now())
+                .warnings(SystemTime::now())
         };
         let key = "key = \"long-enough\", name = \"old\"";
         let plugin = "[plugins.p]\npath = \"plugins/built/text-normalize.wasm\"";
@@ -104,13 +104,13 @@ mod tests {
             ),
         ];
         for (text, expected) in cases {
-            let found = doubts(&text);
+            let found = warnings(&text);
             assert_eq!(found.len(), 1, "{text}: {found:?}");
             assert!(found[0].contains(expected), "{found:?}");
         }
         let nothing = format!(
             "[auth]\nkeys = [{{ {key}, expires = 2999-01-01, models = [\"ali*\"] }}]\n{plugin}"
         );
-        assert!(doubts(&nothing).is_empty());
+        assert!(warnings(&nothing).is_empty());
     }
 }

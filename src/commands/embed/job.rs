@@ -19,7 +19,7 @@ use crate::{
     cache::EmbeddingCache,
     embed::{Embedder, Preprocessed},
     model::{
-        About, Entry, ModelRegistry, State,
+        About, ModelRegistry, ModelState, RegistryEntry,
         load::{self, Loading},
         load_context::LoadContext,
     },
@@ -32,14 +32,14 @@ const CACHE: ByteSize = ByteSize::mib(32);
 const NO_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A model, and what is asked of it.
-pub(super) struct Asked {
+pub(super) struct EmbedJob {
     pub(super) embedder: Embedder,
     pub(super) most_at_once: usize,
     pub(super) outputs: Outputs,
     pub(super) dimensions: Option<usize>,
 }
 
-impl Asked {
+impl EmbedJob {
     /// Loads just the model that is asked for, and measures how many rows may be on their way at once.
     pub(super) fn load(
         config: &Config,
@@ -63,9 +63,9 @@ impl Asked {
             max_size: CACHE,
             ..CacheConfig::default()
         };
-        let entry = Entry {
+        let entry = RegistryEntry {
             about: Arc::new(About::new(name, &config)),
-            state: State::Loaded(Arc::new(model)),
+            state: ModelState::Loaded(Arc::new(model)),
         };
         let registry = ModelRegistry::new(vec![entry], Some(name), UnknownModel::Refuse);
         let cache = EmbeddingCache::new(&cache, None, &metrics);
@@ -112,7 +112,7 @@ impl Asked {
             deadline: Instant::now() + NO_DEADLINE,
             lane: Some(Lane::Bulk),
             memory: Account::unlimited(),
-            spent: Arc::default(),
+            timings: Arc::default(),
             // Nobody else waits, and nobody comes back later.
             begun: Arc::new(Begun::already()),
         };

@@ -8,13 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Work;
+use super::WorkFolder;
 use crate::{
     error::HubError,
     lock::{LOCK_FILE, Lock},
 };
 
-impl Work {
+impl WorkFolder {
     /// Puts the tree in the target's place, with the record and all files of the target that no pull has fetched. `in_target` are
     /// files of the model that are right there.
     pub(crate) fn publish(
@@ -119,7 +119,7 @@ fn sync(folder: &Path) -> Result<(), HubError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lock::Locked, work::kept::tests::entry};
+    use crate::{lock::Locked, work_folder::present::tests::entry};
 
     #[test]
     fn other_files_of_the_folder_stay_and_those_of_the_model_are_exchanged() {
@@ -134,7 +134,7 @@ mod tests {
         ] {
             fs::write(target.join(name), text).unwrap();
         }
-        let work = Work::begin(target.clone()).unwrap();
+        let work = WorkFolder::begin(target.clone()).unwrap();
         fs::write(work.tree.join("config.json"), "new").unwrap();
         // Of a pull of another revision that did not end.
         fs::write(work.tree.join("model.safetensors"), "stale").unwrap();

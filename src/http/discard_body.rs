@@ -1,4 +1,4 @@
-//! Takes what a client still sends after its request was refused.
+//! Discards what a client still sends after its request was refused.
 //!
 //! A client that is cut off while it sends sees a broken connection instead of the answer that says why. So what is left
 //! of a refused body is read and thrown away, for a while, before the answer goes out.
@@ -28,7 +28,7 @@ const LINGER_BYTES_UNSAID: usize = 128 << 20;
 /// Bytes that are read of one whose sender may wait for "100 Continue", or has sent it at once.
 const LINGER_BYTES_EXPECTED: usize = 1 << 20;
 
-pub(super) async fn linger(
+pub(super) async fn discard_rest(
     request: Request,
     answer: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {

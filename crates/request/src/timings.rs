@@ -19,13 +19,13 @@ pub enum Step {
 /// The time that the inputs of one request spent in each step. Inputs that were cached, or that other requests compute,
 /// spend nothing.
 #[derive(Debug, Default)]
-pub struct Spent {
+pub struct Timings {
     /// Nanoseconds of all inputs, by step.
     nanoseconds: [AtomicU64; 3],
     n_inputs: AtomicU64,
 }
 
-impl Spent {
+impl Timings {
     /// Adds what one input spent.
     pub fn add(&self, step: Step, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -50,14 +50,14 @@ mod tests {
 
     #[test]
     fn a_step_counts_with_its_mean_over_the_inputs_that_were_computed() {
-        let spent = Spent::default();
-        assert_eq!(spent.mean(Step::Compute), Duration::ZERO);
+        let timings = Timings::default();
+        assert_eq!(timings.mean(Step::Compute), Duration::ZERO);
         for milliseconds in [2, 4] {
-            spent.add(Step::Tokenize, Duration::from_millis(milliseconds));
-            spent.add(Step::Compute, Duration::from_millis(10 * milliseconds));
+            timings.add(Step::Tokenize, Duration::from_millis(milliseconds));
+            timings.add(Step::Compute, Duration::from_millis(10 * milliseconds));
         }
-        assert_eq!(spent.mean(Step::Tokenize), Duration::from_millis(3));
-        assert_eq!(spent.mean(Step::Compute), Duration::from_millis(30));
-        assert_eq!(spent.mean(Step::Queue), Duration::ZERO);
+        assert_eq!(timings.mean(Step::Tokenize), Duration::from_millis(3));
+        assert_eq!(timings.mean(Step::Compute), Duration::from_millis(30));
+        assert_eq!(timings.mean(Step::Queue), Duration::ZERO);
     }
 }

@@ -10,23 +10,23 @@ use embedgate_request::{EmbedRequest, Error, ErrorKind, Held, Input, RequestCont
 
 use super::{
     Gateway,
-    answer::{Answer, answer_bytes},
+    answer::{PendingAnswer, answer_bytes},
     body::{self, WholeBody},
     context::Context,
     error::Failed,
     object::Source,
 };
 use crate::{
+    blocking,
     embed::{Embedder, Pipeline, Preprocessed, Target, decoded_bytes},
     model::Model,
-    offload,
 };
 
 /// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
 const PARSE_ELSEWHERE: usize = 256 << 10;
 
 /// A request that was let in, and its body. It is answered even if the shutdown begins meanwhile.
-pub(super) struct Exchange {
+pub(super) struct AdmittedRequest {
     pub(super) gateway: Arc<Gateway>,
     pub(super) ctx: RequestContext,
     body: WholeBody,
@@ -34,7 +34,7 @@ pub(super) struct Exchange {
     embedder: Arc<Embedder>,
 }
 
-impl FromRequest<Arc<Gateway>> for Exchange {
+impl FromRequest<Arc<Gateway>> for AdmittedRequest {
     type Rejection = Failed;
 
     /// Asks who the caller is, whether the models are there, and for the whole body within the server's limits.
@@ -53,7 +53,7 @@ impl FromRequest<Arc<Gateway>> for Exchange {
     }
 }
 
-impl Exchange {
+impl AdmittedRequest {
     /// The service.
     pub(super) fn embedder(&self) -> &Embedder {
         &self.embedder
@@ -109,7 +109,7 @@ impl Exchange {
     ) -> Result<T, Error> {
         let (bytes, max_inputs) = (self.body.bytes.clone(), self.gateway.config.max_inputs);
         let is_large = bytes.len() >= PARSE_ELSEWHERE;
-        offload::run_if(is_large, move || read(&mut Source::new(&bytes, max_inputs))).await
+        blocking::run_if_large(is_large, move || read(&mut Source::new(&bytes, max_inputs))).await
     }
 
     /// Finds the model of a request, where the caller may use it. A name that plugins may change is not an error yet.
@@ -122,43 +122,43 @@ impl Exchange {
             .embedder
             .target_before_plugins(&self.ctx, plugins, &request)?;
         Ok(Found {
-            exchange: self,
+            admitted: self,
             request,
             target,
         })
     }
 
     /// Lets plugins see the request, and embeds its inputs.
-    pub(super) async fn embed(self, request: EmbedRequest) -> Result<Answer, Error> {
+    pub(super) async fn embed(self, request: EmbedRequest) -> Result<PendingAnswer, Error> {
         self.find(request)?.embed().await
     }
 }
 
 /// A request whose model was found, and which plugins have not seen.
 pub(super) struct Found {
-    exchange: Exchange,
+    admitted: AdmittedRequest,
     pub(super) request: EmbedRequest,
     target: Option<Target>,
 }
 
 impl Found {
     pub(super) fn ctx(&self) -> &RequestContext {
-        &self.exchange.ctx
+        &self.admitted.ctx
     }
 
     /// Lets plugins see the request, and has its model in memory. Of all models it keeps this one alone.
-    pub(super) async fn ready(self) -> Result<Ready, Error> {
+    pub(super) async fn ready(self) -> Result<ReadyRequest, Error> {
         let Self {
-            exchange,
+            admitted,
             request,
             target,
         } = self;
-        let Exchange {
+        let AdmittedRequest {
             gateway,
             ctx,
             body,
             embedder,
-        } = exchange;
+        } = admitted;
         let before = Input::total_bytes(&request.inputs);
         let plugins = &gateway.plugins;
         let decoded = decoded_bytes(&request, target.as_ref());
@@ -171,7 +171,7 @@ impl Found {
             request = request.with_target(target);
         }
         held.merge(ctx.memory.take(request.grown(before))?);
-        Ok(Ready {
+        Ok(ReadyRequest {
             ctx,
             request,
             pipeline,
@@ -181,7 +181,7 @@ impl Found {
     }
 
     /// Lets plugins see the request, and embeds its inputs.
-    pub(super) async fn embed(self) -> Result<Answer, Error> {
+    pub(super) async fn embed(self) -> Result<PendingAnswer, Error> {
         let ready = self.ready().await?;
         let model = Arc::clone(ready.request.target().model()?);
         let bytes = answer_bytes(&model, ready.request.get());
@@ -189,7 +189,7 @@ impl Found {
         let memory = ctx.memory.take_for_answer(bytes, ctx.deadline).await?;
         let response = ready.pipeline.embed(&ctx, ready.request).await?;
         drop(ready.body);
-        Ok(Answer {
+        Ok(PendingAnswer {
             response,
             ctx,
             model,
@@ -214,7 +214,7 @@ fn take_decoded(gateway: &Gateway, ctx: &RequestContext, bytes: usize) -> Result
 }
 
 /// A request that plugins have seen, whose model is in memory.
-pub(super) struct Ready {
+pub(super) struct ReadyRequest {
     pub(super) ctx: RequestContext,
     pub(super) request: Preprocessed,
     pub(super) pipeline: Pipeline,

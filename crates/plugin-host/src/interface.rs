@@ -31,7 +31,7 @@ pub struct PluginSurroundings {
 
 /// The part of a request that an authenticator gets.
 #[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
+pub struct RequestHead<'a> {
     /// The request's id.
     pub id: &'a Arc<str>,
     /// Such as `POST`.

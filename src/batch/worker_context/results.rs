@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use embedgate_core::{BackendError, EmbeddingBatch, Outputs};
 
-use super::{Desk, Lost};
+use super::{Lost, WorkerContext};
 
-impl Desk {
+impl WorkerContext {
     /// The results of `n` sequences, complete.
     pub(super) fn results(
         &self,

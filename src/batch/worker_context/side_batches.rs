@@ -1,4 +1,4 @@
-//! The work of a worker while its long batch rests: short batches, for half of the time at most.
+//! Runs short batches while a worker's long batch rests, for half of the time at most.
 
 use std::{
     ops::ControlFlow,
@@ -12,18 +12,18 @@ use tokio::sync::{
     oneshot::{self, error::TryRecvError},
 };
 
-use super::{Desk, Lost};
+use super::{Lost, WorkerContext};
 use crate::batch::{
-    cost::Shape,
-    entry::Entry,
-    turn::{Batch, Turn},
+    cost::BatchShape,
+    entry::QueueEntry,
+    work_request::{Batch, WorkRequest},
 };
 
 /// The batches beside a long one.
-pub(super) struct Interludes<'a> {
-    desk: &'a Desk,
+pub(super) struct SideBatches<'a> {
+    context: &'a WorkerContext,
     /// The long batch.
-    entries: &'a [Entry],
+    entries: &'a [QueueEntry],
     /// The lane whose short batches may run during the long batch.
     beside: Lane,
     started: Instant,
@@ -32,25 +32,25 @@ pub(super) struct Interludes<'a> {
     /// The next, once there is one.
     incoming: Option<oneshot::Receiver<Batch>>,
     /// The short batches that were run since the last report to the queue.
-    done: Vec<(Shape, Duration)>,
+    done: Vec<(BatchShape, Duration)>,
     is_lost: bool,
 }
 
 /// The results that remain when a long batch has ended.
 #[derive(Default)]
-pub(super) struct Left {
+pub(super) struct Leftover {
     /// The time that short batches took.
     pub(super) rested: Duration,
     /// The short batches that the queue was not told of.
-    pub(super) done: Vec<(Shape, Duration)>,
+    pub(super) done: Vec<(BatchShape, Duration)>,
     /// The batch that came too late for a pause.
     pub(super) next: Option<Batch>,
 }
 
-impl<'a> Interludes<'a> {
-    pub(super) fn new(desk: &'a Desk, entries: &'a [Entry], beside: Lane) -> Self {
-        let mut interludes = Self {
-            desk,
+impl<'a> SideBatches<'a> {
+    pub(super) fn new(context: &'a WorkerContext, entries: &'a [QueueEntry], beside: Lane) -> Self {
+        let mut side_batches = Self {
+            context,
             entries,
             beside,
             started: Instant::now(),
@@ -59,8 +59,8 @@ impl<'a> Interludes<'a> {
             done: Vec::new(),
             is_lost: false,
         };
-        interludes.ask();
-        interludes
+        side_batches.ask();
+        side_batches
     }
 
     /// Runs what has come, and says whether the long batch goes on: not when nobody waits for it any more.
@@ -86,7 +86,7 @@ impl<'a> Interludes<'a> {
     }
 
     /// To be called when the long batch has ended.
-    pub(super) fn end(self) -> Result<Left, Lost> {
+    pub(super) fn end(self) -> Result<Leftover, Lost> {
         if self.is_lost {
             return Err(Lost);
         }
@@ -95,7 +95,7 @@ impl<'a> Interludes<'a> {
             incoming.close();
             incoming.try_recv().ok()
         });
-        Ok(Left {
+        Ok(Leftover {
             rested: self.rested,
             done: self.done,
             next,
@@ -107,22 +107,24 @@ impl<'a> Interludes<'a> {
             return;
         }
         let (batch, incoming) = oneshot::channel();
-        let turn = Turn {
+        let request = WorkRequest {
             batch,
             done: std::mem::take(&mut self.done),
             beside: Some(self.beside),
         };
-        match self.desk.turns.try_send(turn) {
+        match self.context.work_requests.try_send(request) {
             Ok(()) => self.incoming = Some(incoming),
-            Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) => self.done = turn.done,
+            Err(TrySendError::Full(request) | TrySendError::Closed(request)) => {
+                self.done = request.done
+            }
         }
     }
 
     fn run(&mut self, backend: &mut dyn Backend, batch: Batch) -> Result<(), Lost> {
         let started = Instant::now();
-        if let Some(ran) = self.desk.run(backend, batch)? {
+        if let Some(ran) = self.context.run(backend, batch)? {
             self.done.extend(ran.done);
-            self.desk.answer(backend, ran.scatter)?;
+            self.context.answer(backend, ran.replies)?;
         }
         self.rested += started.elapsed();
         Ok(())

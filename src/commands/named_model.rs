@@ -9,14 +9,14 @@ use embedgate_config::Source;
 pub(super) const USUAL: &str = "models";
 
 /// A model that was named.
-pub(super) struct Place {
+pub(super) struct NamedModel {
     /// The model's folder.
     pub(super) path: String,
     /// The model on a hub; none when a folder was named.
     pub(super) source: Option<Source>,
 }
 
-impl Place {
+impl NamedModel {
     /// Finds the model of a name.
     ///
     /// # Errors

@@ -54,14 +54,14 @@ pub(super) fn hold(folder: &Path, target: &Path) -> Result<File, HubError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{error::HubError, work::Work};
+    use crate::{error::HubError, work_folder::WorkFolder};
 
     #[test]
     fn a_second_process_is_told_who_holds_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("model");
-        let _first = Work::begin(target.clone()).unwrap();
-        let Err(HubError::Busy { holder, .. }) = Work::begin(target) else {
+        let _first = WorkFolder::begin(target.clone()).unwrap();
+        let Err(HubError::Busy { holder, .. }) = WorkFolder::begin(target) else {
             panic!("two hold it");
         };
         assert_eq!(holder, std::process::id().to_string());

@@ -2,7 +2,7 @@
 
 use embedgate_request::{Error, Input};
 
-use super::Task;
+use super::RerankTask;
 use crate::{
     batch::{Admission, Patience},
     embed::charge::Charge,
@@ -10,15 +10,15 @@ use crate::{
 
 /// Documents that are being tokenized and cut hold what they will need: who finds no room is turned away before that
 /// work. What becomes of them takes its own, so that this is given back, and its price with it, whatever happens.
-pub(super) struct Seat<'a> {
+pub(super) struct Reservation<'a> {
     _admissions: Vec<Admission>,
     charge: Option<Charge<'a>>,
 }
 
-impl<'a> Seat<'a> {
+impl<'a> Reservation<'a> {
     /// # Errors
     /// As [`crate::batch::Batcher::admit`].
-    pub(super) fn take(task: &'a Task<'_>, documents: &[Input]) -> Result<Self, Error> {
+    pub(super) fn take(task: &'a RerankTask<'_>, documents: &[Input]) -> Result<Self, Error> {
         let estimate = |document| task.model.estimate_tokens(document);
         let estimates: Vec<usize> = documents.iter().map(estimate).collect();
         let batcher = task.model.batcher();
@@ -31,7 +31,7 @@ impl<'a> Seat<'a> {
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if let Some(charge) = self.charge.take() {
             charge.settle(0);

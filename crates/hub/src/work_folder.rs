@@ -1,7 +1,7 @@
 //! The folder beside a model's own in which a pull makes the model.
 
 mod hold;
-pub(crate) mod kept;
+pub(crate) mod present;
 mod publish;
 pub(crate) mod target;
 
@@ -14,20 +14,20 @@ use std::{
 };
 
 use self::hold::hold;
-use crate::{error::HubError, listing::Entry, part};
+use crate::{error::HubError, listing::ListedFile, part};
 
 /// Room beyond the files' own, for what the file system needs.
 const SPARE: u64 = 16 << 20;
 
 /// The folder beside the target in which a model is made. Held by one process.
-pub(crate) struct Work {
+pub(crate) struct WorkFolder {
     pub(crate) target: PathBuf,
     pub(crate) folder: PathBuf,
     pub(crate) tree: PathBuf,
     _lock: File,
 }
 
-impl Work {
+impl WorkFolder {
     /// Makes the folder, or takes up what an earlier pull left.
     pub(crate) fn begin(target: PathBuf) -> Result<Self, HubError> {
         let mut name = target.file_name().unwrap_or_default().to_owned();
@@ -49,7 +49,7 @@ impl Work {
     }
 
     /// Removes what an earlier pull left that this one does not want.
-    pub(crate) fn prune(&self, files: &[&Entry]) -> Result<(), HubError> {
+    pub(crate) fn prune(&self, files: &[&ListedFile]) -> Result<(), HubError> {
         let wanted: BTreeSet<PathBuf> = files.iter().map(|file| file.path.clone().into()).collect();
         keep_only(&self.tree, Path::new(""), &wanted)?;
         let parts: BTreeSet<String> = files.iter().map(|file| part::name(file)).collect();
@@ -139,7 +139,7 @@ mod tests {
         let old = folder.path().join("model.embedgate-pull/old");
         fs::create_dir_all(&old).unwrap();
         fs::write(old.join("mine"), "").unwrap();
-        drop(Work::begin(target.clone()).unwrap());
+        drop(WorkFolder::begin(target.clone()).unwrap());
         assert!(target.join("mine").exists());
     }
 
@@ -147,7 +147,7 @@ mod tests {
     fn too_little_room_is_said_before_a_byte_is_fetched() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("model");
-        let work = Work::begin(target).unwrap();
+        let work = WorkFolder::begin(target).unwrap();
         work.check_room(1000).unwrap();
         let error = work.check_room(1 << 60).unwrap_err().to_string();
         assert!(error.contains("MB free"), "{error}");

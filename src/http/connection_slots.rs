@@ -1,10 +1,10 @@
-//! The places for connections: how many are served at once, and what becomes of one that is too many.
+//! The slots for connections: how many are served at once, and what becomes of one that is too many.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::idle::Waiting;
+use super::idle::IdleConnections;
 
 /// Connections beyond `max_connections` that are served at once. Each is for one answer of a moment.
 const RESERVE: usize = 64;
@@ -12,33 +12,33 @@ const RESERVE: usize = 64;
 const TO_MAKE_ROOM: Duration = Duration::from_millis(50);
 const NEVER_CLOSED: &str = "the semaphores are never closed";
 
-/// The places for connections.
-pub(super) struct Places {
+/// The slots for connections.
+pub(super) struct ConnectionSlots {
     all: Arc<Semaphore>,
     /// Beyond `max_connections`, so that probes and refusals are answered when all are busy.
     reserve: Arc<Semaphore>,
-    pub(super) waiting: Waiting,
+    pub(super) idle: IdleConnections,
 }
 
-/// A connection's place, until it is dropped.
-pub(super) struct Slot {
+/// A connection's slot, until it is dropped.
+pub(super) struct ConnectionSlot {
     pub(super) is_reserve: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Places {
+impl ConnectionSlots {
     pub(super) fn new(max_connections: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(max_connections)),
             reserve: Arc::new(Semaphore::new(RESERVE)),
-            waiting: Waiting::default(),
+            idle: IdleConnections::default(),
         }
     }
 
-    /// A place for one more connection. Where all are taken, the one that has waited longest for a request makes room; where
+    /// Takes a slot for one more connection. Where all are taken, the one that has waited longest for a request makes room; where
     /// none waits, there are some in reserve.
-    pub(super) async fn take(&self) -> Slot {
-        let slot = |is_reserve: bool, permit| Slot {
+    pub(super) async fn take(&self) -> ConnectionSlot {
+        let slot = |is_reserve: bool, permit| ConnectionSlot {
             is_reserve,
             _permit: permit,
         };
@@ -47,7 +47,7 @@ impl Places {
             return slot(false, permit);
         }
         // It may have got a request in this moment.
-        if self.waiting.make_room()
+        if self.idle.make_room()
             && let Ok(permit) = tokio::time::timeout(TO_MAKE_ROOM, all().acquire_owned()).await
         {
             return slot(false, permit.expect(NEVER_CLOSED));
@@ -61,10 +61,10 @@ impl Places {
         }
     }
 
-    /// Waits until every place is given back.
+    /// Waits until every slot is given back.
     pub(super) async fn all_given_back(&self, max_connections: usize) {
-        for (places, n) in [(&self.all, max_connections), (&self.reserve, RESERVE)] {
-            let all = places.acquire_many(u32::try_from(n).unwrap_or(u32::MAX));
+        for (slots, n) in [(&self.all, max_connections), (&self.reserve, RESERVE)] {
+            let all = slots.acquire_many(u32::try_from(n).unwrap_or(u32::MAX));
             drop(all.await.expect(NEVER_CLOSED));
         }
     }

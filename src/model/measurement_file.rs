@@ -9,9 +9,9 @@ use crate::whole_file;
 
 /// The file of one measurement, named by what was measured; none where nothing is kept.
 #[derive(Clone, Debug)]
-pub(super) struct KeptFile(Option<PathBuf>);
+pub(super) struct MeasurementFile(Option<PathBuf>);
 
-impl KeptFile {
+impl MeasurementFile {
     /// The file for what is measured of something, by this program on this machine.
     #[must_use]
     pub(super) fn new(folder: Option<&Path>, what: &str, of: &[&[u8]]) -> Self {
@@ -63,7 +63,7 @@ mod tests {
     fn a_measurement_is_kept_and_a_broken_file_is_not_trusted() {
         let folder = tempfile::tempdir().unwrap();
         let in_folder = folder.path().join("new");
-        let new = |of: &[&[u8]]| KeptFile::new(Some(&in_folder), "speed", of);
+        let new = |of: &[&[u8]]| MeasurementFile::new(Some(&in_folder), "speed", of);
         let file = new(&[b"m", b"2"]);
         assert_eq!(file.read::<Vec<f64>>(), None);
         file.write(&[1.5, 2.0]);
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(new(&[b"m2", b""]).read::<Vec<f64>>(), None);
         std::fs::write(file.0.as_ref().unwrap(), "[1.5,").unwrap();
         assert_eq!(file.read::<Vec<f64>>(), None);
-        let nowhere = KeptFile::new(None, "speed", &[]);
+        let nowhere = MeasurementFile::new(None, "speed", &[]);
         nowhere.write(&[1.5]);
         assert_eq!(nowhere.read::<Vec<f64>>(), None);
     }
