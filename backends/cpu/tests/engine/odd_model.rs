@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use embedgate_core::{Backend, Head, ModelFolder, Outputs, Precision, TokenBatch};
+use embedgate_core::{Backend, Head, ModelFolder, Outputs, TokenBatch};
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{
