@@ -30,7 +30,7 @@ struct EmbeddingsResponse {
     usage: Usage,
 }
 
-/// The members that every item has.
+// The members that every item has. A comment: its documentation would be a description in the document.
 #[derive(ToSchema)]
 struct Item {
     #[schema(pattern = "^embedding$")]
