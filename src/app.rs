@@ -24,7 +24,7 @@ use crate::{
     cache::now_seconds,
     http::{
         self, Gateway,
-        connection::{self, End},
+        connection::{self, End, Server},
     },
     model::{load, load_context::LoadContext},
     model_host::{Fetcher, ModelHost, Parts},
@@ -112,8 +112,7 @@ impl App {
         tell_systemd(NotifyState::Ready);
         let address = listener.local_addr().ok();
         let router = http::router(Arc::clone(&gateway));
-        let config = &self.config.server;
-        let serving = connection::serve(listener, router, config, &shutdown, &self.metrics);
+        let serving = connection::serve(listener, router, self.server(&shutdown));
         let administering = self.administer(admin, &gateway, &shutdown);
         let loading = self.begin(&gateway, address);
         let reloader = self.reloader(&gateway.models);
@@ -200,10 +199,17 @@ impl App {
                 tracing::info!(%address, "POST http://{address}/admin/reload reloads the configuration; it asks for no key");
             }
             let router = http::admin_router(Arc::clone(gateway));
-            let config = &self.config.server;
-            connection::serve(listener, router, config, shutdown, &self.metrics).await;
+            connection::serve(listener, router, self.server(shutdown)).await;
         }
         std::future::pending().await
+    }
+
+    fn server<'a>(&'a self, shutdown: &'a Shutdown) -> Server<'a> {
+        Server {
+            config: &self.config.server,
+            shutdown,
+            metrics: &self.metrics,
+        }
     }
 }
 

@@ -61,14 +61,24 @@ pub(super) struct PeerAddress(pub(super) IpAddr);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NoRoom;
 
+/// The parts of the server that all of its listeners share.
+#[derive(Clone, Copy)]
+pub(crate) struct Server<'a> {
+    /// Its settings.
+    pub(crate) config: &'a ServerConfig,
+    /// Its end.
+    pub(crate) shutdown: &'a Shutdown,
+    /// The counts of connections.
+    pub(crate) metrics: &'a Metrics,
+}
+
 /// Serves connections until the shutdown begins and `drain_delay` is over, then waits for requests in flight.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    config: &ServerConfig,
-    shutdown: &Shutdown,
-    metrics: &Metrics,
-) -> End {
+pub(crate) async fn serve(listener: TcpListener, router: Router, server: Server<'_>) -> End {
+    let Server {
+        config,
+        shutdown,
+        metrics,
+    } = server;
     let slots = ConnectionSlots::new(config.max_connections);
     let graceful = GracefulShutdown::new();
     let closing = closing(config, shutdown);

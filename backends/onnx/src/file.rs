@@ -40,6 +40,17 @@ fn names(device: Device, precision: Precision) -> Vec<&'static str> {
     files.map(|files| files.model).chain(hub).collect()
 }
 
+/// The facts by which the file of a model is chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct FileChoice<'a> {
+    /// The file, where it is named.
+    pub named: Option<&'a Path>,
+    /// The device that runs the model.
+    pub device: Device,
+    /// The number format of the file.
+    pub precision: Precision,
+}
+
 /// Checks that a model's file is there, what it refers to, and that there is a library, and a device where it needs one;
 /// loads no model.
 ///
@@ -47,27 +58,28 @@ fn names(device: Device, precision: Precision) -> Vec<&'static str> {
 /// As [`OnnxBackend::load`](crate::OnnxBackend::load).
 pub fn check(
     folder: &ModelFolder,
-    file: Option<&Path>,
-    device: Device,
-    precision: Precision,
+    choice: FileChoice<'_>,
     libraries: &Libraries,
 ) -> Result<(), BackendError> {
     runtime::find(&libraries.runtime)?;
-    match device {
+    match choice.device {
         Device::Cpu => {}
         Device::WebGpu => _ = adapter(libraries)?,
         Device::Cuda(_) => check_cuda(libraries)?,
     }
-    check_file(&model_file(folder, file, device, precision)?, precision).map(|_| ())
+    check_file(&model_file(folder, choice)?, choice.precision).map(|_| ())
 }
 
 /// The file that is named, or that of the folder.
 pub(crate) fn model_file(
     folder: &ModelFolder,
-    named: Option<&Path>,
-    device: Device,
-    precision: Precision,
+    choice: FileChoice<'_>,
 ) -> Result<PathBuf, BackendError> {
+    let FileChoice {
+        named,
+        device,
+        precision,
+    } = choice;
     if let Some(named) = named {
         return Ok(named.to_owned());
     }

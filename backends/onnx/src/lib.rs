@@ -21,7 +21,7 @@ mod session;
 mod shared;
 mod wiring;
 
-pub use file::{check, find_model};
+pub use file::{FileChoice, check, find_model};
 pub use open::bytes_overflow;
 pub use options::Options;
 pub use runtime::Libraries;

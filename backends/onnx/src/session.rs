@@ -23,7 +23,7 @@ use self::{
 use crate::{
     Options, comparison, cuda,
     device::{self, Device},
-    file::{check_file, model_file},
+    file::{FileChoice, check_file, model_file},
     open::{Opened, Opener, bytes_overflow, stamp},
     runtime,
     wiring::Wiring,
@@ -92,7 +92,12 @@ impl OnnxBackend {
             (Device::Cuda(_), Some(folder)) => cuda::preload(folder)?,
             _ => {}
         }
-        let file = model_file(folder, options.file.as_deref(), device, options.precision)?;
+        let choice = FileChoice {
+            named: options.file.as_deref(),
+            device,
+            precision: options.precision,
+        };
+        let file = model_file(folder, choice)?;
         let data = check_file(&file, options.precision)?;
         let load_error =
             |problem: String| BackendError::Load(format!("{}: {problem}", file.display()));

@@ -22,10 +22,14 @@ async fn start(router: Router, change: impl FnOnce(&mut ServerConfig)) -> Server
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stage, shutdown) = Shutdown::manual();
-    let end =
-        tokio::spawn(
-            async move { serve(listener, router, &config, &shutdown, &Metrics::new()).await },
-        );
+    let end = tokio::spawn(async move {
+        let server = super::Server {
+            config: &config,
+            shutdown: &shutdown,
+            metrics: &Metrics::new(),
+        };
+        serve(listener, router, server).await
+    });
     Server {
         address,
         stage,

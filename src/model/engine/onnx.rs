@@ -31,13 +31,12 @@ impl Engine for Onnx {
         context: &LoadContext,
     ) -> Result<(), LoadError> {
         for device in backend.devices() {
-            embedgate_onnx::check(
-                &plan.folder,
-                backend.file.as_deref(),
-                device_of(device),
-                backend.precision,
-                &context.onnx_libraries(),
-            )?;
+            let choice = embedgate_onnx::FileChoice {
+                named: backend.file.as_deref(),
+                device: device_of(device),
+                precision: backend.precision,
+            };
+            embedgate_onnx::check(&plan.folder, choice, &context.onnx_libraries())?;
         }
         Ok(())
     }
