@@ -23,6 +23,19 @@ use self::hub::{ModelsCommand, PullArgs};
 use self::{bench::BenchArgs, bench_backend::BenchBackendArgs, doctor::DoctorCommand};
 use self::{convert::ConvertArgs, embed::EmbedArgs, plugin::PluginCommand, serve::ServeArgs};
 
+/// The commands that this build does not have.
+#[cfg(not(all(feature = "tools", feature = "hub")))]
+const NOT_BUILT: &str = match (cfg!(feature = "tools"), cfg!(feature = "hub")) {
+    (false, true) => {
+        "bench, bench-backend and doctor are not in this build: they need the cargo feature tools."
+    }
+    (true, _) => "pull and models are not in this build: they need the cargo feature hub.",
+    (false, false) => {
+        "bench, bench-backend and doctor are not in this build: they need the cargo feature tools. Nor are pull and models: they need the \
+         cargo feature hub."
+    }
+};
+
 /// An embedding gateway: serves /v1/embeddings by model name, from models on this machine.
 ///
 /// Every key of the configuration can also be set by a variable: EMBEDGATE_SERVER__MAX_BODY=64MiB sets server.max_body.
@@ -32,10 +45,8 @@ use self::{convert::ConvertArgs, embed::EmbedArgs, plugin::PluginCommand, serve:
 #[derive(Debug, Parser)]
 #[command(name = "embedgate", version, max_term_width = 110)]
 #[cfg_attr(
-    not(feature = "tools"),
-    command(
-        after_help = "bench, bench-backend and doctor are not in this build: they need the cargo feature tools."
-    )
+    not(all(feature = "tools", feature = "hub")),
+    command(after_help = NOT_BUILT)
 )]
 pub struct Cli {
     /// The configuration file [default: $EMBEDGATE_CONFIG, embedgate.toml, /etc/embedgate/embedgate.toml].
