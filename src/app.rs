@@ -16,7 +16,7 @@ use sd_notify::NotifyState;
 use tokio::{net::TcpListener, signal::unix::Signal};
 
 use self::{
-    plugins::surroundings_of_plugins,
+    plugins::plugin_context,
     stop::{flush, stop},
 };
 use crate::{
@@ -71,7 +71,7 @@ impl App {
         }
         let load_context = LoadContext::new(&config, &source.environment);
         let metrics = Metrics::new();
-        let plugins = Arc::new(Plugins::new(surroundings_of_plugins(
+        let plugins = Arc::new(Plugins::new(plugin_context(
             &config,
             &source.environment,
             &metrics,

@@ -15,7 +15,7 @@ use axum::Router;
 use embedgate_config::{AuthConfig, AuthMode, Config, UnknownModel};
 use embedgate_metrics::Metrics;
 use embedgate_mock::{Control, MockBackend};
-use embedgate_plugin_host::{PluginSurroundings, Plugins};
+use embedgate_plugin_host::{PluginContext, Plugins};
 use embedgate_request::Memory;
 
 use self::model::model;
@@ -99,7 +99,7 @@ impl TestGateway {
         let registry = ModelRegistry::new(entries, Some("m"), UnknownModel::Refuse);
         let file = WarmFile::open(&config.cache, &metrics);
         let cache = EmbeddingCache::new(&config.cache, file, &metrics);
-        let plugins = Arc::new(Plugins::new(PluginSurroundings {
+        let plugins = Arc::new(Plugins::new(PluginContext {
             // Compiled once for all tests, and for the next run.
             state_folder: Some(
                 Path::new(env!("CARGO_MANIFEST_DIR")).join("target/plugins-of-tests"),

@@ -16,16 +16,18 @@ pub(crate) fn folder(path: &Path) -> &Path {
     named.unwrap_or(Path::new("."))
 }
 
-/// Begins a file in this folder, which goes away unless it is given a name.
+/// The mode of any new file, from which the process's mask takes.
+pub(crate) const NEW: u32 = 0o666;
+
+/// Begins a file of this mode in this folder, which goes away unless it is given a name.
 ///
 /// # Errors
 /// When it cannot be made.
-pub(crate) fn begin(folder: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn begin(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    // As any new file: the process's mask takes from it.
     builder
         .prefix(".embedgate-")
-        .permissions(Permissions::from_mode(0o666));
+        .permissions(Permissions::from_mode(mode));
     builder.tempfile_in(folder)
 }
 
@@ -34,7 +36,7 @@ pub(crate) fn begin(folder: &Path) -> io::Result<NamedTempFile> {
 /// # Errors
 /// When it cannot be written; the file of before is left as it is.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = begin(folder(path))?;
+    let mut file = begin(folder(path), NEW)?;
     file.write_all(bytes)?;
     file.persist(path)?;
     Ok(())

@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl App {
-    /// Says where the gateway listens, who can reach it, and what of its configuration is in doubt.
+    /// Logs the address of the gateway, who can reach it, and warnings about its configuration.
     pub(super) fn announce(&self, listener: &TcpListener, gateway: &Gateway) -> anyhow::Result<()> {
         let address = listener
             .local_addr()

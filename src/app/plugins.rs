@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use embedgate_config::{AuthMode, Config, Environment};
 use embedgate_metrics::Metrics;
-use embedgate_plugin_host::{INIT_TIMEOUT, PluginSurroundings, Plugins, stamps};
+use embedgate_plugin_host::{INIT_TIMEOUT, PluginContext, Plugins, stamps};
 
 use super::{App, state_folder};
 
@@ -25,12 +25,12 @@ impl App {
 
 /// Returns the facts of the gateway that plugins need.
 #[must_use]
-pub(crate) fn surroundings_of_plugins(
+pub(crate) fn plugin_context(
     config: &Config,
     environment: &Environment,
     metrics: &Metrics,
-) -> PluginSurroundings {
-    PluginSurroundings {
+) -> PluginContext {
+    PluginContext {
         state_folder: state_folder(config, environment).map(|folder| folder.join("plugins")),
         max_body: config.server.max_body.bytes(),
         metrics: metrics.clone(),

@@ -19,7 +19,7 @@ use embedgate_tools::table::Table;
 
 use self::{
     ceiling::Ceiling,
-    engines::{Engine, Subject, precisions},
+    engines::{MeasuredBackend, Subject, precisions},
     random_load::random_load,
 };
 use super::{Failure, start_log};
@@ -98,7 +98,11 @@ fn texts(args: &BenchBackendArgs) -> anyhow::Result<Vec<String>> {
 }
 
 /// Measures, and prints what was found.
-fn report(subject: &Subject<'_>, engines: &mut [Engine], texts: &[String]) -> Result<(), Failure> {
+fn report(
+    subject: &Subject<'_>,
+    engines: &mut [MeasuredBackend],
+    texts: &[String],
+) -> Result<(), Failure> {
     let args = subject.args;
     let mut out = io::stdout();
     let mut print =
@@ -136,7 +140,7 @@ fn report(subject: &Subject<'_>, engines: &mut [Engine], texts: &[String]) -> Re
     Ok(())
 }
 
-fn ceilings(engines: &[Engine]) -> Table {
+fn ceilings(engines: &[MeasuredBackend]) -> Table {
     let names = engines.iter().map(|engine| engine.name.clone());
     let mut table = Table::new(std::iter::once(String::new()).chain(names));
     let cells = engines.iter().map(|engine| {

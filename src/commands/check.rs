@@ -12,7 +12,7 @@ use embedgate_plugin_host::Plugins;
 
 use super::{Failure, runtime, start_log};
 use crate::{
-    app::plugins::{self, surroundings_of_plugins},
+    app::plugins::{self, plugin_context},
     args::CheckArgs,
     model::{load, load_context::LoadContext},
 };
@@ -51,8 +51,8 @@ pub(super) fn check_plugins(config: &Config, environment: &Environment) -> anyho
         return Ok(());
     }
     start_log(LogLevel::Warn);
-    let surroundings = surroundings_of_plugins(config, environment, &Metrics::new());
-    let loaded = Plugins::new(surroundings);
+    let context = plugin_context(config, environment, &Metrics::new());
+    let loaded = Plugins::new(context);
     let runtime = runtime()?;
     let _in_runtime = runtime.enter();
     let failed = loaded.load(&config.plugins).failed;

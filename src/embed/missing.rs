@@ -81,11 +81,11 @@ impl Pipeline {
             waits.push((i, keys, flights[twin].clone()));
         }
         drop(flights);
-        let landing = |(i, keys, flight): (usize, PerHead<CacheKey>, Flight)| async move {
+        let landed = |(i, keys, flight): (usize, PerHead<CacheKey>, Flight)| async move {
             let values = flight.await.map_err(|error| error.of_input(i))?;
             Ok::<_, Error>((i, keys, values))
         };
-        for (i, keys, values) in try_join_all(waits.into_iter().map(landing)).await? {
+        for (i, keys, values) in try_join_all(waits.into_iter().map(landed)).await? {
             for (head, _) in keys.iter() {
                 let value = values
                     .get(head)

@@ -140,7 +140,7 @@ pub(super) fn answer_bytes(model: &Model, request: &EmbedRequest) -> usize {
     request.inputs.len() * fixed + n_tokens * per_token
 }
 
-/// Which inputs were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more. A query that
+/// Lists the inputs that were cut, as `index:from>to` in tokens, separated by commas; `...` where there are more. A query that
 /// documents are ranked for is `query:from>to`. Where more are not counted, `from` is `>100000`.
 fn truncated(cuts: &[Cut]) -> Option<HeaderValue> {
     let mut all: Vec<String> = cuts

@@ -19,14 +19,14 @@ use axum::{
 use http_body_util::BodyExt;
 
 /// Longest time for which the rest of a refused body is read.
-const LINGER: Duration = Duration::from_secs(5);
+const DISCARD: Duration = Duration::from_secs(5);
 /// Most bytes that are read of a body that states its length.
-const LINGER_BYTES: usize = 512 << 20;
+const DISCARD_BYTES: usize = 512 << 20;
 /// Bytes that are read of one that does not say its length, and may have no end: a client that streams a body of 100 MB still hears why it is
 /// refused.
-const LINGER_BYTES_UNSAID: usize = 128 << 20;
+const DISCARD_BYTES_UNSAID: usize = 128 << 20;
 /// Bytes that are read of one whose sender may wait for "100 Continue", or has sent it at once.
-const LINGER_BYTES_EXPECTED: usize = 1 << 20;
+const DISCARD_BYTES_EXPECTED: usize = 1 << 20;
 
 pub(super) async fn discard_rest(
     request: Request,
@@ -37,18 +37,18 @@ pub(super) async fn discard_rest(
     }
     let headers = request.headers();
     let most = if headers.contains_key(EXPECT) {
-        LINGER_BYTES_EXPECTED
+        DISCARD_BYTES_EXPECTED
     } else if headers.contains_key(CONTENT_LENGTH) {
-        LINGER_BYTES
+        DISCARD_BYTES
     } else {
-        LINGER_BYTES_UNSAID
+        DISCARD_BYTES_UNSAID
     };
     let (parts, body) = request.into_parts();
     let shared = SharedBody(Arc::new(Mutex::new(body)));
     let response = answer(Request::from_parts(parts, Body::new(shared.clone()))).await;
     if !shared.is_end_stream() {
         // Either end is fine: all was read, or enough.
-        drop(tokio::time::timeout(LINGER, throw_away(shared, most)).await);
+        drop(tokio::time::timeout(DISCARD, throw_away(shared, most)).await);
     }
     response
 }

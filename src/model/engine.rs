@@ -1,6 +1,6 @@
 //! The backends of this program, each behind its cargo feature in a file of the folder, and the table that finds one by its type.
 //!
-//! Everybody else asks the [`Engine`]: no other code of the gateway names a type of backend.
+//! Other code asks the [`Engine`], and names no type of backend.
 
 #[cfg(feature = "candle")]
 mod candle;
@@ -97,7 +97,7 @@ pub(crate) trait Engine: fmt::Debug + Sync {
         device: Device,
     ) -> Result<Box<dyn Backend>, LoadError>;
 
-    /// Describes the cards and their driver, on which vectors depend beside the model and its configuration: they choose among
+    /// Describes the cards and their driver. Vectors depend on them as on the model and its configuration: they choose among
     /// kernels. Empty on the processor.
     ///
     /// # Errors
@@ -111,8 +111,8 @@ pub(crate) trait Engine: fmt::Debug + Sync {
         Ok(described_by_driver(backend, context))
     }
 
-    /// Estimates the memory of a model: of replicas that share nothing, without that of a forward pass, where it is not known
-    /// better.
+    /// Estimates the memory of a model: of replicas that share nothing, without the memory of a forward pass. A backend
+    /// that knows better says so.
     fn memory(&self, needs: &Needs<'_>) -> Estimate {
         Estimate::of_separate_replicas(needs)
     }

@@ -23,9 +23,9 @@ const SAMPLE: usize = 64 << 10;
 pub(crate) enum FingerprintDepth {
     /// Within this process: of large files the length and the time of change stand for the content, and the folder's own
     /// path counts, since two folders may hold large files of one name, length and time.
-    QuickCheck,
+    WithinProcess,
     /// For ever and anywhere: every byte counts, and the path does not.
-    EveryByte,
+    Anywhere,
 }
 
 /// The facts from which a model's identity is found.
@@ -147,7 +147,7 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
         field(&mut hasher, runs_on.as_bytes());
     }
     let file = backend.file.as_deref();
-    if depth == FingerprintDepth::QuickCheck {
+    if depth == FingerprintDepth::WithinProcess {
         for path in std::iter::once(folder.as_path()).chain(file) {
             let path = path.canonicalize()?;
             field(&mut hasher, path.as_os_str().as_encoded_bytes());
@@ -179,7 +179,7 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
     Ok(hasher.finalize())
 }
 
-/// Returns true when the backend reads a file, and hubs do not just put it beside a model.
+/// Returns true when the backend reads a file. Hidden files and pages of a hub are no part of a model.
 fn is_read(path: &Path, reads: impl Fn(&str) -> bool) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     !name.starts_with('.') && !name.ends_with(".md") && reads(&name)
@@ -191,7 +191,7 @@ fn hash_file(hasher: &mut blake3::Hasher, path: &Path, depth: FingerprintDepth) 
         path.file_name().unwrap_or_default().as_encoded_bytes(),
     );
     let metadata = path.metadata()?;
-    if metadata.len() <= HASHED_WHOLE || depth == FingerprintDepth::EveryByte {
+    if metadata.len() <= HASHED_WHOLE || depth == FingerprintDepth::Anywhere {
         field(hasher, &metadata.len().to_le_bytes());
         hasher.update_reader(File::open(path)?)?;
         return Ok(());
@@ -249,19 +249,19 @@ mod tests {
             identity(path, backend).at(depth).unwrap()
         };
         assert_eq!(
-            of(&fixture, FingerprintDepth::EveryByte),
-            of(copy.path(), FingerprintDepth::EveryByte)
+            of(&fixture, FingerprintDepth::Anywhere),
+            of(copy.path(), FingerprintDepth::Anywhere)
         );
         assert_ne!(
-            of(&fixture, FingerprintDepth::QuickCheck),
-            of(copy.path(), FingerprintDepth::QuickCheck)
+            of(&fixture, FingerprintDepth::WithinProcess),
+            of(copy.path(), FingerprintDepth::WithinProcess)
         );
-        let before = of(copy.path(), FingerprintDepth::EveryByte);
+        let before = of(copy.path(), FingerprintDepth::Anywhere);
         let file = copy.path().join("config.json");
         let mut bytes = std::fs::read(&file).unwrap();
         bytes.push(b' ');
         std::fs::write(&file, bytes).unwrap();
-        assert_ne!(of(copy.path(), FingerprintDepth::EveryByte), before);
+        assert_ne!(of(copy.path(), FingerprintDepth::Anywhere), before);
     }
 
     #[cfg(feature = "onnx")]
@@ -276,7 +276,7 @@ mod tests {
                 ..ResolvedBackend::of_nothing()
             };
             let identity = identity(folder.path(), backend);
-            identity.at(FingerprintDepth::EveryByte).unwrap()
+            identity.at(FingerprintDepth::Anywhere).unwrap()
         };
         let write = |name: &str, text| std::fs::write(folder.path().join("onnx").join(name), text);
         write("model.onnx", "a").unwrap();

@@ -171,8 +171,8 @@ fn load_on(
     let backend = &resolved.backend;
     let runs_on = backend.engine.runs_on(backend, context)?;
     let depth = match context.cache_outlives {
-        true => FingerprintDepth::EveryByte,
-        false => FingerprintDepth::QuickCheck,
+        true => FingerprintDepth::Anywhere,
+        false => FingerprintDepth::WithinProcess,
     };
     let identity = Identity {
         path: resolved.path.clone(),
@@ -184,7 +184,7 @@ fn load_on(
     let unreadable = || system("the model's folder cannot be read");
     let files = Files {
         stamp: identity
-            .at(FingerprintDepth::QuickCheck)
+            .at(FingerprintDepth::WithinProcess)
             .map_err(unreadable())?,
         space: plan.vector_space().map_err(unreadable())?,
         identity: identity.clone(),

@@ -105,7 +105,7 @@ impl LoadContext {
         }
     }
 
-    /// Threads of each of so many replicas.
+    /// Returns the threads of each replica, where there are `replicas` of them.
     pub(super) fn threads(&self, stated: ThreadSettings, replicas: NonZeroUsize) -> usize {
         let shared = || (self.default_threads / replicas).max(1);
         stated.each.unwrap_or_else(shared)
@@ -122,7 +122,7 @@ impl LoadContext {
         }
     }
 
-    /// The places of ONNX Runtime's libraries.
+    /// Returns the paths of ONNX Runtime's libraries.
     #[cfg(feature = "onnx")]
     #[must_use]
     pub(crate) fn onnx_libraries(&self) -> embedgate_onnx::Libraries {

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Refuses a model that takes more than its `max_memory`, or than there is. One that ONNX Runtime runs is not judged: its
-/// file is mapped, and what it takes beside that is not known before it runs. Nor is one on a card, which has memory of its own.
+/// file is mapped, and the other memory that it takes is not known before it runs. Nor is one on a card, which has memory of its own.
 ///
 /// # Errors
 /// [`LoadError::Setting`] says how much, of what, and what would take less.

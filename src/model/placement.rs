@@ -26,9 +26,9 @@ pub(crate) struct Placement {
 /// The stated settings of threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ThreadSettings {
-    /// Threads of each replica. None means that replicas share what there is.
+    /// Threads of each replica. None: the replicas share all threads.
     pub(crate) each: Option<usize>,
-    /// True when threads stay on cores. None means true where they fill the machine.
+    /// True when threads stay on cores. None: true where the threads fill the machine.
     #[cfg(feature = "cpu")]
     pub(crate) are_pinned: Option<bool>,
 }

@@ -42,7 +42,7 @@ impl Options {
         }
     }
 
-    /// The place and the format of tensors, and the arithmetic on them.
+    /// Returns the device and the format of tensors, and the arithmetic on them.
     pub(crate) fn tensor_options(&self) -> Result<TensorOptions, BackendError> {
         let format = match self.precision {
             Precision::F32 => DType::F32,

@@ -1,6 +1,6 @@
 //! The heads of models: one table says what each of them gives, and all other code asks it.
 //!
-//! A new head is a line of [`Head`], a line of the table, and the code that computes it in the backends that have it.
+//! A new head is a variant of [`Head`], an entry of the table, and the code that computes it in the backends that have it.
 
 mod per_head;
 mod set;
@@ -47,29 +47,32 @@ pub enum HeadForm {
 /// The words for a head in requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadNames {
-    /// The name by which a request asks for the head.
+    /// The name by which a request asks for the head; in files, columns of weights and of offsets begin with it (`sparse_indices`).
     pub output: &'static str,
-    /// The member of an answer, and the column of a file, that holds the result.
+    /// The member of an answer that holds the result; in files, the column of vectors.
     pub member: &'static str,
     /// The result in words.
     pub help: &'static str,
 }
 
 /// The facts of one head.
-struct Facts {
+struct HeadFacts {
     head: Head,
     /// The name in messages.
     name: &'static str,
+    /// The results in messages.
+    results: &'static str,
     form: HeadForm,
     /// None: requests do not ask for the head by name, a route of its own gives it.
     names: Option<HeadNames>,
 }
 
 /// The table of heads, in the order of their numbers.
-const TABLE: [Facts; 5] = [
-    Facts {
+const TABLE: &[HeadFacts] = &[
+    HeadFacts {
         head: Head::Dense,
         name: "dense",
+        results: "dense vectors",
         form: HeadForm::Vector,
         names: Some(HeadNames {
             output: "dense",
@@ -77,9 +80,10 @@ const TABLE: [Facts; 5] = [
             help: "One vector",
         }),
     },
-    Facts {
+    HeadFacts {
         head: Head::Sparse,
         name: "sparse",
+        results: "sparse weights",
         form: HeadForm::Weights,
         names: Some(HeadNames {
             output: "sparse",
@@ -87,9 +91,10 @@ const TABLE: [Facts; 5] = [
             help: "A weight for each distinct token",
         }),
     },
-    Facts {
+    HeadFacts {
         head: Head::MultiVector,
         name: "multi-vector",
+        results: "ColBERT vectors",
         form: HeadForm::Rows {
             skipped: 1,
             normalized: true,
@@ -100,18 +105,20 @@ const TABLE: [Facts; 5] = [
             help: "A vector for each token but the first",
         }),
     },
-    Facts {
+    HeadFacts {
         head: Head::TokenVectors,
         name: "token vectors",
+        results: "token vectors",
         form: HeadForm::Rows {
             skipped: 0,
             normalized: false,
         },
         names: None,
     },
-    Facts {
+    HeadFacts {
         head: Head::Score,
         name: "score",
+        results: "scores",
         form: HeadForm::Score,
         names: None,
     },
@@ -127,13 +134,16 @@ impl Head {
         let mut i = 0;
         while i < COUNT {
             assert!(TABLE[i].head as usize == i, "the table has another order");
+            // Scores are of pairs: no request for embeddings asks for them.
+            let is_score = matches!(TABLE[i].form, HeadForm::Score);
+            assert!(!is_score || TABLE[i].names.is_none(), "a score has a name");
             all[i] = TABLE[i].head;
             i += 1;
         }
         all
     };
 
-    fn facts(self) -> &'static Facts {
+    fn facts(self) -> &'static HeadFacts {
         &TABLE[self as usize]
     }
 
@@ -141,6 +151,12 @@ impl Head {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.facts().name
+    }
+
+    /// The results in messages, such as "dense vectors".
+    #[must_use]
+    pub fn results(self) -> &'static str {
+        self.facts().results
     }
 
     /// The form of the result for one sequence.

@@ -182,7 +182,8 @@ impl MockBackend {
                     .collect(),
                 width: self.info.dimensions,
             }),
-            _ => Column::Vectors(dense.clone()),
+            Head::Dense => Column::Vectors(dense.clone()),
+            _ => unreachable!("the mock has no {}", head.name()),
         };
         Ok(EmbeddingBatch {
             columns: PerHead::of(outputs, column),

@@ -38,7 +38,7 @@ pub(crate) fn compare(
         let off = difference(expected, got);
         if off.is_nan() || off > most {
             return Err(BackendError::Load(format!(
-                "{name} gives other {what} results than the processor: they are off by {off:.1e} of their length, allowed is {most}. \
+                "{name} gives other {what} than the processor: they are off by {off:.1e} of their length, allowed is {most}. \
                  The card's driver, or ONNX Runtime's code for cards, is wrong here. A model that `embedgate convert --for gpu` \
                  wrote needs less of that code; else set device = \"cpu\""
             )));
@@ -61,7 +61,7 @@ fn values(results: &EmbeddingBatch) -> Vec<(&'static str, Vec<f32>)> {
             Column::Weights(all) => all.iter().map(|one| one.values.iter().sum()).collect(),
             column => column.numbers().concat(),
         };
-        (head.name(), values)
+        (head.results(), values)
     };
     results.columns.iter().map(of).collect()
 }

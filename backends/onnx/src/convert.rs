@@ -87,8 +87,8 @@ pub type ReadTensor<'a> = dyn FnMut(&str, &[usize], &mut dyn FnMut(&[f32]) -> io
 pub struct Parts<'a> {
     /// The encoder.
     pub encoder: &'a EncoderConfig,
-    /// The heads that have weights: [`Head::Sparse`](embedgate_core::Head::Sparse) and [`Head::MultiVector`](embedgate_core::Head::MultiVector) are written together with the token vectors,
-    /// [`Head::Score`](embedgate_core::Head::Score) is written alone.
+    /// The heads that have weights: sparse and multi-vector heads are written together with the token vectors, a score is written
+    /// alone.
     pub heads: Outputs,
 }
 
@@ -128,7 +128,6 @@ pub fn write(
             key: PRECISION.into(),
             value: variant.precision.to_string(),
         }],
-        functions: Vec::new(),
     };
     let path = folder.join(files.model);
     let written = File::create(&path).and_then(|mut file| {

@@ -3,17 +3,17 @@
 //! A model names the files of its large tensors. A model from a stranger could name any file of this machine, so only
 //! plain files within the model's own folder are let through, and only ranges that lie within them.
 
+mod schema;
+
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
 };
 
-use prost::{Message, bytes::Bytes};
+use prost::Message;
 
-use crate::{
-    convert::{PRECISION, PRODUCER},
-    proto::{Attribute, EXTERNAL, Entry, Function, Graph, Model, Node, SparseTensor, Tensor},
-};
+use self::schema::{Attribute, Function, Graph, Model, Node, SparseTensor, Tensor};
+use crate::proto::{EXTERNAL, Entry};
 
 /// The format's own limit.
 const MAX_FILE: u64 = 2 << 30;
@@ -40,8 +40,9 @@ pub(crate) fn check(model: &Path) -> Result<Checked, String> {
         ));
     }
     let bytes = std::fs::read(model).map_err(|e| format!("{shown}: {e}"))?;
-    let parsed = Model::decode(Bytes::from(bytes))
+    let parsed = Model::decode(bytes.as_slice())
         .map_err(|e| format!("{shown} is not an ONNX model: {e}"))?;
+    drop(bytes);
     let Some(graph) = &parsed.graph else {
         return Err(format!("{shown} is not an ONNX model: it has no graph"));
     };
@@ -65,15 +66,9 @@ pub(crate) fn check(model: &Path) -> Result<Checked, String> {
     checked.map_err(|problem| format!("{shown}: {problem}"))?;
     let names = checker.lengths.keys();
     Ok(Checked {
-        precision: stated_precision(&parsed),
+        precision: parsed.precision(),
         files: names.map(|name| checker.folder.join(name)).collect(),
     })
-}
-
-/// Returns the precision that the model states, if it was written here: other producers may mean something else by the word.
-fn stated_precision(model: &Model) -> Option<String> {
-    let stated = find(&model.metadata_props, PRECISION)?;
-    (model.producer_name == PRODUCER).then(|| stated.to_owned())
 }
 
 struct Checker {
@@ -249,7 +244,6 @@ mod tests {
             name: "w".into(),
             data_location: EXTERNAL,
             external_data,
-            ..Tensor::default()
         }
     }
 
@@ -382,7 +376,6 @@ mod tests {
         for attribute in attributes {
             let node = Node {
                 attribute: vec![attribute],
-                ..Node::default()
             };
             let error = checked(Graph {
                 node: vec![node],

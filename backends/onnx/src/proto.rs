@@ -1,9 +1,8 @@
-//! The part of ONNX's protobuf schema that is written here, or that can refer to other files. A reader skips what is left out;
-//! tensors' own data it does not copy, where the model is decoded from [`Bytes`].
+//! The part of ONNX's protobuf schema that is written here.
 //!
 //! Source: `onnx/onnx.proto3` of ONNX 1.23.
 
-use prost::{Message, bytes::Bytes};
+use prost::Message;
 
 /// A model file.
 #[derive(Clone, PartialEq, Message)]
@@ -20,8 +19,6 @@ pub(crate) struct Model {
     pub(crate) opset_import: Vec<OperatorSet>,
     #[prost(message, repeated, tag = "14")]
     pub(crate) metadata_props: Vec<Entry>,
-    #[prost(message, repeated, tag = "25")]
-    pub(crate) functions: Vec<Function>,
 }
 
 /// A set of operators by its version.
@@ -31,15 +28,6 @@ pub(crate) struct OperatorSet {
     pub(crate) domain: String,
     #[prost(int64, tag = "2")]
     pub(crate) version: i64,
-}
-
-/// A function that the model defines.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Function {
-    #[prost(message, repeated, tag = "7")]
-    pub(crate) node: Vec<Node>,
-    #[prost(message, repeated, tag = "11")]
-    pub(crate) attribute_proto: Vec<Attribute>,
 }
 
 /// A graph of nodes, with its constants, inputs and outputs.
@@ -55,8 +43,6 @@ pub(crate) struct Graph {
     pub(crate) input: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) output: Vec<ValueInfo>,
-    #[prost(message, repeated, tag = "15")]
-    pub(crate) sparse_initializer: Vec<SparseTensor>,
 }
 
 /// A node: an operator on values, which go by name.
@@ -85,22 +71,12 @@ pub(crate) struct Attribute {
     pub(crate) f: f32,
     #[prost(int64, tag = "3")]
     pub(crate) i: i64,
-    #[prost(message, optional, tag = "5")]
-    pub(crate) t: Option<Tensor>,
     #[prost(message, optional, tag = "6")]
     pub(crate) g: Option<Graph>,
     #[prost(int64, repeated, tag = "8")]
     pub(crate) ints: Vec<i64>,
-    #[prost(message, repeated, tag = "10")]
-    pub(crate) tensors: Vec<Tensor>,
-    #[prost(message, repeated, tag = "11")]
-    pub(crate) graphs: Vec<Graph>,
     #[prost(int32, tag = "20")]
     pub(crate) kind: i32,
-    #[prost(message, optional, tag = "22")]
-    pub(crate) sparse_tensor: Option<SparseTensor>,
-    #[prost(message, repeated, tag = "23")]
-    pub(crate) sparse_tensors: Vec<SparseTensor>,
 }
 
 /// Values of [`Attribute::kind`].
@@ -111,7 +87,7 @@ pub(crate) mod attribute {
     pub(crate) const INTS: i32 = 7;
 }
 
-/// A tensor, whose data may lie in another file.
+/// A constant.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Tensor {
     #[prost(int64, repeated, tag = "1")]
@@ -120,8 +96,8 @@ pub(crate) struct Tensor {
     pub(crate) data_type: i32,
     #[prost(string, tag = "8")]
     pub(crate) name: String,
-    #[prost(bytes = "bytes", tag = "9")]
-    pub(crate) raw_data: Bytes,
+    #[prost(bytes = "vec", tag = "9")]
+    pub(crate) raw_data: Vec<u8>,
     #[prost(message, repeated, tag = "13")]
     pub(crate) external_data: Vec<Entry>,
     #[prost(int32, tag = "14")]
@@ -141,15 +117,6 @@ pub(crate) mod element {
 
 /// The value of [`Tensor::data_location`] for data in another file.
 pub(crate) const EXTERNAL: i32 = 1;
-
-/// A sparse tensor.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct SparseTensor {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) values: Option<Tensor>,
-    #[prost(message, optional, tag = "2")]
-    pub(crate) indices: Option<Tensor>,
-}
 
 /// A key and its value.
 #[derive(Clone, PartialEq, Message)]

@@ -30,12 +30,12 @@ pub(crate) struct Wiring {
     /// In the order of the model's inputs.
     pub(crate) inputs: Vec<Input>,
     /// The tensor of each head that the model has.
-    pub(crate) heads: PerHead<Tensor>,
+    pub(crate) heads: PerHead<HeadTensor>,
 }
 
 /// The tensor of a head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Tensor {
+pub(crate) enum HeadTensor {
     /// A row a token, shape `(batch, length, width)`; of weights also `(batch, length)`, of bge-m3's token vectors also without the first
     /// token.
     Tokens(String),
@@ -43,7 +43,7 @@ pub(crate) enum Tensor {
     Pooled(String),
 }
 
-impl Tensor {
+impl HeadTensor {
     /// The name.
     pub(crate) fn name(&self) -> &str {
         match self {
@@ -103,9 +103,9 @@ impl Wiring {
             names.iter().find_map(port).map(|port| port.name.clone())
         };
         let dense = named(&DENSE, &[2])
-            .map(Tensor::Pooled)
-            .or_else(|| named(&TOKENS, &[3]).map(Tensor::Tokens))
-            .or_else(|| named(&POOLED, &[2]).map(Tensor::Pooled))
+            .map(HeadTensor::Pooled)
+            .or_else(|| named(&TOKENS, &[3]).map(HeadTensor::Tokens))
+            .or_else(|| named(&POOLED, &[2]).map(HeadTensor::Pooled))
             .or_else(|| only_output(outputs));
         let dense = dense.ok_or_else(|| {
             let (tokens, pooled) = (TOKENS.join(", "), [&DENSE[..], &POOLED].concat().join(", "));
@@ -115,7 +115,7 @@ impl Wiring {
         heads.set(Head::Dense, dense);
         for (head, names, ranks) in BY_TOKEN {
             if let Some(name) = named(names, ranks) {
-                heads.set(head, Tensor::Tokens(name));
+                heads.set(head, HeadTensor::Tokens(name));
             }
         }
         Ok(Self { inputs, heads })
@@ -143,7 +143,7 @@ impl Wiring {
         };
         let score = outputs.iter().find(is_score);
         let score = score.ok_or_else(|| not_understood("logits [-1, 1]", outputs))?;
-        let score = Tensor::Pooled(score.name.clone());
+        let score = HeadTensor::Pooled(score.name.clone());
         Ok(Self {
             inputs,
             heads: std::iter::once((Head::Score, score)).collect(),
@@ -167,15 +167,15 @@ fn fits(port: &Port, ranks: &[usize]) -> bool {
 }
 
 /// A model with a single output (beside the pooler's) leaves no doubt what it is, whatever its name but a classifier's.
-fn only_output(outputs: &[Port]) -> Option<Tensor> {
+fn only_output(outputs: &[Port]) -> Option<HeadTensor> {
     let mut candidates = outputs.iter().filter(|port| port.name != POOLER);
     let (Some(port), None) = (candidates.next(), candidates.next()) else {
         return None;
     };
     match port.shape.len() {
         _ if port.name == LOGITS => None,
-        3 if fits(port, &[3]) => Some(Tensor::Tokens(port.name.clone())),
-        2 if fits(port, &[2]) => Some(Tensor::Pooled(port.name.clone())),
+        3 if fits(port, &[3]) => Some(HeadTensor::Tokens(port.name.clone())),
+        2 if fits(port, &[2]) => Some(HeadTensor::Pooled(port.name.clone())),
         _ => None,
     }
 }
@@ -199,7 +199,7 @@ mod tests {
         ]
     }
 
-    fn dense_of(outputs: &[(&str, &[i64])]) -> Result<Tensor, String> {
+    fn dense_of(outputs: &[(&str, &[i64])]) -> Result<HeadTensor, String> {
         let outputs: Vec<_> = outputs
             .iter()
             .map(|(name, shape)| port(name, shape, Element::F32))
@@ -210,8 +210,8 @@ mod tests {
 
     #[test]
     fn outputs_of_the_known_exporters_are_found() {
-        let tokens = |name: &str| Ok(Tensor::Tokens(name.into()));
-        let pooled = |name: &str| Ok(Tensor::Pooled(name.into()));
+        let tokens = |name: &str| Ok(HeadTensor::Tokens(name.into()));
+        let pooled = |name: &str| Ok(HeadTensor::Pooled(name.into()));
         let hidden: &[i64] = &[-1, -1, 8];
         let flat: &[i64] = &[-1, 8];
         // transformers: the pooler's output is another thing than an embedding.
@@ -282,7 +282,7 @@ mod tests {
         };
         for shape in [[-1, 1], [-1, -1]] {
             let score = score_of("logits", &shape, Element::F32);
-            let logits = Tensor::Pooled("logits".into());
+            let logits = HeadTensor::Pooled("logits".into());
             assert_eq!(score, Ok(vec![(Head::Score, logits)]));
         }
         for (name, shape, element) in [

@@ -18,7 +18,7 @@ pub const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The parts of the gateway that plugins need.
 #[derive(Clone)]
-pub struct PluginSurroundings {
+pub struct PluginContext {
     /// Folder for compiled plugins; none keeps none.
     pub state_folder: Option<PathBuf>,
     /// Largest body of a request, in bytes.

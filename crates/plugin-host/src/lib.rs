@@ -11,8 +11,7 @@ mod wasm;
 mod without;
 
 pub use self::interface::{
-    Headers, INIT_TIMEOUT, PluginSurroundings, Reloaded, RequestHead, SKIPPED, Stamps, Summary,
-    stamps,
+    Headers, INIT_TIMEOUT, PluginContext, Reloaded, RequestHead, SKIPPED, Stamps, Summary, stamps,
 };
 #[cfg(feature = "wasm")]
 pub use self::wasm::{Inspection, NotAPlugin, Plugins, harness, inspect};

@@ -52,7 +52,7 @@ use self::{
     preprocess::{Call, Change},
     reload::set::PluginSet,
 };
-use crate::interface::{PluginSurroundings, RequestHead, SKIPPED, Summary};
+use crate::interface::{PluginContext, RequestHead, SKIPPED, Summary};
 
 /// At the end of the process, observers have this time for what waits.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ pub fn inspect(file: &Path) -> anyhow::Result<Inspection> {
 
 /// All plugins, in their newest versions. Cheap to ask; a reload swaps the set while calls in flight finish on the old.
 pub struct Plugins {
-    surroundings: PluginSurroundings,
+    context: PluginContext,
     set: ArcSwap<PluginSet>,
     observers: ArcSwap<Vec<(Arc<Plugin>, Observer)>>,
     /// The observers' tasks, to wait for at the end.
@@ -79,9 +79,9 @@ pub struct Plugins {
 impl Plugins {
     /// None yet.
     #[must_use]
-    pub fn new(surroundings: PluginSurroundings) -> Self {
+    pub fn new(context: PluginContext) -> Self {
         Self {
-            surroundings,
+            context,
             set: ArcSwap::default(),
             observers: ArcSwap::default(),
             tasks: Mutex::default(),
@@ -249,7 +249,7 @@ mod tests {
             ..PluginConfig::default()
         };
         config.grants.kv = Some(KvConfig::default());
-        let plugins = Plugins::new(PluginSurroundings {
+        let plugins = Plugins::new(PluginContext {
             state_folder: None,
             max_body: 1 << 20,
             metrics: Metrics::new(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use embedgate_config::PluginConfig;
 use embedgate_request::{EmbedRequest, Error, Identity, Limits, RequestContext, Route};
 
-use crate::interface::{PluginSurroundings, Reloaded, RequestHead, Summary};
+use crate::interface::{PluginContext, Reloaded, RequestHead, Summary};
 
 /// Plugins of a build that has none: nobody is known by them, nothing changes, nobody is told.
 pub struct Plugins;
@@ -13,7 +13,7 @@ pub struct Plugins;
 impl Plugins {
     /// None, for ever.
     #[must_use]
-    pub fn new(_: PluginSurroundings) -> Self {
+    pub fn new(_: PluginContext) -> Self {
         Self
     }
 

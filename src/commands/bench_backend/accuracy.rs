@@ -6,7 +6,7 @@ use anyhow::Context;
 use embedgate_core::{Backend, Head, TokenBatch};
 use embedgate_tools::table::Table;
 
-use super::{Failure, engines::Engine};
+use super::{Failure, engines::MeasuredBackend};
 use crate::model::tokenizer::TextTokenizer;
 
 /// One a line; languages are parted by empty lines.
@@ -26,7 +26,7 @@ pub(super) fn texts(file: Option<&Path>) -> anyhow::Result<Vec<String>> {
 ///
 /// Each of the first `n_queries` texts looks for its nearest among the others; none given, every text looks among all others.
 pub(super) fn compare(
-    engines: &mut [Engine],
+    engines: &mut [MeasuredBackend],
     tokenizer: &TextTokenizer,
     texts: &[String],
     n_queries: Option<usize>,

@@ -8,7 +8,7 @@ use embedgate_tools::{
     table::Table,
 };
 
-use super::{Failure, engines::Engine, speed::run as run_batch};
+use super::{Failure, engines::MeasuredBackend, speed::run as run_batch};
 use crate::{args::bench_backend::BenchBackendArgs, model::tokenizer::TextTokenizer};
 
 /// Batches of so many tokens at most are tried.
@@ -16,7 +16,7 @@ const BUDGETS: [usize; 6] = [64, 128, 256, 512, 1024, 2048];
 
 /// Random texts as `bench` sends them: in the best batches when all are known, and one at a time.
 pub(super) fn random_load(
-    engines: &mut [Engine],
+    engines: &mut [MeasuredBackend],
     tokenizer: &TextTokenizer,
     args: &BenchBackendArgs,
 ) -> Result<Table, Failure> {

@@ -9,7 +9,7 @@ use embedgate_core::{Backend, EncoderConfig, TokenBatch};
 use embedgate_tools::{bench::median, table::Table};
 
 use self::loads::{Workload, loads};
-use super::{Failure, ceiling::Ceiling, engines::Engine};
+use super::{Failure, ceiling::Ceiling, engines::MeasuredBackend};
 
 /// No further round of a shape is begun after so long.
 const MOST_TIME: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ pub(super) struct Shapes {
 
 /// Runs every shape in every engine, in turns, and takes medians.
 pub(super) fn measure(
-    engines: &mut [Engine],
+    engines: &mut [MeasuredBackend],
     encoder: &EncoderConfig,
     plan: &Shapes,
 ) -> Result<Table, Failure> {

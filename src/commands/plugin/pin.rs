@@ -1,9 +1,9 @@
 //! `embedgate plugin pin`: writes the SHA-256 of plugins into the configuration, and leaves the rest of it as it is.
 
 use std::{
-    fs::{self, Permissions},
+    fs,
     io::{self, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
+    os::unix::fs::{MetadataExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -82,9 +82,7 @@ fn replace(file: &Path, text: &str) -> anyhow::Result<()> {
     let before = fs::metadata(&file)?;
     let written = || -> io::Result<()> {
         // It may hold keys: nobody may read it who could not read the old one.
-        let mut new = tempfile::Builder::new()
-            .permissions(Permissions::from_mode(before.mode() & 0o7777))
-            .tempfile_in(whole_file::folder(&file))?;
+        let mut new = whole_file::begin(whole_file::folder(&file), before.mode() & 0o7777)?;
         new.write_all(text.as_bytes())?;
         fchown(new.as_file(), Some(before.uid()), Some(before.gid()))?;
         new.as_file().sync_all()?;

@@ -53,7 +53,7 @@ impl RerankOptions {
     }
 }
 
-/// Tells a body of `/rerank`: texts are text-embeddings-inference's, documents everybody else's.
+/// Returns the API that a body of `/rerank` speaks: `texts` is a member of text-embeddings-inference's, `documents` of all others'.
 pub(super) fn api(source: &Source<'_>) -> RerankApi {
     match source.has("texts") {
         true => RerankApi::Tei,

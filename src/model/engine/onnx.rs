@@ -75,7 +75,7 @@ impl Engine for Onnx {
         Ok(described_by_driver(backend, context))
     }
 
-    /// Its file is mapped, and what it takes beside that is not known before it runs.
+    /// The file is mapped; the other memory that it takes is not known before it runs.
     fn knows_memory(&self) -> bool {
         false
     }

@@ -106,9 +106,14 @@ fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
         max_tokens: plan.max_tokens,
         runs_on: String::new(),
     };
-    let loaded = identity.at(FingerprintDepth::QuickCheck).unwrap();
+    let loaded = identity.at(FingerprintDepth::WithinProcess).unwrap();
     let from_files = from_files(&loader, &model, Device::Cpu);
-    let again = of_the_same_files(identity, FingerprintDepth::QuickCheck, loaded, from_files);
+    let again = of_the_same_files(
+        identity,
+        FingerprintDepth::WithinProcess,
+        loaded,
+        from_files,
+    );
     assert!(again().is_ok());
     // It still loads, and is another model.
     let file = folder.path().join("config.json");

@@ -46,7 +46,7 @@ pub(crate) struct Needs<'a> {
 }
 
 impl Needs<'_> {
-    /// Returns the bytes of one model's weights, with so many for each number of the tables and of the layers.
+    /// Returns the bytes of one model's weights: `of_tables` bytes a number of its tables, `of_layers` bytes a number of its layers.
     pub(crate) fn weights(&self, of_tables: usize, of_layers: usize) -> u64 {
         let encoder = self.encoder;
         let (width, wide) = (encoder.hidden_size, encoder.intermediate_size);

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use super::{Head, HeadForm};
+use super::{COUNT, Head, HeadForm};
 use crate::Pooling;
 
 /// A set of heads: the outputs that a forward pass is asked for, or that a model gives.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Outputs(u8);
+
+const _: () = assert!(COUNT <= u8::BITS as usize, "each head has a bit");
 
 impl Outputs {
     /// Dense vectors alone.

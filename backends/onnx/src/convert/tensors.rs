@@ -81,7 +81,7 @@ impl<'a, 'r> Tensors<'a, 'r> {
     fn constant(&mut self, name: &str, data_type: i32, dims: &[usize], raw: Vec<u8>) -> String {
         if !self.made.iter().any(|tensor| tensor.name == name) {
             self.made.push(Tensor {
-                raw_data: raw.into(),
+                raw_data: raw,
                 ..Header { name, dims }.tensor(data_type)
             });
         }

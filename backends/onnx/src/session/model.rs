@@ -8,7 +8,7 @@ use ort::session::SessionOutputs;
 
 use crate::{
     padded::{Expected, Padded, Rows},
-    wiring::{Tensor, Wiring},
+    wiring::{HeadTensor, Wiring},
 };
 
 /// The data of the model outside its session.
@@ -30,9 +30,9 @@ pub(super) struct Call<'a> {
 
 /// A head, and the tensor that has its rows.
 #[derive(Clone, Copy)]
-struct Source<'a> {
+struct HeadSource<'a> {
     head: Head,
-    tensor: &'a Tensor,
+    tensor: &'a HeadTensor,
 }
 
 impl Model {
@@ -45,7 +45,7 @@ impl Model {
     ) -> Result<(), BackendError> {
         for (head, column) in results.columns.iter_mut() {
             if let Some(tensor) = self.wiring.heads.get(head) {
-                let source = Source { head, tensor };
+                let source = HeadSource { head, tensor };
                 self.read_head(source, outputs, call, column)?;
             }
         }
@@ -54,7 +54,7 @@ impl Model {
 
     fn read_head(
         &self,
-        Source { head, tensor }: Source<'_>,
+        HeadSource { head, tensor }: HeadSource<'_>,
         outputs: &SessionOutputs<'_>,
         call: &Call<'_>,
         column: &mut Column,
@@ -67,17 +67,21 @@ impl Model {
         let (length, width) = (padded.length, self.info.dimensions);
         let expected = match (&column, tensor) {
             (Column::Scores(_), _) => Expected::Pooled { width: 1 },
-            (_, Tensor::Pooled(_)) => Expected::Pooled { width },
-            (Column::Weights(_), Tensor::Tokens(_)) => Expected::Weights { length },
-            (_, Tensor::Tokens(_)) => Expected::Tokens { length, width },
+            (_, HeadTensor::Pooled(_)) => Expected::Pooled { width },
+            (Column::Weights(_), HeadTensor::Tokens(_)) => Expected::Weights { length },
+            (_, HeadTensor::Tokens(_)) => Expected::Tokens { length, width },
         };
         let rows = Rows::of(outputs, tensor.name(), expected)?;
         for (at, i) in class.iter().copied().enumerate() {
             let n = padded.lengths[at];
             match column {
                 Column::Vectors(vectors) => match tensor {
-                    Tensor::Pooled(_) => vectors.row_mut(i).copy_from_slice(rows.get(at, 0, 1)?),
-                    Tensor::Tokens(_) => self.pooling.pool(rows.get(at, 0, n)?, vectors.row_mut(i)),
+                    HeadTensor::Pooled(_) => {
+                        vectors.row_mut(i).copy_from_slice(rows.get(at, 0, 1)?)
+                    }
+                    HeadTensor::Tokens(_) => {
+                        self.pooling.pool(rows.get(at, 0, n)?, vectors.row_mut(i))
+                    }
                 },
                 Column::Weights(all) => {
                     let (ids, skip) = (batch.sequence(i).ids, &self.special_token_ids);

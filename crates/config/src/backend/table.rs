@@ -1,6 +1,6 @@
 //! The table of the backend types: the facts by which the configuration is read and checked.
 //!
-//! A new backend is a variant of [`BackendType`] and an entry here.
+//! A new backend is a variant of [`BackendType`], and an entry here in the same place.
 
 use embedgate_core::Precision;
 
@@ -9,7 +9,8 @@ use super::{BackendType, Device, PrecisionChoice};
 use PrecisionChoice::{Auto, Bf16, F16, F32, Int8};
 
 /// The facts of a backend type.
-pub(super) struct Facts {
+pub(super) struct BackendFacts {
+    kind: BackendType,
     pub(super) name: &'static str,
     /// The precision that none means.
     pub(super) usual_precision: Precision,
@@ -57,7 +58,8 @@ impl Refusals {
     };
 }
 
-static CPU: Facts = Facts {
+const CPU: BackendFacts = BackendFacts {
+    kind: BackendType::Cpu,
     name: "cpu",
     usual_precision: Precision::F32,
     precisions: |_| &[Auto, F32, Bf16, Int8],
@@ -78,7 +80,8 @@ static CPU: Facts = Facts {
     },
 };
 
-static CANDLE: Facts = Facts {
+const CANDLE: BackendFacts = BackendFacts {
+    kind: BackendType::Candle,
     name: "candle",
     usual_precision: Precision::F32,
     precisions: |device| match device {
@@ -98,7 +101,8 @@ static CANDLE: Facts = Facts {
     refusals: Refusals::USUAL,
 };
 
-static ONNX: Facts = Facts {
+const ONNX: BackendFacts = BackendFacts {
+    kind: BackendType::Onnx,
     name: "onnx",
     usual_precision: Precision::F32,
     precisions: |device| match device {
@@ -123,7 +127,8 @@ static ONNX: Facts = Facts {
     },
 };
 
-static CUDA: Facts = Facts {
+const CUDA: BackendFacts = BackendFacts {
+    kind: BackendType::Cuda,
     name: "cuda",
     usual_precision: Precision::F16,
     precisions: |_| &[Auto, F16, Bf16],
@@ -148,6 +153,10 @@ static CUDA: Facts = Facts {
     },
 };
 
+/// The table, in the order of the variants.
+const TABLE: &[BackendFacts] = &[CPU, CANDLE, ONNX, CUDA];
+const COUNT: usize = TABLE.len();
+
 fn no_webgpu(name: &str) -> String {
     format!(
         r#"is "webgpu", and type = "{name}" runs on the processor alone: type = "onnx" runs an ONNX model there"#
@@ -156,15 +165,19 @@ fn no_webgpu(name: &str) -> String {
 
 impl BackendType {
     /// All types, in the order in which they are listed.
-    pub const ALL: [Self; 4] = [Self::Cpu, Self::Candle, Self::Onnx, Self::Cuda];
-
-    pub(super) fn facts(self) -> &'static Facts {
-        match self {
-            Self::Cpu => &CPU,
-            Self::Candle => &CANDLE,
-            Self::Onnx => &ONNX,
-            Self::Cuda => &CUDA,
+    pub const ALL: [Self; COUNT] = {
+        let mut all = [Self::Cpu; COUNT];
+        let mut i = 0;
+        while i < COUNT {
+            assert!(TABLE[i].kind as usize == i, "the table has another order");
+            all[i] = TABLE[i].kind;
+            i += 1;
         }
+        all
+    };
+
+    pub(super) fn facts(self) -> &'static BackendFacts {
+        &TABLE[self as usize]
     }
 
     /// Returns the type that no type means, by the device.

@@ -39,7 +39,7 @@ use super::{
     wasi,
 };
 
-/// The surroundings that loading needs.
+/// The context that loading a plugin needs.
 pub(super) struct Loader {
     pub(super) engine: Arc<GuestEngine>,
     pub(super) aot: Option<AotCache>,

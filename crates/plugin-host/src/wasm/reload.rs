@@ -102,7 +102,7 @@ impl Plugins {
         let started = Instant::now();
         let metrics = match old {
             Some(old) => old.resources.metrics.clone(),
-            None => self.surroundings.metrics.plugin(name),
+            None => self.context.metrics.plugin(name),
         };
         // What is stored outlives a plugin's version.
         let old_kv = old.and_then(|old| old.resources.kv.clone());
@@ -149,7 +149,7 @@ impl Plugins {
             return Ok(Arc::clone(loader));
         }
         let engine = GuestEngine::new().context("plugins cannot be run here")?;
-        let folder = self.surroundings.state_folder.as_ref();
+        let folder = self.context.state_folder.as_ref();
         let aot = folder.and_then(|folder| match AotCache::open(folder) {
             Ok(aot) => Some(aot),
             Err(error) => {
@@ -160,9 +160,9 @@ impl Plugins {
         let made = Arc::new(Loader {
             engine: Arc::new(engine),
             aot,
-            max_body: self.surroundings.max_body,
+            max_body: self.context.max_body,
             clock: Clock::real(),
-            init_timeout: self.surroundings.init_timeout,
+            init_timeout: self.context.init_timeout,
         });
         Ok(Arc::clone(loader.insert(made)))
     }

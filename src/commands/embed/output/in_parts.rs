@@ -85,7 +85,7 @@ impl InParts {
         }
         self.end_part(end)?;
         let path = &self.path;
-        let file = whole_file::begin(whole_file::folder(path))
+        let file = whole_file::begin(whole_file::folder(path), whole_file::NEW)
             .with_context(|| path.display().to_string())?;
         self.parts.merge(file.reopen()?)?;
         persist(file, path)?;

@@ -23,7 +23,7 @@ pub(in crate::commands::embed) struct Whole {
 impl Whole {
     /// Begins a file beside the output.
     pub(super) fn begin(path: &Path, form: Form) -> anyhow::Result<Self> {
-        let file = whole_file::begin(whole_file::folder(path));
+        let file = whole_file::begin(whole_file::folder(path), whole_file::NEW);
         Ok(Self {
             file: file.with_context(|| path.display().to_string())?,
             path: path.to_owned(),
