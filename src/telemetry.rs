@@ -31,9 +31,10 @@ pub(crate) fn init(config: &LogConfig) {
     } else {
         level.min(LevelFilter::WARN)
     };
-    let filter = Targets::new().with_default(others).with_targets(
-        ["embedgate", "embedgate_candle", "embedgate_onnx"].map(|target| (target, level)),
-    );
+    // A target covers those that begin with its name: all crates of embedgate's own.
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target("embedgate", level);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer())
         .with_target(false);

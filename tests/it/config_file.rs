@@ -203,8 +203,18 @@ fn model_keys_of_the_reference_that_have_defaults_state_them() {
 
 #[test]
 fn the_ready_made_files_are_valid() {
-    for name in ["demo.toml", "bge-m3.toml"] {
-        let parsed = Config::parse(&text(name), &root().join("config"), &Environment::default());
+    let folder = root().join("config");
+    let names = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(names.len() > 2, "{names:?}");
+    // The reference has every key, examples among them: tests of its own read it.
+    let ready_made = names
+        .iter()
+        .filter(|name| name.ends_with(".toml") && *name != "embedgate.toml");
+    for name in ready_made {
+        let parsed = Config::parse(&text(name), &folder, &Environment::default());
         let problems = parsed.err().unwrap_or_default();
         // The folder of a model that is not downloaded yet is all that may be missing.
         assert!(

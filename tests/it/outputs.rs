@@ -143,7 +143,7 @@ async fn what_a_model_does_not_give_and_what_nobody_knows_is_refused_by_name() {
         (
             json!({"model": "mini", "outputs": ["dense", "sparse"]}),
             "outputs",
-            "gives dense, token vectors, not dense, sparse",
+            "token vectors, not dense, sparse",
         ),
         (json!({"outputs": ["dens"]}), "outputs", "got \"dens\""),
         (json!({"outputs": []}), "outputs", "got []"),

@@ -44,6 +44,17 @@ pub enum HeadForm {
     Score,
 }
 
+/// The tokens whose rows a head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// Those that the model's pooling reads.
+    Pooled,
+    /// All tokens of a sequence.
+    All,
+    /// The first token of a sequence.
+    First,
+}
+
 /// The words for a head in requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadNames {
@@ -63,6 +74,7 @@ struct HeadFacts {
     /// The results in messages.
     results: &'static str,
     form: HeadForm,
+    reads: Reads,
     /// None: requests do not ask for the head by name, a route of its own gives it.
     names: Option<HeadNames>,
 }
@@ -74,6 +86,7 @@ const TABLE: &[HeadFacts] = &[
         name: "dense",
         results: "dense vectors",
         form: HeadForm::Vector,
+        reads: Reads::Pooled,
         names: Some(HeadNames {
             output: "dense",
             member: "embedding",
@@ -85,6 +98,7 @@ const TABLE: &[HeadFacts] = &[
         name: "sparse",
         results: "sparse weights",
         form: HeadForm::Weights,
+        reads: Reads::All,
         names: Some(HeadNames {
             output: "sparse",
             member: "sparse_embedding",
@@ -99,6 +113,7 @@ const TABLE: &[HeadFacts] = &[
             skipped: 1,
             normalized: true,
         },
+        reads: Reads::All,
         names: Some(HeadNames {
             output: "colbert",
             member: "colbert_embedding",
@@ -113,6 +128,7 @@ const TABLE: &[HeadFacts] = &[
             skipped: 0,
             normalized: false,
         },
+        reads: Reads::All,
         names: None,
     },
     HeadFacts {
@@ -120,6 +136,7 @@ const TABLE: &[HeadFacts] = &[
         name: "score",
         results: "scores",
         form: HeadForm::Score,
+        reads: Reads::First,
         names: None,
     },
 ];

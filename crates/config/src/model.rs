@@ -203,16 +203,3 @@ pub enum DimensionsPolicy {
     /// Refuse with 400, for models that were not trained for it.
     Refuse,
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_head_that_requests_name_counts_in_a_reranking() {
-        let weights = RerankWeights::default();
-        for (head, names) in Head::named() {
-            assert!(weights.of(head) > 0.0, "{} has no weight", names.output);
-        }
-    }
-}

@@ -61,7 +61,7 @@ pub(in crate::commands) fn run(
     // Without it the result could not be checked: better said now than after gigabytes.
     embedgate_onnx::runtime::load(&context.onnx_libraries().runtime).map_err(anyhow::Error::new)?;
     let partial = Partial::create(&output)?;
-    write(&plan, &partial.0, files, variant)?;
+    let heads = write(&plan, &partial.0, files, variant)?;
     match variant.target {
         Target::CudaPacked => tracing::warn!(
             "the model is not checked: its operators have no implementation for the processor"
@@ -73,7 +73,7 @@ pub(in crate::commands) fn run(
                 config: &config,
                 context: &context,
             };
-            verification.of(&file, precision)?;
+            verification.of(&file, precision, heads)?;
         }
     }
     partial.publish(&output, files)?;
@@ -82,7 +82,8 @@ pub(in crate::commands) fn run(
     Ok(())
 }
 
-fn write(plan: &Plan, folder: &Path, files: Files, variant: Variant) -> anyhow::Result<()> {
+/// Writes the encoder and the heads of a model, and returns the heads.
+fn write(plan: &Plan, folder: &Path, files: Files, variant: Variant) -> anyhow::Result<Outputs> {
     let weights = Weights::open(&plan.folder.path)?;
     let encoder = &plan.folder.encoder;
     let heads = match plan.folder.is_cross_encoder {
@@ -100,12 +101,8 @@ fn write(plan: &Plan, folder: &Path, files: Files, variant: Variant) -> anyhow::
                 source,
             })
         };
-    Ok(convert::write(
-        folder,
-        variant,
-        Parts { encoder, heads },
-        &mut read,
-    )?)
+    convert::write(folder, variant, Parts { encoder, heads }, &mut read)?;
+    Ok(heads)
 }
 
 fn target(target: OnnxTarget) -> Target {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{COUNT, Head, HeadForm};
+use super::{COUNT, Head, HeadForm, Reads};
 use crate::Pooling;
 
 /// A set of heads: the outputs that a forward pass is asked for, or that a model gives.
@@ -82,10 +82,10 @@ impl Outputs {
     /// Returns true when the results need the rows of all tokens, false when those of first tokens are enough.
     #[must_use]
     pub fn read_all_tokens(self, pooling: Pooling) -> bool {
-        self.iter().any(|head| match head.form() {
-            HeadForm::Vector => pooling != Pooling::Cls,
-            HeadForm::Weights | HeadForm::Rows { .. } => true,
-            HeadForm::Score => false,
+        self.iter().any(|head| match head.facts().reads {
+            Reads::Pooled => pooling != Pooling::Cls,
+            Reads::All => true,
+            Reads::First => false,
         })
     }
 
