@@ -46,7 +46,7 @@ impl Model {
             name: name.into(),
             info,
             fingerprint: blake3::hash(name.as_bytes()),
-            pooling: Pooling::Cls,
+            pooling: Pooling::CLS,
             normalize: true,
             prompts: Prompts::default(),
             tokenizer: tokenizer.clone(),

@@ -233,7 +233,7 @@ fn without_onednn(place: &Placement) -> Option<(BackendType, Precision)> {
 
 #[cfg(any(feature = "candle", feature = "cpu", feature = "cuda"))]
 fn open_weights(plan: &Plan) -> Result<(), LoadError> {
-    let opened = embedgate_weights::Weights::open(&plan.folder.path);
+    let opened = embedgate_weights::Weights::open(&plan.folder.encoder_path, plan.folder.words());
     opened
         .map(|_| ())
         .map_err(|e| embedgate_core::BackendError::Load(e.to_string()).into())

@@ -31,8 +31,8 @@ pub(crate) enum FingerprintDepth {
 /// The facts from which a model's identity is found.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
-    /// The model's folder.
-    pub(crate) path: PathBuf,
+    /// The model's folder, and the folders of its encoder and modules.
+    pub(crate) folders: Vec<PathBuf>,
     pub(crate) backend: ResolvedBackend,
     pub(crate) pooling: Pooling,
     pub(crate) max_tokens: usize,
@@ -49,27 +49,32 @@ impl Identity {
         fingerprint(self, depth)
     }
 
+    /// The model's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folders.first().map_or(Path::new(""), PathBuf::as_path)
+    }
+
     /// Makes the identity of a model without files, for tests.
     #[cfg(test)]
     pub(crate) fn of_nothing() -> Self {
         Self {
-            path: PathBuf::new(),
+            folders: vec![PathBuf::new()],
             backend: ResolvedBackend::of_nothing(),
-            pooling: Pooling::Cls,
+            pooling: Pooling::CLS,
             max_tokens: 0,
             runs_on: String::new(),
         }
     }
 }
 
-/// Hashes what models share whose vectors can be compared, on any device and in any precision: the folder's own files, the
+/// Hashes what models share whose vectors can be compared, on any device and in any precision: the folders' own files, the
 /// pooling, whether vectors get length 1, and the prompt that is put in front of every text. Of large files so many bytes
 /// count, from all over them, that others can hardly have the same.
 ///
 /// # Errors
 /// When the folder cannot be read.
 pub(crate) fn vector_space(
-    folder: &Path,
+    folders: &[PathBuf],
     pooling: Pooling,
     normalize: bool,
     prompt: &str,
@@ -78,11 +83,15 @@ pub(crate) fn vector_space(
     field(&mut hasher, format!("{pooling:?} {normalize}").as_bytes());
     field(&mut hasher, prompt.as_bytes());
     let mut files = Vec::new();
-    for entry in folder.read_dir()? {
-        files.push(entry?.path());
+    for folder in folders {
+        let mut of_folder = Vec::new();
+        for entry in folder.read_dir()? {
+            of_folder.push(entry?.path());
+        }
+        of_folder.retain(|path| path.is_file() && shapes_vectors(path));
+        of_folder.sort();
+        files.extend(of_folder);
     }
-    files.retain(|path| path.is_file() && shapes_vectors(path));
-    files.sort();
     for path in files {
         field(
             &mut hasher,
@@ -128,7 +137,7 @@ fn hash_samples(hasher: &mut blake3::Hasher, path: &Path, length: u64) -> io::Re
 /// When the folder cannot be read.
 fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Hash> {
     let Identity {
-        path: folder,
+        folders,
         backend,
         pooling,
         max_tokens,
@@ -148,14 +157,17 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
     }
     let file = backend.file.as_deref();
     if depth == FingerprintDepth::WithinProcess {
-        for path in std::iter::once(folder.as_path()).chain(file) {
+        for path in folders.iter().map(PathBuf::as_path).chain(file) {
             let path = path.canonicalize()?;
             field(&mut hasher, path.as_os_str().as_encoded_bytes());
         }
     }
     let mut files = Vec::new();
-    for within in ["", "1_Pooling", "onnx"] {
-        let Ok(entries) = folder.join(within).read_dir() else {
+    let top = of.folder();
+    let of_modules = folders.iter().skip(1).cloned();
+    let all = ["", "1_Pooling", "onnx"].map(|within| top.join(within));
+    for folder in all.into_iter().chain(of_modules) {
+        let Ok(entries) = folder.read_dir() else {
             continue;
         };
         for entry in entries {
@@ -169,7 +181,7 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
             files.push(entry?.path());
         }
     }
-    let reads = backend.engine.reads(folder, backend);
+    let reads = backend.engine.reads(top, backend);
     files.retain(|path| path.is_file() && is_read(path, &reads));
     files.sort();
     files.dedup();
@@ -223,7 +235,7 @@ mod tests {
 
     fn identity(path: &Path, backend: ResolvedBackend) -> Identity {
         Identity {
-            path: path.to_owned(),
+            folders: vec![path.to_owned()],
             backend,
             max_tokens: 512,
             ..Identity::of_nothing()

@@ -129,7 +129,7 @@ pub(crate) fn load(
     // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
     let is_pooled = !plan.folder.is_cross_encoder;
     if is_pooled && config.pooling.is_none() && plan.folder.pooling.is_none() {
-        let taken = format!("{:?}", plan.pooling).to_lowercase();
+        let taken = plan.pooling;
         tracing::warn!(
             "{path} does not say how to pool: taking {taken}; say it with the model's key \"pooling\""
         );
@@ -175,7 +175,7 @@ fn load_on(
         false => FingerprintDepth::WithinProcess,
     };
     let identity = Identity {
-        path: resolved.path.clone(),
+        folders: plan.folder.folders(),
         backend: backend.clone(),
         pooling: plan.pooling,
         max_tokens: plan.max_tokens,

@@ -1,6 +1,7 @@
 //! The values that a load has from its beginning to its end.
 
-use embedgate_config::ModelConfig;
+use embedgate_config::{Device, ModelConfig};
+use embedgate_core::Backend;
 
 use super::{
     load::{LoadError, Plan},
@@ -32,5 +33,18 @@ impl Loader<'_> {
     /// [`LoadError`] when this machine or this build cannot run it as it is asked to.
     pub(crate) fn resolve(&self, place: &Placement) -> Result<ResolvedModel, LoadError> {
         ResolvedModel::new(self, place)
+    }
+
+    /// Loads the backend on one of the model's devices, with the modules behind it.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the file and what is wrong with it.
+    pub(crate) fn open(
+        &self,
+        model: &ResolvedModel,
+        device: Device,
+    ) -> Result<Box<dyn Backend>, LoadError> {
+        let backend = model.backend.engine.open(self, model, device)?;
+        Ok(embedgate_modules::with_modules(backend, &self.plan.folder)?)
     }
 }

@@ -21,8 +21,6 @@ use super::{
 /// A model as it runs on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct ResolvedModel {
-    /// The model's folder.
-    pub(crate) path: PathBuf,
     /// The backend, its devices and its precision.
     pub(crate) backend: ResolvedBackend,
     /// Replicas on each device.
@@ -56,7 +54,6 @@ impl ResolvedModel {
             file: place.file.clone(),
         };
         let one = Self {
-            path: loader.config.path.clone(),
             backend,
             replicas: NonZeroUsize::MIN,
             threads: 1,

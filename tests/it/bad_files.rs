@@ -86,12 +86,17 @@ fn settings_that_do_not_fit_the_weights_are_named() {
             "\"num_attention_heads\": 0",
             "num_attention_heads is 0",
         ),
-        ("config.json", "xlm-roberta", "t5", "model_type is \"t5\""),
+        (
+            "config.json",
+            "xlm-roberta",
+            "gpt2",
+            "model_type is \"gpt2\"",
+        ),
         (
             "config.json",
             "\"gelu\"",
-            "\"swish\"",
-            "hidden_act is \"swish\"",
+            "\"glu\"",
+            "hidden_act is \"glu\"",
         ),
         (
             "config.json",
@@ -121,7 +126,13 @@ fn settings_that_do_not_fit_the_weights_are_named() {
             "modules.json",
             "models.Normalize",
             "models.Dense",
-            "module \"Dense\" is not supported",
+            "modules.json names its folder: download it",
+        ),
+        (
+            "modules.json",
+            "models.Normalize",
+            "models.CNN",
+            "module \"CNN\" is not supported",
         ),
         (
             "modules.json",

@@ -25,6 +25,7 @@ mod errors;
 mod guests;
 mod invariants;
 mod jina;
+mod layouts;
 mod life;
 mod members;
 mod memory;

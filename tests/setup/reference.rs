@@ -73,7 +73,7 @@ fn assert_like(expected: &[Vec<f32>], got: &[Vec<f32>], how: &str) {
 fn minilm_equals_sentence_transformers(mut backend: Box<dyn Backend>, folder: &ModelFolder) {
     let (texts, tokenizer) = (texts(), tokenizer(folder));
     assert!(texts.len() >= 200);
-    assert_eq!(folder.pooling, Some(Pooling::Mean));
+    assert_eq!(folder.pooling, Some(Pooling::MEAN));
     let reference = Reference::open("minilm_reference.safetensors");
     let counts: Vec<usize> = texts
         .iter()
@@ -95,7 +95,7 @@ fn minilm_equals_sentence_transformers(mut backend: Box<dyn Backend>, folder: &M
 
 fn tiny_bge_m3_equals_flag_embedding(mut backend: Box<dyn Backend>, folder: &ModelFolder) {
     let (texts, tokenizer) = (texts(), tokenizer(folder));
-    assert_eq!(folder.pooling, Some(Pooling::Cls));
+    assert_eq!(folder.pooling, Some(Pooling::CLS));
     assert!(folder.normalize);
     let reference = Reference::open("tiny_bge_m3_reference.safetensors");
     let counts: Vec<usize> = texts

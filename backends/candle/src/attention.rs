@@ -1,6 +1,9 @@
 //! Attention within each packed sequence, a chunk of query rows at a time.
 
-use candle_core::{D, Result, Tensor};
+use std::{ops::Range, sync::Arc};
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use embedgate_core::encoder::{self, DistanceValues, Reach};
 
 use crate::rows::Rows;
 
@@ -9,41 +12,108 @@ use crate::rows::Rows;
 const MAX_SCORES: usize = 16 << 20;
 /// Chunks below this many rows waste the matrix product.
 const MIN_ROWS: usize = 16;
+/// Chunks of sequences with a window see so few keys more than they need.
+const WINDOW_ROWS: usize = 128;
+/// Added to the scores of keys that are not seen; f16 ends at 65504.
+const UNSEEN: f32 = -60_000.0;
 
-/// Returns the context vectors of all tokens, shape `(tokens, width)`.
-///
-/// `qkv` has shape `(tokens, 3 * width)`: query (already scaled), key and value of each token. Sequence `i` is rows
-/// `offsets[i]..offsets[i + 1]`.
-pub(crate) fn attend(qkv: &Tensor, offsets: &[usize], n_heads: usize, how: Rows) -> Result<Tensor> {
-    let mut contexts = Vec::new();
-    for ends in offsets.windows(2) {
-        let sequence = qkv.narrow(0, ends[0], ends[1] - ends[0])?;
-        attend_sequence(&sequence, n_heads, how, &mut contexts)?;
-    }
-    Tensor::cat(&contexts, 0)
+/// The attention of a layer.
+pub(crate) struct Attention {
+    pub(crate) shape: encoder::Attention,
+    pub(crate) reach: Reach,
+    /// Numbers that are added to scores, by distance.
+    pub(crate) bias: Option<Arc<DistanceValues>>,
 }
 
-fn attend_sequence(
-    qkv: &Tensor,
-    n_heads: usize,
-    how: Rows,
-    contexts: &mut Vec<Tensor>,
-) -> Result<()> {
-    let (length, wide) = qkv.dims2()?;
-    let width = wide / 3;
-    // (length, 3, heads, head) -> 3 x (heads, length, head)
-    let split = qkv
-        .reshape((length, 3, n_heads, width / n_heads))?
-        .permute((1, 2, 0, 3))?;
-    let query = split.get(0)?.contiguous()?;
-    let key = split.get(1)?.contiguous()?.t()?;
-    let value = split.get(2)?.contiguous()?;
-    let rows = (MAX_SCORES / (n_heads * length)).max(MIN_ROWS);
-    for start in (0..length).step_by(rows) {
-        let chunk = query.narrow(1, start, rows.min(length - start))?;
-        let scores = how.softmax(chunk.matmul(&key)?)?;
-        let context = scores.matmul(&value)?;
-        contexts.push(context.transpose(0, 1)?.flatten_from(D::Minus2)?);
+impl Attention {
+    /// Returns the context vectors of all tokens, shape `(tokens, heads * head size)`.
+    ///
+    /// `qkv` has shape `(tokens, qkv width)`: queries (already scaled), keys and values of each token. Sequence `i` is rows
+    /// `offsets[i]..offsets[i + 1]`.
+    pub(crate) fn attend(&self, qkv: &Tensor, offsets: &[usize], rows: Rows) -> Result<Tensor> {
+        let mut contexts = Vec::new();
+        for ends in offsets.windows(2) {
+            let sequence = qkv.narrow(0, ends[0], ends[1] - ends[0])?;
+            self.attend_sequence(&sequence, rows, &mut contexts)?;
+        }
+        Tensor::cat(&contexts, 0)
     }
-    Ok(())
+
+    fn attend_sequence(&self, qkv: &Tensor, rows: Rows, contexts: &mut Vec<Tensor>) -> Result<()> {
+        let (shape, length) = (&self.shape, qkv.dim(0)?);
+        let (queries, keys) = (shape.query_width(), shape.key_width());
+        let query = self.heads(qkv, 0..queries)?;
+        let key = self.heads(qkv, queries..queries + keys)?;
+        let value = self.heads(qkv, queries + keys..queries + 2 * keys)?;
+        let mut at_once = (MAX_SCORES / (shape.n_heads * length)).max(MIN_ROWS);
+        if !self.reach.is_all() {
+            at_once = at_once.min(WINDOW_ROWS);
+        }
+        for start in (0..length).step_by(at_once) {
+            let chunk = start..length.min(start + at_once);
+            let seen =
+                self.reach.of(chunk.start, length).start..self.reach.of(chunk.end - 1, length).end;
+            let of_seen = |all: &Tensor| all.narrow(1, seen.start, seen.len());
+            let scores = query
+                .narrow(1, chunk.start, chunk.len())?
+                .matmul(&of_seen(&key)?.t()?)?;
+            let scores = match self.added(chunk, seen.clone(), length, qkv)? {
+                Some(added) => scores.broadcast_add(&added)?,
+                None => scores,
+            };
+            let context = rows.softmax(scores)?.matmul(&of_seen(&value)?)?;
+            contexts.push(context.transpose(0, 1)?.flatten_from(D::Minus2)?);
+        }
+        Ok(())
+    }
+
+    /// Some columns of a sequence by heads of queries, shape `(heads, length, head size)`.
+    fn heads(&self, qkv: &Tensor, columns: Range<usize>) -> Result<Tensor> {
+        let (n_heads, size) = (self.shape.n_heads, self.shape.head_size);
+        let (length, n) = (qkv.dim(0)?, columns.len() / size);
+        let own = qkv
+            .narrow(1, columns.start, columns.len())?
+            .reshape((length, n, size))?
+            .transpose(0, 1)?
+            .contiguous()?;
+        if n == n_heads {
+            return Ok(own);
+        }
+        own.unsqueeze(1)?
+            .broadcast_as((n, n_heads / n, length, size))?
+            .reshape((n_heads, length, size))
+    }
+
+    /// Numbers that are added to the scores of some queries and keys, shape `(heads or 1, queries, keys)`; none where nothing is.
+    fn added(
+        &self,
+        queries: Range<usize>,
+        keys: Range<usize>,
+        length: usize,
+        like: &Tensor,
+    ) -> Result<Option<Tensor>> {
+        if self.reach.is_all() && self.bias.is_none() {
+            return Ok(None);
+        }
+        let n_heads = if self.bias.is_some() {
+            self.shape.n_heads
+        } else {
+            1
+        };
+        let mut added = Vec::with_capacity(n_heads * queries.len() * keys.len());
+        for head in 0..n_heads {
+            for query in queries.clone() {
+                let seen = self.reach.of(query, length);
+                added.extend(keys.clone().map(|key| match &self.bias {
+                    _ if !seen.contains(&key) => UNSEEN,
+                    Some(bias) => bias.of(head, query, key),
+                    None => 0.0,
+                }));
+            }
+        }
+        let shape = (n_heads, queries.len(), keys.len());
+        let added = Tensor::from_vec(added, shape, &Device::Cpu)?;
+        let (format, device): (DType, _) = (like.dtype(), like.device());
+        added.to_dtype(format)?.to_device(device).map(Some)
+    }
 }

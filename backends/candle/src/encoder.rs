@@ -1,65 +1,60 @@
-//! The forward pass of a BERT-like encoder over packed sequences.
+//! The forward pass of an encoder over packed sequences, by its description.
 //!
 //! Tensors are 2-dimensional, `(tokens of all sequences, width)`. Only attention knows where a sequence begins and ends.
-//!
-//! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
+
+mod layer;
+mod queries;
 
 use candle_core::{Result, Tensor};
 use embedgate_core::{EncoderConfig, TokenBatch};
 use embedgate_weights::WeightsError;
 
-use crate::{
-    attention::attend,
-    linear::Linear,
-    load::Loader,
-    rows::{Rows, TensorOptions},
-};
+use self::layer::{Layer, Sequences};
+use crate::{linear::Linear, load::Loader, norm::Norm, rows::TensorOptions};
 
 /// The weights of an encoder.
 pub(crate) struct Encoder {
     config: EncoderConfig,
     tensor_options: TensorOptions,
     word: Tensor,
-    position: Tensor,
-    segment: Tensor,
-    norm: Tensor,
+    position: Option<Tensor>,
+    segment: Option<Tensor>,
+    norm: Option<Norm>,
+    projection: Option<Linear>,
     layers: Vec<Layer>,
-}
-
-struct Layer {
-    /// Query, key and value in one product; the query is already divided by the square root of the head size.
-    qkv: Linear,
-    attention_out: Linear,
-    /// Rows: bias of `attention_out`, then weight and bias of the normalization.
-    attention_norm: Tensor,
-    up: Linear,
-    down: Linear,
-    /// Rows: bias of `down`, then weight and bias of the normalization.
-    output_norm: Tensor,
+    final_norm: Option<Norm>,
 }
 
 impl Encoder {
-    /// Reads the weights.
+    /// Reads the weights. Sequences have at most `longest` tokens.
     pub(crate) fn load(
         config: &EncoderConfig,
+        longest: usize,
         loader: Loader<'_>,
     ) -> std::result::Result<Self, WeightsError> {
-        let width = config.hidden_size;
-        let table = |name: &str, rows| {
-            loader.tensor(
-                &format!("embeddings.{name}_embeddings.weight"),
-                &[rows, width],
-            )
+        let embeddings = &config.embeddings;
+        let width = embeddings.width;
+        let layers = Layer::load_all(config, longest, loader)?;
+        let positions = embeddings.positions.as_ref();
+        let segments = embeddings.segments.as_ref();
+        let norm = |norm: &Option<_>| {
+            norm.as_ref()
+                .map(|norm| loader.norm(norm, None))
+                .transpose()
         };
-        let layers = (0..config.n_layers)
-            .map(|i| Layer::load(config, loader, i))
-            .collect::<std::result::Result<_, _>>()?;
+        let projection = embeddings.projection.as_ref();
         Ok(Self {
-            word: table("word", config.vocabulary_size)?,
-            position: table("position", config.max_position_embeddings)?,
-            segment: table("token_type", config.type_vocabulary_size)?,
-            norm: loader.norm_rows("embeddings.LayerNorm", width, None)?,
+            word: loader.table(&embeddings.words, width, embeddings.factor)?,
+            position: positions
+                .map(|positions| loader.table(&positions.table, width, 1.0))
+                .transpose()?,
+            segment: segments
+                .map(|table| loader.table(table, width, 1.0))
+                .transpose()?,
+            norm: norm(&embeddings.norm)?,
+            projection: projection.map(|linear| loader.linear(linear)).transpose()?,
             layers,
+            final_norm: norm(&config.final_norm)?,
             tensor_options: loader.tensor_options.clone(),
             config: config.clone(),
         })
@@ -68,70 +63,34 @@ impl Encoder {
     /// Returns the last hidden states of all tokens, shape `(tokens, hidden_size)`.
     pub(crate) fn forward(&self, batch: &TokenBatch) -> Result<Tensor> {
         let mut hidden = self.embed_tokens(batch)?;
+        let mut sequences = Sequences::new(batch.offsets(), &self.tensor_options);
         for layer in &self.layers {
-            hidden = layer.forward(
-                &hidden,
-                batch.offsets(),
-                &self.config,
-                self.tensor_options.rows,
-            )?;
+            hidden = layer.forward(&hidden, &self.config, &mut sequences)?;
         }
-        Ok(hidden)
+        match &self.final_norm {
+            Some(norm) => norm.apply(&hidden),
+            None => Ok(hidden),
+        }
     }
 
     fn embed_tokens(&self, batch: &TokenBatch) -> Result<Tensor> {
         let (device, rows) = (&self.tensor_options.device, self.tensor_options.rows);
-        let ids = Tensor::new(batch.ids(), device)?;
-        let positions: Vec<u32> = batch
-            .iter()
-            .flat_map(|s| self.config.position_ids(s.ids))
-            .collect();
-        let positions = Tensor::new(positions, device)?;
-        let segments = Tensor::new(batch.type_ids(), device)?;
-        let words = self.word.index_select(&ids, 0)?;
-        let sum = rows.add(words, &self.position.index_select(&positions, 0)?)?;
-        let segments = self.segment.index_select(&segments, 0)?;
-        rows.add_norm(sum, &segments, &self.norm, self.config.layer_norm_eps)
-    }
-}
-
-impl Layer {
-    fn load(
-        config: &EncoderConfig,
-        loader: Loader<'_>,
-        i: usize,
-    ) -> std::result::Result<Self, WeightsError> {
-        let (width, ffn) = (config.hidden_size, config.intermediate_size);
-        let at = |name: &str| format!("encoder.layer.{i}.{name}");
-        let attention_out = loader.linear(&at("attention.output.dense"), [width, width])?;
-        let down = loader.linear(&at("output.dense"), [width, ffn])?;
-        Ok(Self {
-            qkv: loader.fused_qkv(config, i)?,
-            attention_norm: loader.norm_rows(
-                &at("attention.output.LayerNorm"),
-                width,
-                Some(&attention_out.bias),
-            )?,
-            output_norm: loader.norm_rows(&at("output.LayerNorm"), width, Some(&down.bias))?,
-            up: loader.linear(&at("intermediate.dense"), [ffn, width])?,
-            attention_out,
-            down,
-        })
-    }
-
-    fn forward(
-        &self,
-        hidden: &Tensor,
-        offsets: &[usize],
-        config: &EncoderConfig,
-        rows: Rows,
-    ) -> Result<Tensor> {
-        let eps = config.layer_norm_eps;
-        let contexts = attend(&self.qkv.forward(hidden)?, offsets, config.n_heads, rows)?;
-        let attended = self.attention_out.product(&contexts)?;
-        let attended = rows.add_norm(attended, hidden, &self.attention_norm, eps)?;
-        let wide = self.up.product(&attended)?;
-        let wide = rows.activate(wide, &self.up.bias, config.activation)?;
-        rows.add_norm(self.down.product(&wide)?, &attended, &self.output_norm, eps)
+        let taken = |table: &Tensor, ids: &[u32]| table.index_select(&Tensor::new(ids, device)?, 0);
+        let mut sum = taken(&self.word, batch.ids())?;
+        if let Some(table) = &self.position {
+            let positions = batch.iter().flat_map(|s| self.config.position_ids(s.ids));
+            let positions: Vec<u32> = positions.collect();
+            sum = rows.add(sum, &taken(table, &positions)?)?;
+        }
+        if let Some(table) = &self.segment {
+            sum = rows.add(sum, &taken(table, batch.type_ids())?)?;
+        }
+        if let Some(norm) = &self.norm {
+            sum = norm.apply(&sum)?;
+        }
+        match &self.projection {
+            Some(projection) => projection.forward(&sum),
+            None => Ok(sum),
+        }
     }
 }

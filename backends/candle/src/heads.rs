@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 use embedgate_core::{
     Column, Head, Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch,
+    encoder::Linear as Source,
 };
 use embedgate_weights::WeightsError;
 
@@ -35,16 +36,17 @@ impl Heads {
             multi_vector: None,
             classifier: None,
         };
-        if folder.is_cross_encoder {
-            heads.classifier = Some(Classifier::load(&folder.encoder, loader)?);
+        if let Some(classifier) = folder.scoring_head() {
+            heads.classifier = Some(Classifier::load(classifier, loader)?);
             return Ok(heads);
         }
         let has = |name: &str| loader.weights.has(&format!("{name}.weight"));
         if has("sparse_linear") {
-            heads.sparse = Some(loader.linear("sparse_linear", [1, width])?);
+            heads.sparse = Some(loader.linear(&Source::of("sparse_linear", [1, width], true))?);
         }
         if has("colbert_linear") {
-            heads.multi_vector = Some(loader.linear("colbert_linear", [width, width])?);
+            let source = Source::of("colbert_linear", [width, width], true);
+            heads.multi_vector = Some(loader.linear(&source)?);
         }
         Ok(heads)
     }
@@ -73,7 +75,7 @@ impl Heads {
     /// Pools the rows of each sequence.
     fn dense(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Matrix> {
         let (rows, width) = (numbers(hidden)?, hidden.dim(1)?);
-        let mut dense = Matrix::zeros(batch.len(), width);
+        let mut dense = Matrix::zeros(batch.len(), self.pooling.width_of(width));
         for (i, range) in batch.ranges().enumerate() {
             let rows = &rows[range.start * width..range.end * width];
             self.pooling.pool(rows, dense.row_mut(i));

@@ -1,5 +1,5 @@
-//! Runs BERT, RoBERTa and XLM-RoBERTa encoders, embedders and cross-encoders alike, with candle, straight from their own
-//! weights, on the processor. Own operations make f32 fast there; the others are candle's stock ones, in any format and on any device
+//! Runs the encoders that `embedgate_core::encoder` describes, embedders and cross-encoders alike, with candle, straight from
+//! their own weights, on the processor. Own operations make f32 fast there; the others are candle's stock ones, in any format and on any device
 //! that candle has.
 //!
 //! [`CandleBackend`] is the backend. Sequences are packed: tokens lie back to back, there is no padding anywhere.
@@ -11,6 +11,7 @@ mod encoder;
 mod heads;
 mod linear;
 mod load;
+mod norm;
 mod ops;
 mod options;
 mod rows;
@@ -42,12 +43,13 @@ impl CandleBackend {
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
         let tensor_options = options.tensor_options()?;
         let on_card = options.card.map(|number| format!("cuda:{number}"));
-        let weights = Weights::open(&folder.path).map_err(load_error)?;
+        let weights = Weights::open(&folder.encoder_path, folder.words()).map_err(load_error)?;
         let loader = Loader {
             weights: &weights,
             tensor_options: &tensor_options,
         };
-        let encoder = Encoder::load(&folder.encoder, loader).map_err(load_error)?;
+        let encoder = Encoder::load(&folder.encoder, options.max_sequence_tokens, loader);
+        let encoder = encoder.map_err(load_error)?;
         let special_token_ids = options.special_token_ids;
         let heads = Heads::load(folder, loader, options.pooling, special_token_ids);
         let heads = heads.map_err(load_error)?;
@@ -68,10 +70,10 @@ impl CandleBackend {
             .map_err(|e| {
                 BackendError::Load(format!("cannot start {} threads: {e}", options.threads))
             })?;
-        let most_tokens = options.max_sequence_tokens;
+        let (most_tokens, of) = (options.max_sequence_tokens, (outputs, options.pooling));
         let mut info = BackendInfo {
             precision: options.precision,
-            ..BackendInfo::of_encoder("candle", folder, outputs, most_tokens)
+            ..BackendInfo::of_encoder("candle", &folder.encoder, of, most_tokens)
         };
         if let Some(card) = on_card {
             info.device = card;

@@ -1,10 +1,12 @@
 //! Reads a model's weights to where the model runs.
 
 use candle_core::{Device, Result, Tensor};
-use embedgate_core::{EncoderConfig, encoder::stacked::Stacked};
+use embedgate_core::encoder::{
+    self, Attention, Layer, Linear as Source, LinearValues, NormValues, Table,
+};
 use embedgate_weights::{Weights, WeightsError};
 
-use crate::{linear::Linear, rows::TensorOptions};
+use crate::{linear::Linear, norm::Norm, rows::TensorOptions};
 
 /// The weights of a model, and the options of the tensors that they become.
 #[derive(Clone, Copy)]
@@ -14,63 +16,87 @@ pub(crate) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Reads a tensor of this shape.
-    pub(crate) fn tensor(
+    /// Reads the vectors of a table, multiplied by a factor.
+    pub(crate) fn table(
         self,
-        name: &str,
-        shape: &[usize],
+        table: &Table,
+        width: usize,
+        factor: f32,
     ) -> std::result::Result<Tensor, WeightsError> {
-        let values = self.weights.values(name, shape)?;
-        self.put(values, shape).map_err(|e| damaged(name, &e))
+        let Table { name, rows } = table;
+        let mut values = self.weights.values(name, &[*rows, width])?;
+        if factor != 1.0 {
+            values.iter_mut().for_each(|x| *x *= factor);
+        }
+        self.put(values, &[*rows, width])
+            .map_err(|e| damaged(name, &e))
     }
 
-    /// Reads `{name}.weight`, of shape `(outputs, inputs)`, and `{name}.bias`.
-    pub(crate) fn linear(
-        self,
-        name: &str,
-        [outputs, inputs]: [usize; 2],
-    ) -> std::result::Result<Linear, WeightsError> {
-        Ok(Linear {
-            weight: self.tensor(&format!("{name}.weight"), &[outputs, inputs])?,
-            bias: self.tensor(&format!("{name}.bias"), &[outputs])?,
-            rows: self.tensor_options.rows,
-        })
+    /// Reads a linear layer.
+    pub(crate) fn linear(self, source: &Source) -> std::result::Result<Linear, WeightsError> {
+        let values = source.read(|name, shape| self.weights.values(name, shape))?;
+        self.layer(source, values)
     }
 
-    /// Reads query, key and value as one layer. The query is already divided by the square root of the head size.
+    /// Reads queries, keys and values as one layer. Queries have the factor of scores, where no normalization follows.
     pub(crate) fn fused_qkv(
         self,
-        config: &EncoderConfig,
-        i: usize,
+        layer: &Layer,
+        attention: &Attention,
     ) -> std::result::Result<Linear, WeightsError> {
-        let width = config.hidden_size;
-        let query_scale = 1.0 / (config.head_size() as f32).sqrt();
         let read = |name: &str, shape: &[usize]| self.weights.values(name, shape);
-        let Stacked { weight, bias } = config.stacked_qkv(i, query_scale, read)?;
-        let fuse = || -> Result<Linear> {
+        let values = layer.read_qkv(attention, attention.scale, read)?;
+        self.layer(&layer.qkv, values)
+    }
+
+    fn layer(
+        self,
+        source: &Source,
+        values: LinearValues,
+    ) -> std::result::Result<Linear, WeightsError> {
+        let outer = source.outer();
+        let put = || -> Result<Linear> {
             Ok(Linear {
-                weight: self.put(weight, &[3 * width, width])?,
-                bias: self.put(bias, &[3 * width])?,
+                weight: self.put(values.weight, &[outer, source.inner])?,
+                bias: self.put(values.bias, &[outer])?,
                 rows: self.tensor_options.rows,
             })
         };
-        fuse().map_err(|e| damaged(&format!("encoder.layer.{i}"), &e))
+        put().map_err(|e| damaged(source.name(), &e))
     }
 
-    /// Reads and stacks what a normalization needs: a bias (or zeros), the normalization's weight, its bias. Shape `(3, width)`.
-    pub(crate) fn norm_rows(
+    /// Reads a normalization; it adds `bias` to a row first.
+    pub(crate) fn norm(
         self,
-        name: &str,
-        width: usize,
+        norm: &encoder::Norm,
         bias: Option<&Tensor>,
-    ) -> std::result::Result<Tensor, WeightsError> {
-        let gamma = self.tensor(&format!("{name}.weight"), &[width])?;
-        let beta = self.tensor(&format!("{name}.bias"), &[width])?;
-        let stack = || match bias {
-            Some(bias) => Tensor::stack(&[bias, &gamma, &beta], 0),
-            None => Tensor::stack(&[&gamma.zeros_like()?, &gamma, &beta], 0),
+    ) -> std::result::Result<Norm, WeightsError> {
+        let values = norm.read(|name, shape| self.weights.values(name, shape))?;
+        self.norm_of(norm, values, bias)
+    }
+
+    /// A normalization of these numbers; it adds `bias` to a row first.
+    pub(crate) fn norm_of(
+        self,
+        norm: &encoder::Norm,
+        values: NormValues,
+        bias: Option<&Tensor>,
+    ) -> std::result::Result<Norm, WeightsError> {
+        let width = &[norm.width];
+        let stack = || -> Result<Tensor> {
+            let (weight, offset) = (
+                self.put(values.weight, width)?,
+                self.put(values.bias, width)?,
+            );
+            let bias = bias.cloned().map_or_else(|| weight.zeros_like(), Ok)?;
+            Tensor::stack(&[&bias, &weight, &offset], 0)
         };
-        stack().map_err(|e| damaged(name, &e))
+        Ok(Norm {
+            kind: norm.kind,
+            eps: norm.eps,
+            parameters: stack().map_err(|e| damaged(&norm.name, &e))?,
+            rows: self.tensor_options.rows,
+        })
     }
 
     /// Puts numbers, as many as the shape has, where the model is.

@@ -5,15 +5,17 @@
 //!
 //! Here are the operations as candle knows them; `row` has their loops.
 
+mod heads;
 mod row;
 
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, bail};
 use embedgate_core::{
-    encoder::Activation,
-    math::{gelu, gelu_tanh},
+    encoder::{Activation, NormKind},
+    math::{gelu, gelu_tanh, silu, tanh},
 };
 
-use self::row::{activate, add, for_each_row, normalize_row, softmax_row};
+pub(crate) use self::heads::{ColumnNorm, Gated, Turn};
+use self::row::{activate, add, for_each_row, norm_row, softmax_row};
 
 /// `x += y`, of the same shape.
 pub(crate) struct Add;
@@ -27,11 +29,12 @@ pub(crate) struct BiasActivation(pub(crate) Activation);
 /// `x = softmax(x)` over the last axis.
 pub(crate) struct Softmax;
 
-/// `x = LayerNorm(x + bias + residual)`, row by row; the third operand stacks bias, weight and bias of the norm.
+/// `x = norm(x + bias + residual)`, row by row; the third operand stacks bias, weight and bias of the norm.
 ///
 /// Mean and variance are taken in two passes over the row, as PyTorch's are: the difference of squares would lose
 /// digits where the mean is large.
 pub(crate) struct AddNorm {
+    pub(crate) kind: NormKind,
     pub(crate) eps: f32,
 }
 
@@ -99,6 +102,8 @@ impl InplaceOp2 for BiasActivation {
             Activation::Gelu => activate(x, bias, gelu),
             Activation::GeluTanh => activate(x, bias, gelu_tanh),
             Activation::Relu => activate(x, bias, |x, _| x.max(0.0)),
+            Activation::Silu => activate(x, bias, silu),
+            Activation::Tanh => activate(x, bias, tanh),
         }
         Ok(())
     }
@@ -149,7 +154,7 @@ impl InplaceOp3 for AddNorm {
                 for ((x, b), r) in row.iter_mut().zip(bias).zip(residual) {
                     *x += b + r;
                 }
-                normalize_row(row, gamma, beta, self.eps);
+                norm_row(self.kind, row, [gamma, beta], self.eps);
             },
         );
         Ok(())
@@ -200,7 +205,14 @@ mod tests {
             .broadcast_mul(&parameters.get(1)?)?
             .broadcast_add(&parameters.get(2)?)?;
 
-        x.inplace_op3(&residual, &parameters, &AddNorm { eps: 1e-5 })?;
+        x.inplace_op3(
+            &residual,
+            &parameters,
+            &AddNorm {
+                kind: NormKind::Layer,
+                eps: 1e-5,
+            },
+        )?;
         let far = (x - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
         assert!(far < 1e-5, "differs by {far}");
         Ok(())

@@ -10,7 +10,7 @@ use embedgate_core::Pooling;
 
 fn load(name: &str) -> CandleBackend {
     let folder = rerankers::open(name);
-    let options = Options::on_processor(Pooling::Cls, folder.max_sequence_tokens, 2);
+    let options = Options::on_processor(Pooling::CLS, folder.max_sequence_tokens, 2);
     CandleBackend::load(&folder, options).unwrap()
 }
 

@@ -19,7 +19,7 @@ fn load(precision: Precision, stock_operations: bool) -> CandleBackend {
     let options = Options {
         precision,
         stock_operations,
-        ..Options::on_processor(Pooling::Cls, 512, 2)
+        ..Options::on_processor(Pooling::CLS, 512, 2)
     };
     CandleBackend::load(&ModelFolder::open(&path).unwrap(), options).unwrap()
 }
@@ -72,7 +72,7 @@ fn int8_is_refused() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-bge-m3");
     let options = Options {
         precision: Precision::Int8,
-        ..Options::on_processor(Pooling::Cls, 512, 2)
+        ..Options::on_processor(Pooling::CLS, 512, 2)
     };
     let loaded = CandleBackend::load(&ModelFolder::open(&path).unwrap(), options);
     let said = loaded.err().unwrap().to_string();

@@ -42,7 +42,7 @@ fn it_equals_the_stock_model() {
         .unwrap();
 
     let folder = ModelFolder::open(&path).unwrap();
-    let options = Options::on_processor(Pooling::Mean, 512, 2);
+    let options = Options::on_processor(Pooling::MEAN, 512, 2);
     let mut backend = CandleBackend::load(&folder, options).unwrap();
     let batch: TokenBatch = std::iter::once(ids.as_slice()).collect();
     let ours = backend

@@ -5,7 +5,8 @@ use std::{ops::ControlFlow, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackendError, EmbeddingBatch, Head, ModelFolder, Outputs, TokenBatch, batch::Sequence,
+    BackendError, EmbeddingBatch, EncoderConfig, Head, Outputs, Pooling, TokenBatch,
+    batch::Sequence,
 };
 
 /// A model loaded on one device, owned by one worker thread.
@@ -76,6 +77,8 @@ pub struct BackendInfo {
     pub precision: Precision,
     /// Width of a dense vector; 0 where the model gives none.
     pub dimensions: usize,
+    /// True when the model's own file pools, and so applies all that sentence-transformers puts behind the pooling.
+    pub is_pooled_by_model: bool,
     /// The outputs that the model gives: a cross-encoder gives scores alone, any other model gives at least dense
     /// vectors.
     pub outputs: Outputs,
@@ -90,25 +93,29 @@ pub struct BackendInfo {
 }
 
 impl BackendInfo {
-    /// The facts of an encoder that runs packed on the processor, in f32.
+    /// The facts of an encoder that runs packed on the processor, in f32, with these outputs and this pooling.
     #[must_use]
     pub fn of_encoder(
         backend: &'static str,
-        folder: &ModelFolder,
-        outputs: Outputs,
+        encoder: &EncoderConfig,
+        (outputs, pooling): (Outputs, Pooling),
         max_sequence_tokens: usize,
     ) -> Self {
-        let encoder = &folder.encoder;
         let width = encoder.hidden_size;
         Self {
             backend,
             device: "cpu".into(),
             precision: Precision::F32,
-            dimensions: if outputs.has(Head::Dense) { width } else { 0 },
+            dimensions: if outputs.has(Head::Dense) {
+                pooling.width_of(width)
+            } else {
+                0
+            },
+            is_pooled_by_model: false,
             outputs,
-            max_sequence_tokens: max_sequence_tokens.min(encoder.max_sequence_tokens()),
-            vocabulary_size: encoder.vocabulary_size,
-            type_vocabulary_size: encoder.type_vocabulary_size,
+            max_sequence_tokens: max_sequence_tokens.min(encoder.max_sequence_tokens),
+            vocabulary_size: encoder.vocabulary_size(),
+            type_vocabulary_size: encoder.n_segments(),
             layout: Layout::Packed,
         }
     }

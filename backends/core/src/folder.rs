@@ -18,17 +18,21 @@ use thiserror::Error;
 
 pub use self::tokenizer::{AddedToken, TokenizerScheme, TokenizerSettings};
 use self::{modules::Modules, texts::PromptsFile, tokenizer::file::TokenizerConfigFile};
-use crate::{EncoderConfig, Pooling, impostor};
+use crate::{EncoderConfig, Pooling, encoder::Classifier, impostor, vector_module::VectorModule};
 
 /// The settings that the files of a model folder state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFolder {
     /// The folder.
     pub path: PathBuf,
+    /// The folder of the encoder's own files, with its tokenizer: the same, or one within.
+    pub encoder_path: PathBuf,
     /// From `config.json`.
     pub encoder: EncoderConfig,
     /// From the pooling module's `config.json`; none where the folder has no such module.
     pub pooling: Option<Pooling>,
+    /// What `modules.json` puts behind the pooling, without a normalization that comes last.
+    pub vector_modules: Vec<VectorModule>,
     /// True when `modules.json` ends with a normalizing module.
     pub normalize: bool,
     /// True when there is a `modules.json`: without it, the folder does not state pooling and normalization.
@@ -90,7 +94,9 @@ impl ModelFolder {
             });
         }
         refuse_adapters(path)?;
-        let config = path.join("config.json");
+        let modules = Modules::read(path)?;
+        let encoder_path = &modules.encoder;
+        let config = encoder_path.join("config.json");
         if !config.exists()
             && let Some(problem) = layout::problem(path)
         {
@@ -104,27 +110,38 @@ impl ModelFolder {
             path: config.clone(),
             problem,
         })?;
-        let ModelType { model_type } = read_json(&config)?.unwrap_or_default();
-        let modules = Modules::read(path)?;
-        let is_cross_encoder = classifier::is_cross_encoder(path, &modules)?;
-        let (sentence_path, sentence) = texts::sentence_file(path)?;
+        let is_cross_encoder = classifier::is_cross_encoder(encoder_path, &modules)?;
+        if is_cross_encoder && encoder.classifier.is_none() {
+            return Err(FolderError::Invalid {
+                path: config,
+                problem: format!(
+                    "architectures names a classifier, and none of type {} is supported",
+                    encoder.model_type
+                ),
+            });
+        }
+        let (sentence_path, sentence) = texts::sentence_file(encoder_path)?;
         let prompts: PromptsFile =
             read_json(&path.join("config_sentence_transformers.json"))?.unwrap_or_default();
-        let tokenizer = TokenizerConfigFile::read(path)?;
+        let tokenizer = TokenizerConfigFile::read(encoder_path)?;
         let max_sequence_tokens = texts::max_sequence_tokens(
             sentence_path,
             &sentence,
             tokenizer.model_max_length,
             &encoder,
         )?;
-        Ok(Self {
+        let folder = Self {
             path: path.to_owned(),
             pooling: modules.pooling,
             normalize: modules.normalize,
             is_stated: modules.stated,
             prompt_is_pooled: !modules.without_prompt,
             max_sequence_tokens,
-            tokenizer: tokenizer.settings(path, &model_type, sentence.do_lower_case)?,
+            tokenizer: tokenizer.settings(
+                encoder_path,
+                &encoder.model_type,
+                sentence.do_lower_case,
+            )?,
             has_m3_heads: ["sparse_linear.pt", "colbert_linear.pt"]
                 .iter()
                 .any(|name| path.join(name).exists()),
@@ -132,13 +149,60 @@ impl ModelFolder {
             default_prompt: prompts.default_prompt_name.clone(),
             prompts: prompts.texts(),
             encoder,
-        })
+            encoder_path: modules.encoder,
+            vector_modules: modules.vectors,
+        };
+        folder.dimensions(folder.pooling.unwrap_or(Pooling::CLS))?;
+        Ok(folder)
     }
 }
 
-#[derive(Default, serde::Deserialize)]
-struct ModelType {
-    model_type: String,
+impl ModelFolder {
+    /// Returns the width of a dense vector behind all modules, with this pooling.
+    ///
+    /// # Errors
+    /// [`FolderError::Invalid`] when a module reads vectors of another width than the one before it gives.
+    pub fn dimensions(&self, pooling: Pooling) -> Result<usize, FolderError> {
+        let mut width = pooling.width_of(self.encoder.hidden_size);
+        for module in &self.vector_modules {
+            width = module
+                .width_of(width)
+                .map_err(|reads| FolderError::Invalid {
+                    path: module.folder().unwrap_or(&self.path).join("config.json"),
+                    problem: format!(
+                        "it reads {reads} numbers, the module before it gives {width}"
+                    ),
+                })?;
+        }
+        Ok(width)
+    }
+
+    /// Returns the head of a cross-encoder; none where the model gives embeddings.
+    #[must_use]
+    pub fn scoring_head(&self) -> Option<&Classifier> {
+        let head = self.encoder.classifier.as_ref();
+        head.filter(|_| self.is_cross_encoder)
+    }
+
+    /// Returns the folders that hold the model's files: its own first, then those of the encoder and of modules.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let modules = self.vector_modules.iter();
+        let modules = modules.filter_map(VectorModule::folder);
+        let mut folders = vec![self.path.clone()];
+        for folder in std::iter::once(&self.encoder_path).chain(modules) {
+            if !folders.contains(folder) {
+                folders.push(folder.clone());
+            }
+        }
+        folders
+    }
+
+    /// Returns the name of the tensor that holds the vectors of tokens.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        &self.encoder.embeddings.words.name
+    }
 }
 
 /// Weights of an adapter change those of the model; they are not applied here.

@@ -5,7 +5,10 @@
 mod per_head;
 mod set;
 
-pub use self::{per_head::PerHead, set::Outputs};
+pub use self::{
+    per_head::PerHead,
+    set::{Outputs, TokenSelection},
+};
 
 /// A head of a model: one kind of result for each sequence.
 ///
@@ -47,12 +50,10 @@ pub enum HeadForm {
 /// The tokens whose rows a head reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reads {
-    /// Those that the model's pooling reads.
+    /// Those that the model's pooling reads; of a cross-encoder, those that its head pools.
     Pooled,
     /// All tokens of a sequence.
     All,
-    /// The first token of a sequence.
-    First,
 }
 
 /// The words for a head in requests and answers.
@@ -136,7 +137,7 @@ const TABLE: &[HeadFacts] = &[
         name: "score",
         results: "scores",
         form: HeadForm::Score,
-        reads: Reads::First,
+        reads: Reads::Pooled,
         names: None,
     },
 ];

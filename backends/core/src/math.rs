@@ -64,9 +64,30 @@ pub fn gelu(x: f32, fused: Fused) -> f32 {
 /// Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.
 #[inline(always)]
 #[must_use]
-pub fn gelu_tanh(x: f32, _: Fused) -> f32 {
+pub fn gelu_tanh(x: f32, fused: Fused) -> f32 {
     let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
-    0.5 * x * (1.0 + inner.tanh())
+    x * sigmoid(2.0 * inner, fused)
+}
+
+/// `x / (1 + exp(-x))`.
+#[inline(always)]
+#[must_use]
+pub fn silu(x: f32, fused: Fused) -> f32 {
+    x * sigmoid(x, fused)
+}
+
+/// The hyperbolic tangent, to 2e-7; NaN stays NaN.
+#[inline(always)]
+#[must_use]
+pub fn tanh(x: f32, fused: Fused) -> f32 {
+    multiply_add(2.0, sigmoid(2.0 * x, fused), -1.0, fused)
+}
+
+/// `1 / (1 + exp(-x))`; NaN stays NaN.
+#[inline(always)]
+fn sigmoid(x: f32, fused: Fused) -> f32 {
+    // Beyond, it is 0 or 1 within f32's rounding, and the exponential would overflow.
+    1.0 / (1.0 + exp(-x.clamp(-80.0, 80.0), fused))
 }
 
 /// From here on erf is 1 within f32's rounding.

@@ -12,11 +12,16 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use embedgate_core::{
+    TokenSelection,
+    encoder::{self, DistanceValues, Reach},
+};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use self::{
     scratch::Scratch,
     tasks::{Queries, in_a_step, queries},
+    tile::Seen,
 };
 use crate::{
     compiled::Compiled,
@@ -37,8 +42,9 @@ const KEY_STEP: usize = 32;
 pub(crate) struct Attention {
     library: &'static Library,
     format: Format,
-    n_heads: usize,
-    head_size: usize,
+    shape: encoder::Attention,
+    /// Numbers that are added to scores, by distance: in bits.
+    bias: Option<DistanceValues>,
     /// Queries by keys.
     scores: ByTile,
     /// Powers by values.
@@ -50,27 +56,22 @@ type ByTile = [[Compiled; KEYS / KEY_STEP]; QUERIES / ROW_STEP];
 /// The queries, keys and values of packed sequences, and the tokens whose context vectors are wanted.
 #[derive(Clone, Copy)]
 pub(crate) struct Packed<'a, T> {
-    /// Shape `(rows, 3 * width)`: query (already scaled), key and value of each token.
+    /// Shape `(rows, qkv width)`: queries (already scaled), keys and values of each token.
     pub(crate) qkv: &'a [T],
     /// Sequence `i` is rows `offsets[i]..offsets[i + 1]`.
     pub(crate) offsets: &'a [usize],
     pub(crate) selection: TokenSelection,
-}
-
-/// The tokens whose context vectors are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TokenSelection {
-    All,
-    /// The first token of each sequence.
-    First,
+    /// The tokens that each token sees.
+    pub(crate) reach: Reach,
 }
 
 /// One head of one sequence, and some of its queries.
 #[derive(Clone, Copy)]
 struct Task<'a> {
-    /// Columns of the head.
-    head: &'a Range<usize>,
+    /// The head's number.
+    head: usize,
     queries: &'a Queries,
+    reach: Reach,
 }
 
 /// Rows of a matrix.
@@ -81,18 +82,18 @@ struct Rows<'a, T> {
 }
 
 impl Attention {
-    /// Attention of so many heads, in a format; nothing is compiled yet.
+    /// Attention of this shape, in a format; nothing is compiled yet. `bias` is what its own bias reads.
     pub(crate) fn new(
         library: &'static Library,
         format: Format,
-        n_heads: usize,
-        head_size: usize,
+        shape: encoder::Attention,
+        bias: Option<DistanceValues>,
     ) -> Self {
         Self {
             library,
             format,
-            n_heads,
-            head_size,
+            shape,
+            bias,
             scores: ByTile::default(),
             contexts: ByTile::default(),
         }
@@ -108,17 +109,18 @@ impl Attention {
         scratch: &[Mutex<Scratch<T>>],
         pause: &mut Pause<'_>,
     ) -> Result<(), Halt> {
-        let width = self.n_heads * self.head_size;
+        let (n_heads, size) = (self.shape.n_heads, self.shape.head_size);
         let Packed {
             qkv,
             offsets,
             selection,
+            reach,
         } = packed;
         let qkv = Rows {
             numbers: qkv,
-            stride: 3 * width,
+            stride: self.shape.qkv_width(),
         };
-        let queries = queries(offsets, selection, self.n_heads, scratch.len());
+        let queries = queries(offsets, selection, n_heads, scratch.len());
         let mut next = 0;
         let rows: Vec<Range<usize>> = queries
             .iter()
@@ -127,13 +129,14 @@ impl Attention {
                 next - queries.rows.len()..next
             })
             .collect();
-        let heads: Vec<Range<usize>> = (0..self.n_heads)
-            .map(|head| head * self.head_size..(head + 1) * self.head_size)
+        let heads: Vec<Range<usize>> = (0..n_heads)
+            .map(|head| head * size..(head + 1) * size)
             .collect();
-        let mut tiles = tiles(contexts, width, &rows, &heads);
+        let mut tiles = tiles(contexts, n_heads * size, &rows, &heads);
         let task = |i: usize| Task {
-            head: &heads[i / queries.len()],
+            head: i / queries.len(),
             queries: &queries[i % queries.len()],
+            reach,
         };
         let mut first = 0;
         while !tiles.is_empty() {
@@ -160,27 +163,39 @@ impl Attention {
     fn head<T: Rounded>(
         &self,
         qkv: Rows<'_, T>,
-        Task { head, queries }: Task<'_>,
+        task: Task<'_>,
         scratch: &mut Scratch<T>,
         contexts: &mut Tile<'_, T>,
     ) -> Result<(), OneDnnError> {
-        let (width, size) = (self.n_heads * self.head_size, self.head_size);
+        let (shape, size, queries) = (&self.shape, self.shape.head_size, task.queries);
         let n = queries.sequence.len();
         let most_queries = QUERIES.min(queries.rows.len().next_multiple_of(ROW_STEP));
         let all_keys = n.next_multiple_of(KEY_STEP);
         scratch.grow(most_queries, KEYS.min(all_keys), all_keys, size);
-        let columns = |part: usize| part * width + head.start..part * width + head.end;
-        for (part, numbers) in [(1, &mut scratch.keys), (2, &mut scratch.values)] {
+        let columns = |start: usize, head: usize| start + head * size..start + (head + 1) * size;
+        let key_head = task.head / (shape.n_heads / shape.n_key_heads);
+        let first_key = shape.query_width();
+        let first_value = first_key + shape.key_width();
+        for (start, numbers) in [
+            (first_key, &mut scratch.keys),
+            (first_value, &mut scratch.values),
+        ] {
             let rows = queries.sequence.clone();
-            qkv.gather(rows, columns(part), numbers);
+            qkv.gather(rows, columns(start, key_head), numbers);
         }
         for first in (0..queries.rows.len()).step_by(QUERIES) {
             let rows = queries.rows.start + first..queries.rows.end;
             let rows = rows.start..rows.end.min(rows.start + QUERIES);
             let n_queries = rows.len().next_multiple_of(ROW_STEP);
             let query = &mut scratch.queries[..n_queries * size];
-            qkv.gather(rows.clone(), columns(0), query);
-            self.tile(rows.len(), n, scratch)?;
+            qkv.gather(rows.clone(), columns(0, task.head), query);
+            let seen = Seen {
+                head: task.head,
+                queries: rows.start - queries.sequence.start..rows.end - queries.sequence.start,
+                n,
+                reach: task.reach,
+            };
+            self.tile(&seen, scratch)?;
             let (sum, running) = (&scratch.parts[1], &scratch.running[..rows.len()]);
             divide(&sum[..rows.len() * size], running, first, contexts);
         }

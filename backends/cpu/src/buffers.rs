@@ -5,8 +5,15 @@ pub(crate) mod rounding;
 use std::ops::Range;
 
 use half::bf16;
+use rayon::{
+    iter::{IndexedParallelIterator, ParallelIterator},
+    slice::ParallelSliceMut,
+};
 
-use crate::{linear::Target, memory::resize, precision::Precision};
+use crate::{linear::Target, memory::resize, precision::Precision, vector::Rounded};
+
+/// Rows go to the threads in blocks of this many.
+const ROWS_AT_ONCE: usize = 8;
 
 /// The results of products and attention: rows of one width, in f32 or bfloat16.
 pub(crate) struct Activations {
@@ -47,6 +54,22 @@ impl Activations {
         }
     }
 
+    /// Runs something for each of these rows, some rows at a time on each thread, with the row's number and scratch memory of
+    /// `n` numbers.
+    pub(crate) fn for_each_row(
+        &mut self,
+        rows: Range<usize>,
+        n: usize,
+        each: &(impl OnRow + Sync),
+    ) {
+        let (width, first) = (self.width, rows.start);
+        let range = numbers_of(rows, width);
+        match &mut self.numbers {
+            Numbers::F32(floats) => on_rows(&mut floats[range], [width, n, first], each),
+            Numbers::Bf16(halves) => on_rows(&mut halves[range], [width, n, first], each),
+        }
+    }
+
     /// Rows to be written by a product.
     pub(crate) fn target(&mut self, rows: Range<usize>) -> Target<'_> {
         let range = numbers_of(rows, self.width);
@@ -73,6 +96,28 @@ impl<'a> ToAttend<'a> {
             _ => panic!("activations are of one format"),
         }
     }
+}
+
+/// What is done to each row of some activations.
+pub(crate) trait OnRow {
+    /// Changes the row of this number; `spare` is scratch memory.
+    fn run<T: Rounded>(&self, number: usize, row: &mut [T], spare: &mut [f32]);
+}
+
+fn on_rows<T: Rounded>(
+    numbers: &mut [T],
+    [width, n_spare, first]: [usize; 3],
+    each: &(impl OnRow + Sync),
+) {
+    let blocks = numbers.par_chunks_mut(ROWS_AT_ONCE * width).enumerate();
+    blocks.for_each_init(
+        || vec![0.0; n_spare],
+        |spare, (block, rows)| {
+            for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+                each.run(first + block * ROWS_AT_ONCE + i, row, spare);
+            }
+        },
+    );
 }
 
 /// The place of rows among the numbers of a buffer.

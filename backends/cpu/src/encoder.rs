@@ -1,31 +1,30 @@
-//! The forward pass of a BERT-like encoder over packed sequences: there is no padding but to a multiple of 16 rows.
+//! The forward pass of an encoder over packed sequences, by its description: there is no padding but to a multiple of 16 rows.
 //!
 //! All but attention goes in steps of some rows, from the context vectors of a layer to the queries, keys and values of
 //! the next: what is between those products takes little memory, and between two steps the caller can do something else.
-//!
-//! Source: transformers 5.23, `modeling_bert.py` and `modeling_xlm_roberta.py`, post-layer-norm, eval mode.
 
+mod around;
+mod embedding;
 mod layer;
 pub(crate) mod workspace;
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use embedgate_core::{EncoderConfig, TokenBatch};
-use rayon::{
-    iter::{IndexedParallelIterator, ParallelIterator},
-    slice::ParallelSliceMut,
+use embedgate_core::{
+    EncoderConfig, TokenBatch, TokenSelection,
+    encoder::{DistanceValues, Rotary},
 };
 
-use self::{layer::Layer, workspace::Workspace};
+use self::{around::Around, embedding::Embedding, layer::Layer, workspace::Workspace};
 use crate::{
-    attention::{Attention, Packed, TokenSelection},
+    attention::{Attention, Packed},
     buffers::ToAttend,
     halt::{Halt, Pause},
     linear::ROW_STEP,
     load::{LoadError, Loader},
+    onednn::OneDnnError,
     precision::{Precision, operands},
-    table::Table,
-    vector::Norm,
+    vector::{Angles, Norm},
 };
 
 /// Rows of a step: as many as the products need to be fast on weights that come from memory.
@@ -36,37 +35,40 @@ pub(crate) struct Encoder {
     config: EncoderConfig,
     precision: Precision,
     activations: Precision,
-    word: Table,
-    position: Table,
-    segment: Vec<f32>,
-    norm: Norm,
+    embedding: Embedding,
     layers: Vec<Layer>,
     attention: Attention,
+    final_norm: Option<Norm>,
 }
 
 impl Encoder {
-    /// Reads and packs the weights.
-    pub(crate) fn load(config: &EncoderConfig, loader: &Loader<'_>) -> Result<Self, LoadError> {
-        let width = config.hidden_size;
-        let table = |name: &str, rows| {
-            loader.table(&format!("embeddings.{name}_embeddings.weight"), rows, width)
+    /// Reads and packs the weights. Sequences have at most `longest` tokens.
+    pub(crate) fn load(
+        config: &EncoderConfig,
+        longest: usize,
+        loader: &Loader<'_>,
+    ) -> Result<Self, LoadError> {
+        let mut angles = HashMap::new();
+        let mut angles_of = |rotary: &Arc<Rotary>| {
+            let made = || Arc::new(Angles::new(rotary, longest));
+            let of_rotation = angles.entry(Arc::as_ptr(rotary)).or_insert_with(made);
+            Arc::clone(of_rotation)
         };
-        let shape = [config.type_vocabulary_size, width];
-        let layers = (0..config.n_layers).map(|i| Layer::load(config, loader, i));
-        let (n_heads, head_size) = (config.n_heads, config.head_size());
-        let attention = Attention::new(
-            loader.library,
-            operands(loader.activations),
-            n_heads,
-            head_size,
-        );
+        let layers = config.layers.iter().map(|layer| {
+            let angles = layer.rotary.as_ref().map(&mut angles_of);
+            Layer::load(config, layer, angles, loader)
+        });
+        let layers = layers.collect::<Result<_, _>>()?;
         Ok(Self {
-            word: table("word", config.vocabulary_size)?,
-            position: table("position", config.max_position_embeddings)?,
-            segment: loader.numbers("embeddings.token_type_embeddings.weight", &shape)?,
-            norm: loader.norm("embeddings.LayerNorm", config)?,
-            layers: layers.collect::<Result<_, _>>()?,
-            attention,
+            embedding: Embedding::load(config, loader)?,
+            layers,
+            attention: Attention::new(
+                loader.library,
+                operands(loader.activations),
+                config.attention.clone(),
+                bias(config, longest, loader)?,
+            ),
+            final_norm: loader.norm_if_any(config.final_norm.as_ref())?,
             precision: loader.precision,
             activations: loader.activations,
             config: config.clone(),
@@ -81,11 +83,11 @@ impl Encoder {
     /// Returns the size of the weights, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let layers: usize = self.layers.iter().map(Layer::bytes).sum();
-        self.word.bytes() + self.position.bytes() + layers
+        self.embedding.bytes() + layers
     }
 
     /// Runs the encoder on the threads of the pool that it is called in. Returns the last hidden states, shape
-    /// `(rows, hidden_size)`, of all tokens or of each sequence's first; rows that follow mean nothing.
+    /// `(rows, hidden_size)`, of the selected tokens; rows that follow mean nothing.
     ///
     /// # Errors
     /// The error of the library, or the [`Halt`] that `pause` returns between two steps.
@@ -98,16 +100,18 @@ impl Encoder {
     ) -> Result<&'a [f32], Halt> {
         let mut rows = batch.ids().len().next_multiple_of(ROW_STEP);
         let width = self.width();
-        workspace.resize(rows, width);
-        self.embed_tokens(batch, &mut workspace.x);
-        let first = self.layers.first().expect("a model has layers");
+        workspace.resize(rows, self);
+        workspace.places.clear();
+        workspace
+            .places
+            .extend(batch.iter().flat_map(|s| (0_u32..).take(s.ids.len())));
+        let embedded = match self.embedding.is_projected() {
+            true => &mut workspace.embedded,
+            false => &mut workspace.x,
+        };
+        self.embedding.look_up(batch, &self.config, embedded);
         for step in steps(rows) {
-            let Workspace {
-                x, qkv, rounding, ..
-            } = &mut *workspace;
-            let x = &mut x[step.start * width..step.end * width];
-            let normalized = rounding.normalize(&self.norm, x);
-            first.qkv.forward(normalized, qkv.target(step))?;
+            self.begin(step, workspace)?;
             pause()?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
@@ -117,54 +121,70 @@ impl Encoder {
             } else {
                 TokenSelection::All
             };
-            rows = self.attend(batch, selection, workspace, pause)?;
+            rows = self.attend(layer, batch, selection, (workspace, &mut *pause))?;
             for step in steps(rows) {
                 layer.finish(next, step, workspace)?;
                 pause()?;
             }
         }
-        Ok(&workspace.x[..rows * width])
+        let hidden = &mut workspace.x[..rows * width];
+        if let Some(norm) = &self.final_norm {
+            workspace.rounding.normalize(norm, hidden);
+        }
+        Ok(hidden)
     }
 
-    /// Looks up and adds the embeddings of each token, which are not normalized yet.
-    fn embed_tokens(&self, batch: &TokenBatch, x: &mut [f32]) {
-        let width = self.config.hidden_size;
-        let positions: Vec<u32> = batch
-            .iter()
-            .flat_map(|s| self.config.position_ids(s.ids))
-            .collect();
-        let n_tokens = positions.len();
-        let (tokens, padding) = x.split_at_mut(n_tokens * width);
-        padding.fill(0.0);
-        let add = |x: &mut [f32], row: &[f32]| {
-            x.iter_mut().zip(row).for_each(|(x, y)| *x += y);
+    /// Normalizes the embeddings of one step, and computes the first layer's queries, keys and values of these rows.
+    fn begin(&self, step: Range<usize>, workspace: &mut Workspace) -> Result<(), OneDnnError> {
+        let Workspace {
+            x,
+            embedded,
+            qkv,
+            rounding,
+            ..
+        } = &mut *workspace;
+        let (embedding, width) = (&self.embedding, self.width());
+        let first = self.layers.first().expect("a model has layers");
+        let x = &mut x[step.start * width..step.end * width];
+        let around = &first.around_attention;
+        let read = match (&embedding.norm, around) {
+            (norm, _) if embedding.is_projected() => {
+                let rows = step.start * embedding.width..step.end * embedding.width;
+                let embedded = &mut embedded[rows];
+                if let Some(norm) = norm {
+                    rounding.normalize(norm, embedded);
+                }
+                embedding.project(embedded, x)?;
+                around.read(rounding, x, width)
+            }
+            // One pass over the rows: the first layer reads what is normalized.
+            (Some(norm), Around::After(_)) => rounding.normalize(norm, x),
+            (norm, Around::Before { .. }) => {
+                if let Some(norm) = norm {
+                    rounding.normalize(norm, x);
+                }
+                around.read(rounding, x, width)
+            }
+            (None, Around::After(_)) => around.read(rounding, x, width),
         };
-        let rows = tokens.par_chunks_mut(width).enumerate();
-        rows.with_min_len(ROW_STEP).for_each_init(
-            || vec![0.0; width],
-            |row, (i, x)| {
-                self.word.read(batch.ids()[i] as usize, x);
-                self.position.read(positions[i] as usize, row);
-                add(x, row);
-                let segment = batch.type_ids()[i] as usize;
-                add(x, &self.segment[segment * width..(segment + 1) * width]);
-            },
-        );
+        first.qkv.forward(read, qkv.target(step.clone()))?;
+        first.prepare_queries(step, workspace);
+        Ok(())
     }
 
-    /// The context vectors of all tokens, or of first tokens alone: then nobody reads other rows from here on, and they
-    /// are left out. Returns how many rows there are.
+    /// The context vectors of the selected tokens: nobody reads other rows from here on, and they are left out. Returns how
+    /// many rows there are.
     fn attend(
         &self,
+        layer: &Layer,
         batch: &TokenBatch,
         selection: TokenSelection,
-        workspace: &mut Workspace,
-        pause: &mut Pause<'_>,
+        (workspace, pause): (&mut Workspace, &mut Pause<'_>),
     ) -> Result<usize, Halt> {
         let n_queries = match selection {
             TokenSelection::All => batch.ids().len(),
-            TokenSelection::First => {
-                keep_first(batch, &mut workspace.x, self.width());
+            TokenSelection::First | TokenSelection::Last => {
+                keep_selected(batch, selection, &mut workspace.x, self.width());
                 batch.len()
             }
         };
@@ -175,13 +195,14 @@ impl Encoder {
             halves,
             ..
         } = workspace;
-        let offsets = batch.offsets();
+        let (offsets, reach) = (batch.offsets(), layer.reach);
         match ToAttend::new(qkv, contexts) {
             ToAttend::F32(qkv, contexts) => {
                 let packed = Packed {
                     qkv,
                     offsets,
                     selection,
+                    reach,
                 };
                 self.attention.attend(packed, contexts, floats, pause)?;
             }
@@ -190,6 +211,7 @@ impl Encoder {
                     qkv,
                     offsets,
                     selection,
+                    reach,
                 };
                 self.attention.attend(packed, contexts, halves, pause)?;
             }
@@ -200,11 +222,28 @@ impl Encoder {
     }
 }
 
-/// Leaves the rows of first tokens alone, back to back, padded with zeros.
-fn keep_first(batch: &TokenBatch, x: &mut [f32], width: usize) {
+/// The numbers that are added to scores, in bits, as the softmax takes powers of 2.
+fn bias(
+    config: &EncoderConfig,
+    longest: usize,
+    loader: &Loader<'_>,
+) -> Result<Option<DistanceValues>, LoadError> {
+    let Some(bias) = &config.attention.bias else {
+        return Ok(None);
+    };
+    let read = |name: &str, shape: &[usize]| loader.numbers(name, shape);
+    let mut values = bias.read(config.attention.n_heads, longest, read)?;
+    let all = values.values.iter_mut();
+    all.for_each(|x| *x *= std::f32::consts::LOG2_E);
+    Ok(Some(values))
+}
+
+/// Leaves the rows of selected tokens alone, one of each sequence, back to back, padded with zeros.
+fn keep_selected(batch: &TokenBatch, selection: TokenSelection, x: &mut [f32], width: usize) {
     let n = batch.len();
-    for (i, first) in batch.offsets()[..n].iter().enumerate() {
-        x.copy_within(first * width..(first + 1) * width, i * width);
+    for (i, range) in batch.ranges().enumerate() {
+        let from = selection.of(range).start;
+        x.copy_within(from * width..(from + 1) * width, i * width);
     }
     let rows = n.next_multiple_of(ROW_STEP);
     x[n * width..rows * width].fill(0.0);

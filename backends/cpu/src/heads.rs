@@ -2,17 +2,17 @@
 //! cross-encoder's head. They compute in f32, whatever the encoder's precision.
 
 use embedgate_core::{
-    Column, Head, Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch,
+    Column, Head, Matrix, ModelFolder, Outputs, Pooling, SparseVector, TokenBatch, TokenSelection,
+    encoder::Linear as Source,
 };
-use embedgate_weights::{Weights, WeightsError};
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
-    slice::{ParallelSlice, ParallelSliceMut},
+    slice::ParallelSlice,
 };
 
 use crate::{
-    attention::TokenSelection,
-    linear::{Linear, Operand, ROW_STEP, Target},
+    classifier::{Classifier, one_number},
+    linear::{Linear, Operand, Target},
     load::{LoadError, Loader},
     onednn::OneDnnError,
     vector::dot,
@@ -31,16 +31,10 @@ pub(crate) struct Heads {
     classifier: Option<Classifier>,
 }
 
-/// `score(tanh(dense(x)))`.
-struct Classifier {
-    dense: Linear,
-    score: (Vec<f32>, f32),
-}
-
 /// The rows that an encoder gave of a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Hidden<'a> {
-    /// One row a token, or one of each sequence's first token, padded to a multiple of [`ROW_STEP`] rows.
+    /// One row of each selected token, and some rows that mean nothing.
     pub(crate) rows: &'a [f32],
     pub(crate) selection: TokenSelection,
     pub(crate) batch: &'a TokenBatch,
@@ -63,20 +57,18 @@ impl Heads {
             multi_vector: None,
             classifier: None,
         };
-        if folder.is_cross_encoder {
-            let [dense, score] = folder.encoder.architecture.classifier_layers();
-            heads.classifier = Some(Classifier {
-                dense: loader.exact(dense, width, width)?,
-                score: row(loader.weights, score, width)?,
-            });
+        if let Some(classifier) = folder.scoring_head() {
+            heads.classifier = Some(Classifier::load(classifier, loader)?);
             return Ok(heads);
         }
         let has = |name: &str| loader.weights.has(&format!("{name}.weight"));
         if has("sparse_linear") {
-            heads.sparse = Some(row(loader.weights, "sparse_linear", width)?);
+            let source = Source::of("sparse_linear", [1, width], true);
+            heads.sparse = Some(one_number(loader.weights, &source)?);
         }
         if has("colbert_linear") {
-            heads.multi_vector = Some(loader.exact("colbert_linear", width, width)?);
+            let source = Source::of("colbert_linear", [width, width], true);
+            heads.multi_vector = Some(loader.exact(&source)?);
         }
         Ok(heads)
     }
@@ -92,10 +84,8 @@ impl Heads {
 
     /// Returns the rows of tokens that outputs need.
     pub(crate) fn selection(&self, outputs: Outputs) -> TokenSelection {
-        match outputs.read_all_tokens(self.pooling) {
-            true => TokenSelection::All,
-            false => TokenSelection::First,
-        }
+        let classifier = self.classifier.as_ref();
+        outputs.selection(classifier.map_or(self.pooling, |head| head.pooling))
     }
 
     /// The results of one head; none where the model does not have it.
@@ -112,7 +102,10 @@ impl Heads {
                 let rows = Matrix::of_batch(hidden.rows, self.width, hidden.batch, 0);
                 Some(Column::Rows(rows))
             }
-            Head::Score => self.scores(hidden)?.map(Column::Scores),
+            Head::Score => match &self.classifier {
+                Some(classifier) => Some(Column::Scores(classifier.scores(hidden, self.width)?)),
+                None => None,
+            },
             _ => None,
         })
     }
@@ -120,10 +113,10 @@ impl Heads {
     /// Pools the rows of each sequence.
     fn dense(&self, hidden: Hidden<'_>) -> Matrix {
         let (width, batch) = (self.width, hidden.batch);
-        let mut dense = Matrix::zeros(batch.len(), width);
+        let mut dense = Matrix::zeros(batch.len(), self.pooling.width_of(width));
         for (i, range) in batch.ranges().enumerate() {
             let rows = match hidden.selection {
-                TokenSelection::First => i..i + 1,
+                TokenSelection::First | TokenSelection::Last => i..i + 1,
                 TokenSelection::All => range,
             };
             let rows = &hidden.rows[rows.start * width..rows.end * width];
@@ -163,37 +156,10 @@ impl Heads {
         Ok(Some(Matrix::of_batch(&all, head.outer(), hidden.batch, 1)))
     }
 
-    /// The logit of each sequence. A cross-encoder gives nothing else, so that the rows are those of first tokens.
-    fn scores(&self, first: Hidden<'_>) -> Result<Option<Vec<f32>>, OneDnnError> {
-        let Some(head) = &self.classifier else {
-            return Ok(None);
-        };
-        let mut dense = vec![0.0; first.rows.len()];
-        head.dense
-            .forward(Operand::F32(first.rows), Target::F32(&mut dense))?;
-        let (weight, bias) = &head.score;
-        dense
-            .par_chunks_mut(weight.len() * ROW_STEP)
-            .for_each(|rows| {
-                rows.iter_mut().for_each(|x| *x = x.tanh());
-            });
-        let rows = dense.chunks_exact(weight.len()).take(first.batch.len());
-        Ok(Some(rows.map(|row| dot(row, weight) + bias).collect()))
-    }
-
     /// Returns the size of the weights, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let linears = [
-            self.multi_vector.as_ref(),
-            self.classifier.as_ref().map(|classifier| &classifier.dense),
-        ];
-        linears.into_iter().flatten().map(Linear::bytes).sum()
+        let of_tokens = self.multi_vector.as_ref().map_or(0, Linear::bytes);
+        let of_pairs = self.classifier.as_ref().map_or(0, Classifier::bytes);
+        of_tokens + of_pairs
     }
-}
-
-/// A linear layer with one result.
-fn row(weights: &Weights, name: &str, width: usize) -> Result<(Vec<f32>, f32), WeightsError> {
-    let weight = weights.values(&format!("{name}.weight"), &[1, width])?;
-    let bias = weights.values(&format!("{name}.bias"), &[1])?;
-    Ok((weight, bias[0]))
 }

@@ -1,5 +1,5 @@
-//! Runs BERT, RoBERTa and XLM-RoBERTa encoders, embedders and cross-encoders alike, on the CPU in f32, bfloat16 or bytes,
-//! straight from their own weights.
+//! Runs the encoders that `embedgate_core::encoder` describes, embedders and cross-encoders alike, on the CPU in f32, bfloat16
+//! or bytes, straight from their own weights.
 //!
 //! [`CpuBackend`] is the backend. Sequences are packed: tokens lie back to back, there is no padding. Matrix products are
 //! oneDNN's, with weights packed once at the load; everything between them is done here, in one pass each.
@@ -8,6 +8,7 @@
 mod attention;
 mod buffers;
 mod ceiling;
+mod classifier;
 mod compiled;
 mod core_assignments;
 mod encoder;
@@ -85,7 +86,8 @@ impl CpuBackend {
         options: Options,
     ) -> Result<Self, BackendError> {
         let load_error = |e: LoadError| BackendError::Load(e.to_string());
-        let weights = Weights::open(&folder.path).map_err(|e| load_error(e.into()))?;
+        let weights = Weights::open(&folder.encoder_path, folder.words())
+            .map_err(|e| load_error(e.into()))?;
         let of_load = |asked: Precision| {
             let message = || BackendError::Load(format!("the cpu backend does not run in {asked}"));
             precision::Precision::of(asked).ok_or_else(message)
@@ -99,7 +101,8 @@ impl CpuBackend {
             threads: options.threads,
         };
         let loaded = threads.pool.install(|| {
-            let encoder = Encoder::load(&folder.encoder, &loader)?;
+            let longest = options.max_sequence_tokens;
+            let encoder = Encoder::load(&folder.encoder, longest, &loader)?;
             let skip = options.special_token_ids;
             let heads = Heads::load(folder, &loader, options.pooling, skip)?;
             Ok((encoder, heads))
@@ -108,10 +111,10 @@ impl CpuBackend {
         let bytes = encoder.bytes() + heads.bytes();
         tracing::debug!(bytes, "weights take {} MiB", bytes >> 20);
         let outputs = heads.outputs();
-        let most_tokens = options.max_sequence_tokens;
+        let (most_tokens, of) = (options.max_sequence_tokens, (outputs, options.pooling));
         let info = BackendInfo {
             precision: options.precision,
-            ..BackendInfo::of_encoder("cpu", folder, outputs, most_tokens)
+            ..BackendInfo::of_encoder("cpu", &folder.encoder, of, most_tokens)
         };
         let model = Model {
             info,

@@ -1,8 +1,9 @@
 //! Reads a model's weights and packs them, one tensor at a time.
 
-use embedgate_core::{
-    EncoderConfig,
-    encoder::{Activation, stacked::Stacked},
+use std::ops::Range;
+
+use embedgate_core::encoder::{
+    self, Activation, Attention, Layer, Linear as Source, LinearValues, NormValues,
 };
 use embedgate_weights::{Weights, WeightsError};
 use thiserror::Error;
@@ -38,74 +39,89 @@ impl Loader<'_> {
     /// A layer of the encoder, in the model's precision.
     pub(crate) fn linear(
         &self,
-        name: &str,
-        [outer, inner]: [usize; 2],
+        source: &Source,
         activation: Option<Activation>,
         dst: Format,
     ) -> Result<Linear, LoadError> {
+        let values = source.read(|name, shape| self.numbers(name, shape))?;
+        self.pack(self.form(activation, dst), &values)
+    }
+
+    /// A layer that keeps f32.
+    pub(crate) fn exact(&self, source: &Source) -> Result<Linear, LoadError> {
+        self.exact_with(source, None)
+    }
+
+    /// A layer that keeps f32, with an activation.
+    pub(crate) fn exact_with(
+        &self,
+        source: &Source,
+        activation: Option<Activation>,
+    ) -> Result<Linear, LoadError> {
         let form = Form {
+            precision: Precision::F32,
+            ..self.form(activation, Format::F32)
+        };
+        self.pack(form, &source.read(|name, shape| self.numbers(name, shape))?)
+    }
+
+    /// Query, key and value in one layer. The query has the factor of scores already, where no normalization follows.
+    pub(crate) fn fused_qkv(
+        &self,
+        layer: &Layer,
+        attention: &Attention,
+    ) -> Result<Linear, LoadError> {
+        let read = |name: &str, shape: &[usize]| self.numbers(name, shape);
+        let values = layer.read_qkv(attention, query_scale(attention), read)?;
+        self.pack(self.form(None, operands(self.activations)), &values)
+    }
+
+    /// The normalizations of queries and keys, each with its columns.
+    pub(crate) fn query_norms(
+        &self,
+        layer: &Layer,
+        attention: &Attention,
+    ) -> Result<Vec<(Range<usize>, Norm)>, LoadError> {
+        let (queries, keys) = (attention.query_width(), attention.key_width());
+        let read = |name: &str, shape: &[usize]| self.numbers(name, shape);
+        let mut norms = Vec::new();
+        if let Some(norm) = &layer.query_norm
+            && let Some(values) = layer.read_query_norm(query_scale(attention), read)?
+        {
+            norms.push((0..queries, of_values(norm, values)));
+        }
+        if let Some(norm) = &layer.key_norm {
+            norms.push((queries..queries + keys, self.norm(norm)?));
+        }
+        Ok(norms)
+    }
+
+    fn form(&self, activation: Option<Activation>, dst: Format) -> Form {
+        Form {
             precision: self.precision,
             activation,
             dst,
             threads: self.threads,
-        };
-        self.packed(form, name, [outer, inner])
+        }
     }
 
-    /// A layer that keeps f32.
-    pub(crate) fn exact(
-        &self,
-        name: &str,
-        outer: usize,
-        inner: usize,
-    ) -> Result<Linear, LoadError> {
-        let form = Form {
-            precision: Precision::F32,
-            activation: None,
-            dst: Format::F32,
-            threads: self.threads,
-        };
-        self.packed(form, name, [outer, inner])
-    }
-
-    fn packed(
-        &self,
-        form: Form,
-        name: &str,
-        [outer, inner]: [usize; 2],
-    ) -> Result<Linear, LoadError> {
-        let bias = self.numbers(&format!("{name}.bias"), &[outer])?;
-        let weight = self.numbers(&format!("{name}.weight"), &[outer, inner])?;
-        Ok(Linear::pack(self.library, form, &weight, &bias)?)
-    }
-
-    /// Query, key and value in one layer. The query is already divided by the square root of the head size, and scaled so
-    /// that the softmax takes powers of 2.
-    pub(crate) fn fused_qkv(
-        &self,
-        config: &EncoderConfig,
-        layer: usize,
-    ) -> Result<Linear, LoadError> {
-        let query_scale = std::f32::consts::LOG2_E / (config.head_size() as f32).sqrt();
-        let read = |name: &str, shape: &[usize]| self.numbers(name, shape);
-        let Stacked { weight, bias } = config.stacked_qkv(layer, query_scale, read)?;
-        let form = Form {
-            precision: self.precision,
-            activation: None,
-            dst: operands(self.activations),
-            threads: self.threads,
-        };
-        Ok(Linear::pack(self.library, form, &weight, &bias)?)
+    fn pack(&self, form: Form, values: &LinearValues) -> Result<Linear, LoadError> {
+        let packed = Linear::pack(self.library, form, &values.weight, &values.bias);
+        Ok(packed?)
     }
 
     /// Reads a normalization.
-    pub(crate) fn norm(&self, name: &str, config: &EncoderConfig) -> Result<Norm, LoadError> {
-        let width = [config.hidden_size];
-        Ok(Norm {
-            weight: self.numbers(&format!("{name}.weight"), &width)?,
-            bias: self.numbers(&format!("{name}.bias"), &width)?,
-            eps: config.layer_norm_eps,
-        })
+    pub(crate) fn norm(&self, norm: &encoder::Norm) -> Result<Norm, LoadError> {
+        let values = norm.read(|name, shape| self.numbers(name, shape))?;
+        Ok(of_values(norm, values))
+    }
+
+    /// Reads a normalization, if there is one.
+    pub(crate) fn norm_if_any(
+        &self,
+        norm: Option<&encoder::Norm>,
+    ) -> Result<Option<Norm>, LoadError> {
+        norm.map(|norm| self.norm(norm)).transpose()
     }
 
     /// Reads a tensor of this shape, as f32.
@@ -113,13 +129,40 @@ impl Loader<'_> {
         Ok(self.weights.values(name, shape)?)
     }
 
-    /// The vectors of tokens, of which there are many, in the model's precision.
-    pub(crate) fn table(&self, name: &str, rows: usize, width: usize) -> Result<Table, LoadError> {
-        let mut table = Table::zeros(self.precision, rows, width);
+    /// The vectors of tokens, of which there are many, multiplied by a factor, in the model's precision.
+    pub(crate) fn table(
+        &self,
+        table: &encoder::Table,
+        width: usize,
+        factor: f32,
+    ) -> Result<Table, LoadError> {
+        let encoder::Table { name, rows } = table;
+        let mut packed = Table::zeros(self.precision, *rows, width);
+        let mut scaled = Vec::new();
         self.weights
-            .with_rows(name, [rows, width], |first, values| {
-                table.put(first, values, width);
+            .with_rows(name, [*rows, width], |first, values| {
+                if factor == 1.0 {
+                    packed.put(first, values, width);
+                    return;
+                }
+                scaled.clear();
+                scaled.extend(values.iter().map(|x| x * factor));
+                packed.put(first, &scaled, width);
             })?;
-        Ok(table)
+        Ok(packed)
+    }
+}
+
+/// The factor of scores, in bits: the softmax takes powers of 2.
+fn query_scale(attention: &Attention) -> f32 {
+    std::f32::consts::LOG2_E * attention.scale
+}
+
+fn of_values(norm: &encoder::Norm, values: NormValues) -> Norm {
+    Norm {
+        kind: norm.kind,
+        weight: values.weight,
+        bias: values.bias,
+        eps: norm.eps,
     }
 }

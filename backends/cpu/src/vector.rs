@@ -1,7 +1,10 @@
 //! Arithmetic on rows. The loops are plain, and compiled for each instruction set.
 
 mod bytes;
+mod distance;
+mod gate;
 mod norm;
+mod queries;
 mod rotation;
 mod softmax;
 
@@ -10,7 +13,10 @@ use half::bf16;
 
 pub(crate) use self::{
     bytes::{ByteProduct, add_bytes, finish_bytes, quantize},
+    distance::add_distances,
+    gate::gate,
     norm::Norm,
+    queries::{Angles, QueryParts, prepare_queries},
     rotation::rotation,
     softmax::{Running, Scores, accumulate, divide, softmax},
 };

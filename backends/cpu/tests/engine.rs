@@ -55,7 +55,7 @@ fn every_precision_is_as_near_to_the_reference_as_it_promises() {
         let folder = ModelFolder::open(&path).unwrap();
         let longest = folder.max_sequence_tokens;
         let lengths: Vec<usize> = LENGTHS.iter().map(|n| *n.min(&longest)).collect();
-        let batch = batch(&lengths, folder.encoder.vocabulary_size);
+        let batch = batch(&lengths, folder.encoder.vocabulary_size());
         let outputs = Outputs::DENSE.with(Head::TokenVectors);
         let expected = candle(&folder).embed(&batch, outputs).unwrap();
         for (precision, dense, tokens) in promised() {
@@ -74,7 +74,7 @@ fn every_precision_is_as_near_to_the_reference_as_it_promises() {
 fn dense_vectors_alone_are_those_that_come_with_others() {
     let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
     let lengths = [1, 16, 17, 600, 3, 128];
-    let batch = batch(&lengths, folder.encoder.vocabulary_size);
+    let batch = batch(&lengths, folder.encoder.vocabulary_size());
     let all = Outputs::DENSE.with(Head::TokenVectors);
     for precision in precisions() {
         let mut backend = support::load(&folder, precision);
@@ -101,7 +101,7 @@ fn dense_vectors_alone_are_those_that_come_with_others() {
 #[test]
 fn pauses_change_nothing_in_any_precision() {
     let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
-    let vocabulary = folder.encoder.vocabulary_size;
+    let vocabulary = folder.encoder.vocabulary_size();
     let (long, short) = (batch(&[500; 5], vocabulary), batch(&[7], vocabulary));
     for precision in precisions() {
         let mut backend = support::load(&folder, precision);
@@ -114,7 +114,7 @@ fn pauses_change_nothing_in_any_precision() {
         let paused = backend.embed_with_pauses(&long, Outputs::BGE_M3, &mut pause);
         assert_eq!(paused.unwrap(), expected[0]);
         // Three steps before the layers, and in each layer as many after attention.
-        let n_layers = folder.encoder.n_layers;
+        let n_layers = folder.encoder.layers.len();
         assert_eq!(beside.len(), 3 + n_layers * (1 + 3));
         assert!(beside.iter().all(|results| *results == expected[1]));
     }
@@ -123,7 +123,7 @@ fn pauses_change_nothing_in_any_precision() {
 #[test]
 fn replicas_share_the_weights_and_give_the_same() {
     let folder = ModelFolder::open(&tiny_bge_m3()).unwrap();
-    let batch = batch(&[5, 40], folder.encoder.vocabulary_size);
+    let batch = batch(&[5, 40], folder.encoder.vocabulary_size());
     let coarsest = precisions().last().expect("f32 runs everywhere");
     let mut first = support::load(&folder, coarsest);
     let replicas = first.replicas().expect("weights that can be shared");

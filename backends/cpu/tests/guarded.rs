@@ -29,7 +29,7 @@ fn all_heads_stay_within_their_buffers() {
         for lengths in [&[1][..], &[17, 1, 130], &[512, 3, 511], &[2; 9]] {
             // A new one: buffers that held more rows have room behind these.
             let mut backend = support::load(&folder, precision);
-            let batch = reference::batch(lengths, folder.encoder.vocabulary_size);
+            let batch = reference::batch(lengths, folder.encoder.vocabulary_size());
             let results = backend.embed(&batch, Outputs::BGE_M3).unwrap();
             let dense = results.vectors(Head::Dense).unwrap();
             assert!(dense.data.iter().all(|x| x.is_finite()), "{precision}");

@@ -8,7 +8,7 @@ pub(crate) mod workspace;
 
 use std::sync::Arc;
 
-use embedgate_core::{EncoderConfig, TokenBatch};
+use embedgate_core::{EncoderConfig, TokenBatch, encoder::Table};
 
 use self::{
     layer::{Layer, Layers},
@@ -55,6 +55,12 @@ impl Encoder {
     /// Reads the weights onto the device.
     pub(crate) fn load(config: &EncoderConfig, loader: &Loader<'_>) -> Result<Self, LoadError> {
         let (width, kernels) = (config.hidden_size, loader.kernels);
+        let bert = config.bert_like().map_err(|thing| {
+            LoadError::Unfit(format!(
+                "the cuda backend does not run models of type {} yet: they have {thing}; type = \"cpu\" runs them",
+                config.model_type
+            ))
+        })?;
         let stride = width.next_multiple_of(STEP);
         let heads = HeadLayout::of(config)?;
         // The narrowest that a row fits into.
@@ -64,16 +70,20 @@ impl Encoder {
                 "the model is {width} numbers wide, the cuda backend takes 4096 at most"
             ))
         })?;
-        let table = |name: &str, rows| {
-            loader.table(&format!("embeddings.{name}_embeddings.weight"), rows, width)
-        };
+        let activation = Then::of(config.feed_forward.activation).ok_or_else(|| {
+            LoadError::Unfit(format!(
+                "the cuda backend has no activation of models of type {}",
+                config.model_type
+            ))
+        })?;
+        let table = |table: &Table| loader.table(table, width);
+        let segments = config.embeddings.segments.as_ref();
         let then = |then| Products::load(kernels, then);
         let layers = Layers {
-            config,
             loader,
             heads,
             plain: then(Then::Nothing)?,
-            activated: then(config.activation.into())?,
+            activated: then(activation)?,
         };
         let attention = kernels.all(
             "attention",
@@ -85,14 +95,20 @@ impl Encoder {
             stride,
             embedding: Embedding {
                 tables: Tables {
-                    word: table("word", config.vocabulary_size)?,
-                    position: table("position", config.max_position_embeddings)?,
-                    segment: table("token_type", config.type_vocabulary_size)?,
+                    word: table(&config.embeddings.words)?,
+                    position: table(&bert.positions.table)?,
+                    // Without segments all tokens are of one, whose vector is zeros.
+                    segment: match segments {
+                        Some(segments) => table(segments)?,
+                        None => loader.zeros([1, width])?,
+                    },
                 },
-                norm: loader.norm("embeddings.LayerNorm", config)?,
+                norm: loader.norm(bert.norm)?,
             },
-            layers: (0..config.n_layers)
-                .map(|i| layers.load(i))
+            layers: bert
+                .layers
+                .iter()
+                .map(|layer| layers.load(layer))
                 .collect::<Result<_, _>>()?,
             plain: layers.plain,
             embed_norm: kernels.one("embed_norm", |k| k.constant("BC") == rows)?,
@@ -200,7 +216,7 @@ impl Encoder {
             heads: self.heads.n_padded,
             head_size: self.heads.size_padded,
             n_blocks: inputs.n_blocks,
-            scale: 1.0 / (self.config.head_size() as f32).sqrt(),
+            scale: self.config.attention.scale,
         };
         let buffers = [&workspace.qkv, &workspace.contexts];
         Call { stream, kernel }.attention(buffers, inputs.sequences(), inputs.blocks(), attention)

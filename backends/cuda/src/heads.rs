@@ -5,7 +5,9 @@ pub(crate) mod results;
 
 use std::sync::Arc;
 
-use embedgate_core::{Column, Head, Matrix, ModelFolder, Outputs, Pooling, SparseVector};
+use embedgate_core::{
+    Column, Head, Matrix, ModelFolder, Outputs, Pooling, PoolingMode, SparseVector,
+};
 
 use self::{dot::DotLayer, results::Hidden};
 use crate::{
@@ -52,11 +54,17 @@ impl Heads {
         options: Options,
     ) -> Result<Self, LoadError> {
         let (width, kernels) = (encoder.width(), loader.kernels);
-        let kind = match options.pooling {
-            Pooling::Cls => 0,
-            Pooling::Last => 1,
-            Pooling::Mean => 2,
-            Pooling::Max => 3,
+        let kind = match options.pooling.only() {
+            Some(PoolingMode::Cls) => 0,
+            Some(PoolingMode::Last) => 1,
+            Some(PoolingMode::Mean) => 2,
+            Some(PoolingMode::Max) => 3,
+            _ => {
+                let pooling = options.pooling;
+                return Err(LoadError::Unfit(format!(
+                    "the cuda backend does not pool by {pooling} yet: type = \"cpu\" does"
+                )));
+            }
         };
         let pool = kernels.one("pool", |k| k.constant("KIND") == kind)?;
         let linear =
@@ -73,10 +81,17 @@ impl Heads {
             classifier: None,
         };
         if folder.is_cross_encoder {
-            let [dense, score] = folder.encoder.architecture.classifier_layers();
+            let classifier = folder.encoder.classifier.as_ref();
+            let layers = classifier.and_then(embedgate_core::encoder::Classifier::bert_like);
+            let [dense, score] = layers.ok_or_else(|| {
+                let model_type = &folder.encoder.model_type;
+                LoadError::Unfit(format!(
+                    "the cuda backend does not run cross-encoders of type {model_type} yet: type = \"cpu\" does"
+                ))
+            })?;
             heads.classifier = Some(Classifier {
-                dense: linear(dense, &Products::load(kernels, Then::Tanh)?)?,
-                score: DotLayer::load(loader, score, width)?,
+                dense: linear(dense.name(), &Products::load(kernels, Then::Tanh)?)?,
+                score: DotLayer::load(loader, score.name(), width)?,
             });
             return Ok(heads);
         }
@@ -100,9 +115,13 @@ impl Heads {
 
     /// Returns the rows of tokens that outputs need.
     pub(crate) fn selection(&self, outputs: Outputs) -> TokenSelection {
-        match outputs.read_all_tokens(self.pooling) {
-            true => TokenSelection::All,
-            false => TokenSelection::First,
+        let of_pooling = match self.classifier {
+            Some(_) => Pooling::CLS,
+            None => self.pooling,
+        };
+        match outputs.selection(of_pooling) {
+            embedgate_core::TokenSelection::First => TokenSelection::First,
+            _ => TokenSelection::All,
         }
     }
 

@@ -4,7 +4,7 @@ pub(crate) mod head_layout;
 
 use std::sync::Arc;
 
-use embedgate_core::EncoderConfig;
+use embedgate_core::encoder::{self, Linear as Source, LinearPart, Table};
 use embedgate_weights::{Weights, WeightsError};
 use thiserror::Error;
 
@@ -63,30 +63,26 @@ impl<'a> Loader<'a> {
         self.kernels.format()
     }
     /// The vectors of tokens, positions or segments.
-    pub(crate) fn table(&self, name: &str, rows: usize, width: usize) -> Result<Buffer, LoadError> {
+    pub(crate) fn table(&self, table: &Table, width: usize) -> Result<Buffer, LoadError> {
+        let Table { name, rows } = table;
         let buffer = Buffer::new(self.stream().device(), rows * width * 2)?;
         let layout = TensorLayout {
             row: |row| row,
             column: |column| column,
             stride: width,
         };
-        self.copy(name, [rows, width], &buffer, &layout)?;
+        self.copy(name, [*rows, width], &buffer, &layout)?;
         Ok(buffer)
     }
 
     /// A normalization of rows.
-    pub(crate) fn norm(&self, name: &str, config: &EncoderConfig) -> Result<Norm, LoadError> {
-        let width = config.hidden_size;
+    pub(crate) fn norm(&self, norm: &encoder::Norm) -> Result<Norm, LoadError> {
+        let values = norm.read(|name, shape| self.weights.values(name, shape))?;
         Ok(Norm {
-            weight: self.floats(&format!("{name}.weight"), width)?,
-            bias: self.floats(&format!("{name}.bias"), width)?,
-            eps: config.layer_norm_eps,
+            weight: self.put(&values.weight)?,
+            bias: self.put(&values.bias)?,
+            eps: norm.eps,
         })
-    }
-
-    /// Numbers in f32.
-    fn floats(&self, name: &str, n: usize) -> Result<Buffer, LoadError> {
-        self.put(&self.weights.values(name, &[n])?)
     }
 
     /// Puts numbers on the device as they are.
@@ -162,23 +158,22 @@ impl<'a> Loader<'a> {
     /// Query, key and value in one layer, which writes rows of heads.
     pub(crate) fn fused_qkv(
         &self,
-        layer: usize,
-        width: usize,
+        source: &Source,
         heads: HeadLayout,
         products: &Arc<Products>,
     ) -> Result<Linear, LoadError> {
+        let width = source.inner;
         let (part_rows, stride) = (heads.width(), width.next_multiple_of(STEP));
         let weight = self.zeros([3 * part_rows, stride])?;
         let mut bias = vec![0.0; 3 * part_rows];
-        for (i, part) in ["query", "key", "value"].into_iter().enumerate() {
-            let name = format!("encoder.layer.{layer}.attention.self.{part}");
+        for (i, LinearPart { name, outer, .. }) in source.parts.iter().enumerate() {
             let layout = TensorLayout {
                 row: |row| i * part_rows + heads.place(row),
                 column: |column| column,
                 stride,
             };
-            self.copy(&format!("{name}.weight"), [width, width], &weight, &layout)?;
-            let values = self.weights.values(&format!("{name}.bias"), &[width])?;
+            self.copy(&format!("{name}.weight"), [*outer, width], &weight, &layout)?;
+            let values = self.weights.values(&format!("{name}.bias"), &[*outer])?;
             for (row, x) in values.into_iter().enumerate() {
                 bias[(layout.row)(row)] = x;
             }

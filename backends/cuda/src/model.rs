@@ -33,27 +33,28 @@ impl Model {
         number: usize,
         options: Options,
     ) -> Result<Self, LoadError> {
-        let weights = Weights::open(&folder.path)?;
+        let weights = Weights::open(&folder.encoder_path, folder.words())?;
         let (library, stream) = (Library::read(), Stream::new(device)?);
         let kernels = Kernels::new(&library, &stream, options.format, Extent::Quick);
         let loader = Loader::new(&weights, &kernels, options.timed_rows);
         let encoder = Encoder::load(&folder.encoder, &loader)?;
         let longest = options
             .max_sequence_tokens
-            .min(folder.encoder.max_sequence_tokens());
+            .min(folder.encoder.max_sequence_tokens);
         if i32::try_from(longest.saturating_mul(encoder.widest())).is_err() {
             let message = format!(
                 "sequences of {longest} tokens are longer than the cuda backend takes: set max_length"
             );
             return Err(LoadError::Unfit(message));
         }
-        let (format, max_batch_tokens) = (options.format, options.max_batch_tokens);
+        let (format, pooling) = (options.format, options.pooling);
+        let max_batch_tokens = options.max_batch_tokens;
         let heads = Heads::load(folder, &encoder, &loader, options)?;
         let outputs = heads.outputs();
         let info = BackendInfo {
             device: format!("cuda:{number}"),
             precision: format.into(),
-            ..BackendInfo::of_encoder("cuda", folder, outputs, longest)
+            ..BackendInfo::of_encoder("cuda", &folder.encoder, (outputs, pooling), longest)
         };
         Ok(Self {
             device: Arc::clone(device),

@@ -27,13 +27,16 @@ pub(crate) enum Then {
     Tanh = 4,
 }
 
-impl From<Activation> for Then {
-    fn from(activation: Activation) -> Self {
-        match activation {
+impl Then {
+    /// What follows for an activation; none where there are no kernels of it.
+    pub(crate) fn of(activation: Activation) -> Option<Self> {
+        Some(match activation {
             Activation::Gelu => Self::Gelu,
             Activation::GeluTanh => Self::GeluTanh,
             Activation::Relu => Self::Relu,
-        }
+            Activation::Tanh => Self::Tanh,
+            Activation::Silu => return None,
+        })
     }
 }
 

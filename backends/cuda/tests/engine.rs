@@ -47,7 +47,7 @@ fn all_heads_of_bge_m3_are_near_the_reference() {
     let folder = tiny_bge_m3();
     let batch = batch(
         &[1, 2, 15, 64, 65, 130, 300],
-        folder.encoder.vocabulary_size,
+        folder.encoder.vocabulary_size(),
     );
     let outputs = Outputs::BGE_M3.with(Head::TokenVectors);
     let expected = candle(&folder).embed(&batch, outputs).unwrap();
@@ -85,7 +85,7 @@ fn sequences_up_to_the_longest_are_near_the_reference() {
     });
     let mut reference = candle(&folder);
     for length in [512, 1000, 2048, 4097, 8192] {
-        let batch = batch(&[length], folder.encoder.vocabulary_size);
+        let batch = batch(&[length], folder.encoder.vocabulary_size());
         let expected = reference.embed(&batch, WITH_TOKENS).unwrap();
         near(
             &backend.embed(&batch, WITH_TOKENS).unwrap(),
@@ -101,7 +101,7 @@ fn bge_m3_on_hopper_is_near_the_reference_too() {
     let test = "bge_m3_on_hopper_is_near_the_reference_too";
     if process::in_one_with(test, "capability=9.0") {
         let folder = tiny_bge_m3();
-        let batch = batch(&[5, 64, 200], folder.encoder.vocabulary_size);
+        let batch = batch(&[5, 64, 200], folder.encoder.vocabulary_size());
         let expected = candle(&folder).embed(&batch, WITH_TOKENS).unwrap();
         for (format, least) in FORMATS {
             near(
@@ -130,7 +130,7 @@ fn a_text_has_the_same_bits_alone_and_in_any_batch() {
     }
     let folder = tiny_bge_m3();
     let lengths = [7, 300, 1, 64, 129];
-    let whole = batch(&lengths, folder.encoder.vocabulary_size);
+    let whole = batch(&lengths, folder.encoder.vocabulary_size());
     let mut backend = load(&folder, Format::F16);
     let together = backend.embed(&whole, Outputs::BGE_M3).unwrap();
     for (i, sequence) in whole.iter().enumerate() {
@@ -168,8 +168,8 @@ fn a_text_has_the_same_bits_alone_and_in_any_batch() {
 #[test]
 fn every_way_of_pooling_is_that_of_the_reference() {
     let folder = tiny_bge_m3();
-    let batch = batch(&[1, 40, 33], folder.encoder.vocabulary_size);
-    for pooling in [Pooling::Cls, Pooling::Mean, Pooling::Last, Pooling::Max] {
+    let batch = batch(&[1, 40, 33], folder.encoder.vocabulary_size());
+    for pooling in [Pooling::CLS, Pooling::MEAN, Pooling::LAST, Pooling::MAX] {
         let of_candle =
             embedgate_candle::Options::on_processor(pooling, folder.max_sequence_tokens, 2);
         let mut candle = CandleBackend::load(&folder, of_candle).unwrap();
@@ -234,7 +234,7 @@ fn the_fastest_kernels_are_found_by_time_and_change_no_bit() {
         return;
     }
     let folder = tiny_bge_m3();
-    let batch = batch(&[5, 90], folder.encoder.vocabulary_size);
+    let batch = batch(&[5, 90], folder.encoder.vocabulary_size());
     let expected = load(&folder, Format::Bf16)
         .embed(&batch, Outputs::BGE_M3)
         .unwrap();

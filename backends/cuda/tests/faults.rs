@@ -120,7 +120,7 @@ fn with_little_memory_batches_go_in_fewer_tokens_and_give_the_same() {
     // The weights, and a workspace of 512 tokens, but not one of 1024.
     if process::in_one_with(test, "memory=3") {
         let folder = tiny_bge_m3();
-        let batch = batch(&[300, 300, 300], folder.encoder.vocabulary_size);
+        let batch = batch(&[300, 300, 300], folder.encoder.vocabulary_size());
         let mut backend = load(&folder, Format::F16);
         assert!(backend.most_tokens() < 1024, "{}", backend.most_tokens());
         let results = backend.embed(&batch, Outputs::BGE_M3).unwrap();
@@ -152,7 +152,7 @@ fn after_a_fault_the_backend_is_lost_and_can_be_loaded_again() {
     let settings = "fault=150";
     if process::in_one_with(test, settings) {
         let folder = tiny_bge_m3();
-        let batch = batch(&[3, 20], folder.encoder.vocabulary_size);
+        let batch = batch(&[3, 20], folder.encoder.vocabulary_size());
         let mut backend = load(&folder, Format::F16);
         let mut other = backend.replicas().unwrap()().unwrap();
         let expected = backend.embed(&batch, Outputs::BGE_M3).unwrap();
@@ -182,7 +182,7 @@ fn where_machine_code_is_refused_ptx_is_run() {
     let test = "where_machine_code_is_refused_ptx_is_run";
     if process::in_one_with(test, "code=refused capability=9.0") {
         let folder = tiny_bge_m3();
-        let batch = batch(&[3], folder.encoder.vocabulary_size);
+        let batch = batch(&[3], folder.encoder.vocabulary_size());
         load(&folder, Format::Bf16)
             .embed(&batch, Outputs::BGE_M3)
             .unwrap();

@@ -45,6 +45,7 @@ impl MockBackend {
             device: "cpu".into(),
             precision: Precision::F32,
             dimensions,
+            is_pooled_by_model: false,
             outputs: Outputs::BGE_M3,
             max_sequence_tokens: 512,
             vocabulary_size: 100_000,

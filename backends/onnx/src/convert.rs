@@ -64,6 +64,16 @@ pub enum ConvertError {
     /// There are such models, but they are not written here.
     #[error("{}", not_written(*.0))]
     Variant(Variant),
+    /// No graph of such a model is written.
+    #[error(
+        "no ONNX model of type {model_type} is written yet: it has {thing}; type = \"cpu\" runs its own weights"
+    )]
+    Unfit {
+        /// The family's name in `config.json`.
+        model_type: String,
+        /// What it has that BERT has not.
+        thing: &'static str,
+    },
     /// A file could not be written.
     #[error("{}: {source}", path.display())]
     Write {
@@ -77,8 +87,7 @@ pub enum ConvertError {
 
 /// Lends the numbers of a tensor, in row-major order: `read(name, shape, use_them)`.
 ///
-/// Names are those of the encoder in transformers without its prefix, `sparse_linear.*` and `colbert_linear.*`, and those
-/// of [`classifier_layers`](embedgate_core::encoder::Architecture::classifier_layers).
+/// Names are those of the encoder's description, `sparse_linear.*` and `colbert_linear.*`.
 pub type ReadTensor<'a> = dyn FnMut(&str, &[usize], &mut dyn FnMut(&[f32]) -> io::Result<()>) -> Result<(), ConvertError>
     + 'a;
 

@@ -11,14 +11,14 @@ use std::{
 };
 
 use embedgate_core::{
-    Backend, BackendError, BackendInfo, Column, EmbeddingBatch, Layout, ModelFolder, Outputs,
+    Backend, BackendError, BackendInfo, Column, EmbeddingBatch, Head, Layout, ModelFolder, Outputs,
     PerHead, TokenBatch, classes::length_classes,
 };
 use ort::value::Outlet;
 
 use self::{
     model::Model,
-    ports::{dimensions, port},
+    ports::{port, width},
 };
 use crate::{
     Options, comparison, cuda,
@@ -26,7 +26,7 @@ use crate::{
     file::{FileChoice, check_file, model_file},
     open::{Opened, Opener, bytes_overflow, stamp},
     runtime,
-    wiring::Wiring,
+    wiring::{HeadTensor, Wiring},
 };
 
 /// Models that were compared, by device and state of the file: it takes a copy in the processor's memory.
@@ -120,22 +120,29 @@ impl OnnxBackend {
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Vec<_>>();
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let wiring = if folder.is_cross_encoder {
-            Wiring::of_cross_encoder(&inputs, &outputs, folder.encoder.type_vocabulary_size)
+            Wiring::of_cross_encoder(&inputs, &outputs, folder.encoder.n_segments())
         } else {
             Wiring::of_embedder(&inputs, &outputs)
         };
         let wiring = wiring.map_err(load_error)?;
+        let token_width = width(session, &wiring, folder);
+        let (dimensions, is_pooled_by_model) = match wiring.heads.get(Head::Dense) {
+            Some(HeadTensor::Tokens(_)) => (options.pooling.width_of(token_width), false),
+            Some(HeadTensor::Pooled(_)) => (token_width, true),
+            None => (0, false),
+        };
         let info = BackendInfo {
             backend: "onnx",
             device: device.to_string(),
             precision: options.precision,
-            dimensions: dimensions(session, &wiring, folder),
+            dimensions,
+            is_pooled_by_model,
             outputs: wiring.heads.heads(),
             max_sequence_tokens: options
                 .max_sequence_tokens
-                .min(folder.encoder.max_sequence_tokens()),
-            vocabulary_size: folder.encoder.vocabulary_size,
-            type_vocabulary_size: folder.encoder.type_vocabulary_size,
+                .min(folder.encoder.max_sequence_tokens),
+            vocabulary_size: folder.encoder.vocabulary_size(),
+            type_vocabulary_size: folder.encoder.n_segments(),
             layout: Layout::Padded,
         };
         let Options {
@@ -146,6 +153,7 @@ impl OnnxBackend {
         let encoder = folder.encoder.clone();
         let model = Model {
             info,
+            token_width,
             pooling,
             special_token_ids,
             encoder,

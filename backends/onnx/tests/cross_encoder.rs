@@ -20,7 +20,7 @@ use self::options::on_processor;
 
 fn convert(folder: &ModelFolder, heads: Outputs, precision: Precision, to: &Path) {
     let files = Files::of(Variant::of_processor(precision)).unwrap();
-    let weights = Weights::open(&folder.path).unwrap();
+    let weights = Weights::open(&folder.path, folder.words()).unwrap();
     let mut read =
         |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
             let values = weights.values(name, shape);

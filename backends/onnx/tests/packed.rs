@@ -219,7 +219,7 @@ fn write(folder: &ModelFolder, target: Target, to: &Path) -> std::path::PathBuf 
         target,
         precision: Precision::F32,
     };
-    let weights = Weights::open(&folder.path).unwrap();
+    let weights = Weights::open(&folder.path, folder.words()).unwrap();
     let mut read =
         |name: &str, shape: &[usize], use_them: &mut dyn FnMut(&[f32]) -> io::Result<()>| {
             let values = weights.values(name, shape);

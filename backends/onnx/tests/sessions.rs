@@ -60,14 +60,14 @@ fn embed(backend: &mut OnnxBackend) -> Matrix {
 fn models_for_cards_give_what_those_for_the_processor_give() {
     let (mut folder, _written, options) = tiny(Precision::F32);
     let expected = embed(&mut OnnxBackend::load(&folder, options.clone()).unwrap());
-    let usual = folder.encoder.max_position_embeddings;
+    let usual = folder.encoder.max_sequence_tokens;
     for (positions, precision, least) in [
         (None, Precision::F32, 0.999_999),
         (Some(16_000), Precision::F32, 0.999_999),
         (None, Precision::F16, 0.999),
         (Some(24_000), Precision::F16, 0.999),
     ] {
-        folder.encoder.max_position_embeddings = positions.unwrap_or(usual);
+        folder.encoder.max_sequence_tokens = positions.unwrap_or(usual);
         let written = tempfile::tempdir().unwrap();
         let variant = Variant {
             target: Target::Gpu,

@@ -35,40 +35,40 @@ const HEADS: [(&str, &str); 2] = [
     ("colbert_linear.pt", "colbert_linear."),
 ];
 
-/// A classifier's own tensors lie beside the encoder, not in it.
-const CLASSIFIER: &str = "classifier.";
-
 /// The weights of one model folder, read tensor by tensor.
 ///
 /// The encoder's tensors go by their names in transformers without the model's prefix, such as
 /// `encoder.layer.0.output.dense.weight`; those of bge-m3's heads by their file's name, such as `sparse_linear.weight`;
-/// those of a classifier, which have no prefix, by their own, such as `classifier.out_proj.weight`.
+/// those that lie beside the encoder and have no prefix, such as a classifier's, by their own.
 pub struct Weights {
     folder: PathBuf,
     files: Vec<File>,
     /// The heads' files, each with what stands before its tensors' names.
     heads: Vec<(&'static str, File)>,
-    /// The prefix of `embeddings.` and `encoder.` in the files, such as `roberta.`.
+    /// The prefix of the encoder's names in the files, such as `roberta.`.
     prefix: String,
     progress: Progress,
 }
 
 impl Weights {
-    /// Opens the weights of a model folder; reads the files' directories, no tensor yet.
+    /// Opens the weights of a model folder; reads the files' directories, no tensor yet. The prefix of the encoder's names is
+    /// what stands before `words`, the name of the vectors of tokens.
     ///
     /// # Errors
     /// [`WeightsError`] when there are none, or a file is damaged.
-    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+    pub fn open(folder: &Path, words: &str) -> Result<Self, WeightsError> {
         let files = open_files(folder)?;
         let names: BTreeSet<&str> = files.iter().flat_map(File::names).collect();
-        let anchor = "embeddings.word_embeddings.weight";
-        let found = names.iter().find_map(|name| name.strip_suffix(anchor));
-        let prefix = found
-            .map(str::to_owned)
-            .ok_or_else(|| WeightsError::MissingTensor {
-                path: folder.to_owned(),
-                name: anchor.into(),
-            })?;
+        let prefixes = names.iter().filter_map(|name| name.strip_suffix(words));
+        let mut prefixes = prefixes.filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+        let prefix =
+            prefixes
+                .next()
+                .map(str::to_owned)
+                .ok_or_else(|| WeightsError::MissingTensor {
+                    path: folder.to_owned(),
+                    name: words.into(),
+                })?;
         let total = files
             .iter()
             .flat_map(|file| file.names().filter_map(|name| file.shape(name)));
@@ -194,8 +194,7 @@ impl Weights {
             }
         }
         let prefixed = [name, &old].map(|name| format!("{}{name}", self.prefix));
-        let bare = name.starts_with(CLASSIFIER).then(|| name.to_owned());
-        for full in prefixed.into_iter().chain(bare) {
+        for full in prefixed.into_iter().chain([name.to_owned()]) {
             if let Some(file) = self.files.iter().find(|file| file.shape(&full).is_some()) {
                 return Ok((file, full));
             }

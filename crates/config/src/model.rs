@@ -35,8 +35,8 @@ pub struct ModelConfig {
     pub aliases: Vec<String>,
     /// The backend that runs the model, and its device.
     pub backend: BackendConfig,
-    /// The method that makes one vector of token vectors: `cls`, `mean`, `last` or `max`. None means the method that
-    /// the folder states, else `mean`.
+    /// The method that makes one vector of token vectors: `cls`, `mean`, `last`, `max`, `mean_sqrt_len` or
+    /// `weighted_mean`, or several joined by `+`. None means the method that the folder states, else `mean`.
     pub pooling: Option<Pooling>,
     /// True when vectors are normalized to length 1. None means the value that the folder's `modules.json` states, and
     /// true where there is no such file.

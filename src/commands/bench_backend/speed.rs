@@ -35,7 +35,7 @@ pub(super) fn measure(
     let names = engines.iter().map(|engine| engine.name.clone());
     let mut table = Table::new(std::iter::once("sequences x tokens".to_owned()).chain(names));
     let layout = engines[0].backend.info().layout;
-    for load in loads(encoder.vocabulary_size, layout, plan) {
+    for load in loads(encoder.vocabulary_size(), layout, plan) {
         let mut seconds = vec![Vec::new(); engines.len()];
         let started = Instant::now();
         for _ in 0..plan.rounds {
@@ -77,13 +77,15 @@ pub(super) fn run(backend: &mut dyn Backend, batch: &TokenBatch) -> Result<(), F
 
 /// The time that all products of the encoder would take at the ceiling, for all tokens in all layers.
 fn least_seconds(load: &Workload, encoder: &EncoderConfig, ceiling: Ceiling) -> f64 {
-    let (width, wide) = (encoder.hidden_size, encoder.intermediate_size);
-    let of_token = 2 * (4 * width * width + 2 * width * wide) * encoder.n_layers;
+    let of_token = 2 * encoder.layer_weights() * encoder.layers.len();
+    let of_pair = 4 * encoder.attention.query_width();
     let lengths = load.batches.iter().flat_map(|batch| batch.iter());
     lengths
         .map(|sequence| {
             let n = sequence.ids.len();
-            let of_attention = 4 * n * n * width * encoder.n_layers;
+            let layers = encoder.layers.iter();
+            let seen = layers.flat_map(|layer| (0..n).map(|at| layer.reach.of(at, n).len()));
+            let of_attention = of_pair * seen.sum::<usize>();
             (n * of_token) as f64 / ceiling.layers + of_attention as f64 / ceiling.attention
         })
         .sum()

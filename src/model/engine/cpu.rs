@@ -1,7 +1,7 @@
 //! The backend `cpu`: the model's own weights on oneDNN, or on candle where its library is missing.
 
 use embedgate_config::{BackendType, Device};
-use embedgate_core::{Backend, Precision};
+use embedgate_core::{Backend, EncoderConfig, Precision};
 
 use super::{Engine, open_weights, without_onednn};
 use crate::model::{
@@ -115,11 +115,17 @@ impl Engine for Cpu {
 
 /// The memory of replicas that share their weights, with what their activations take in a precision of their own.
 fn estimate(needs: &Needs<'_>, activations: Precision) -> Estimate {
-    let (width, wide) = (needs.encoder.hidden_size, needs.encoder.intermediate_size);
+    let EncoderConfig {
+        hidden_size: width,
+        attention,
+        feed_forward,
+        ..
+    } = needs.encoder;
+    let (width, wide) = (*width, feed_forward.up_width());
     let weight = bytes(needs.precision);
     let activation = bytes(activations);
     // What the layers add to; queries, keys and values, and context vectors.
-    let of_token = 4 * width + activation * 4 * width;
+    let of_token = 4 * width + activation * (attention.qkv_width() + attention.query_width());
     // What is between the products of a step, and its copy as they read it. What runs beside a long batch is short and
     // left out.
     let copy = match needs.precision {
@@ -142,8 +148,6 @@ fn estimate(needs: &Needs<'_>, activations: Precision) -> Estimate {
 
 #[cfg(test)]
 mod tests {
-    use embedgate_core::EncoderConfig;
-
     use super::*;
 
     fn bge_m3() -> EncoderConfig {

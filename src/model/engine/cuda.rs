@@ -113,7 +113,7 @@ impl Engine for Cuda {
     ) -> Result<Option<f64>, LoadError> {
         let card = card(backend.device, context)?;
         let encoder = &plan.folder.encoder;
-        let shapes = shapes(encoder.hidden_size, encoder.intermediate_size);
+        let shapes = shapes(encoder.hidden_size, encoder.feed_forward.size);
         let speeds = embedgate_cuda::product_speeds(&card, rows, &shapes);
         let speeds = speeds.map_err(|error| embedgate_core::BackendError::Inference {
             what: "products cannot be timed",

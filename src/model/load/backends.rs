@@ -32,7 +32,7 @@ pub(crate) fn open_replicas(
     model: &ResolvedModel,
 ) -> Result<Vec<Group>, LoadError> {
     let on_device = |device| {
-        let mut first = model.backend.engine.open(loader, model, device)?;
+        let mut first = loader.open(model, device)?;
         warm_up(first.as_mut(), loader.tokenizer)?;
         let sharing = first.replicas();
         let more = reload(
@@ -90,7 +90,7 @@ pub(super) fn from_files(loader: &Loader<'_>, model: &ResolvedModel, device: Dev
             tokenizer: &tokenizer(&plan)?,
             context: &context,
         };
-        let mut backend = model.backend.engine.open(&loader, &model, device)?;
+        let mut backend = loader.open(&model, device)?;
         warm_up(backend.as_mut(), loader.tokenizer)?;
         Ok(backend)
     })
@@ -113,7 +113,7 @@ pub(super) fn of_the_same_files(
         if now != loaded {
             return Err(LoadError::Setting(format!(
                 "{} has changed since the model was loaded: reload the configuration (SIGHUP) to serve what is there now",
-                identity.path.display()
+                identity.folder().display()
             ))
             .into());
         }

@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub folder: ModelFolder,
     /// The method that makes one vector of the token vectors.
     pub pooling: Pooling,
+    /// Width of a dense vector.
+    pub dimensions: usize,
     /// True when vectors are normalized to length 1.
     pub normalize: bool,
     /// Longest input in tokens.
@@ -36,7 +38,8 @@ impl Plan {
     /// When the folder cannot be read.
     pub(crate) fn vector_space(&self) -> io::Result<blake3::Hash> {
         let (pooling, normalize) = (self.pooling, self.normalize);
-        vector_space(&self.folder.path, pooling, normalize, &self.prompts.default)
+        let folders = self.folder.folders();
+        vector_space(&folders, pooling, normalize, &self.prompts.default)
     }
 
     /// Returns the facts of the model that are known before it is loaded.
@@ -45,7 +48,7 @@ impl Plan {
         Outline {
             scores: self.folder.is_cross_encoder,
             max_sequence_tokens: self.max_tokens,
-            dimensions: self.folder.encoder.hidden_size,
+            dimensions: self.dimensions,
         }
     }
 }
@@ -59,17 +62,16 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
         return Err(LoadError::Setting(problem));
     }
     let folder = ModelFolder::open(&config.path)?;
-    let limit = folder.encoder.max_sequence_tokens();
+    let limit = folder.encoder.max_sequence_tokens;
     if let Some(n) = config.max_length.filter(|n| *n > limit) {
-        let message =
-            format!("max_length is {n}, the model's position embedding allows at most {limit}");
+        let message = format!("max_length is {n}, the model takes at most {limit}");
         return Err(LoadError::Setting(message));
     }
+    let pooling = config.pooling.or(folder.pooling);
+    let pooling = pooling.unwrap_or_else(|| usual_pooling(&folder));
     Ok(Plan {
-        pooling: config
-            .pooling
-            .or(folder.pooling)
-            .unwrap_or_else(|| usual_pooling(&folder)),
+        pooling,
+        dimensions: folder.dimensions(pooling)?,
         normalize: config
             .normalize
             .unwrap_or(folder.normalize || !folder.is_stated),
@@ -93,9 +95,9 @@ pub(crate) fn to_fetch(config: &ModelConfig) -> Option<String> {
 /// no pooling, takes the first token; sentence-transformers takes the mean.
 fn usual_pooling(folder: &ModelFolder) -> Pooling {
     if folder.has_m3_heads {
-        Pooling::Cls
+        Pooling::CLS
     } else {
-        Pooling::Mean
+        Pooling::MEAN
     }
 }
 
@@ -136,16 +138,20 @@ fn prompts(config: &ModelConfig, folder: &ModelFolder) -> Result<Prompts, LoadEr
 /// # Errors
 /// [`TokenizerError`] names the file and what is wrong with it.
 pub(crate) fn tokenizer(plan: &Plan) -> Result<TextTokenizer, TokenizerError> {
-    TextTokenizer::load(&plan.folder.path, plan.max_tokens, &plan.folder.tokenizer)
+    TextTokenizer::load(
+        &plan.folder.encoder_path,
+        plan.max_tokens,
+        &plan.folder.tokenizer,
+    )
 }
 
 /// A tokenizer of another model would give ids that the weights do not have.
 pub(super) fn check_vocabulary(tokenizer: &TextTokenizer, plan: &Plan) -> Result<(), LoadError> {
-    let (max_id, size) = (tokenizer.max_id(), plan.folder.encoder.vocabulary_size);
+    let (max_id, size) = (tokenizer.max_id(), plan.folder.encoder.vocabulary_size());
     if (max_id as usize) < size {
         return Ok(());
     }
-    let path = plan.folder.path.join("tokenizer.json");
+    let path = plan.folder.encoder_path.join("tokenizer.json");
     let message = format!(
         "{} has the token id {max_id}, the model's vocabulary has {size} ids",
         path.display()

@@ -52,7 +52,7 @@ fn a_lost_backend_comes_back_with_the_weights_in_memory() {
         context: &context,
     };
     let model = resolved(&loader);
-    let open = || model.backend.engine.open(&loader, &model, Device::Cpu);
+    let open = || loader.open(&model, Device::Cpu);
     let mut first = open().unwrap();
     let batch: TokenBatch = std::iter::once([0, 9, 2].as_slice()).collect();
     let expected = first.embed(&batch, Outputs::BGE_M3).unwrap();
@@ -100,7 +100,7 @@ fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
     };
     let model = resolved(&loader);
     let identity = Identity {
-        path: model.path.clone(),
+        folders: plan.folder.folders(),
         backend: model.backend.clone(),
         pooling: plan.pooling,
         max_tokens: plan.max_tokens,

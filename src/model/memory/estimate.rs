@@ -49,10 +49,8 @@ impl Needs<'_> {
     /// Returns the bytes of one model's weights: `of_tables` bytes a number of its tables, `of_layers` bytes a number of its layers.
     pub(crate) fn weights(&self, of_tables: usize, of_layers: usize) -> u64 {
         let encoder = self.encoder;
-        let (width, wide) = (encoder.hidden_size, encoder.intermediate_size);
-        let table_rows = encoder.vocabulary_size + encoder.max_position_embeddings;
-        let layers = product(&[encoder.n_layers, 4 * width + 2 * wide, width, of_layers]);
-        product(&[table_rows, width, of_tables]).saturating_add(layers)
+        let layers = product(&[encoder.layers.len(), encoder.layer_weights(), of_layers]);
+        product(&[encoder.table_numbers(), of_tables]).saturating_add(layers)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Models without files, for tests.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::num::NonZeroUsize;
 
 use embedgate_config::Device;
 use embedgate_core::Precision;
@@ -12,7 +12,6 @@ impl ResolvedModel {
     /// Makes a model without a folder, with one replica of one thread.
     pub(crate) fn of_nothing() -> Self {
         Self {
-            path: PathBuf::new(),
             backend: ResolvedBackend::of_nothing(),
             replicas: NonZeroUsize::MIN,
             threads: 1,

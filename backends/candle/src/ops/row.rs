@@ -2,7 +2,10 @@
 //!
 //! The loops are plain, and compiled for each instruction set.
 
-use embedgate_core::math::{Fused, exp, sum, vectorized};
+use embedgate_core::{
+    encoder::NormKind,
+    math::{Fused, exp, sum, vectorized},
+};
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
     slice::ParallelSliceMut,
@@ -10,6 +13,7 @@ use rayon::{
 
 /// Rows go to the threads in blocks of at least this many numbers: about 10 microseconds of work.
 const BLOCK: usize = 1 << 14;
+
 /// `row += other`.
 #[inline(always)]
 pub(super) fn add(row: &mut [f32], other: &[f32]) {
@@ -48,9 +52,26 @@ pub(super) fn softmax_row(row: &mut [f32], fused: Fused) {
     }
 }
 
-/// `row = LayerNorm(row)`.
+/// `row = norm(row)`.
 #[inline(always)]
-pub(super) fn normalize_row(row: &mut [f32], gamma: &[f32], beta: &[f32], eps: f32) {
+pub(super) fn norm_row(kind: NormKind, row: &mut [f32], parameters: [&[f32]; 2], eps: f32) {
+    match kind {
+        NormKind::Layer => layer_norm_row(row, parameters, eps),
+        NormKind::Rms => rms_norm_row(row, parameters[0], eps),
+    }
+}
+
+#[inline(always)]
+fn rms_norm_row(row: &mut [f32], gamma: &[f32], eps: f32) {
+    let squares = sum(row, |x| x * x) / row.len() as f32;
+    let scale = 1.0 / (squares + eps).sqrt();
+    for (x, g) in row.iter_mut().zip(gamma) {
+        *x = *x * scale * g;
+    }
+}
+
+#[inline(always)]
+fn layer_norm_row(row: &mut [f32], [gamma, beta]: [&[f32]; 2], eps: f32) {
     let n = row.len() as f32;
     let mean = sum(row, |x| x) / n;
     let variance = sum(row, |x| (x - mean) * (x - mean)) / n;

@@ -1,5 +1,6 @@
 //! `modules.json`.
 
+mod dense;
 mod pooling;
 
 use std::path::{Path, PathBuf};
@@ -8,15 +9,16 @@ use serde::Deserialize;
 
 use self::pooling::pooling;
 use super::{FolderError, read_json};
-use crate::Pooling;
+use crate::{Pooling, encoder::Norm, vector_module::VectorModule};
 
-/// Modules that are obeyed, in the order in which they come.
-const SUPPORTED: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
-
-/// The modules that follow the encoder.
-#[derive(Default)]
+/// The modules of a folder: an encoder, then a pooling, then modules that make vectors of vectors.
 pub(super) struct Modules {
+    /// The folder of the encoder.
+    pub(super) encoder: PathBuf,
     pub(super) pooling: Option<Pooling>,
+    /// What follows the pooling, without a last normalization.
+    pub(super) vectors: Vec<VectorModule>,
+    /// True when a normalization comes last.
     pub(super) normalize: bool,
     /// True when there is a `modules.json`.
     pub(super) stated: bool,
@@ -24,65 +26,90 @@ pub(super) struct Modules {
     pub(super) without_prompt: bool,
 }
 
+/// The kinds of modules that are obeyed, in words.
+const SUPPORTED: &str = "supported are Transformer, Pooling, Dense, LayerNorm, Dropout and Normalize of sentence-transformers";
+
 impl Modules {
     /// Reads the files; without `modules.json` the pooling module is where it usually lies.
     pub(super) fn read(folder: &Path) -> Result<Self, FolderError> {
         let path = folder.join("modules.json");
-        let mut modules = Self::default();
+        let mut modules = Self {
+            encoder: folder.to_owned(),
+            pooling: None,
+            vectors: Vec::new(),
+            normalize: false,
+            stated: false,
+            without_prompt: false,
+        };
         let Some(entries) = read_json::<Vec<ModuleEntry>>(&path)? else {
             modules.set_pooling(&folder.join("1_Pooling/config.json"))?;
             return Ok(modules);
         };
         modules.stated = true;
-        let invalid = |problem: String| FolderError::Invalid {
-            path: path.clone(),
-            problem,
-        };
-        let kinds: Vec<&str> = entries.iter().map(ModuleEntry::kind).collect();
-        if let Some(other) = kinds.iter().find(|kind| !SUPPORTED.contains(kind)) {
-            let supported =
-                "supported are Transformer, Pooling and Normalize of sentence-transformers";
-            return Err(invalid(format!(
-                "module \"{other}\" is not supported, {supported}"
-            )));
+        for (i, entry) in entries.iter().enumerate() {
+            modules.add(i, entry, folder)?;
         }
-        if !kinds.is_sorted_by_key(|kind| SUPPORTED.iter().position(|k| k == kind))
-            || kinds.first() != Some(&"Transformer")
-            || SUPPORTED[..2]
-                .iter()
-                .any(|kind| kinds.iter().filter(|k| *k == kind).count() > 1)
-        {
-            return Err(invalid(format!(
-                "the modules are {}, supported is Transformer, then Pooling, then Normalize, once each",
-                kinds.join(", ")
-            )));
+        if entries.is_empty() {
+            return Err(invalid(&path, format!("it names no module, {SUPPORTED}")));
         }
-        for (entry, kind) in entries.iter().zip(kinds) {
-            match kind {
-                "Transformer" if !matches!(entry.path.as_str(), "" | ".") => {
-                    return Err(invalid(format!(
-                        "module \"Transformer\" lies in {:?}, supported is the model's folder itself: move its files there, \
-                         and set the path to \"\"",
-                        entry.path
-                    )));
-                }
-                "Pooling" => {
-                    let config = inside(folder, &entry.path, &path)?.join("config.json");
-                    modules.set_pooling(&config)?;
-                    if modules.pooling.is_none() {
-                        return Err(invalid(format!(
-                            "names the module \"Pooling\" in {:?}, and {} is not there: download it, since it says how token \
-                             vectors become one",
-                            entry.path,
-                            config.display()
-                        )));
-                    }
-                }
-                "Normalize" => modules.normalize = true,
-                _ => {}
-            }
+        if modules.vectors.last() == Some(&VectorModule::Normalize) {
+            modules.vectors.pop();
+            modules.normalize = true;
         }
         Ok(modules)
+    }
+
+    fn add(&mut self, i: usize, entry: &ModuleEntry, folder: &Path) -> Result<(), FolderError> {
+        let path = folder.join("modules.json");
+        let kind = entry.kind();
+        let is_first = i == 0;
+        match kind {
+            "Transformer" if is_first => {
+                if !matches!(entry.path.as_str(), "" | ".") {
+                    self.encoder = inside(folder, &entry.path, &path)?;
+                }
+                return Ok(());
+            }
+            "Pooling" if self.pooling.is_none() && i == 1 => {
+                return self.add_pooling(&inside(folder, &entry.path, &path)?, &path);
+            }
+            // At inference it does nothing.
+            "Dropout" => return Ok(()),
+            "Transformer" | "Pooling" | "Dense" | "LayerNorm" | "Normalize" => {}
+            other => {
+                let problem = format!("module \"{other}\" is not supported, {SUPPORTED}");
+                return Err(invalid(&path, problem));
+            }
+        }
+        if self.pooling.is_none() || matches!(kind, "Transformer" | "Pooling") {
+            let problem = format!(
+                "module \"{kind}\" is number {}, supported is one Transformer, then one Pooling, then others",
+                i + 1
+            );
+            return Err(invalid(&path, problem));
+        }
+        let module = match kind {
+            "Normalize" => VectorModule::Normalize,
+            "Dense" => VectorModule::Dense(dense::read(&inside(folder, &entry.path, &path)?)?),
+            _ => norm(&inside(folder, &entry.path, &path)?)?,
+        };
+        self.vectors.push(module);
+        Ok(())
+    }
+
+    fn add_pooling(&mut self, module: &Path, path: &Path) -> Result<(), FolderError> {
+        let config = module.join("config.json");
+        self.set_pooling(&config)?;
+        match self.pooling {
+            Some(_) => Ok(()),
+            None => Err(invalid(
+                path,
+                format!(
+                    "names the module \"Pooling\", and {} is not there: download it, since it says how token vectors become one",
+                    config.display()
+                ),
+            )),
+        }
     }
 
     fn set_pooling(&mut self, path: &Path) -> Result<(), FolderError> {
@@ -91,6 +118,37 @@ impl Modules {
         }
         Ok(())
     }
+}
+
+/// The module `LayerNorm`.
+fn norm(folder: &Path) -> Result<VectorModule, FolderError> {
+    /// The default of torch, which the module takes.
+    const EPS: f32 = 1e-5;
+    let path = folder.join("config.json");
+    let file: Option<LayerNormFile> = read_json(&path)?;
+    let LayerNormFile { dimension } = file.ok_or_else(|| missing(&path))?;
+    Ok(VectorModule::Norm {
+        folder: folder.to_owned(),
+        norm: Norm::layer("norm", dimension, EPS),
+    })
+}
+
+#[derive(Deserialize)]
+struct LayerNormFile {
+    dimension: usize,
+}
+
+fn invalid(path: &Path, problem: String) -> FolderError {
+    FolderError::Invalid {
+        path: path.to_owned(),
+        problem,
+    }
+}
+
+/// The error of a module whose configuration is not there.
+fn missing(path: &Path) -> FolderError {
+    let problem = "it is not there, and modules.json names its folder: download it";
+    invalid(path, problem.into())
 }
 
 /// A module's folder must lie within the model's.
@@ -104,10 +162,7 @@ fn inside(folder: &Path, relative: &str, file: &Path) -> Result<PathBuf, FolderE
     let problem = format!(
         "module path \"{relative}\" leaves the model folder, expected a plain relative path"
     );
-    Err(FolderError::Invalid {
-        path: file.to_owned(),
-        problem,
-    })
+    Err(invalid(file, problem))
 }
 
 #[derive(Deserialize)]

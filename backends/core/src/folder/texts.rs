@@ -85,6 +85,6 @@ pub(super) fn max_sequence_tokens(
             n
         }),
     };
-    let limit = encoder.max_sequence_tokens();
+    let limit = encoder.max_sequence_tokens;
     Ok(stated.unwrap_or(limit).min(limit))
 }

@@ -1,9 +1,9 @@
 //! A set of heads.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use super::{COUNT, Head, HeadForm, Reads};
-use crate::Pooling;
+use crate::{Pooling, pooling::PoolingMode};
 
 /// A set of heads: the outputs that a forward pass is asked for, or that a model gives.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -79,14 +79,15 @@ impl Outputs {
             .any(|head| matches!(head.form(), HeadForm::Rows { .. }))
     }
 
-    /// Returns true when the results need the rows of all tokens, false when those of first tokens are enough.
+    /// Returns the tokens whose rows the results need, of a model that pools so; a cross-encoder's pooling is that of its head.
     #[must_use]
-    pub fn read_all_tokens(self, pooling: Pooling) -> bool {
-        self.iter().any(|head| match head.facts().reads {
-            Reads::Pooled => pooling != Pooling::Cls,
-            Reads::All => true,
-            Reads::First => false,
-        })
+    pub fn selection(self, pooling: Pooling) -> TokenSelection {
+        let reads_all = self.iter().any(|head| head.facts().reads == Reads::All);
+        match pooling.only() {
+            Some(PoolingMode::Cls) if !reads_all => TokenSelection::First,
+            Some(PoolingMode::Last) if !reads_all => TokenSelection::Last,
+            _ => TokenSelection::All,
+        }
     }
 
     /// Returns the output that a model is tried and timed with, if it gives all of these: scores where it gives them,
@@ -117,6 +118,29 @@ impl fmt::Display for Outputs {
 impl fmt::Debug for Outputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// The tokens of each sequence whose rows are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenSelection {
+    /// All tokens.
+    All,
+    /// The first token.
+    First,
+    /// The last token.
+    Last,
+}
+
+impl TokenSelection {
+    /// The wanted rows of a sequence with these rows.
+    #[must_use]
+    pub fn of(self, rows: Range<usize>) -> Range<usize> {
+        match self {
+            Self::All => rows,
+            Self::First => rows.start..rows.start + 1,
+            Self::Last => rows.end - 1..rows.end,
+        }
     }
 }
 

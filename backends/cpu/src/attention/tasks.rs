@@ -4,7 +4,9 @@
 
 use std::ops::Range;
 
-use super::{QUERIES, TokenSelection};
+use embedgate_core::TokenSelection;
+
+use super::QUERIES;
 
 /// Some queries of one sequence.
 pub(super) struct Queries {
@@ -47,10 +49,7 @@ pub(super) fn queries(
     n_heads: usize,
     threads: usize,
 ) -> Vec<Queries> {
-    let wanted = |ends: &[usize]| match selection {
-        TokenSelection::All => ends[0]..ends[1],
-        TokenSelection::First => ends[0]..ends[0] + 1,
-    };
+    let wanted = |ends: &[usize]| selection.of(ends[0]..ends[1]);
     let tiles_of = |ends: &[usize]| wanted(ends).len().div_ceil(QUERIES);
     let n_tiles: usize = offsets.windows(2).map(tiles_of).sum();
     // Tiles of one sequence stay together where there are tasks enough without parting them.
@@ -95,6 +94,10 @@ mod tests {
         assert_eq!(
             rows(&[0, 5, 300], TokenSelection::First, 16, 2),
             [0..1, 5..6]
+        );
+        assert_eq!(
+            rows(&[0, 5, 300], TokenSelection::Last, 16, 2),
+            [4..5, 299..300]
         );
         assert_eq!(
             rows(&[0, 5, 300], TokenSelection::All, 1, 8),

@@ -1,10 +1,14 @@
 //! One tile of queries, and the sum of the values of all keys for them: a tile of keys at a time, with a running softmax.
 
+use std::ops::Range;
+
+use embedgate_core::encoder::Reach;
+
 use super::{Attention, KEY_STEP, KEYS, scratch::Scratch};
 use crate::{
     linear::ROW_STEP,
     onednn::{Format, OneDnnError, Product, Right, Shape, Tile},
-    vector::{Rounded, Running, Scores, accumulate, softmax},
+    vector::{Rounded, Running, Scores, accumulate, add_distances, softmax},
 };
 
 /// Both products of a tile.
@@ -14,20 +18,39 @@ enum Step {
     Contexts,
 }
 
+/// Queries of one head, and the keys that they see.
+pub(super) struct Seen {
+    pub(super) head: usize,
+    /// Places of the queries in their sequence.
+    pub(super) queries: Range<usize>,
+    /// Tokens of the sequence.
+    pub(super) n: usize,
+    pub(super) reach: Reach,
+}
+
+impl Seen {
+    /// The keys that any of the queries sees, from a multiple of [`KEY_STEP`] on.
+    fn keys(&self) -> Range<usize> {
+        let last = self.queries.end.max(1) - 1;
+        let first = self.reach.of(self.queries.start, self.n).start;
+        first / KEY_STEP * KEY_STEP..self.reach.of(last, self.n).end
+    }
+}
+
 impl Attention {
-    /// Sums up the values of `n` keys for so many queries, by powers of their scores.
+    /// Sums up the values of the keys that queries see, by powers of their scores.
     pub(super) fn tile<T: Rounded>(
         &self,
-        rows: usize,
-        n: usize,
+        seen: &Seen,
         scratch: &mut Scratch<T>,
     ) -> Result<(), OneDnnError> {
-        let (size, n_queries) = (self.head_size, rows.next_multiple_of(ROW_STEP));
+        let (size, rows, all_keys) = (self.shape.head_size, seen.queries.len(), seen.keys());
+        let n_queries = rows.next_multiple_of(ROW_STEP);
         let running = &mut scratch.running[..rows];
         running.fill(Running::NONE);
         let [part, sum] = &mut scratch.parts;
-        for first in (0..n).step_by(KEYS) {
-            let n = KEYS.min(n - first);
+        for first in all_keys.clone().step_by(KEYS) {
+            let n = KEYS.min(all_keys.end - first);
             let n_keys = n.next_multiple_of(KEY_STEP);
             let of_keys = first * size..(first + n_keys) * size;
             let keys = &scratch.keys[of_keys.clone()];
@@ -37,22 +60,42 @@ impl Attention {
             let powers = &mut scratch.powers[..n_queries * n_keys];
             let product = self.product(Step::Scores, n_queries, n_keys)?;
             product.run_view(query, keys, &mut Tile::whole(scores, n_keys))?;
+            if self.bias.is_some() || !seen.reach.is_all() {
+                self.add_to(scores, n_keys, first..first + n, seen);
+            }
             let corrections = &mut scratch.corrections[..rows];
-            let seen = Scores {
+            let scores = Scores {
                 numbers: scores,
                 stride: n_keys,
                 n,
             };
-            softmax(seen, powers, running, corrections);
+            softmax(scores, powers, running, corrections);
             let product = self.product(Step::Contexts, n_queries, n_keys)?;
-            let into = if first == 0 { &mut *sum } else { &mut *part };
+            let is_first = first == all_keys.start;
+            let into = if is_first { &mut *sum } else { &mut *part };
             let mut into = Tile::whole(&mut into[..n_queries * size], size);
             product.run_view(powers, values, &mut into)?;
-            if first > 0 {
+            if !is_first {
                 accumulate(&mut sum[..rows * size], part, corrections, size);
             }
         }
         Ok(())
+    }
+
+    /// Adds numbers by distance to the scores of some keys, and takes those out that are not seen.
+    fn add_to(&self, scores: &mut [f32], stride: usize, keys: Range<usize>, seen: &Seen) {
+        let bias = self.bias.as_ref();
+        let distances = bias.map_or(&[][..], |bias| bias.of_head(seen.head));
+        let rows = scores.chunks_exact_mut(stride).zip(seen.queries.clone());
+        for (row, query) in rows {
+            let of_query = seen.reach.of(query, seen.n);
+            add_distances(
+                &mut row[..keys.len()],
+                (query, keys.start),
+                &of_query,
+                distances,
+            );
+        }
     }
 
     fn product(&self, step: Step, queries: usize, keys: usize) -> Result<&Product, OneDnnError> {
@@ -62,7 +105,7 @@ impl Attention {
         };
         let slot = &by_tile[queries / ROW_STEP - 1][keys / KEY_STEP - 1];
         slot.get_or(|| {
-            let size = self.head_size;
+            let size = self.shape.head_size;
             let (inner, columns, strides) = match step {
                 Step::Scores => (size, keys, [1, size]),
                 Step::Contexts => (keys, size, [size, 1]),

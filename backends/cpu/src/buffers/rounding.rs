@@ -2,25 +2,25 @@
 
 use std::ops::Range;
 
+use embedgate_core::encoder::FeedForward;
 use half::bf16;
 use rayon::{
     iter::{IndexedParallelIterator, ParallelIterator},
     slice::{ParallelSlice, ParallelSliceMut},
 };
 
-use super::{Activations, Numbers, numbers_of};
+use super::{Activations, Numbers, ROWS_AT_ONCE, numbers_of};
 use crate::{
     linear::Operand,
     memory::at_least,
     precision::Precision,
-    vector::{Norm, Rounded, quantize, round},
+    vector::{Norm, Rounded, gate, quantize, round},
 };
 
-/// Rows go to the threads in blocks of this many.
-const ROWS_AT_ONCE: usize = 8;
 /// Rounds the rows of a step to what products of a precision read. Its memory only grows: a step is bounded.
 pub(crate) struct Rounding {
     precision: Precision,
+    floats: Vec<f32>,
     halves: Vec<bf16>,
     bytes: Vec<i8>,
     scales: Vec<f32>,
@@ -31,6 +31,7 @@ impl Rounding {
     pub(crate) fn new(precision: Precision) -> Self {
         Self {
             precision,
+            floats: Vec::new(),
             halves: Vec::new(),
             bytes: Vec::new(),
             scales: Vec::new(),
@@ -72,7 +73,97 @@ impl Rounding {
         Operand::Int8(bytes, scales)
     }
 
-    /// `x = LayerNorm(x)`, row by row, and `x` as a product reads it.
+    /// `activation(gate half) * other half` of the written rows, in the form that a product reads.
+    ///
+    /// # Panics
+    /// When the shape has no gate.
+    pub(crate) fn gated<'a>(
+        &'a mut self,
+        written: &'a Activations,
+        rows: Range<usize>,
+        shape: FeedForward,
+    ) -> Operand<'a> {
+        let half = shape.gate.expect("a gated feed-forward layer");
+        let range = numbers_of(rows, written.width);
+        let size = shape.size;
+        match &written.numbers {
+            Numbers::F32(all) => self.made(&all[range], [written.width, size], |row, to| {
+                gate(row, half, shape.activation, to);
+            }),
+            Numbers::Bf16(all) => self.made(&all[range], [written.width, size], |row, to| {
+                gate(row, half, shape.activation, to);
+            }),
+        }
+    }
+
+    /// `norm(x)`, row by row, in the form that a product reads; `x` stays as it is. Without a norm, `x` itself.
+    pub(crate) fn normalized<'a>(
+        &'a mut self,
+        norm: Option<&Norm>,
+        x: &'a [f32],
+        width: usize,
+    ) -> Operand<'a> {
+        match norm {
+            None if self.precision == Precision::F32 => Operand::F32(x),
+            None => self.made(x, [width, width], |row, to| to.copy_from_slice(row)),
+            Some(norm) => self.made(x, [width, width], |row, to| {
+                to.copy_from_slice(row);
+                norm.apply(to);
+            }),
+        }
+    }
+
+    /// Rows that are made of others, in the form that a product reads: `make` gets a row of the first width, and writes one of the
+    /// second.
+    fn made<T: Rounded>(
+        &mut self,
+        from: &[T],
+        [width, made]: [usize; 2],
+        make: impl Fn(&[T], &mut [f32]) + Sync,
+    ) -> Operand<'_> {
+        let n = from.len() / width * made;
+        let blocks = from.par_chunks(ROWS_AT_ONCE * width);
+        let spare = || (vec![0.0; made], vec![0.0; made]);
+        match self.precision {
+            Precision::F32 => {
+                let floats = at_least(&mut self.floats, n);
+                let blocks = blocks.zip(floats.par_chunks_mut(ROWS_AT_ONCE * made));
+                blocks.for_each(|(rows, to)| {
+                    for (row, to) in rows.chunks_exact(width).zip(to.chunks_exact_mut(made)) {
+                        make(row, to);
+                    }
+                });
+                Operand::F32(floats)
+            }
+            Precision::Bf16 => {
+                let halves = at_least(&mut self.halves, n);
+                let blocks = blocks.zip(halves.par_chunks_mut(ROWS_AT_ONCE * made));
+                blocks.for_each_init(spare, |(row_of, _), (rows, to)| {
+                    for (row, to) in rows.chunks_exact(width).zip(to.chunks_exact_mut(made)) {
+                        make(row, row_of);
+                        round(row_of, to);
+                    }
+                });
+                Operand::Bf16(halves)
+            }
+            Precision::Int8 => {
+                let (bytes, scales) = self.bytes(n, made);
+                let blocks = blocks
+                    .zip(bytes.par_chunks_mut(ROWS_AT_ONCE * made))
+                    .zip(scales.par_chunks_mut(ROWS_AT_ONCE));
+                blocks.for_each_init(spare, |(row_of, rotated), ((rows, bytes), scales)| {
+                    let bytes = bytes.chunks_exact_mut(made).zip(scales.iter_mut());
+                    for (row, (bytes, scale)) in rows.chunks_exact(width).zip(bytes) {
+                        make(row, row_of);
+                        *scale = quantize(row_of, rotated, bytes);
+                    }
+                });
+                Operand::Int8(bytes, scales)
+            }
+        }
+    }
+
+    /// `x = norm(x)`, row by row, and `x` as a product reads it.
     pub(crate) fn normalize<'a>(&'a mut self, norm: &Norm, x: &'a mut [f32]) -> Operand<'a> {
         let width = norm.width();
         let n = ROWS_AT_ONCE * width;

@@ -1,46 +1,69 @@
 //! One layer of an encoder: its weights, and all that it does beside attention.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use embedgate_core::EncoderConfig;
+use embedgate_core::encoder::{self, EncoderConfig, FeedForward, Reach};
 
-use super::workspace::Workspace;
+use super::{
+    around::{Around, Stream},
+    workspace::Workspace,
+};
 use crate::{
-    linear::{Linear, Target},
+    buffers::OnRow,
+    linear::Linear,
     load::{LoadError, Loader},
     onednn::{Format, OneDnnError},
     precision::operands,
-    vector::Norm,
+    vector::{Angles, Norm, QueryParts, Rounded, prepare_queries},
 };
 
 /// The weights of a layer.
 pub(super) struct Layer {
+    pub(super) around_attention: Around,
     pub(super) qkv: Linear,
+    /// Normalizations of queries and keys, each with its columns.
+    query_norms: Vec<(Range<usize>, Norm)>,
+    angles: Option<Arc<Angles>>,
+    /// Numbers of queries and keys of a row, and of a head.
+    query_sizes: [usize; 2],
+    pub(super) reach: Reach,
     out: Linear,
-    attention_norm: Norm,
+    around_feed_forward: Around,
     up: Linear,
     down: Linear,
-    norm: Norm,
+    feed_forward: FeedForward,
 }
 
 impl Layer {
-    /// Loads the layer of this number.
+    /// Loads a layer with its angles.
     pub(super) fn load(
         config: &EncoderConfig,
+        layer: &encoder::Layer,
+        angles: Option<Arc<Angles>>,
         loader: &Loader<'_>,
-        i: usize,
     ) -> Result<Self, LoadError> {
-        let (width, ffn) = (config.hidden_size, config.intermediate_size);
-        let at = |name: &str| format!("encoder.layer.{i}.{name}");
-        let out = at("attention.output.dense");
-        let (up, activation) = (at("intermediate.dense"), Some(config.activation));
+        let (attention, feed_forward) = (&config.attention, config.feed_forward);
+        let activations = operands(loader.activations);
+        // The gate comes before the activation.
+        let activation = match feed_forward.gate {
+            Some(_) => None,
+            None => Some(feed_forward.activation),
+        };
         Ok(Self {
-            qkv: loader.fused_qkv(config, i)?,
-            out: loader.linear(&out, [width, width], None, Format::F32)?,
-            attention_norm: loader.norm(&at("attention.output.LayerNorm"), config)?,
-            up: loader.linear(&up, [ffn, width], activation, operands(loader.activations))?,
-            down: loader.linear(&at("output.dense"), [width, ffn], None, Format::F32)?,
-            norm: loader.norm(&at("output.LayerNorm"), config)?,
+            around_attention: Around::load(&layer.attention_norms, loader)?,
+            qkv: loader.fused_qkv(layer, attention)?,
+            query_norms: loader.query_norms(layer, attention)?,
+            angles,
+            query_sizes: [
+                attention.query_width() + attention.key_width(),
+                attention.head_size,
+            ],
+            reach: layer.reach,
+            out: loader.linear(&layer.out, None, Format::F32)?,
+            around_feed_forward: Around::load(&layer.feed_forward_norms, loader)?,
+            up: loader.linear(&layer.up, activation, activations)?,
+            down: loader.linear(&layer.down, None, Format::F32)?,
+            feed_forward,
         })
     }
 
@@ -48,6 +71,24 @@ impl Layer {
     pub(super) fn bytes(&self) -> usize {
         let all = [&self.qkv, &self.out, &self.up, &self.down];
         all.into_iter().map(Linear::bytes).sum()
+    }
+
+    /// Normalizes and turns the queries and keys of these rows.
+    pub(super) fn prepare_queries(&self, step: Range<usize>, workspace: &mut Workspace) {
+        if self.query_norms.is_empty() && self.angles.is_none() {
+            return;
+        }
+        let [width, head_size] = self.query_sizes;
+        let queries = Queries {
+            places: &workspace.places,
+            parts: QueryParts {
+                norms: &self.query_norms,
+                angles: self.angles.as_deref(),
+                width,
+                head_size,
+            },
+        };
+        workspace.qkv.for_each_row(step, width, &queries);
     }
 
     /// Computes the part of the layer after attention, for the rows of one step; then the next layer's queries, keys
@@ -64,20 +105,44 @@ impl Layer {
             contexts,
             wide,
             rounding,
+            added,
             ..
-        } = workspace;
-        let (width, rows) = (self.norm.width(), 0..step.len());
+        } = &mut *workspace;
+        let (width, rows) = (self.down.outer(), 0..step.len());
         let x = &mut x[step.start * width..step.end * width];
+        let mut stream = Stream { x, width, added };
+        let (attention, feed_forward) = (&self.around_attention, &self.around_feed_forward);
         let contexts = rounding.operand(contexts, step.clone());
-        self.out.forward(contexts, Target::Sum(x))?;
-        let normalized = rounding.normalize(&self.attention_norm, x);
-        self.up.forward(normalized, wide.target(rows.clone()))?;
-        let wide = rounding.operand(wide, rows);
-        self.down.forward(wide, Target::Sum(x))?;
-        let normalized = rounding.normalize(&self.norm, x);
+        attention.add(&self.out, contexts, &mut stream)?;
+        let read = attention.end(Some(feed_forward), rounding, stream.x, width);
+        self.up.forward(read, wide.target(rows.clone()))?;
+        let wide = match self.feed_forward.gate {
+            Some(_) => rounding.gated(wide, rows, self.feed_forward),
+            None => rounding.operand(wide, rows),
+        };
+        feed_forward.add(&self.down, wide, &mut stream)?;
+        let next_attention = next.map(|next| &next.around_attention);
+        let read = feed_forward.end(next_attention, rounding, stream.x, width);
         if let Some(next) = next {
-            next.qkv.forward(normalized, qkv.target(step))?;
+            next.qkv.forward(read, qkv.target(step.clone()))?;
+            next.prepare_queries(step, workspace);
         }
         Ok(())
+    }
+}
+
+/// The queries and keys of tokens.
+struct Queries<'a> {
+    /// The place of each token in its sequence.
+    places: &'a [u32],
+    parts: QueryParts<'a>,
+}
+
+impl OnRow for Queries<'_> {
+    fn run<T: Rounded>(&self, number: usize, row: &mut [T], spare: &mut [f32]) {
+        // Rows behind those of tokens are no queries.
+        if let Some(place) = self.places.get(number) {
+            prepare_queries(row, *place as usize, self.parts, spare);
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Mutex;
 
-use embedgate_core::EncoderConfig;
 use half::bf16;
 
 use super::{Encoder, STEP_ROWS};
@@ -16,10 +15,16 @@ use crate::{
 pub(crate) struct Workspace {
     /// Shape `(rows, width)`: what the layers add to.
     pub(super) x: Vec<f32>,
+    /// The vectors of tokens, where they are of another width.
+    pub(super) embedded: Vec<f32>,
+    /// The place of each token in its sequence.
+    pub(super) places: Vec<u32>,
     pub(super) qkv: Activations,
     pub(super) contexts: Activations,
     /// The intermediate rows of one step.
     pub(super) wide: Activations,
+    /// What is added to the rows of one step, where it is normalized first.
+    pub(super) added: Vec<f32>,
     pub(super) rounding: Rounding,
     pub(super) floats: Vec<Mutex<Scratch<f32>>>,
     pub(super) halves: Vec<Mutex<Scratch<bf16>>>,
@@ -28,17 +33,16 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// Memory for an encoder, of which there is none before the first batch, and for so many threads.
     pub(crate) fn new(encoder: &Encoder, threads: usize) -> Self {
-        let EncoderConfig {
-            hidden_size: width,
-            intermediate_size: wide,
-            ..
-        } = encoder.config;
+        let (attention, feed_forward) = (&encoder.config.attention, encoder.config.feed_forward);
         let rows = |width| Activations::new(width, encoder.activations);
         Self {
             x: Vec::new(),
-            qkv: rows(3 * width),
-            contexts: rows(width),
-            wide: rows(wide),
+            embedded: Vec::new(),
+            places: Vec::new(),
+            qkv: rows(attention.qkv_width()),
+            contexts: rows(attention.query_width()),
+            wide: rows(feed_forward.up_width()),
+            added: Vec::new(),
             rounding: Rounding::new(encoder.precision),
             floats: (0..threads).map(|_| Mutex::default()).collect(),
             halves: (0..threads).map(|_| Mutex::default()).collect(),
@@ -46,8 +50,11 @@ impl Workspace {
     }
 
     /// Makes room for so many rows.
-    pub(super) fn resize(&mut self, rows: usize, width: usize) {
-        resize(&mut self.x, rows * width);
+    pub(super) fn resize(&mut self, rows: usize, encoder: &Encoder) {
+        resize(&mut self.x, rows * encoder.width());
+        if encoder.embedding.is_projected() {
+            resize(&mut self.embedded, rows * encoder.embedding.width);
+        }
         self.qkv.resize(rows);
         self.contexts.resize(rows);
         self.wide.resize(rows.min(STEP_ROWS));

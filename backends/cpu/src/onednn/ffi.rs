@@ -43,6 +43,8 @@ pub(super) const QUERY_WEIGHTS: c_int = 131;
 pub(super) const QUERY_SCRATCHPAD: c_int = 136;
 
 pub(super) const RELU: c_int = 0x20;
+pub(super) const TANH: c_int = 0x21;
+pub(super) const SWISH: c_int = 0x2c;
 pub(super) const GELU_TANH: c_int = 0x2b;
 pub(super) const GELU_ERF: c_int = 0x31;
 

@@ -2,7 +2,7 @@
 
 use embedgate_core::{
     encoder::Activation,
-    math::{Fused, ROUND, gelu, gelu_tanh, multiply_add, vectorized},
+    math::{Fused, ROUND, gelu, gelu_tanh, multiply_add, silu, tanh, vectorized},
 };
 
 use super::{Rounded, rotation::rotate};
@@ -75,6 +75,8 @@ pub(crate) fn finish_bytes<T: Rounded>(
             finish(product, dst, |_, x, fused| T::from_f32(gelu_tanh(x, fused)))
         }
         Some(Activation::Relu) => finish(product, dst, |_, x, _| T::from_f32(x.max(0.0))),
+        Some(Activation::Silu) => finish(product, dst, |_, x, fused| T::from_f32(silu(x, fused))),
+        Some(Activation::Tanh) => finish(product, dst, |_, x, fused| T::from_f32(tanh(x, fused))),
     }
 }
 

@@ -1,16 +1,20 @@
-//! Layer normalization.
+//! Normalizations of rows.
 
-use embedgate_core::math::{Fused, multiply_add, sum, vectorized};
+use embedgate_core::{
+    encoder::NormKind,
+    math::{Fused, multiply_add, sum, vectorized},
+};
 
-/// The weight and the bias of a layer normalization.
+/// The weight and the bias of a normalization.
 pub(crate) struct Norm {
+    pub(crate) kind: NormKind,
     pub(crate) weight: Vec<f32>,
     pub(crate) bias: Vec<f32>,
     pub(crate) eps: f32,
 }
 
 impl Norm {
-    /// `x = LayerNorm(x)`, row by row.
+    /// `x = norm(x)`, row by row.
     ///
     /// Mean and variance are taken in two passes over the row, as PyTorch's are: the difference of squares would lose
     /// digits where the mean is large.
@@ -30,8 +34,26 @@ impl Norm {
         self.weight.len()
     }
 
+    /// `row = norm(row)`.
     #[inline(always)]
-    fn normalize(&self, row: &mut [f32], fused: Fused) {
+    pub(super) fn normalize(&self, row: &mut [f32], fused: Fused) {
+        match self.kind {
+            NormKind::Layer => self.layer(row, fused),
+            NormKind::Rms => self.rms(row),
+        }
+    }
+
+    #[inline(always)]
+    fn rms(&self, row: &mut [f32]) {
+        let squares = sum(row, |x| x * x) / row.len() as f32;
+        let scale = 1.0 / (squares + self.eps).sqrt();
+        for (x, weight) in row.iter_mut().zip(&self.weight) {
+            *x = *x * scale * weight;
+        }
+    }
+
+    #[inline(always)]
+    fn layer(&self, row: &mut [f32], fused: Fused) {
         let n = row.len() as f32;
         let mean = sum(row, |x| x) / n;
         let variance = sum(row, |x| (x - mean) * (x - mean)) / n;
@@ -49,6 +71,7 @@ mod tests {
     #[test]
     fn rows_are_normalized() {
         let norm = Norm {
+            kind: NormKind::Layer,
             weight: vec![2.0; 40],
             bias: vec![1.0; 40],
             eps: 1e-5,
@@ -63,6 +86,21 @@ mod tests {
                 let expected = (s - mean) / (variance + 1e-5).sqrt() * 2.0 + 1.0;
                 assert!((f64::from(*x) - expected).abs() < 1e-5);
             }
+        }
+    }
+
+    #[test]
+    fn rows_are_divided_by_the_root_of_their_mean_square() {
+        let norm = Norm {
+            kind: NormKind::Rms,
+            weight: vec![2.0; 4],
+            bias: vec![0.0; 4],
+            eps: 1e-6,
+        };
+        let mut x = [1.0, -1.0, 3.0, 5.0];
+        norm.apply(&mut x);
+        for (x, of) in x.iter().zip([1.0, -1.0, 3.0, 5.0]) {
+            assert!((x - 2.0 * of / 3.0).abs() < 1e-6);
         }
     }
 }

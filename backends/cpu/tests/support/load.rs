@@ -22,7 +22,7 @@ pub(crate) fn load(folder: &ModelFolder, precision: Precision) -> CpuBackend {
 /// Loads a model by that library, with `threads` threads.
 pub(crate) fn load_on(threads: usize, folder: &ModelFolder, precision: Precision) -> CpuBackend {
     let options = Options {
-        pooling: folder.pooling.unwrap_or(Pooling::Cls),
+        pooling: folder.pooling.unwrap_or(Pooling::CLS),
         max_sequence_tokens: folder.max_sequence_tokens,
         special_token_ids: vec![0, 1, 2, 3],
         threads,

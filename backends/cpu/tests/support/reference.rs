@@ -7,7 +7,7 @@ pub(crate) fn candle(folder: &ModelFolder) -> CandleBackend {
     let options = embedgate_candle::Options {
         special_token_ids: vec![0, 1, 2, 3],
         ..embedgate_candle::Options::on_processor(
-            folder.pooling.unwrap_or(Pooling::Cls),
+            folder.pooling.unwrap_or(Pooling::CLS),
             folder.max_sequence_tokens,
             2,
         )

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use embedgate_core::EncoderConfig;
+use embedgate_core::encoder::BertLayer;
 
 use crate::{
     calls::operands::Norm,
@@ -24,7 +24,6 @@ pub(super) struct Layer {
 
 /// The source of an encoder's layers, one after the other.
 pub(super) struct Layers<'a> {
-    pub(super) config: &'a EncoderConfig,
     pub(super) loader: &'a Loader<'a>,
     pub(super) heads: HeadLayout,
     /// Kernels of products that nothing follows.
@@ -34,24 +33,22 @@ pub(super) struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// Loads the layer of this number.
-    pub(super) fn load(&self, i: usize) -> Result<Layer, LoadError> {
+    /// Loads a layer.
+    pub(super) fn load(&self, layer: &BertLayer<'_>) -> Result<Layer, LoadError> {
         let Self {
-            config,
             loader,
             heads,
             plain,
             activated,
         } = self;
-        let (width, ffn) = (config.hidden_size, config.intermediate_size);
-        let at = |name: &str| format!("encoder.layer.{i}.{name}");
+        let (out, up, down) = (layer.out, layer.up, layer.down);
         Ok(Layer {
-            qkv: loader.fused_qkv(i, width, *heads, plain)?,
-            out: loader.behind_attention(&at("attention.output.dense"), width, *heads, plain)?,
-            attention_norm: loader.norm(&at("attention.output.LayerNorm"), config)?,
-            up: loader.linear(&at("intermediate.dense"), [ffn, width], activated)?,
-            down: loader.linear(&at("output.dense"), [width, ffn], plain)?,
-            norm: loader.norm(&at("output.LayerNorm"), config)?,
+            qkv: loader.fused_qkv(layer.qkv, *heads, plain)?,
+            out: loader.behind_attention(out.name(), out.outer(), *heads, plain)?,
+            attention_norm: loader.norm(layer.attention_norm)?,
+            up: loader.linear(up.name(), [up.outer(), up.inner], activated)?,
+            down: loader.linear(down.name(), [down.outer(), down.inner], plain)?,
+            norm: loader.norm(layer.norm)?,
         })
     }
 }

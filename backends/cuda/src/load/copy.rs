@@ -28,7 +28,7 @@ struct Copying<'a, R, C> {
 
 impl Loader<'_> {
     /// Room for a matrix in halves, all zeros.
-    pub(super) fn zeros(&self, [rows, stride]: [usize; 2]) -> Result<Buffer, LoadError> {
+    pub(crate) fn zeros(&self, [rows, stride]: [usize; 2]) -> Result<Buffer, LoadError> {
         let n = rows * stride;
         // Kernels number with 32 bits.
         if i32::try_from(n).is_err() {

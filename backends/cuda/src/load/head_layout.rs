@@ -23,19 +23,19 @@ impl HeadLayout {
     /// # Errors
     /// When heads are larger than kernels have.
     pub(crate) fn of(config: &EncoderConfig) -> Result<Self, LoadError> {
-        let size = config.head_size();
+        let size = config.attention.head_size;
         let padded = [32, 64, 128].into_iter().find(|padded| size <= *padded);
         let size_padded = padded.ok_or_else(|| {
             LoadError::Unfit(format!(
                 "the model's attention heads have {size} numbers, the cuda backend takes 128 at most"
             ))
         })?;
-        let mut n_padded = config.n_heads;
+        let mut n_padded = config.attention.n_heads;
         while !(n_padded * size_padded).is_multiple_of(STEP) {
             n_padded += 1;
         }
         Ok(Self {
-            n: config.n_heads,
+            n: config.attention.n_heads,
             size,
             n_padded,
             size_padded,

@@ -31,7 +31,7 @@ pub(crate) fn tiny_bge_m3() -> ModelFolder {
 /// Options of a model with some memory and without measurements, which mean nothing here.
 pub(crate) fn options(folder: &ModelFolder, format: Format) -> Options {
     Options {
-        pooling: folder.pooling.unwrap_or(Pooling::Cls),
+        pooling: folder.pooling.unwrap_or(Pooling::CLS),
         max_sequence_tokens: folder.max_sequence_tokens.min(512),
         special_token_ids: vec![0, 1, 2, 3],
         format,

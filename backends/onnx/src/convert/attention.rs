@@ -2,7 +2,7 @@
 
 mod plain;
 
-use embedgate_core::{EncoderConfig, encoder::stacked::Stacked};
+use embedgate_core::{EncoderConfig, encoder::Linear};
 
 use self::plain::{Plain, groups};
 use super::{
@@ -84,23 +84,26 @@ impl Attention {
         &self,
         b: &mut Builder<'_, '_>,
         config: &EncoderConfig,
-        i: usize,
+        qkv: &Linear,
         hidden: &str,
     ) -> Result<String> {
-        let query_scale = 1.0 / (config.head_size() as f32).sqrt();
-        let read = |name: &str, shape: &[usize]| b.tensors.read(name, shape);
-        let Stacked { weight, bias } = config.stacked_qkv(i, query_scale, read)?;
-        let name = format!("encoder.layer.{i}.attention.self.qkv");
+        let mut values = qkv.read(|name, shape| b.tensors.read(name, shape))?;
+        values.scale_first(config.hidden_size, config.attention.scale);
+        let name = format!("{}.qkv", qkv.name());
         let layer = Computed {
             name: &name,
-            weight,
-            bias,
+            values,
         };
         let qkv = computed(b, hidden, layer)?;
         let parts = b.split(&qkv, -1, 3);
         let (query, key, value) = (&parts[0], &parts[1], &parts[2]);
         // The query was divided by the square root of the head size already.
-        let attributes = || vec![int("num_heads", config.n_heads as i64), float("scale", 1.0)];
+        let attributes = || {
+            vec![
+                int("num_heads", config.attention.n_heads as i64),
+                float("scale", 1.0),
+            ]
+        };
         Ok(match self {
             Self::Either { plain, unpadded } => {
                 let flash = |b: &mut Builder<'_, '_>| {

@@ -3,9 +3,11 @@
 //! Source: FlagEmbedding 1.4.2, `m3/modeling.py`; transformers 5.23, `modeling_bert.py`, `BertPooler` and
 //! `BertForSequenceClassification`, and `modeling_xlm_roberta.py`, `XLMRobertaClassificationHead`.
 
-use embedgate_core::{EncoderConfig, Head};
+use embedgate_core::{EncoderConfig, Head, encoder::Classifier};
 
-use super::{ConvertError, Parts, attributes::int, graph::Builder, products::linear};
+use super::{
+    ConvertError, Parts, attributes::int, graph::Builder, layers::unfit, products::linear,
+};
 use crate::proto::element;
 
 /// The output of token vectors; the last layer makes it itself where it can.
@@ -52,13 +54,15 @@ fn output(b: &mut Builder<'_, '_>, name: &str, value: &str) {
 
 /// Two linear layers with a tanh between, of each sequence's first token. No sigmoid.
 fn score(b: &mut Builder<'_, '_>, config: &EncoderConfig, hidden: &str) -> Result<()> {
-    let width = config.hidden_size;
-    let [dense, score] = config.architecture.classifier_layers();
+    let classifier = config.classifier.as_ref();
+    let layers = classifier.and_then(Classifier::bert_like);
+    let [dense, score] =
+        layers.ok_or_else(|| unfit(config, "another head of its cross-encoder"))?;
     let at = b.tensors.ints("first_token", &[0], &[]);
     let first = b.node("Gather", &[hidden, &at], vec![int("axis", 1)]);
-    let dense = linear(b, dense, &first, [width, width])?;
+    let dense = linear(b, dense.name(), &first, [dense.inner, dense.outer()])?;
     let dense = b.node("Tanh", &[&dense], vec![]);
-    let score = linear(b, score, &dense, [width, 1])?;
+    let score = linear(b, score.name(), &dense, [score.inner, 1])?;
     output(b, "logits", &score);
     b.sequence_output("logits", 1);
     Ok(())

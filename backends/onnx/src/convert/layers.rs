@@ -4,7 +4,7 @@
 
 use embedgate_core::{
     EncoderConfig,
-    encoder::{Activation, Architecture},
+    encoder::{Activation, BertLayer, BertLike, Norm, PositionTable, Table},
 };
 
 use super::{
@@ -22,12 +22,14 @@ type Result<T> = std::result::Result<T, ConvertError>;
 
 /// Adds inputs and encoder; returns the last layer's value, of shape `(batch, length, width)`.
 pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result<String> {
+    let bert = config.bert_like().map_err(|thing| unfit(config, thing))?;
     let ids = b.input("input_ids");
     let mask = b.input("attention_mask");
-    let embedded = embeddings(b, config, &ids)?;
+    let embedded = embeddings(b, config, &bert, &ids)?;
     let (attention, mut hidden) = Attention::new(b, config, &mask, embedded);
-    for i in 0..config.n_layers {
-        let is_output = i + 1 == config.n_layers && !attention.is_packed() && !b.variant.is_half();
+    for (i, layer) in bert.layers.iter().enumerate() {
+        let is_last = i + 1 == bert.layers.len();
+        let is_output = is_last && !attention.is_packed() && !b.variant.is_half();
         let name = match is_output {
             true => TOKENS.into(),
             false => format!("layer_{i}"),
@@ -35,6 +37,7 @@ pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result
         let layer = Layer {
             config,
             attention: &attention,
+            layer,
             i,
         };
         hidden = layer.add(b, &hidden, &name)?;
@@ -42,37 +45,38 @@ pub(super) fn encoder(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result
     Ok(attention.restored(b, hidden))
 }
 
-fn embeddings(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> Result<String> {
+/// The error of a model that has what no graph is written of.
+pub(super) fn unfit(config: &EncoderConfig, thing: &'static str) -> ConvertError {
+    let model_type = config.model_type.clone();
+    ConvertError::Unfit { model_type, thing }
+}
+
+fn embeddings(
+    b: &mut Builder<'_, '_>,
+    config: &EncoderConfig,
+    bert: &BertLike<'_>,
+    ids: &str,
+) -> Result<String> {
     let width = config.hidden_size;
-    let word = "embeddings.word_embeddings.weight";
-    let word = gathered(b, word, [config.vocabulary_size, width], ids)?;
-    let segments = segments(b, config)?;
-    let sum = b.node("Add", &[&word, &segments], vec![]);
-    let rows = config.max_position_embeddings;
-    let position = b.tensors.weight(
-        "embeddings.position_embeddings.weight",
-        &[rows, width],
-        Store::AsIs,
-    )?;
-    let numbers = positions(b, config, ids);
+    let Table { name, rows } = &config.embeddings.words;
+    let mut sum = gathered(b, name, [*rows, width], ids)?;
+    if let Some(table) = &config.embeddings.segments {
+        let segments = segments(b, table, width)?;
+        sum = b.node("Add", &[&sum, &segments], vec![]);
+    }
+    let Table { name, rows } = &bert.positions.table;
+    let position = b.tensors.weight(name, &[*rows, width], Store::AsIs)?;
+    let numbers = positions(b, bert.positions, ids);
     let position = b.node("Gather", &[&position, &numbers], vec![]);
     let sum = b.node("Add", &[&sum, &position], vec![]);
-    let norm = Norm {
-        config,
-        weights: "embeddings.LayerNorm",
-    };
-    norm.add(b, &sum, "embeddings")
+    normalized(b, bert.norm, &sum, "embeddings")
 }
 
 /// A model with one segment adds its only row to every token and takes no `token_type_ids`.
-fn segments(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result<String> {
-    let rows = config.type_vocabulary_size;
-    let table = b.tensors.weight(
-        "embeddings.token_type_embeddings.weight",
-        &[rows, config.hidden_size],
-        Store::AsIs,
-    )?;
-    if rows == 1 {
+fn segments(b: &mut Builder<'_, '_>, table: &Table, width: usize) -> Result<String> {
+    let Table { name, rows } = table;
+    let table = b.tensors.weight(name, &[*rows, width], Store::AsIs)?;
+    if *rows == 1 {
         return Ok(table);
     }
     let ids = b.input("token_type_ids");
@@ -81,22 +85,20 @@ fn segments(b: &mut Builder<'_, '_>, config: &EncoderConfig) -> Result<String> {
 
 /// Position ids: `0..length` for BERT; for RoBERTa counted from `padding_idx + 1` over what is not padding. An input where
 /// the processor would have to count.
-fn positions(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> String {
+fn positions(b: &mut Builder<'_, '_>, table: &PositionTable, ids: &str) -> String {
     if b.variant.target != Target::Cpu {
         return b.input("position_ids");
     }
     let one = b.tensors.ints("one", &[1], &[]);
-    match config.architecture {
-        Architecture::Bert => {
+    match table.uncounted {
+        None => {
             let shape = b.node("Shape", &[ids], vec![]);
             let zero = b.tensors.ints("zero", &[0], &[]);
             let length = b.node("Gather", &[&shape, &one], vec![int("axis", 0)]);
             b.node("Range", &[&zero, &length, &one], vec![])
         }
-        Architecture::Roberta => {
-            let pad = b
-                .tensors
-                .ints("padding_idx", &[i64::from(config.pad_token_id)], &[]);
+        Some(padding) => {
+            let pad = b.tensors.ints("padding_idx", &[i64::from(padding)], &[]);
             let is_pad = b.node("Equal", &[ids, &pad], vec![]);
             let is_token = b.node("Not", &[&is_pad], vec![]);
             let is_token = b.node("Cast", &[&is_token], vec![int("to", element::INT64.into())]);
@@ -111,6 +113,7 @@ fn positions(b: &mut Builder<'_, '_>, config: &EncoderConfig, ids: &str) -> Stri
 struct Layer<'a> {
     config: &'a EncoderConfig,
     attention: &'a Attention,
+    layer: &'a BertLayer<'a>,
     i: usize,
 }
 
@@ -120,61 +123,45 @@ impl Layer<'_> {
         let Self {
             config,
             attention,
+            layer,
             i,
         } = *self;
-        let (width, ffn) = (config.hidden_size, config.intermediate_size);
-        let at = |part: &str| format!("encoder.layer.{i}.{part}");
-        let context = attention.layer(b, config, i, hidden)?;
-        let out = linear_in(b, &at("attention.output.dense"), &context, [width, width])?;
+        let context = attention.layer(b, config, layer.qkv, hidden)?;
+        let out = linear_in(b, layer.out, &context)?;
         let sum = b.node("Add", &[&out, hidden], vec![]);
-        let norm = Norm {
-            config,
-            weights: &at("attention.output.LayerNorm"),
-        };
-        let attended = norm.add(b, &sum, &format!("attended_{i}"))?;
+        let attended = normalized(b, layer.attention_norm, &sum, &format!("attended_{i}"))?;
 
-        let wide = linear_in(b, &at("intermediate.dense"), &attended, [width, ffn])?;
-        let wide = activate(b, config.activation, &wide);
-        let out = linear_in(b, &at("output.dense"), &wide, [ffn, width])?;
+        let wide = linear_in(b, layer.up, &attended)?;
+        let wide = activate(b, config.feed_forward.activation, &wide)
+            .ok_or_else(|| unfit(config, "another activation"))?;
+        let out = linear_in(b, layer.down, &wide)?;
         let sum = b.node("Add", &[&out, &attended], vec![]);
-        let norm = Norm {
-            config,
-            weights: &at("output.LayerNorm"),
-        };
-        norm.add(b, &sum, name)
+        normalized(b, layer.norm, &sum, name)
     }
 }
 
-/// A normalization, by the name of its weights.
-struct Norm<'a> {
-    config: &'a EncoderConfig,
-    weights: &'a str,
+/// Adds the normalization of a value; what it gives is called `name`.
+fn normalized(b: &mut Builder<'_, '_>, norm: &Norm, x: &str, name: &str) -> Result<String> {
+    let width = [norm.width];
+    let mut read = |end: &str| {
+        let name = format!("{}.{end}", norm.name);
+        b.tensors.weight(&name, &width, Store::AsIs)
+    };
+    let (gamma, beta) = (read("weight")?, read("bias")?);
+    let eps = float("epsilon", norm.eps);
+    Ok(b.named(
+        name,
+        "LayerNormalization",
+        &[x, &gamma, &beta],
+        vec![int("axis", -1), eps],
+    ))
 }
 
-impl Norm<'_> {
-    /// Adds the normalization of a value; what it gives is called `name`.
-    fn add(&self, b: &mut Builder<'_, '_>, x: &str, name: &str) -> Result<String> {
-        let Self { config, weights } = *self;
-        let width = [config.hidden_size];
-        let gamma = b
-            .tensors
-            .weight(&format!("{weights}.weight"), &width, Store::AsIs)?;
-        let beta = b
-            .tensors
-            .weight(&format!("{weights}.bias"), &width, Store::AsIs)?;
-        let eps = float("epsilon", config.layer_norm_eps);
-        Ok(b.named(
-            name,
-            "LayerNormalization",
-            &[x, &gamma, &beta],
-            vec![int("axis", -1), eps],
-        ))
-    }
-}
-
-/// GELU in the form that ONNX Runtime fuses: `x (1 + erf(x / sqrt 2)) / 2`.
-fn activate(b: &mut Builder<'_, '_>, activation: Activation, x: &str) -> String {
-    match activation {
+/// GELU in the form that ONNX Runtime fuses: `x (1 + erf(x / sqrt 2)) / 2`. None where the activation is not written.
+fn activate(b: &mut Builder<'_, '_>, activation: Activation, x: &str) -> Option<String> {
+    Some(match activation {
+        Activation::Silu => return None,
+        Activation::Tanh => b.node("Tanh", &[x], vec![]),
         Activation::Relu => b.node("Relu", &[x], vec![]),
         Activation::Gelu => {
             let root = b.tensors.float("sqrt_2", std::f32::consts::SQRT_2);
@@ -207,5 +194,5 @@ fn activate(b: &mut Builder<'_, '_>, activation: Activation, x: &str) -> String 
             let scaled = b.node("Mul", &[x, &inner], vec![]);
             b.node("Mul", &[&scaled, &half], vec![])
         }
-    }
+    })
 }

@@ -1,6 +1,9 @@
 //! Products with a weight, in f32 or of bytes.
 
-use embedgate_core::Precision;
+use embedgate_core::{
+    Precision,
+    encoder::{Linear, LinearValues},
+};
 
 use super::{
     ConvertError,
@@ -36,37 +39,27 @@ pub(super) fn linear(
 }
 
 /// A linear layer in the graph's precision.
-pub(super) fn linear_in(
-    b: &mut Builder<'_, '_>,
-    name: &str,
-    x: &str,
-    [inputs, outputs]: [usize; 2],
-) -> Result<String> {
+pub(super) fn linear_in(b: &mut Builder<'_, '_>, layer: &Linear, x: &str) -> Result<String> {
+    let name = layer.name();
     if b.variant.precision != Precision::Int8 {
-        return linear(b, name, x, [inputs, outputs]);
+        return linear(b, name, x, [layer.inner, layer.outer()]);
     }
-    let weight = b
-        .tensors
-        .read(&format!("{name}.weight"), &[outputs, inputs])?;
-    let bias = b.tensors.read(&format!("{name}.bias"), &[outputs])?;
-    computed(b, x, Computed { name, weight, bias })
+    let values = layer.read(|name, shape| b.tensors.read(name, shape))?;
+    computed(b, x, Computed { name, values })
 }
 
 /// The numbers of a linear layer that were computed from the model's.
 pub(super) struct Computed<'a> {
     /// The layer's name.
     pub(super) name: &'a str,
-    /// Shape `(outputs, inputs)`.
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
+    pub(super) values: LinearValues,
 }
 
 /// A linear layer of numbers that were computed.
 pub(super) fn computed(b: &mut Builder<'_, '_>, x: &str, layer: Computed<'_>) -> Result<String> {
     let Computed {
         name,
-        mut weight,
-        bias,
+        values: LinearValues { mut weight, bias },
     } = layer;
     let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
     let weight_name = format!("{name}.weight");

@@ -14,6 +14,8 @@ use crate::{
 /// The data of the model outside its session.
 pub(super) struct Model {
     pub(super) info: BackendInfo,
+    /// Numbers of a token's vector.
+    pub(super) token_width: usize,
     pub(super) pooling: Pooling,
     pub(super) special_token_ids: Vec<u32>,
     pub(super) encoder: EncoderConfig,
@@ -64,10 +66,12 @@ impl Model {
             class,
             padded,
         } = call;
-        let (length, width) = (padded.length, self.info.dimensions);
+        let (length, width) = (padded.length, self.token_width);
         let expected = match (&column, tensor) {
             (Column::Scores(_), _) => Expected::Pooled { width: 1 },
-            (_, HeadTensor::Pooled(_)) => Expected::Pooled { width },
+            (_, HeadTensor::Pooled(_)) => Expected::Pooled {
+                width: self.info.dimensions,
+            },
             (Column::Weights(_), HeadTensor::Tokens(_)) => Expected::Weights { length },
             (_, HeadTensor::Tokens(_)) => Expected::Tokens { length, width },
         };

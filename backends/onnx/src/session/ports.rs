@@ -28,8 +28,9 @@ pub(super) fn port(outlet: &Outlet) -> Port {
     }
 }
 
-/// The width that the model states for its dense output; the folder's where it states none; 0 without such an output.
-pub(super) fn dimensions(session: &Session, wiring: &Wiring, folder: &ModelFolder) -> usize {
+/// The width that the model states for the tensor of its dense vectors; the folder's where it states none; 0 without such a
+/// tensor.
+pub(super) fn width(session: &Session, wiring: &Wiring, folder: &ModelFolder) -> usize {
     let Some(dense) = wiring.heads.get(Head::Dense) else {
         return 0;
     };

@@ -20,7 +20,7 @@ pub(crate) fn on_processor(file: PathBuf, precision: Precision) -> Options {
             runtime,
             ..Libraries::default()
         },
-        pooling: Pooling::Cls,
+        pooling: Pooling::CLS,
         max_sequence_tokens: 64,
         special_token_ids: Vec::new(),
         threads: 1,

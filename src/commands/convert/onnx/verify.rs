@@ -49,7 +49,7 @@ impl Verification<'_> {
         let mut batch = TokenBatch::new();
         for text in TEXTS {
             let ids = tokenizer.encode(text).map_err(anyhow::Error::msg)?.ids;
-            let n_segments = self.plan.folder.encoder.type_vocabulary_size;
+            let n_segments = self.plan.folder.encoder.n_segments();
             batch.push_pair(&ids, &segments(ids.len(), n_segments));
         }
         let loader = Loader {
@@ -70,7 +70,7 @@ impl Verification<'_> {
             file: Some(file.to_owned()),
             ..Placement::on_processor(OF_ONNX_MODELS, precision)
         })?;
-        let n_ids = self.plan.folder.encoder.vocabulary_size;
+        let n_ids = self.plan.folder.encoder.vocabulary_size();
         compare(
             &rows(&expected, n_ids, precision),
             &rows(&got, n_ids, precision),

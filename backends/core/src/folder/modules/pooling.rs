@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::{
-    Pooling,
+    Pooling, PoolingMode,
     folder::{FolderError, read_json},
 };
 
@@ -16,23 +16,19 @@ pub(super) fn pooling(path: &Path) -> Result<Option<(Pooling, bool)>, FolderErro
     };
     let include_prompt = file.include_prompt.unwrap_or(true);
     let modes = file.modes();
-    let pooling = match modes.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["cls"] => Pooling::Cls,
-        ["mean"] => Pooling::Mean,
-        ["max"] => Pooling::Max,
-        ["lasttoken"] => Pooling::Last,
-        _ => {
-            let problem = format!(
-                "pooling is \"{}\", supported is one of cls, mean, max and lasttoken",
+    let known = modes.iter().map(|mode| PoolingMode::of_name(mode));
+    let known: Option<Vec<PoolingMode>> = known.collect();
+    let pooling = known.and_then(|modes| Pooling::of_modes(&modes));
+    match pooling {
+        Some(pooling) => Ok(Some((pooling, include_prompt))),
+        None => Err(FolderError::Invalid {
+            path: path.to_owned(),
+            problem: format!(
+                "pooling is \"{}\", supported are cls, max, mean, mean_sqrt_len_tokens, weightedmean and lasttoken, each once",
                 modes.join(" + ")
-            );
-            return Err(FolderError::Invalid {
-                path: path.to_owned(),
-                problem,
-            });
-        }
-    };
-    Ok(Some((pooling, include_prompt)))
+            ),
+        }),
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -66,14 +62,14 @@ impl PoolingFile {
         }
         let flags = [
             (self.pooling_mode_cls_token, "cls"),
-            (self.pooling_mode_mean_tokens, "mean"),
             (self.pooling_mode_max_tokens, "max"),
-            (self.pooling_mode_lasttoken, "lasttoken"),
+            (self.pooling_mode_mean_tokens, "mean"),
             (
                 self.pooling_mode_mean_sqrt_len_tokens,
                 "mean_sqrt_len_tokens",
             ),
             (self.pooling_mode_weightedmean_tokens, "weightedmean"),
+            (self.pooling_mode_lasttoken, "lasttoken"),
         ];
         let modes: Vec<_> = flags
             .iter()

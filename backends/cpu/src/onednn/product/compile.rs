@@ -164,14 +164,17 @@ fn attributes(library: &Library, shape: Shape) -> Result<Owned, OneDnnError> {
             // SAFETY: it writes a handle.
             unsafe { (f.dnnl_post_ops_create)(out) }
         })?;
-        let code = match activation {
-            Activation::Gelu => ffi::GELU_ERF,
-            Activation::GeluTanh => ffi::GELU_TANH,
-            Activation::Relu => ffi::RELU,
+        // The swish of a factor of 1 is SiLU; the others read no factor but the slope of ReLU below 0.
+        let (code, factor) = match activation {
+            Activation::Gelu => (ffi::GELU_ERF, 0.0),
+            Activation::GeluTanh => (ffi::GELU_TANH, 0.0),
+            Activation::Relu => (ffi::RELU, 0.0),
+            Activation::Silu => (ffi::SWISH, 1.0),
+            Activation::Tanh => (ffi::TANH, 0.0),
         };
         // SAFETY: both are alive; the attributes take a copy.
         unsafe {
-            let status = (f.dnnl_post_ops_append_eltwise)(operations.handle, code, 0.0, 0.0);
+            let status = (f.dnnl_post_ops_append_eltwise)(operations.handle, code, factor, 0.0);
             check("an activation", status)?;
             let status = (f.dnnl_primitive_attr_set_post_ops)(handle, operations.handle);
             check("an activation", status)?;

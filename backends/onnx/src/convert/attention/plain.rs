@@ -28,12 +28,13 @@ pub(in crate::convert) struct Plain {
 /// The fewest groups of heads whose scores have room; they divide the heads.
 pub(super) fn groups(b: &Builder<'_, '_>, config: &EncoderConfig) -> usize {
     let number = if b.variant.is_half() { 2 } else { 4 };
-    let of_head = config.max_sequence_tokens().pow(2) * number;
+    let of_head = config.max_sequence_tokens.pow(2) * number;
+    let n_heads = config.attention.n_heads;
     let fits = |groups: &usize| {
-        let heads = config.n_heads / groups;
-        config.n_heads.is_multiple_of(*groups) && heads * of_head <= MOST_SCORES
+        let heads = n_heads / groups;
+        n_heads.is_multiple_of(*groups) && heads * of_head <= MOST_SCORES
     };
-    (1..=config.n_heads).find(fits).unwrap_or(config.n_heads)
+    (1..=n_heads).find(fits).unwrap_or(n_heads)
 }
 
 impl Plain {
@@ -44,7 +45,8 @@ impl Plain {
         mask: &str,
         groups: usize,
     ) -> Self {
-        let by_head = [0, 0, config.n_heads as i64, config.head_size() as i64];
+        let attention = &config.attention;
+        let by_head = [0, 0, attention.n_heads as i64, attention.head_size as i64];
         let joined = [0, 0, config.hidden_size as i64];
         Self {
             by_head: b.tensors.ints("shape_by_head", &by_head, &[4]),

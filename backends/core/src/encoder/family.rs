@@ -1,0 +1,107 @@
+//! The families of models: each makes the description of an encoder of its `config.json`.
+
+mod albert;
+mod bert;
+mod distilbert;
+mod gemma3;
+mod gte;
+mod modernbert;
+mod mpnet;
+mod nomic;
+mod qwen;
+mod rope;
+mod t5;
+
+use super::{EncoderConfig, fields::Fields};
+
+type Describe = fn(&Fields<'_>, &str) -> Result<EncoderConfig, String>;
+
+/// The families, by the `model_type` of their files.
+const FAMILIES: &[(&[&str], Describe)] = &[
+    (
+        &[
+            "bert",
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "ernie",
+            "electra",
+        ],
+        bert::describe,
+    ),
+    (&["mpnet"], mpnet::describe),
+    (&["distilbert"], distilbert::describe),
+    (&["qwen3", "qwen2", "mistral"], qwen::describe),
+    (&["nomic_bert"], nomic::describe),
+    (&["new"], gte::describe),
+    (&["modernbert"], modernbert::describe),
+    (&["gemma3_text"], gemma3::describe),
+    (&["albert"], albert::describe),
+    (&["t5"], t5::describe),
+];
+
+/// Describes the encoder of a file.
+pub(super) fn describe(fields: &Fields<'_>) -> Result<EncoderConfig, String> {
+    let model_type = fields.word_or("model_type", "")?;
+    let family = FAMILIES
+        .iter()
+        .find(|(names, _)| names.contains(&model_type));
+    let Some((_, describe)) = family else {
+        let names: Vec<&str> = FAMILIES
+            .iter()
+            .flat_map(|(names, _)| *names)
+            .copied()
+            .collect();
+        let said = match model_type {
+            "" => "missing".to_owned(),
+            other => format!("\"{other}\""),
+        };
+        return Err(format!(
+            "model_type is {said}, supported are {}",
+            names.join(", ")
+        ));
+    };
+    if fields.get("quantization_config").is_some() {
+        return Err(
+            "quantization_config is set, supported are weights in f32, f16 and bf16: save the model without it, and set \
+             backend.precision"
+                .into(),
+        );
+    }
+    let config = describe(fields, model_type)?;
+    check(&config)?;
+    Ok(config)
+}
+
+/// Checks what every encoder has to fulfil.
+fn check(config: &EncoderConfig) -> Result<(), String> {
+    let attention = &config.attention;
+    if !attention.n_heads.is_multiple_of(attention.n_key_heads) {
+        return Err(format!(
+            "num_attention_heads {} is not a multiple of num_key_value_heads {}",
+            attention.n_heads, attention.n_key_heads
+        ));
+    }
+    if config.max_sequence_tokens == 0 {
+        let rows = config.embeddings.positions.as_ref();
+        return Err(format!(
+            "max_position_embeddings is {}, which leaves no position above pad_token_id {}",
+            rows.map_or(0, |positions| positions.table.rows),
+            config.pad_token_id
+        ));
+    }
+    Ok(())
+}
+
+/// Numbers of a head, where heads share a width among themselves.
+fn head_size(width: usize, n_heads: usize) -> Result<usize, String> {
+    match width.is_multiple_of(n_heads) {
+        true => Ok(width / n_heads),
+        false => Err(format!(
+            "hidden_size {width} is not a multiple of num_attention_heads {n_heads}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Nomic's embedders (v1, v1.5): BERT with a rotation for positions and a gate.
+//!
+//! Source: nomic-ai's `modeling_hf_nomic_bert.py` of nomic-bert-2048.
+
+use std::sync::Arc;
+
+use super::{super::fields::Fields, head_size};
+use crate::encoder::{
+    Activation, Attention, Embeddings, EncoderConfig, FeedForward, Gate, Layer, Linear, Norm,
+    Norms, Reach, Rotary, RotaryPairs, Table,
+};
+
+/// The facts that all layers of a model share.
+struct Shared {
+    width: usize,
+    size: usize,
+    eps: f32,
+    has_gate: bool,
+    /// Of queries, keys, values and the layer behind attention; of the feed-forward layer's first and second.
+    biases: [bool; 3],
+    rotary: Arc<Rotary>,
+}
+
+/// Describes an encoder of this family.
+pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderConfig, String> {
+    for flag in ["prenorm", "parallel_block", "use_rms_norm", "causal"] {
+        fields.only_flag(flag, false)?;
+    }
+    if fields.number_or("num_experts", 0.0)? > 0.0 {
+        return Err(
+            "num_experts is set: a mixture of experts (nomic-embed-text-v2-moe) is not supported, nomic-embed-text-v1.5 is".into(),
+        );
+    }
+    if fields.number_or("max_position_embeddings", 0.0)? > 0.0 {
+        fields.number_or("rotary_emb_fraction", 0.0)?;
+    }
+    let width = fields.size("n_embd")?;
+    let n_heads = fields.size("n_head")?;
+    let head_size = head_size(width, n_heads)?;
+    let (activation, gate) = match fields.word_or("activation_function", "gelu")? {
+        "swiglu" => (Activation::Silu, Some(Gate::Second)),
+        "geglu" => (Activation::Gelu, Some(Gate::Second)),
+        _ => (fields.activation_or("activation_function", "gelu")?, None),
+    };
+    let feed_forward = FeedForward {
+        size: fields.size_or("n_inner", 4 * width)?,
+        activation,
+        gate,
+    };
+    let eps = fields.eps_or("layer_norm_epsilon", 1e-12)?;
+    let shared = Shared {
+        width,
+        size: feed_forward.size,
+        eps,
+        has_gate: gate.is_some(),
+        biases: [
+            fields.flag_or("qkv_proj_bias", true)?,
+            fields.flag_or("mlp_fc1_bias", true)?,
+            fields.flag_or("mlp_fc2_bias", true)?,
+        ],
+        rotary: Arc::new(rotary(fields, head_size)?),
+    };
+    let segments = fields.number_or("type_vocab_size", 2.0)?;
+    Ok(EncoderConfig {
+        model_type: model_type.into(),
+        hidden_size: width,
+        pad_token_id: fields.token_or("pad_token_id", 0)?,
+        max_sequence_tokens: fields.size_or("n_positions", 8192)?,
+        embeddings: Embeddings {
+            words: Table {
+                name: "embeddings.word_embeddings.weight".into(),
+                rows: fields.size("vocab_size")?,
+            },
+            width,
+            factor: 1.0,
+            positions: None,
+            segments: match segments > 0.0 {
+                true => Some(Table {
+                    name: "embeddings.token_type_embeddings.weight".into(),
+                    rows: fields.size_or("type_vocab_size", 2)?,
+                }),
+                false => None,
+            },
+            norm: Some(Norm::layer("emb_ln", width, eps)),
+            projection: None,
+        },
+        attention: Attention::of_heads(n_heads, head_size),
+        feed_forward,
+        layers: (0..fields.size("n_layer")?)
+            .map(|i| layer(&shared, i))
+            .collect(),
+        final_norm: None,
+        classifier: None,
+    })
+}
+
+fn rotary(fields: &Fields<'_>, head_size: usize) -> Result<Rotary, String> {
+    let fraction = fields.number_or("rotary_emb_fraction", 0.0)?;
+    if fraction <= 0.0 || fraction > 1.0 {
+        return Err(format!(
+            "rotary_emb_fraction is {fraction}, supported is more than 0 and at most 1"
+        ));
+    }
+    if fields.get("rotary_scaling_factor").is_some()
+        || fields.get("rotary_emb_scale_base").is_some()
+    {
+        return Err(
+            "rotary_scaling_factor is set, supported is null: positions are not scaled".into(),
+        );
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part of the size of a head"
+    )]
+    let dimensions = (head_size as f64 * fraction) as usize;
+    let mut rotary = Rotary::new(fields.number_or("rotary_emb_base", 10_000.0)?, dimensions);
+    if fields.flag_or("rotary_emb_interleaved", false)? {
+        rotary.pairs = RotaryPairs::Neighbours;
+    }
+    Ok(rotary)
+}
+
+fn layer(shared: &Shared, i: usize) -> Layer {
+    let Shared {
+        width,
+        size,
+        eps,
+        has_gate,
+        biases: [of_attention, of_up, of_down],
+        ..
+    } = *shared;
+    let at = |name: &str| format!("encoder.layers.{i}.{name}");
+    let norm = |name: &str| Norms::After(Norm::layer(at(name), width, eps));
+    let up = match has_gate {
+        true => {
+            let ups = ["fc11", "fc12"].map(|part| (at(&format!("mlp.{part}")), size));
+            Linear::stacked(ups, width, of_up)
+        }
+        false => Linear::of(at("mlp.fc1"), [size, width], of_up),
+    };
+    Layer {
+        attention_norms: norm("norm1"),
+        qkv: Linear::of(at("attn.Wqkv"), [3 * width, width], of_attention),
+        query_norm: None,
+        key_norm: None,
+        rotary: Some(Arc::clone(&shared.rotary)),
+        reach: Reach::default(),
+        out: Linear::of(at("attn.out_proj"), [width, width], of_attention),
+        feed_forward_norms: norm("norm2"),
+        up,
+        down: Linear::of(at("mlp.fc2"), [width, size], of_down),
+    }
+}

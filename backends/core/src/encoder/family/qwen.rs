@@ -1,0 +1,164 @@
+//! Qwen2, Qwen3 and Mistral: decoders whose last token's vector is the embedding.
+//!
+//! Source: transformers 5.24, `modeling_qwen3.py`, `modeling_qwen2.py` and `modeling_mistral.py`.
+
+use std::sync::Arc;
+
+use super::{super::fields::Fields, rope};
+use crate::{
+    Pooling,
+    encoder::{
+        Attention, Classifier, Embeddings, EncoderConfig, FeedForward, Gate, Layer, Linear, Norm,
+        Norms, Reach, Rotary, Table,
+    },
+};
+
+/// The facts that all layers of a model share.
+struct Shared {
+    width: usize,
+    size: usize,
+    attention: Attention,
+    eps: f32,
+    /// True where queries, keys and values have a bias; the layer behind attention has one in Qwen3 alone.
+    has_bias: bool,
+    is_qwen3: bool,
+    rotary: Arc<Rotary>,
+    /// Of layers with a window.
+    windows: Vec<Option<usize>>,
+    is_causal: bool,
+}
+
+/// Describes an encoder of this family.
+pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderConfig, String> {
+    let width = fields.size("hidden_size")?;
+    let n_heads = fields.size("num_attention_heads")?;
+    let usual_head = match model_type {
+        "qwen3" => 128,
+        _ => super::head_size(width, n_heads)?,
+    };
+    let head_size = fields.size_or("head_dim", usual_head)?;
+    let attention = Attention {
+        n_key_heads: fields.size_or("num_key_value_heads", n_heads)?,
+        ..Attention::of_heads(n_heads, head_size)
+    };
+    let feed_forward = FeedForward {
+        size: fields.size("intermediate_size")?,
+        activation: fields.activation_or("hidden_act", "silu")?,
+        gate: Some(Gate::First),
+    };
+    let eps = fields.eps_or("rms_norm_eps", 1e-6)?;
+    let n_layers = fields.size("num_hidden_layers")?;
+    let shared = Shared {
+        width,
+        size: feed_forward.size,
+        attention,
+        eps,
+        has_bias: match model_type {
+            "qwen3" => fields.flag_or("attention_bias", false)?,
+            "qwen2" => true,
+            _ => false,
+        },
+        is_qwen3: model_type == "qwen3",
+        rotary: Arc::new(rope::rotary(fields, 10_000.0, head_size)?),
+        windows: windows(fields, model_type, n_layers)?,
+        // Embedders made of Qwen2 say so where their tokens see those behind them.
+        is_causal: fields.flag_or("is_causal", true)?,
+    };
+    Ok(EncoderConfig {
+        model_type: model_type.into(),
+        hidden_size: width,
+        pad_token_id: fields.token_or("pad_token_id", fields.token_or("eos_token_id", 0)?)?,
+        max_sequence_tokens: fields.size_or("max_position_embeddings", 32_768)?,
+        embeddings: Embeddings {
+            words: Table {
+                name: "embed_tokens.weight".into(),
+                rows: fields.size("vocab_size")?,
+            },
+            width,
+            factor: 1.0,
+            positions: None,
+            segments: None,
+            norm: None,
+            projection: None,
+        },
+        feed_forward,
+        layers: (0..n_layers).map(|i| layer(&shared, i)).collect(),
+        attention: shared.attention,
+        final_norm: Some(Norm::rms("norm", width, eps)),
+        classifier: Some(Classifier {
+            dense: None,
+            norm: None,
+            score: Linear::of("score", [1, width], false),
+            pooling: Pooling::LAST,
+        }),
+    })
+}
+
+/// The window of each layer, in tokens up to a token itself.
+fn windows(
+    fields: &Fields<'_>,
+    model_type: &str,
+    n_layers: usize,
+) -> Result<Vec<Option<usize>>, String> {
+    let is_used = match model_type {
+        "mistral" => fields.get("sliding_window").is_some(),
+        _ => fields.flag_or("use_sliding_window", false)?,
+    };
+    if !is_used {
+        return Ok(vec![None; n_layers]);
+    }
+    let window = fields.size_or("sliding_window", 4096)?;
+    if model_type == "mistral" {
+        return Ok(vec![Some(window); n_layers]);
+    }
+    let first = fields.size_or("max_window_layers", 28)?;
+    let by_type = fields.list("layer_types")?;
+    let has_window = |i: usize| match by_type {
+        Some(types) => types.get(i).is_some_and(|kind| kind == "sliding_attention"),
+        None => i >= first,
+    };
+    Ok((0..n_layers)
+        .map(|i| has_window(i).then_some(window))
+        .collect())
+}
+
+fn layer(shared: &Shared, i: usize) -> Layer {
+    let Shared {
+        width,
+        size,
+        ref attention,
+        eps,
+        has_bias,
+        is_qwen3,
+        ..
+    } = *shared;
+    let at = |name: &str| format!("layers.{i}.{name}");
+    let before = |name: &str| Norms::Before {
+        before: Some(Norm::rms(at(name), width, eps)),
+        after: None,
+    };
+    let (queries, keys) = (attention.query_width(), attention.key_width());
+    let parts = [("q", queries), ("k", keys), ("v", keys)]
+        .map(|(part, outer)| (at(&format!("self_attn.{part}_proj")), outer));
+    let head_norm = |name: &str| is_qwen3.then(|| Norm::rms(at(name), attention.head_size, eps));
+    let ups = ["gate", "up"].map(|part| (at(&format!("mlp.{part}_proj")), size));
+    Layer {
+        attention_norms: before("input_layernorm"),
+        qkv: Linear::stacked(parts, width, has_bias),
+        query_norm: head_norm("self_attn.q_norm"),
+        key_norm: head_norm("self_attn.k_norm"),
+        rotary: Some(Arc::clone(&shared.rotary)),
+        reach: Reach {
+            before: shared.windows[i].map(|window| window - 1),
+            after: shared.is_causal.then_some(0),
+        },
+        out: Linear::of(
+            at("self_attn.o_proj"),
+            [width, queries],
+            has_bias && is_qwen3,
+        ),
+        feed_forward_norms: before("post_attention_layernorm"),
+        up: Linear::stacked(ups, width, false),
+        down: Linear::of(at("mlp.down_proj"), [width, size], false),
+    }
+}

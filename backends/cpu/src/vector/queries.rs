@@ -1,0 +1,139 @@
+//! What happens to queries and keys before attention: normalizations of heads, and rotations by position.
+
+use std::ops::Range;
+
+use embedgate_core::{
+    encoder::{Rotary, RotaryPairs},
+    math::{Fused, multiply_add, vectorized},
+};
+
+use super::{Norm, Rounded};
+
+/// The cosines and sines of a rotation, for all positions.
+pub(crate) struct Angles {
+    n_pairs: usize,
+    pairs: RotaryPairs,
+    /// Of each position: cosines, then sines.
+    numbers: Vec<f32>,
+}
+
+impl Angles {
+    /// The angles of so many positions.
+    pub(crate) fn new(rotary: &Rotary, positions: usize) -> Self {
+        let n_pairs = rotary.frequencies.len();
+        let mut numbers = Vec::with_capacity(positions * 2 * n_pairs);
+        for position in 0..positions {
+            let at = numbers.len();
+            numbers.extend(rotary.angles(position).map(|(cos, _)| cos));
+            numbers.extend(rotary.angles(position).map(|(_, sin)| sin));
+            debug_assert_eq!(numbers.len(), at + 2 * n_pairs);
+        }
+        Self {
+            n_pairs,
+            pairs: rotary.pairs,
+            numbers,
+        }
+    }
+
+    /// Cosines and sines of a position.
+    #[inline(always)]
+    fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let n = 2 * self.n_pairs;
+        self.numbers[position * n..(position + 1) * n].split_at(self.n_pairs)
+    }
+}
+
+/// What happens to the queries and keys of a layer.
+#[derive(Clone, Copy)]
+pub(crate) struct QueryParts<'a> {
+    /// Normalizations, each of some columns of a row, and each run of its width by itself.
+    pub(crate) norms: &'a [(Range<usize>, Norm)],
+    pub(crate) angles: Option<&'a Angles>,
+    /// Numbers of queries and keys of a row, which lie in front.
+    pub(crate) width: usize,
+    /// Numbers of a head.
+    pub(crate) head_size: usize,
+}
+
+/// Normalizes and turns the queries and keys of one row, by its position; `spare` is as long as they are.
+pub(crate) fn prepare_queries<T: Rounded>(
+    row: &mut [T],
+    position: usize,
+    parts: QueryParts<'_>,
+    spare: &mut [f32],
+) {
+    vectorized(
+        #[inline(always)]
+        |fused| {
+            let row = &mut row[..parts.width];
+            for (to, x) in spare.iter_mut().zip(&*row) {
+                *to = x.to_f32();
+            }
+            for (columns, norm) in parts.norms {
+                for run in spare[columns.clone()].chunks_exact_mut(norm.width()) {
+                    norm.normalize(run, fused);
+                }
+            }
+            if let Some(angles) = parts.angles {
+                let (cos, sin) = angles.at(position);
+                for head in spare.chunks_exact_mut(parts.head_size) {
+                    match angles.pairs {
+                        RotaryPairs::Halves => turn_halves(head, cos, sin, fused),
+                        RotaryPairs::Neighbours => turn_neighbours(head, cos, sin),
+                    }
+                }
+            }
+            for (to, x) in row.iter_mut().zip(&*spare) {
+                *to = T::from_f32(*x);
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn turn_halves(head: &mut [f32], cos: &[f32], sin: &[f32], fused: Fused) {
+    let (first, second) = head.split_at_mut(cos.len());
+    let pairs = first.iter_mut().zip(second);
+    for ((a, b), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
+        let (x, y) = (*a, *b);
+        *a = multiply_add(x, *cos, -y * sin, fused);
+        *b = multiply_add(y, *cos, x * sin, fused);
+    }
+}
+
+#[inline(always)]
+fn turn_neighbours(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let pairs = head.chunks_exact_mut(2);
+    for (pair, (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
+        let (a, b) = (pair[0], pair[1]);
+        (pair[0], pair[1]) = (a * cos - b * sin, b * cos + a * sin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_turn_by_their_angles_and_the_rest_stays() {
+        let mut rotary = Rotary::new(100.0, 4);
+        for pairs in [RotaryPairs::Halves, RotaryPairs::Neighbours] {
+            rotary.pairs = pairs;
+            let angles = Angles::new(&rotary, 4);
+            let parts = QueryParts {
+                norms: &[],
+                angles: Some(&angles),
+                width: 6,
+                head_size: 6,
+            };
+            let mut row = [1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
+            prepare_queries(&mut row, 3, parts, &mut [0.0; 6]);
+            let (sin, cos) = 3.0_f32.sin_cos();
+            let partner = if pairs == RotaryPairs::Halves { 2 } else { 1 };
+            let (a, b) = (1.0, partner as f32 + 1.0);
+            assert!((row[0] - (a * cos - b * sin)).abs() < 1e-6, "{pairs:?}");
+            assert!((row[partner] - (b * cos + a * sin)).abs() < 1e-6);
+            assert_eq!(row[4..], [5.0, 6.0, 7.0]);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Runs what sentence-transformers puts behind the pooling: linear layers and normalizations of the dense vector.
+//!
+//! [`with_modules`] wraps a backend of any library: it gives the same outputs, and its dense vectors go through the modules. They
+//! run on the processor, in f32: a text has one vector, which takes a hundredth of the time of its tokens.
+
+mod chain;
+
+use std::{ops::DerefMut, sync::Arc};
+
+use embedgate_core::{
+    Backend, BackendError, BackendInfo, Column, EmbeddingBatch, Head, Matrix, ModelFolder, Outputs,
+    Pause, Replicas, TokenBatch,
+};
+
+use self::chain::Chain;
+
+/// Puts the modules of a folder behind a backend. A backend without dense vectors, or whose model's file pools itself, stays as it
+/// is, and so does any where the folder has no modules.
+///
+/// # Errors
+/// [`BackendError::Load`] names the file and what is wrong with it.
+pub fn with_modules(
+    backend: Box<dyn Backend>,
+    folder: &ModelFolder,
+) -> Result<Box<dyn Backend>, BackendError> {
+    let info = backend.info();
+    let has_vectors = info.outputs.has(Head::Dense) && !info.is_pooled_by_model;
+    if folder.vector_modules.is_empty() || !has_vectors {
+        return Ok(backend);
+    }
+    let chain = Chain::load(&folder.vector_modules, info.dimensions);
+    let chain = chain.map_err(|e| BackendError::Load(e.to_string()))?;
+    Ok(Box::new(Wrapped::new(backend, Arc::new(chain))))
+}
+
+/// A backend, owned or lent, with modules behind it.
+struct Wrapped<B> {
+    inner: B,
+    chain: Arc<Chain>,
+    info: BackendInfo,
+}
+
+impl<'a, B: DerefMut<Target = dyn Backend + 'a>> Wrapped<B> {
+    fn new(inner: B, chain: Arc<Chain>) -> Self {
+        let info = BackendInfo {
+            dimensions: chain.dimensions(),
+            ..inner.info().clone()
+        };
+        Self { inner, chain, info }
+    }
+}
+
+impl<'a, B: DerefMut<Target = dyn Backend + 'a> + Send> Backend for Wrapped<B> {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    fn embed(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        let results = self.inner.embed(batch, outputs)?;
+        Ok(through(&self.chain, results))
+    }
+
+    fn can_pause(&self) -> bool {
+        self.inner.can_pause()
+    }
+
+    fn embed_with_pauses(
+        &mut self,
+        batch: &TokenBatch,
+        outputs: Outputs,
+        pause: &mut Pause<'_>,
+    ) -> Result<EmbeddingBatch, BackendError> {
+        let chain = Arc::clone(&self.chain);
+        let mut pause = move |other: &mut dyn Backend| {
+            let mut other = Wrapped::new(other, Arc::clone(&chain));
+            pause(&mut other)
+        };
+        let results = self.inner.embed_with_pauses(batch, outputs, &mut pause)?;
+        Ok(through(&self.chain, results))
+    }
+
+    fn replicas(&self) -> Option<Replicas> {
+        let (inner, chain) = (self.inner.replicas()?, Arc::clone(&self.chain));
+        Some(Arc::new(move || {
+            let wrapped = Wrapped::new(inner()?, Arc::clone(&chain));
+            Ok(Box::new(wrapped) as Box<dyn Backend>)
+        }))
+    }
+}
+
+/// Takes the dense vectors of results through the modules.
+fn through(chain: &Chain, mut results: EmbeddingBatch) -> EmbeddingBatch {
+    if let Some(vectors) = results.vectors(Head::Dense) {
+        let mut made = Matrix::zeros(vectors.rows(), chain.dimensions());
+        for i in 0..vectors.rows() {
+            made.row_mut(i).copy_from_slice(&chain.run(vectors.row(i)));
+        }
+        results.columns.set(Head::Dense, Column::Vectors(made));
+    }
+    results
+}
