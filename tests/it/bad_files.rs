@@ -152,12 +152,6 @@ fn settings_that_do_not_fit_the_weights_are_named() {
             "\"pooling_mode\": \"attention\"",
             "pooling is \"attention\"",
         ),
-        (
-            "1_Pooling/config.json",
-            "\"pooling_mode_mean_tokens\": false",
-            "\"pooling_mode_mean_tokens\": true",
-            "cls + mean",
-        ),
         ("sentence_bert_config.json", "8192", "1", "max_seq_length"),
         (
             "sentence_bert_config.json",
