@@ -70,7 +70,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Write a configuration to begin with, and a key.
     Init(InitArgs),
-    /// Check the configuration and the models' folders: print the resolved configuration, or every problem.
+    /// Check the configuration and the models' folders: print the resolved configuration, or every problem. Of a model's folder, print
+    /// what would be served.
     Check(CheckArgs),
     /// Embed the lines of a file, and write JSON lines, Parquet or npz.
     Embed(EmbedArgs),
@@ -139,7 +140,7 @@ pub struct InitArgs {
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The configuration file.
-    #[arg(value_name = "CONFIG")]
+    /// The configuration file, or the folder of a model: then what would be served of it is printed.
+    #[arg(value_name = "CONFIG|FOLDER")]
     pub file: Option<PathBuf>,
 }

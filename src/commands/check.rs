@@ -1,4 +1,6 @@
-//! `embedgate check`: prints the resolved configuration, or every problem.
+//! `embedgate check`: prints the resolved configuration, or every problem; of a model's folder, what would be served.
+
+mod model;
 
 use std::{
     io::{self, Write},
@@ -22,6 +24,9 @@ pub(super) fn run(
     args: &CheckArgs,
     environment: &Environment,
 ) -> Result<(), Failure> {
+    if let Some(folder) = args.file.as_deref().filter(|path| path.is_dir()) {
+        return model::run(folder, environment);
+    }
     let config = Config::load(args.file.as_deref().or(config), environment)?;
     // What serves, and is not as it could be, is said too.
     start_log(LogLevel::Warn);

@@ -233,6 +233,7 @@ fn without_onednn(place: &Placement) -> Option<(BackendType, Precision)> {
 
 #[cfg(any(feature = "candle", feature = "cpu", feature = "cuda"))]
 fn open_weights(plan: &Plan) -> Result<(), LoadError> {
+    plan.folder.check_description()?;
     let opened = embedgate_weights::Weights::open(&plan.folder.encoder_path, plan.folder.words());
     opened
         .map(|_| ())

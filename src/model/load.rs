@@ -32,7 +32,7 @@ use super::{
     placement::Placement,
     resolved::ResolvedModel,
     token_ratio::TokenRatio,
-    tokenizer::TokenizerPool,
+    tokenizer::{TextTokenizer, TokenizerPool},
     usage::LastUse,
 };
 use crate::batch::{self, Batcher, BatcherConfig};
@@ -46,7 +46,7 @@ pub(crate) fn inspect(
     name: &str,
     config: &ModelConfig,
     context: &LoadContext,
-) -> Result<(), LoadError> {
+) -> Result<Inspected, LoadError> {
     let plan = plan(config)?;
     pins::check(config)?;
     let tokenizer = tokenizer(&plan)?;
@@ -58,7 +58,19 @@ pub(crate) fn inspect(
         tokenizer: &tokenizer,
         context,
     };
-    place(&loader).map(|_| ())
+    let model = place(&loader)?;
+    Ok(Inspected {
+        model,
+        plan,
+        tokenizer,
+    })
+}
+
+/// A model that could be loaded.
+pub(crate) struct Inspected {
+    pub(crate) model: ResolvedModel,
+    pub(crate) plan: Plan,
+    pub(crate) tokenizer: TextTokenizer,
 }
 
 /// The model with nothing left open but a number of replicas that is to be counted, on the first device that takes it.

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use embedgate_test_support::{Gateway, config_file, embedgate, run, tiny_bge_m3, tiny_config};
+use embedgate_test_support::{
+    Gateway, config_file, embedgate, fixtures, run, tiny_bge_m3, tiny_config,
+};
 
 #[test]
 fn help_and_version_are_answers_and_mistakes_are_exit_code_64() {
@@ -120,6 +122,40 @@ fn check_looks_into_the_models_folders() {
         errors.contains("models.a: ") && errors.contains("config.json: model_type is \"gpt2\""),
         "{errors}"
     );
+}
+
+/// What is obeyed of a folder is said, and what is not read of it.
+#[test]
+fn check_says_what_would_be_served_of_a_model_s_folder() {
+    let of = |path: &std::path::Path| run(embedgate().arg("check").arg(path));
+    let (code, said, errors) = of(&fixtures().join("layouts/pooling-list"));
+    assert_eq!(code, Some(0), "{errors}");
+    for expected in [
+        "bert: 2 layers of width 32",
+        "vectors of 16 numbers",
+        "last+weighted_mean (as the folder says)",
+        "LayerNorm of 64, then Dense from 64 to 16",
+        "tokens at most; a longer text is cut on the right",
+        "none where a request names none",
+        "3_Dropout/config.json: nothing of this folder is read",
+    ] {
+        assert!(said.contains(expected), "{expected}:\n{said}");
+    }
+    let (_, said, _) = of(&fixtures().join("layouts/qwen3-embedding"));
+    assert!(
+        said.contains("query = \"Instruct: Given a web search query"),
+        "{said}"
+    );
+    assert!(
+        said.contains("merges.txt: nothing of it is needed"),
+        "{said}"
+    );
+    let (_, said, _) = of(&fixtures().join("tiny-bert-reranker"));
+    assert!(said.contains("scores of pairs of texts"), "{said}");
+    let empty = tempfile::tempdir().unwrap();
+    let (code, _, errors) = of(empty.path());
+    assert_eq!(code, Some(78), "{errors}");
+    assert!(errors.contains("config.json"), "{errors}");
 }
 
 #[test]

@@ -142,6 +142,33 @@ pub(crate) fn farthest(backend: &mut dyn Backend, name: &str) -> f32 {
     most
 }
 
+/// The least cosine of a mean of token vectors with the reference's, for a backend of a coarser precision.
+pub(crate) fn least_cosine(backend: &mut dyn Backend, name: &str) -> f64 {
+    let reference = Reference::open(name);
+    let results = run(backend, &reference.sequences, 3, Head::TokenVectors);
+    let cosines = results
+        .iter()
+        .zip(&reference.results)
+        .zip(&reference.sequences);
+    let cosines = cosines.map(|((got, expected), sequence)| {
+        let width = got.len() / sequence.len();
+        let mean = |all: &[f32]| -> Vec<f64> {
+            let column = |i: usize| {
+                all.iter()
+                    .skip(i)
+                    .step_by(width)
+                    .map(|x| f64::from(*x))
+                    .sum()
+            };
+            (0..width).map(column).collect()
+        };
+        let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+        let (a, b) = (mean(got), mean(expected));
+        dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
+    });
+    cosines.fold(1.0, f64::min)
+}
+
 /// The backend keeps its contract.
 pub(crate) fn keeps_the_contract(backend: &mut dyn Backend) {
     conformance::check(backend).unwrap();

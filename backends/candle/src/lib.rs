@@ -41,6 +41,8 @@ impl CandleBackend {
     /// # Errors
     /// [`BackendError::Load`] names the file and what is wrong with it.
     pub fn load(folder: &ModelFolder, options: Options) -> Result<Self, BackendError> {
+        let described = folder.check_description();
+        described.map_err(|e| BackendError::Load(e.to_string()))?;
         let tensor_options = options.tensor_options()?;
         let on_card = options.card.map(|number| format!("cuda:{number}"));
         let weights = Weights::open(&folder.encoder_path, folder.words()).map_err(load_error)?;

@@ -6,11 +6,16 @@
 mod families;
 
 use embedgate_candle::{CandleBackend, Options};
-use embedgate_core::Pooling;
+use embedgate_core::{Pooling, Precision};
 
 fn load(name: &str, stock_operations: bool) -> CandleBackend {
+    load_in(name, Precision::F32, stock_operations)
+}
+
+fn load_in(name: &str, precision: Precision, stock_operations: bool) -> CandleBackend {
     let folder = families::open(name);
     let options = Options {
+        precision,
         stock_operations,
         ..Options::on_processor(Pooling::MEAN, folder.max_sequence_tokens, 2)
     };
@@ -33,6 +38,16 @@ fn results_equal_the_references() {
 fn candles_stock_operations_give_the_same() {
     for name in all() {
         families::results_equal_the_reference(&mut load(name, true), name);
+    }
+}
+
+/// As on a card, where candle has no operations of this crate's own.
+#[test]
+fn f16_stays_near_the_references() {
+    for name in families::EMBEDDERS {
+        let mut backend = load_in(name, Precision::F16, true);
+        let cosine = families::least_cosine(&mut backend, name);
+        assert!(cosine > 0.999, "{name}: {cosine}");
     }
 }
 

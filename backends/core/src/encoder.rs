@@ -7,6 +7,7 @@ mod bert_like;
 mod family;
 mod fields;
 mod layer;
+mod opaque;
 mod parts;
 mod positions;
 
@@ -40,6 +41,9 @@ pub struct EncoderConfig {
     pub final_norm: Option<Norm>,
     /// The head of a cross-encoder of this family; none where the family has none that is known.
     pub classifier: Option<Classifier>,
+    /// The reason why there is no description, but sizes alone; none where there is one. Without it a model runs from an ONNX
+    /// file, which has all else.
+    pub not_described: Option<String>,
 }
 
 /// The vectors of tokens: `project(norm(words * factor + positions + segments))`, without those that are none.

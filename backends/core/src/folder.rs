@@ -106,20 +106,13 @@ impl ModelFolder {
             });
         }
         let text = read(&config)?;
-        let encoder = EncoderConfig::from_json(&text).map_err(|problem| FolderError::Invalid {
+        let described = EncoderConfig::from_json(&text);
+        let encoder = described.or_else(|why| EncoderConfig::without_description(&text, why));
+        let encoder = encoder.map_err(|problem| FolderError::Invalid {
             path: config.clone(),
             problem,
         })?;
         let is_cross_encoder = classifier::is_cross_encoder(encoder_path, &modules)?;
-        if is_cross_encoder && encoder.classifier.is_none() {
-            return Err(FolderError::Invalid {
-                path: config,
-                problem: format!(
-                    "architectures names a classifier, and none of type {} is supported",
-                    encoder.model_type
-                ),
-            });
-        }
         let (sentence_path, sentence) = texts::sentence_file(encoder_path)?;
         let prompts: PromptsFile =
             read_json(&path.join("config_sentence_transformers.json"))?.unwrap_or_default();
@@ -175,6 +168,31 @@ impl ModelFolder {
                 })?;
         }
         Ok(width)
+    }
+
+    /// Checks that the encoder and its head are described: then the model runs from its own weights.
+    ///
+    /// # Errors
+    /// [`FolderError::Invalid`] says what is not supported, and names the folder's ONNX model where there is one.
+    pub fn check_description(&self) -> Result<(), FolderError> {
+        let encoder = &self.encoder;
+        let has_no_head = self.is_cross_encoder && encoder.classifier.is_none();
+        let mut problem = match &encoder.not_described {
+            Some(reason) => reason.clone(),
+            None if has_no_head => format!(
+                "architectures names a classifier, and none of type {} is supported",
+                encoder.model_type
+            ),
+            None => return Ok(()),
+        };
+        let files = ["onnx/model.onnx", "model.onnx"];
+        if let Some(file) = files.iter().find(|file| self.path.join(file).exists()) {
+            problem += &format!("; {file} of the folder runs with type = \"onnx\"");
+        }
+        Err(FolderError::Invalid {
+            path: self.encoder_path.join("config.json"),
+            problem,
+        })
     }
 
     /// Returns the head of a cross-encoder; none where the model gives embeddings.

@@ -85,6 +85,8 @@ impl CpuBackend {
         library: &'static Library,
         options: Options,
     ) -> Result<Self, BackendError> {
+        let described = folder.check_description();
+        described.map_err(|e| BackendError::Load(e.to_string()))?;
         let load_error = |e: LoadError| BackendError::Load(e.to_string());
         let weights = Weights::open(&folder.encoder_path, folder.words())
             .map_err(|e| load_error(e.into()))?;

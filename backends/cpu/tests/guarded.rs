@@ -37,6 +37,27 @@ fn all_heads_stay_within_their_buffers() {
     }
 }
 
+/// Every family's way through the engine: heads that share keys, windows, biases by distance, gates, narrow embeddings.
+#[test]
+fn every_family_stays_within_its_buffers() {
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/families");
+    let names = families.read_dir().unwrap();
+    let mut n = 0;
+    for path in names.map(|entry| entry.unwrap().path()) {
+        let folder = ModelFolder::open(&path).unwrap();
+        for precision in precisions::precisions() {
+            let mut backend = support::load(&folder, precision);
+            let outputs = backend.info().outputs.main();
+            for lengths in [&[1][..], &[17, 1, 130], &[2; 9]] {
+                let batch = reference::batch(lengths, folder.encoder.vocabulary_size());
+                backend.embed(&batch, outputs).unwrap();
+                n += 1;
+            }
+        }
+    }
+    assert!(n >= 60, "{n}");
+}
+
 /// Tests that the guard works: this test runs itself in a process that reads one number too many.
 #[test]
 #[expect(

@@ -33,6 +33,8 @@ impl Model {
         number: usize,
         options: Options,
     ) -> Result<Self, LoadError> {
+        let described = folder.check_description();
+        described.map_err(|e| LoadError::Unfit(e.to_string()))?;
         let weights = Weights::open(&folder.encoder_path, folder.words())?;
         let (library, stream) = (Library::read(), Stream::new(device)?);
         let kernels = Kernels::new(&library, &stream, options.format, Extent::Quick);

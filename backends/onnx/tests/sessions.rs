@@ -55,6 +55,27 @@ fn embed(backend: &mut OnnxBackend) -> Matrix {
     embedded.vectors(Head::Dense).unwrap().clone()
 }
 
+/// The family of a model is of no interest where its ONNX file is run: its own weights are what needs a description.
+#[test]
+fn a_model_of_a_family_that_is_not_known_runs_from_its_onnx_file() {
+    let (folder, _written, options) = tiny(Precision::F32);
+    let expected = embed(&mut OnnxBackend::load(&folder, options.clone()).unwrap());
+    let other = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(folder.path.join("config.json")).unwrap();
+    let text = text.replace("xlm-roberta", "deberta-v2");
+    std::fs::write(other.path().join("config.json"), text).unwrap();
+    let other = ModelFolder::open(other.path()).unwrap();
+    let why = other.check_description().unwrap_err().to_string();
+    assert!(
+        why.contains("model_type is \"deberta-v2\", supported are bert"),
+        "{why}"
+    );
+    assert_eq!(
+        embed(&mut OnnxBackend::load(&other, options).unwrap()),
+        expected
+    );
+}
+
 /// Cards have one form of attention, of all heads at once or in groups where the scores of the longest sequence are too many.
 #[test]
 fn models_for_cards_give_what_those_for_the_processor_give() {

@@ -71,5 +71,34 @@ pub(crate) fn open_files(folder: &Path) -> Result<Vec<File>, WeightsError> {
     if pickled.exists() {
         return Ok(vec![File::Pth(PthFile::open(&pickled)?)]);
     }
+    let index = folder.join("pytorch_model.bin.index.json");
+    if index.exists() {
+        let shards = safetensors::shards(&index)?;
+        return shards
+            .iter()
+            .map(|shard| PthFile::open(shard).map(File::Pth))
+            .collect();
+    }
     Err(WeightsError::NoWeights(folder.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_in_parts_is_found_by_its_index() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+        let folder = tempfile::tempdir().unwrap();
+        let part = "pytorch_model-00001-of-00001.bin";
+        let whole = fixtures.join("tiny-bert-reranker/pytorch_model.bin");
+        std::fs::copy(&whole, folder.path().join(part)).unwrap();
+        let name = "bert.embeddings.word_embeddings.weight";
+        let index = format!("{{\"weight_map\": {{\"{name}\": \"{part}\"}}}}");
+        std::fs::write(folder.path().join("pytorch_model.bin.index.json"), index).unwrap();
+        let files = open_files(folder.path()).unwrap();
+        assert_eq!(files.len(), 1);
+        let expected = PthFile::open(&whole).unwrap().read(name).unwrap();
+        assert_eq!(files[0].read(name).unwrap(), expected);
+    }
 }

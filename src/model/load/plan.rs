@@ -92,10 +92,15 @@ pub(crate) fn to_fetch(config: &ModelConfig) -> Option<String> {
 }
 
 /// Returns the pooling that the libraries use when a folder names none. FlagEmbedding, which saves bge-m3's heads and
-/// no pooling, takes the first token; sentence-transformers takes the mean.
+/// no pooling, takes the first token; sentence-transformers takes the mean. Of a model whose tokens see none behind them, the last
+/// token alone has seen all.
 fn usual_pooling(folder: &ModelFolder) -> Pooling {
+    let layers = &folder.encoder.layers;
+    let is_causal = !layers.is_empty() && layers.iter().all(|layer| layer.reach.after == Some(0));
     if folder.has_m3_heads {
         Pooling::CLS
+    } else if is_causal {
+        Pooling::LAST
     } else {
         Pooling::MEAN
     }

@@ -64,7 +64,7 @@ impl Changing<'_> {
         let looking =
             blocking(move || load::inspect(&looked_at.name, &looked_at.config, &host.load_context));
         let problem = match looking.await {
-            Ok(Ok(())) => None,
+            Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(error) => Some(error),
         };

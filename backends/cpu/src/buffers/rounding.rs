@@ -219,3 +219,91 @@ fn quantize_rows<T: Rounded>(
         *scale = quantize(row, rotated, bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use embedgate_core::encoder::{Activation, Gate, NormKind};
+
+    use super::*;
+
+    const WIDTH: usize = 64;
+
+    fn rows() -> Vec<f32> {
+        (0..20 * WIDTH)
+            .map(|i| (i as f32 * 0.37).sin() * 3.0)
+            .collect()
+    }
+
+    /// The numbers of an operand, row by row; bytes as what they are of the rotated row.
+    fn numbers(operand: Operand<'_>) -> Vec<f32> {
+        match operand {
+            Operand::F32(floats) => floats.to_vec(),
+            Operand::Bf16(halves) => halves.iter().map(|x| x.to_f32()).collect(),
+            Operand::Int8(bytes, scales) => {
+                let rows = bytes.chunks_exact(bytes.len() / scales.len()).zip(scales);
+                let rows = rows.map(|(row, scale)| row.iter().map(move |x| f32::from(*x) * scale));
+                rows.flatten().collect()
+            }
+        }
+    }
+
+    /// What a precision makes of rows that are computed by hand.
+    fn rounded(precision: Precision, rows: &[f32], width: usize) -> Vec<f32> {
+        let mut rounding = Rounding::new(precision);
+        numbers(rounding.made(rows, [width, width], |row, to| to.copy_from_slice(row)))
+    }
+
+    #[test]
+    fn a_gate_and_a_normalization_come_before_the_rounding() {
+        let x = rows();
+        let shape = FeedForward {
+            size: WIDTH / 2,
+            activation: Activation::Silu,
+            gate: Some(Gate::Second),
+        };
+        let silu = |x: f32| x / (1.0 + (-x).exp());
+        let of_row = |row: &[f32]| -> Vec<f32> {
+            let (first, second) = row.split_at(shape.size);
+            first
+                .iter()
+                .zip(second)
+                .map(|(a, b)| a * silu(*b))
+                .collect()
+        };
+        let gated: Vec<f32> = x.chunks_exact(WIDTH).flat_map(of_row).collect();
+        let norm = Norm {
+            kind: NormKind::Rms,
+            weight: vec![1.5; WIDTH],
+            bias: vec![0.0; WIDTH],
+            eps: 1e-6,
+        };
+        let mut normalized = x.clone();
+        norm.apply(&mut normalized);
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            let near = |got: Vec<f32>, expected: Vec<f32>| {
+                let far = got.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+                let far = far.fold(0.0, f32::max);
+                // A last bit that differs may round to the next step.
+                let step = if precision == Precision::Int8 {
+                    0.6
+                } else {
+                    0.1
+                };
+                assert!(
+                    got.len() == expected.len() && far < step,
+                    "{precision:?} {far}"
+                );
+            };
+            let mut written = Activations::new(WIDTH, Precision::F32);
+            written.resize(20);
+            if let Numbers::F32(floats) = &mut written.numbers {
+                floats.copy_from_slice(&x);
+            }
+            let mut rounding = Rounding::new(precision);
+            let got = numbers(rounding.gated(&written, 0..20, shape));
+            near(got, rounded(precision, &gated, WIDTH / 2));
+            let got = numbers(rounding.normalized(Some(&norm), &x, WIDTH));
+            near(got, rounded(precision, &normalized, WIDTH));
+        }
+    }
+}

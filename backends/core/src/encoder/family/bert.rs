@@ -87,6 +87,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         layers: (0..sizes.n_layers).map(|i| layer(&sizes, i)).collect(),
         final_norm: None,
         classifier: Some(classifier(model_type, width)),
+        not_described: None,
     })
 }
 

@@ -62,6 +62,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             score: Linear::of("classifier", [1, width], true),
             pooling: Pooling::CLS,
         }),
+        not_described: None,
     })
 }
 

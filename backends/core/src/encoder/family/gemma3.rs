@@ -80,6 +80,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         attention: shared.attention,
         final_norm: Some(norm("norm".into(), width, eps)),
         classifier: None,
+        not_described: None,
     })
 }
 

@@ -80,6 +80,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         layers: (0..n_layers).map(|i| layer(&shared, i)).collect(),
         final_norm: Some(shared.norm("final_norm")),
         classifier: Some(classifier(fields, &shared)?),
+        not_described: None,
     })
 }
 

@@ -73,6 +73,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             score: Linear::of("classifier.out_proj", [1, width], true),
             pooling: Pooling::CLS,
         }),
+        not_described: None,
     })
 }
 

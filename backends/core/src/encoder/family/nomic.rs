@@ -91,6 +91,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             .collect(),
         final_norm: None,
         classifier: None,
+        not_described: None,
     })
 }
 

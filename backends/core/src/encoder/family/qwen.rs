@@ -91,6 +91,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             score: Linear::of("score", [1, width], false),
             pooling: Pooling::LAST,
         }),
+        not_described: None,
     })
 }
 

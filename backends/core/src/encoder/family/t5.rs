@@ -26,6 +26,15 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         "gated-silu" => (Activation::Silu, Some(Gate::First)),
         _ => (fields.activation_or("feed_forward_proj", "relu")?, None),
     };
+    // What the reference writes itself wins over the word that it makes them of.
+    let activation = match fields.get("dense_act_fn") {
+        Some(_) => fields.activation_or("dense_act_fn", "relu")?,
+        None => activation,
+    };
+    let gate = match fields.flag_or("is_gated_act", gate.is_some())? {
+        true => Some(Gate::First),
+        false => None,
+    };
     let feed_forward = FeedForward {
         size: fields.size("d_ff")?,
         activation,
@@ -75,6 +84,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         feed_forward,
         final_norm: Some(Norm::rms("encoder.final_layer_norm", width, eps)),
         classifier: None,
+        not_described: None,
     })
 }
 

@@ -1,0 +1,246 @@
+//! Prints what would be served of a model's folder: by which backend, from which files, and which files are left aside.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow};
+use embedgate_config::{Config, ConfigError, Environment, LogLevel};
+use embedgate_core::{ModelFolder, vector_module::VectorModule};
+use toml::Table;
+
+use super::super::{Failure, literal, start_log};
+use crate::model::{
+    load::{self, Inspected, Plan},
+    load_context::LoadContext,
+};
+
+/// The name of the model in the configuration that is made of the folder.
+const NAME: &str = "model";
+
+/// Prints a line for each thing that the folder says, as it would be obeyed.
+pub(super) fn run(folder: &Path, environment: &Environment) -> Result<(), Failure> {
+    let config = config(folder, environment)?;
+    start_log(LogLevel::Warn);
+    let context = LoadContext::new(&config, environment);
+    let inspected = load::inspect(NAME, &config.models[NAME], &context).map_err(|error| {
+        Failure::Config(anyhow!("{} cannot be served: {error}", folder.display()))
+    })?;
+    let mut lines = vec![format!("{} can be served", folder.display())];
+    for (label, text) in facts(&inspected) {
+        lines.push(format!("  {label:<12} {text}"));
+    }
+    lines.extend(left_aside(&inspected));
+    Ok(io::stdout()
+        .write_all((lines.join("\n") + "\n").as_bytes())
+        .context("standard output")?)
+}
+
+/// A configuration of the folder alone.
+fn config(folder: &Path, environment: &Environment) -> Result<Config, Failure> {
+    let path = literal(&folder.display().to_string());
+    let model = Table::from_iter([("path".into(), path.into())]);
+    let table = Table::from_iter([
+        (
+            "auth".into(),
+            Table::from_iter([("mode".into(), "none".into())]).into(),
+        ),
+        (
+            "models".into(),
+            Table::from_iter([(NAME.into(), model.into())]).into(),
+        ),
+    ]);
+    let parsed = Config::parse(&table.to_string(), Path::new(""), environment);
+    let problem = |problems| ConfigError {
+        file: None,
+        problems,
+    };
+    Ok(parsed.map_err(problem)?)
+}
+
+fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
+    let Inspected {
+        model,
+        plan,
+        tokenizer,
+    } = inspected;
+    let (folder, backend) = (&plan.folder, &model.backend);
+    let encoder = &folder.encoder;
+    let mut facts = vec![
+        (
+            "family",
+            format!(
+                "{}: {} layers of width {}, {} tokens in the vocabulary",
+                encoder.model_type,
+                encoder.layers.len(),
+                encoder.hidden_size,
+                encoder.vocabulary_size()
+            ),
+        ),
+        (
+            "runs with",
+            format!(
+                "type = \"{}\" on {}, in {}",
+                backend.engine.kind(),
+                backend.device,
+                backend.precision
+            ),
+        ),
+    ];
+    match folder.is_cross_encoder {
+        true => facts.push(("gives", "scores of pairs of texts: it is a reranker".into())),
+        false => facts.extend(vectors(plan)),
+    }
+    facts.push((
+        "texts",
+        format!(
+            "{} tokens at most; a longer text is cut on the {}",
+            plan.max_tokens,
+            format!("{:?}", tokenizer.side()).to_lowercase()
+        ),
+    ));
+    facts.push(("prompts", prompts(plan)));
+    facts
+}
+
+/// The facts of a model that gives vectors.
+fn vectors(plan: &Plan) -> Vec<(&'static str, String)> {
+    let folder = &plan.folder;
+    let length = if plan.normalize { ", of length 1" } else { "" };
+    let source = match folder.pooling {
+        Some(_) => "as the folder says",
+        None => "the folder does not say how: the model's key \"pooling\" does",
+    };
+    let mut facts = vec![
+        (
+            "gives",
+            format!("vectors of {} numbers{length}", plan.dimensions),
+        ),
+        ("pooling", format!("{} ({source})", plan.pooling)),
+    ];
+    if folder.has_m3_heads {
+        facts.push((
+            "also gives",
+            "sparse and ColBERT vectors, as bge-m3 does".into(),
+        ));
+    }
+    let modules: Vec<String> = folder.vector_modules.iter().map(module).collect();
+    if !modules.is_empty() {
+        facts.push(("modules", modules.join(", then ")));
+    }
+    facts
+}
+
+fn module(module: &VectorModule) -> String {
+    match module {
+        VectorModule::Dense(dense) => {
+            format!(
+                "Dense from {} to {}",
+                dense.linear.inner,
+                dense.linear.outer()
+            )
+        }
+        VectorModule::Norm { norm, .. } => format!("LayerNorm of {}", norm.width),
+        VectorModule::Normalize => "Normalize".into(),
+    }
+}
+
+fn prompts(plan: &Plan) -> String {
+    let named = plan.prompts.by_name.iter();
+    let named: Vec<String> = named
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(name, text)| format!("{name} = {text:?}"))
+        .collect();
+    let usual = match plan.prompts.default.is_empty() {
+        true => "none where a request names none".to_owned(),
+        false => format!("{:?} where a request names none", plan.prompts.default),
+    };
+    match named.is_empty() {
+        true => usual,
+        false => format!("{}; {usual}", named.join(", ")),
+    }
+}
+
+/// The files of the folder that are not read, each with the reason.
+fn left_aside(inspected: &Inspected) -> Vec<String> {
+    let folder = &inspected.plan.folder;
+    let backend = &inspected.model.backend;
+    let reads = backend.engine.reads(&folder.path, backend);
+    let mut lines = Vec::new();
+    for path in files(&folder.path) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(reason) = reason(&path, &name, folder, &reads) {
+            let shown = path.strip_prefix(&folder.path).unwrap_or(&path);
+            lines.push(format!("    {}: {reason}", shown.display()));
+        }
+    }
+    if !lines.is_empty() {
+        lines.insert(0, "  not read".into());
+    }
+    lines
+}
+
+/// The reason why a file is not read; none for one that is.
+fn reason(
+    path: &Path,
+    name: &str,
+    folder: &ModelFolder,
+    reads: &dyn Fn(&str) -> bool,
+) -> Option<&'static str> {
+    let (top, encoder) = (&folder.path, &folder.encoder_path);
+    let is_in_modules = folder.folders().iter().any(|of| path.parent() == Some(of));
+    let is_pooling = name == "config.json" && path.parent() == Some(&top.join("1_Pooling"));
+    let is_weights =
+        |name: &str| name.ends_with(".safetensors") || name.starts_with("pytorch_model");
+    if name.ends_with(".onnx") || name.contains(".onnx_data") {
+        return (!reads(name)).then_some("an ONNX model: type = \"onnx\" runs it");
+    }
+    if path.extension().is_some_and(|ending| ending == "md") || name.starts_with('.') {
+        return Some("for people, or of a hub");
+    }
+    if !is_in_modules && !is_pooling {
+        return Some("nothing of this folder is read");
+    }
+    let has_safetensors = encoder.join("model.safetensors").exists()
+        || encoder.join("model.safetensors.index.json").exists();
+    if name.starts_with("pytorch_model") && has_safetensors && path.parent() == Some(encoder) {
+        return Some("model.safetensors has the same weights");
+    }
+    if is_weights(name) && !reads(name) {
+        return Some("weights of another backend");
+    }
+    let known = [
+        "config.json",
+        "config_sentence_transformers.json",
+        "modules.json",
+        "special_tokens_map.json",
+        "embedgate.lock.json",
+    ];
+    let is_known = known.contains(&name)
+        || name.starts_with("tokenizer")
+        || name.starts_with("sentence_")
+        || name.ends_with(".pt")
+        || is_weights(name)
+        || name.starts_with("model.safetensors");
+    (!is_known).then_some("nothing of it is needed: tokenizer.json has the vocabulary")
+}
+
+/// The files of a folder and of those within, sorted; links are followed one step.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let within = |folder: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let mut all = within(folder);
+    let below: Vec<PathBuf> = all
+        .iter()
+        .filter(|path| path.is_dir())
+        .flat_map(|path| within(path))
+        .collect();
+    all.extend(below);
+    all.retain(|path| path.is_file());
+    all.sort();
+    all
+}
