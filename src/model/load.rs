@@ -139,7 +139,7 @@ pub(crate) fn load(
     let plan = plan(config)?;
     pins::check(config)?;
     // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
-    let is_pooled = !plan.folder.is_cross_encoder;
+    let is_pooled = !plan.folder.is_cross_encoder && plan.folder.splade.is_none();
     if is_pooled && config.pooling.is_none() && plan.folder.pooling.is_none() {
         let taken = plan.pooling;
         tracing::warn!(

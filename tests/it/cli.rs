@@ -152,6 +152,23 @@ fn check_says_what_would_be_served_of_a_model_s_folder() {
     );
     let (_, said, _) = of(&fixtures().join("tiny-bert-reranker"));
     assert!(said.contains("scores of pairs of texts"), "{said}");
+    // A language model that says nothing of a pooling may be a reranker.
+    let silent = tempfile::tempdir().unwrap();
+    let embedding = fixtures().join("layouts/qwen3-embedding");
+    for file in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors",
+    ] {
+        fs::copy(embedding.join(file), silent.path().join(file)).unwrap();
+    }
+    let config = silent.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("Qwen3Model", "Qwen3ForCausalLM")).unwrap();
+    let (code, _, errors) = of(silent.path());
+    assert_eq!(code, Some(78), "{errors}");
+    assert!(errors.contains("may be a reranker"), "{errors}");
     let empty = tempfile::tempdir().unwrap();
     let (code, _, errors) = of(empty.path());
     assert_eq!(code, Some(78), "{errors}");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use embedgate_test_support::{Gateway, Reference, fixtures, max_difference, texts};
+use embedgate_test_support::{Gateway, Reference, fixtures, ids, max_difference, numbers, texts};
 use serde_json::json;
 
 /// f32 on another library sums in another order.
@@ -73,4 +73,39 @@ async fn prompts_of_the_folders_are_those_of_sentence_transformers() {
             assert!(far < DIFFERENCE, "{name}, text {i} {text:?}: {far}");
         }
     }
+}
+
+#[tokio::test]
+async fn weights_of_splade_are_those_of_sentence_transformers() {
+    let path = fixtures().join("layouts/splade");
+    let gateway = Gateway::start(&format!(
+        "[auth]\nmode = \"none\"\n[models.splade]\npath = {path:?}\nbackend = {{ type = \"candle\" }}\n"
+    ));
+    let reference = Reference::open("layouts/splade/expected.safetensors");
+    let expected = reference.floats("sparse");
+    let texts = texts();
+    let width = 300;
+    for (i, (text, expected)) in texts.iter().zip(expected.chunks(width)).enumerate() {
+        let body = json!({"model": "splade", "input": [text], "outputs": ["sparse"]});
+        let answer = gateway.ok("/v1/embeddings", &body).await;
+        let sparse = &answer["data"][0]["sparse_embedding"];
+        let mut got = vec![0.0; width];
+        for (at, weight) in ids(&sparse["indices"])
+            .into_iter()
+            .zip(numbers(&sparse["values"]))
+        {
+            got[at] = weight;
+        }
+        let far = max_difference(&got, expected);
+        assert!(far < DIFFERENCE, "text {i} {text:?}: {far}");
+        assert!(expected.iter().any(|x| *x > 0.0), "text {i}");
+    }
+    let dense = json!({"model": "splade", "input": ["a"]});
+    let refused = gateway.ask("/v1/embeddings", &dense).await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.message().contains("gives sparse, not dense"),
+        "{}",
+        refused.message()
+    );
 }

@@ -6,7 +6,7 @@ mod layer;
 mod queries;
 
 use candle_core::{Result, Tensor};
-use embedgate_core::{EncoderConfig, TokenBatch};
+use embedgate_core::{EncoderConfig, TokenBatch, encoder};
 use embedgate_weights::WeightsError;
 
 use self::layer::{Layer, Sequences};
@@ -35,6 +35,8 @@ impl Encoder {
         let embeddings = &config.embeddings;
         let width = embeddings.width;
         let layers = Layer::load_all(config, longest, loader)?;
+        let prefixes = config.layers.iter().map(encoder::Layer::prefix);
+        loader.weights.check_read(prefixes)?;
         let positions = embeddings.positions.as_ref();
         let segments = embeddings.segments.as_ref();
         let norm = |norm: &Option<_>| {

@@ -7,7 +7,7 @@ use embedgate_core::{
 };
 use embedgate_weights::WeightsError;
 
-use crate::{classifier::Classifier, linear::Linear, load::Loader};
+use crate::{classifier::Classifier, linear::Linear, load::Loader, splade::Splade};
 
 /// The heads of a model.
 pub(crate) struct Heads {
@@ -18,6 +18,7 @@ pub(crate) struct Heads {
     multi_vector: Option<Linear>,
     /// A model that has it gives nothing else.
     classifier: Option<Classifier>,
+    splade: Option<Splade>,
 }
 
 impl Heads {
@@ -35,9 +36,15 @@ impl Heads {
             sparse: None,
             multi_vector: None,
             classifier: None,
+            splade: None,
         };
         if let Some(classifier) = folder.scoring_head() {
             heads.classifier = Some(Classifier::load(classifier, loader)?);
+            return Ok(heads);
+        }
+        let encoder = &folder.encoder;
+        if let (Some(pooling), Some(head)) = (folder.splade, &encoder.language_head) {
+            heads.splade = Some(Splade::load(pooling, head, encoder, loader)?);
             return Ok(heads);
         }
         let has = |name: &str| loader.weights.has(&format!("{name}.weight"));
@@ -54,6 +61,9 @@ impl Heads {
     pub(crate) fn outputs(&self) -> Outputs {
         if self.classifier.is_some() {
             return Outputs::SCORE;
+        }
+        if self.splade.is_some() {
+            return Outputs::of(&[Head::Sparse]);
         }
         Outputs::of(&[Head::Dense, Head::TokenVectors])
             .with_if(self.sparse.is_some(), Head::Sparse)
@@ -87,6 +97,9 @@ impl Heads {
     ///
     /// Source: FlagEmbedding 1.4.2, `finetune/embedder/encoder_only/m3/modeling.py`, `_sparse_embedding`.
     fn sparse(&self, hidden: &Tensor, batch: &TokenBatch) -> Result<Vec<SparseVector>> {
+        if let Some(splade) = &self.splade {
+            return splade.weights(hidden, batch);
+        }
         let Some(head) = &self.sparse else {
             candle_core::bail!("the model has no sparse head")
         };

@@ -15,6 +15,7 @@ mod norm;
 mod ops;
 mod options;
 mod rows;
+mod splade;
 
 use candle_core::Tensor;
 use embedgate_core::{

@@ -2,7 +2,8 @@
 
 use candle_core::{Device, Result, Tensor};
 use embedgate_core::encoder::{
-    self, Attention, Layer, Linear as Source, LinearValues, NormValues, Table,
+    self, Attention, EncoderConfig, LanguageHead, Layer, Linear as Source, LinearValues,
+    NormValues, Table,
 };
 use embedgate_weights::{Weights, WeightsError};
 
@@ -47,6 +48,24 @@ impl Loader<'_> {
         let read = |name: &str, shape: &[usize]| self.weights.values(name, shape);
         let values = layer.read_qkv(attention, attention.scale, read)?;
         self.layer(&layer.qkv, values)
+    }
+
+    /// Reads the last layer of a masked language model's head.
+    pub(crate) fn decoder(
+        self,
+        head: &LanguageHead,
+        config: &EncoderConfig,
+    ) -> std::result::Result<Linear, WeightsError> {
+        let (words, width) = (&config.embeddings.words, config.hidden_size);
+        let name = match self.weights.has(&head.decoder) {
+            true => &head.decoder,
+            false => &words.name,
+        };
+        let values = LinearValues {
+            weight: self.weights.values(name, &[words.rows, width])?,
+            bias: self.weights.values(&head.bias, &[words.rows])?,
+        };
+        self.layer(&Source::of(name, [words.rows, width], true), values)
     }
 
     fn layer(

@@ -51,6 +51,28 @@ fn f16_stays_near_the_references() {
     }
 }
 
+/// A layer that has more than the model's type says would give other vectors, and no error.
+#[test]
+fn a_tensor_of_a_layer_that_nobody_reads_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let qwen = families::open("qwen3");
+    let text = std::fs::read_to_string(qwen.path.join("config.json")).unwrap();
+    let text = text.replace("\"qwen3\"", "\"mistral\"");
+    std::fs::write(folder.path().join("config.json"), text).unwrap();
+    let weights = folder.path().join("model.safetensors");
+    std::fs::copy(qwen.path.join("model.safetensors"), weights).unwrap();
+    let mistral = embedgate_core::ModelFolder::open(folder.path()).unwrap();
+    let options = Options::on_processor(Pooling::MEAN, 100, 1);
+    let refused = CandleBackend::load(&mistral, options)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        refused.contains("k_norm.weight\" belongs to a layer"),
+        "{refused}"
+    );
+}
+
 #[test]
 fn every_family_keeps_the_contract() {
     for name in all() {

@@ -41,6 +41,8 @@ pub struct EncoderConfig {
     pub final_norm: Option<Norm>,
     /// The head of a cross-encoder of this family; none where the family has none that is known.
     pub classifier: Option<Classifier>,
+    /// The head of a masked language model of this family; none where the family has none that is known.
+    pub language_head: Option<LanguageHead>,
     /// The reason why there is no description, but sizes alone; none where there is one. Without it a model runs from an ONNX
     /// file, which has all else.
     pub not_described: Option<String>,
@@ -85,6 +87,32 @@ pub struct Classifier {
 )]
 pub(crate) fn narrowed(x: f64) -> f32 {
     x as f32
+}
+
+/// The head of a masked language model: a logit for each token of the vocabulary, `decode(norm(activation(dense(x))))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LanguageHead {
+    /// The first layer, and its activation.
+    pub dense: (Linear, Activation),
+    /// A normalization behind it.
+    pub norm: Norm,
+    /// The name of the last layer's weight, of shape `(vocabulary, hidden size)`; where files have none, it is the vectors of tokens.
+    pub decoder: String,
+    /// The name of the last layer's bias.
+    pub bias: String,
+}
+
+impl LanguageHead {
+    /// The head whose layers have these names.
+    fn of([dense, norm, decoder, bias]: [&str; 4], config: (usize, Activation, f32)) -> Self {
+        let (width, activation, eps) = config;
+        Self {
+            dense: (Linear::of(dense, [width, width], true), activation),
+            norm: Norm::layer(norm, width, eps),
+            decoder: format!("{decoder}.weight"),
+            bias: bias.into(),
+        }
+    }
 }
 
 impl EncoderConfig {

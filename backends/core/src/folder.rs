@@ -18,7 +18,10 @@ use thiserror::Error;
 
 pub use self::tokenizer::{AddedToken, TokenizerScheme, TokenizerSettings};
 use self::{modules::Modules, texts::PromptsFile, tokenizer::file::TokenizerConfigFile};
-use crate::{EncoderConfig, Pooling, encoder::Classifier, impostor, vector_module::VectorModule};
+use crate::{
+    EncoderConfig, Pooling, encoder::Classifier, impostor, splade::SpladePooling,
+    vector_module::VectorModule,
+};
 
 /// The settings that the files of a model folder state.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +46,12 @@ pub struct ModelFolder {
     pub max_sequence_tokens: usize,
     /// The settings of the tokenizer that the folder states outside `tokenizer.json`.
     pub tokenizer: TokenizerSettings,
+    /// The folder of the pooling module.
+    pub pooling_folder: Option<PathBuf>,
+    /// The classes that `config.json` names as the model's.
+    pub architectures: Vec<String>,
+    /// The pooling of a SPLADE model, which gives sparse weights alone.
+    pub splade: Option<SpladePooling>,
     /// True when the folder contains the heads of bge-m3.
     pub has_m3_heads: bool,
     /// True when the model is a sequence classifier of one label: it scores pairs of texts and gives no embeddings.
@@ -93,9 +102,10 @@ impl ModelFolder {
                 None => FolderError::NotAFolder(path.to_owned()),
             });
         }
-        refuse_adapters(path)?;
         let modules = Modules::read(path)?;
         let encoder_path = &modules.encoder;
+        refuse_adapters(path)?;
+        refuse_adapters(encoder_path)?;
         let config = encoder_path.join("config.json");
         if !config.exists()
             && let Some(problem) = layout::problem(path)
@@ -126,6 +136,9 @@ impl ModelFolder {
         let folder = Self {
             path: path.to_owned(),
             pooling: modules.pooling,
+            pooling_folder: modules.pooling_folder,
+            architectures: classifier::architectures(&modules.encoder)?,
+            splade: modules.splade,
             normalize: modules.normalize,
             is_stated: modules.stated,
             prompt_is_pooled: !modules.without_prompt,
@@ -179,6 +192,10 @@ impl ModelFolder {
         let has_no_head = self.is_cross_encoder && encoder.classifier.is_none();
         let mut problem = match &encoder.not_described {
             Some(reason) => reason.clone(),
+            None if self.splade.is_some() && encoder.language_head.is_none() => format!(
+                "modules.json names SpladePooling, and no head of a masked language model of type {} is supported",
+                encoder.model_type
+            ),
             None if has_no_head => format!(
                 "architectures names a classifier, and none of type {} is supported",
                 encoder.model_type

@@ -22,10 +22,12 @@ pub mod library;
 pub mod machine;
 pub mod math;
 mod matrix;
+mod other_formats;
 pub mod output;
 pub mod pooling;
 pub mod row;
 mod sparse;
+pub mod splade;
 pub mod vector_module;
 
 pub use backend::{Backend, BackendInfo, Layout, Pause, Precision, Replicas};
@@ -36,6 +38,7 @@ pub use folder::{AddedToken, FolderError, ModelFolder, TokenizerScheme, Tokenize
 pub use head::{Head, HeadForm, HeadNames, Outputs, PerHead, TokenSelection};
 pub use impostor::impostor;
 pub use matrix::Matrix;
+pub use other_formats::other_format;
 pub use output::{Column, EmbeddingBatch};
 pub use pooling::{Pooling, PoolingMode};
 pub use row::{HeadValue, Row};

@@ -8,11 +8,11 @@ mod embedding;
 mod layer;
 pub(crate) mod workspace;
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use embedgate_core::{
     EncoderConfig, TokenBatch, TokenSelection,
-    encoder::{DistanceValues, Rotary},
+    encoder::{self, DistanceValues, Rotary},
 };
 
 use self::{around::Around, embedding::Embedding, layer::Layer, workspace::Workspace};
@@ -24,7 +24,7 @@ use crate::{
     load::{LoadError, Loader},
     onednn::OneDnnError,
     precision::{Precision, operands},
-    vector::{Angles, Norm},
+    vector::Norm,
 };
 
 /// Rows of a step: as many as the products need to be fast on weights that come from memory.
@@ -39,6 +39,8 @@ pub(crate) struct Encoder {
     layers: Vec<Layer>,
     attention: Attention,
     final_norm: Option<Norm>,
+    /// The rotations of its layers, each once.
+    rotations: Vec<Arc<Rotary>>,
 }
 
 impl Encoder {
@@ -48,27 +50,28 @@ impl Encoder {
         longest: usize,
         loader: &Loader<'_>,
     ) -> Result<Self, LoadError> {
-        let mut angles = HashMap::new();
-        let mut angles_of = |rotary: &Arc<Rotary>| {
-            let made = || Arc::new(Angles::new(rotary, longest));
-            let of_rotation = angles.entry(Arc::as_ptr(rotary)).or_insert_with(made);
-            Arc::clone(of_rotation)
-        };
+        let rotations = rotations(config);
         let layers = config.layers.iter().map(|layer| {
-            let angles = layer.rotary.as_ref().map(&mut angles_of);
-            Layer::load(config, layer, angles, loader)
+            let rotary = layer.rotary.as_ref();
+            let number = rotary.and_then(|rotary| rotations.iter().position(|of| of == rotary));
+            Layer::load(config, layer, number, loader)
         });
         let layers = layers.collect::<Result<_, _>>()?;
+        let embedding = Embedding::load(config, loader)?;
+        let bias = bias(config, longest, loader)?;
+        let prefixes = config.layers.iter().map(encoder::Layer::prefix);
+        loader.weights.check_read(prefixes)?;
         Ok(Self {
-            embedding: Embedding::load(config, loader)?,
+            embedding,
             layers,
             attention: Attention::new(
                 loader.library,
                 operands(loader.activations),
                 config.attention.clone(),
-                bias(config, longest, loader)?,
+                bias,
             ),
             final_norm: loader.norm_if_any(config.final_norm.as_ref())?,
+            rotations,
             precision: loader.precision,
             activations: loader.activations,
             config: config.clone(),
@@ -101,6 +104,11 @@ impl Encoder {
         let mut rows = batch.ids().len().next_multiple_of(ROW_STEP);
         let width = self.width();
         workspace.resize(rows, self);
+        let longest = batch.iter().map(|s| s.ids.len()).max().unwrap_or(0);
+        workspace
+            .angles
+            .iter_mut()
+            .for_each(|angles| angles.grow(longest));
         workspace.places.clear();
         workspace
             .places
@@ -220,6 +228,21 @@ impl Encoder {
         contexts.clear(n_queries..rows);
         Ok(rows)
     }
+}
+
+/// The rotations of all layers, each once.
+fn rotations(config: &EncoderConfig) -> Vec<Arc<Rotary>> {
+    let mut all: Vec<Arc<Rotary>> = Vec::new();
+    for rotary in config
+        .layers
+        .iter()
+        .filter_map(|layer| layer.rotary.as_ref())
+    {
+        if !all.contains(rotary) {
+            all.push(Arc::clone(rotary));
+        }
+    }
+    all
 }
 
 /// The numbers that are added to scores, in bits, as the softmax takes powers of 2.

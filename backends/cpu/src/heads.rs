@@ -15,6 +15,7 @@ use crate::{
     linear::{Linear, Operand, Target},
     load::{LoadError, Loader},
     onednn::OneDnnError,
+    splade::Splade,
     vector::dot,
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Heads {
     sparse: Option<(Vec<f32>, f32)>,
     multi_vector: Option<Linear>,
     classifier: Option<Classifier>,
+    splade: Option<Splade>,
 }
 
 /// The rows that an encoder gave of a batch.
@@ -56,9 +58,15 @@ impl Heads {
             sparse: None,
             multi_vector: None,
             classifier: None,
+            splade: None,
         };
         if let Some(classifier) = folder.scoring_head() {
             heads.classifier = Some(Classifier::load(classifier, loader)?);
+            return Ok(heads);
+        }
+        let encoder = &folder.encoder;
+        if let (Some(pooling), Some(head)) = (folder.splade, &encoder.language_head) {
+            heads.splade = Some(Splade::load(pooling, head, encoder, loader)?);
             return Ok(heads);
         }
         let has = |name: &str| loader.weights.has(&format!("{name}.weight"));
@@ -76,6 +84,9 @@ impl Heads {
     pub(crate) fn outputs(&self) -> Outputs {
         if self.classifier.is_some() {
             return Outputs::SCORE;
+        }
+        if self.splade.is_some() {
+            return Outputs::of(&[Head::Sparse]);
         }
         Outputs::of(&[Head::Dense, Head::TokenVectors])
             .with_if(self.sparse.is_some(), Head::Sparse)
@@ -96,7 +107,10 @@ impl Heads {
     ) -> Result<Option<Column>, OneDnnError> {
         Ok(match head {
             Head::Dense => Some(Column::Vectors(self.dense(hidden))),
-            Head::Sparse => self.sparse(hidden).map(Column::Weights),
+            Head::Sparse => match &self.splade {
+                Some(splade) => Some(Column::Weights(splade.weights(hidden)?)),
+                None => self.sparse(hidden).map(Column::Weights),
+            },
             Head::MultiVector => self.multi_vector(hidden)?.map(Column::Rows),
             Head::TokenVectors => {
                 let rows = Matrix::of_batch(hidden.rows, self.width, hidden.batch, 0);
@@ -160,6 +174,7 @@ impl Heads {
     pub(crate) fn bytes(&self) -> usize {
         let of_tokens = self.multi_vector.as_ref().map_or(0, Linear::bytes);
         let of_pairs = self.classifier.as_ref().map_or(0, Classifier::bytes);
-        of_tokens + of_pairs
+        let of_vocabulary = self.splade.as_ref().map_or(0, Splade::bytes);
+        of_tokens + of_pairs + of_vocabulary
     }
 }

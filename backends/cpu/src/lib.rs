@@ -21,6 +21,7 @@ mod model;
 mod onednn;
 mod precision;
 pub mod runtime;
+mod splade;
 mod table;
 mod threads;
 mod vector;

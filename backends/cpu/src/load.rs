@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use embedgate_core::encoder::{
-    self, Activation, Attention, Layer, Linear as Source, LinearValues, NormValues,
+    self, Activation, Attention, EncoderConfig, LanguageHead, Layer, Linear as Source,
+    LinearValues, NormValues,
 };
 use embedgate_weights::{Weights, WeightsError};
 use thiserror::Error;
@@ -63,6 +64,28 @@ impl Loader<'_> {
             ..self.form(activation, Format::F32)
         };
         self.pack(form, &source.read(|name, shape| self.numbers(name, shape))?)
+    }
+
+    /// The last layer of a masked language model's head, which keeps f32.
+    pub(crate) fn decoder(
+        &self,
+        head: &LanguageHead,
+        config: &EncoderConfig,
+    ) -> Result<Linear, LoadError> {
+        let (words, width) = (&config.embeddings.words, config.hidden_size);
+        let name = match self.weights.has(&head.decoder) {
+            true => &head.decoder,
+            false => &words.name,
+        };
+        let values = LinearValues {
+            weight: self.numbers(name, &[words.rows, width])?,
+            bias: self.numbers(&head.bias, &[words.rows])?,
+        };
+        let form = Form {
+            precision: Precision::F32,
+            ..self.form(None, Format::F32)
+        };
+        self.pack(form, &values)
     }
 
     /// Query, key and value in one layer. The query has the factor of scores already, where no normalization follows.

@@ -6,13 +6,15 @@
 mod families;
 #[path = "support/precisions.rs"]
 mod precisions;
+#[path = "support/reference.rs"]
+mod reference;
 #[path = "support/load.rs"]
 mod support;
 
 /// The least cosine of any precision. Narrow random models lose more than real ones, and what is computed wrongly is near 0.
 const LEAST: f64 = 0.7;
 
-use embedgate_core::Precision;
+use embedgate_core::{Backend, Head, Outputs, Precision};
 use embedgate_cpu::CpuBackend;
 
 fn load(name: &str) -> CpuBackend {
@@ -28,6 +30,36 @@ fn all() -> impl Iterator<Item = &'static str> {
 fn results_equal_the_references() {
     for name in all() {
         families::results_equal_the_reference(&mut load(name), name);
+    }
+}
+
+/// Longer than tiles of queries (128) and of keys (512), so that windows, the sight of tokens before alone and numbers by distance go
+/// over their edges. candle has none of them.
+#[test]
+fn long_sequences_are_those_of_candle() {
+    let families = [
+        "gemma3_text",
+        "gte",
+        "jina",
+        "mistral",
+        "modernbert",
+        "nomic",
+        "qwen3",
+        "t5",
+    ];
+    for name in families {
+        let mut folder = families::open(name);
+        folder.max_sequence_tokens = 1200;
+        folder.encoder.max_sequence_tokens = 1200;
+        let batch = reference::batch(&[1, 1200, 513, 700], folder.encoder.vocabulary_size());
+        let outputs = Outputs::DENSE.with(Head::TokenVectors);
+        let expected = reference::candle(&folder).embed(&batch, outputs).unwrap();
+        let got = support::load(&folder, Precision::F32).embed(&batch, outputs);
+        let (dense, tokens) = reference::least_cosines(&got.unwrap(), &expected);
+        assert!(
+            dense > 0.999_999 && tokens > 0.999_999,
+            "{name}: {dense} {tokens}"
+        );
     }
 }
 

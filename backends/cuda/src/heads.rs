@@ -80,6 +80,10 @@ impl Heads {
             multi_vector: None,
             classifier: None,
         };
+        if folder.splade.is_some() {
+            let message = "the cuda backend does not run SPLADE models yet: type = \"cpu\" does";
+            return Err(LoadError::Unfit(message.into()));
+        }
         if folder.is_cross_encoder {
             let classifier = folder.encoder.classifier.as_ref();
             let layers = classifier.and_then(embedgate_core::encoder::Classifier::bert_like);

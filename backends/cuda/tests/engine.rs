@@ -19,11 +19,13 @@ mod rerankers;
 #[path = "support/simulator.rs"]
 mod simulator;
 
+use std::path::Path;
+
 use embedgate_candle::CandleBackend;
 use embedgate_core::{
     Backend, EmbeddingBatch, Head, ModelFolder, Outputs, Pooling, TokenBatch, conformance,
 };
-use embedgate_cuda::Format;
+use embedgate_cuda::{CudaBackend, Format};
 
 use crate::{
     random_model::{Sizes, VOCABULARY},
@@ -72,6 +74,29 @@ fn all_heads_of_bge_m3_are_near_the_reference() {
             "{format:?}: {common} of {all}"
         );
     }
+}
+
+/// A family that is BERT but for names runs, and one that is not is refused by what it has.
+#[test]
+fn families_are_run_or_refused_by_name() {
+    let folder = families("distilbert");
+    let batch = batch(&[1, 17, 40], folder.encoder.vocabulary_size());
+    let expected = candle(&folder).embed(&batch, WITH_TOKENS).unwrap();
+    let got = load(&folder, Format::F16).embed(&batch, WITH_TOKENS);
+    near(&got.unwrap(), &expected, 0.999);
+    let folder = families("qwen3");
+    let device = simulator::open().unwrap();
+    let refused = CudaBackend::load(&folder, &device, 0, options(&folder, Format::F16));
+    let why = refused.err().unwrap().to_string();
+    assert!(
+        why.contains("qwen3") && why.contains("rotary positions"),
+        "{why}"
+    );
+}
+
+fn families(name: &str) -> ModelFolder {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    ModelFolder::open(&fixtures.join("families").join(name)).unwrap()
 }
 
 /// Takes minutes: `scripts/test-gpu` runs it.

@@ -1,6 +1,7 @@
 //! The modules of one model, with their weights.
 
 use embedgate_core::{
+    BackendError,
     encoder::{Activation, Linear, LinearValues, NormValues},
     math::{self, sum, vectorized},
     vector_module::VectorModule,
@@ -27,9 +28,35 @@ enum Module {
     Normalize,
 }
 
+impl Module {
+    fn read(module: &VectorModule) -> Result<Self, WeightsError> {
+        Ok(match module {
+            VectorModule::Dense(dense) => {
+                let weights =
+                    Weights::open(&dense.folder, &format!("{}.weight", dense.linear.name()))?;
+                let read = |layer: &Linear| layer.read(|name, shape| weights.values(name, shape));
+                Self::Dense {
+                    layer: read(&dense.linear)?,
+                    activation: dense.activation,
+                    residual: dense.residual.as_ref().map(read).transpose()?,
+                    has_residual: dense.has_residual,
+                }
+            }
+            VectorModule::Norm { folder, norm } => {
+                let weights = Weights::open(folder, &format!("{}.weight", norm.name))?;
+                Self::Norm {
+                    values: norm.read(|name, shape| weights.values(name, shape))?,
+                    eps: norm.eps,
+                }
+            }
+            VectorModule::Normalize => Self::Normalize,
+        })
+    }
+}
+
 impl Chain {
     /// Reads the weights of modules behind a vector of so many dimensions.
-    pub(crate) fn load(modules: &[VectorModule], dimensions: usize) -> Result<Self, WeightsError> {
+    pub(crate) fn load(modules: &[VectorModule], dimensions: usize) -> Result<Self, BackendError> {
         let mut chain = Self {
             dimensions,
             modules: Vec::new(),
@@ -40,30 +67,17 @@ impl Chain {
         Ok(chain)
     }
 
-    fn add(&mut self, module: &VectorModule) -> Result<(), WeightsError> {
-        let module = match module {
-            VectorModule::Dense(dense) => {
-                let weights =
-                    Weights::open(&dense.folder, &format!("{}.weight", dense.linear.name()))?;
-                let read = |layer: &Linear| layer.read(|name, shape| weights.values(name, shape));
-                self.dimensions = dense.linear.outer();
-                Module::Dense {
-                    layer: read(&dense.linear)?,
-                    activation: dense.activation,
-                    residual: dense.residual.as_ref().map(read).transpose()?,
-                    has_residual: dense.has_residual,
-                }
-            }
-            VectorModule::Norm { folder, norm } => {
-                let weights = Weights::open(folder, &format!("{}.weight", norm.name))?;
-                Module::Norm {
-                    values: norm.read(|name, shape| weights.values(name, shape))?,
-                    eps: norm.eps,
-                }
-            }
-            VectorModule::Normalize => Module::Normalize,
-        };
-        self.modules.push(module);
+    fn add(&mut self, module: &VectorModule) -> Result<(), BackendError> {
+        let dimensions = module.width_of(self.dimensions).map_err(|reads| {
+            BackendError::Load(format!(
+                "a module of modules.json reads {reads} numbers, and the backend gives {}",
+                self.dimensions
+            ))
+        })?;
+        let read = Module::read(module);
+        self.modules
+            .push(read.map_err(|e| BackendError::Load(e.to_string()))?);
+        self.dimensions = dimensions;
         Ok(())
     }
 

@@ -28,8 +28,7 @@ pub fn with_modules(
     if folder.vector_modules.is_empty() || !has_vectors {
         return Ok(backend);
     }
-    let chain = Chain::load(&folder.vector_modules, info.dimensions);
-    let chain = chain.map_err(|e| BackendError::Load(e.to_string()))?;
+    let chain = Chain::load(&folder.vector_modules, info.dimensions)?;
     Ok(Box::new(Wrapped::new(backend, Arc::new(chain))))
 }
 

@@ -97,6 +97,10 @@ impl OnnxBackend {
             device,
             precision: options.precision,
         };
+        if folder.splade.is_some() {
+            let message = "SPLADE models do not run from ONNX files yet: type = \"cpu\" runs their own weights";
+            return Err(BackendError::Load(message.into()));
+        }
         let file = model_file(folder, choice)?;
         let data = check_file(&file, options.precision)?;
         let load_error =

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use embedgate_core::other_format;
 use thiserror::Error;
 
 /// The reasons why weights cannot be read.
@@ -9,8 +10,9 @@ use thiserror::Error;
 pub enum WeightsError {
     /// None of the known files is in the folder.
     #[error(
-        "{} has no weights: expected model.safetensors, model.safetensors.index.json or pytorch_model.bin",
-        .0.display()
+        "{} has no weights: expected model.safetensors or pytorch_model.bin, whole or in parts with their index{}",
+        .0.display(),
+        instead(.0)
     )]
     NoWeights(PathBuf),
     /// A file is damaged, or not what its name says.
@@ -41,6 +43,18 @@ pub enum WeightsError {
         /// The shape that the configuration implies.
         expected: Vec<usize>,
     },
+    /// A layer has a tensor that nobody reads: the model is more than its configuration says.
+    #[error(
+        "{}: tensor \"{name}\" belongs to a layer, and nothing in config.json says what is done with it: the model is of another kind \
+         than its model_type",
+        path.display()
+    )]
+    Unread {
+        /// The model folder.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+    },
     /// A model with such a number gives no number for any text.
     #[error("{}: tensor \"{name}\" holds {value} at place {place}: its weights are damaged, or were saved wrong", path.display())]
     NotFinite {
@@ -53,6 +67,11 @@ pub enum WeightsError {
         /// The place of the number in row-major order, from 0.
         place: usize,
     },
+}
+
+/// What the folder holds instead, where that is known.
+fn instead(folder: &Path) -> String {
+    other_format(folder).map_or_else(String::new, |problem| format!("; {problem}"))
 }
 
 impl WeightsError {

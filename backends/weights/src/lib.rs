@@ -16,6 +16,7 @@ mod safetensors;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 pub use self::error::WeightsError;
@@ -48,6 +49,8 @@ pub struct Weights {
     /// The prefix of the encoder's names in the files, such as `roberta.`.
     prefix: String,
     progress: Progress,
+    /// The full names of tensors that were read.
+    read: Mutex<BTreeSet<String>>,
 }
 
 impl Weights {
@@ -89,6 +92,7 @@ impl Weights {
             heads,
             prefix,
             progress,
+            read: Mutex::default(),
         })
     }
 
@@ -149,6 +153,38 @@ impl Weights {
         all_finite
     }
 
+    /// Checks that all tensors of some layers were read. `layers` are the beginnings of their names, without the model's prefix.
+    ///
+    /// # Errors
+    /// [`WeightsError::Unread`] names the first that was not: the model computes with it, and who read the others does not.
+    pub fn check_read<'a>(
+        &self,
+        layers: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), WeightsError> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let layers: BTreeSet<String> = layers
+            .into_iter()
+            .map(|layer| format!("{}{layer}", self.prefix))
+            .collect();
+        let mut names = self.files.iter().flat_map(File::names);
+        let is_unread = |name: &&str| {
+            // Buffers, which are computed from the configuration.
+            let is_buffer = [".inv_freq", ".position_ids", ".bias_mask"]
+                .iter()
+                .any(|end| name.ends_with(end));
+            !is_buffer
+                && !read.contains(*name)
+                && layers.iter().any(|layer| name.starts_with(layer.as_str()))
+        };
+        match names.find(is_unread) {
+            None => Ok(()),
+            Some(name) => Err(WeightsError::Unread {
+                path: self.folder.clone(),
+                name: name.to_owned(),
+            }),
+        }
+    }
+
     fn check_finite(&self, name: &str, first: usize, values: &[f32]) -> Result<(), WeightsError> {
         // Nothing times a number that is not finite is none, and so is a sum with it: quicker than a look at each.
         let is_suspicious = |block: &[f32]| !block.iter().map(|x| x * 0.0).sum::<f32>().is_finite();
@@ -171,6 +207,8 @@ impl Weights {
     fn checked(&self, name: &str, shape: &[usize]) -> Result<(&File, String), WeightsError> {
         let (file, full) = self.find(name)?;
         let found = file.shape(&full).unwrap_or_default();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.insert(full.clone());
         if found != shape {
             return Err(WeightsError::WrongShape {
                 path: self.folder.clone(),

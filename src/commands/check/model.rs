@@ -71,13 +71,15 @@ fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         (
             "family",
-            format!(
-                "{}: {} layers of width {}, {} tokens in the vocabulary",
-                encoder.model_type,
-                encoder.layers.len(),
-                encoder.hidden_size,
-                encoder.vocabulary_size()
-            ),
+            match encoder.layers.len() {
+                0 => format!("{}, from its ONNX file alone", encoder.model_type),
+                n => format!(
+                    "{}: {n} layers of width {}, {} tokens in the vocabulary",
+                    encoder.model_type,
+                    encoder.hidden_size,
+                    encoder.vocabulary_size()
+                ),
+            },
         ),
         (
             "runs with",
@@ -89,9 +91,13 @@ fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
-    match folder.is_cross_encoder {
-        true => facts.push(("gives", "scores of pairs of texts: it is a reranker".into())),
-        false => facts.extend(vectors(plan)),
+    if folder.is_cross_encoder {
+        facts.push(("gives", "scores of pairs of texts: it is a reranker".into()));
+    } else if folder.splade.is_some() {
+        let weights = "sparse weights over the vocabulary (SPLADE), by outputs = [\"sparse\"]";
+        facts.push(("gives", weights.into()));
+    } else {
+        facts.extend(vectors(plan));
     }
     facts.push((
         "texts",
@@ -189,9 +195,9 @@ fn reason(
     folder: &ModelFolder,
     reads: &dyn Fn(&str) -> bool,
 ) -> Option<&'static str> {
-    let (top, encoder) = (&folder.path, &folder.encoder_path);
+    let encoder = &folder.encoder_path;
     let is_in_modules = folder.folders().iter().any(|of| path.parent() == Some(of));
-    let is_pooling = name == "config.json" && path.parent() == Some(&top.join("1_Pooling"));
+    let is_pooling = path.parent() == folder.pooling_folder.as_deref();
     let is_weights =
         |name: &str| name.ends_with(".safetensors") || name.starts_with("pytorch_model");
     if name.ends_with(".onnx") || name.contains(".onnx_data") {

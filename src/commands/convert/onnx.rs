@@ -85,6 +85,11 @@ pub(in crate::commands) fn run(
 /// Writes the encoder and the heads of a model, and returns the heads.
 fn write(plan: &Plan, folder: &Path, files: Files, variant: Variant) -> anyhow::Result<Outputs> {
     plan.folder.check_description()?;
+    if plan.folder.splade.is_some() {
+        anyhow::bail!(
+            "no ONNX model is written of SPLADE models yet: type = \"cpu\" runs their own weights"
+        );
+    }
     let weights = Weights::open(&plan.folder.encoder_path, plan.folder.words())?;
     let encoder = &plan.folder.encoder;
     let heads = match plan.folder.is_cross_encoder {

@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     pub folder: ModelFolder,
     /// The method that makes one vector of the token vectors.
     pub pooling: Pooling,
-    /// Width of a dense vector.
+    /// Width of a dense vector; 0 where the model gives none.
     pub dimensions: usize,
     /// True when vectors are normalized to length 1.
     pub normalize: bool,
@@ -68,10 +68,16 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
         return Err(LoadError::Setting(message));
     }
     let pooling = config.pooling.or(folder.pooling);
+    if pooling.is_none() && folder.splade.is_none() {
+        check_class(&folder)?;
+    }
     let pooling = pooling.unwrap_or_else(|| usual_pooling(&folder));
     Ok(Plan {
         pooling,
-        dimensions: folder.dimensions(pooling)?,
+        dimensions: match folder.splade {
+            Some(_) => 0,
+            None => folder.dimensions(pooling)?,
+        },
         normalize: config
             .normalize
             .unwrap_or(folder.normalize || !folder.is_stated),
@@ -79,6 +85,31 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
         prompts: prompts(config, &folder)?,
         folder,
     })
+}
+
+/// The ends of names of classes that are encoders, with whatever head.
+const ENCODERS: [&str; 7] = [
+    "Model",
+    "ForMaskedLM",
+    "ForPreTraining",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForConditionalGeneration",
+];
+
+/// Refuses a model that writes texts, or ranks them, and does not say how it makes vectors: rerankers are such models.
+fn check_class(folder: &ModelFolder) -> Result<(), LoadError> {
+    let is_encoder = |class: &str| ENCODERS.iter().any(|end| class.ends_with(end));
+    let class = folder.architectures.first();
+    match class.filter(|class| !is_encoder(class)) {
+        None => Ok(()),
+        Some(class) => Err(LoadError::Setting(format!(
+            "{}: architectures is {class}, and the folder does not say how its token vectors become one: it may be a reranker or a \
+             language model; if it is an embedder, say it with the model's key pooling, such as pooling = \"last\"",
+            folder.encoder_path.join("config.json").display()
+        ))),
+    }
 }
 
 /// Says how to fetch a model that has a source and is not there.
@@ -92,15 +123,10 @@ pub(crate) fn to_fetch(config: &ModelConfig) -> Option<String> {
 }
 
 /// Returns the pooling that the libraries use when a folder names none. FlagEmbedding, which saves bge-m3's heads and
-/// no pooling, takes the first token; sentence-transformers takes the mean. Of a model whose tokens see none behind them, the last
-/// token alone has seen all.
+/// no pooling, takes the first token; sentence-transformers takes the mean.
 fn usual_pooling(folder: &ModelFolder) -> Pooling {
-    let layers = &folder.encoder.layers;
-    let is_causal = !layers.is_empty() && layers.iter().all(|layer| layer.reach.after == Some(0));
     if folder.has_m3_heads {
         Pooling::CLS
-    } else if is_causal {
-        Pooling::LAST
     } else {
         Pooling::MEAN
     }

@@ -33,7 +33,7 @@ const FAMILIES: &[(&[&str], Describe)] = &[
     (&["distilbert"], distilbert::describe),
     (&["qwen3", "qwen2", "mistral"], qwen::describe),
     (&["nomic_bert"], nomic::describe),
-    (&["new"], gte::describe),
+    (&["new", "gte"], gte::describe),
     (&["modernbert"], modernbert::describe),
     (&["gemma3_text"], gemma3::describe),
     (&["albert"], albert::describe),
@@ -68,9 +68,30 @@ pub(super) fn describe(fields: &Fields<'_>) -> Result<EncoderConfig, String> {
                 .into(),
         );
     }
+    check_code(fields, model_type)?;
     let config = describe(fields, model_type)?;
     check(&config)?;
     Ok(config)
+}
+
+/// The classes of models' own code that families are descriptions of.
+const CODE: [&str; 4] = ["NewModel", "GteModel", "NomicBertModel", "JinaBertModel"];
+
+/// Refuses a model with Python code of its own that is not described: it may compute anything.
+fn check_code(fields: &Fields<'_>, model_type: &str) -> Result<(), String> {
+    let code = fields.get("auto_map").and_then(|map| map.get("AutoModel"));
+    let Some(code) = code.and_then(serde_json::Value::as_str) else {
+        return Ok(());
+    };
+    let class = code.rsplit('.').next().unwrap_or_default();
+    // The code model of jina has normalizations of its own.
+    if CODE.contains(&class) && !code.contains("qk-post-norm") {
+        return Ok(());
+    }
+    Err(format!(
+        "auto_map names \"{code}\", Python code of the model's own (trust_remote_code), which is not run; of type {model_type} what \
+         transformers computes is known"
+    ))
 }
 
 /// Checks what every encoder has to fulfil.

@@ -9,6 +9,8 @@ pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
 
 /// Sizes beyond this are a broken file, not a model: products of two of them still fit.
 const MAX_SIZE: usize = 1 << 24;
+/// More layers are a broken file, too: the deepest models have a hundred.
+const MAX_LAYERS: usize = 1024;
 
 impl<'a> Fields<'a> {
     /// The value of a field; none where it is absent.
@@ -39,6 +41,44 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The number of layers.
+    pub(super) fn layers(&self, name: &str) -> Result<usize, String> {
+        match self.size(name)? {
+            n if n <= MAX_LAYERS => Ok(n),
+            n => Err(format!("{name} is {n}, expected 1 to {MAX_LAYERS}")),
+        }
+    }
+
+    /// The kinds of all layers by `layer_types`: true where a layer has a window; none where the field is absent.
+    pub(super) fn windows_by_type(&self, n_layers: usize) -> Result<Option<Vec<bool>>, String> {
+        let Some(types) = self.list("layer_types")? else {
+            return Ok(None);
+        };
+        if types.len() != n_layers {
+            let n = types.len();
+            return Err(format!(
+                "layer_types has {n} entries, expected {n_layers}, one a layer"
+            ));
+        }
+        let has_window = |kind: &Value| match kind.as_str() {
+            Some("sliding_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => Err(format!(
+                "layer_types has {kind}, supported are \"full_attention\" and \"sliding_attention\""
+            )),
+        };
+        types
+            .iter()
+            .map(has_window)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// Returns true when the field is there, even if it is null.
+    pub(super) fn is_written(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// The id of a token; `usual` where it is absent.
     pub(super) fn token_or(&self, name: &str, usual: u32) -> Result<u32, String> {
         let Some(value) = self.get(name) else {
@@ -57,6 +97,14 @@ impl<'a> Fields<'a> {
         value
             .as_f64()
             .ok_or_else(|| format!("{name} is {value}, expected a number"))
+    }
+
+    /// A number above 0; `usual` where it is absent.
+    pub(super) fn positive_or(&self, name: &str, usual: f64) -> Result<f64, String> {
+        match self.number_or(name, usual)? {
+            x if x > 0.0 && x.is_finite() => Ok(x),
+            x => Err(format!("{name} is {x}, expected a number above 0")),
+        }
     }
 
     /// A small positive number that is added to a variance; `usual` where it is absent.

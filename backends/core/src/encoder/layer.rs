@@ -167,6 +167,19 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// The beginning that the names of all its tensors have in common, to a dot.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        let linears = [&self.qkv, &self.out, &self.up, &self.down];
+        let mut names = linears.into_iter().flat_map(|linear| &linear.parts);
+        let first = names.next().map_or("", |part| part.name.as_str());
+        let common = names.fold(first.len(), |n, part| {
+            let same = first.bytes().zip(part.name.bytes()).take(n);
+            same.take_while(|(a, b)| a == b).count()
+        });
+        first[..common].rfind('.').map_or("", |dot| &first[..=dot])
+    }
+
     /// Reads queries, keys and values as one layer. Scores of its queries are `scale` times those of the tensors, where no
     /// normalization follows.
     ///

@@ -59,6 +59,7 @@ fn sizes(fields: &Fields<'_>, reason: &str) -> Option<EncoderConfig> {
         layers: Vec::new(),
         final_norm: None,
         classifier: None,
+        language_head: None,
         not_described: Some(reason.into()),
     })
 }

@@ -63,7 +63,11 @@ impl Rotary {
     /// The rotation of the first `dimensions` numbers of a head, with frequencies that fall from 1 to nearly `1 / base`.
     #[must_use]
     pub fn new(base: f64, dimensions: usize) -> Self {
-        let frequency = |i: usize| narrowed(base.powf(-2.0 * i as f64 / dimensions as f64));
+        // Rounded where torch rounds, which holds exponent and power in f32.
+        let frequency = |i: usize| {
+            let exponent = (2 * i) as f32 / dimensions as f32;
+            1.0 / narrowed(base.powf(f64::from(exponent)))
+        };
         Self {
             frequencies: (0..dimensions / 2).map(frequency).collect(),
             pairs: RotaryPairs::Halves,
@@ -117,6 +121,9 @@ pub struct DistanceValues {
     pub values: Vec<f32>,
 }
 
+/// Distances beyond are one: the least slope of any model, 1/256, makes `e^-256` of the weight there.
+const MOST_REACH: usize = 1 << 16;
+
 impl DistanceBias {
     /// The slopes of so many heads.
     #[must_use]
@@ -152,9 +159,12 @@ impl DistanceBias {
                     learned[bucket(at, table.rows, *max_distance) * n_heads + head]
                 }))
             }
-            Self::Slopes(slopes) => Ok(DistanceValues::new(n_heads, longest, |head, at| {
-                -slopes[head] * at.unsigned_abs() as f32
-            })),
+            // Nothing is left of a score that far away: the rest may have the same number.
+            Self::Slopes(slopes) => Ok(DistanceValues::new(
+                n_heads,
+                longest.min(MOST_REACH),
+                |head, at| -slopes[head] * at.unsigned_abs() as f32,
+            )),
         }
     }
 }

@@ -26,6 +26,12 @@ pub(super) fn is_cross_encoder(folder: &Path, modules: &Modules) -> Result<bool,
         .map_err(|problem| FolderError::Invalid { path, problem })
 }
 
+/// Returns the classes that `config.json` names as the model's.
+pub(super) fn architectures(folder: &Path) -> Result<Vec<String>, FolderError> {
+    let file: ClassifierFile = read_json(&folder.join("config.json"))?.unwrap_or_default();
+    Ok(file.architectures.unwrap_or_default())
+}
+
 #[derive(Default, Deserialize)]
 struct ClassifierFile {
     architectures: Option<Vec<String>>,

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::other_format;
+
 /// Says what a folder without a config.json is, and what would be right; none where that is not known.
 pub(super) fn problem(folder: &Path) -> Option<String> {
     // Of ModelScope's older client, and of `embedgate pull`.
@@ -27,7 +29,9 @@ pub(super) fn problem(folder: &Path) -> Option<String> {
     }
     let mut found = Vec::new();
     models_below(folder, DEPTH, &mut Vec::new(), &mut found);
-    let first = found.first()?;
+    let Some(first) = found.first() else {
+        return other_format(folder).map(str::to_owned);
+    };
     Some(match found.len() {
         1 => format!("the model is in {}", first.display()),
         _ => format!(

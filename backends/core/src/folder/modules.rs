@@ -2,6 +2,7 @@
 
 mod dense;
 mod pooling;
+mod splade;
 
 use std::path::{Path, PathBuf};
 
@@ -9,13 +10,17 @@ use serde::Deserialize;
 
 use self::pooling::pooling;
 use super::{FolderError, read_json};
-use crate::{Pooling, encoder::Norm, vector_module::VectorModule};
+use crate::{Pooling, encoder::Norm, splade::SpladePooling, vector_module::VectorModule};
 
 /// The modules of a folder: an encoder, then a pooling, then modules that make vectors of vectors.
 pub(super) struct Modules {
     /// The folder of the encoder.
     pub(super) encoder: PathBuf,
     pub(super) pooling: Option<Pooling>,
+    /// The folder of the module in the pooling's place.
+    pub(super) pooling_folder: Option<PathBuf>,
+    /// In the place of a pooling, of a masked language model.
+    pub(super) splade: Option<SpladePooling>,
     /// What follows the pooling, without a last normalization.
     pub(super) vectors: Vec<VectorModule>,
     /// True when a normalization comes last.
@@ -27,7 +32,18 @@ pub(super) struct Modules {
 }
 
 /// The kinds of modules that are obeyed, in words.
-const SUPPORTED: &str = "supported are Transformer, Pooling, Dense, LayerNorm, Dropout and Normalize of sentence-transformers";
+const SUPPORTED: &str = "supported are Transformer, Pooling, Dense, LayerNorm, Dropout and Normalize of sentence-transformers, and MLMTransformer with \
+     SpladePooling";
+
+/// Kinds that come behind another.
+const NOT_FIRST: [&str; 6] = [
+    "Pooling",
+    "SpladePooling",
+    "Dense",
+    "LayerNorm",
+    "Dropout",
+    "Normalize",
+];
 
 impl Modules {
     /// Reads the files; without `modules.json` the pooling module is where it usually lies.
@@ -36,6 +52,8 @@ impl Modules {
         let mut modules = Self {
             encoder: folder.to_owned(),
             pooling: None,
+            pooling_folder: None,
+            splade: None,
             vectors: Vec::new(),
             normalize: false,
             stated: false,
@@ -46,11 +64,20 @@ impl Modules {
             return Ok(modules);
         };
         modules.stated = true;
+        let kinds: Vec<&str> = entries.iter().map(ModuleEntry::kind).collect();
+        let problem = match kinds[..] {
+            [] => Some("it names no module"),
+            ["Transformer", ..] | ["MLMTransformer", "SpladePooling"] => None,
+            ["MLMTransformer", ..] => Some("MLMTransformer is not followed by SpladePooling alone"),
+            // What else there is, is named below.
+            [first, ..] if !NOT_FIRST.contains(&first) => None,
+            _ => Some("the first module is no Transformer"),
+        };
+        if let Some(problem) = problem {
+            return Err(invalid(&path, format!("{problem}, {SUPPORTED}")));
+        }
         for (i, entry) in entries.iter().enumerate() {
             modules.add(i, entry, folder)?;
-        }
-        if entries.is_empty() {
-            return Err(invalid(&path, format!("it names no module, {SUPPORTED}")));
         }
         if modules.vectors.last() == Some(&VectorModule::Normalize) {
             modules.vectors.pop();
@@ -64,7 +91,7 @@ impl Modules {
         let kind = entry.kind();
         let is_first = i == 0;
         match kind {
-            "Transformer" if is_first => {
+            "Transformer" | "MLMTransformer" if is_first => {
                 if !matches!(entry.path.as_str(), "" | ".") {
                     self.encoder = inside(folder, &entry.path, &path)?;
                 }
@@ -73,15 +100,27 @@ impl Modules {
             "Pooling" if self.pooling.is_none() && i == 1 => {
                 return self.add_pooling(&inside(folder, &entry.path, &path)?, &path);
             }
+            "SpladePooling" if i == 1 => {
+                let folder = inside(folder, &entry.path, &path)?;
+                self.splade = Some(splade::read(&folder)?);
+                self.pooling_folder = Some(folder);
+                return Ok(());
+            }
             // At inference it does nothing.
             "Dropout" => return Ok(()),
-            "Transformer" | "Pooling" | "Dense" | "LayerNorm" | "Normalize" => {}
+            "Transformer" | "MLMTransformer" | "Pooling" | "SpladePooling" | "Dense"
+            | "LayerNorm" | "Normalize" => {}
             other => {
                 let problem = format!("module \"{other}\" is not supported, {SUPPORTED}");
                 return Err(invalid(&path, problem));
             }
         }
-        if self.pooling.is_none() || matches!(kind, "Transformer" | "Pooling") {
+        if self.pooling.is_none()
+            || matches!(
+                kind,
+                "Transformer" | "MLMTransformer" | "Pooling" | "SpladePooling"
+            )
+        {
             let problem = format!(
                 "module \"{kind}\" is number {}, supported is one Transformer, then one Pooling, then others",
                 i + 1
@@ -89,7 +128,7 @@ impl Modules {
             return Err(invalid(&path, problem));
         }
         let module = match kind {
-            "Normalize" => VectorModule::Normalize,
+            "Normalize" => normalize(folder, entry)?,
             "Dense" => VectorModule::Dense(dense::read(&inside(folder, &entry.path, &path)?)?),
             _ => norm(&inside(folder, &entry.path, &path)?)?,
         };
@@ -115,9 +154,20 @@ impl Modules {
     fn set_pooling(&mut self, path: &Path) -> Result<(), FolderError> {
         if let Some((pooling, include_prompt)) = pooling(path)? {
             (self.pooling, self.without_prompt) = (Some(pooling), !include_prompt);
+            self.pooling_folder = path.parent().map(Path::to_owned);
         }
         Ok(())
     }
+}
+
+/// The module `Normalize`, whose folder is not there in older layouts.
+fn normalize(folder: &Path, entry: &ModuleEntry) -> Result<VectorModule, FolderError> {
+    let path = folder.join(&entry.path).join("config.json");
+    if !entry.path.is_empty() && inside(folder, &entry.path, &path).is_ok() {
+        let names: dense::Names = read_json(&path)?.unwrap_or_default();
+        names.check().map_err(|problem| invalid(&path, problem))?;
+    }
+    Ok(VectorModule::Normalize)
 }
 
 /// The module `LayerNorm`.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{FolderError, read_json};
 use crate::EncoderConfig;
@@ -46,6 +47,54 @@ pub(super) struct SentenceFile {
     max_seq_length: Option<usize>,
     #[serde(default)]
     pub(super) do_lower_case: bool,
+    /// All else.
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
+}
+
+/// Fields that are handed to transformers, which they may change in any way.
+const HANDED_ON: [&str; 9] = [
+    "model_args",
+    "model_kwargs",
+    "config_args",
+    "config_kwargs",
+    "tokenizer_args",
+    "tokenizer_kwargs",
+    "processor_args",
+    "processor_kwargs",
+    "processing_kwargs",
+];
+/// What is harmless of them: it chooses an implementation, or a format of numbers.
+const HARMLESS: [&str; 8] = [
+    "attn_implementation",
+    "torch_dtype",
+    "dtype",
+    "trust_remote_code",
+    "use_memory_efficient_attention",
+    "unpad_inputs",
+    "add_pooling_layer",
+    "use_fast",
+];
+
+impl SentenceFile {
+    /// Refuses what would change the model or its tokenizer.
+    fn check(&self) -> Result<(), String> {
+        for (name, value) in &self.other {
+            let Some(fields) = value
+                .as_object()
+                .filter(|_| HANDED_ON.contains(&name.as_str()))
+            else {
+                continue;
+            };
+            if let Some(field) = fields
+                .keys()
+                .find(|field| !HARMLESS.contains(&field.as_str()))
+            {
+                return Err(format!("{name} has {field}, which is not supported"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The first of these files that is there, and its path for errors.
@@ -57,7 +106,11 @@ pub(super) fn sentence_file(folder: &Path) -> Result<(PathBuf, SentenceFile), Fo
     let Some(path) = path else {
         return Ok((folder.to_owned(), SentenceFile::default()));
     };
-    let file = read_json(&path)?.unwrap_or_default();
+    let file: SentenceFile = read_json(&path)?.unwrap_or_default();
+    file.check().map_err(|problem| FolderError::Invalid {
+        path: path.clone(),
+        problem,
+    })?;
     Ok((path, file))
 }
 

@@ -91,14 +91,14 @@ impl Outputs {
     }
 
     /// Returns the output that a model is tried and timed with, if it gives all of these: scores where it gives them,
-    /// else dense vectors.
+    /// else dense vectors, else the first of the others.
     #[must_use]
     pub fn main(self) -> Self {
         if self.has(Head::Score) {
-            Self::SCORE
-        } else {
-            Self::DENSE
+            return Self::SCORE;
         }
+        let first = self.iter().next().unwrap_or(Head::Dense);
+        Self::of(&[first])
     }
 }
 

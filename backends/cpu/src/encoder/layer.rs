@@ -1,6 +1,6 @@
 //! One layer of an encoder: its weights, and all that it does beside attention.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use embedgate_core::encoder::{self, EncoderConfig, FeedForward, Reach};
 
@@ -14,7 +14,7 @@ use crate::{
     load::{LoadError, Loader},
     onednn::{Format, OneDnnError},
     precision::operands,
-    vector::{Angles, Norm, QueryParts, Rounded, prepare_queries},
+    vector::{Norm, QueryParts, Rounded, prepare_queries},
 };
 
 /// The weights of a layer.
@@ -23,7 +23,8 @@ pub(super) struct Layer {
     pub(super) qkv: Linear,
     /// Normalizations of queries and keys, each with its columns.
     query_norms: Vec<(Range<usize>, Norm)>,
-    angles: Option<Arc<Angles>>,
+    /// The number of the layer's rotation among those of the encoder.
+    rotation: Option<usize>,
     /// Numbers of queries and keys of a row, and of a head.
     query_sizes: [usize; 2],
     pub(super) reach: Reach,
@@ -35,11 +36,11 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// Loads a layer with its angles.
+    /// Loads a layer with the rotation of this number.
     pub(super) fn load(
         config: &EncoderConfig,
         layer: &encoder::Layer,
-        angles: Option<Arc<Angles>>,
+        rotation: Option<usize>,
         loader: &Loader<'_>,
     ) -> Result<Self, LoadError> {
         let (attention, feed_forward) = (&config.attention, config.feed_forward);
@@ -53,7 +54,7 @@ impl Layer {
             around_attention: Around::load(&layer.attention_norms, loader)?,
             qkv: loader.fused_qkv(layer, attention)?,
             query_norms: loader.query_norms(layer, attention)?,
-            angles,
+            rotation,
             query_sizes: [
                 attention.query_width() + attention.key_width(),
                 attention.head_size,
@@ -75,7 +76,7 @@ impl Layer {
 
     /// Normalizes and turns the queries and keys of these rows.
     pub(super) fn prepare_queries(&self, step: Range<usize>, workspace: &mut Workspace) {
-        if self.query_norms.is_empty() && self.angles.is_none() {
+        if self.query_norms.is_empty() && self.rotation.is_none() {
             return;
         }
         let [width, head_size] = self.query_sizes;
@@ -83,7 +84,7 @@ impl Layer {
             places: &workspace.places,
             parts: QueryParts {
                 norms: &self.query_norms,
-                angles: self.angles.as_deref(),
+                angles: self.rotation.map(|i| &workspace.angles[i]),
                 width,
                 head_size,
             },

@@ -9,6 +9,7 @@ use crate::{
     attention::scratch::Scratch,
     buffers::{Activations, rounding::Rounding},
     memory::resize,
+    vector::Angles,
 };
 
 /// The numbers of one forward pass, and scratch memory of each thread.
@@ -19,6 +20,8 @@ pub(crate) struct Workspace {
     pub(super) embedded: Vec<f32>,
     /// The place of each token in its sequence.
     pub(super) places: Vec<u32>,
+    /// The angles of each rotation.
+    pub(super) angles: Vec<Angles>,
     pub(super) qkv: Activations,
     pub(super) contexts: Activations,
     /// The intermediate rows of one step.
@@ -39,6 +42,7 @@ impl Workspace {
             x: Vec::new(),
             embedded: Vec::new(),
             places: Vec::new(),
+            angles: encoder.rotations.iter().map(Angles::new).collect(),
             qkv: rows(attention.qkv_width()),
             contexts: rows(attention.query_width()),
             wide: rows(feed_forward.up_width()),

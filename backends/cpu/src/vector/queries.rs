@@ -1,6 +1,6 @@
 //! What happens to queries and keys before attention: normalizations of heads, and rotations by position.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use embedgate_core::{
     encoder::{Rotary, RotaryPairs},
@@ -9,37 +9,39 @@ use embedgate_core::{
 
 use super::{Norm, Rounded};
 
-/// The cosines and sines of a rotation, for all positions.
+/// The cosines and sines of a rotation, for as many positions as there were until now: a model may allow millions.
 pub(crate) struct Angles {
-    n_pairs: usize,
-    pairs: RotaryPairs,
+    rotary: Arc<Rotary>,
     /// Of each position: cosines, then sines.
     numbers: Vec<f32>,
 }
 
 impl Angles {
-    /// The angles of so many positions.
-    pub(crate) fn new(rotary: &Rotary, positions: usize) -> Self {
-        let n_pairs = rotary.frequencies.len();
-        let mut numbers = Vec::with_capacity(positions * 2 * n_pairs);
-        for position in 0..positions {
-            let at = numbers.len();
-            numbers.extend(rotary.angles(position).map(|(cos, _)| cos));
-            numbers.extend(rotary.angles(position).map(|(_, sin)| sin));
-            debug_assert_eq!(numbers.len(), at + 2 * n_pairs);
-        }
+    /// The angles of a rotation, of no position yet.
+    pub(crate) fn new(rotary: &Arc<Rotary>) -> Self {
         Self {
-            n_pairs,
-            pairs: rotary.pairs,
-            numbers,
+            rotary: Arc::clone(rotary),
+            numbers: Vec::new(),
+        }
+    }
+
+    /// Computes the angles of so many positions, where they are not there yet.
+    pub(crate) fn grow(&mut self, positions: usize) {
+        let rotary = &self.rotary;
+        let n = 2 * rotary.frequencies.len();
+        for position in self.numbers.len() / n.max(1)..positions {
+            let (cos, sin): (Vec<f32>, Vec<f32>) = rotary.angles(position).unzip();
+            self.numbers.extend(cos);
+            self.numbers.extend(sin);
         }
     }
 
     /// Cosines and sines of a position.
     #[inline(always)]
     fn at(&self, position: usize) -> (&[f32], &[f32]) {
-        let n = 2 * self.n_pairs;
-        self.numbers[position * n..(position + 1) * n].split_at(self.n_pairs)
+        let n_pairs = self.rotary.frequencies.len();
+        let n = 2 * n_pairs;
+        self.numbers[position * n..(position + 1) * n].split_at(n_pairs)
     }
 }
 
@@ -77,7 +79,7 @@ pub(crate) fn prepare_queries<T: Rounded>(
             if let Some(angles) = parts.angles {
                 let (cos, sin) = angles.at(position);
                 for head in spare.chunks_exact_mut(parts.head_size) {
-                    match angles.pairs {
+                    match angles.rotary.pairs {
                         RotaryPairs::Halves => turn_halves(head, cos, sin, fused),
                         RotaryPairs::Neighbours => turn_neighbours(head, cos, sin),
                     }
@@ -119,7 +121,9 @@ mod tests {
         let mut rotary = Rotary::new(100.0, 4);
         for pairs in [RotaryPairs::Halves, RotaryPairs::Neighbours] {
             rotary.pairs = pairs;
-            let angles = Angles::new(&rotary, 4);
+            let mut angles = Angles::new(&Arc::new(rotary.clone()));
+            angles.grow(2);
+            angles.grow(4);
             let parts = QueryParts {
                 norms: &[],
                 angles: Some(&angles),

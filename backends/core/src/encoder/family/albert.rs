@@ -36,6 +36,10 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         uncounted: None,
     };
     let layer = layer(width, feed_forward.size, eps);
+    let n_layers = match fields.get("num_hidden_layers") {
+        Some(_) => fields.layers("num_hidden_layers")?,
+        None => 12,
+    };
     Ok(EncoderConfig {
         model_type: model_type.into(),
         hidden_size: width,
@@ -56,7 +60,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         },
         attention: Attention::of_heads(n_heads, head_size(width, n_heads)?),
         feed_forward,
-        layers: vec![layer; fields.size_or("num_hidden_layers", 12)?],
+        layers: vec![layer; n_layers],
         final_norm: None,
         classifier: Some(Classifier {
             dense: Some((Linear::of("pooler", [width, width], true), Activation::Tanh)),
@@ -64,6 +68,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             score: Linear::of("classifier", [1, width], true),
             pooling: Pooling::CLS,
         }),
+        language_head: None,
         not_described: None,
     })
 }

@@ -9,7 +9,7 @@ use crate::{
     Pooling,
     encoder::{
         Activation, Attention, Classifier, DistanceBias, Embeddings, EncoderConfig, FeedForward,
-        Gate, Layer, Linear, Norm, Norms, PositionTable, Reach, Table,
+        Gate, LanguageHead, Layer, Linear, Norm, Norms, PositionTable, Reach, Table,
     },
 };
 
@@ -46,7 +46,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
     };
     let sizes = Sizes {
         width,
-        n_layers: fields.size("num_hidden_layers")?,
+        n_layers: fields.layers("num_hidden_layers")?,
         feed_forward,
         eps,
         is_jina,
@@ -87,6 +87,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         layers: (0..sizes.n_layers).map(|i| layer(&sizes, i)).collect(),
         final_norm: None,
         classifier: Some(classifier(model_type, width)),
+        language_head: language_head(model_type, (width, activation, eps)),
         not_described: None,
     })
 }
@@ -147,6 +148,31 @@ fn layer(sizes: &Sizes, i: usize) -> Layer {
         up,
         down,
     }
+}
+
+fn language_head(model_type: &str, config: (usize, Activation, f32)) -> Option<LanguageHead> {
+    let names = match model_type {
+        "bert" | "ernie" => [
+            "cls.predictions.transform.dense",
+            "cls.predictions.transform.LayerNorm",
+            "cls.predictions.decoder",
+            "cls.predictions.bias",
+        ],
+        "roberta" | "xlm-roberta" | "camembert" => [
+            "lm_head.dense",
+            "lm_head.layer_norm",
+            "lm_head.decoder",
+            "lm_head.bias",
+        ],
+        _ => return None,
+    };
+    // The heads of RoBERTa have an activation of their own.
+    let (width, activation, eps) = config;
+    let activation = match model_type {
+        "bert" | "ernie" => activation,
+        _ => Activation::Gelu,
+    };
+    Some(LanguageHead::of(names, (width, activation, eps)))
 }
 
 fn classifier(model_type: &str, width: usize) -> Classifier {

@@ -6,8 +6,8 @@ use super::{super::fields::Fields, head_size};
 use crate::{
     Pooling,
     encoder::{
-        Activation, Attention, Classifier, Embeddings, EncoderConfig, FeedForward, Layer, Linear,
-        Norm, Norms, PositionTable, Reach, Table,
+        Activation, Attention, Classifier, Embeddings, EncoderConfig, FeedForward, LanguageHead,
+        Layer, Linear, Norm, Norms, PositionTable, Reach, Table,
     },
 };
 
@@ -49,7 +49,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         },
         attention: Attention::of_heads(n_heads, head_size(width, n_heads)?),
         feed_forward,
-        layers: (0..fields.size("n_layers")?)
+        layers: (0..fields.layers("n_layers")?)
             .map(|i| layer(i, width, feed_forward.size))
             .collect(),
         final_norm: None,
@@ -62,6 +62,15 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             score: Linear::of("classifier", [1, width], true),
             pooling: Pooling::CLS,
         }),
+        language_head: Some(LanguageHead::of(
+            [
+                "vocab_transform",
+                "vocab_layer_norm",
+                "vocab_projector",
+                "vocab_projector.bias",
+            ],
+            (width, feed_forward.activation, EPS),
+        )),
         not_described: None,
     })
 }

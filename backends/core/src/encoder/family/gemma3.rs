@@ -34,14 +34,15 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         activation: fields.activation_or("hidden_activation", "gelu_pytorch_tanh")?,
         gate: Some(Gate::First),
     };
-    let scalar = fields.number_or("query_pre_attn_scalar", 256.0)?;
+    let scalar = fields.positive_or("query_pre_attn_scalar", 256.0)?;
     let attention = Attention {
         n_key_heads: fields.size_or("num_key_value_heads", n_heads)?,
         scale: narrowed(1.0 / scalar.sqrt()),
         ..Attention::of_heads(n_heads, head_size)
     };
-    let n_layers = fields.size("num_hidden_layers")?;
-    let is_causal = !fields.flag_or("use_bidirectional_attention", false)?;
+    let n_layers = fields.layers("num_hidden_layers")?;
+    let is_bidirectional = fields.flag_or("use_bidirectional_attention", false)?;
+    fields.only_flag("is_causal", !is_bidirectional)?;
     let eps = fields.eps_or("rms_norm_eps", 1e-6)?;
     let of_layers =
         |kind, base| rope::rotary_of_layers(fields, kind, base, head_size).map(Arc::new);
@@ -55,7 +56,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             of_layers("full_attention", ("rope_theta", 1_000_000.0))?,
             of_layers("sliding_attention", ("rope_local_base_freq", 10_000.0))?,
         ],
-        reaches: reaches(fields, is_causal)?,
+        reaches: reaches(fields)?,
         has_window: windows(fields, n_layers)?,
     };
     Ok(EncoderConfig {
@@ -80,14 +81,15 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         attention: shared.attention,
         final_norm: Some(norm("norm".into(), width, eps)),
         classifier: None,
+        language_head: None,
         not_described: None,
     })
 }
 
 /// The tokens that a token sees in layers without a window, and in layers with one.
-fn reaches(fields: &Fields<'_>, is_causal: bool) -> Result<[Reach; 2], String> {
+fn reaches(fields: &Fields<'_>) -> Result<[Reach; 2], String> {
     let window = fields.size_or("sliding_window", 4096)?;
-    if is_causal {
+    if !fields.flag_or("use_bidirectional_attention", false)? {
         let of = |before| Reach {
             before,
             after: Some(0),
@@ -105,16 +107,10 @@ fn reaches(fields: &Fields<'_>, is_causal: bool) -> Result<[Reach; 2], String> {
 
 /// Says of each layer whether it has a window.
 fn windows(fields: &Fields<'_>, n_layers: usize) -> Result<Vec<bool>, String> {
-    let every = fields.size_or(
-        "sliding_window_pattern",
-        fields.size_or("_sliding_window_pattern", 6)?,
-    )?;
-    let by_type = fields.list("layer_types")?;
-    let has_window = |i: usize| match by_type {
-        Some(types) => types.get(i).is_some_and(|kind| kind == "sliding_attention"),
-        None => !(i + 1).is_multiple_of(every),
-    };
-    Ok((0..n_layers).map(has_window).collect())
+    let every = fields.size_or("sliding_window_pattern", 6)?;
+    let by_type = fields.windows_by_type(n_layers)?;
+    let has_window = |i: usize| !(i + 1).is_multiple_of(every);
+    Ok(by_type.unwrap_or_else(|| (0..n_layers).map(has_window).collect()))
 }
 
 fn norm(name: String, width: usize, eps: f32) -> Norm {

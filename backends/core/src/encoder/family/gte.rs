@@ -47,7 +47,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         eps,
         is_packed: fields.flag_or("pack_qkv", true)?,
         rotary: match is_rotary {
-            true => Some(Arc::new(rotary(fields, head_size, rows)?)),
+            true => Some(Arc::new(rotary(fields, model_type, head_size)?)),
             false => None,
         },
     };
@@ -81,7 +81,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         },
         attention: Attention::of_heads(n_heads, head_size),
         feed_forward,
-        layers: (0..fields.size("num_hidden_layers")?)
+        layers: (0..fields.layers("num_hidden_layers")?)
             .map(|i| layer(&shared, i))
             .collect(),
         final_norm: None,
@@ -94,16 +94,22 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             score: Linear::of("classifier", [1, width], true),
             pooling: Pooling::CLS,
         }),
+        language_head: None,
         not_described: None,
     })
 }
 
 /// The rotation, with the scaling that this family calls `ntk`: it is that of the longest sequence at any length.
-fn rotary(fields: &Fields<'_>, head_size: usize, longest: usize) -> Result<Rotary, String> {
+fn rotary(fields: &Fields<'_>, model_type: &str, head_size: usize) -> Result<Rotary, String> {
+    let usual_base = if model_type == "gte" {
+        160_000.0
+    } else {
+        10_000.0
+    };
     let scaling = fields.get("rope_scaling");
     let kind = scaling.and_then(|scaling| scaling.get("type"));
     if kind.is_none_or(|kind| kind != "ntk") {
-        return rope::rotary(fields, 10_000.0, head_size);
+        return rope::rotary(fields, usual_base, head_size);
     }
     let number = |name: &str| scaling.and_then(|scaling| scaling.get(name)?.as_f64());
     let factor = number("factor")
@@ -111,12 +117,12 @@ fn rotary(fields: &Fields<'_>, head_size: usize, longest: usize) -> Result<Rotar
     if number("mixed_b").is_some() {
         return Err("rope_scaling has mixed_b, which is not supported".into());
     }
-    if factor <= 1.0 || longest == 0 {
+    if factor <= 1.0 || factor.is_nan() {
         return Err(format!(
             "rope_scaling has the factor {factor}, expected more than 1"
         ));
     }
-    let base = fields.number_or("rope_theta", 10_000.0)? * factor;
+    let base = fields.positive_or("rope_theta", usual_base)? * factor;
     let slower = factor.powf(2.0 / head_size as f64);
     Ok(Rotary::new(base, head_size).slower(slower))
 }

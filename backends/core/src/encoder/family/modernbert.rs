@@ -37,9 +37,9 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         activation: fields.activation_or("hidden_activation", "gelu")?,
         gate: Some(Gate::First),
     };
-    let n_layers = fields.size("num_hidden_layers")?;
+    let n_layers = fields.layers("num_hidden_layers")?;
     let global_base = fields.number_or("global_rope_theta", 160_000.0)?;
-    let local_base = fields.number_or("local_rope_theta", global_base.min(10_000.0))?;
+    let local_base = fields.number_or("local_rope_theta", 10_000.0)?;
     let of_layers =
         |kind, base| rope::rotary_of_layers(fields, kind, base, head_size).map(Arc::new);
     let shared = Shared {
@@ -80,6 +80,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         layers: (0..n_layers).map(|i| layer(&shared, i)).collect(),
         final_norm: Some(shared.norm("final_norm")),
         classifier: Some(classifier(fields, &shared)?),
+        language_head: None,
         not_described: None,
     })
 }
@@ -109,12 +110,9 @@ fn classifier(fields: &Fields<'_>, shared: &Shared) -> Result<Classifier, String
 /// Says of each layer whether it has a window.
 fn windows(fields: &Fields<'_>, n_layers: usize) -> Result<Vec<bool>, String> {
     let every = fields.size_or("global_attn_every_n_layers", 3)?;
-    let by_type = fields.list("layer_types")?;
-    let has_window = |i: usize| match by_type {
-        Some(types) => types.get(i).is_some_and(|kind| kind == "sliding_attention"),
-        None => !i.is_multiple_of(every),
-    };
-    Ok((0..n_layers).map(has_window).collect())
+    let by_type = fields.windows_by_type(n_layers)?;
+    let has_window = |i: usize| !i.is_multiple_of(every);
+    Ok(by_type.unwrap_or_else(|| (0..n_layers).map(has_window).collect()))
 }
 
 impl Shared {

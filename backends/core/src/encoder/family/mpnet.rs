@@ -13,11 +13,18 @@ use crate::{
 
 /// Distances from here on are one range; the reference's code has no field for it.
 const MAX_DISTANCE: usize = 128;
+/// The ranges; the reference's code asks for so many whatever the file says.
+const N_BUCKETS: usize = 32;
 /// The token without a position; the reference's code has no field for it.
 const PADDING: u32 = 1;
 
 /// Describes an encoder of this family.
 pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderConfig, String> {
+    if fields.size_or("relative_attention_num_buckets", N_BUCKETS)? != N_BUCKETS {
+        return Err(format!(
+            "relative_attention_num_buckets is set, supported is {N_BUCKETS}"
+        ));
+    }
     let width = fields.size("hidden_size")?;
     let n_heads = fields.size("num_attention_heads")?;
     let eps = fields.eps_or("layer_norm_eps", 1e-12)?;
@@ -30,7 +37,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
     attention.bias = Some(DistanceBias::Buckets {
         table: Table {
             name: "encoder.relative_attention_bias.weight".into(),
-            rows: fields.size_or("relative_attention_num_buckets", 32)?,
+            rows: N_BUCKETS,
         },
         max_distance: MAX_DISTANCE,
     });
@@ -62,7 +69,9 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         },
         attention,
         feed_forward,
-        layers: (0..fields.size("num_hidden_layers")?).map(layer).collect(),
+        layers: (0..fields.layers("num_hidden_layers")?)
+            .map(layer)
+            .collect(),
         final_norm: None,
         classifier: Some(Classifier {
             dense: Some((
@@ -73,6 +82,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             score: Linear::of("classifier.out_proj", [1, width], true),
             pooling: Pooling::CLS,
         }),
+        language_head: None,
         not_described: None,
     })
 }

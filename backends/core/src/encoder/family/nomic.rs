@@ -31,9 +31,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             "num_experts is set: a mixture of experts (nomic-embed-text-v2-moe) is not supported, nomic-embed-text-v1.5 is".into(),
         );
     }
-    if fields.number_or("max_position_embeddings", 0.0)? > 0.0 {
-        fields.number_or("rotary_emb_fraction", 0.0)?;
-    }
+    fields.none_of(&["norm_mlp", "rotary_head_dim"])?;
     let width = fields.size("n_embd")?;
     let n_heads = fields.size("n_head")?;
     let head_size = head_size(width, n_heads)?;
@@ -86,11 +84,12 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         },
         attention: Attention::of_heads(n_heads, head_size),
         feed_forward,
-        layers: (0..fields.size("n_layer")?)
+        layers: (0..fields.layers("n_layer")?)
             .map(|i| layer(&shared, i))
             .collect(),
         final_norm: None,
         classifier: None,
+        language_head: None,
         not_described: None,
     })
 }
@@ -115,7 +114,12 @@ fn rotary(fields: &Fields<'_>, head_size: usize) -> Result<Rotary, String> {
         reason = "a part of the size of a head"
     )]
     let dimensions = (head_size as f64 * fraction) as usize;
-    let mut rotary = Rotary::new(fields.number_or("rotary_emb_base", 10_000.0)?, dimensions);
+    if !dimensions.is_multiple_of(2) {
+        return Err(format!(
+            "heads have {dimensions} numbers that turn by their position, expected an even number"
+        ));
+    }
+    let mut rotary = Rotary::new(fields.positive_or("rotary_emb_base", 10_000.0)?, dimensions);
     if fields.flag_or("rotary_emb_interleaved", false)? {
         rotary.pairs = RotaryPairs::Neighbours;
     }

@@ -23,7 +23,7 @@ struct Shared {
     has_bias: bool,
     is_qwen3: bool,
     rotary: Arc<Rotary>,
-    /// Of layers with a window.
+    /// The window of each layer; none: it sees all tokens.
     windows: Vec<Option<usize>>,
     is_causal: bool,
 }
@@ -47,7 +47,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         gate: Some(Gate::First),
     };
     let eps = fields.eps_or("rms_norm_eps", 1e-6)?;
-    let n_layers = fields.size("num_hidden_layers")?;
+    let n_layers = fields.layers("num_hidden_layers")?;
     let shared = Shared {
         width,
         size: feed_forward.size,
@@ -67,7 +67,8 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
     Ok(EncoderConfig {
         model_type: model_type.into(),
         hidden_size: width,
-        pad_token_id: fields.token_or("pad_token_id", fields.token_or("eos_token_id", 0)?)?,
+        // Sequences are packed: only an ONNX file is ever given one.
+        pad_token_id: fields.token_or("pad_token_id", 0)?,
         max_sequence_tokens: fields.size_or("max_position_embeddings", 32_768)?,
         embeddings: Embeddings {
             words: Table {
@@ -91,6 +92,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             score: Linear::of("score", [1, width], false),
             pooling: Pooling::LAST,
         }),
+        language_head: None,
         not_described: None,
     })
 }
@@ -101,26 +103,26 @@ fn windows(
     model_type: &str,
     n_layers: usize,
 ) -> Result<Vec<Option<usize>>, String> {
-    let is_used = match model_type {
-        "mistral" => fields.get("sliding_window").is_some(),
-        _ => fields.flag_or("use_sliding_window", false)?,
+    let is_used = model_type == "mistral" || fields.flag_or("use_sliding_window", false)?;
+    // Null is another thing than nothing: then there is no window.
+    let window = match fields.size_if_any("sliding_window")? {
+        None if fields.is_written("sliding_window") => None,
+        None => Some(4096),
+        window => window,
     };
-    if !is_used {
+    let Some(window) = window.filter(|_| is_used) else {
         return Ok(vec![None; n_layers]);
-    }
-    let window = fields.size_or("sliding_window", 4096)?;
+    };
     if model_type == "mistral" {
         return Ok(vec![Some(window); n_layers]);
     }
-    let first = fields.size_or("max_window_layers", 28)?;
-    let by_type = fields.list("layer_types")?;
-    let has_window = |i: usize| match by_type {
-        Some(types) => types.get(i).is_some_and(|kind| kind == "sliding_attention"),
-        None => i >= first,
+    let first = fields.number_or("max_window_layers", 28.0)?;
+    let has_window = match fields.windows_by_type(n_layers)? {
+        Some(by_type) => by_type,
+        None => (0..n_layers).map(|i| i as f64 >= first).collect(),
     };
-    Ok((0..n_layers)
-        .map(|i| has_window(i).then_some(window))
-        .collect())
+    let windows = has_window.into_iter();
+    Ok(windows.map(|has| has.then_some(window)).collect())
 }
 
 fn layer(shared: &Shared, i: usize) -> Layer {
@@ -149,9 +151,15 @@ fn layer(shared: &Shared, i: usize) -> Layer {
         query_norm: head_norm("self_attn.q_norm"),
         key_norm: head_norm("self_attn.k_norm"),
         rotary: Some(Arc::clone(&shared.rotary)),
-        reach: Reach {
-            before: shared.windows[i].map(|window| window - 1),
-            after: shared.is_causal.then_some(0),
+        reach: match (shared.windows[i], shared.is_causal) {
+            (window, true) => Reach {
+                before: window.map(|window| window - 1),
+                after: Some(0),
+            },
+            (window, false) => Reach {
+                before: window,
+                after: window,
+            },
         },
         out: Linear::of(
             at("self_attn.o_proj"),

@@ -43,7 +43,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
     let bias = DistanceBias::Buckets {
         table: Table {
             name: "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight".into(),
-            rows: fields.size_or("relative_attention_num_buckets", 32)?,
+            rows: buckets(fields)?,
         },
         max_distance: fields.size_or("relative_attention_max_distance", 128)?,
     };
@@ -63,7 +63,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         model_type: model_type.into(),
         hidden_size: width,
         pad_token_id: fields.token_or("pad_token_id", 0)?,
-        // Nothing bounds it but the tokenizer's own limit and memory.
+        // The encoder has no limit of its own: this one is what it was trained with, and what its tokenizer says.
         max_sequence_tokens: fields.size_or("n_positions", 512)?,
         embeddings: Embeddings {
             words: Table {
@@ -77,15 +77,29 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             norm: None,
             projection: None,
         },
-        layers: (0..fields.size("num_layers")?)
+        layers: (0..fields.layers("num_layers")?)
             .map(|i| layer(&shared, i))
             .collect(),
         attention,
         feed_forward,
         final_norm: Some(Norm::rms("encoder.final_layer_norm", width, eps)),
         classifier: None,
+        language_head: None,
         not_described: None,
     })
+}
+
+/// The ranges of distances.
+fn buckets(fields: &Fields<'_>) -> Result<usize, String> {
+    let n = fields.size_or("relative_attention_num_buckets", 32)?;
+    let most = fields.size_or("relative_attention_max_distance", 128)?;
+    match n >= 4 && n.is_multiple_of(4) && most > n / 4 {
+        true => Ok(n),
+        false => Err(format!(
+            "relative_attention_num_buckets is {n} and relative_attention_max_distance {most}, expected a multiple of 4, and a \
+             distance above a quarter of it"
+        )),
+    }
 }
 
 fn layer(shared: &Shared, i: usize) -> Layer {

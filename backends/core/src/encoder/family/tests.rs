@@ -111,6 +111,83 @@ fn qwen_has_what_its_file_says() {
 }
 
 #[test]
+fn code_of_the_models_own_is_refused_but_where_the_family_is_its_description() {
+    let mut file = xlm_roberta();
+    for (code, is_known) in [
+        (
+            "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA",
+            false,
+        ),
+        ("modeling_qwen.Qwen2Model", false),
+        (
+            "jinaai/jina-bert-implementation--modeling_bert.JinaBertModel",
+            true,
+        ),
+        (
+            "jinaai/jina-bert-v2-qk-post-norm--modeling_bert.JinaBertModel",
+            false,
+        ),
+        ("Alibaba-NLP/new-impl--modeling.NewModel", true),
+    ] {
+        file["auto_map"] = json!({"AutoConfig": "configuration.Config", "AutoModel": code});
+        let read = read(&file);
+        assert_eq!(read.is_ok(), is_known, "{code}");
+        assert!(is_known || read.unwrap_err().contains("trust_remote_code"));
+    }
+}
+
+#[test]
+fn windows_and_rotations_that_make_no_sense_are_refused() {
+    let qwen = json!({
+        "model_type": "qwen3", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "head_dim": 8, "intermediate_size": 48, "use_sliding_window": true, "sliding_window": 4,
+    });
+    for (field, value, expected) in [
+        (
+            "layer_types",
+            json!(["full_attention"]),
+            "layer_types has 1 entries, expected 2",
+        ),
+        (
+            "layer_types",
+            json!(["full_attention", "mamba"]),
+            "layer_types has \"mamba\"",
+        ),
+        ("head_dim", json!(7), "expected an even number"),
+        ("rope_theta", json!(0), "rope_theta is 0"),
+        ("rope_scaling", json!({"type": "linear"}), "no factor"),
+        (
+            "num_hidden_layers",
+            json!(5000),
+            "num_hidden_layers is 5000",
+        ),
+    ] {
+        let mut file = qwen.clone();
+        file[field] = value;
+        let error = read(&file).unwrap_err();
+        assert!(error.contains(expected), "{field}: {error}");
+    }
+    let mut both = qwen.clone();
+    both["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
+    both["rope_parameters"] = json!({"rope_theta": 1e6});
+    assert!(read(&both).unwrap_err().contains("both set"));
+    // Null is no window, and nothing written is the usual one.
+    let before = |file: &Value| read(file).unwrap().layers[1].reach.before;
+    let mut windows = qwen;
+    windows["max_window_layers"] = 1.into();
+    assert_eq!(before(&windows), Some(3));
+    windows["sliding_window"] = Value::Null;
+    assert_eq!(before(&windows), None);
+    windows.as_object_mut().unwrap().remove("sliding_window");
+    assert_eq!(before(&windows), Some(4095));
+    // Where tokens see both sides, so do windows.
+    windows["is_causal"] = false.into();
+    windows["sliding_window"] = 4.into();
+    let reach = read(&windows).unwrap().layers[1].reach;
+    assert_eq!((reach.before, reach.after), (Some(4), Some(4)));
+}
+
+#[test]
 fn a_scaling_of_positions_that_is_not_known_is_refused() {
     let mut file = json!({
         "model_type": "qwen2", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,

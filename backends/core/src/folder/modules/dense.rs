@@ -22,10 +22,34 @@ struct DenseFile {
     bias: bool,
     /// A class of torch.
     activation_function: Option<String>,
-    module_input_name: Option<String>,
-    module_output_name: Option<String>,
+    #[serde(flatten)]
+    names: Names,
     #[serde(default)]
     use_residual: bool,
+}
+
+/// The vectors that a module reads and writes, where it says so.
+#[derive(Default, Deserialize)]
+pub(super) struct Names {
+    module_input_name: Option<String>,
+    module_output_name: Option<String>,
+}
+
+impl Names {
+    /// Refuses a module that works on other vectors than the text's.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (field, name) in [
+            ("module_input_name", &self.module_input_name),
+            ("module_output_name", &self.module_output_name),
+        ] {
+            if let Some(other) = name.as_deref().filter(|name| *name != SENTENCE) {
+                return Err(format!(
+                    "{field} is \"{other}\", supported is \"{SENTENCE}\""
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn yes() -> bool {
@@ -38,15 +62,9 @@ fn yes() -> bool {
 pub(super) fn read(folder: &Path) -> Result<DenseModule, FolderError> {
     let path = folder.join("config.json");
     let file: DenseFile = read_json(&path)?.ok_or_else(|| missing(&path))?;
-    for (field, name) in [
-        ("module_input_name", &file.module_input_name),
-        ("module_output_name", &file.module_output_name),
-    ] {
-        if let Some(other) = name.as_deref().filter(|name| *name != SENTENCE) {
-            let problem = format!("{field} is \"{other}\", supported is \"{SENTENCE}\"");
-            return Err(invalid(&path, problem));
-        }
-    }
+    file.names
+        .check()
+        .map_err(|problem| invalid(&path, problem))?;
     let (inner, outer) = (file.in_features, file.out_features);
     if inner == 0 || outer == 0 {
         let problem =
@@ -69,7 +87,13 @@ pub(super) fn read(folder: &Path) -> Result<DenseModule, FolderError> {
 
 /// The activation that a class of torch is; none for the identity.
 fn activation(class: &str) -> Result<Option<Activation>, String> {
-    match class.rsplit('.').next().unwrap_or_default() {
+    let name = class.rsplit('.').next().unwrap_or_default();
+    // The reference does not run a class of its own code either.
+    let is_own = class.starts_with("torch.") || class == name;
+    match name {
+        _ if !is_own => Err(format!(
+            "activation_function is \"{class}\", supported are classes of torch.nn"
+        )),
         "Identity" => Ok(None),
         "Tanh" => Ok(Some(Activation::Tanh)),
         "ReLU" => Ok(Some(Activation::Relu)),
