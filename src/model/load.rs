@@ -59,6 +59,7 @@ pub(crate) fn inspect(
         context,
     };
     let model = place(&loader)?;
+    embedgate_modules::inspect(&plan.folder)?;
     Ok(Inspected {
         model,
         plan,
@@ -144,6 +145,16 @@ pub(crate) fn load(
         let taken = plan.pooling;
         tracing::warn!(
             "{path} does not say how to pool: taking {taken}; say it with the model's key \"pooling\""
+        );
+    }
+    if is_pooled
+        && !plan.folder.is_stated
+        && plan.folder.pooling.is_some()
+        && config.normalize.is_none()
+    {
+        tracing::warn!(
+            "{path} has no modules.json: vectors get length 1, and no module follows the pooling; download the file, or say it with the \
+             model's key \"normalize\""
         );
     }
     let tokenizer = tokenizer(&plan)?;

@@ -61,9 +61,11 @@ impl Loader<'_> {
             true => &head.decoder,
             false => &words.name,
         };
+        let [own, other] = &head.biases;
+        let bias = if self.weights.has(own) { own } else { other };
         let values = LinearValues {
             weight: self.weights.values(name, &[words.rows, width])?,
-            bias: self.weights.values(&head.bias, &[words.rows])?,
+            bias: self.weights.values(bias, &[words.rows])?,
         };
         self.layer(&Source::of(name, [words.rows, width], true), values)
     }

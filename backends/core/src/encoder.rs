@@ -98,8 +98,8 @@ pub struct LanguageHead {
     pub norm: Norm,
     /// The name of the last layer's weight, of shape `(vocabulary, hidden size)`; where files have none, it is the vectors of tokens.
     pub decoder: String,
-    /// The name of the last layer's bias.
-    pub bias: String,
+    /// The names that the last layer's bias may have, the one that wins first.
+    pub biases: [String; 2],
 }
 
 impl LanguageHead {
@@ -110,7 +110,7 @@ impl LanguageHead {
             dense: (Linear::of(dense, [width, width], true), activation),
             norm: Norm::layer(norm, width, eps),
             decoder: format!("{decoder}.weight"),
-            bias: bias.into(),
+            biases: [format!("{decoder}.bias"), bias.into()],
         }
     }
 }

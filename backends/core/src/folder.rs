@@ -124,8 +124,12 @@ impl ModelFolder {
         })?;
         let is_cross_encoder = classifier::is_cross_encoder(encoder_path, &modules)?;
         let (sentence_path, sentence) = texts::sentence_file(encoder_path)?;
-        let prompts: PromptsFile =
-            read_json(&path.join("config_sentence_transformers.json"))?.unwrap_or_default();
+        let of_prompts = path.join("config_sentence_transformers.json");
+        let prompts: PromptsFile = read_json(&of_prompts)?.unwrap_or_default();
+        prompts.check().map_err(|problem| FolderError::Invalid {
+            path: of_prompts,
+            problem,
+        })?;
         let tokenizer = TokenizerConfigFile::read(encoder_path)?;
         let max_sequence_tokens = texts::max_sequence_tokens(
             sentence_path,

@@ -2,15 +2,20 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-/// Says what a file is that is not what its name says: a pointer of Git LFS, a page of HTML, or empty. None for any other, and
+/// Says what a file is that is not what its name says: a pointer of Git LFS, a page of HTML, a device, or empty. None for any other, and
 /// for one that cannot be read.
 #[must_use]
 pub fn impostor(path: &Path) -> Option<&'static str> {
     let mut head = Vec::new();
-    let file = File::open(path).ok()?;
-    if !file.metadata().ok()?.is_file() {
+    // Before it is opened: a pipe that nobody writes to would be waited for.
+    let kind = path.metadata().ok()?.file_type();
+    if kind.is_dir() {
         return None;
     }
+    if !kind.is_file() {
+        return Some("is no regular file, but a device or a pipe: put the file itself there");
+    }
+    let file = File::open(path).ok()?;
     file.take(256).read_to_end(&mut head).ok()?;
     let text = head.trim_ascii_start();
     let begins = |with: &str| {

@@ -77,9 +77,11 @@ impl Loader<'_> {
             true => &head.decoder,
             false => &words.name,
         };
+        let [own, other] = &head.biases;
+        let bias = if self.weights.has(own) { own } else { other };
         let values = LinearValues {
             weight: self.numbers(name, &[words.rows, width])?,
-            bias: self.numbers(&head.bias, &[words.rows])?,
+            bias: self.numbers(bias, &[words.rows])?,
         };
         let form = Form {
             precision: Precision::F32,

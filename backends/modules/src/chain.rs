@@ -28,6 +28,20 @@ enum Module {
     Normalize,
 }
 
+/// Opens the weights of a module, and checks that its main tensor is there.
+pub(crate) fn inspect(module: &VectorModule) -> Result<(), WeightsError> {
+    let opened = match module {
+        VectorModule::Dense(dense) => {
+            Weights::open(&dense.folder, &format!("{}.weight", dense.linear.name()))
+        }
+        VectorModule::Norm { folder, norm } => {
+            Weights::open(folder, &format!("{}.weight", norm.name))
+        }
+        VectorModule::Normalize => return Ok(()),
+    };
+    opened.map(|_| ())
+}
+
 impl Module {
     fn read(module: &VectorModule) -> Result<Self, WeightsError> {
         Ok(match module {

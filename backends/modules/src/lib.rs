@@ -32,6 +32,15 @@ pub fn with_modules(
     Ok(Box::new(Wrapped::new(backend, Arc::new(chain))))
 }
 
+/// Opens the weights of the modules of a folder, but reads none.
+///
+/// # Errors
+/// [`BackendError::Load`] names the file and what is wrong with it.
+pub fn inspect(folder: &ModelFolder) -> Result<(), BackendError> {
+    let opened = folder.vector_modules.iter().try_for_each(chain::inspect);
+    opened.map_err(|e| BackendError::Load(e.to_string()))
+}
+
 /// A backend, owned or lent, with modules behind it.
 struct Wrapped<B> {
     inner: B,

@@ -36,6 +36,9 @@ const HEADS: [(&str, &str); 2] = [
     ("colbert_linear.pt", "colbert_linear."),
 ];
 
+/// The ends of names of buffers, which are computed from the configuration.
+const BUFFERS: [&str; 4] = [".inv_freq", ".position_ids", ".cos_cached", ".sin_cached"];
+
 /// The weights of one model folder, read tensor by tensor.
 ///
 /// The encoder's tensors go by their names in transformers without the model's prefix, such as
@@ -168,10 +171,7 @@ impl Weights {
             .collect();
         let mut names = self.files.iter().flat_map(File::names);
         let is_unread = |name: &&str| {
-            // Buffers, which are computed from the configuration.
-            let is_buffer = [".inv_freq", ".position_ids", ".bias_mask"]
-                .iter()
-                .any(|end| name.ends_with(end));
+            let is_buffer = BUFFERS.iter().any(|end| name.ends_with(end));
             !is_buffer
                 && !read.contains(*name)
                 && layers.iter().any(|layer| name.starts_with(layer.as_str()))

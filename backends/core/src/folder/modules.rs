@@ -76,6 +76,18 @@ impl Modules {
         if let Some(problem) = problem {
             return Err(invalid(&path, format!("{problem}, {SUPPORTED}")));
         }
+        let mut names: Vec<&str> = entries
+            .iter()
+            .filter_map(|entry| entry.name.as_deref())
+            .collect();
+        names.sort_unstable();
+        if let Some(two) = names.windows(2).find(|two| two[0] == two[1]) {
+            let problem = format!(
+                "two modules have the name \"{}\", expected names of their own",
+                two[0]
+            );
+            return Err(invalid(&path, problem));
+        }
         for (i, entry) in entries.iter().enumerate() {
             modules.add(i, entry, folder)?;
         }
@@ -217,6 +229,7 @@ fn inside(folder: &Path, relative: &str, file: &Path) -> Result<PathBuf, FolderE
 
 #[derive(Deserialize)]
 struct ModuleEntry {
+    name: Option<String>,
     #[serde(default)]
     path: String,
     #[serde(rename = "type")]

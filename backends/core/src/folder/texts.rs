@@ -16,9 +16,20 @@ use crate::EncoderConfig;
 pub(super) struct PromptsFile {
     prompts: Option<BTreeMap<String, Option<String>>>,
     pub(super) default_prompt_name: Option<String>,
+    truncate_dim: Option<Value>,
 }
 
 impl PromptsFile {
+    /// Refuses what would change the vectors.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match &self.truncate_dim {
+            None => Ok(()),
+            Some(n) => Err(format!(
+                "truncate_dim is {n}, which is not supported: remove it, and let requests ask for \"dimensions\": {n}"
+            )),
+        }
+    }
+
     /// A prompt of null is an empty one, and so are the two that every model has where the file leaves them out.
     pub(super) fn texts(self) -> BTreeMap<String, String> {
         let mut texts: BTreeMap<_, _> = ["query", "document"]

@@ -19,6 +19,7 @@ struct Shared {
 
 /// Describes an encoder of this family.
 pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderConfig, String> {
+    fields.only_flag("is_decoder", false)?;
     let width = fields.size("d_model")?;
     let eps = fields.eps_or("layer_norm_epsilon", 1e-6)?;
     let (activation, gate) = match fields.word_or("feed_forward_proj", "relu")? {
