@@ -124,7 +124,7 @@ fn check_looks_into_the_models_folders() {
     );
 }
 
-/// What is obeyed of a folder is said, and what is not read of it.
+/// All that is obeyed of a folder is said, and all that is not read of it.
 #[test]
 fn check_says_what_would_be_served_of_a_model_s_folder() {
     let of = |path: &std::path::Path| run(embedgate().arg("check").arg(path));

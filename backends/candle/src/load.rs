@@ -56,18 +56,11 @@ impl Loader<'_> {
         head: &LanguageHead,
         config: &EncoderConfig,
     ) -> std::result::Result<Linear, WeightsError> {
-        let (words, width) = (&config.embeddings.words, config.hidden_size);
-        let name = match self.weights.has(&head.decoder) {
-            true => &head.decoder,
-            false => &words.name,
-        };
-        let [own, other] = &head.biases;
-        let bias = if self.weights.has(own) { own } else { other };
-        let values = LinearValues {
-            weight: self.weights.values(name, &[words.rows, width])?,
-            bias: self.weights.values(bias, &[words.rows])?,
-        };
-        self.layer(&Source::of(name, [words.rows, width], true), values)
+        let has = |name: &str| self.weights.has(name);
+        let values =
+            head.read_decoder(config, has, |name, shape| self.weights.values(name, shape))?;
+        let shape = [values.bias.len(), config.hidden_size];
+        self.layer(&Source::of(head.decoder.as_str(), shape, true), values)
     }
 
     fn layer(

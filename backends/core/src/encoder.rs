@@ -103,6 +103,31 @@ pub struct LanguageHead {
 }
 
 impl LanguageHead {
+    /// Reads the last layer, of an encoder of this description. `has` says whether a tensor is there, `read` gives that of a name and a
+    /// shape.
+    ///
+    /// # Errors
+    /// The first that `read` gives.
+    pub fn read_decoder<E>(
+        &self,
+        config: &EncoderConfig,
+        has: impl Fn(&str) -> bool,
+        read: impl Fn(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<LinearValues, E> {
+        let words = &config.embeddings.words;
+        let [own, other] = &self.biases;
+        let weight = if has(&self.decoder) {
+            &self.decoder
+        } else {
+            &words.name
+        };
+        let bias = if has(own) { own } else { other };
+        Ok(LinearValues {
+            weight: read(weight, &[words.rows, config.hidden_size])?,
+            bias: read(bias, &[words.rows])?,
+        })
+    }
+
     /// The head whose layers have these names.
     fn of([dense, norm, decoder, bias]: [&str; 4], config: (usize, Activation, f32)) -> Self {
         let (width, activation, eps) = config;

@@ -34,7 +34,7 @@ pub struct ModelFolder {
     pub encoder: EncoderConfig,
     /// From the pooling module's `config.json`; none where the folder has no such module.
     pub pooling: Option<Pooling>,
-    /// What `modules.json` puts behind the pooling, without a normalization that comes last.
+    /// The modules that `modules.json` puts behind the pooling, without a normalization that comes last.
     pub vector_modules: Vec<VectorModule>,
     /// True when `modules.json` ends with a normalizing module.
     pub normalize: bool,

@@ -208,6 +208,26 @@ pub fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     fold(lanes, |a, b| a + b) + rest
 }
 
+/// `a . b`, of rows of one length.
+#[must_use]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    vectorized(
+        #[inline(always)]
+        |fused| {
+            let mut lanes = [0.0_f32; LANES];
+            let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+            let rest = left.remainder().iter().zip(right.remainder());
+            let rest: f32 = rest.map(|(a, b)| a * b).sum();
+            for (a, b) in left.zip(right) {
+                for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                    *lane = multiply_add(*a, *b, *lane, fused);
+                }
+            }
+            fold(lanes, |a, b| a + b) + rest
+        },
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use rayon::{
 use crate::{linear::Target, memory::resize, precision::Precision, vector::Rounded};
 
 /// Rows go to the threads in blocks of this many.
-const ROWS_AT_ONCE: usize = 8;
+pub(crate) const ROWS_AT_ONCE: usize = 8;
 
 /// The results of products and attention: rows of one width, in f32 or bfloat16.
 pub(crate) struct Activations {
@@ -98,7 +98,7 @@ impl<'a> ToAttend<'a> {
     }
 }
 
-/// What is done to each row of some activations.
+/// An operation on each row of some activations.
 pub(crate) trait OnRow {
     /// Changes the row of this number; `spare` is scratch memory.
     fn run<T: Rounded>(&self, number: usize, row: &mut [T], spare: &mut [f32]);

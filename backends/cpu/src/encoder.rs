@@ -14,11 +14,12 @@ use embedgate_core::{
     EncoderConfig, TokenBatch, TokenSelection,
     encoder::{self, DistanceValues, Rotary},
 };
+use rayon::{iter::ParallelIterator, slice::ParallelSliceMut};
 
 use self::{around::Around, embedding::Embedding, layer::Layer, workspace::Workspace};
 use crate::{
     attention::{Attention, Packed},
-    buffers::ToAttend,
+    buffers::{ROWS_AT_ONCE, ToAttend},
     halt::{Halt, Pause},
     linear::ROW_STEP,
     load::{LoadError, Loader},
@@ -137,7 +138,9 @@ impl Encoder {
         }
         let hidden = &mut workspace.x[..rows * width];
         if let Some(norm) = &self.final_norm {
-            workspace.rounding.normalize(norm, hidden);
+            // Nobody reads it rounded.
+            let blocks = hidden.par_chunks_mut(ROWS_AT_ONCE * width);
+            blocks.for_each(|x| norm.apply(x));
         }
         Ok(hidden)
     }

@@ -72,17 +72,8 @@ impl Loader<'_> {
         head: &LanguageHead,
         config: &EncoderConfig,
     ) -> Result<Linear, LoadError> {
-        let (words, width) = (&config.embeddings.words, config.hidden_size);
-        let name = match self.weights.has(&head.decoder) {
-            true => &head.decoder,
-            false => &words.name,
-        };
-        let [own, other] = &head.biases;
-        let bias = if self.weights.has(own) { own } else { other };
-        let values = LinearValues {
-            weight: self.numbers(name, &[words.rows, width])?,
-            bias: self.numbers(bias, &[words.rows])?,
-        };
+        let has = |name: &str| self.weights.has(name);
+        let values = head.read_decoder(config, has, |name, shape| self.numbers(name, shape))?;
         let form = Form {
             precision: Precision::F32,
             ..self.form(None, Format::F32)

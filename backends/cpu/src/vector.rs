@@ -8,7 +8,8 @@ mod queries;
 mod rotation;
 mod softmax;
 
-use embedgate_core::math::{LANES, fold, multiply_add, vectorized};
+pub(crate) use embedgate_core::math::dot;
+use embedgate_core::math::vectorized;
 use half::bf16;
 
 pub(crate) use self::{
@@ -92,25 +93,6 @@ pub(crate) fn add(to: &mut [f32], from: &[f32]) {
             }
         },
     );
-}
-
-/// `a . b`.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    vectorized(
-        #[inline(always)]
-        |fused| {
-            let mut lanes = [0.0_f32; LANES];
-            let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-            let rest = left.remainder().iter().zip(right.remainder());
-            let rest: f32 = rest.map(|(a, b)| a * b).sum();
-            for (a, b) in left.zip(right) {
-                for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-                    *lane = multiply_add(*a, *b, *lane, fused);
-                }
-            }
-            fold(lanes, |a, b| a + b) + rest
-        },
-    )
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(crate) enum Then {
 }
 
 impl Then {
-    /// What follows for an activation; none where there are no kernels of it.
+    /// Returns the function of an activation; none where there are no kernels of it.
     pub(crate) fn of(activation: Activation) -> Option<Self> {
         Some(match activation {
             Activation::Gelu => Self::Gelu,

@@ -3,7 +3,7 @@
 use embedgate_core::{
     BackendError,
     encoder::{Activation, Linear, LinearValues, NormValues},
-    math::{self, sum, vectorized},
+    math::{self, dot, sum},
     vector_module::VectorModule,
 };
 use embedgate_weights::{Weights, WeightsError};
@@ -136,25 +136,8 @@ impl Chain {
 
 /// `W x + b`.
 fn linear(layer: &LinearValues, x: &[f32]) -> Vec<f32> {
-    vectorized(
-        #[inline(always)]
-        |_| {
-            let rows = layer.weight.chunks_exact(x.len()).zip(&layer.bias);
-            let dot = |row: &[f32]| {
-                let mut lanes = [0.0_f32; math::LANES];
-                let (left, right) = (row.chunks_exact(math::LANES), x.chunks_exact(math::LANES));
-                let rest = left.remainder().iter().zip(right.remainder());
-                let rest: f32 = rest.map(|(a, b)| a * b).sum();
-                for (a, b) in left.zip(right) {
-                    for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-                        *lane += a * b;
-                    }
-                }
-                math::fold(lanes, |a, b| a + b) + rest
-            };
-            rows.map(|(row, bias)| dot(row) + bias).collect()
-        },
-    )
+    let rows = layer.weight.chunks_exact(x.len()).zip(&layer.bias);
+    rows.map(|(row, bias)| dot(row, x) + bias).collect()
 }
 
 fn add(to: &mut [f32], from: &[f32]) {

@@ -71,7 +71,7 @@ pub enum ConvertError {
     Unfit {
         /// The family's name in `config.json`.
         model_type: String,
-        /// What it has that BERT has not.
+        /// The first thing that it has and BERT has not.
         thing: &'static str,
     },
     /// A file could not be written.

@@ -69,7 +69,7 @@ pub enum WeightsError {
     },
 }
 
-/// What the folder holds instead, where that is known.
+/// Names the format that the folder holds instead, where it is known.
 fn instead(folder: &Path) -> String {
     other_format(folder).map_or_else(String::new, |problem| format!("; {problem}"))
 }

@@ -21,7 +21,7 @@ pub(super) struct Modules {
     pub(super) pooling_folder: Option<PathBuf>,
     /// In the place of a pooling, of a masked language model.
     pub(super) splade: Option<SpladePooling>,
-    /// What follows the pooling, without a last normalization.
+    /// The modules that follow the pooling, without a last normalization.
     pub(super) vectors: Vec<VectorModule>,
     /// True when a normalization comes last.
     pub(super) normalize: bool,

@@ -75,7 +75,7 @@ const HANDED_ON: [&str; 9] = [
     "processor_kwargs",
     "processing_kwargs",
 ];
-/// What is harmless of them: it chooses an implementation, or a format of numbers.
+/// The arguments that are harmless: each chooses an implementation, or a format of numbers.
 const HARMLESS: [&str; 8] = [
     "attn_implementation",
     "torch_dtype",

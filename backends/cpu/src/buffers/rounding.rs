@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// What a precision makes of rows that are computed by hand.
+    /// Rounds rows that were computed by hand.
     fn rounded(precision: Precision, rows: &[f32], width: usize) -> Vec<f32> {
         let mut rounding = Rounding::new(precision);
         numbers(rounding.made(rows, [width, width], |row, to| to.copy_from_slice(row)))

@@ -7,16 +7,13 @@ use rayon::{
 };
 
 use crate::{
-    buffers::rounding::Rounding,
+    buffers::{ROWS_AT_ONCE, rounding::Rounding},
     linear::{Linear, Operand, Target},
     load::{LoadError, Loader},
     memory::at_least,
     onednn::OneDnnError,
     vector::{Norm, add},
 };
-
-/// Rows go to the threads in blocks of this many.
-const ROWS_AT_ONCE: usize = 8;
 
 /// The normalizations around attention or the feed-forward layer.
 pub(super) enum Around {
@@ -89,7 +86,7 @@ impl Around {
         }
     }
 
-    /// What the first linear layer reads of `x`.
+    /// Returns the rows that the first linear layer reads, of `x`.
     pub(super) fn read<'a>(
         &self,
         rounding: &'a mut Rounding,

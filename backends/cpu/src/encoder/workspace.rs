@@ -26,7 +26,7 @@ pub(crate) struct Workspace {
     pub(super) contexts: Activations,
     /// The intermediate rows of one step.
     pub(super) wide: Activations,
-    /// What is added to the rows of one step, where it is normalized first.
+    /// The numbers that are added to the rows of one step, where they are normalized first.
     pub(super) added: Vec<f32>,
     pub(super) rounding: Rounding,
     pub(super) floats: Vec<Mutex<Scratch<f32>>>,

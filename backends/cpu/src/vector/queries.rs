@@ -1,4 +1,4 @@
-//! What happens to queries and keys before attention: normalizations of heads, and rotations by position.
+//! Queries and keys before attention: normalizations of heads, and rotations by position.
 
 use std::{ops::Range, sync::Arc};
 
@@ -45,7 +45,7 @@ impl Angles {
     }
 }
 
-/// What happens to the queries and keys of a layer.
+/// The normalizations and the rotation of a layer's queries and keys.
 #[derive(Clone, Copy)]
 pub(crate) struct QueryParts<'a> {
     /// Normalizations, each of some columns of a row, and each run of its width by itself.
