@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixDatagram,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -93,35 +93,20 @@ async fn a_body_that_ends_while_draining_is_answered() {
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
-/// The config of a model whose weights are a pipe that nobody writes to: loading waits for ever.
-fn stuck_config(folder: &Path) -> String {
-    let model = folder.join("model");
-    std::fs::create_dir(&model).unwrap();
-    for entry in tiny_bge_m3().read_dir().unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() && path.extension().is_some_and(|e| e == "json") {
-            std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
-        }
-    }
-    std::fs::create_dir(model.join("1_Pooling")).unwrap();
-    std::fs::copy(
-        tiny_bge_m3().join("1_Pooling/config.json"),
-        model.join("1_Pooling/config.json"),
-    )
-    .unwrap();
-    let made = Command::new("mkfifo")
-        .arg(model.join("pytorch_model.bin"))
-        .status()
-        .unwrap();
+/// A pipe that nobody writes to. As the library of ONNX Runtime it makes the loading of its models wait for ever.
+fn stuck_library(folder: &Path) -> PathBuf {
+    let pipe = folder.join("libonnxruntime.so");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
-    tiny_config("").replace(&format!("{:?}", tiny_bge_m3()), &format!("{model:?}"))
+    pipe
 }
 
 #[tokio::test]
 async fn until_models_are_loaded_requests_get_503_with_retry_after() {
     let folder = tempfile::tempdir().unwrap();
-    let config = stuck_config(folder.path());
-    let gateway = Gateway::start_loading(&config, &[]);
+    let library = stuck_library(folder.path());
+    let config = tiny_config("").replace("threads = 1", "type = \"onnx\"");
+    let gateway = Gateway::start_loading(&config, &[("ORT_DYLIB_PATH", library.to_str().unwrap())]);
     assert_eq!(gateway.get("/livez").await.status, 200);
     let health = gateway.get("/health").await;
     assert_eq!(
@@ -151,11 +136,16 @@ async fn until_models_are_loaded_requests_get_503_with_retry_after() {
 #[test]
 fn a_signal_in_the_midst_of_loading_ends_the_process_cleanly() {
     let folder = tempfile::tempdir().unwrap();
-    let config = stuck_config(folder.path());
+    let library = stuck_library(folder.path());
+    let config = tiny_config(&format!(
+        "[models.stuck]\npath = {:?}\nbackend = {{ type = \"onnx\" }}\n",
+        tiny_bge_m3()
+    ));
     // Most moments are harmless: the library of the products is being made ready for some milliseconds.
     for _ in 0..20 {
-        let gateway = Gateway::start_loading(&config, &[]);
-        gateway.wait_for_log("loading model");
+        let gateway =
+            Gateway::start_loading(&config, &[("ORT_DYLIB_PATH", library.to_str().unwrap())]);
+        gateway.wait_for_log("loading model tiny");
         gateway.signal(libc::SIGTERM);
         let (status, log) = gateway.wait();
         assert_eq!(status.code(), Some(0), "{status}: {log}");
