@@ -231,6 +231,14 @@ fn without_onednn(place: &Placement) -> Option<(BackendType, Precision)> {
     gives_way.then_some((BackendType::Candle, Precision::F32))
 }
 
+/// Loads a model that has no encoder, which all backends on the processor run alike; none where it has one.
+#[cfg(any(feature = "candle", feature = "cpu"))]
+fn open_static(plan: &Plan) -> Option<Result<Box<dyn Backend>, LoadError>> {
+    let embedding = plan.folder.static_embedding.as_ref()?;
+    let opened = embedgate_modules::open_static(embedding, &plan.folder);
+    Some(opened.map_err(LoadError::from))
+}
+
 #[cfg(any(feature = "candle", feature = "cpu", feature = "cuda"))]
 fn open_weights(plan: &Plan) -> Result<(), LoadError> {
     plan.folder.check_description()?;

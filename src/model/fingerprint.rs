@@ -114,7 +114,13 @@ fn shapes_vectors(path: &Path) -> bool {
     let is_weights = ["safetensors", "bin", "pt", "onnx", "onnx_data"]
         .iter()
         .any(|ending| name.ends_with(&format!(".{ending}")));
-    is_weights || name.starts_with("tokenizer") || name == "vocab.txt" || name == "config.json"
+    let is_vocabulary = ["vocab.json", "merges.txt"].contains(&&*name)
+        && !path.with_file_name("tokenizer.json").exists();
+    is_weights
+        || is_vocabulary
+        || name.starts_with("tokenizer")
+        || name == "vocab.txt"
+        || name == "config.json"
 }
 
 fn hash_samples(hasher: &mut blake3::Hasher, path: &Path, length: u64) -> io::Result<()> {

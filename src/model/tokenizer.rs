@@ -6,7 +6,9 @@ mod parts;
 mod pool;
 mod settings;
 mod slices;
+pub(crate) mod template;
 pub(crate) mod vocabulary;
+mod vocabulary_files;
 mod without_special;
 
 use std::{
@@ -63,6 +65,10 @@ pub struct TextTokenizer {
     n_added: usize,
     /// Special tokens that the post-processor puts around and between two texts.
     n_added_to_pair: usize,
+    /// Where texts get no special tokens: the id that stands for a text without tokens.
+    bare: Option<u32>,
+    /// The template that pairs go through, where they do so.
+    template: Option<Arc<pair::Templated>>,
 }
 
 /// The reason why a tokenizer cannot be used.
@@ -108,10 +114,14 @@ impl TextTokenizer {
                 self.encode_without_special(text, room, truncation.side(), given_up)?;
             let encoding = self
                 .inner
-                .post_process(encoding, None, true)
+                .post_process(encoding, None, self.bare.is_none())
                 .map_err(|e| e.to_string())?;
+            let mut ids = encoding.get_ids().to_vec();
+            if ids.is_empty() {
+                ids.extend(self.bare);
+            }
             Ok(Tokenized {
-                ids: encoding.get_ids().to_vec(),
+                ids,
                 type_ids: Vec::new(),
                 n_tokens_full: n + self.n_added,
             })
@@ -125,5 +135,7 @@ fn unpanicked<T>(f: impl FnOnce() -> T) -> Result<T, String> {
         .map_err(|_| "the tokenizer cannot handle it: its file is damaged".to_owned())
 }
 
+#[cfg(test)]
+mod random_texts;
 #[cfg(test)]
 mod tests;

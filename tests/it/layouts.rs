@@ -1,8 +1,10 @@
 //! Tiny models in the layouts of the hub, against what sentence-transformers makes of the same folders.
 
-use std::fmt::Write;
+use std::{fmt::Write as _, io::Write as _};
 
-use embedgate_test_support::{Gateway, Reference, fixtures, ids, max_difference, numbers, texts};
+use embedgate_test_support::{
+    Gateway, Reference, embedgate, fixtures, ids, max_difference, numbers, run, texts,
+};
 use serde_json::json;
 
 /// f32 on another library sums in another order.
@@ -13,6 +15,7 @@ const NAMES: &[&str] = &[
     "distilbert",
     "embeddinggemma",
     "labse",
+    "model2vec",
     "modernbert",
     "mpnet",
     "nomic",
@@ -21,6 +24,7 @@ const NAMES: &[&str] = &[
     "pooling-list",
     "qwen3-embedding",
     "sentence-t5",
+    "static",
     "subfolder-transformer",
 ];
 
@@ -108,4 +112,65 @@ async fn weights_of_splade_are_those_of_sentence_transformers() {
         "{}",
         refused.message()
     );
+}
+
+/// Pairs are texts that follow each other, the last two with a text that is longer than the model takes.
+#[tokio::test]
+async fn language_models_score_pairs_as_their_references_do() {
+    let path = |name: &str| fixtures().join("rerankers").join(name);
+    let gateway = Gateway::start(&format!(
+        "[auth]\nmode = \"none\"\n[models.qwen3]\npath = {:?}\nclassifier_from_token = [\"no\", \"yes\"]\nbackend = {{ type = \
+         \"candle\" }}\n[models.template]\npath = {:?}\n",
+        path("qwen3"),
+        path("template"),
+    ));
+    let texts = texts();
+    let long = texts[..30].join(" ");
+    for name in ["qwen3", "template"] {
+        let reference = Reference::open(&format!("rerankers/{name}/expected.safetensors"));
+        let expected = reference.floats("scores");
+        let n = expected.len();
+        assert_eq!(n, 40, "{name}");
+        for (i, expected) in expected.iter().enumerate() {
+            let document = if i + 2 < n { &texts[i + 1] } else { &long };
+            let body =
+                json!({"model": name, "query": texts[i], "texts": [document], "raw_scores": true});
+            let answer = gateway.ok("/rerank", &body).await;
+            let score = answer[0]["score"].as_f64().unwrap();
+            let far = (score - f64::from(*expected)).abs();
+            assert!(
+                far < f64::from(DIFFERENCE),
+                "{name}, pair {i}: {score}, expected {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_language_model_that_is_no_reranker_by_its_folder_is_refused_with_the_way_out() {
+    let path = fixtures().join("rerankers/qwen3");
+    for (more, expected) in [
+        ("", "classifier_from_token = [\"no\", \"yes\"]"),
+        (
+            "classifier_from_token = [\"no\", \"perhaps\"]\n",
+            "classifier_from_token names \"perhaps\"",
+        ),
+        (
+            "classifier_from_token = [\"no\", \"yes\"]\nmax_length = 100\n",
+            "leaves no room within 100 tokens",
+        ),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(
+            file,
+            "[auth]\nmode = \"none\"\n[models.qwen3]\npath = {path:?}\n{more}"
+        )
+        .unwrap();
+        let (code, _, errors) = run(embedgate()
+            .arg("--config")
+            .arg(file.path())
+            .args(["--listen", "127.0.0.1:0"]));
+        assert_ne!(code, Some(0), "{errors}");
+        assert!(errors.contains(expected), "{more}: {errors}");
+    }
 }

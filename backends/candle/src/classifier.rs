@@ -30,7 +30,7 @@ impl Classifier {
             pooling: source.pooling,
             dense: dense.transpose()?,
             norm: norm.transpose()?,
-            score: loader.linear(&source.score)?,
+            score: loader.score(&source.score)?,
         })
     }
 

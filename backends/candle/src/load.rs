@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 use embedgate_core::encoder::{
     self, Attention, EncoderConfig, LanguageHead, Layer, Linear as Source, LinearValues,
-    NormValues, Table,
+    NormValues, Score, Table,
 };
 use embedgate_weights::{Weights, WeightsError};
 
@@ -61,6 +61,17 @@ impl Loader<'_> {
             head.read_decoder(config, has, |name, shape| self.weights.values(name, shape))?;
         let shape = [values.bias.len(), config.hidden_size];
         self.layer(&Source::of(head.decoder.as_str(), shape, true), values)
+    }
+
+    /// Reads the layer that gives the score of a pair.
+    pub(crate) fn score(self, score: &Score) -> std::result::Result<Linear, WeightsError> {
+        let values = score.read(
+            |name| self.weights.has(name),
+            |name, shape| self.weights.values(name, shape),
+            |name, shape, row| self.weights.row(name, shape, row),
+        )?;
+        let shape = [1, values.weight.len()];
+        self.layer(&Source::of("score", shape, true), values)
     }
 
     fn layer(

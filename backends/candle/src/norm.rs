@@ -26,6 +26,8 @@ impl Norm {
 pub(crate) enum Around {
     /// `norm(f(x) + bias + x)`.
     After(Norm),
+    /// `then(first(f(x) + bias + x) + x)`.
+    Twice { first: Norm, then: Norm },
     /// `after(f(before(x)) + bias) + x`.
     Before {
         before: Option<Norm>,
@@ -49,6 +51,10 @@ impl Around {
         };
         Ok(match norms {
             Norms::After(norm) => Self::After(loader.norm(norm, Some(&last.bias))?),
+            Norms::Twice { first, then } => Self::Twice {
+                first: loader.norm(first, Some(&last.bias))?,
+                then: loader.norm(then, None)?,
+            },
             Norms::Before { before, after } => Self::Before {
                 before: norm(before)?,
                 after: norm(after)?,
@@ -66,6 +72,10 @@ impl Around {
     ) -> Result<Tensor> {
         match self {
             Self::After(norm) => norm.rows.add_norm(f(x)?, x, norm),
+            Self::Twice { first, then } => {
+                let given = first.rows.add_norm(f(x)?, x, first)?;
+                then.apply(&then.rows.add(given, x)?)
+            }
             Self::Before {
                 before,
                 after,

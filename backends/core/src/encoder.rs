@@ -4,6 +4,7 @@
 //! from the description alone, and know no family.
 
 mod bert_like;
+mod classifier;
 mod family;
 mod fields;
 mod layer;
@@ -13,6 +14,7 @@ mod positions;
 
 pub use self::{
     bert_like::{BertLayer, BertLike},
+    classifier::{AnswerTokens, Classifier, Score},
     layer::{Activation, Attention, FeedForward, Gate, Layer, Norms, Reach},
     parts::{Linear, LinearPart, LinearValues, Norm, NormKind, NormValues, Table},
     positions::{DistanceBias, DistanceValues, PositionTable, Rotary, RotaryPairs},
@@ -65,19 +67,6 @@ pub struct Embeddings {
     pub norm: Option<Norm>,
     /// From `width` to the encoder's width.
     pub projection: Option<Linear>,
-}
-
-/// The head of a cross-encoder: `score(norm(activation(dense(x))))` of one token's vector, without those that are none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Classifier {
-    /// The first layer, and its activation.
-    pub dense: Option<(Linear, Activation)>,
-    /// A normalization behind it.
-    pub norm: Option<Norm>,
-    /// The layer that gives one number.
-    pub score: Linear,
-    /// Makes one vector of the token vectors.
-    pub pooling: crate::Pooling,
 }
 
 /// Rounds a number that was computed in f64, as the references do.

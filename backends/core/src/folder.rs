@@ -2,9 +2,11 @@
 //!
 //! Weights and tokenizer are not opened here: the backends and the gateway's tokenizer do that.
 
+mod chat_template;
 mod classifier;
 mod layout;
 mod modules;
+mod static_embedding;
 mod texts;
 mod tokenizer;
 
@@ -16,10 +18,17 @@ use std::{
 
 use thiserror::Error;
 
-pub use self::tokenizer::{AddedToken, TokenizerScheme, TokenizerSettings};
+pub use self::{
+    chat_template::ChatTemplate,
+    static_embedding::StaticEmbedding,
+    tokenizer::{AddedToken, TokenizerScheme, TokenizerSettings},
+};
 use self::{modules::Modules, texts::PromptsFile, tokenizer::file::TokenizerConfigFile};
 use crate::{
-    EncoderConfig, Pooling, encoder::Classifier, impostor, splade::SpladePooling,
+    EncoderConfig, Pooling,
+    encoder::{AnswerTokens, Classifier, Score},
+    impostor,
+    splade::SpladePooling,
     vector_module::VectorModule,
 };
 
@@ -52,10 +61,15 @@ pub struct ModelFolder {
     pub architectures: Vec<String>,
     /// The pooling of a SPLADE model, which gives sparse weights alone.
     pub splade: Option<SpladePooling>,
+    /// The vectors of tokens where there is no encoder.
+    pub static_embedding: Option<StaticEmbedding>,
     /// True when the folder contains the heads of bge-m3.
     pub has_m3_heads: bool,
-    /// True when the model is a sequence classifier of one label: it scores pairs of texts and gives no embeddings.
+    /// True when the model scores pairs of texts and gives no embeddings: a sequence classifier of one label, or a language model
+    /// that answers with a token.
     pub is_cross_encoder: bool,
+    /// The template that texts go through, where they do so.
+    pub chat_template: Option<ChatTemplate>,
     /// From `config_sentence_transformers.json`: text put in front of inputs, by name.
     pub prompts: BTreeMap<String, String>,
     /// The prompt that is used when none is named.
@@ -108,6 +122,7 @@ impl ModelFolder {
         refuse_adapters(encoder_path)?;
         let config = encoder_path.join("config.json");
         if !config.exists()
+            && modules.static_embedding.is_none()
             && let Some(problem) = layout::problem(path)
         {
             return Err(FolderError::Invalid {
@@ -115,13 +130,10 @@ impl ModelFolder {
                 problem,
             });
         }
-        let text = read(&config)?;
-        let described = EncoderConfig::from_json(&text);
-        let encoder = described.or_else(|why| EncoderConfig::without_description(&text, why));
-        let encoder = encoder.map_err(|problem| FolderError::Invalid {
-            path: config.clone(),
-            problem,
-        })?;
+        let encoder = match &modules.static_embedding {
+            Some(embedding) => embedding.encoder(),
+            None => encoder(&config)?,
+        };
         let is_cross_encoder = classifier::is_cross_encoder(encoder_path, &modules)?;
         let (sentence_path, sentence) = texts::sentence_file(encoder_path)?;
         let of_prompts = path.join("config_sentence_transformers.json");
@@ -130,19 +142,35 @@ impl ModelFolder {
             path: of_prompts,
             problem,
         })?;
-        let tokenizer = TokenizerConfigFile::read(encoder_path)?;
+        let tokenizer = match modules.static_embedding {
+            // Nothing beside tokenizer.json is read.
+            Some(_) => TokenizerConfigFile::default(),
+            None => TokenizerConfigFile::read(encoder_path)?,
+        };
         let max_sequence_tokens = texts::max_sequence_tokens(
             sentence_path,
             &sentence,
             tokenizer.model_max_length,
             &encoder,
         )?;
-        let folder = Self {
+        let chat_template = match sentence.takes_messages() {
+            Some(false) => None,
+            // Embedders took texts alone before there was a word for it.
+            None if modules.pooling.is_some() || modules.splade.is_some() => None,
+            _ => chat_template::source(encoder_path)?.map(|source| ChatTemplate {
+                source,
+                variables: sentence.template_variables(),
+            }),
+        };
+        let answer_tokens = modules.answer_tokens;
+        let mut folder = Self {
             path: path.to_owned(),
+            chat_template,
             pooling: modules.pooling,
             pooling_folder: modules.pooling_folder,
             architectures: classifier::architectures(&modules.encoder)?,
             splade: modules.splade,
+            static_embedding: modules.static_embedding,
             normalize: modules.normalize,
             is_stated: modules.stated,
             prompt_is_pooled: !modules.without_prompt,
@@ -162,12 +190,74 @@ impl ModelFolder {
             encoder_path: modules.encoder,
             vector_modules: modules.vectors,
         };
+        if let Some(embedding) = &folder.static_embedding {
+            folder.tokenizer.bare = Some(embedding.empty());
+            let most = embedding.max_tokens.unwrap_or(usize::MAX);
+            folder.max_sequence_tokens = folder.max_sequence_tokens.min(most);
+        }
+        if let Some(tokens) = answer_tokens {
+            folder.answer_with(tokens)?;
+        }
+        folder.check_messages()?;
         folder.dimensions(folder.pooling.unwrap_or(Pooling::CLS))?;
         Ok(folder)
     }
 }
 
 impl ModelFolder {
+    /// Makes a cross-encoder of a language model: it scores a pair by the logits of these tokens.
+    ///
+    /// # Errors
+    /// [`FolderError::Invalid`] when the model is none that could.
+    pub fn answer_with(&mut self, tokens: AnswerTokens) -> Result<(), FolderError> {
+        let encoder = &mut self.encoder;
+        let shape = [encoder.vocabulary_size(), encoder.hidden_size];
+        let is_causal = encoder
+            .layers
+            .iter()
+            .all(|layer| layer.reach.after == Some(0));
+        let largest = tokens.yes.max(tokens.no.unwrap_or(0));
+        let problem = if encoder.not_described.is_none() && !is_causal {
+            "is no language model, whose tokens see those before them alone: it has no token that is to follow".to_owned()
+        } else if largest as usize >= shape[0] && encoder.not_described.is_none() {
+            format!(
+                "has a vocabulary of {} tokens, and is to answer with token {largest}",
+                shape[0]
+            )
+        } else {
+            let words = &encoder.embeddings.words.name;
+            encoder.classifier = Some(Classifier {
+                dense: None,
+                norm: None,
+                score: Score::Logits {
+                    names: ["lm_head.weight".into(), words.clone()],
+                    shape,
+                    tokens,
+                },
+                pooling: Pooling::LAST,
+            });
+            self.is_cross_encoder = true;
+            return Ok(());
+        };
+        Err(FolderError::Invalid {
+            path: self.encoder_path.join("config.json"),
+            problem,
+        })
+    }
+
+    /// Refuses an embedder whose texts go through a template.
+    fn check_messages(&self) -> Result<(), FolderError> {
+        if self.chat_template.is_none() || (self.pooling.is_none() && self.splade.is_none()) {
+            return Ok(());
+        }
+        Err(FolderError::Invalid {
+            path: self.encoder_path.join("sentence_bert_config.json"),
+            problem: "modality_config has \"message\": texts go through a template of conversations, which is supported for rerankers \
+                      alone"
+                .into(),
+        })
+    }
+
     /// Returns the width of a dense vector behind all modules, with this pooling.
     ///
     /// # Errors
@@ -242,6 +332,17 @@ impl ModelFolder {
     pub fn words(&self) -> &str {
         &self.encoder.embeddings.words.name
     }
+}
+
+/// Reads the description of the encoder, or its sizes where there is none.
+fn encoder(path: &Path) -> Result<EncoderConfig, FolderError> {
+    let text = read(path)?;
+    let described = EncoderConfig::from_json(&text);
+    let encoder = described.or_else(|why| EncoderConfig::without_description(&text, why));
+    encoder.map_err(|problem| FolderError::Invalid {
+        path: path.to_owned(),
+        problem,
+    })
 }
 
 /// Weights of an adapter change those of the model; they are not applied here.

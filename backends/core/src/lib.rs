@@ -34,7 +34,10 @@ pub use backend::{Backend, BackendInfo, Layout, Pause, Precision, Replicas};
 pub use batch::TokenBatch;
 pub use encoder::EncoderConfig;
 pub use error::BackendError;
-pub use folder::{AddedToken, FolderError, ModelFolder, TokenizerScheme, TokenizerSettings};
+pub use folder::{
+    AddedToken, ChatTemplate, FolderError, ModelFolder, StaticEmbedding, TokenizerScheme,
+    TokenizerSettings,
+};
 pub use head::{Head, HeadForm, HeadNames, Outputs, PerHead, TokenSelection};
 pub use impostor::impostor;
 pub use matrix::Matrix;

@@ -1,6 +1,9 @@
 //! The head of a cross-encoder: one score a sequence. It computes in f32, whatever the encoder's precision.
 
-use embedgate_core::{Pooling, TokenSelection, encoder};
+use embedgate_core::{
+    Pooling, TokenSelection,
+    encoder::{self, LinearValues, Score},
+};
 use embedgate_weights::{Weights, WeightsError};
 
 use crate::{
@@ -31,7 +34,7 @@ impl Classifier {
             pooling: source.pooling,
             dense: dense.transpose()?,
             norm: loader.norm_if_any(source.norm.as_ref())?,
-            score: one_number(loader.weights, &source.score)?,
+            score: one_output(score(loader.weights, &source.score)?),
         })
     }
 
@@ -67,12 +70,16 @@ impl Classifier {
     }
 }
 
-/// Weight and bias of a linear layer with one result.
-pub(crate) fn one_number(
-    weights: &Weights,
-    source: &encoder::Linear,
-) -> Result<(Vec<f32>, f32), WeightsError> {
-    let values = source.read(|name, shape| weights.values(name, shape))?;
+fn score(weights: &Weights, source: &Score) -> Result<LinearValues, WeightsError> {
+    source.read(
+        |name| weights.has(name),
+        |name, shape| weights.values(name, shape),
+        |name, shape, row| weights.row(name, shape, row),
+    )
+}
+
+/// Weight and bias of a linear layer with one output.
+pub(crate) fn one_output(values: LinearValues) -> (Vec<f32>, f32) {
     let bias = values.bias.first().copied();
-    Ok((values.weight, bias.unwrap_or_default()))
+    (values.weight, bias.unwrap_or_default())
 }

@@ -169,14 +169,14 @@ impl Encoder {
                 around.read(rounding, x, width)
             }
             // One pass over the rows: the first layer reads what is normalized.
-            (Some(norm), Around::After(_)) => rounding.normalize(norm, x),
+            (Some(norm), Around::After(_) | Around::Twice { .. }) => rounding.normalize(norm, x),
             (norm, Around::Before { .. }) => {
                 if let Some(norm) = norm {
                     rounding.normalize(norm, x);
                 }
                 around.read(rounding, x, width)
             }
-            (None, Around::After(_)) => around.read(rounding, x, width),
+            (None, Around::After(_) | Around::Twice { .. }) => around.read(rounding, x, width),
         };
         first.qkv.forward(read, qkv.target(step.clone()))?;
         first.prepare_queries(step, workspace);

@@ -11,7 +11,7 @@ use rayon::{
 };
 
 use crate::{
-    classifier::{Classifier, one_number},
+    classifier::{Classifier, one_output},
     linear::{Linear, Operand, Target},
     load::{LoadError, Loader},
     onednn::OneDnnError,
@@ -72,7 +72,8 @@ impl Heads {
         let has = |name: &str| loader.weights.has(&format!("{name}.weight"));
         if has("sparse_linear") {
             let source = Source::of("sparse_linear", [1, width], true);
-            heads.sparse = Some(one_number(loader.weights, &source)?);
+            let values = source.read(|name, shape| loader.weights.values(name, shape))?;
+            heads.sparse = Some(one_output(values));
         }
         if has("colbert_linear") {
             let source = Source::of("colbert_linear", [width, width], true);

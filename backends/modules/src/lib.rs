@@ -1,9 +1,11 @@
-//! Runs what sentence-transformers puts behind the pooling: linear layers and normalizations of the dense vector.
+//! Runs the modules of sentence-transformers that are no encoders.
 //!
 //! [`with_modules`] wraps a backend of any library: it gives the same outputs, and its dense vectors go through the modules. They
-//! run on the processor, in f32: a text has one vector, which takes a hundredth of the time of its tokens.
+//! run on the processor, in f32: a text has one vector, which takes a hundredth of the time of its tokens. [`open_static`] runs models
+//! that have a vector for each token and no encoder.
 
 mod chain;
+mod static_embedding;
 
 use std::{ops::DerefMut, sync::Arc};
 
@@ -12,7 +14,10 @@ use embedgate_core::{
     Pause, Replicas, TokenBatch,
 };
 
+use embedgate_weights::Weights;
+
 use self::chain::Chain;
+pub use self::static_embedding::open_static;
 
 /// Puts the modules of a folder behind a backend. A backend without dense vectors, or whose model's file pools itself, stays as it
 /// is, and so does any where the folder has no modules.
@@ -37,7 +42,11 @@ pub fn with_modules(
 /// # Errors
 /// [`BackendError::Load`] names the file and what is wrong with it.
 pub fn inspect(folder: &ModelFolder) -> Result<(), BackendError> {
-    let opened = folder.vector_modules.iter().try_for_each(chain::inspect);
+    let mut opened = folder.vector_modules.iter().try_for_each(chain::inspect);
+    if let Some(embedding) = &folder.static_embedding {
+        let table = Weights::open(&embedding.folder, &embedding.vectors);
+        opened = opened.and(table.map(drop));
+    }
     opened.map_err(|e| BackendError::Load(e.to_string()))
 }
 

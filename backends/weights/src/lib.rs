@@ -156,6 +156,22 @@ impl Weights {
         all_finite
     }
 
+    /// Reads one row of a matrix.
+    ///
+    /// # Errors
+    /// As [`Weights::values`].
+    pub fn row(&self, name: &str, shape: [usize; 2], row: usize) -> Result<Vec<f32>, WeightsError> {
+        let width = shape[1];
+        let mut found = Vec::new();
+        self.with_rows(name, shape, |first, values| {
+            let rows = values.chunks_exact(width.max(1));
+            if let Some(values) = row.checked_sub(first).and_then(|at| rows.clone().nth(at)) {
+                found = values.to_vec();
+            }
+        })?;
+        Ok(found)
+    }
+
     /// Checks that all tensors of some layers were read. `layers` are the beginnings of their names, without the model's prefix.
     ///
     /// # Errors

@@ -23,16 +23,67 @@ use self::{
 /// # Errors
 /// The operation that cannot be read, and its place.
 pub(crate) fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, TensorInfo>, String> {
+    let (machine, root) = run(&mut Input { bytes: pickle })?;
+    named(&machine, root)
+}
+
+/// What the pickles of an old checkpoint say, which has five of them in front of its storages.
+pub(crate) struct Old {
+    /// As [`tensors`] gives them.
+    pub(crate) tensors: BTreeMap<String, TensorInfo>,
+    /// The names of storages in the order in which they follow, each with the bytes of one of its numbers.
+    pub(crate) storages: Vec<(String, usize)>,
+    /// Bytes of the pickles.
+    pub(crate) length: usize,
+}
+
+/// Reads the pickles at the beginning of an old checkpoint: a number by which it is known, a version, facts of the machine, the
+/// state dict, and the names of the storages that follow.
+///
+/// Source: PyTorch 2.5, `torch/serialization.py`, `_legacy_save`.
+///
+/// # Errors
+/// As [`tensors`].
+pub(crate) fn old(bytes: &[u8]) -> Result<Old, String> {
+    let mut input = Input { bytes };
+    for _ in 0..3 {
+        run(&mut input)?;
+    }
+    let (machine, root) = run(&mut input)?;
+    let tensors = named(&machine, root)?;
+    let (names, root) = run(&mut input)?;
+    let Value::Sequence(places) = &names.values[root] else {
+        return Err("it does not list its storages".into());
+    };
+    let storage = |place: &usize| match &names.values[*place] {
+        Value::Text(name) => match machine.storages.get(name) {
+            Some(bytes) => Ok((name.clone(), *bytes)),
+            None => Err(format!("storage {name} is of a class that is not known")),
+        },
+        other => Err(format!("{other:?} is no name of a storage")),
+    };
+    Ok(Old {
+        tensors,
+        storages: places.iter().map(storage).collect::<Result<_, _>>()?,
+        length: bytes.len() - input.bytes.len(),
+    })
+}
+
+/// Runs one pickle to its end; returns the place of its value.
+fn run(input: &mut Input<'_>) -> Result<(Machine, usize), String> {
     let mut machine = Machine::default();
-    let mut input = Input { bytes: pickle };
-    let root = loop {
-        let at = pickle.len() - input.bytes.len();
-        let done = machine.step(&mut input);
+    let length = input.bytes.len();
+    loop {
+        let at = length - input.bytes.len();
+        let done = machine.step(input);
         let done = done.map_err(|problem| format!("{problem} at byte {at} of its pickle"))?;
         if let Some(root) = done {
-            break root;
+            return Ok((machine, root));
         }
-    };
+    }
+}
+
+fn named(machine: &Machine, root: usize) -> Result<BTreeMap<String, TensorInfo>, String> {
     let Value::Dict(entries) = &machine.values[root] else {
         return Err("its pickle holds no dictionary of tensors".into());
     };

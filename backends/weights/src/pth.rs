@@ -1,11 +1,15 @@
-//! PyTorch checkpoints: a zip of one pickle, which describes the tensors, and of their bytes.
+//! PyTorch checkpoints: a zip of one pickle, which describes the tensors, and of their bytes; before version 1.6, pickles and the
+//! bytes behind each other in one file.
 //!
-//! Each entry is read to its end, which is where the zip's checksum catches flipped bits.
+//! Each entry of a zip is read to its end, which is where the zip's checksum catches flipped bits. Old checkpoints have none.
+
+mod old;
 
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -28,9 +32,15 @@ pub(super) struct PthFile {
     /// By name; only those of a number format that weights come in. Checkpoints of older transformers also hold integer
     /// buffers, such as `position_ids`.
     tensors: BTreeMap<String, TensorInfo>,
-    /// The folder within the archive that holds the storages.
-    folder: String,
-    archive: Mutex<ZipArchive<BufReader<File>>>,
+    storages: Storages,
+}
+
+/// The numbers of tensors.
+enum Storages {
+    /// Entries of a zip, in this folder of it.
+    Zip(String, Mutex<ZipArchive<BufReader<File>>>),
+    /// Parts of the file itself, in bytes.
+    Old(BTreeMap<String, Range<u64>>),
 }
 
 impl PthFile {
@@ -42,11 +52,20 @@ impl PthFile {
         }
         let metadata = std::fs::metadata(path).map_err(|e| damaged(e.to_string()))?;
         let file = File::open(path).map_err(|e| damaged(e.to_string()))?;
-        let mut archive =
-            ZipArchive::new(BufReader::new(file)).map_err(|e| damaged(e.to_string()))?;
-        let (folder, bytes) = read_pickle(&mut archive).map_err(damaged)?;
-        let tensors = pickle::tensors(&bytes)
-            .map_err(|e| damaged(format!("not a readable PyTorch checkpoint: {e}")))?;
+        let unreadable = |e| damaged(format!("not a readable PyTorch checkpoint: {e}"));
+        let (tensors, storages) = match old::is_old(&file).map_err(|e| damaged(e.to_string()))? {
+            true => {
+                let (tensors, places) = old::read(&file, metadata.len()).map_err(unreadable)?;
+                (tensors, Storages::Old(places))
+            }
+            false => {
+                let mut archive =
+                    ZipArchive::new(BufReader::new(file)).map_err(|e| damaged(e.to_string()))?;
+                let (folder, bytes) = read_pickle(&mut archive).map_err(damaged)?;
+                let tensors = pickle::tensors(&bytes).map_err(unreadable)?;
+                (tensors, Storages::Zip(folder, Mutex::new(archive)))
+            }
+        };
         for (name, info) in &tensors {
             let bytes = info
                 .elements()
@@ -62,8 +81,7 @@ impl PthFile {
         Ok(Self {
             path: path.to_owned(),
             tensors,
-            folder,
-            archive: Mutex::new(archive),
+            storages,
         })
     }
 
@@ -131,9 +149,20 @@ impl PthFile {
         read: impl FnOnce(&mut dyn Read, usize) -> io::Result<T>,
     ) -> io::Result<T> {
         let n = info.elements().expect("the file was opened with elements");
-        let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut entry = archive.by_name(&format!("{}/data/{}", self.folder, info.storage))?;
         let before = (info.offset as u64).saturating_mul(info.dtype.bytes() as u64);
+        let (folder, archive) = match &self.storages {
+            Storages::Zip(folder, archive) => (folder, archive),
+            Storages::Old(places) => {
+                let missing = || io::Error::other(format!("storage {} is missing", info.storage));
+                let place = places.get(&info.storage).ok_or_else(missing)?;
+                let first = place.start.saturating_add(before).min(place.end);
+                let mut file = File::open(&self.path)?;
+                file.seek(SeekFrom::Start(first))?;
+                return read(&mut BufReader::new(file).take(place.end - first), n);
+            }
+        };
+        let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entry = archive.by_name(&format!("{folder}/data/{}", info.storage))?;
         io::copy(&mut entry.by_ref().take(before), &mut io::sink())?;
         let read = read(&mut entry, n)?;
         io::copy(&mut entry, &mut io::sink())?;

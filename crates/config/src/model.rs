@@ -38,6 +38,9 @@ pub struct ModelConfig {
     /// The method that makes one vector of token vectors: `cls`, `mean`, `last`, `max`, `mean_sqrt_len` or
     /// `weighted_mean`, or several joined by `+`. None means the method that the folder states, else `mean`.
     pub pooling: Option<Pooling>,
+    /// The tokens with which a language model answers whether a text belongs to a query, first for no, then for yes: it is
+    /// served as a reranker, which scores by their logits. None means as the folder's `modules.json` says.
+    pub classifier_from_token: Option<[String; 2]>,
     /// True when vectors are normalized to length 1. None means the value that the folder's `modules.json` states, and
     /// true where there is no such file.
     pub normalize: Option<bool>,
@@ -99,6 +102,7 @@ impl Default for ModelConfig {
             backend: BackendConfig::default(),
             pooling: None,
             normalize: None,
+            classifier_from_token: None,
             max_length: None,
             truncate: true,
             prompts: BTreeMap::new(),

@@ -71,9 +71,13 @@ fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         (
             "family",
-            match encoder.layers.len() {
-                0 => format!("{}, from its ONNX file alone", encoder.model_type),
-                n => format!(
+            match (&folder.static_embedding, encoder.layers.len()) {
+                (Some(embedding), _) => format!(
+                    "static: a vector for each of {} tokens, and no encoder",
+                    embedding.rows
+                ),
+                (None, 0) => format!("{}, from its ONNX file alone", encoder.model_type),
+                (None, n) => format!(
                     "{}: {n} layers of width {}, {} tokens in the vocabulary",
                     encoder.model_type,
                     encoder.hidden_size,
@@ -93,6 +97,9 @@ fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
     ];
     if folder.is_cross_encoder {
         facts.push(("gives", "scores of pairs of texts: it is a reranker".into()));
+        if let Some(template) = &plan.template {
+            facts.push(("pairs", format!("{:?}", template.example())));
+        }
     } else if folder.splade.is_some() {
         let weights = "sparse weights over the vocabulary (SPLADE), by outputs = [\"sparse\"]";
         facts.push(("gives", weights.into()));
@@ -224,13 +231,21 @@ fn reason(
         "special_tokens_map.json",
         "embedgate.lock.json",
     ];
+    let is_vocabulary = ["vocab.txt", "vocab.json", "merges.txt"].contains(&name)
+        && !encoder.join("tokenizer.json").exists();
+    let is_template = name == "chat_template.jinja" && folder.chat_template.is_some();
     let is_known = known.contains(&name)
+        || is_vocabulary
+        || is_template
         || name.starts_with("tokenizer")
         || name.starts_with("sentence_")
         || name.ends_with(".pt")
         || is_weights(name)
         || name.starts_with("model.safetensors");
-    (!is_known).then_some("nothing of it is needed: tokenizer.json has the vocabulary")
+    (!is_known).then_some(match name {
+        "chat_template.jinja" => "texts of this model go through no template",
+        _ => "nothing of it is needed: tokenizer.json has the vocabulary",
+    })
 }
 
 /// The files of a folder and of those within, sorted; links are followed one step.

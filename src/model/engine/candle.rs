@@ -5,7 +5,7 @@ use embedgate_config::{BackendType, Device};
 use embedgate_config::{ModelConfig, PrecisionChoice};
 use embedgate_core::Backend;
 
-use super::{Engine, open_weights};
+use super::{Engine, open_static, open_weights};
 use crate::model::{
     load::{LoadError, Plan},
     load_context::LoadContext,
@@ -31,7 +31,10 @@ impl Engine for Candle {
         for number in backend.devices().filter_map(card_number) {
             embedgate_candle::check_card(number)?;
         }
-        open_weights(plan)
+        match plan.folder.static_embedding {
+            Some(_) => Ok(()),
+            None => open_weights(plan),
+        }
     }
 
     fn open(
@@ -40,6 +43,9 @@ impl Engine for Candle {
         model: &ResolvedModel,
         device: Device,
     ) -> Result<Box<dyn Backend>, LoadError> {
+        if let Some(opened) = open_static(loader.plan) {
+            return opened;
+        }
         let (pooling, max_tokens) = (loader.plan.pooling, loader.plan.max_tokens);
         let options = embedgate_candle::Options {
             special_token_ids: loader.tokenizer.special_token_ids(),

@@ -3,7 +3,7 @@
 use embedgate_config::{BackendType, Device};
 use embedgate_core::{Backend, EncoderConfig, Precision};
 
-use super::{Engine, open_weights, without_onednn};
+use super::{Engine, open_static, open_weights, without_onednn};
 use crate::model::{
     load::{LoadError, Plan},
     load_context::LoadContext,
@@ -79,7 +79,10 @@ impl Engine for Cpu {
         _backend: &ResolvedBackend,
         _context: &LoadContext,
     ) -> Result<(), LoadError> {
-        open_weights(plan)
+        match plan.folder.static_embedding {
+            Some(_) => Ok(()),
+            None => open_weights(plan),
+        }
     }
 
     fn open(
@@ -88,6 +91,9 @@ impl Engine for Cpu {
         model: &ResolvedModel,
         _device: Device,
     ) -> Result<Box<dyn Backend>, LoadError> {
+        if let Some(opened) = open_static(loader.plan) {
+            return opened;
+        }
         let library = embedgate_cpu::runtime::load(&loader.context.onednn())?;
         let options = embedgate_cpu::Options {
             pooling: loader.plan.pooling,

@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use embedgate_config::ModelConfig;
-use embedgate_core::{ModelFolder, Pooling};
+use embedgate_core::{
+    ModelFolder, Pooling,
+    encoder::{AnswerTokens, Score},
+};
 
 use super::{
     super::{
         entry::Outline,
         fingerprint::vector_space,
         prompts::Prompts,
-        tokenizer::{TextTokenizer, TokenizerError},
+        tokenizer::{TextTokenizer, TokenizerError, template::PairTemplate},
     },
     error::LoadError,
 };
@@ -29,6 +32,8 @@ pub(crate) struct Plan {
     pub max_tokens: usize,
     /// The prompts that can be put in front of texts.
     pub prompts: Prompts,
+    /// The template that the pairs of a cross-encoder go through, where they do so.
+    pub template: Option<PairTemplate>,
 }
 
 impl Plan {
@@ -61,18 +66,33 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     if let Some(problem) = to_fetch(config) {
         return Err(LoadError::Setting(problem));
     }
-    let folder = ModelFolder::open(&config.path)?;
+    let mut folder = ModelFolder::open(&config.path)?;
+    if let Some(names) = &config.classifier_from_token {
+        answer_with(&mut folder, names)?;
+    }
     let limit = folder.encoder.max_sequence_tokens;
     if let Some(n) = config.max_length.filter(|n| *n > limit) {
         let message = format!("max_length is {n}, the model takes at most {limit}");
         return Err(LoadError::Setting(message));
     }
     let pooling = config.pooling.or(folder.pooling);
-    if pooling.is_none() && folder.splade.is_none() {
+    if pooling.is_none() && folder.splade.is_none() && !folder.is_cross_encoder {
         check_class(&folder)?;
     }
     let pooling = pooling.unwrap_or_else(|| usual_pooling(&folder));
+    let mut prompts = prompts(config, &folder)?;
+    let template = template(&folder, &prompts)?;
+    if template.is_some() {
+        // The template has the prompt in its own place.
+        prompts = Prompts {
+            default: Arc::default(),
+            by_name: BTreeMap::new(),
+            ..prompts
+        };
+    }
     Ok(Plan {
+        template,
+        prompts,
         pooling,
         dimensions: match folder.splade {
             Some(_) => 0,
@@ -82,9 +102,57 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
             .normalize
             .unwrap_or(folder.normalize || !folder.is_stated),
         max_tokens: config.max_length.unwrap_or(folder.max_sequence_tokens),
-        prompts: prompts(config, &folder)?,
         folder,
     })
+}
+
+/// Makes a cross-encoder of a language model that answers with tokens of these names: the first for no, the second for yes.
+fn answer_with(folder: &mut ModelFolder, names: &[String; 2]) -> Result<(), LoadError> {
+    let path = &folder.encoder_path;
+    // Only its vocabulary is wanted.
+    let template = PairTemplate::qwen3(None);
+    let tokenizer = TextTokenizer::load_with_template(
+        path,
+        folder.max_sequence_tokens,
+        &folder.tokenizer,
+        template,
+    )?;
+    let id = |name: &String| {
+        tokenizer.id(name).ok_or_else(|| {
+            LoadError::Setting(format!(
+                "classifier_from_token names \"{name}\", which is no token of {}",
+                path.join("tokenizer.json").display()
+            ))
+        })
+    };
+    let [no, yes] = names;
+    let (yes, no) = (id(yes)?, Some(id(no)?));
+    Ok(folder.answer_with(AnswerTokens { yes, no })?)
+}
+
+/// The template that the pairs of a cross-encoder go through; none where they go as the tokenizer joins them.
+fn template(folder: &ModelFolder, prompts: &Prompts) -> Result<Option<PairTemplate>, LoadError> {
+    let Some(head) = folder.scoring_head() else {
+        return Ok(None);
+    };
+    let is_language_model = matches!(head.score, Score::Logits { .. });
+    let prompt = Some(&*prompts.default).filter(|text| !text.is_empty());
+    let stated = folder.chat_template.as_ref();
+    let problem = match stated.map(|template| PairTemplate::of(template, prompt)) {
+        Some(Ok(template)) => return Ok(Some(template)),
+        // It was made of a language model, and has the template of that one.
+        Some(Err(_)) | None if !is_language_model => return Ok(None),
+        // Its folder has the template of a language model too.
+        Some(Err(_)) | None if folder.encoder.model_type == "qwen3" => {
+            return Ok(Some(PairTemplate::qwen3(prompt)));
+        }
+        Some(Err(problem)) => format!("its template of conversations {problem}"),
+        None => "it has no template of conversations: expected chat_template.jinja".into(),
+    };
+    Err(LoadError::Setting(format!(
+        "{}: {problem}",
+        folder.encoder_path.display()
+    )))
 }
 
 /// The ends of names of classes that are encoders, with whatever head.
@@ -106,7 +174,8 @@ fn check_class(folder: &ModelFolder) -> Result<(), LoadError> {
         None => Ok(()),
         Some(class) => Err(LoadError::Setting(format!(
             "{}: architectures is {class}, and the folder does not say how its token vectors become one: it may be a reranker or a \
-             language model; if it is an embedder, say it with the model's key pooling, such as pooling = \"last\"",
+             language model; if it is an embedder, say it with the model's key pooling, such as pooling = \"last\"; if it is a reranker \
+             that answers yes or no, with classifier_from_token = [\"no\", \"yes\"]",
             folder.encoder_path.join("config.json").display()
         ))),
     }
@@ -169,16 +238,23 @@ fn prompts(config: &ModelConfig, folder: &ModelFolder) -> Result<Prompts, LoadEr
 /// # Errors
 /// [`TokenizerError`] names the file and what is wrong with it.
 pub(crate) fn tokenizer(plan: &Plan) -> Result<TextTokenizer, TokenizerError> {
-    TextTokenizer::load(
-        &plan.folder.encoder_path,
-        plan.max_tokens,
-        &plan.folder.tokenizer,
-    )
+    let (folder, settings) = (&plan.folder.encoder_path, &plan.folder.tokenizer);
+    match plan.template.clone() {
+        Some(template) => {
+            TextTokenizer::load_with_template(folder, plan.max_tokens, settings, template)
+        }
+        None => TextTokenizer::load(folder, plan.max_tokens, settings),
+    }
 }
 
 /// A tokenizer of another model would give ids that the weights do not have.
 pub(super) fn check_vocabulary(tokenizer: &TextTokenizer, plan: &Plan) -> Result<(), LoadError> {
-    let (max_id, size) = (tokenizer.max_id(), plan.folder.encoder.vocabulary_size());
+    let mut size = plan.folder.encoder.vocabulary_size();
+    if plan.folder.static_embedding.is_some() {
+        // The last stands for a text without tokens.
+        size -= 1;
+    }
+    let max_id = tokenizer.max_id();
     if (max_id as usize) < size {
         return Ok(());
     }

@@ -64,7 +64,7 @@ impl TextTokenizer {
         bytes.min(most.saturating_add(self.slice_bytes()))
     }
 
-    fn count(&self, text: &str, given_up: impl Fn() -> bool) -> Result<usize, String> {
+    pub(super) fn count(&self, text: &str, given_up: impl Fn() -> bool) -> Result<usize, String> {
         unpanicked(|| {
             Ok(self
                 .encode_without_special(text, 0, Side::Right, given_up)?

@@ -57,6 +57,18 @@ fn set_scheme(tokenizer: &mut Tokenizer, scheme: TokenizerScheme) -> Result<(), 
         (TokenizerScheme::Roberta { prefix_space }, ModelWrapper::BPE(_)) => {
             tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix_space, true, true)));
         }
+        (TokenizerScheme::Qwen2WithPrefix, ModelWrapper::BPE(_)) => {
+            if let Some(PreTokenizerWrapper::Sequence(steps)) = tokenizer.get_pre_tokenizer() {
+                let steps = steps.as_ref().iter().cloned().map(|step| match step {
+                    PreTokenizerWrapper::ByteLevel(bytes) => {
+                        PreTokenizerWrapper::ByteLevel(bytes.add_prefix_space(true))
+                    }
+                    other => other,
+                });
+                let steps = PreTokenizers::new(steps.collect());
+                tokenizer.with_pre_tokenizer(Some(steps));
+            }
+        }
         (TokenizerScheme::XlmRobertaWithoutPrefix, ModelWrapper::Unigram(_)) => {
             let words = Metaspace::new('\u{2581}', PrependScheme::Never, true);
             let steps = [
@@ -75,25 +87,8 @@ fn add_tokens(
     tokens: &[(Option<u32>, AddedToken)],
 ) -> Result<(), String> {
     for (id, token) in tokens {
-        let AddedToken {
-            content,
-            lstrip,
-            rstrip,
-            normalized,
-            single_word,
-            special,
-        } = token;
-        let added = Added::from(content.as_str(), *special)
-            .lstrip(*lstrip)
-            .rstrip(*rstrip)
-            .normalized(*normalized)
-            .single_word(*single_word);
-        let done = if *special {
-            tokenizer.add_special_tokens([added])
-        } else {
-            tokenizer.add_tokens([added])
-        };
-        done.map_err(|e| e.to_string())?;
+        add_token(tokenizer, token)?;
+        let content = &token.content;
         let found = tokenizer.token_to_id(content);
         if id.is_some() && found != *id {
             let (said, found) = (id.unwrap_or_default(), found.unwrap_or_default());
@@ -104,6 +99,29 @@ fn add_tokens(
         }
     }
     Ok(())
+}
+
+/// Adds a token that is found in texts as a whole.
+pub(super) fn add_token(tokenizer: &mut Tokenizer, token: &AddedToken) -> Result<(), String> {
+    let AddedToken {
+        content,
+        lstrip,
+        rstrip,
+        normalized,
+        single_word,
+        special,
+    } = token;
+    let added = Added::from(content.as_str(), *special)
+        .lstrip(*lstrip)
+        .rstrip(*rstrip)
+        .normalized(*normalized)
+        .single_word(*single_word);
+    let done = if *special {
+        tokenizer.add_special_tokens([added])
+    } else {
+        tokenizer.add_tokens([added])
+    };
+    done.map(drop).map_err(|e| e.to_string())
 }
 
 /// Returns true when the reference takes the tokens around a text by their names, and not from `tokenizer.json`.

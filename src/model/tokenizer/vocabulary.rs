@@ -58,6 +58,12 @@ impl TextTokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The id of a token by its name; none where the vocabulary has no such token.
+    #[must_use]
+    pub(crate) fn id(&self, name: &str) -> Option<u32> {
+        self.inner.token_to_id(name)
+    }
+
     /// The largest id that the tokenizer can give.
     #[must_use]
     pub fn max_id(&self) -> u32 {

@@ -2,7 +2,7 @@
 
 use super::{
     Activation, Classifier, Embeddings, EncoderConfig, Layer, Linear, Norm, NormKind, Norms,
-    PositionTable,
+    PositionTable, Score,
 };
 use crate::Pooling;
 
@@ -90,13 +90,16 @@ impl Classifier {
     #[must_use]
     pub fn bert_like(&self) -> Option<[&Linear; 2]> {
         let (dense, activation) = self.dense.as_ref()?;
+        let Score::Layer(score) = &self.score else {
+            return None;
+        };
         let is_bert = self.pooling == Pooling::CLS
             && self.norm.is_none()
             && *activation == Activation::Tanh
-            && [dense, &self.score]
+            && [dense, score]
                 .iter()
                 .all(|linear| linear.parts.iter().all(|part| part.has_bias));
-        is_bert.then_some([dense, &self.score])
+        is_bert.then_some([dense, score])
     }
 }
 

@@ -31,7 +31,7 @@ const FAMILIES: &[(&[&str], Describe)] = &[
     ),
     (&["mpnet"], mpnet::describe),
     (&["distilbert"], distilbert::describe),
-    (&["qwen3", "qwen2", "mistral"], qwen::describe),
+    (&["qwen3", "qwen2", "mistral", "eurobert"], qwen::describe),
     (&["nomic_bert"], nomic::describe),
     (&["new", "gte"], gte::describe),
     (&["modernbert"], modernbert::describe),
@@ -75,7 +75,13 @@ pub(super) fn describe(fields: &Fields<'_>) -> Result<EncoderConfig, String> {
 }
 
 /// The classes of models' own code that families are descriptions of.
-const CODE: [&str; 4] = ["NewModel", "GteModel", "NomicBertModel", "JinaBertModel"];
+const CODE: [&str; 5] = [
+    "NewModel",
+    "GteModel",
+    "NomicBertModel",
+    "JinaBertModel",
+    "EuroBertModel",
+];
 
 /// Refuses a model with Python code of its own that is not described: it may compute anything.
 fn check_code(fields: &Fields<'_>, model_type: &str) -> Result<(), String> {
@@ -84,8 +90,7 @@ fn check_code(fields: &Fields<'_>, model_type: &str) -> Result<(), String> {
         return Ok(());
     };
     let class = code.rsplit('.').next().unwrap_or_default();
-    // The code model of jina has normalizations of its own.
-    if CODE.contains(&class) && !code.contains("qk-post-norm") {
+    if CODE.contains(&class) {
         return Ok(());
     }
     Err(format!(

@@ -105,6 +105,13 @@ pub enum Activation {
 pub enum Norms {
     /// `x = norm(x + f(x))`.
     After(Norm),
+    /// `x = then(x + first(x + f(x)))`.
+    Twice {
+        /// Of the sum with what the layer gives.
+        first: Norm,
+        /// Of the sum with that.
+        then: Norm,
+    },
     /// `x = x + after(f(before(x)))`, without those that are none.
     Before {
         /// Of what the layer reads.

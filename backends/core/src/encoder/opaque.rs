@@ -18,6 +18,44 @@ impl EncoderConfig {
         };
         sizes(&Fields(&file), &reason).ok_or(reason)
     }
+
+    /// An encoder of so many tokens and such a width, which is not described for this reason.
+    pub(crate) fn of_sizes(
+        model_type: &str,
+        [rows, width]: [usize; 2],
+        max_sequence_tokens: usize,
+        reason: &str,
+    ) -> Self {
+        Self {
+            model_type: model_type.into(),
+            hidden_size: width,
+            pad_token_id: 0,
+            max_sequence_tokens,
+            embeddings: Embeddings {
+                words: Table {
+                    name: String::new(),
+                    rows,
+                },
+                width,
+                factor: 1.0,
+                positions: None,
+                segments: None,
+                norm: None,
+                projection: None,
+            },
+            attention: Attention::of_heads(1, 1),
+            feed_forward: FeedForward {
+                size: width,
+                activation: Activation::Gelu,
+                gate: None,
+            },
+            layers: Vec::new(),
+            final_norm: None,
+            classifier: None,
+            language_head: None,
+            not_described: Some(reason.into()),
+        }
+    }
 }
 
 fn sizes(fields: &Fields<'_>, reason: &str) -> Option<EncoderConfig> {
@@ -27,41 +65,21 @@ fn sizes(fields: &Fields<'_>, reason: &str) -> Option<EncoderConfig> {
             .filter_map(|name| fields.size_if_any(name).ok()?);
         sizes.next()
     };
-    let width = first(WIDTH)?;
-    let segments = fields.size_or("type_vocab_size", 1).unwrap_or(1);
-    Some(EncoderConfig {
-        model_type: fields.word_or("model_type", "").ok()?.into(),
-        hidden_size: width,
-        pad_token_id: fields.token_or("pad_token_id", 0).ok()?,
-        // Without a limit of its own it is the tokenizer's.
-        max_sequence_tokens: first(LONGEST).unwrap_or(512),
-        embeddings: Embeddings {
-            words: Table {
-                name: String::new(),
-                rows: fields.size("vocab_size").ok()?,
-            },
-            width,
-            factor: 1.0,
-            positions: None,
-            segments: Some(Table {
-                name: String::new(),
-                rows: segments,
-            }),
-            norm: None,
-            projection: None,
-        },
-        attention: Attention::of_heads(first(HEADS).unwrap_or(1), 1),
-        feed_forward: FeedForward {
-            size: first(&["intermediate_size", "hidden_dim", "d_ff", "n_inner"]).unwrap_or(width),
-            activation: Activation::Gelu,
-            gate: None,
-        },
-        layers: Vec::new(),
-        final_norm: None,
-        classifier: None,
-        language_head: None,
-        not_described: Some(reason.into()),
-    })
+    let sizes = [fields.size("vocab_size").ok()?, first(WIDTH)?];
+    // Without a limit of its own it is the tokenizer's.
+    let longest = first(LONGEST).unwrap_or(512);
+    let model_type = fields.word_or("model_type", "").ok()?;
+    let mut encoder = EncoderConfig::of_sizes(model_type, sizes, longest, reason);
+    encoder.pad_token_id = fields.token_or("pad_token_id", 0).ok()?;
+    encoder.embeddings.segments = Some(Table {
+        name: String::new(),
+        rows: fields.size_or("type_vocab_size", 1).unwrap_or(1),
+    });
+    encoder.attention = Attention::of_heads(first(HEADS).unwrap_or(1), 1);
+    if let Some(size) = first(&["intermediate_size", "hidden_dim", "d_ff", "n_inner"]) {
+        encoder.feed_forward.size = size;
+    }
+    Some(encoder)
 }
 
 #[cfg(test)]

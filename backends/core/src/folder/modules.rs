@@ -1,6 +1,7 @@
 //! `modules.json`.
 
 mod dense;
+mod logit_score;
 mod pooling;
 mod splade;
 
@@ -9,8 +10,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use self::pooling::pooling;
-use super::{FolderError, read_json};
-use crate::{Pooling, encoder::Norm, splade::SpladePooling, vector_module::VectorModule};
+use super::{FolderError, StaticEmbedding, read_json};
+use crate::{
+    Pooling,
+    encoder::{AnswerTokens, Norm},
+    splade::SpladePooling,
+    vector_module::VectorModule,
+};
 
 /// The modules of a folder: an encoder, then a pooling, then modules that make vectors of vectors.
 pub(super) struct Modules {
@@ -21,6 +27,10 @@ pub(super) struct Modules {
     pub(super) pooling_folder: Option<PathBuf>,
     /// In the place of a pooling, of a masked language model.
     pub(super) splade: Option<SpladePooling>,
+    /// In the place of a pooling, of a language model that scores pairs.
+    pub(super) answer_tokens: Option<AnswerTokens>,
+    /// In the place of the encoder and the pooling.
+    pub(super) static_embedding: Option<StaticEmbedding>,
     /// The modules that follow the pooling, without a last normalization.
     pub(super) vectors: Vec<VectorModule>,
     /// True when a normalization comes last.
@@ -32,13 +42,14 @@ pub(super) struct Modules {
 }
 
 /// The kinds of modules that are obeyed, in words.
-const SUPPORTED: &str = "supported are Transformer, Pooling, Dense, LayerNorm, Dropout and Normalize of sentence-transformers, and MLMTransformer with \
-     SpladePooling";
+const SUPPORTED: &str = "supported are Transformer, Pooling, Dense, LayerNorm, Dropout and Normalize of sentence-transformers, MLMTransformer with \
+     SpladePooling, Transformer with LogitScore, and StaticEmbedding";
 
 /// Kinds that come behind another.
-const NOT_FIRST: [&str; 6] = [
+const NOT_FIRST: [&str; 7] = [
     "Pooling",
     "SpladePooling",
+    "LogitScore",
     "Dense",
     "LayerNorm",
     "Dropout",
@@ -54,6 +65,8 @@ impl Modules {
             pooling: None,
             pooling_folder: None,
             splade: None,
+            answer_tokens: None,
+            static_embedding: None,
             vectors: Vec::new(),
             normalize: false,
             stated: false,
@@ -61,13 +74,14 @@ impl Modules {
         };
         let Some(entries) = read_json::<Vec<ModuleEntry>>(&path)? else {
             modules.set_pooling(&folder.join("1_Pooling/config.json"))?;
+            modules.set_model2vec()?;
             return Ok(modules);
         };
         modules.stated = true;
         let kinds: Vec<&str> = entries.iter().map(ModuleEntry::kind).collect();
         let problem = match kinds[..] {
             [] => Some("it names no module"),
-            ["Transformer", ..] | ["MLMTransformer", "SpladePooling"] => None,
+            ["Transformer" | "StaticEmbedding", ..] | ["MLMTransformer", "SpladePooling"] => None,
             ["MLMTransformer", ..] => Some("MLMTransformer is not followed by SpladePooling alone"),
             // What else there is, is named below.
             [first, ..] if !NOT_FIRST.contains(&first) => None,
@@ -89,7 +103,7 @@ impl Modules {
             return Err(invalid(&path, problem));
         }
         for (i, entry) in entries.iter().enumerate() {
-            modules.add(i, entry, folder)?;
+            modules.add((i, kinds.len()), entry, folder)?;
         }
         if modules.vectors.last() == Some(&VectorModule::Normalize) {
             modules.vectors.pop();
@@ -98,7 +112,13 @@ impl Modules {
         Ok(modules)
     }
 
-    fn add(&mut self, i: usize, entry: &ModuleEntry, folder: &Path) -> Result<(), FolderError> {
+    /// Takes in module `i` of `n`.
+    fn add(
+        &mut self,
+        (i, n): (usize, usize),
+        entry: &ModuleEntry,
+        folder: &Path,
+    ) -> Result<(), FolderError> {
         let path = folder.join("modules.json");
         let kind = entry.kind();
         let is_first = i == 0;
@@ -109,6 +129,12 @@ impl Modules {
                 }
                 return Ok(());
             }
+            "StaticEmbedding" if is_first => {
+                if !matches!(entry.path.as_str(), "" | ".") {
+                    self.encoder = inside(folder, &entry.path, &path)?;
+                }
+                return self.set_static();
+            }
             "Pooling" if self.pooling.is_none() && i == 1 => {
                 return self.add_pooling(&inside(folder, &entry.path, &path)?, &path);
             }
@@ -118,10 +144,16 @@ impl Modules {
                 self.pooling_folder = Some(folder);
                 return Ok(());
             }
+            "LogitScore" if i == 1 && n == 2 => {
+                let folder = inside(folder, &entry.path, &path)?;
+                self.answer_tokens = Some(logit_score::read(&folder)?);
+                self.pooling_folder = Some(folder);
+                return Ok(());
+            }
             // At inference it does nothing.
             "Dropout" => return Ok(()),
-            "Transformer" | "MLMTransformer" | "Pooling" | "SpladePooling" | "Dense"
-            | "LayerNorm" | "Normalize" => {}
+            "Transformer" | "MLMTransformer" | "StaticEmbedding" | "Pooling" | "SpladePooling"
+            | "LogitScore" | "Dense" | "LayerNorm" | "Normalize" => {}
             other => {
                 let problem = format!("module \"{other}\" is not supported, {SUPPORTED}");
                 return Err(invalid(&path, problem));
@@ -130,7 +162,12 @@ impl Modules {
         if self.pooling.is_none()
             || matches!(
                 kind,
-                "Transformer" | "MLMTransformer" | "Pooling" | "SpladePooling"
+                "Transformer"
+                    | "MLMTransformer"
+                    | "StaticEmbedding"
+                    | "Pooling"
+                    | "SpladePooling"
+                    | "LogitScore"
             )
         {
             let problem = format!(
@@ -145,6 +182,28 @@ impl Modules {
             _ => norm(&inside(folder, &entry.path, &path)?)?,
         };
         self.vectors.push(module);
+        Ok(())
+    }
+
+    /// A folder of model2vec that has no `modules.json`.
+    fn set_model2vec(&mut self) -> Result<(), FolderError> {
+        #[derive(Default, Deserialize)]
+        struct Config {
+            model_type: Option<String>,
+            normalize: Option<bool>,
+        }
+        let config: Config = read_json(&self.encoder.join("config.json"))?.unwrap_or_default();
+        if config.model_type.as_deref() == Some("model2vec") {
+            self.stated = true;
+            self.normalize = config.normalize.unwrap_or(false);
+            self.set_static()?;
+        }
+        Ok(())
+    }
+
+    fn set_static(&mut self) -> Result<(), FolderError> {
+        self.static_embedding = Some(StaticEmbedding::read(&self.encoder)?);
+        self.pooling = Some(Pooling::MEAN);
         Ok(())
     }
 
@@ -200,7 +259,7 @@ struct LayerNormFile {
     dimension: usize,
 }
 
-fn invalid(path: &Path, problem: String) -> FolderError {
+pub(super) fn invalid(path: &Path, problem: String) -> FolderError {
     FolderError::Invalid {
         path: path.to_owned(),
         problem,

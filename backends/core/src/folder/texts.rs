@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{FolderError, read_json};
 use crate::EncoderConfig;
@@ -58,13 +58,17 @@ pub(super) struct SentenceFile {
     max_seq_length: Option<usize>,
     #[serde(default)]
     pub(super) do_lower_case: bool,
+    /// The kinds of inputs that the model takes, each with what is done to it.
+    modality_config: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    processing_kwargs: BTreeMap<String, Map<String, Value>>,
     /// All else.
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
 }
 
 /// Fields that are handed to transformers, which they may change in any way.
-const HANDED_ON: [&str; 9] = [
+const HANDED_ON: [&str; 8] = [
     "model_args",
     "model_kwargs",
     "config_args",
@@ -73,7 +77,16 @@ const HANDED_ON: [&str; 9] = [
     "tokenizer_kwargs",
     "processor_args",
     "processor_kwargs",
-    "processing_kwargs",
+];
+/// The arguments of templates that say how their outcome is read, which is done in one way here.
+const OF_READING: [&str; 7] = [
+    "restore_suffix",
+    "max_length",
+    "truncation",
+    "padding",
+    "return_tensors",
+    "tokenize",
+    "return_dict",
 ];
 /// The arguments that are harmless: each chooses an implementation, or a format of numbers.
 const HARMLESS: [&str; 8] = [
@@ -104,7 +117,29 @@ impl SentenceFile {
                 return Err(format!("{name} has {field}, which is not supported"));
             }
         }
+        for (name, fields) in &self.processing_kwargs {
+            let is_refused =
+                |field: &&String| name != "chat_template" || OF_READING.contains(&field.as_str());
+            if let Some(field) = fields.keys().find(is_refused) {
+                return Err(format!(
+                    "processing_kwargs.{name} has {field}, which is not supported"
+                ));
+            }
+        }
         Ok(())
+    }
+
+    /// Returns true when texts go through the folder's template of conversations, where it has one; none where the file does not
+    /// say.
+    pub(super) fn takes_messages(&self) -> Option<bool> {
+        let kinds = self.modality_config.as_ref()?;
+        Some(kinds.contains_key("message"))
+    }
+
+    /// The variables of that template.
+    pub(super) fn template_variables(&self) -> Map<String, Value> {
+        let variables = self.processing_kwargs.get("chat_template");
+        variables.cloned().unwrap_or_default()
     }
 }
 

@@ -7,6 +7,8 @@
 
 pub(super) mod file;
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// The settings of a tokenizer that a folder states outside `tokenizer.json`.
@@ -23,8 +25,14 @@ pub struct TokenizerSettings {
     pub split_special_tokens: bool,
     /// Tokens that are found in texts as a whole, by their number where it is said.
     pub added_tokens: Vec<(Option<u32>, AddedToken)>,
+    /// Where texts get no special tokens: the id that stands for a text without tokens.
+    pub bare: Option<u32>,
     /// The tokens at the beginning and at the end of a text, where they are said.
     pub begin_and_end: [Option<String>; 2],
+    /// The class in transformers: as the folder names it, else that of the model's type; empty where there is none.
+    pub class: String,
+    /// The special tokens that are said, by their names, such as `pad_token`.
+    pub named_tokens: BTreeMap<&'static str, AddedToken>,
 }
 
 /// The scheme that splits texts into pieces, which are looked up in the vocabulary.
@@ -44,6 +52,8 @@ pub enum TokenizerScheme {
         /// True when a text gets a space in front.
         prefix_space: bool,
     },
+    /// `Qwen2Tokenizer`, where the vocabulary is one of BPE: each piece of a text gets a space in front.
+    Qwen2WithPrefix,
     /// `XLMRobertaTokenizer` and `CamembertTokenizer`, where the vocabulary is one of Unigram, without the space in front of
     /// words. (With it, what `tokenizer.json` says holds.)
     XlmRobertaWithoutPrefix,

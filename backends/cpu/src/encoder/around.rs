@@ -19,6 +19,8 @@ use crate::{
 pub(super) enum Around {
     /// `x = norm(x + f(x))`.
     After(Norm),
+    /// `x = then(x + first(x + f(x)))`.
+    Twice { first: Norm, then: Norm },
     /// `x = x + after(f(before(x)))`.
     Before {
         before: Option<Norm>,
@@ -39,6 +41,10 @@ impl Around {
     pub(super) fn load(norms: &Norms, loader: &Loader<'_>) -> Result<Self, LoadError> {
         Ok(match norms {
             Norms::After(norm) => Self::After(loader.norm(norm)?),
+            Norms::Twice { first, then } => Self::Twice {
+                first: loader.norm(first)?,
+                then: loader.norm(then)?,
+            },
             Norms::Before { before, after } => Self::Before {
                 before: loader.norm_if_any(before.as_ref())?,
                 after: loader.norm_if_any(after.as_ref())?,
@@ -53,17 +59,23 @@ impl Around {
         operand: Operand<'_>,
         stream: &mut Stream<'_>,
     ) -> Result<(), OneDnnError> {
-        let Self::Before {
-            after: Some(norm), ..
-        } = self
-        else {
-            return last.forward(operand, Target::Sum(stream.x));
+        let (norm, is_of_sum) = match self {
+            Self::Before {
+                after: Some(norm), ..
+            } => (norm, false),
+            Self::Twice { first, .. } => (first, true),
+            Self::After(_) | Self::Before { after: None, .. } => {
+                return last.forward(operand, Target::Sum(stream.x));
+            }
         };
         let added = at_least(stream.added, stream.x.len());
         last.forward(operand, Target::F32(added))?;
         let n = ROWS_AT_ONCE * stream.width;
         let blocks = stream.x.par_chunks_mut(n).zip(added.par_chunks_mut(n));
         blocks.for_each(|(x, added)| {
+            if is_of_sum {
+                add(added, x);
+            }
             norm.apply(added);
             add(x, added);
         });
@@ -80,7 +92,7 @@ impl Around {
         width: usize,
     ) -> Operand<'a> {
         match (self, next) {
-            (Self::After(norm), _) => rounding.normalize(norm, x),
+            (Self::After(norm) | Self::Twice { then: norm, .. }, _) => rounding.normalize(norm, x),
             (Self::Before { .. }, Some(next)) => next.read(rounding, x, width),
             (Self::Before { .. }, None) => Operand::F32(x),
         }
@@ -94,7 +106,7 @@ impl Around {
         width: usize,
     ) -> Operand<'a> {
         let before = match self {
-            Self::After(_) => None,
+            Self::After(_) | Self::Twice { .. } => None,
             Self::Before { before, .. } => before.as_ref(),
         };
         rounding.normalized(before, x, width)

@@ -2,7 +2,7 @@
 
 mod torch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{input::Input, tensor::TensorInfo};
 use crate::dtype::Dtype;
@@ -31,6 +31,8 @@ pub(super) enum Value {
 #[derive(Default)]
 pub(super) struct Machine {
     pub(super) values: Vec<Value>,
+    /// Bytes of a number of each storage, by its name; without those of a class that is not known.
+    pub(super) storages: BTreeMap<String, usize>,
     stack: Vec<Place>,
     /// Lengths of the stack at each mark.
     marks: Vec<usize>,

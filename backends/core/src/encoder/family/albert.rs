@@ -65,7 +65,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         classifier: Some(Classifier {
             dense: Some((Linear::of("pooler", [width, width], true), Activation::Tanh)),
             norm: None,
-            score: Linear::of("classifier", [1, width], true),
+            score: Linear::of("classifier", [1, width], true).into(),
             pooling: Pooling::CLS,
         }),
         language_head: None,

@@ -19,12 +19,23 @@ struct Sizes {
     n_layers: usize,
     feed_forward: FeedForward,
     eps: f32,
-    is_jina: bool,
+    jina: Option<Jina>,
+}
+
+/// The embedders of jina that call themselves BERT.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Jina {
+    /// Those of texts.
+    Text,
+    /// That of code, which normalizes queries and keys, and more than once behind attention.
+    Code,
 }
 
 /// Describes an encoder of this family.
 pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderConfig, String> {
-    let is_jina = model_type == "bert" && fields.word_or("position_embedding_type", "")? == "alibi";
+    let has_slopes = fields.word_or("position_embedding_type", "")? == "alibi";
+    let is_jina = model_type == "bert" && has_slopes;
+    let jina = is_jina.then(|| jina(fields));
     if !is_jina {
         fields.only_word("position_embedding_type", &["absolute"])?;
     }
@@ -37,7 +48,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
     let size = fields.size("intermediate_size")?;
     let eps = fields.eps_or("layer_norm_eps", 1e-12)?;
     let feed_forward = match is_jina {
-        true => gated(fields, size)?,
+        true => gated(fields, size, jina)?,
         false => FeedForward {
             size,
             activation,
@@ -49,7 +60,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         n_layers: fields.layers("num_hidden_layers")?,
         feed_forward,
         eps,
-        is_jina,
+        jina,
     };
     let n_heads = fields.size("num_attention_heads")?;
     let mut attention = Attention::of_heads(n_heads, head_size(width, n_heads)?);
@@ -92,8 +103,18 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
     })
 }
 
+/// The embedder of code has Python code of its own.
+fn jina(fields: &Fields<'_>) -> Jina {
+    let code = fields.get("auto_map").and_then(|map| map.get("AutoModel"));
+    let code = code.and_then(serde_json::Value::as_str);
+    match code.is_some_and(|code| code.contains("qk-post-norm")) {
+        true => Jina::Code,
+        false => Jina::Text,
+    }
+}
+
 /// The feed-forward layer of jina's embedders.
-fn gated(fields: &Fields<'_>, size: usize) -> Result<FeedForward, String> {
+fn gated(fields: &Fields<'_>, size: usize, jina: Option<Jina>) -> Result<FeedForward, String> {
     fields.only_word("feed_forward_type", &["original", "geglu", "reglu"])?;
     let activation = match fields.word_or("feed_forward_type", "original")? {
         "geglu" => Activation::Gelu,
@@ -107,7 +128,10 @@ fn gated(fields: &Fields<'_>, size: usize) -> Result<FeedForward, String> {
     Ok(FeedForward {
         size,
         activation,
-        gate: Some(Gate::First),
+        gate: Some(match jina {
+            Some(Jina::Code) => Gate::Second,
+            _ => Gate::First,
+        }),
     })
 }
 
@@ -124,27 +148,44 @@ fn layer(sizes: &Sizes, i: usize) -> Layer {
     let linear = |name: &str, shape| Linear::of(at(name), shape, true);
     let parts =
         ["query", "key", "value"].map(|part| (at(&format!("attention.self.{part}")), width));
-    let (up, down, norm) = match sizes.is_jina {
-        true => (
-            Linear::of(at("mlp.gated_layers"), [2 * size, width], false),
-            linear("mlp.wo", [width, size]),
-            "mlp.layernorm",
-        ),
-        false => (
+    let norm = |name: &str| Norm::layer(at(name), width, eps);
+    let gated = |name: &str| Linear::of(at(name), [2 * size, width], false);
+    let down = |name: &str| linear(name, [width, size]);
+    let (up, down, feed_forward_norm) = match sizes.jina {
+        None => (
             linear("intermediate.dense", [size, width]),
-            linear("output.dense", [width, size]),
-            "output.LayerNorm",
+            down("output.dense"),
+            norm("output.LayerNorm"),
+        ),
+        Some(Jina::Text) => (
+            gated("mlp.gated_layers"),
+            down("mlp.wo"),
+            norm("mlp.layernorm"),
+        ),
+        Some(Jina::Code) => (
+            gated("mlp.up_gated_layer"),
+            down("mlp.down_layer"),
+            norm("layer_norm_2"),
         ),
     };
+    let is_code = sizes.jina == Some(Jina::Code);
+    let first = norm("attention.output.LayerNorm");
+    let of_queries = |name: &str| is_code.then(|| norm(&format!("attention.self.{name}")));
     Layer {
-        attention_norms: Norms::After(Norm::layer(at("attention.output.LayerNorm"), width, eps)),
+        attention_norms: match is_code {
+            true => Norms::Twice {
+                first,
+                then: norm("layer_norm_1"),
+            },
+            false => Norms::After(first),
+        },
         qkv: Linear::stacked(parts, width, true),
-        query_norm: None,
-        key_norm: None,
+        query_norm: of_queries("layer_norm_q"),
+        key_norm: of_queries("layer_norm_k"),
         rotary: None,
         reach: Reach::default(),
         out: linear("attention.output.dense", [width, width]),
-        feed_forward_norms: Norms::After(Norm::layer(at(norm), width, eps)),
+        feed_forward_norms: Norms::After(feed_forward_norm),
         up,
         down,
     }
@@ -184,7 +225,7 @@ fn classifier(model_type: &str, width: usize) -> Classifier {
     Classifier {
         dense: Some((Linear::of(dense, [width, width], true), activation)),
         norm: None,
-        score: Linear::of(score, [1, width], true),
+        score: Linear::of(score, [1, width], true).into(),
         pooling: Pooling::CLS,
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
                 Activation::Relu,
             )),
             norm: None,
-            score: Linear::of("classifier", [1, width], true),
+            score: Linear::of("classifier", [1, width], true).into(),
             pooling: Pooling::CLS,
         }),
         language_head: Some(LanguageHead::of(

@@ -91,7 +91,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
                 Activation::Tanh,
             )),
             norm: None,
-            score: Linear::of("classifier", [1, width], true),
+            score: Linear::of("classifier", [1, width], true).into(),
             pooling: Pooling::CLS,
         }),
         language_head: None,

@@ -99,7 +99,7 @@ fn classifier(fields: &Fields<'_>, shared: &Shared) -> Result<Classifier, String
             fields.activation_or("classifier_activation", "gelu")?,
         )),
         norm: Some(shared.norm("head.norm")),
-        score: Linear::of("classifier", [1, width], true),
+        score: Linear::of("classifier", [1, width], true).into(),
         pooling: match fields.word_or("classifier_pooling", "cls")? {
             "mean" => Pooling::MEAN,
             _ => Pooling::CLS,

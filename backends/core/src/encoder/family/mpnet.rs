@@ -79,7 +79,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
                 Activation::Tanh,
             )),
             norm: None,
-            score: Linear::of("classifier.out_proj", [1, width], true),
+            score: Linear::of("classifier.out_proj", [1, width], true).into(),
             pooling: Pooling::CLS,
         }),
         language_head: None,

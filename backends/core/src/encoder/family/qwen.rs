@@ -1,6 +1,7 @@
-//! Qwen2, Qwen3 and Mistral: decoders whose last token's vector is the embedding.
+//! Qwen2, Qwen3 and Mistral, decoders whose last token's vector is the embedding; and EuroBERT, which has their layers and whose
+//! tokens see all others.
 //!
-//! Source: transformers 5.24, `modeling_qwen3.py`, `modeling_qwen2.py` and `modeling_mistral.py`.
+//! Source: transformers 5.24, `modeling_qwen3.py`, `modeling_qwen2.py`, `modeling_mistral.py` and `modeling_eurobert.py`.
 
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use super::{super::fields::Fields, rope};
 use crate::{
     Pooling,
     encoder::{
-        Attention, Classifier, Embeddings, EncoderConfig, FeedForward, Gate, Layer, Linear, Norm,
-        Norms, Reach, Rotary, Table,
+        Activation, Attention, Classifier, Embeddings, EncoderConfig, FeedForward, Gate, Layer,
+        Linear, Norm, Norms, Reach, Rotary, Table,
     },
 };
 
@@ -19,9 +20,9 @@ struct Shared {
     size: usize,
     attention: Attention,
     eps: f32,
-    /// True where queries, keys and values have a bias; the layer behind attention has one in Qwen3 alone.
-    has_bias: bool,
-    is_qwen3: bool,
+    /// True where queries, keys and values have a bias, and where the layer behind attention has one.
+    biases: [bool; 2],
+    has_head_norms: bool,
     rotary: Arc<Rotary>,
     /// The window of each layer; none: it sees all tokens.
     windows: Vec<Option<usize>>,
@@ -46,23 +47,27 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         activation: fields.activation_or("hidden_act", "silu")?,
         gate: Some(Gate::First),
     };
-    let eps = fields.eps_or("rms_norm_eps", 1e-6)?;
+    let is_eurobert = model_type == "eurobert";
+    if is_eurobert {
+        fields.only_flag("mlp_bias", false)?;
+    }
+    let eps = fields.eps_or("rms_norm_eps", if is_eurobert { 1e-5 } else { 1e-6 })?;
     let n_layers = fields.layers("num_hidden_layers")?;
     let shared = Shared {
         width,
         size: feed_forward.size,
         attention,
         eps,
-        has_bias: match model_type {
-            "qwen3" => fields.flag_or("attention_bias", false)?,
-            "qwen2" => true,
-            _ => false,
+        biases: match model_type {
+            "qwen3" | "eurobert" => [fields.flag_or("attention_bias", false)?; 2],
+            "qwen2" => [true, false],
+            _ => [false; 2],
         },
-        is_qwen3: model_type == "qwen3",
+        has_head_norms: model_type == "qwen3",
         rotary: Arc::new(rope::rotary(fields, 10_000.0, head_size)?),
         windows: windows(fields, model_type, n_layers)?,
         // Embedders made of Qwen2 say so where their tokens see those behind them.
-        is_causal: fields.flag_or("is_causal", true)?,
+        is_causal: !is_eurobert && fields.flag_or("is_causal", true)?,
     };
     Ok(EncoderConfig {
         model_type: model_type.into(),
@@ -86,15 +91,33 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         layers: (0..n_layers).map(|i| layer(&shared, i)).collect(),
         attention: shared.attention,
         final_norm: Some(Norm::rms("norm", width, eps)),
-        classifier: Some(Classifier {
-            dense: None,
-            norm: None,
-            score: Linear::of("score", [1, width], false),
-            pooling: Pooling::LAST,
-        }),
+        classifier: match is_eurobert {
+            true => classifier_of_eurobert(fields, width)?,
+            false => Some(Classifier {
+                dense: None,
+                norm: None,
+                score: Linear::of("score", [1, width], false).into(),
+                pooling: Pooling::LAST,
+            }),
+        },
         language_head: None,
         not_described: None,
     })
+}
+
+/// None where each token has a logit of its own, and the mean of these counts.
+fn classifier_of_eurobert(fields: &Fields<'_>, width: usize) -> Result<Option<Classifier>, String> {
+    let pooling = match fields.word_or("classifier_pooling", "late")? {
+        "bos" => Pooling::CLS,
+        "mean" => Pooling::MEAN,
+        _ => return Ok(None),
+    };
+    Ok(Some(Classifier {
+        dense: Some((Linear::of("dense", [width, width], true), Activation::Gelu)),
+        norm: None,
+        score: Linear::of("classifier", [1, width], true).into(),
+        pooling,
+    }))
 }
 
 /// The window of each layer, in tokens up to a token itself.
@@ -131,8 +154,8 @@ fn layer(shared: &Shared, i: usize) -> Layer {
         size,
         ref attention,
         eps,
-        has_bias,
-        is_qwen3,
+        biases: [has_bias, has_out_bias],
+        has_head_norms,
         ..
     } = *shared;
     let at = |name: &str| format!("layers.{i}.{name}");
@@ -143,7 +166,8 @@ fn layer(shared: &Shared, i: usize) -> Layer {
     let (queries, keys) = (attention.query_width(), attention.key_width());
     let parts = [("q", queries), ("k", keys), ("v", keys)]
         .map(|(part, outer)| (at(&format!("self_attn.{part}_proj")), outer));
-    let head_norm = |name: &str| is_qwen3.then(|| Norm::rms(at(name), attention.head_size, eps));
+    let head_norm =
+        |name: &str| has_head_norms.then(|| Norm::rms(at(name), attention.head_size, eps));
     let ups = ["gate", "up"].map(|part| (at(&format!("mlp.{part}_proj")), size));
     Layer {
         attention_norms: before("input_layernorm"),
@@ -161,11 +185,7 @@ fn layer(shared: &Shared, i: usize) -> Layer {
                 after: window,
             },
         },
-        out: Linear::of(
-            at("self_attn.o_proj"),
-            [width, queries],
-            has_bias && is_qwen3,
-        ),
+        out: Linear::of(at("self_attn.o_proj"), [width, queries], has_out_bias),
         feed_forward_norms: before("post_attention_layernorm"),
         up: Linear::stacked(ups, width, false),
         down: Linear::of(at("mlp.down_proj"), [width, size], false),

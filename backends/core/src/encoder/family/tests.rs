@@ -125,7 +125,7 @@ fn code_of_the_models_own_is_refused_but_where_the_family_is_its_description() {
         ),
         (
             "jinaai/jina-bert-v2-qk-post-norm--modeling_bert.JinaBertModel",
-            false,
+            true,
         ),
         ("Alibaba-NLP/new-impl--modeling.NewModel", true),
     ] {

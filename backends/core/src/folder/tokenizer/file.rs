@@ -25,8 +25,8 @@ pub(in crate::folder) struct TokenizerConfigFile {
     added_tokens_decoder: BTreeMap<String, AddedToken>,
     #[serde(alias = "extra_special_tokens")]
     additional_special_tokens: Option<ExtraTokens>,
-    cls_token: Option<NamedToken>,
-    sep_token: Option<NamedToken>,
+    #[serde(flatten)]
+    named: NamedTokens,
 }
 
 /// Tokens in a list, or by a name.
@@ -46,13 +46,6 @@ enum NamedToken {
 }
 
 impl NamedToken {
-    fn content(self) -> String {
-        match self {
-            Self::Content(content) => content,
-            Self::Described(token) => token.content,
-        }
-    }
-
     fn special(self) -> AddedToken {
         let special = true;
         match self {
@@ -66,10 +59,35 @@ impl NamedToken {
     }
 }
 
+/// Special tokens by their names.
 #[derive(Default, Deserialize)]
-struct SpecialTokensFile {
+#[serde(default)]
+struct NamedTokens {
+    bos_token: Option<NamedToken>,
     cls_token: Option<NamedToken>,
+    eos_token: Option<NamedToken>,
+    mask_token: Option<NamedToken>,
+    pad_token: Option<NamedToken>,
     sep_token: Option<NamedToken>,
+    unk_token: Option<NamedToken>,
+}
+
+impl NamedTokens {
+    fn into_map(self) -> BTreeMap<&'static str, AddedToken> {
+        let all = [
+            ("bos_token", self.bos_token),
+            ("cls_token", self.cls_token),
+            ("eos_token", self.eos_token),
+            ("mask_token", self.mask_token),
+            ("pad_token", self.pad_token),
+            ("sep_token", self.sep_token),
+            ("unk_token", self.unk_token),
+        ];
+        let said = all
+            .into_iter()
+            .filter_map(|(name, token)| Some((name, token?)));
+        said.map(|(name, token)| (name, token.special())).collect()
+    }
 }
 
 /// Classes that need code beyond `tokenizer.json`.
@@ -108,9 +126,11 @@ impl TokenizerConfigFile {
                     .into(),
             ));
         }
-        let class = self.tokenizer_class.as_deref().unwrap_or_default();
-        let class = class.strip_suffix("Fast").unwrap_or(class);
-        if PYTHON_ALONE.contains(&class) {
+        let class = match self.tokenizer_class.as_deref() {
+            None | Some("") => class_of(model_type).to_owned(),
+            Some(class) => class.strip_suffix("Fast").unwrap_or(class).to_owned(),
+        };
+        if PYTHON_ALONE.contains(&class.as_str()) {
             return Err(invalid(format!(
                 "tokenizer_class is {class}, which is Python code: supported is a tokenizer that tokenizer.json holds alone"
             )));
@@ -125,7 +145,7 @@ impl TokenizerConfigFile {
                 )));
             }
         };
-        let scheme = self.scheme(class, model_type);
+        let scheme = self.scheme(&class);
         let mut added_tokens = Vec::new();
         for (id, token) in self.added_tokens_decoder {
             let number = id.parse().map_err(|_| {
@@ -142,43 +162,61 @@ impl TokenizerConfigFile {
             None => Vec::new(),
         };
         added_tokens.extend(extra.into_iter().map(|token| (None, token.special())));
-        let map: SpecialTokensFile =
+        let map: NamedTokens =
             read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
         // The map is older and wins where both say something.
-        let begin_and_end = [
-            map.cls_token.or(self.cls_token),
-            map.sep_token.or(self.sep_token),
-        ];
+        let mut named_tokens = self.named.into_map();
+        named_tokens.extend(map.into_map());
+        let content = |name: &str| named_tokens.get(name).map(|token| token.content.clone());
         Ok(TokenizerSettings {
             lower_case,
             scheme,
             cut_left,
             split_special_tokens: self.split_special_tokens,
             added_tokens,
-            begin_and_end: begin_and_end.map(|token| token.map(NamedToken::content)),
+            bare: None,
+            begin_and_end: ["cls_token", "sep_token"].map(content),
+            class,
+            named_tokens,
         })
     }
-    /// The scheme of a class, or of a type of model where no class is named.
-    fn scheme(&self, class: &str, model_type: &str) -> Option<TokenizerScheme> {
-        match (class, model_type) {
-            (
-                "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer",
-                _,
-            )
-            | ("", "bert") => Some(TokenizerScheme::Bert {
-                lower_case: self.do_lower_case.unwrap_or(true),
-                strip_accents: self.strip_accents,
-                split_chinese: self.tokenize_chinese_chars.unwrap_or(true),
-            }),
-            ("RobertaTokenizer", _) | ("", "roberta") => Some(TokenizerScheme::Roberta {
+
+    /// The scheme of a class.
+    fn scheme(&self, class: &str) -> Option<TokenizerScheme> {
+        match class {
+            "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer" | "MPNetTokenizer" => {
+                Some(TokenizerScheme::Bert {
+                    lower_case: self.do_lower_case.unwrap_or(true),
+                    strip_accents: self.strip_accents,
+                    split_chinese: self.tokenize_chinese_chars.unwrap_or(true),
+                })
+            }
+            "RobertaTokenizer" => Some(TokenizerScheme::Roberta {
                 prefix_space: self.add_prefix_space.unwrap_or(false),
             }),
-            ("XLMRobertaTokenizer" | "CamembertTokenizer", _)
-            | ("", "xlm-roberta" | "camembert") => (self.add_prefix_space == Some(false))
+            "Qwen2Tokenizer" => {
+                (self.add_prefix_space == Some(true)).then_some(TokenizerScheme::Qwen2WithPrefix)
+            }
+            "XLMRobertaTokenizer" | "CamembertTokenizer" => (self.add_prefix_space == Some(false))
                 .then_some(TokenizerScheme::XlmRobertaWithoutPrefix),
             // What else there is takes all from tokenizer.json.
             _ => None,
         }
+    }
+}
+
+/// The class of a type of model, where `tokenizer_config.json` names none.
+///
+/// Source: transformers 5.24, `tokenization_auto.py`, `TOKENIZER_MAPPING_NAMES`.
+fn class_of(model_type: &str) -> &'static str {
+    match model_type {
+        "bert" | "distilbert" | "electra" | "ernie" | "nomic_bert" => "BertTokenizer",
+        "mpnet" => "MPNetTokenizer",
+        "roberta" => "RobertaTokenizer",
+        "xlm-roberta" => "XLMRobertaTokenizer",
+        "camembert" => "CamembertTokenizer",
+        "qwen2" | "qwen3" => "Qwen2Tokenizer",
+        _ => "",
     }
 }
 

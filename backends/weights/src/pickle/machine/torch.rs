@@ -4,7 +4,8 @@ use super::{Machine, Place, Value};
 use crate::{dtype::Dtype, pickle::tensor::TensorInfo};
 
 impl Machine {
-    /// A persistent id: `("storage", CLASS, NAME, DEVICE, LENGTH)`.
+    /// A persistent id: `("storage", CLASS, NAME, DEVICE, LENGTH)`, in old checkpoints with a part of another storage, or none,
+    /// behind.
     pub(super) fn storage(&mut self) -> Result<(), String> {
         let id = self.pop()?;
         let Value::Sequence(parts) = &self.values[id] else {
@@ -14,6 +15,9 @@ impl Machine {
         let (Some(Value::Global(_, class)), Some(Value::Text(name))) = (part(1), part(2)) else {
             return Err("a storage has no class or no name".into());
         };
+        if let Some(Value::Sequence(_)) = part(5) {
+            return Err("a storage is a part of another".into());
+        }
         let dtype = match class.as_str() {
             "FloatStorage" => Some(Dtype::F32),
             "HalfStorage" => Some(Dtype::F16),
@@ -21,6 +25,16 @@ impl Machine {
             "DoubleStorage" => Some(Dtype::F64),
             _ => None,
         };
+        let of_integer = match class.as_str() {
+            "LongStorage" => Some(8),
+            "IntStorage" => Some(4),
+            "ShortStorage" => Some(2),
+            "CharStorage" | "ByteStorage" | "BoolStorage" => Some(1),
+            _ => None,
+        };
+        if let Some(bytes) = dtype.map(Dtype::bytes).or(of_integer) {
+            self.storages.insert(name.clone(), bytes);
+        }
         let storage = Value::Storage(dtype, name.clone());
         self.push(storage);
         Ok(())
