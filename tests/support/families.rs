@@ -8,6 +8,8 @@ use safetensors::SafeTensors;
 /// The embedders.
 pub(crate) const EMBEDDERS: &[&str] = &[
     "albert",
+    "deberta-v2",
+    "deberta-v2-exact",
     "distilbert",
     "electra",
     "ernie",
@@ -20,6 +22,7 @@ pub(crate) const EMBEDDERS: &[&str] = &[
     "modernbert",
     "mpnet",
     "nomic",
+    "nomic-moe",
     "qwen2",
     "qwen3",
     "t5",
@@ -28,6 +31,7 @@ pub(crate) const EMBEDDERS: &[&str] = &[
 /// The cross-encoders.
 pub(crate) const CROSS_ENCODERS: &[&str] = &[
     "albert-classifier",
+    "deberta-v2-classifier",
     "distilbert-classifier",
     "electra-classifier",
     "eurobert-classifier",

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use embedgate_core::encoder::{self, DistanceValues, Reach};
+use embedgate_core::encoder::{self, DistanceValues, DistanceVectors, Reach};
 
 use crate::rows::Rows;
 
@@ -23,6 +23,65 @@ pub(crate) struct Attention {
     pub(crate) reach: Reach,
     /// Numbers that are added to scores, by distance.
     pub(crate) bias: Option<Arc<DistanceValues>>,
+    /// What the layer makes of distances.
+    pub(crate) distances: Option<Distances>,
+}
+
+/// The keys and queries that a layer makes of distances, shape `(heads, rows of distances, head size)` both.
+pub(crate) struct Distances {
+    keys: Tensor,
+    queries: Tensor,
+}
+
+impl Distances {
+    /// Takes them of queries, then keys, of each row of distances.
+    pub(crate) fn of(made: &Tensor, shape: &encoder::Attention) -> Result<Self> {
+        let by_head = |first: usize| {
+            let (rows, size) = (made.dim(0)?, shape.head_size);
+            made.narrow(1, first, shape.query_width())?
+                .reshape((rows, shape.n_heads, size))?
+                .transpose(0, 1)?
+                .contiguous()
+        };
+        Ok(Self {
+            queries: by_head(0)?,
+            keys: by_head(shape.query_width())?,
+        })
+    }
+
+    /// Adds to the scores of some queries with some keys, each with its places in the sequence.
+    fn add(
+        &self,
+        vectors: &DistanceVectors,
+        scores: Tensor,
+        (query, queries): (&Tensor, Range<usize>),
+        (key, keys): (&Tensor, Range<usize>),
+    ) -> Result<Tensor> {
+        let row = |query: usize, key: usize| vectors.row(query as i64 - key as i64);
+        let n_heads = query.dim(0)?;
+        let gathered = |scored: Tensor, rows: Vec<i64>, shape: (usize, usize)| {
+            let rows = Tensor::from_vec(rows, (1, shape.0, shape.1), scored.device())?;
+            let rows = rows
+                .broadcast_as((n_heads, shape.0, shape.1))?
+                .contiguous()?;
+            scored.contiguous()?.gather(&rows, 2)
+        };
+        let mut scores = scores;
+        if vectors.has_keys {
+            let at = |query: usize| keys.clone().map(move |key| row(query, key) as i64);
+            let rows: Vec<i64> = queries.clone().flat_map(at).collect();
+            let scored = query.matmul(&self.keys.t()?)?;
+            scores = (scores + gathered(scored, rows, (queries.len(), keys.len()))?)?;
+        }
+        if vectors.has_queries {
+            let at = |key: usize| queries.clone().map(move |query| row(query, key) as i64);
+            let rows: Vec<i64> = keys.clone().flat_map(at).collect();
+            let scored = key.matmul(&self.queries.t()?)?;
+            let scored = gathered(scored, rows, (keys.len(), queries.len()))?;
+            scores = (scores + scored.transpose(1, 2)?)?;
+        }
+        Ok(scores)
+    }
 }
 
 impl Attention {
@@ -54,9 +113,17 @@ impl Attention {
             let seen =
                 self.reach.of(chunk.start, length).start..self.reach.of(chunk.end - 1, length).end;
             let of_seen = |all: &Tensor| all.narrow(1, seen.start, seen.len());
-            let scores = query
-                .narrow(1, chunk.start, chunk.len())?
-                .matmul(&of_seen(&key)?.t()?)?;
+            let of_chunk = query.narrow(1, chunk.start, chunk.len())?.contiguous()?;
+            let mut scores = of_chunk.matmul(&of_seen(&key)?.t()?)?;
+            if let (Some(distances), Some(vectors)) = (&self.distances, &shape.vectors) {
+                let key = of_seen(&key)?.contiguous()?;
+                scores = distances.add(
+                    vectors,
+                    scores,
+                    (&of_chunk, chunk.clone()),
+                    (&key, seen.clone()),
+                )?;
+            }
             let scores = match self.added(chunk, seen.clone(), length, qkv)? {
                 Some(added) => scores.broadcast_add(&added)?,
                 None => scores,

@@ -2,6 +2,7 @@
 //!
 //! Tensors are 2-dimensional, `(tokens of all sequences, width)`. Only attention knows where a sequence begins and ends.
 
+mod experts;
 mod layer;
 mod queries;
 

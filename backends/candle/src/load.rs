@@ -7,7 +7,7 @@ use embedgate_core::encoder::{
 };
 use embedgate_weights::{Weights, WeightsError};
 
-use crate::{linear::Linear, norm::Norm, rows::TensorOptions};
+use crate::{attention::Distances, linear::Linear, norm::Norm, rows::TensorOptions};
 
 /// The weights of a model, and the options of the tensors that they become.
 #[derive(Clone, Copy)]
@@ -50,6 +50,43 @@ impl Loader<'_> {
         self.layer(&layer.qkv, values)
     }
 
+    /// Reads the vectors by distance, normalized, which layers make keys and queries of; none where attention has none.
+    pub(crate) fn distance_vectors(
+        self,
+        config: &EncoderConfig,
+    ) -> std::result::Result<Option<Tensor>, WeightsError> {
+        let Some(vectors) = &config.attention.vectors else {
+            return Ok(None);
+        };
+        let table = self.table(&vectors.table, config.hidden_size, 1.0)?;
+        let Some(norm) = &vectors.norm else {
+            return Ok(Some(table));
+        };
+        let normalized = self.norm(norm, None)?.apply(&table);
+        normalized
+            .map(Some)
+            .map_err(|e| damaged(&vectors.table.name, &e))
+    }
+
+    /// Makes the keys and queries of one layer of the vectors by distance.
+    pub(crate) fn distances(
+        self,
+        vectors: &Tensor,
+        layer: &Layer,
+        attention: &Attention,
+    ) -> std::result::Result<Distances, WeightsError> {
+        let read = |name: &str, shape: &[usize]| self.weights.values(name, shape);
+        let values = layer.read_query_key(attention, attention.scale, read)?;
+        let shape = [2 * attention.query_width(), layer.qkv.inner];
+        let linear = self.layer(
+            &Source::of("queries and keys of distances", shape, true),
+            values,
+        )?;
+        let made = linear.forward(vectors);
+        made.and_then(|made| Distances::of(&made, attention))
+            .map_err(|e| damaged(layer.qkv.name(), &e))
+    }
+
     /// Reads the last layer of a masked language model's head.
     pub(crate) fn decoder(
         self,
@@ -74,7 +111,18 @@ impl Loader<'_> {
         self.layer(&Source::of("score", shape, true), values)
     }
 
-    fn layer(
+    /// Puts a row of numbers to where the model runs.
+    pub(crate) fn row(
+        self,
+        name: &str,
+        values: Vec<f32>,
+    ) -> std::result::Result<Tensor, WeightsError> {
+        let width = values.len();
+        self.put(values, &[width]).map_err(|e| damaged(name, &e))
+    }
+
+    /// A linear layer of these numbers.
+    pub(crate) fn layer(
         self,
         source: &Source,
         values: LinearValues,

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use embedgate_core::encoder::{NormKind, Norms};
 use embedgate_weights::WeightsError;
 
-use crate::{linear::Linear, load::Loader, rows::Rows};
+use crate::{load::Loader, rows::Rows};
 
 /// The weights of a normalization of rows.
 pub(crate) struct Norm {
@@ -38,10 +38,10 @@ pub(crate) enum Around {
 }
 
 impl Around {
-    /// Loads the normalizations around what ends with this linear layer.
+    /// Loads the normalizations around what ends with a linear layer of this bias.
     pub(crate) fn load(
         norms: &Norms,
-        last: &Linear,
+        (bias, rows): (&Tensor, Rows),
         loader: Loader<'_>,
     ) -> std::result::Result<Self, WeightsError> {
         let norm = |norm: &Option<_>| {
@@ -50,16 +50,16 @@ impl Around {
                 .transpose()
         };
         Ok(match norms {
-            Norms::After(norm) => Self::After(loader.norm(norm, Some(&last.bias))?),
+            Norms::After(norm) => Self::After(loader.norm(norm, Some(bias))?),
             Norms::Twice { first, then } => Self::Twice {
-                first: loader.norm(first, Some(&last.bias))?,
+                first: loader.norm(first, Some(bias))?,
                 then: loader.norm(then, None)?,
             },
             Norms::Before { before, after } => Self::Before {
                 before: norm(before)?,
                 after: norm(after)?,
-                bias: last.bias.clone(),
-                rows: last.rows,
+                bias: bias.clone(),
+                rows,
             },
         })
     }

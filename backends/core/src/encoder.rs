@@ -5,6 +5,8 @@
 
 mod bert_like;
 mod classifier;
+mod distance_vectors;
+mod experts;
 mod family;
 mod fields;
 mod layer;
@@ -15,6 +17,8 @@ mod positions;
 pub use self::{
     bert_like::{BertLayer, BertLike},
     classifier::{AnswerTokens, Classifier, Score},
+    distance_vectors::DistanceVectors,
+    experts::{ExpertValues, Experts},
     layer::{Activation, Attention, FeedForward, Gate, Layer, Norms, Reach},
     parts::{Linear, LinearPart, LinearValues, Norm, NormKind, NormValues, Table},
     positions::{DistanceBias, DistanceValues, PositionTable, Rotary, RotaryPairs},

@@ -3,6 +3,7 @@
 //!
 //! Source: Dao et al., "FlashAttention", 2022, for the order of tiles; here with the products of a library.
 
+pub(crate) mod distances;
 pub(crate) mod scratch;
 mod tasks;
 mod tile;
@@ -19,6 +20,7 @@ use embedgate_core::{
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use self::{
+    distances::{DistanceRows, Scoring},
     scratch::Scratch,
     tasks::{Queries, in_a_step, queries},
     tile::Seen,
@@ -45,6 +47,8 @@ pub(crate) struct Attention {
     shape: encoder::Attention,
     /// Numbers that are added to scores, by distance: in bits.
     bias: Option<DistanceValues>,
+    /// Scores with what layers make of distances.
+    scoring: Option<Scoring>,
     /// Queries by keys.
     scores: ByTile,
     /// Powers by values.
@@ -63,6 +67,8 @@ pub(crate) struct Packed<'a, T> {
     pub(crate) selection: TokenSelection,
     /// The tokens that each token sees.
     pub(crate) reach: Reach,
+    /// The keys and queries that the layer makes of distances, where attention has such.
+    pub(crate) distances: Option<&'a DistanceRows<T>>,
 }
 
 /// One head of one sequence, and some of its queries.
@@ -82,14 +88,17 @@ struct Rows<'a, T> {
 }
 
 impl Attention {
-    /// Attention of this shape, in a format; nothing is compiled yet. `bias` is what its own bias reads.
+    /// Attention of this shape, in a format, for sequences of at most `longest` tokens; nothing is compiled yet. `bias` is what its
+    /// own bias reads.
     pub(crate) fn new(
         library: &'static Library,
         format: Format,
-        shape: encoder::Attention,
+        (shape, longest): (encoder::Attention, usize),
         bias: Option<DistanceValues>,
     ) -> Self {
+        let vectors = shape.vectors.as_ref();
         Self {
+            scoring: vectors.map(|vectors| Scoring::new(vectors, longest)),
             library,
             format,
             shape,
@@ -115,6 +124,7 @@ impl Attention {
             offsets,
             selection,
             reach,
+            distances,
         } = packed;
         let qkv = Rows {
             numbers: qkv,
@@ -151,7 +161,7 @@ impl Attention {
                     let mut scratch = scratch[thread]
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner);
-                    self.head(qkv, task(i), &mut scratch, &mut tile)
+                    self.head((qkv, distances), task(i), &mut scratch, &mut tile)
                 })?;
             first += n;
             pause()?;
@@ -162,7 +172,7 @@ impl Attention {
     /// The context vectors of one head and some queries.
     fn head<T: Rounded>(
         &self,
-        qkv: Rows<'_, T>,
+        (qkv, distances): (Rows<'_, T>, Option<&DistanceRows<T>>),
         task: Task<'_>,
         scratch: &mut Scratch<T>,
         contexts: &mut Tile<'_, T>,
@@ -183,12 +193,19 @@ impl Attention {
             let rows = queries.sequence.clone();
             qkv.gather(rows, columns(start, key_head), numbers);
         }
+        let scoring = self.scoring.as_ref().zip(distances);
+        if let Some((scoring, rows)) = scoring {
+            scoring.score_keys(self, rows, (task.head, all_keys), scratch)?;
+        }
         for first in (0..queries.rows.len()).step_by(QUERIES) {
             let rows = queries.rows.start + first..queries.rows.end;
             let rows = rows.start..rows.end.min(rows.start + QUERIES);
             let n_queries = rows.len().next_multiple_of(ROW_STEP);
             let query = &mut scratch.queries[..n_queries * size];
             qkv.gather(rows.clone(), columns(0, task.head), query);
+            if let Some((scoring, rows)) = scoring {
+                scoring.score_queries(self, rows, (task.head, n_queries), scratch)?;
+            }
             let seen = Seen {
                 head: task.head,
                 queries: rows.start - queries.sequence.start..rows.end - queries.sequence.start,

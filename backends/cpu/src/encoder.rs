@@ -5,6 +5,7 @@
 
 mod around;
 mod embedding;
+mod experts;
 mod layer;
 pub(crate) mod workspace;
 
@@ -18,7 +19,10 @@ use rayon::{iter::ParallelIterator, slice::ParallelSliceMut};
 
 use self::{around::Around, embedding::Embedding, layer::Layer, workspace::Workspace};
 use crate::{
-    attention::{Attention, Packed},
+    attention::{
+        Attention, Packed,
+        distances::{DistanceTable, LayerDistances},
+    },
     buffers::{ROWS_AT_ONCE, ToAttend},
     halt::{Halt, Pause},
     linear::ROW_STEP,
@@ -52,10 +56,11 @@ impl Encoder {
         loader: &Loader<'_>,
     ) -> Result<Self, LoadError> {
         let rotations = rotations(config);
+        let distances = DistanceTable::load(config, loader)?;
         let layers = config.layers.iter().map(|layer| {
             let rotary = layer.rotary.as_ref();
             let number = rotary.and_then(|rotary| rotations.iter().position(|of| of == rotary));
-            Layer::load(config, layer, number, loader)
+            Layer::load(config, layer, (number, distances.as_ref()), loader)
         });
         let layers = layers.collect::<Result<_, _>>()?;
         let embedding = Embedding::load(config, loader)?;
@@ -68,7 +73,7 @@ impl Encoder {
             attention: Attention::new(
                 loader.library,
                 operands(loader.activations),
-                config.attention.clone(),
+                (config.attention.clone(), longest),
                 bias,
             ),
             final_norm: loader.norm_if_any(config.final_norm.as_ref())?,
@@ -214,6 +219,10 @@ impl Encoder {
                     offsets,
                     selection,
                     reach,
+                    distances: match &layer.distances {
+                        Some(LayerDistances::F32(rows)) => Some(rows),
+                        _ => None,
+                    },
                 };
                 self.attention.attend(packed, contexts, floats, pause)?;
             }
@@ -223,6 +232,10 @@ impl Encoder {
                     offsets,
                     selection,
                     reach,
+                    distances: match &layer.distances {
+                        Some(LayerDistances::Bf16(rows)) => Some(rows),
+                        _ => None,
+                    },
                 };
                 self.attention.attend(packed, contexts, halves, pause)?;
             }

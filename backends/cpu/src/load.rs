@@ -92,6 +92,21 @@ impl Loader<'_> {
         self.pack(self.form(None, operands(self.activations)), &values)
     }
 
+    /// Query and key in one layer, which keeps f32.
+    pub(crate) fn query_key(
+        &self,
+        layer: &Layer,
+        attention: &Attention,
+    ) -> Result<Linear, LoadError> {
+        let read = |name: &str, shape: &[usize]| self.numbers(name, shape);
+        let values = layer.read_query_key(attention, query_scale(attention), read)?;
+        let form = Form {
+            precision: Precision::F32,
+            ..self.form(None, Format::F32)
+        };
+        self.pack(form, &values)
+    }
+
     /// The normalizations of queries and keys, each with its columns.
     pub(crate) fn query_norms(
         &self,
@@ -119,6 +134,16 @@ impl Loader<'_> {
             dst,
             threads: self.threads,
         }
+    }
+
+    /// A layer of these numbers, in the model's precision.
+    pub(crate) fn packed(
+        &self,
+        values: &LinearValues,
+        activation: Option<Activation>,
+        dst: Format,
+    ) -> Result<Linear, LoadError> {
+        self.pack(self.form(activation, dst), values)
     }
 
     fn pack(&self, form: Form, values: &LinearValues) -> Result<Linear, LoadError> {

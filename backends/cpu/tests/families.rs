@@ -38,6 +38,7 @@ fn results_equal_the_references() {
 #[test]
 fn long_sequences_are_those_of_candle() {
     let families = [
+        "deberta-v2",
         "gemma3_text",
         "gte",
         "jina",

@@ -9,7 +9,7 @@ use embedgate_core::{
 };
 use embedgate_weights::WeightsError;
 
-use super::queries::HeadNorms;
+use super::{experts::Experts, queries::HeadNorms};
 use crate::{
     attention::Attention, linear::Linear, load::Loader, norm::Around, rows::TensorOptions,
 };
@@ -23,9 +23,14 @@ pub(super) struct Layer {
     attention: Attention,
     out: Linear,
     around_attention: Around,
-    up: Linear,
-    down: Linear,
+    feed_forward: FeedForwardParts,
     around_feed_forward: Around,
+}
+
+/// The feed-forward layer, or several of which each token goes through some.
+enum FeedForwardParts {
+    Plain(Box<[Linear; 2]>),
+    Experts(Experts),
 }
 
 /// The sequences of a batch, and what all layers need of them.
@@ -85,8 +90,13 @@ impl Layer {
         let read = |name: &str, shape: &[usize]| loader.weights.values(name, shape);
         let bias = bias.map(|bias| bias.read(config.attention.n_heads, longest, read));
         let bias = bias.transpose()?.map(std::sync::Arc::new);
+        let vectors = loader.distance_vectors(config)?;
         let layers = config.layers.iter().map(|layer| {
+            let distances = vectors
+                .as_ref()
+                .map(|vectors| loader.distances(vectors, layer, &config.attention));
             let attention = Attention {
+                distances: distances.transpose()?,
                 shape: config.attention.clone(),
                 reach: layer.reach,
                 bias: bias.clone(),
@@ -101,17 +111,31 @@ impl Layer {
         attention: Attention,
         loader: Loader<'_>,
     ) -> std::result::Result<Self, WeightsError> {
-        let (out, down) = (loader.linear(&layer.out)?, loader.linear(&layer.down)?);
+        let out = loader.linear(&layer.out)?;
+        let (feed_forward, last) = match &layer.experts {
+            None => {
+                let (up, down) = (loader.linear(&layer.up)?, loader.linear(&layer.down)?);
+                let last = (down.bias.clone(), down.rows);
+                (FeedForwardParts::Plain(Box::new([up, down])), last)
+            }
+            Some(source) => {
+                let (experts, bias) = Experts::load(source, layer, loader)?;
+                (FeedForwardParts::Experts(experts), (bias, out.rows))
+            }
+        };
         Ok(Self {
             qkv: loader.fused_qkv(layer, &attention.shape)?,
             head_norms: HeadNorms::load(layer, &attention.shape, loader)?,
             rotary: layer.rotary.clone(),
             attention,
-            around_attention: Around::load(&layer.attention_norms, &out, loader)?,
+            around_attention: Around::load(&layer.attention_norms, (&out.bias, out.rows), loader)?,
             out,
-            up: loader.linear(&layer.up)?,
-            around_feed_forward: Around::load(&layer.feed_forward_norms, &down, loader)?,
-            down,
+            around_feed_forward: Around::load(
+                &layer.feed_forward_norms,
+                (&last.0, last.1),
+                loader,
+            )?,
+            feed_forward,
         })
     }
 
@@ -142,14 +166,18 @@ impl Layer {
     }
 
     fn feed_forward(&self, x: &Tensor, shape: FeedForward) -> Result<Tensor> {
-        let (wide, rows) = (self.up.product(x)?, self.up.rows);
+        let [up, down] = match &self.feed_forward {
+            FeedForwardParts::Plain(both) => &**both,
+            FeedForwardParts::Experts(experts) => return experts.forward(x, shape.activation),
+        };
+        let (wide, rows) = (up.product(x)?, up.rows);
         let wide = match shape.gate {
-            None => rows.activate(wide, &self.up.bias, shape.activation)?,
+            None => rows.activate(wide, &up.bias, shape.activation)?,
             Some(gate) => {
-                let wide = rows.add_bias(wide, &self.up.bias)?;
+                let wide = rows.add_bias(wide, &up.bias)?;
                 rows.gate(&wide, gate, shape.activation)?
             }
         };
-        self.down.product(&wide)
+        down.product(&wide)
     }
 }

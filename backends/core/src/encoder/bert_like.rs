@@ -56,6 +56,10 @@ impl EncoderConfig {
         refuse(is_rotary, "rotary positions")?;
         refuse(attention.bias.is_some(), "a bias of attention by distance")?;
         refuse(
+            attention.vectors.is_some(),
+            "vectors of attention by distance",
+        )?;
+        refuse(
             !has_own_keys || !is_as_wide,
             "attention heads that are not BERT's",
         )?;
@@ -120,6 +124,7 @@ fn layer_of(layer: &Layer) -> Option<BertLayer<'_>> {
     let linears = [&layer.qkv, &layer.out, &layer.up, &layer.down];
     let mut parts = linears.into_iter().flat_map(|linear| &linear.parts);
     let is_bert = layer.reach.is_all()
+        && layer.experts.is_none()
         && layer.query_norm.is_none()
         && layer.key_norm.is_none()
         && layer.qkv.parts.len() == 3

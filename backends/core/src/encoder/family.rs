@@ -2,6 +2,7 @@
 
 mod albert;
 mod bert;
+mod deberta;
 mod distilbert;
 mod gemma3;
 mod gte;
@@ -37,6 +38,7 @@ const FAMILIES: &[(&[&str], Describe)] = &[
     (&["modernbert"], modernbert::describe),
     (&["gemma3_text"], gemma3::describe),
     (&["albert"], albert::describe),
+    (&["deberta-v2"], deberta::describe),
     (&["t5"], t5::describe),
 ];
 

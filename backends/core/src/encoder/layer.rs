@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::{
+    distance_vectors::DistanceVectors,
+    experts::Experts,
     parts::{Linear, LinearValues, Norm, NormValues},
     positions::{DistanceBias, Rotary},
 };
@@ -20,6 +22,8 @@ pub struct Attention {
     pub scale: f32,
     /// A number that is added to each score, by distance.
     pub bias: Option<DistanceBias>,
+    /// Vectors that are scored beside those of tokens, by distance.
+    pub vectors: Option<DistanceVectors>,
 }
 
 impl Attention {
@@ -32,6 +36,7 @@ impl Attention {
             head_size,
             scale: 1.0 / (head_size as f32).sqrt(),
             bias: None,
+            vectors: None,
         }
     }
 
@@ -171,6 +176,8 @@ pub struct Layer {
     pub up: Linear,
     /// The second.
     pub down: Linear,
+    /// Where there are several feed-forward layers, of which each token goes through some.
+    pub experts: Option<Experts>,
 }
 
 impl Layer {
@@ -202,6 +209,25 @@ impl Layer {
         if self.query_norm.is_none() {
             values.scale_first(attention.query_width(), scale);
         }
+        Ok(values)
+    }
+
+    /// Reads queries and keys as one layer, without values. Scores of its queries are `scale` times those of the tensors.
+    ///
+    /// # Errors
+    /// The first that `read` gives.
+    pub fn read_query_key<E>(
+        &self,
+        attention: &Attention,
+        scale: f32,
+        read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<LinearValues, E> {
+        let source = Linear {
+            inner: self.qkv.inner,
+            parts: self.qkv.parts.iter().take(2).cloned().collect(),
+        };
+        let mut values = source.read(read)?;
+        values.scale_first(attention.query_width(), scale);
         Ok(values)
     }
 

@@ -18,6 +18,9 @@ pub(crate) struct Scratch<T> {
     pub(super) parts: [Vec<f32>; 2],
     pub(super) running: [Running; QUERIES],
     pub(super) corrections: [f32; QUERIES],
+    /// The scores of a tile of queries, and of all keys, with what a layer makes of distances.
+    pub(super) queries_by_distance: Vec<f32>,
+    pub(super) keys_by_distance: Vec<f32>,
 }
 
 impl<T> Default for Scratch<T> {
@@ -31,6 +34,8 @@ impl<T> Default for Scratch<T> {
             parts: [Vec::new(), Vec::new()],
             running: [Running::NONE; QUERIES],
             corrections: [0.0; QUERIES],
+            queries_by_distance: Vec::new(),
+            keys_by_distance: Vec::new(),
         }
     }
 }

@@ -63,6 +63,16 @@ impl Attention {
             if self.bias.is_some() || !seen.reach.is_all() {
                 self.add_to(scores, n_keys, first..first + n, seen);
             }
+            if let Some(scoring) = &self.scoring {
+                let of_queries = scratch
+                    .queries_by_distance
+                    .chunks_exact(scratch.queries_by_distance.len() / n_queries);
+                let rows = scores.chunks_exact_mut(n_keys).zip(seen.queries.clone());
+                for ((row, query), of_query) in rows.zip(of_queries) {
+                    let of_keys = &scratch.keys_by_distance;
+                    scoring.add(&mut row[..n], (query, first), (of_query, of_keys));
+                }
+            }
             let corrections = &mut scratch.corrections[..rows];
             let scores = Scores {
                 numbers: scores,

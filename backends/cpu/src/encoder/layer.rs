@@ -6,9 +6,11 @@ use embedgate_core::encoder::{self, EncoderConfig, FeedForward, Reach};
 
 use super::{
     around::{Around, Stream},
+    experts::Experts,
     workspace::Workspace,
 };
 use crate::{
+    attention::distances::{DistanceTable, LayerDistances},
     buffers::OnRow,
     linear::Linear,
     load::{LoadError, Loader},
@@ -28,19 +30,21 @@ pub(super) struct Layer {
     /// Numbers of queries and keys of a row, and of a head.
     query_sizes: [usize; 2],
     pub(super) reach: Reach,
+    pub(super) distances: Option<LayerDistances>,
     out: Linear,
     around_feed_forward: Around,
-    up: Linear,
-    down: Linear,
+    /// The first and the second layer; none where there are experts.
+    plain: Option<[Linear; 2]>,
+    experts: Option<Experts>,
     feed_forward: FeedForward,
 }
 
 impl Layer {
-    /// Loads a layer with the rotation of this number.
+    /// Loads a layer with the rotation of this number, and with the model's vectors by distance.
     pub(super) fn load(
         config: &EncoderConfig,
         layer: &encoder::Layer,
-        rotation: Option<usize>,
+        (rotation, distances): (Option<usize>, Option<&DistanceTable>),
         loader: &Loader<'_>,
     ) -> Result<Self, LoadError> {
         let (attention, feed_forward) = (&config.attention, config.feed_forward);
@@ -60,18 +64,31 @@ impl Layer {
                 attention.head_size,
             ],
             reach: layer.reach,
+            distances: distances
+                .map(|table| LayerDistances::load(table, layer, attention, loader))
+                .transpose()?,
             out: loader.linear(&layer.out, None, Format::F32)?,
             around_feed_forward: Around::load(&layer.feed_forward_norms, loader)?,
-            up: loader.linear(&layer.up, activation, activations)?,
-            down: loader.linear(&layer.down, None, Format::F32)?,
+            plain: match layer.experts {
+                Some(_) => None,
+                None => Some([
+                    loader.linear(&layer.up, activation, activations)?,
+                    loader.linear(&layer.down, None, Format::F32)?,
+                ]),
+            },
+            experts: Experts::load(config, layer, loader)?,
             feed_forward,
         })
     }
 
     /// Returns the size of the weights, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let all = [&self.qkv, &self.out, &self.up, &self.down];
-        all.into_iter().map(Linear::bytes).sum()
+        let all = [&self.qkv, &self.out]
+            .into_iter()
+            .chain(self.plain.iter().flatten());
+        let distances = self.distances.as_ref().map_or(0, LayerDistances::bytes);
+        let experts = self.experts.as_ref().map_or(0, Experts::bytes);
+        all.map(Linear::bytes).sum::<usize>() + distances + experts
     }
 
     /// Normalizes and turns the queries and keys of these rows.
@@ -107,21 +124,27 @@ impl Layer {
             wide,
             rounding,
             added,
+            gathered,
             ..
         } = &mut *workspace;
-        let (width, rows) = (self.down.outer(), 0..step.len());
+        let (width, rows) = (self.out.outer(), 0..step.len());
         let x = &mut x[step.start * width..step.end * width];
         let mut stream = Stream { x, width, added };
         let (attention, feed_forward) = (&self.around_attention, &self.around_feed_forward);
         let contexts = rounding.operand(contexts, step.clone());
         attention.add(&self.out, contexts, &mut stream)?;
         let read = attention.end(Some(feed_forward), rounding, stream.x, width);
-        self.up.forward(read, wide.target(rows.clone()))?;
-        let wide = match self.feed_forward.gate {
-            Some(_) => rounding.gated(wide, rows, self.feed_forward),
-            None => rounding.operand(wide, rows),
-        };
-        feed_forward.add(&self.down, wide, &mut stream)?;
+        if let Some([up, down]) = &self.plain {
+            up.forward(read, wide.target(rows.clone()))?;
+            let wide = match self.feed_forward.gate {
+                Some(_) => rounding.gated(wide, rows, self.feed_forward),
+                None => rounding.operand(wide, rows),
+            };
+            feed_forward.add(down, wide, &mut stream)?;
+        }
+        if let Some(experts) = &self.experts {
+            experts.add(stream.x, (rounding, wide), gathered)?;
+        }
         let next_attention = next.map(|next| &next.around_attention);
         let read = feed_forward.end(next_attention, rounding, stream.x, width);
         if let Some(next) = next {

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use half::bf16;
 
-use super::{Encoder, STEP_ROWS};
+use super::{Encoder, STEP_ROWS, experts::Gathered};
 use crate::{
     attention::scratch::Scratch,
     buffers::{Activations, rounding::Rounding},
@@ -28,6 +28,7 @@ pub(crate) struct Workspace {
     pub(super) wide: Activations,
     /// The numbers that are added to the rows of one step, where they are normalized first.
     pub(super) added: Vec<f32>,
+    pub(super) gathered: Gathered,
     pub(super) rounding: Rounding,
     pub(super) floats: Vec<Mutex<Scratch<f32>>>,
     pub(super) halves: Vec<Mutex<Scratch<bf16>>>,
@@ -47,6 +48,7 @@ impl Workspace {
             contexts: rows(attention.query_width()),
             wide: rows(feed_forward.up_width()),
             added: Vec::new(),
+            gathered: Gathered::default(),
             rounding: Rounding::new(encoder.precision),
             floats: (0..threads).map(|_| Mutex::default()).collect(),
             halves: (0..threads).map(|_| Mutex::default()).collect(),

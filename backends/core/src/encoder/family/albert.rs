@@ -90,5 +90,6 @@ fn layer(width: usize, size: usize, eps: f32) -> Layer {
         feed_forward_norms: norm("full_layer_layer_norm"),
         up: linear("ffn", [size, width]),
         down: linear("ffn_output", [width, size]),
+        experts: None,
     }
 }

@@ -188,6 +188,7 @@ fn layer(sizes: &Sizes, i: usize) -> Layer {
         feed_forward_norms: Norms::After(feed_forward_norm),
         up,
         down,
+        experts: None,
     }
 }
 

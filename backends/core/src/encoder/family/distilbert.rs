@@ -91,5 +91,6 @@ fn layer(i: usize, width: usize, size: usize) -> Layer {
         feed_forward_norms: norm("output_layer_norm"),
         up: linear("ffn.lin1", [size, width]),
         down: linear("ffn.lin2", [width, size]),
+        experts: None,
     }
 }

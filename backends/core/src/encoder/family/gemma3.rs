@@ -151,5 +151,6 @@ fn layer(shared: &Shared, i: usize) -> Layer {
         feed_forward_norms: around("pre_feedforward_layernorm", "post_feedforward_layernorm"),
         up: Linear::stacked(ups, width, false),
         down: Linear::of(at("mlp.down_proj"), [width, size], false),
+        experts: None,
     }
 }

@@ -151,5 +151,6 @@ fn layer(shared: &Shared, i: usize) -> Layer {
         feed_forward_norms: norm("mlp_ln"),
         up: Linear::of(at("mlp.up_gate_proj"), [2 * size, width], false),
         down: Linear::of(at("mlp.down_proj"), [width, size], true),
+        experts: None,
     }
 }

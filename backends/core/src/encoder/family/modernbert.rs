@@ -154,5 +154,6 @@ fn layer(shared: &Shared, i: usize) -> Layer {
         feed_forward_norms: before(Some(shared.norm(at("mlp_norm")))),
         up: Linear::of(at("mlp.Wi"), [2 * size, width], of_feed_forward),
         down: Linear::of(at("mlp.Wo"), [width, size], of_feed_forward),
+        experts: None,
     }
 }

@@ -103,5 +103,6 @@ fn layer(i: usize, width: usize, size: usize, eps: f32) -> Layer {
         feed_forward_norms: norm("output.LayerNorm"),
         up: linear("intermediate.dense", [size, width]),
         down: linear("output.dense", [width, size]),
+        experts: None,
     }
 }

@@ -1,4 +1,4 @@
-//! Nomic's embedders (v1, v1.5): BERT with a rotation for positions and a gate.
+//! Nomic's embedders: BERT with a rotation for positions, and a gate (v1, v1.5) or a mixture of experts in every second layer (v2).
 //!
 //! Source: nomic-ai's `modeling_hf_nomic_bert.py` of nomic-bert-2048.
 
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{super::fields::Fields, head_size};
 use crate::encoder::{
-    Activation, Attention, Embeddings, EncoderConfig, FeedForward, Gate, Layer, Linear, Norm,
-    Norms, Reach, Rotary, RotaryPairs, Table,
+    Activation, Attention, Embeddings, EncoderConfig, Experts, FeedForward, Gate, Layer, Linear,
+    Norm, Norms, Reach, Rotary, RotaryPairs, Table,
 };
 
 /// The facts that all layers of a model share.
@@ -19,17 +19,22 @@ struct Shared {
     /// Of queries, keys, values and the layer behind attention; of the feed-forward layer's first and second.
     biases: [bool; 3],
     rotary: Arc<Rotary>,
+    experts: Option<OfExperts>,
+}
+
+/// The mixture of experts that some layers have.
+#[derive(Clone, Copy)]
+struct OfExperts {
+    n: usize,
+    n_chosen: usize,
+    /// One of so many layers has them: the second, and each so many behind it.
+    every: usize,
 }
 
 /// Describes an encoder of this family.
 pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderConfig, String> {
     for flag in ["prenorm", "parallel_block", "use_rms_norm", "causal"] {
         fields.only_flag(flag, false)?;
-    }
-    if fields.number_or("num_experts", 0.0)? > 0.0 {
-        return Err(
-            "num_experts is set: a mixture of experts (nomic-embed-text-v2-moe) is not supported, nomic-embed-text-v1.5 is".into(),
-        );
     }
     fields.none_of(&["norm_mlp", "rotary_head_dim"])?;
     let width = fields.size("n_embd")?;
@@ -57,6 +62,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             fields.flag_or("mlp_fc2_bias", true)?,
         ],
         rotary: Arc::new(rotary(fields, head_size)?),
+        experts: experts(fields, gate.is_some())?,
     };
     let segments = fields.number_or("type_vocab_size", 2.0)?;
     Ok(EncoderConfig {
@@ -92,6 +98,34 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         language_head: None,
         not_described: None,
     })
+}
+
+fn experts(fields: &Fields<'_>, has_gate: bool) -> Result<Option<OfExperts>, String> {
+    if fields.number_or("num_experts", 0.0)? <= 0.0
+        || fields.number_or("moe_every_n_layers", 0.0)? <= 0.0
+    {
+        return Ok(None);
+    }
+    if has_gate {
+        return Err("num_experts is set, supported is activation_function \"gelu\" with it".into());
+    }
+    for flag in ["moe_normalize_expert_weights", "expert_choice_router"] {
+        fields.only_flag(flag, false)?;
+    }
+    if fields.number_or("num_shared_experts", 0.0)? > 0.0 {
+        return Err("num_shared_experts is set, supported is 0".into());
+    }
+    let (n, n_chosen) = (fields.size("num_experts")?, fields.size_or("moe_top_k", 1)?);
+    if n_chosen > n {
+        return Err(format!(
+            "moe_top_k is {n_chosen}, expected at most num_experts, which is {n}"
+        ));
+    }
+    Ok(Some(OfExperts {
+        n,
+        n_chosen,
+        every: fields.size("moe_every_n_layers")?,
+    }))
 }
 
 fn rotary(fields: &Fields<'_>, head_size: usize) -> Result<Rotary, String> {
@@ -144,6 +178,15 @@ fn layer(shared: &Shared, i: usize) -> Layer {
         }
         false => Linear::of(at("mlp.fc1"), [size, width], of_up),
     };
+    let down = Linear::of(at("mlp.fc2"), [width, size], of_down);
+    let experts = shared.experts.filter(|of| i % of.every == 1);
+    let (up, down) = match experts {
+        Some(_) => (
+            Linear::of(at("mlp.experts.mlp.w1"), [size, width], false),
+            Linear::of(at("mlp.experts.mlp.w2"), [width, size], false),
+        ),
+        None => (up, down),
+    };
     Layer {
         attention_norms: norm("norm1"),
         qkv: Linear::of(at("attn.Wqkv"), [3 * width, width], of_attention),
@@ -154,6 +197,11 @@ fn layer(shared: &Shared, i: usize) -> Layer {
         out: Linear::of(at("attn.out_proj"), [width, width], of_attention),
         feed_forward_norms: norm("norm2"),
         up,
-        down: Linear::of(at("mlp.fc2"), [width, size], of_down),
+        down,
+        experts: experts.map(|of| Experts {
+            router: Linear::of(at("mlp.router.layer"), [of.n, width], false),
+            n_chosen: of.n_chosen,
+            bias: at("mlp.experts.bias"),
+        }),
     }
 }

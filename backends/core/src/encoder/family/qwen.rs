@@ -189,5 +189,6 @@ fn layer(shared: &Shared, i: usize) -> Layer {
         feed_forward_norms: before("post_attention_layernorm"),
         up: Linear::stacked(ups, width, false),
         down: Linear::of(at("mlp.down_proj"), [width, size], false),
+        experts: None,
     }
 }

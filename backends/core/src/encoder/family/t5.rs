@@ -135,5 +135,6 @@ fn layer(shared: &Shared, i: usize) -> Layer {
             None => Linear::of(dense("wi"), [size, width], false),
         },
         down: Linear::of(dense("wo"), [width, size], false),
+        experts: None,
     }
 }
