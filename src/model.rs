@@ -87,8 +87,11 @@ impl Model {
     /// Makes the same model with other settings for requests, and the prompts of a plan made with them.
     ///
     /// # Errors
-    /// When its folder cannot be read.
+    /// When its folder cannot be read, or the plan has another template of pairs, which its tokenizer threads do not know.
     pub(crate) fn with_settings(&self, config: &ModelConfig, plan: &Plan) -> io::Result<Self> {
+        if !self.tokenizer.has_template(plan.template.as_ref()) {
+            return Err(io::Error::other("the template of pairs is another"));
+        }
         let space = plan.vector_space()?;
         Ok(Self {
             name: self.name.clone(),

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use embedgate_config::{Config, Environment, Source};
+use embedgate_core::is_model_folder;
 use embedgate_request::key;
 
 use super::{Failure, literal, named_model::NamedModel, shell};
@@ -81,7 +82,7 @@ impl Model {
     /// `base` is the folder of the configuration, to which its paths are relative.
     fn of(named: &str, base: &Path) -> Result<Self, Failure> {
         let path = Path::new(named);
-        if path.is_dir() && !path.join("config.json").is_file() {
+        if path.is_dir() && !is_model_folder(path) {
             return Err(anyhow!("{named} is no model's folder: it has no config.json").into());
         }
         let named_model = NamedModel::of(named)?;

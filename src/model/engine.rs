@@ -235,12 +235,16 @@ fn without_onednn(place: &Placement) -> Option<(BackendType, Precision)> {
 #[cfg(any(feature = "candle", feature = "cpu"))]
 fn open_static(plan: &Plan) -> Option<Result<Box<dyn Backend>, LoadError>> {
     let embedding = plan.folder.static_embedding.as_ref()?;
-    let opened = embedgate_modules::open_static(embedding, &plan.folder);
+    let opened = embedgate_modules::open_static(embedding, &plan.folder, plan.max_tokens);
     Some(opened.map_err(LoadError::from))
 }
 
 #[cfg(any(feature = "candle", feature = "cpu", feature = "cuda"))]
 fn open_weights(plan: &Plan) -> Result<(), LoadError> {
+    if plan.folder.static_embedding.is_some() {
+        // The modules' own are looked at anyway.
+        return Ok(());
+    }
     plan.folder.check_description()?;
     let opened = embedgate_weights::Weights::open(&plan.folder.encoder_path, plan.folder.words());
     opened

@@ -58,7 +58,8 @@ impl Model {
         let bytes = text.len();
         let encoding = self.tokenizing.encode_pair(query, text, side, lane);
         let tokens = encoding.await?;
-        let of_text = tokens.n_tokens_full - query.n_tokens();
+        // Where texts meet in a template there may be fewer tokens.
+        let of_text = tokens.n_tokens_full.saturating_sub(query.n_tokens());
         self.observe_ratio(bytes, of_text);
         Ok(tokens)
     }

@@ -52,12 +52,14 @@ impl Distances {
     /// Adds to the scores of some queries with some keys, each with its places in the sequence.
     fn add(
         &self,
-        vectors: &DistanceVectors,
+        (vectors, rows): (&DistanceVectors, &[usize]),
         scores: Tensor,
         (query, queries): (&Tensor, Range<usize>),
         (key, keys): (&Tensor, Range<usize>),
     ) -> Result<Tensor> {
-        let row = |query: usize, key: usize| vectors.row(query as i64 - key as i64);
+        // From the last token's distance to the first on.
+        let longest = rows.len().div_ceil(2);
+        let row = |query: usize, key: usize| rows[query + longest - 1 - key];
         let n_heads = query.dim(0)?;
         let gathered = |scored: Tensor, rows: Vec<i64>, shape: (usize, usize)| {
             let rows = Tensor::from_vec(rows, (1, shape.0, shape.1), scored.device())?;
@@ -108,6 +110,8 @@ impl Attention {
         if !self.reach.is_all() {
             at_once = at_once.min(WINDOW_ROWS);
         }
+        let vectors = shape.vectors.as_ref();
+        let rows_of_distances = vectors.map_or_else(Vec::new, |vectors| vectors.rows(length));
         for start in (0..length).step_by(at_once) {
             let chunk = start..length.min(start + at_once);
             let seen =
@@ -118,7 +122,7 @@ impl Attention {
             if let (Some(distances), Some(vectors)) = (&self.distances, &shape.vectors) {
                 let key = of_seen(&key)?.contiguous()?;
                 scores = distances.add(
-                    vectors,
+                    (vectors, &rows_of_distances),
                     scores,
                     (&of_chunk, chunk.clone()),
                     (&key, seen.clone()),

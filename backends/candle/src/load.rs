@@ -103,7 +103,6 @@ impl Loader<'_> {
     /// Reads the layer that gives the score of a pair.
     pub(crate) fn score(self, score: &Score) -> std::result::Result<Linear, WeightsError> {
         let values = score.read(
-            |name| self.weights.has(name),
             |name, shape| self.weights.values(name, shape),
             |name, shape, row| self.weights.row(name, shape, row),
         )?;

@@ -164,13 +164,29 @@ impl EncoderConfig {
         }
     }
 
-    /// Numbers of the weights of one layer's products: what a token is multiplied with.
+    /// Numbers of the weights of all layers' products.
     #[must_use]
-    pub fn layer_weights(&self) -> usize {
-        let (width, attention) = (self.hidden_size, &self.attention);
+    pub fn product_weights(&self) -> usize {
+        self.weights_with(|experts| experts.router.outer())
+    }
+
+    /// Numbers of those weights that one token is multiplied with: of experts some alone.
+    #[must_use]
+    pub fn token_weights(&self) -> usize {
+        self.weights_with(|experts| experts.n_chosen)
+    }
+
+    fn weights_with(&self, of_experts: impl Fn(&Experts) -> usize) -> usize {
+        let attention = &self.attention;
         let of_attention = attention.qkv_width() + attention.query_width();
         let of_feed_forward = self.feed_forward.up_width() + self.feed_forward.size;
-        (of_attention + of_feed_forward).saturating_mul(width)
+        let of_layer = |layer: &Layer| {
+            let n = layer.experts.as_ref().map_or(1, &of_experts);
+            of_attention + of_feed_forward.saturating_mul(n)
+        };
+        let layers = self.layers.iter().map(of_layer);
+        let all = layers.fold(0_usize, usize::saturating_add);
+        all.saturating_mul(self.hidden_size)
     }
 
     /// Numbers of the tables of tokens, positions and segments.

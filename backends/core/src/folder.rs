@@ -7,6 +7,7 @@ mod classifier;
 mod layout;
 mod modules;
 mod static_embedding;
+mod supported;
 mod texts;
 mod tokenizer;
 
@@ -25,10 +26,7 @@ pub use self::{
 };
 use self::{modules::Modules, texts::PromptsFile, tokenizer::file::TokenizerConfigFile};
 use crate::{
-    EncoderConfig, Pooling,
-    encoder::{AnswerTokens, Classifier, Score},
-    impostor,
-    splade::SpladePooling,
+    EncoderConfig, Pooling, encoder::Classifier, impostor, splade::SpladePooling,
     vector_module::VectorModule,
 };
 
@@ -195,6 +193,13 @@ impl ModelFolder {
             let most = embedding.max_tokens.unwrap_or(usize::MAX);
             folder.max_sequence_tokens = folder.max_sequence_tokens.min(most);
         }
+        if let Some(template) = &mut folder.chat_template {
+            for (name, token) in &folder.tokenizer.named_tokens {
+                let token = token.content.clone();
+                let variable = template.variables.entry(*name);
+                variable.or_insert_with(|| token.into());
+            }
+        }
         if let Some(tokens) = answer_tokens {
             folder.answer_with(tokens)?;
         }
@@ -205,59 +210,6 @@ impl ModelFolder {
 }
 
 impl ModelFolder {
-    /// Makes a cross-encoder of a language model: it scores a pair by the logits of these tokens.
-    ///
-    /// # Errors
-    /// [`FolderError::Invalid`] when the model is none that could.
-    pub fn answer_with(&mut self, tokens: AnswerTokens) -> Result<(), FolderError> {
-        let encoder = &mut self.encoder;
-        let shape = [encoder.vocabulary_size(), encoder.hidden_size];
-        let is_causal = encoder
-            .layers
-            .iter()
-            .all(|layer| layer.reach.after == Some(0));
-        let largest = tokens.yes.max(tokens.no.unwrap_or(0));
-        let problem = if encoder.not_described.is_none() && !is_causal {
-            "is no language model, whose tokens see those before them alone: it has no token that is to follow".to_owned()
-        } else if largest as usize >= shape[0] && encoder.not_described.is_none() {
-            format!(
-                "has a vocabulary of {} tokens, and is to answer with token {largest}",
-                shape[0]
-            )
-        } else {
-            let words = &encoder.embeddings.words.name;
-            encoder.classifier = Some(Classifier {
-                dense: None,
-                norm: None,
-                score: Score::Logits {
-                    names: ["lm_head.weight".into(), words.clone()],
-                    shape,
-                    tokens,
-                },
-                pooling: Pooling::LAST,
-            });
-            self.is_cross_encoder = true;
-            return Ok(());
-        };
-        Err(FolderError::Invalid {
-            path: self.encoder_path.join("config.json"),
-            problem,
-        })
-    }
-
-    /// Refuses an embedder whose texts go through a template.
-    fn check_messages(&self) -> Result<(), FolderError> {
-        if self.chat_template.is_none() || (self.pooling.is_none() && self.splade.is_none()) {
-            return Ok(());
-        }
-        Err(FolderError::Invalid {
-            path: self.encoder_path.join("sentence_bert_config.json"),
-            problem: "modality_config has \"message\": texts go through a template of conversations, which is supported for rerankers \
-                      alone"
-                .into(),
-        })
-    }
-
     /// Returns the width of a dense vector behind all modules, with this pooling.
     ///
     /// # Errors
@@ -277,35 +229,6 @@ impl ModelFolder {
         Ok(width)
     }
 
-    /// Checks that the encoder and its head are described: then the model runs from its own weights.
-    ///
-    /// # Errors
-    /// [`FolderError::Invalid`] says what is not supported, and names the folder's ONNX model where there is one.
-    pub fn check_description(&self) -> Result<(), FolderError> {
-        let encoder = &self.encoder;
-        let has_no_head = self.is_cross_encoder && encoder.classifier.is_none();
-        let mut problem = match &encoder.not_described {
-            Some(reason) => reason.clone(),
-            None if self.splade.is_some() && encoder.language_head.is_none() => format!(
-                "modules.json names SpladePooling, and no head of a masked language model of type {} is supported",
-                encoder.model_type
-            ),
-            None if has_no_head => format!(
-                "architectures names a classifier, and none of type {} is supported",
-                encoder.model_type
-            ),
-            None => return Ok(()),
-        };
-        let files = ["onnx/model.onnx", "model.onnx"];
-        if let Some(file) = files.iter().find(|file| self.path.join(file).exists()) {
-            problem += &format!("; {file} of the folder runs with type = \"onnx\"");
-        }
-        Err(FolderError::Invalid {
-            path: self.encoder_path.join("config.json"),
-            problem,
-        })
-    }
-
     /// Returns the head of a cross-encoder; none where the model gives embeddings.
     #[must_use]
     pub fn scoring_head(&self) -> Option<&Classifier> {
@@ -318,8 +241,14 @@ impl ModelFolder {
     pub fn folders(&self) -> Vec<PathBuf> {
         let modules = self.vector_modules.iter();
         let modules = modules.filter_map(VectorModule::folder);
+        // That of a pooling says what the configuration says too.
+        let is_head = self.splade.is_some() || self.is_cross_encoder;
+        let of_head = self.pooling_folder.iter().filter(|_| is_head);
         let mut folders = vec![self.path.clone()];
-        for folder in std::iter::once(&self.encoder_path).chain(modules) {
+        for folder in std::iter::once(&self.encoder_path)
+            .chain(modules)
+            .chain(of_head)
+        {
             if !folders.contains(folder) {
                 folders.push(folder.clone());
             }
@@ -343,6 +272,14 @@ fn encoder(path: &Path) -> Result<EncoderConfig, FolderError> {
         path: path.to_owned(),
         problem,
     })
+}
+
+/// Returns true when a folder has the file that a model's begins with: that of the encoder, or of the modules where there is none.
+#[must_use]
+pub fn is_model_folder(folder: &Path) -> bool {
+    ["config.json", "modules.json"]
+        .iter()
+        .any(|name| folder.join(name).is_file())
 }
 
 /// Weights of an adapter change those of the model; they are not applied here.

@@ -36,7 +36,7 @@ pub use encoder::EncoderConfig;
 pub use error::BackendError;
 pub use folder::{
     AddedToken, ChatTemplate, FolderError, ModelFolder, StaticEmbedding, TokenizerScheme,
-    TokenizerSettings,
+    TokenizerSettings, is_model_folder,
 };
 pub use head::{Head, HeadForm, HeadNames, Outputs, PerHead, TokenSelection};
 pub use impostor::impostor;

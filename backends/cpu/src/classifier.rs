@@ -72,7 +72,6 @@ impl Classifier {
 
 fn score(weights: &Weights, source: &Score) -> Result<LinearValues, WeightsError> {
     source.read(
-        |name| weights.has(name),
         |name, shape| weights.values(name, shape),
         |name, shape, row| weights.row(name, shape, row),
     )

@@ -14,17 +14,17 @@ struct Static {
     table: Arc<Vec<f32>>,
 }
 
-/// Loads the vectors of a folder.
+/// Loads the vectors of a folder, for texts of at most `longest` tokens.
 ///
 /// # Errors
 /// [`BackendError::Load`] names the file and what is wrong with it.
 pub fn open_static(
     embedding: &StaticEmbedding,
     folder: &ModelFolder,
+    longest: usize,
 ) -> Result<Box<dyn Backend>, BackendError> {
     let table = read(embedding).map_err(|e| BackendError::Load(e.to_string()))?;
     let options = (Outputs::DENSE, Pooling::MEAN);
-    let longest = folder.max_sequence_tokens;
     Ok(Box::new(Static {
         info: BackendInfo::of_encoder("static", &folder.encoder, options, longest),
         table: Arc::new(table),

@@ -31,6 +31,19 @@ pub enum WeightsError {
         /// The tensor's name, without the model's prefix.
         name: String,
     },
+    /// A tensor is in a number format that is not read.
+    #[error(
+        "{}: tensor \"{name}\" is in {format}, supported are F32, F16, BF16 and F64: take the model in one of these, or save it so",
+        path.display()
+    )]
+    OtherFormat {
+        /// The model folder.
+        path: PathBuf,
+        /// The tensor's name, without the model's prefix.
+        name: String,
+        /// The format, as safetensors names it, such as `F8_E4M3`.
+        format: String,
+    },
     /// A tensor's shape is not the one that `config.json` implies.
     #[error("{}: tensor \"{name}\" has shape {found:?}, config.json implies {expected:?}", path.display())]
     WrongShape {

@@ -31,6 +31,14 @@ impl File {
         }
     }
 
+    /// The format of a tensor that is not read, where the file says it.
+    pub(crate) fn other_format(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Safetensors(file) => file.other_format(name),
+            Self::Pth(_) => None,
+        }
+    }
+
     /// Reads a tensor, as f32.
     pub(crate) fn read(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         match self {
@@ -100,5 +108,21 @@ mod tests {
         assert_eq!(files.len(), 1);
         let expected = PthFile::open(&whole).unwrap().read(name).unwrap();
         assert_eq!(files[0].read(name).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_tensor_in_a_format_that_is_not_read_is_said_to_be_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = r#"{"words": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "layer": {"dtype": "F8_E4M3", "shape": [1],
+            "data_offsets": [4, 5]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 5]);
+        std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        let weights = crate::Weights::open(folder.path(), "words").unwrap();
+        let error = weights.values("layer", &[1]).unwrap_err().to_string();
+        assert!(error.contains("\"layer\" is in F8_E4M3"), "{error}");
+        let missing = weights.values("other", &[1]).unwrap_err().to_string();
+        assert!(missing.contains("\"other\" is missing"), "{missing}");
     }
 }

@@ -156,7 +156,7 @@ impl Weights {
         all_finite
     }
 
-    /// Reads one row of a matrix.
+    /// Reads one row of a matrix; empty where it has fewer rows.
     ///
     /// # Errors
     /// As [`Weights::values`].
@@ -251,6 +251,14 @@ impl Weights {
         for full in prefixed.into_iter().chain([name.to_owned()]) {
             if let Some(file) = self.files.iter().find(|file| file.shape(&full).is_some()) {
                 return Ok((file, full));
+            }
+            let format = self.files.iter().find_map(|file| file.other_format(&full));
+            if let Some(format) = format {
+                return Err(WeightsError::OtherFormat {
+                    path: self.folder.clone(),
+                    name: name.into(),
+                    format: format.into(),
+                });
             }
         }
         Err(WeightsError::MissingTensor {

@@ -38,6 +38,8 @@ struct Info {
 pub(super) struct SafetensorsFile {
     path: PathBuf,
     tensors: BTreeMap<String, Info>,
+    /// The formats of tensors that are not read, by their names.
+    others: BTreeMap<String, String>,
 }
 
 impl SafetensorsFile {
@@ -65,21 +67,29 @@ impl SafetensorsFile {
         let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&header)
             .map_err(|e| damaged(format!("header is not the expected JSON: {e}")))?;
 
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut others) = (BTreeMap::new(), BTreeMap::new());
         for (name, entry) in header
             .into_iter()
             .filter(|(name, _)| name != "__metadata__")
         {
             let entry: Entry = serde_json::from_value(entry)
                 .map_err(|e| damaged(format!("tensor \"{name}\" in the header: {e}")))?;
-            if let Some(info) = info(&name, entry, 8 + length, file_length).map_err(damaged)? {
-                tensors.insert(name, info);
+            let format = entry.dtype.clone();
+            match info(&name, entry, 8 + length, file_length).map_err(damaged)? {
+                Some(info) => drop(tensors.insert(name, info)),
+                None => drop(others.insert(name, format)),
             }
         }
         Ok(Self {
             path: path.to_owned(),
             tensors,
+            others,
         })
+    }
+
+    /// The format of a tensor that is not read; none where the file has no such.
+    pub(super) fn other_format(&self, name: &str) -> Option<&str> {
+        self.others.get(name).map(String::as_str)
     }
 
     /// Names of its tensors.

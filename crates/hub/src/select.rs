@@ -48,7 +48,8 @@ impl Selection {
             return Ok(());
         }
         let has = |of: &dyn Fn(&str) -> bool| chosen.iter().any(|entry| of(&entry.path));
-        if !has(&|path| path == "config.json") {
+        // Models without an encoder have the second alone.
+        if !has(&|path| matches!(path, "config.json" | "modules.json")) {
             return Err(
                 "has no config.json: it is no model of transformers; --all fetches what is there"
                     .into(),
@@ -109,9 +110,11 @@ fn is_needed(path: &str, has_safetensors: bool, has_tokenizer: bool) -> bool {
     is_safetensors || is_torch || is_text(name)
 }
 
-/// Configurations; licenses and cards are for people.
+/// Configurations and templates; licenses and cards are for people.
 fn is_text(name: &str) -> bool {
-    name.ends_with(".json") || name.ends_with(".txt")
+    [".json", ".txt", ".jinja"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// ONNX models and the tensors beside them, wherever they are; their own copies of the tokenizer are not needed.

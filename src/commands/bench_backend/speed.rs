@@ -77,7 +77,7 @@ pub(super) fn run(backend: &mut dyn Backend, batch: &TokenBatch) -> Result<(), F
 
 /// The time that all products of the encoder would take at the ceiling, for all tokens in all layers.
 fn least_seconds(load: &Workload, encoder: &EncoderConfig, ceiling: Ceiling) -> f64 {
-    let of_token = 2 * encoder.layer_weights() * encoder.layers.len();
+    let of_token = 2 * encoder.token_weights();
     let of_pair = 4 * encoder.attention.query_width();
     let lengths = load.batches.iter().flat_map(|batch| batch.iter());
     lengths

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use embedgate_config::{Config, ConfigError, Environment, LogLevel};
-use embedgate_core::{ModelFolder, vector_module::VectorModule};
+use embedgate_core::{ModelFolder, Precision, vector_module::VectorModule};
 use toml::Table;
 
 use super::super::{Failure, literal, start_log};
@@ -91,7 +91,10 @@ fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
                 "type = \"{}\" on {}, in {}",
                 backend.engine.kind(),
                 backend.device,
-                backend.precision
+                match folder.static_embedding {
+                    Some(_) => Precision::F32,
+                    None => backend.precision,
+                }
             ),
         ),
     ];

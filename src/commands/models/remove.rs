@@ -67,10 +67,12 @@ pub(super) fn remove(folder: &Path, force: bool, config: &Config) -> Result<(), 
     Ok(())
 }
 
+/// A folder with a vocabulary too: other programs have a `config.json`.
 fn is_model(folder: &Path) -> bool {
-    ["config.json", "tokenizer.json"]
-        .iter()
-        .all(|name| folder.join(name).is_file())
+    let has = |name: &&str| folder.join(name).is_file();
+    let vocabularies = ["tokenizer.json", "vocab.txt", "vocab.json"];
+    embedgate_core::is_model_folder(folder)
+        && (vocabularies.iter().any(has) || has(&"modules.json"))
 }
 
 /// Returns true when a folder is the working folder, or above it.

@@ -31,10 +31,7 @@ impl Engine for Candle {
         for number in backend.devices().filter_map(card_number) {
             embedgate_candle::check_card(number)?;
         }
-        match plan.folder.static_embedding {
-            Some(_) => Ok(()),
-            None => open_weights(plan),
-        }
+        open_weights(plan)
     }
 
     fn open(

@@ -79,10 +79,7 @@ impl Engine for Cpu {
         _backend: &ResolvedBackend,
         _context: &LoadContext,
     ) -> Result<(), LoadError> {
-        match plan.folder.static_embedding {
-            Some(_) => Ok(()),
-            None => open_weights(plan),
-        }
+        open_weights(plan)
     }
 
     fn open(
@@ -128,6 +125,13 @@ fn estimate(needs: &Needs<'_>, activations: Precision) -> Estimate {
         ..
     } = needs.encoder;
     let (width, wide) = (*width, feed_forward.up_width());
+    if needs.encoder.layers.is_empty() {
+        // A table alone, which keeps f32.
+        return Estimate {
+            weights: needs.weights(4, 4),
+            working: 0,
+        };
+    }
     let weight = bytes(needs.precision);
     let activation = bytes(activations);
     // What the layers add to; queries, keys and values, and context vectors.

@@ -13,7 +13,10 @@ use super::{
         entry::Outline,
         fingerprint::vector_space,
         prompts::Prompts,
-        tokenizer::{TextTokenizer, TokenizerError, template::PairTemplate},
+        tokenizer::{
+            TextTokenizer, TokenizerError,
+            template::{Misfit, PairTemplate},
+        },
     },
     error::LoadError,
 };
@@ -70,7 +73,10 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     if let Some(names) = &config.classifier_from_token {
         answer_with(&mut folder, names)?;
     }
-    let limit = folder.encoder.max_sequence_tokens;
+    let limit = match folder.static_embedding {
+        Some(_) => folder.max_sequence_tokens,
+        None => folder.encoder.max_sequence_tokens,
+    };
     if let Some(n) = config.max_length.filter(|n| *n > limit) {
         let message = format!("max_length is {n}, the model takes at most {limit}");
         return Err(LoadError::Setting(message));
@@ -81,7 +87,7 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     }
     let pooling = pooling.unwrap_or_else(|| usual_pooling(&folder));
     let mut prompts = prompts(config, &folder)?;
-    let template = template(&folder, &prompts)?;
+    let template = template(config, &folder, &prompts)?;
     if template.is_some() {
         // The template has the prompt in its own place.
         prompts = Prompts {
@@ -109,14 +115,7 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
 /// Makes a cross-encoder of a language model that answers with tokens of these names: the first for no, the second for yes.
 fn answer_with(folder: &mut ModelFolder, names: &[String; 2]) -> Result<(), LoadError> {
     let path = &folder.encoder_path;
-    // Only its vocabulary is wanted.
-    let template = PairTemplate::qwen3(None);
-    let tokenizer = TextTokenizer::load_with_template(
-        path,
-        folder.max_sequence_tokens,
-        &folder.tokenizer,
-        template,
-    )?;
+    let tokenizer = TextTokenizer::load_any(path, folder.max_sequence_tokens, &folder.tokenizer)?;
     let id = |name: &String| {
         tokenizer.id(name).ok_or_else(|| {
             LoadError::Setting(format!(
@@ -131,28 +130,39 @@ fn answer_with(folder: &mut ModelFolder, names: &[String; 2]) -> Result<(), Load
 }
 
 /// The template that the pairs of a cross-encoder go through; none where they go as the tokenizer joins them.
-fn template(folder: &ModelFolder, prompts: &Prompts) -> Result<Option<PairTemplate>, LoadError> {
+fn template(
+    config: &ModelConfig,
+    folder: &ModelFolder,
+    prompts: &Prompts,
+) -> Result<Option<PairTemplate>, LoadError> {
     let Some(head) = folder.scoring_head() else {
         return Ok(None);
     };
-    let is_language_model = matches!(head.score, Score::Logits { .. });
+    let path = folder.encoder_path.display();
     let prompt = Some(&*prompts.default).filter(|text| !text.is_empty());
     let stated = folder.chat_template.as_ref();
-    let problem = match stated.map(|template| PairTemplate::of(template, prompt)) {
+    let made = stated.map(|template| PairTemplate::of(template, prompt));
+    let is_language_model = matches!(head.score, Score::Logits { .. });
+    // Its folder says nothing of pairs: what it has is the template of the language model that it was made of.
+    let is_of_card = folder.encoder.model_type == "qwen3" && config.classifier_from_token.is_some();
+    let problem = match made {
         Some(Ok(template)) => return Ok(Some(template)),
-        // It was made of a language model, and has the template of that one.
-        Some(Err(_)) | None if !is_language_model => return Ok(None),
-        // Its folder has the template of a language model too.
-        Some(Err(_)) | None if folder.encoder.model_type == "qwen3" => {
+        None if !is_language_model => return Ok(None),
+        Some(Err(problem)) if !is_language_model => {
+            tracing::warn!(
+                "{path}: the tokenizer joins both texts of a pair, since the folder's chat template {problem}"
+            );
+            return Ok(None);
+        }
+        None | Some(Err(Misfit::NoQuery | Misfit::NoDocument)) if is_of_card => {
             return Ok(Some(PairTemplate::qwen3(prompt)));
         }
-        Some(Err(problem)) => format!("its template of conversations {problem}"),
-        None => "it has no template of conversations: expected chat_template.jinja".into(),
+        Some(Err(problem)) => format!("its chat template {problem}"),
+        None => "it has no chat template for pairs: expected chat_template.jinja, and \"message\" in modality_config of \
+                 sentence_bert_config.json where that file has it"
+            .into(),
     };
-    Err(LoadError::Setting(format!(
-        "{}: {problem}",
-        folder.encoder_path.display()
-    )))
+    Err(LoadError::Setting(format!("{path}: {problem}")))
 }
 
 /// The ends of names of classes that are encoders, with whatever head.

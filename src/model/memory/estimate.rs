@@ -49,7 +49,7 @@ impl Needs<'_> {
     /// Returns the bytes of one model's weights: `of_tables` bytes a number of its tables, `of_layers` bytes a number of its layers.
     pub(crate) fn weights(&self, of_tables: usize, of_layers: usize) -> u64 {
         let encoder = self.encoder;
-        let layers = product(&[encoder.layers.len(), encoder.layer_weights(), of_layers]);
+        let layers = product(&[encoder.product_weights(), of_layers]);
         product(&[encoder.table_numbers(), of_tables]).saturating_add(layers)
     }
 }

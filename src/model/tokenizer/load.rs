@@ -54,7 +54,11 @@ impl TextTokenizer {
         }
     }
 
-    fn load_any(
+    /// Loads a tokenizer that may have no special tokens.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::load`].
+    pub(crate) fn load_any(
         folder: &Path,
         max_tokens: usize,
         settings: &TokenizerSettings,

@@ -66,6 +66,13 @@ impl Templated {
 }
 
 impl TextTokenizer {
+    /// Returns true when its pairs go through this template, or through none.
+    #[must_use]
+    pub(crate) fn has_template(&self, template: Option<&PairTemplate>) -> bool {
+        let own = self.template.as_ref();
+        own.map(|templated| &templated.template) == template
+    }
+
     /// The tokens of a query, cut where it alone would be more than three quarters of the longest pair.
     ///
     /// Source: FlagEmbedding 1.4.2, `inference/reranker/encoder_only/base.py`: queries have three quarters at most.

@@ -2,12 +2,17 @@
 
 use embedgate_core::{AddedToken, TokenizerScheme, TokenizerSettings};
 use tokenizers::{
-    AddedToken as Added, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer,
-    normalizers::{BertNormalizer, Lowercase, Sequence as Normalizers},
+    AddedToken as Added, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper,
+    SplitDelimiterBehavior, Tokenizer,
+    normalizers::{
+        BertNormalizer, Lowercase, NFC, Sequence as Normalizers, Strip,
+        replace::{Replace, ReplacePattern},
+    },
     pre_tokenizers::{
         bert::BertPreTokenizer,
         byte_level::ByteLevel,
         metaspace::{Metaspace, PrependScheme},
+        punctuation::Punctuation,
         sequence::Sequence as PreTokenizers,
         whitespace::WhitespaceSplit,
     },
@@ -56,6 +61,36 @@ fn set_scheme(tokenizer: &mut Tokenizer, scheme: TokenizerScheme) -> Result<(), 
         }
         (TokenizerScheme::Roberta { prefix_space }, ModelWrapper::BPE(_)) => {
             tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix_space, true, true)));
+        }
+        (
+            TokenizerScheme::DebertaV2 {
+                lower_case,
+                split_punctuation,
+                prefix_space,
+            },
+            ModelWrapper::Unigram(_),
+        ) => {
+            let spaces = Replace::new(ReplacePattern::Regex(r"\s{2,}|[\n\r\t]".into()), " ");
+            let mut steps = Vec::new();
+            if lower_case {
+                steps.push(Lowercase.into());
+            }
+            steps.push(spaces.map_err(|e| e.to_string())?.into());
+            steps.push(NFC.into());
+            steps.push(Strip::new(false, true).into());
+            tokenizer
+                .with_normalizer(Some(Normalizers::new(steps)))
+                .map_err(|e| e.to_string())?;
+            let mut steps = Vec::new();
+            if split_punctuation {
+                steps.push(Punctuation::new(SplitDelimiterBehavior::Isolated).into());
+            }
+            let prefix = match prefix_space {
+                true => PrependScheme::Always,
+                false => PrependScheme::First,
+            };
+            steps.push(Metaspace::new('\u{2581}', prefix, true).into());
+            tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(steps)));
         }
         (TokenizerScheme::Qwen2WithPrefix, ModelWrapper::BPE(_)) => {
             if let Some(PreTokenizerWrapper::Sequence(steps)) = tokenizer.get_pre_tokenizer() {

@@ -2,7 +2,7 @@
 
 use embedgate_core::ChatTemplate;
 use minijinja::{
-    Environment, UndefinedBehavior, context,
+    Environment, context,
     syntax::SyntaxConfig,
     value::{Serde, Value},
 };
@@ -13,6 +13,25 @@ pub(crate) struct PairTemplate {
     before: String,
     between: String,
     after: String,
+}
+
+/// The reasons why a template is none for pairs, each a part of a sentence about it.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// It is no template, or refuses the messages.
+    #[error("cannot be rendered: {0}")]
+    Broken(String),
+    /// It was made for other conversations.
+    #[error(
+        "leaves out the query, or changes it: expected one that puts messages of the roles query and document into a text"
+    )]
+    NoQuery,
+    /// It was made for other conversations.
+    #[error("leaves out the document, changes it, or puts it before the query")]
+    NoDocument,
+    /// A text stands in more than one place.
+    #[error("has a text of the pair twice")]
+    Twice,
 }
 
 /// Stand for the texts while a template is rendered. White space around them shows whether it stays.
@@ -30,17 +49,16 @@ impl PairTemplate {
     /// Renders a folder's template, with the system's message in front where there is one.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with the template, or that it has no place for both texts.
-    pub(crate) fn of(template: &ChatTemplate, system: Option<&str>) -> Result<Self, String> {
+    /// [`Misfit`] when it cannot be rendered, or has no place for both texts.
+    pub(crate) fn of(template: &ChatTemplate, system: Option<&str>) -> Result<Self, Misfit> {
         let mut environment = Environment::new();
         // As the reference sets it.
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
             .lstrip_blocks(true)
             .build();
-        environment.set_syntax(syntax.map_err(|error| error.to_string())?);
+        environment.set_syntax(syntax.map_err(|error| Misfit::Broken(error.to_string()))?);
         environment.set_fuel(Some(STEPS));
-        environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| {
@@ -53,20 +71,19 @@ impl PairTemplate {
         let system = system.map(|text| message("system", text));
         let pair = [message("query", QUERY), message("document", DOCUMENT)];
         let messages: Vec<Value> = system.into_iter().chain(pair).collect();
-        let variables = Value::from(Serde(&template.variables));
+        let mut variables = template.variables.clone();
+        variables
+            .entry("add_generation_prompt")
+            .or_insert(false.into());
         let rendered = environment.render_str(
             &template.source,
-            context! { messages, add_generation_prompt => false, tools => (), ..variables },
+            context! { messages, ..Value::from(Serde(&variables)) },
         );
-        let rendered = rendered.map_err(|error| format!("cannot be rendered: {error}"))?;
-        let (before, rest) = rendered.split_once(QUERY).ok_or(
-            "leaves out the query, or changes it: expected one that puts messages of the roles query and document into a text",
-        )?;
-        let (between, after) = rest
-            .split_once(DOCUMENT)
-            .ok_or("leaves out the document, changes it, or puts it before the query")?;
+        let rendered = rendered.map_err(|error| Misfit::Broken(error.to_string()))?;
+        let (before, rest) = rendered.split_once(QUERY).ok_or(Misfit::NoQuery)?;
+        let (between, after) = rest.split_once(DOCUMENT).ok_or(Misfit::NoDocument)?;
         if [QUERY, DOCUMENT].iter().any(|text| after.contains(text)) {
-            return Err("has a text of the pair twice".into());
+            return Err(Misfit::Twice);
         }
         Ok(Self {
             before: before.into(),
@@ -110,7 +127,7 @@ impl PairTemplate {
 mod tests {
     use super::*;
 
-    fn of(source: &str, system: Option<&str>) -> Result<PairTemplate, String> {
+    fn of(source: &str, system: Option<&str>) -> Result<PairTemplate, Misfit> {
         let template = ChatTemplate {
             source: source.into(),
             variables: serde_json::from_str("{\"word\": \"answer\"}").unwrap(),
@@ -132,6 +149,26 @@ mod tests {
         assert_eq!(pieces.with_query("q"), "<be good>Q:qD:");
     }
 
+    /// What is not there is empty, as in the reference; what the folder says wins over what is usual.
+    #[test]
+    fn variables_are_those_of_the_folder() {
+        let mut template = ChatTemplate {
+            source: "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}<answer>{% endif %}"
+                .into(),
+            variables: serde_json::Map::new(),
+        };
+        assert_eq!(PairTemplate::of(&template, None).unwrap().after, "");
+        let variables = [
+            ("bos_token", "<s>".into()),
+            ("add_generation_prompt", true.into()),
+        ];
+        for (name, value) in variables {
+            template.variables.insert(name.into(), value);
+        }
+        let pieces = PairTemplate::of(&template, None).unwrap();
+        assert_eq!((&*pieces.before, &*pieces.after), ("<s>", "<answer>"));
+    }
+
     #[test]
     fn a_template_that_has_no_place_for_both_texts_is_refused() {
         for (source, expected) in [
@@ -146,10 +183,10 @@ mod tests {
                 "twice",
             ),
             ("{% if %}", "cannot be rendered"),
-            ("{{ nothing_of_the_kind }}", "cannot be rendered"),
+            ("{{ messages | nothing_of_the_kind }}", "cannot be rendered"),
             ("{{ raise_exception('no pairs') }}", "no pairs"),
         ] {
-            let error = of(source, None).unwrap_err();
+            let error = of(source, None).unwrap_err().to_string();
             assert!(error.contains(expected), "{source}: {error}");
         }
     }

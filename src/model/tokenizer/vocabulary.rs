@@ -22,7 +22,7 @@ impl TextTokenizer {
         unpanicked(|| {
             let encoding = self
                 .inner
-                .encode_char_offsets(text, with_special)
+                .encode_char_offsets(text, with_special && self.bare.is_none())
                 .map_err(|e| e.to_string())?;
             let ids = encoding.get_ids().iter().zip(encoding.get_tokens());
             let places = encoding

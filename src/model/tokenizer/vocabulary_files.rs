@@ -5,7 +5,9 @@ use std::path::Path;
 use embedgate_core::{AddedToken, TokenizerSettings, impostor};
 use tokenizers::{
     Tokenizer,
+    decoders::wordpiece::WordPiece as WordPieceDecoder,
     models::{bpe::BPE, wordpiece::WordPiece},
+    pre_tokenizers::byte_level::ByteLevel,
     processors::{roberta::RobertaProcessing, template::TemplateProcessing},
 };
 
@@ -82,7 +84,9 @@ fn word_piece(
         .unk_token(named(settings, usual, "unk_token").content)
         .build()
         .map_err(|e| format!("vocab.txt: {e}"))?;
-    finish(Tokenizer::new(model), settings, usual)
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_decoder(Some(WordPieceDecoder::default()));
+    finish(tokenizer, settings, usual)
 }
 
 fn bpe(folder: &Path, settings: &TokenizerSettings) -> Result<Tokenizer, String> {
@@ -96,7 +100,9 @@ fn bpe(folder: &Path, settings: &TokenizerSettings) -> Result<Tokenizer, String>
     let [vocabulary, merges] = paths.map(|path| path.display().to_string());
     let model = BPE::from_file(&vocabulary, &merges).build();
     let model = model.map_err(|e| format!("vocab.json, merges.txt: {e}"))?;
-    finish(Tokenizer::new(model), settings, ROBERTA)
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_decoder(Some(ByteLevel::default()));
+    finish(tokenizer, settings, ROBERTA)
 }
 
 /// Adds the special tokens, and puts those of begin and end around a text.

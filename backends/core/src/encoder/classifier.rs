@@ -23,8 +23,8 @@ pub enum Score {
     Layer(Linear),
     /// The logits that a language model has for the token that is to follow.
     Logits {
-        /// The names that the matrix of logits may have, the one that wins first.
-        names: [String; 2],
+        /// The name of the matrix of logits.
+        name: String,
         /// Its shape: tokens of the vocabulary, and the width of a token vector.
         shape: [usize; 2],
         /// The tokens whose logits count.
@@ -48,25 +48,22 @@ impl From<Linear> for Score {
 }
 
 impl Score {
-    /// Reads the layer, as one output. `has` says whether a tensor is there, `read` gives that of a name and a shape, `row` one row
-    /// of a matrix.
+    /// Reads the layer, as one output. `read` gives the tensor of a name and a shape, `row` one row of a matrix.
     ///
     /// # Errors
     /// The first that `read` or `row` gives.
     pub fn read<E>(
         &self,
-        has: impl Fn(&str) -> bool,
         read: impl Fn(&str, &[usize]) -> Result<Vec<f32>, E>,
         row: impl Fn(&str, [usize; 2], usize) -> Result<Vec<f32>, E>,
     ) -> Result<LinearValues, E> {
         match self {
             Self::Layer(layer) => layer.read(read),
             Self::Logits {
-                names: [own, other],
+                name,
                 shape,
                 tokens,
             } => {
-                let name = if has(own) { own } else { other };
                 let mut weight = row(name, *shape, tokens.yes as usize)?;
                 if let Some(no) = tokens.no {
                     let no = row(name, *shape, no as usize)?;
@@ -86,7 +83,7 @@ mod tests {
     #[test]
     fn the_logit_of_no_is_taken_from_that_of_yes() {
         let score = |no| Score::Logits {
-            names: ["lm_head.weight".into(), "embed_tokens.weight".into()],
+            name: "lm_head.weight".into(),
             shape: [4, 2],
             tokens: AnswerTokens { yes: 3, no },
         };
@@ -95,11 +92,11 @@ mod tests {
             _ => Err(name.to_owned()),
         };
         let read = |name: &str, _: &[usize]| Err(name.to_owned());
-        let both = score(Some(1)).read(|_| true, read, row).unwrap();
+        let both = score(Some(1)).read(read, row).unwrap();
         assert_eq!((both.weight, both.bias), (vec![2.0, 0.0], vec![0.0]));
-        let one = score(None).read(|_| true, read, row).unwrap();
+        let one = score(None).read(read, row).unwrap();
         assert_eq!(one.weight, [3.0, 1.0]);
-        let tied = score(None).read(|_| false, read, row);
-        assert_eq!(tied.unwrap_err(), "embed_tokens.weight");
+        let layer = Score::from(Linear::of("score", [1, 2], false));
+        assert_eq!(layer.read(read, row).unwrap_err(), "score.weight");
     }
 }

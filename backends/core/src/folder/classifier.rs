@@ -32,8 +32,19 @@ pub(super) fn architectures(folder: &Path) -> Result<Vec<String>, FolderError> {
     Ok(file.architectures.unwrap_or_default())
 }
 
+/// Returns true when a language model's logits are products with the vectors of tokens.
+///
+/// Source: transformers 5.24: models of Qwen and Mistral have a matrix of their own where nothing is said.
+pub(super) fn has_tied_logits(folder: &Path) -> Result<bool, FolderError> {
+    let file: ClassifierFile = read_json(&folder.join("config.json"))?.unwrap_or_default();
+    let is_gemma = file.model_type.as_deref() == Some("gemma3_text");
+    Ok(file.tie_word_embeddings.unwrap_or(is_gemma))
+}
+
 #[derive(Default, Deserialize)]
 struct ClassifierFile {
+    model_type: Option<String>,
+    tie_word_embeddings: Option<bool>,
     architectures: Option<Vec<String>>,
     num_labels: Option<usize>,
     id2label: Option<BTreeMap<String, IgnoredAny>>,

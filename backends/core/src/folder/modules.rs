@@ -74,7 +74,7 @@ impl Modules {
         };
         let Some(entries) = read_json::<Vec<ModuleEntry>>(&path)? else {
             modules.set_pooling(&folder.join("1_Pooling/config.json"))?;
-            modules.set_model2vec()?;
+            modules.check_model2vec()?;
             return Ok(modules);
         };
         modules.stated = true;
@@ -185,20 +185,20 @@ impl Modules {
         Ok(())
     }
 
-    /// A folder of model2vec that has no `modules.json`.
-    fn set_model2vec(&mut self) -> Result<(), FolderError> {
+    /// A folder of model2vec without `modules.json` is read by model2vec alone, which leaves out unknown tokens.
+    fn check_model2vec(&self) -> Result<(), FolderError> {
         #[derive(Default, Deserialize)]
         struct Config {
             model_type: Option<String>,
-            normalize: Option<bool>,
         }
-        let config: Config = read_json(&self.encoder.join("config.json"))?.unwrap_or_default();
-        if config.model_type.as_deref() == Some("model2vec") {
-            self.stated = true;
-            self.normalize = config.normalize.unwrap_or(false);
-            self.set_static()?;
+        let path = self.encoder.join("config.json");
+        let config: Config = read_json(&path)?.unwrap_or_default();
+        if config.model_type.as_deref() != Some("model2vec") {
+            return Ok(());
         }
-        Ok(())
+        let problem = "model_type is \"model2vec\", and the folder has no modules.json: save it with sentence-transformers, such as by \
+                       SentenceTransformer(modules=[StaticEmbedding.from_model2vec(\".\")]).save(\"new\")";
+        Err(invalid(&path, problem.into()))
     }
 
     fn set_static(&mut self) -> Result<(), FolderError> {

@@ -64,6 +64,12 @@ impl StaticEmbedding {
             let problem = "has no matrix embedding.weight, nor one called embeddings: it is no StaticEmbedding";
             return Err(invalid(&path, problem.into()));
         };
+        if *rows == 0 || *width == 0 || *rows >= u32::MAX as usize {
+            let problem = format!(
+                "tensor \"{name}\" has shape [{rows}, {width}], expected a vector for each token"
+            );
+            return Err(invalid(&path, problem));
+        }
         if shape("mapping").is_some() {
             let problem = "has the tensor mapping, tokens that share vectors, which is not supported: save the model with \
                            sentence-transformers, which gives each token its own";
@@ -104,6 +110,12 @@ fn header(path: &Path) -> Result<BTreeMap<String, Tensor>, String> {
     let short = |_| "shorter than a safetensors header".to_owned();
     file.read_exact(&mut length).map_err(short)?;
     let (mut header, length) = (Vec::new(), u64::from_le_bytes(length));
+    let of_file = file.metadata().map_err(|e| e.to_string())?.len();
+    if length > of_file {
+        return Err(format!(
+            "header length {length} does not fit the file of {of_file} bytes"
+        ));
+    }
     let mut within = file.take(length.min(MAX_HEADER));
     within.read_to_end(&mut header).map_err(|e| e.to_string())?;
     let header: BTreeMap<String, Value> = serde_json::from_slice(&header)

@@ -79,7 +79,14 @@ const HANDED_ON: [&str; 8] = [
     "processor_kwargs",
 ];
 /// The arguments of templates that say how their outcome is read, which is done in one way here.
-const OF_READING: [&str; 7] = [
+const OF_READING: [&str; 14] = [
+    "chat_template",
+    "continue_final_message",
+    "documents",
+    "return_assistant_tokens_mask",
+    "sanitize_control_tokens",
+    "tokenizer_kwargs",
+    "tools",
     "restore_suffix",
     "max_length",
     "truncation",

@@ -52,6 +52,15 @@ pub enum TokenizerScheme {
         /// True when a text gets a space in front.
         prefix_space: bool,
     },
+    /// `DebertaV2Tokenizer`, where the vocabulary is one of Unigram.
+    DebertaV2 {
+        /// True when letters are put in lower case.
+        lower_case: bool,
+        /// True when each sign of punctuation is a word of its own.
+        split_punctuation: bool,
+        /// True when a text gets a space in front of each of its parts, not of the first alone.
+        prefix_space: bool,
+    },
     /// `Qwen2Tokenizer`, where the vocabulary is one of BPE: each piece of a text gets a space in front.
     Qwen2WithPrefix,
     /// `XLMRobertaTokenizer` and `CamembertTokenizer`, where the vocabulary is one of Unigram, without the space in front of

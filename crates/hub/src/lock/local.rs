@@ -22,7 +22,10 @@ impl Lock {
                 problem: problem.into(),
             });
         }
-        if !folder.join("config.json").is_file() {
+        if !["config.json", "modules.json"]
+            .iter()
+            .any(|name| folder.join(name).is_file())
+        {
             return Err(HubError::Target {
                 folder: folder.to_owned(),
                 problem: "is no model's folder: it has no config.json",

@@ -20,6 +20,7 @@ pub(in crate::folder) struct TokenizerConfigFile {
     strip_accents: Option<bool>,
     tokenize_chinese_chars: Option<bool>,
     add_prefix_space: Option<bool>,
+    split_by_punct: Option<bool>,
     truncation_side: Option<String>,
     split_special_tokens: bool,
     added_tokens_decoder: BTreeMap<String, AddedToken>,
@@ -35,6 +36,26 @@ pub(in crate::folder) struct TokenizerConfigFile {
 enum ExtraTokens {
     List(Vec<NamedToken>),
     Named(BTreeMap<String, NamedToken>),
+}
+
+/// The tokens, as special ones.
+fn all_of(tokens: Option<ExtraTokens>) -> Vec<AddedToken> {
+    let tokens = match tokens {
+        Some(ExtraTokens::List(tokens)) => tokens,
+        Some(ExtraTokens::Named(tokens)) => tokens.into_values().collect(),
+        None => Vec::new(),
+    };
+    tokens.into_iter().map(NamedToken::special).collect()
+}
+
+/// The file `special_tokens_map.json`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SpecialTokensFile {
+    #[serde(flatten)]
+    named: NamedTokens,
+    #[serde(alias = "extra_special_tokens")]
+    additional_special_tokens: Option<ExtraTokens>,
 }
 
 /// A token by its content, or with more about it.
@@ -155,18 +176,34 @@ impl TokenizerConfigFile {
             })?;
             added_tokens.push((Some(number), token));
         }
-        added_tokens.sort_by_key(|(id, _)| *id);
-        let extra = match self.additional_special_tokens {
-            Some(ExtraTokens::List(tokens)) => tokens,
-            Some(ExtraTokens::Named(tokens)) => tokens.into_values().collect(),
-            None => Vec::new(),
-        };
-        added_tokens.extend(extra.into_iter().map(|token| (None, token.special())));
-        let map: NamedTokens =
-            read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
-        // The map is older and wins where both say something.
         let mut named_tokens = self.named.into_map();
-        named_tokens.extend(map.into_map());
+        let mut extra = all_of(self.additional_special_tokens);
+        // Older files are read where the newer one does not have all.
+        if added_tokens.is_empty() {
+            let map: SpecialTokensFile =
+                read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+            named_tokens.extend(map.named.into_map());
+            extra.extend(all_of(map.additional_special_tokens));
+            let file: BTreeMap<String, u32> =
+                read_json(&folder.join("added_tokens.json"))?.unwrap_or_default();
+            let is_special = |content: &String| {
+                let all = named_tokens.values().chain(&extra);
+                all.map(|token| &token.content).any(|of| of == content)
+            };
+            let tokens = file.into_iter().map(|(content, id)| {
+                let special = is_special(&content);
+                let token = AddedToken {
+                    content,
+                    special,
+                    normalized: !special,
+                    ..AddedToken::default()
+                };
+                (Some(id), token)
+            });
+            added_tokens.extend(tokens);
+        }
+        added_tokens.sort_by_key(|(id, _)| *id);
+        added_tokens.extend(extra.into_iter().map(|token| (None, token)));
         let content = |name: &str| named_tokens.get(name).map(|token| token.content.clone());
         Ok(TokenizerSettings {
             lower_case,
@@ -194,6 +231,11 @@ impl TokenizerConfigFile {
             "RobertaTokenizer" => Some(TokenizerScheme::Roberta {
                 prefix_space: self.add_prefix_space.unwrap_or(false),
             }),
+            "DebertaV2Tokenizer" => Some(TokenizerScheme::DebertaV2 {
+                lower_case: self.do_lower_case.unwrap_or(false),
+                split_punctuation: self.split_by_punct.unwrap_or(false),
+                prefix_space: self.add_prefix_space.unwrap_or(true),
+            }),
             "Qwen2Tokenizer" => {
                 (self.add_prefix_space == Some(true)).then_some(TokenizerScheme::Qwen2WithPrefix)
             }
@@ -215,6 +257,7 @@ fn class_of(model_type: &str) -> &'static str {
         "roberta" => "RobertaTokenizer",
         "xlm-roberta" => "XLMRobertaTokenizer",
         "camembert" => "CamembertTokenizer",
+        "deberta-v2" => "DebertaV2Tokenizer",
         "qwen2" | "qwen3" => "Qwen2Tokenizer",
         _ => "",
     }
