@@ -239,6 +239,40 @@ async fn a_changed_file_is_read_where_that_is_asked_for() {
     assert_eq!(embed(&gateway, "b", &json!("text")).await.status, 200);
 }
 
+/// It is a part of the template that the model's tokenizer puts around texts.
+#[tokio::test]
+async fn another_prompt_of_a_reranker_is_obeyed() {
+    let path = fixtures().join("rerankers/qwen3");
+    let with = |more: &str| {
+        let more = format!("classifier_from_token = [\"no\", \"yes\"]\n{more}");
+        config(&[model("r", &path, &more)])
+    };
+    let gateway = Gateway::start(&with(""));
+    let score = async || {
+        let body = json!({"model": "r", "query": "a", "texts": ["b"], "raw_scores": true});
+        let answer = send(&gateway, "/rerank", ADMIN, &body).await;
+        answer.body[0]["score"].as_f64().unwrap()
+    };
+    let before = score().await;
+    let prompts = "prompts = { other = \"Find what says the opposite\" }\n";
+    write(&gateway, &with(prompts));
+    assert_eq!(
+        statuses(&reload(&gateway).await),
+        pairs(&[("r", "adjusted")])
+    );
+    assert_eq!(score().await, before);
+    write(
+        &gateway,
+        &with(&format!("{prompts}default_prompt = \"other\"\n")),
+    );
+    assert_eq!(
+        statuses(&reload(&gateway).await),
+        pairs(&[("r", "exchanged")])
+    );
+    let after = score().await;
+    assert!((after - before).abs() > 1e-3, "{before} {after}");
+}
+
 #[tokio::test]
 async fn one_that_is_stopped_first_comes_back_where_the_new_one_cannot_be_loaded() {
     let folder = tempfile::tempdir().unwrap();
