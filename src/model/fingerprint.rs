@@ -114,10 +114,16 @@ fn shapes_vectors(path: &Path) -> bool {
     let is_weights = ["safetensors", "bin", "pt", "onnx", "onnx_data"]
         .iter()
         .any(|ending| name.ends_with(&format!(".{ending}")));
-    let is_vocabulary = ["vocab.json", "merges.txt"].contains(&&*name)
-        && !path.with_file_name("tokenizer.json").exists();
+    let of_vocabulary = [
+        "added_tokens.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "vocab.json",
+    ];
+    let is_vocabulary = of_vocabulary.contains(&&*name) || name.ends_with(".model");
+    let is_read = !path.with_file_name("tokenizer.json").exists();
     is_weights
-        || is_vocabulary
+        || (is_vocabulary && is_read)
         || name.starts_with("tokenizer")
         || name == "vocab.txt"
         || name == "config.json"

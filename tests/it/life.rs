@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -93,20 +93,19 @@ async fn a_body_that_ends_while_draining_is_answered() {
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
-/// A pipe that nobody writes to. As the library of ONNX Runtime it makes the loading of its models wait for ever.
-fn stuck_library(folder: &Path) -> PathBuf {
-    let pipe = folder.join("libonnxruntime.so");
+/// The key of a model one of whose files is a pipe that nobody writes to: its loading waits for ever.
+fn stuck(folder: &Path) -> String {
+    let pipe = folder.join("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
-    pipe
+    format!("sha256 = {{ {pipe:?} = {:?} }}\n", "0".repeat(64))
 }
 
 #[tokio::test]
 async fn until_models_are_loaded_requests_get_503_with_retry_after() {
     let folder = tempfile::tempdir().unwrap();
-    let library = stuck_library(folder.path());
-    let config = tiny_config("").replace("threads = 1", "type = \"onnx\"");
-    let gateway = Gateway::start_loading(&config, &[("ORT_DYLIB_PATH", library.to_str().unwrap())]);
+    let gateway = Gateway::start_loading(&tiny_config(&stuck(folder.path())), &[]);
+    gateway.wait_for_log("loading model tiny");
     assert_eq!(gateway.get("/livez").await.status, 200);
     let health = gateway.get("/health").await;
     assert_eq!(
@@ -136,15 +135,15 @@ async fn until_models_are_loaded_requests_get_503_with_retry_after() {
 #[test]
 fn a_signal_in_the_midst_of_loading_ends_the_process_cleanly() {
     let folder = tempfile::tempdir().unwrap();
-    let library = stuck_library(folder.path());
     let config = tiny_config(&format!(
-        "[models.stuck]\npath = {:?}\nbackend = {{ type = \"onnx\" }}\n",
-        tiny_bge_m3()
+        "[models.waits-behind-tiny]\npath = {:?}\n{}",
+        tiny_bge_m3(),
+        stuck(folder.path())
     ));
-    // Most moments are harmless: the library of the products is being made ready for some milliseconds.
+    // Most moments are harmless: the library of the products is being made ready for some milliseconds. The other model is loaded
+    // after it, in the order of names, so that the process never has all.
     for _ in 0..20 {
-        let gateway =
-            Gateway::start_loading(&config, &[("ORT_DYLIB_PATH", library.to_str().unwrap())]);
+        let gateway = Gateway::start_loading(&config, &[]);
         gateway.wait_for_log("loading model tiny");
         gateway.signal(libc::SIGTERM);
         let (status, log) = gateway.wait();

@@ -20,7 +20,7 @@ use embedgate_core::{
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use self::{
-    distances::{DistanceRows, Scoring},
+    distances::{DistanceRows, Scoring, Tokens},
     scratch::Scratch,
     tasks::{Queries, in_a_step, queries},
     tile::Seen,
@@ -195,7 +195,7 @@ impl Attention {
         }
         let scoring = self.scoring.as_ref().zip(distances);
         if let Some((scoring, rows)) = scoring {
-            scoring.score_keys(self, rows, (task.head, all_keys), scratch)?;
+            scoring.score(self, rows, (Tokens::Keys, task.head, all_keys), scratch)?;
         }
         for first in (0..queries.rows.len()).step_by(QUERIES) {
             let rows = queries.rows.start + first..queries.rows.end;
@@ -204,7 +204,8 @@ impl Attention {
             let query = &mut scratch.queries[..n_queries * size];
             qkv.gather(rows.clone(), columns(0, task.head), query);
             if let Some((scoring, rows)) = scoring {
-                scoring.score_queries(self, rows, (task.head, n_queries), scratch)?;
+                let of_tile = (Tokens::Queries, task.head, n_queries);
+                scoring.score(self, rows, of_tile, scratch)?;
             }
             let seen = Seen {
                 head: task.head,

@@ -7,9 +7,10 @@ const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 /// Heads of bge-m3, and weights of modules.
 const HEADS: [&str; 2] = ["sparse_linear.pt", "colbert_linear.pt"];
 /// Vocabularies, which nobody reads where there is a tokenizer.json.
-const VOCABULARIES: [&str; 6] = [
+const VOCABULARIES: [&str; 7] = [
     "sentencepiece.bpe.model",
     "spiece.model",
+    "spm.model",
     "tokenizer.model",
     "vocab.txt",
     "vocab.json",

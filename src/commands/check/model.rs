@@ -231,14 +231,16 @@ fn reason(
         "config.json",
         "config_sentence_transformers.json",
         "modules.json",
+        "added_tokens.json",
         "special_tokens_map.json",
         "embedgate.lock.json",
     ];
-    let is_vocabulary = ["vocab.txt", "vocab.json", "merges.txt"].contains(&name)
-        && !encoder.join("tokenizer.json").exists();
+    let is_vocabulary =
+        ["vocab.txt", "vocab.json", "merges.txt"].contains(&name) || name.ends_with(".model");
+    let has_tokenizer = encoder.join("tokenizer.json").exists();
     let is_template = name == "chat_template.jinja" && folder.chat_template.is_some();
     let is_known = known.contains(&name)
-        || is_vocabulary
+        || (is_vocabulary && !has_tokenizer)
         || is_template
         || name.starts_with("tokenizer")
         || name.starts_with("sentence_")

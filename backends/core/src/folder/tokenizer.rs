@@ -25,6 +25,8 @@ pub struct TokenizerSettings {
     pub split_special_tokens: bool,
     /// Tokens that are found in texts as a whole, by their number where it is said.
     pub added_tokens: Vec<(Option<u32>, AddedToken)>,
+    /// Tokens of T5 for what is left out of a text, where their number is said.
+    pub extra_ids: Option<usize>,
     /// Where texts get no special tokens: the id that stands for a text without tokens.
     pub bare: Option<u32>,
     /// The tokens at the beginning and at the end of a text, where they are said.

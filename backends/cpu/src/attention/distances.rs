@@ -108,6 +108,15 @@ pub(super) struct Scoring {
     products: [Compiled; QUERIES / ROW_STEP],
 }
 
+/// The tokens that are scored with distances.
+#[derive(Clone, Copy)]
+pub(super) enum Tokens {
+    /// All keys of a sequence, with the queries of distances.
+    Keys,
+    /// A tile of queries, with the keys of distances.
+    Queries,
+}
+
 /// Some rows of one head, queries or keys, and what they are scored with.
 struct Scored<'a, T> {
     tokens: &'a [T],
@@ -134,47 +143,35 @@ impl Scoring {
         self.vectors.table.rows.next_multiple_of(ROW_STEP)
     }
 
-    /// Scores all keys of a sequence, which are in `scratch`, with the queries of distances.
-    pub(super) fn score_keys<T: Rounded>(
+    /// Scores the first `n` rows of one head, which are in `scratch`, with what the layer makes of distances.
+    pub(super) fn score<T: Rounded>(
         &self,
         attention: &Attention,
         rows: &DistanceRows<T>,
-        (head, n): (usize, usize),
+        (what, head, n): (Tokens, usize, usize),
         scratch: &mut Scratch<T>,
     ) -> Result<(), OneDnnError> {
-        let numbers = self.columns() * attention.shape.head_size;
-        self.score(
-            attention,
-            Scored {
-                tokens: &scratch.keys[..n * attention.shape.head_size],
-                of_distances: &rows.queries[head * numbers..(head + 1) * numbers],
+        let size = attention.shape.head_size;
+        let numbers = self.columns() * size;
+        let of_head = head * numbers..(head + 1) * numbers;
+        let scored = match what {
+            Tokens::Keys => Scored {
+                tokens: &scratch.keys[..n * size],
+                of_distances: &rows.queries[of_head],
                 scores: &mut scratch.keys_by_distance,
                 is_scored: self.vectors.has_queries,
             },
-        )
-    }
-
-    /// Scores a tile of queries, which are in `scratch`, with the keys of distances.
-    pub(super) fn score_queries<T: Rounded>(
-        &self,
-        attention: &Attention,
-        rows: &DistanceRows<T>,
-        (head, n): (usize, usize),
-        scratch: &mut Scratch<T>,
-    ) -> Result<(), OneDnnError> {
-        let numbers = self.columns() * attention.shape.head_size;
-        self.score(
-            attention,
-            Scored {
-                tokens: &scratch.queries[..n * attention.shape.head_size],
-                of_distances: &rows.keys[head * numbers..(head + 1) * numbers],
+            Tokens::Queries => Scored {
+                tokens: &scratch.queries[..n * size],
+                of_distances: &rows.keys[of_head],
                 scores: &mut scratch.queries_by_distance,
                 is_scored: self.vectors.has_keys,
             },
-        )
+        };
+        self.multiply(attention, scored)
     }
 
-    fn score<T: Rounded>(
+    fn multiply<T: Rounded>(
         &self,
         attention: &Attention,
         scored: Scored<'_, T>,

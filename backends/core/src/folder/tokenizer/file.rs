@@ -21,6 +21,7 @@ pub(in crate::folder) struct TokenizerConfigFile {
     tokenize_chinese_chars: Option<bool>,
     add_prefix_space: Option<bool>,
     split_by_punct: Option<bool>,
+    extra_ids: Option<u16>,
     truncation_side: Option<String>,
     split_special_tokens: bool,
     added_tokens_decoder: BTreeMap<String, AddedToken>,
@@ -211,6 +212,7 @@ impl TokenizerConfigFile {
             cut_left,
             split_special_tokens: self.split_special_tokens,
             added_tokens,
+            extra_ids: self.extra_ids.map(usize::from),
             bare: None,
             begin_and_end: ["cls_token", "sep_token"].map(content),
             class,
@@ -258,6 +260,7 @@ fn class_of(model_type: &str) -> &'static str {
         "xlm-roberta" => "XLMRobertaTokenizer",
         "camembert" => "CamembertTokenizer",
         "deberta-v2" => "DebertaV2Tokenizer",
+        "t5" => "T5Tokenizer",
         "qwen2" | "qwen3" => "Qwen2Tokenizer",
         _ => "",
     }
