@@ -24,6 +24,11 @@ fn a_whole_model_loads() {
 fn files_that_are_missing_cut_off_or_garbage_are_named() {
     type Damage = fn(&Path);
     let remove: Damage = |path| fs::remove_file(path).unwrap();
+    // Without it the sentencepiece model would do.
+    let remove_all: Damage = |path| {
+        fs::remove_file(path).unwrap();
+        fs::remove_file(path.with_file_name("sentencepiece.bpe.model")).unwrap();
+    };
     let empty: Damage = |path| truncate(path, 0);
     let half: Damage = |path| truncate(path, fs::metadata(path).unwrap().len() / 2);
     let garbage: Damage = |path| fs::write(path, [0x9c; 1000]).unwrap();
@@ -33,7 +38,10 @@ fn files_that_are_missing_cut_off_or_garbage_are_named() {
     };
     let cases: [(&str, &[Damage]); 8] = [
         ("config.json", &[remove, empty, half, garbage, folder]),
-        ("tokenizer.json", &[remove, empty, half, garbage, folder]),
+        (
+            "tokenizer.json",
+            &[remove_all, empty, half, garbage, folder],
+        ),
         ("pytorch_model.bin", &[remove, empty, half, garbage, folder]),
         ("modules.json", &[empty, half, garbage, folder]),
         ("1_Pooling/config.json", &[empty, half, garbage, folder]),
