@@ -23,7 +23,7 @@ pub(crate) struct Attention {
     pub(crate) reach: Reach,
     /// Numbers that are added to scores, by distance.
     pub(crate) bias: Option<Arc<DistanceValues>>,
-    /// What the layer makes of distances.
+    /// The keys and queries that the layer makes of distances, where attention has such.
     pub(crate) distances: Option<Distances>,
 }
 

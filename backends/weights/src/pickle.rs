@@ -27,7 +27,7 @@ pub(crate) fn tensors(pickle: &[u8]) -> Result<BTreeMap<String, TensorInfo>, Str
     named(&machine, root)
 }
 
-/// What the pickles of an old checkpoint say, which has five of them in front of its storages.
+/// The facts in the five pickles of an old checkpoint, which stand in front of its storages.
 pub(crate) struct Old {
     /// As [`tensors`] gives them.
     pub(crate) tensors: BTreeMap<String, TensorInfo>,

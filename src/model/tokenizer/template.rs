@@ -7,7 +7,7 @@ use minijinja::{
     value::{Serde, Value},
 };
 
-/// What stands around and between both texts of a pair.
+/// The texts around and between both texts of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PairTemplate {
     before: String,
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(pieces.with_query("q"), "<be good>Q:qD:");
     }
 
-    /// What is not there is empty, as in the reference; what the folder says wins over what is usual.
+    /// A variable that is not there is empty, as in the reference; one of the folder wins over the usual one.
     #[test]
     fn variables_are_those_of_the_folder() {
         let mut template = ChatTemplate {

@@ -16,7 +16,7 @@ use tokenizers::{
 use self::sentencepiece::Sentencepiece;
 use super::settings;
 
-/// What the tokenizers of a class have in common.
+/// The facts that the tokenizers of a class have in common.
 struct Class {
     /// The names of special tokens, and each token where the folder does not say it.
     tokens: &'static [(&'static str, &'static str)],

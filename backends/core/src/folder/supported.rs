@@ -1,4 +1,4 @@
-//! What a folder asks for, against what there is.
+//! The checks of a folder as a whole: models that are not supported, and those of which the configuration makes rerankers.
 
 use super::{FolderError, ModelFolder, classifier};
 use crate::{

@@ -10,7 +10,7 @@ use std::{
 use super::MAX_PICKLE;
 use crate::pickle::{self, Old, tensor::TensorInfo};
 
-/// How such a file begins: the pickle of the number 0x1950a86a20f9469cfc6c.
+/// The first bytes of such a file: the pickle of the number 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 14] = [
     0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19,
 ];
