@@ -130,7 +130,10 @@ impl Gateway {
             loop {
                 self.models.wake(name).await?;
                 let embedder = self.service()?;
-                let entry = embedder.registry().find_for(&ctx.principal, Some(name))?;
+                let registry = embedder.registry();
+                // The caller may use it under the name that was asked for.
+                let entry = registry.entry(name);
+                let entry = entry.ok_or_else(|| registry.not_found(&ctx.principal, name))?;
                 let target = target.clone().with_entry(entry);
                 // It may have left for another one already.
                 if !target.is_on_demand() {

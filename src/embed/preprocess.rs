@@ -79,6 +79,7 @@ impl Embedder {
             Some(target) => target,
             None => Target::find(self.registry(), &ctx.principal, asked)?,
         };
+        let target = target.for_kind(request.kind);
         if plugins.has_preprocessors() && unread_encoding(&request, Some(&target)).is_some() {
             return Err(unseen(&request));
         }

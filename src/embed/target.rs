@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use embedgate_request::{Error, Principal};
+use embedgate_request::{Error, InputKind, Principal};
 
 use crate::model::{Model, ModelRegistry, ModelState, RegistryEntry};
 
@@ -12,6 +12,8 @@ pub(crate) struct Target {
     /// The name as the client or a plugin says it; none means the default model.
     asked: Option<String>,
     entry: RegistryEntry,
+    /// The model that takes its place for queries.
+    for_queries: Option<RegistryEntry>,
 }
 
 impl Target {
@@ -24,10 +26,34 @@ impl Target {
         principal: &Principal,
         asked: Option<&str>,
     ) -> Result<Self, Error> {
+        let entry = registry.find_for(principal, asked)?;
         Ok(Self {
             asked: asked.map(str::to_owned),
-            entry: registry.find_for(principal, asked)?.clone(),
+            entry: entry.clone(),
+            for_queries: registry.for_queries(entry).cloned(),
         })
+    }
+
+    /// The model for inputs of this kind, under the name that was asked for.
+    #[must_use]
+    pub(crate) fn for_kind(self, kind: InputKind) -> Self {
+        match (kind, &self.for_queries) {
+            (InputKind::Query, Some(entry)) => Self {
+                asked: Some(self.name().to_owned()),
+                entry: entry.clone(),
+                for_queries: None,
+            },
+            _ => self,
+        }
+    }
+
+    /// The same, with the model for queries in another state.
+    #[must_use]
+    pub(crate) fn with_entry_for_queries(self, entry: &RegistryEntry) -> Self {
+        Self {
+            for_queries: Some(entry.clone()),
+            ..self
+        }
     }
 
     /// The model's name in the answer: as it was asked for, or its own.

@@ -6,7 +6,7 @@ use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
 };
-use embedgate_request::{EmbedRequest, Error, ErrorKind, Held, Input, RequestContext};
+use embedgate_request::{EmbedRequest, Error, ErrorKind, Held, Input, InputKind, RequestContext};
 
 use super::{
     Gateway,
@@ -178,6 +178,19 @@ impl Found {
             body,
             _held: held,
         })
+    }
+
+    /// As [`Found::ready`], with the model for queries in memory, too.
+    pub(super) async fn ready_to_rank(self) -> Result<ReadyRequest, Error> {
+        let gateway = Arc::clone(&self.admitted.gateway);
+        let mut ready = self.ready().await?;
+        let target = ready.request.target().clone();
+        let for_queries = target.clone().for_kind(InputKind::Query);
+        if let Some(woken) = gateway.wake(&ready.ctx, &for_queries).await? {
+            let target = target.with_entry_for_queries(woken.entry());
+            ready.request = ready.request.with_target(target);
+        }
+        Ok(ready)
     }
 
     /// Lets plugins see the request, and embeds its inputs.

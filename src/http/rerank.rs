@@ -83,7 +83,7 @@ async fn answer(admitted: AdmittedRequest, api: RerankApi) -> Result<Response, E
             .collect(),
         false => Vec::new(),
     };
-    let ready = found.ready().await?;
+    let ready = found.ready_to_rank().await?;
     let (ctx, model) = (ready.ctx, Arc::clone(ready.request.target().model()?));
     let ranking = ready.pipeline.rerank(&ctx, ready.request, options.length);
     let mut ranking = ranking.await?;

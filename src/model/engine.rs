@@ -246,7 +246,7 @@ fn open_weights(plan: &Plan) -> Result<(), LoadError> {
         return Ok(());
     }
     plan.folder.check_description()?;
-    let opened = embedgate_weights::Weights::open(&plan.folder.encoder_path, plan.folder.words());
+    let opened = embedgate_weights::Weights::of_encoder(&plan.folder);
     opened
         .map(|_| ())
         .map_err(|e| embedgate_core::BackendError::Load(e.to_string()).into())

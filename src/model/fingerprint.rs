@@ -36,6 +36,8 @@ pub(crate) struct Identity {
     pub(crate) backend: ResolvedBackend,
     pub(crate) pooling: Pooling,
     pub(crate) max_tokens: usize,
+    /// The task whose adapter is applied; empty where none is.
+    pub(crate) adapter: String,
     /// The card, as the load found it: one that is lost cannot be asked again.
     pub(crate) runs_on: String,
 }
@@ -62,26 +64,23 @@ impl Identity {
             backend: ResolvedBackend::of_nothing(),
             pooling: Pooling::CLS,
             max_tokens: 0,
+            adapter: String::new(),
             runs_on: String::new(),
         }
     }
 }
 
-/// Hashes what models share whose vectors can be compared, on any device and in any precision: the folders' own files, the
-/// pooling, whether vectors get length 1, and the prompt that is put in front of every text. Of large files so many bytes
-/// count, from all over them, that others can hardly have the same.
+/// Hashes what models share whose vectors can be compared, on any device and in any precision: the folders' own files, and `facts`, such
+/// as the pooling and the prompt that is put in front of every text. Of large files so many bytes count, from all over them, that others
+/// can hardly have the same.
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub(crate) fn vector_space(
-    folders: &[PathBuf],
-    pooling: Pooling,
-    normalize: bool,
-    prompt: &str,
-) -> io::Result<blake3::Hash> {
+pub(crate) fn vector_space(folders: &[PathBuf], facts: &[&str]) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 vector space 1");
-    field(&mut hasher, format!("{pooling:?} {normalize}").as_bytes());
-    field(&mut hasher, prompt.as_bytes());
+    for fact in facts {
+        field(&mut hasher, fact.as_bytes());
+    }
     let mut files = Vec::new();
     for folder in folders {
         let mut of_folder = Vec::new();
@@ -153,6 +152,7 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
         backend,
         pooling,
         max_tokens,
+        adapter,
         runs_on,
     } = of;
     let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 3");
@@ -164,6 +164,9 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
         backend.precision,
     );
     field(&mut hasher, facts.as_bytes());
+    if !adapter.is_empty() {
+        field(&mut hasher, format!("adapter {adapter}").as_bytes());
+    }
     if !runs_on.is_empty() {
         field(&mut hasher, runs_on.as_bytes());
     }

@@ -140,7 +140,7 @@ pub(crate) fn load(
     let plan = plan(config)?;
     pins::check(config)?;
     // Said here and not where it is chosen: a plan is made more than once, a model loaded once.
-    let is_pooled = !plan.folder.is_cross_encoder && plan.folder.splade.is_none();
+    let is_pooled = !plan.folder.is_cross_encoder && !plan.folder.is_sparse_alone();
     if is_pooled && config.pooling.is_none() && plan.folder.pooling.is_none() {
         let taken = plan.pooling;
         tracing::warn!(
@@ -202,6 +202,7 @@ fn load_on(
         backend: backend.clone(),
         pooling: plan.pooling,
         max_tokens: plan.max_tokens,
+        adapter: plan.folder.adapter().unwrap_or_default().to_owned(),
         runs_on,
     };
     let unreadable = || system("the model's folder cannot be read");

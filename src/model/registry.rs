@@ -109,6 +109,12 @@ impl ModelRegistry {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
+    /// The model that takes this one's place for queries; none where it serves them itself.
+    #[must_use]
+    pub(crate) fn for_queries(&self, entry: &RegistryEntry) -> Option<&RegistryEntry> {
+        self.entry(entry.config.query_model.as_deref()?)
+    }
+
     /// The models in memory.
     pub(crate) fn loaded(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.entries.iter().filter_map(RegistryEntry::loaded)

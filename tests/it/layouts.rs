@@ -14,6 +14,7 @@ const DIFFERENCE: f32 = 1e-4;
 const NAMES: &[&str] = &[
     "distilbert",
     "embeddinggemma",
+    "jina3",
     "labse",
     "model2vec",
     "modernbert",
@@ -23,6 +24,7 @@ const NAMES: &[&str] = &[
     "pooling-all",
     "pooling-list",
     "qwen3-embedding",
+    "router-dense",
     "sentence-t5",
     "static",
     "subfolder-transformer",

@@ -41,3 +41,4 @@ mod rerank;
 mod sources;
 mod tei;
 mod tokens;
+mod variants;

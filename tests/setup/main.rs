@@ -15,6 +15,7 @@ mod examples;
 mod formats;
 mod guests;
 mod hub;
+mod hub_onnx;
 mod reference;
 mod rerank;
 mod schemathesis;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use embedgate_core::{Backend, Head, Matrix, ModelFolder, Outputs, TokenBatch, conformance};
+use embedgate_core::{
+    Backend, Head, Matrix, ModelFolder, Outputs, TokenBatch, Variant, conformance,
+};
 use safetensors::SafeTensors;
 
 /// The embedders.
@@ -18,6 +20,8 @@ pub(crate) const EMBEDDERS: &[&str] = &[
     "gte",
     "jina",
     "jina-code",
+    "jina3",
+    "jina3-adapters",
     "mistral",
     "modernbert",
     "mpnet",
@@ -35,6 +39,8 @@ pub(crate) const CROSS_ENCODERS: &[&str] = &[
     "distilbert-classifier",
     "electra-classifier",
     "eurobert-classifier",
+    "jina-reranker",
+    "jina3-classifier",
     "modernbert-classifier",
     "mpnet-classifier",
     "qwen3-classifier",
@@ -49,7 +55,12 @@ fn path(name: &str) -> PathBuf {
 
 /// The folder of a tiny model.
 pub(crate) fn open(name: &str) -> ModelFolder {
-    ModelFolder::open(&path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    let variant = Variant {
+        adapter: (name == "jina3-adapters").then_some("second"),
+        ..Variant::default()
+    };
+    let opened = ModelFolder::open_variant(&path(name), variant);
+    opened.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// The sequences, and what the reference made of them.

@@ -46,7 +46,7 @@ impl CandleBackend {
         described.map_err(|e| BackendError::Load(e.to_string()))?;
         let tensor_options = options.tensor_options()?;
         let on_card = options.card.map(|number| format!("cuda:{number}"));
-        let weights = Weights::open(&folder.encoder_path, folder.words()).map_err(load_error)?;
+        let weights = Weights::of_encoder(folder).map_err(load_error)?;
         let loader = Loader {
             weights: &weights,
             tensor_options: &tensor_options,

@@ -3,6 +3,7 @@
 //! A family of models is a file in `family` that makes this description of its `config.json`; backends build the encoder
 //! from the description alone, and know no family.
 
+mod adapters;
 mod bert_like;
 mod classifier;
 mod distance_vectors;
@@ -15,6 +16,7 @@ mod parts;
 mod positions;
 
 pub use self::{
+    adapters::Adapters,
     bert_like::{BertLayer, BertLike},
     classifier::{AnswerTokens, Classifier, Score},
     distance_vectors::DistanceVectors,
@@ -49,6 +51,8 @@ pub struct EncoderConfig {
     pub classifier: Option<Classifier>,
     /// The head of a masked language model of this family; none where the family has none that is known.
     pub language_head: Option<LanguageHead>,
+    /// The adapters that lie among the weights; none where there are none.
+    pub adapters: Option<Adapters>,
     /// The reason why there is no description, but sizes alone; none where there is one. Without it a model runs from an ONNX
     /// file, which has all else.
     pub not_described: Option<String>,

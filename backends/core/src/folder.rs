@@ -10,6 +10,7 @@ mod static_embedding;
 mod supported;
 mod texts;
 mod tokenizer;
+mod variant;
 
 use std::{
     collections::BTreeMap,
@@ -21,8 +22,9 @@ use thiserror::Error;
 
 pub use self::{
     chat_template::ChatTemplate,
-    static_embedding::StaticEmbedding,
+    static_embedding::{StaticEmbedding, StaticValues},
     tokenizer::{AddedToken, TokenizerScheme, TokenizerSettings},
+    variant::Variant,
 };
 use self::{modules::Modules, texts::PromptsFile, tokenizer::file::TokenizerConfigFile};
 use crate::{
@@ -68,6 +70,8 @@ pub struct ModelFolder {
     pub is_cross_encoder: bool,
     /// The template that texts go through, where they do so.
     pub chat_template: Option<ChatTemplate>,
+    /// The routes of a router, of which one is served; none where there is no router.
+    pub routes: Vec<String>,
     /// From `config_sentence_transformers.json`: text put in front of inputs, by name.
     pub prompts: BTreeMap<String, String>,
     /// The prompt that is used when none is named.
@@ -100,11 +104,19 @@ pub enum FolderError {
 }
 
 impl ModelFolder {
-    /// Reads the folder's JSON files.
+    /// Reads the folder's JSON files, without a choice of one of the models that it may hold.
     ///
     /// # Errors
     /// [`FolderError`] names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
+        Self::open_variant(path, Variant::default())
+    }
+
+    /// Reads the folder's JSON files for one of the models that it holds.
+    ///
+    /// # Errors
+    /// [`FolderError`] names the file and what is wrong with it.
+    pub fn open_variant(path: &Path, variant: Variant<'_>) -> Result<Self, FolderError> {
         if !path.is_dir() {
             return Err(match layout::problem(path) {
                 Some(problem) => FolderError::Invalid {
@@ -114,7 +126,7 @@ impl ModelFolder {
                 None => FolderError::NotAFolder(path.to_owned()),
             });
         }
-        let modules = Modules::read(path)?;
+        let modules = Modules::read(path, variant.route)?;
         let encoder_path = &modules.encoder;
         refuse_adapters(path)?;
         refuse_adapters(encoder_path)?;
@@ -136,14 +148,15 @@ impl ModelFolder {
         let (sentence_path, sentence) = texts::sentence_file(encoder_path)?;
         let of_prompts = path.join("config_sentence_transformers.json");
         let prompts: PromptsFile = read_json(&of_prompts)?.unwrap_or_default();
-        prompts.check().map_err(|problem| FolderError::Invalid {
+        let truncate_dim = prompts.truncate_dim();
+        let truncate_dim = truncate_dim.map_err(|problem| FolderError::Invalid {
             path: of_prompts,
             problem,
         })?;
-        let tokenizer = match modules.static_embedding {
+        let tokenizer = match &modules.static_embedding {
             // Nothing beside tokenizer.json is read.
-            Some(_) => TokenizerConfigFile::default(),
-            None => TokenizerConfigFile::read(encoder_path)?,
+            Some(embedding) if !embedding.is_sparse() => TokenizerConfigFile::default(),
+            _ => TokenizerConfigFile::read(encoder_path)?,
         };
         let max_sequence_tokens = texts::max_sequence_tokens(
             sentence_path,
@@ -182,12 +195,19 @@ impl ModelFolder {
                 .iter()
                 .any(|name| path.join(name).exists()),
             is_cross_encoder,
+            routes: modules.routes,
             default_prompt: prompts.default_prompt_name.clone(),
             prompts: prompts.texts(),
             encoder,
             encoder_path: modules.encoder,
             vector_modules: modules.vectors,
         };
+        if let Some(n) = truncate_dim {
+            folder.truncate(n);
+        }
+        if let Some(task) = variant.adapter {
+            folder.apply_adapter(task)?;
+        }
         if let Some(embedding) = &folder.static_embedding {
             folder.tokenizer.bare = Some(embedding.empty());
             let most = embedding.max_tokens.unwrap_or(usize::MAX);
@@ -227,6 +247,33 @@ impl ModelFolder {
                 })?;
         }
         Ok(width)
+    }
+
+    /// Cuts vectors behind all modules, a normalization too, as the reference does.
+    fn truncate(&mut self, n: usize) {
+        if std::mem::take(&mut self.normalize) {
+            self.vector_modules.push(VectorModule::Normalize);
+        }
+        self.vector_modules.push(VectorModule::Truncate(n));
+    }
+
+    /// The modules that cut a vector, and normalize it before; none where the folder says nothing of it.
+    #[must_use]
+    pub fn truncation(&self) -> &[VectorModule] {
+        let modules = &self.vector_modules;
+        let first = match modules[..] {
+            [.., VectorModule::Normalize, VectorModule::Truncate(_)] => modules.len() - 2,
+            [.., VectorModule::Truncate(_)] => modules.len() - 1,
+            _ => modules.len(),
+        };
+        &modules[first..]
+    }
+
+    /// Returns true where the model gives sparse weights, and neither vectors nor scores.
+    #[must_use]
+    pub fn is_sparse_alone(&self) -> bool {
+        let embedding = self.static_embedding.as_ref();
+        self.splade.is_some() || embedding.is_some_and(StaticEmbedding::is_sparse)
     }
 
     /// Returns the head of a cross-encoder; none where the model gives embeddings.

@@ -35,8 +35,8 @@ pub use batch::TokenBatch;
 pub use encoder::EncoderConfig;
 pub use error::BackendError;
 pub use folder::{
-    AddedToken, ChatTemplate, FolderError, ModelFolder, StaticEmbedding, TokenizerScheme,
-    TokenizerSettings, is_model_folder,
+    AddedToken, ChatTemplate, FolderError, ModelFolder, StaticEmbedding, StaticValues,
+    TokenizerScheme, TokenizerSettings, Variant, is_model_folder,
 };
 pub use head::{Head, HeadForm, HeadNames, Outputs, PerHead, TokenSelection};
 pub use impostor::impostor;

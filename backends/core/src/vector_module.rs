@@ -18,6 +18,8 @@ pub enum VectorModule {
     },
     /// The length becomes 1.
     Normalize,
+    /// Numbers behind so many are left out.
+    Truncate(usize),
 }
 
 /// `activation(linear(x))`, or with `x` added to it.
@@ -45,6 +47,7 @@ impl VectorModule {
             Self::Dense(dense) => (dense.linear.inner, dense.linear.outer()),
             Self::Norm { norm, .. } => (norm.width, norm.width),
             Self::Normalize => (width, width),
+            Self::Truncate(n) => (width, width.min(*n)),
         };
         if reads == width {
             Ok(gives)
@@ -59,7 +62,7 @@ impl VectorModule {
         match self {
             Self::Dense(dense) => Some(&dense.folder),
             Self::Norm { folder, .. } => Some(folder),
-            Self::Normalize => None,
+            Self::Normalize | Self::Truncate(_) => None,
         }
     }
 }

@@ -89,8 +89,7 @@ impl CpuBackend {
         let described = folder.check_description();
         described.map_err(|e| BackendError::Load(e.to_string()))?;
         let load_error = |e: LoadError| BackendError::Load(e.to_string());
-        let weights = Weights::open(&folder.encoder_path, folder.words())
-            .map_err(|e| load_error(e.into()))?;
+        let weights = Weights::of_encoder(folder).map_err(|e| load_error(e.into()))?;
         let of_load = |asked: Precision| {
             let message = || BackendError::Load(format!("the cpu backend does not run in {asked}"));
             precision::Precision::of(asked).ok_or_else(message)

@@ -35,7 +35,7 @@ impl Model {
     ) -> Result<Self, LoadError> {
         let described = folder.check_description();
         described.map_err(|e| LoadError::Unfit(e.to_string()))?;
-        let weights = Weights::open(&folder.encoder_path, folder.words())?;
+        let weights = Weights::of_encoder(folder)?;
         let (library, stream) = (Library::read(), Stream::new(device)?);
         let kernels = Kernels::new(&library, &stream, options.format, Extent::Quick);
         let loader = Loader::new(&weights, &kernels, options.timed_rows);

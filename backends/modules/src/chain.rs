@@ -26,6 +26,7 @@ enum Module {
         eps: f32,
     },
     Normalize,
+    Truncate(usize),
 }
 
 /// Opens the weights of a module, and checks that its main tensor is there.
@@ -37,7 +38,7 @@ pub(crate) fn inspect(module: &VectorModule) -> Result<(), WeightsError> {
         VectorModule::Norm { folder, norm } => {
             Weights::open(folder, &format!("{}.weight", norm.name))
         }
-        VectorModule::Normalize => return Ok(()),
+        VectorModule::Normalize | VectorModule::Truncate(_) => return Ok(()),
     };
     opened.map(|_| ())
 }
@@ -64,6 +65,7 @@ impl Module {
                 }
             }
             VectorModule::Normalize => Self::Normalize,
+            VectorModule::Truncate(n) => Self::Truncate(*n),
         })
     }
 }
@@ -128,6 +130,7 @@ impl Chain {
                     let length = sum(&x, |x| x * x).sqrt().max(1e-12);
                     x.iter_mut().for_each(|x| *x /= length);
                 }
+                Module::Truncate(n) => x.truncate(*n),
             }
         }
         x
@@ -224,5 +227,7 @@ mod tests {
         assert_eq!(chain(vec![norm]).run(&[3.0, 5.0]), [-1.0, 3.0]);
         let unit = chain(vec![Module::Normalize]).run(&[3.0, 4.0]);
         assert_eq!(unit, [0.6, 0.8]);
+        let first = chain(vec![Module::Normalize, Module::Truncate(1)]);
+        assert_eq!(first.run(&[3.0, 4.0]), [0.6]);
     }
 }

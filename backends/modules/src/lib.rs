@@ -2,7 +2,7 @@
 //!
 //! [`with_modules`] wraps a backend of any library: it gives the same outputs, and its dense vectors go through the modules. They
 //! run on the processor, in f32: a text has one vector, which takes a hundredth of the time of its tokens. [`open_static`] runs models
-//! that have a vector for each token and no encoder.
+//! that have a vector or a weight for each token and no encoder.
 
 mod chain;
 mod static_embedding;
@@ -19,8 +19,8 @@ use embedgate_weights::Weights;
 use self::chain::Chain;
 pub use self::static_embedding::open_static;
 
-/// Puts the modules of a folder behind a backend. A backend without dense vectors, or whose model's file pools itself, stays as it
-/// is, and so does any where the folder has no modules.
+/// Puts the modules of a folder behind a backend; behind one whose model's file pools itself, and so applies modules, what the folder
+/// says of the outcome alone. A backend without dense vectors stays as it is, and so does any where the folder has no modules.
 ///
 /// # Errors
 /// [`BackendError::Load`] names the file and what is wrong with it.
@@ -29,11 +29,14 @@ pub fn with_modules(
     folder: &ModelFolder,
 ) -> Result<Box<dyn Backend>, BackendError> {
     let info = backend.info();
-    let has_vectors = info.outputs.has(Head::Dense) && !info.is_pooled_by_model;
-    if folder.vector_modules.is_empty() || !has_vectors {
+    let modules = match info.is_pooled_by_model {
+        true => folder.truncation(),
+        false => &folder.vector_modules,
+    };
+    if modules.is_empty() || !info.outputs.has(Head::Dense) {
         return Ok(backend);
     }
-    let chain = Chain::load(&folder.vector_modules, info.dimensions)?;
+    let chain = Chain::load(modules, info.dimensions)?;
     Ok(Box::new(Wrapped::new(backend, Arc::new(chain))))
 }
 
@@ -44,7 +47,7 @@ pub fn with_modules(
 pub fn inspect(folder: &ModelFolder) -> Result<(), BackendError> {
     let mut opened = folder.vector_modules.iter().try_for_each(chain::inspect);
     if let Some(embedding) = &folder.static_embedding {
-        let table = Weights::open(&embedding.folder, &embedding.vectors);
+        let table = Weights::open(&embedding.folder, embedding.values.name());
         opened = opened.and(table.map(drop));
     }
     opened.map_err(|e| BackendError::Load(e.to_string()))

@@ -1,12 +1,18 @@
 //! The tensors around a call: sequences padded to one length going in, rows of sequences coming out.
 
+use std::borrow::Cow;
+
 use embedgate_core::{BackendError, EncoderConfig, TokenBatch};
+use half::f16;
 use ort::{
     session::{SessionInputValue, SessionOutputs},
-    value::Tensor,
+    value::{Tensor, TensorElementType},
 };
 
-use crate::wiring::inputs::{Input, Role};
+use crate::wiring::{
+    Element,
+    inputs::{Input, Role},
+};
 
 /// Sequences of one class, each padded to the longest, shape `(batch, length)`.
 pub(crate) struct Padded {
@@ -15,6 +21,8 @@ pub(crate) struct Padded {
     ids: Vec<u32>,
     segments: Vec<u32>,
     positions: Vec<u32>,
+    /// The place of the adapter that is applied.
+    task: u32,
 }
 
 impl Padded {
@@ -29,7 +37,15 @@ impl Padded {
             segments: Vec::with_capacity(cells),
             positions: Vec::with_capacity(cells),
             lengths,
+            task: 0,
         };
+        let applied = encoder
+            .adapters
+            .as_ref()
+            .and_then(|adapters| adapters.applied);
+        padded.task = applied
+            .and_then(|place| u32::try_from(place).ok())
+            .unwrap_or(0);
         for (at, &i) in class.iter().enumerate() {
             let sequence = batch.sequence(i);
             padded.ids.extend_from_slice(sequence.ids);
@@ -46,9 +62,20 @@ impl Padded {
     /// Makes the tensor of an input.
     pub(crate) fn input(&self, input: &Input) -> ort::Result<SessionInputValue<'static>> {
         match input.role {
-            Role::Ids => self.tensor(&self.ids, input.narrow),
-            Role::Segments => self.tensor(&self.segments, input.narrow),
-            Role::Positions => self.tensor(&self.positions, input.narrow),
+            Role::Ids => self.tensor(&self.ids, input.element),
+            Role::Segments => self.tensor(&self.segments, input.element),
+            Role::Positions => self.tensor(&self.positions, input.element),
+            Role::Past { heads, size } => {
+                let shape = [self.lengths.len(), heads, 0, size];
+                Ok(match input.element {
+                    Element::F16 => Tensor::from_array((shape, Vec::<f16>::new()))?.into(),
+                    _ => Tensor::from_array((shape, Vec::<f32>::new()))?.into(),
+                })
+            }
+            Role::Task { is_list } => {
+                let shape: &[usize] = if is_list { &[1] } else { &[] };
+                integers(shape.to_vec(), &[self.task], input.element)
+            }
             Role::Mask => {
                 let row = |n: &usize| {
                     (0..self.length)
@@ -56,25 +83,32 @@ impl Padded {
                         .collect::<Vec<_>>()
                 };
                 let mask: Vec<u32> = self.lengths.iter().flat_map(row).collect();
-                self.tensor(&mask, input.narrow)
+                self.tensor(&mask, input.element)
             }
         }
     }
 
-    fn tensor(&self, values: &[u32], narrow: bool) -> ort::Result<SessionInputValue<'static>> {
-        let shape = [self.lengths.len(), self.length];
-        if narrow {
-            let values: Vec<i32> = values.iter().map(|v| v.cast_signed()).collect();
-            return Ok(Tensor::from_array((shape, values))?.into());
-        }
-        let values: Vec<i64> = values.iter().map(|v| i64::from(*v)).collect();
-        Ok(Tensor::from_array((shape, values))?.into())
+    fn tensor(&self, values: &[u32], element: Element) -> ort::Result<SessionInputValue<'static>> {
+        integers(vec![self.lengths.len(), self.length], values, element)
     }
+}
+
+fn integers(
+    shape: Vec<usize>,
+    values: &[u32],
+    element: Element,
+) -> ort::Result<SessionInputValue<'static>> {
+    if element == Element::I32 {
+        let values: Vec<i32> = values.iter().map(|v| v.cast_signed()).collect();
+        return Ok(Tensor::from_array((shape, values))?.into());
+    }
+    let values: Vec<i64> = values.iter().map(|v| i64::from(*v)).collect();
+    Ok(Tensor::from_array((shape, values))?.into())
 }
 
 /// An output as rows of sequences, shape `(batch, length, width)`.
 pub(crate) struct Rows<'a> {
-    data: &'a [f32],
+    data: Cow<'a, [f32]>,
     /// Rows of a sequence: tokens, or 1 where the model has pooled them.
     pub(crate) length: usize,
     width: usize,
@@ -105,9 +139,18 @@ impl<'a> Rows<'a> {
             )
         };
         let value = outputs.get(name).ok_or_else(missing)?;
-        let (shape, data) = value
-            .try_extract_tensor::<f32>()
-            .map_err(|e| BackendError::inference("an output cannot be read", e))?;
+        let unreadable = |e| BackendError::inference("an output cannot be read", e);
+        let (shape, data) = match value.dtype().tensor_type() {
+            Some(TensorElementType::Float16) => {
+                let (shape, halves) = value.try_extract_tensor::<f16>().map_err(unreadable)?;
+                let wide = halves.iter().map(|x| x.to_f32()).collect();
+                (shape, Cow::Owned(wide))
+            }
+            _ => {
+                let (shape, data) = value.try_extract_tensor::<f32>().map_err(unreadable)?;
+                (shape, Cow::Borrowed(data))
+            }
+        };
         let dims: Vec<usize> = shape
             .iter()
             .map(|dim| usize::try_from(*dim).unwrap_or(0))
@@ -141,7 +184,7 @@ impl<'a> Rows<'a> {
         sequence: usize,
         first: usize,
         n: usize,
-    ) -> Result<&'a [f32], BackendError> {
+    ) -> Result<&[f32], BackendError> {
         let start = (sequence * self.length + first) * self.width;
         let within = first + n <= self.length;
         self.data

@@ -2,7 +2,7 @@
 
 pub(crate) mod inputs;
 
-use embedgate_core::{Head, PerHead};
+use embedgate_core::{EncoderConfig, Head, PerHead, encoder::Attention};
 
 use self::inputs::{Input, Role, roles};
 
@@ -19,6 +19,7 @@ pub(crate) struct Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
     F32,
+    F16,
     I64,
     I32,
     Other,
@@ -92,8 +93,12 @@ impl Wiring {
     ///
     /// # Errors
     /// A sentence that names the tensor that is not understood, and what is expected.
-    pub(crate) fn of_embedder(inputs: &[Port], outputs: &[Port]) -> Result<Self, String> {
-        let inputs = roles(inputs)?;
+    pub(crate) fn of_embedder(
+        inputs: &[Port],
+        outputs: &[Port],
+        encoder: &EncoderConfig,
+    ) -> Result<Self, String> {
+        let inputs = roles(inputs, attention(encoder))?;
         let named = |names: &[&str], rank: &[usize]| {
             let port = |name: &&str| {
                 outputs
@@ -121,7 +126,7 @@ impl Wiring {
         Ok(Self { inputs, heads })
     }
 
-    /// Reads it off the inputs and outputs of a cross-encoder whose texts lie in `n_segments` segments.
+    /// Reads it off the inputs and outputs of a cross-encoder.
     ///
     /// # Errors
     /// As [`Wiring::of_embedder`]; also when there is more than one segment and no input that takes them: scores would be
@@ -129,9 +134,10 @@ impl Wiring {
     pub(crate) fn of_cross_encoder(
         inputs: &[Port],
         outputs: &[Port],
-        n_segments: usize,
+        encoder: &EncoderConfig,
     ) -> Result<Self, String> {
-        let inputs = roles(inputs)?;
+        let inputs = roles(inputs, attention(encoder))?;
+        let n_segments = encoder.n_segments();
         if n_segments > 1 && !inputs.iter().any(|input| input.role == Role::Segments) {
             return Err(format!(
                 "the model has no input \"token_type_ids\", its config.json has {n_segments} segments"
@@ -151,19 +157,27 @@ impl Wiring {
     }
 }
 
+/// The shape of attention; none where it is not described.
+fn attention(encoder: &EncoderConfig) -> Option<&Attention> {
+    encoder
+        .not_described
+        .is_none()
+        .then_some(&encoder.attention)
+}
+
 fn not_understood(expected: &str, outputs: &[Port]) -> String {
     let have: Vec<_> = outputs
         .iter()
         .map(|port| format!("{} {:?}", port.name, port.shape))
         .collect();
     format!(
-        "no output is understood: expected f32 {expected}, the model has {}",
+        "no output is understood: expected f32 or f16 {expected}, the model has {}",
         have.join(", ")
     )
 }
 
 fn fits(port: &Port, ranks: &[usize]) -> bool {
-    port.element == Element::F32 && ranks.contains(&port.shape.len())
+    matches!(port.element, Element::F32 | Element::F16) && ranks.contains(&port.shape.len())
 }
 
 /// A model with a single output (beside the pooler's) leaves no doubt what it is, whatever its name but a classifier's.
@@ -192,6 +206,15 @@ mod tests {
         }
     }
 
+    /// An encoder of so many segments, with heads of 8 numbers.
+    fn encoder(n_segments: usize) -> EncoderConfig {
+        let text = format!(
+            r#"{{"model_type": "bert", "vocab_size": 9, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 4, "max_position_embeddings": 8, "type_vocab_size": {n_segments}}}"#
+        );
+        EncoderConfig::from_json(&text).unwrap()
+    }
+
     fn ids() -> Vec<Port> {
         vec![
             port("input_ids", &[-1, -1], Element::I64),
@@ -204,7 +227,7 @@ mod tests {
             .iter()
             .map(|(name, shape)| port(name, shape, Element::F32))
             .collect();
-        Wiring::of_embedder(&ids(), &outputs)
+        Wiring::of_embedder(&ids(), &outputs, &encoder(1))
             .map(|mut wiring| wiring.heads.take(Head::Dense).unwrap())
     }
 
@@ -244,7 +267,7 @@ mod tests {
     #[test]
     fn unknown_inputs_and_number_formats_are_named() {
         let output = [port("last_hidden_state", &[-1, -1, 8], Element::F32)];
-        let find = |inputs: &[Port]| Wiring::of_embedder(inputs, &output);
+        let find = |inputs: &[Port]| Wiring::of_embedder(inputs, &output, &encoder(1));
         assert!(
             find(&[port("pixel_values", &[], Element::F32)])
                 .unwrap_err()
@@ -264,11 +287,12 @@ mod tests {
             find(&[port("input_ids", &[], Element::I32)])
                 .unwrap()
                 .inputs[0]
-                .narrow
+                .element
+                == Element::I32
         );
         let half = [port("last_hidden_state", &[-1, -1, 8], Element::Other)];
         assert!(
-            Wiring::of_embedder(&ids(), &half)
+            Wiring::of_embedder(&ids(), &half, &encoder(1))
                 .unwrap_err()
                 .contains("f32")
         );
@@ -277,7 +301,7 @@ mod tests {
     #[test]
     fn one_logit_a_sequence_is_a_score() {
         let score_of = |name: &str, shape: &[i64], element| {
-            Wiring::of_cross_encoder(&ids(), &[port(name, shape, element)], 1)
+            Wiring::of_cross_encoder(&ids(), &[port(name, shape, element)], &encoder(1))
                 .map(|wiring| wiring.heads.into_iter().collect::<Vec<_>>())
         };
         for shape in [[-1, 1], [-1, -1]] {
@@ -299,10 +323,33 @@ mod tests {
     #[test]
     fn a_cross_encoder_of_two_segments_must_take_them() {
         let logits = [port("logits", &[-1, 1], Element::F32)];
-        let error = Wiring::of_cross_encoder(&ids(), &logits, 2).unwrap_err();
+        let error = Wiring::of_cross_encoder(&ids(), &logits, &encoder(2)).unwrap_err();
         assert!(error.contains("token_type_ids"), "{error}");
         let mut inputs = ids();
         inputs.push(port("token_type_ids", &[-1, -1], Element::I64));
-        assert!(Wiring::of_cross_encoder(&inputs, &logits, 2).is_ok());
+        assert!(Wiring::of_cross_encoder(&inputs, &logits, &encoder(2)).is_ok());
+    }
+
+    #[test]
+    fn keys_and_values_of_tokens_before_are_inputs_without_any() {
+        let output = [port("hidden_states", &[-1, -1, 8], Element::F16)];
+        let find = |shape: &[i64], element| {
+            let mut inputs = ids();
+            inputs.push(port("past_key_values.0.key", shape, element));
+            inputs.push(port("task_id", &[], Element::I64));
+            let wiring = Wiring::of_embedder(&inputs, &output, &encoder(1));
+            wiring.map(|wiring| [2, 3].map(|i| wiring.inputs[i].role))
+        };
+        let task = Role::Task { is_list: false };
+        let past = |heads, size| Ok([Role::Past { heads, size }, task]);
+        assert_eq!(find(&[-1, 4, -1, 32], Element::F16), past(4, 32));
+        assert_eq!(find(&[-1, 4, -1, -1], Element::F32), past(4, 8));
+        for (shape, element) in [
+            (&[-1, 4, -1][..], Element::F32),
+            (&[-1, 4, -1, 8], Element::I64),
+        ] {
+            let error = find(shape, element).unwrap_err();
+            assert!(error.contains("past_key_values.0.key"), "{error}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! twice. Sizes are checked against the file before memory is asked for. It knows no architecture: shapes come from its
 //! callers, the backends.
 
+mod adapter;
 mod dtype;
 mod error;
 mod file;
@@ -19,8 +20,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use embedgate_core::ModelFolder;
+
 pub use self::error::WeightsError;
 use self::{
+    adapter::{Adapter, Change},
     file::{File, open_files},
     progress::Progress,
     pth::PthFile,
@@ -51,12 +55,30 @@ pub struct Weights {
     heads: Vec<(&'static str, File)>,
     /// The prefix of the encoder's names in the files, such as `roberta.`.
     prefix: String,
+    /// The adapter that weights are read with.
+    adapter: Option<Adapter>,
     progress: Progress,
     /// The full names of tensors that were read.
     read: Mutex<BTreeSet<String>>,
 }
 
 impl Weights {
+    /// Opens the weights of a model's encoder, which are read with what its adapter adds to them, where one is applied.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn of_encoder(folder: &ModelFolder) -> Result<Self, WeightsError> {
+        let mut weights = Self::open(&folder.encoder_path, folder.words())?;
+        let adapters = folder.encoder.adapters.as_ref();
+        weights.adapter = adapters.and_then(|adapters| {
+            Some(Adapter {
+                place: adapters.applied?,
+                scale: adapters.scale,
+            })
+        });
+        Ok(weights)
+    }
+
     /// Opens the weights of a model folder; reads the files' directories, no tensor yet. The prefix of the encoder's names is
     /// what stands before `words`, the name of the vectors of tokens.
     ///
@@ -65,7 +87,12 @@ impl Weights {
     pub fn open(folder: &Path, words: &str) -> Result<Self, WeightsError> {
         let files = open_files(folder)?;
         let names: BTreeSet<&str> = files.iter().flat_map(File::names).collect();
-        let prefixes = names.iter().filter_map(|name| name.strip_suffix(words));
+        let original = adapter::original(words);
+        let ends = [Some(words), original.as_deref()];
+        let prefixes = names.iter().filter_map(|name| {
+            let mut ends = ends.iter().flatten();
+            ends.find_map(|end| name.strip_suffix(end))
+        });
         let mut prefixes = prefixes.filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
         let prefix =
             prefixes
@@ -94,6 +121,7 @@ impl Weights {
             files,
             heads,
             prefix,
+            adapter: None,
             progress,
             read: Mutex::default(),
         })
@@ -125,7 +153,10 @@ impl Weights {
     /// [`WeightsError`] when it is missing, has another shape, or cannot be read whole.
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
         let (file, full) = self.checked(name, shape)?;
-        let values = file.read(&full)?;
+        let mut values = file.read(&full)?;
+        if let Some(change) = self.change(&full, shape)? {
+            change.add_to(0, &mut values);
+        }
         self.check_finite(name, 0, &values)?;
         self.progress.add(values.len());
         Ok(values)
@@ -143,9 +174,20 @@ impl Weights {
         mut use_them: impl FnMut(usize, &[f32]),
     ) -> Result<(), WeightsError> {
         let (file, full) = self.checked(name, &[rows, width])?;
+        let change = self.change(&full, &[rows, width])?;
         let at_once = (BLOCK / width.max(1)).max(1);
         let (mut first, mut all_finite) = (0, Ok(()));
+        let mut changed = Vec::new();
         file.read_blocks(&full, at_once * width, &mut |values| {
+            let values = match &change {
+                None => values,
+                Some(change) => {
+                    changed.clear();
+                    changed.extend_from_slice(values);
+                    change.add_to(first, &mut changed);
+                    &changed
+                }
+            };
             if all_finite.is_ok() {
                 all_finite = self.check_finite(name, first * width, values);
             }
@@ -225,6 +267,8 @@ impl Weights {
         let found = file.shape(&full).unwrap_or_default();
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         read.insert(full.clone());
+        // Without an adapter they change nothing.
+        read.extend(adapter::factors(&full).into_iter().flatten());
         if found != shape {
             return Err(WeightsError::WrongShape {
                 path: self.folder.clone(),
@@ -234,6 +278,38 @@ impl Weights {
             });
         }
         Ok((file, full))
+    }
+
+    /// What the adapter adds to a tensor; none where there is none, or it changes no such tensor.
+    fn change(&self, full: &str, shape: &[usize]) -> Result<Option<Change>, WeightsError> {
+        let Some(((adapter, names), shape)) = self
+            .adapter
+            .zip(adapter::factors(full))
+            .zip(shape.try_into().ok())
+        else {
+            return Ok(None);
+        };
+        let read = |name: &String| {
+            let file = self.files.iter().find(|file| file.shape(name).is_some());
+            let missing = || WeightsError::MissingTensor {
+                path: self.folder.clone(),
+                name: name.clone(),
+            };
+            let file = file.ok_or_else(missing)?;
+            Ok((file.shape(name).unwrap_or_default(), file.read(name)?))
+        };
+        let [a, b] = &names;
+        let factors = [read(a)?, read(b)?];
+        let shapes = [&factors[0].0, &factors[1].0].map(Clone::clone);
+        let change = adapter.change(factors, shape);
+        let misfit = || {
+            let problem = format!(
+                "tensors \"{a}\" and \"{b}\" have shapes {:?} and {:?}, which do not fit a weight of {shape:?}",
+                shapes[0], shapes[1]
+            );
+            WeightsError::damaged(&self.folder, problem)
+        };
+        change.map(Some).ok_or_else(misfit)
     }
 
     /// Old checkpoints call the normalization's weight and bias `gamma` and `beta`.
@@ -247,8 +323,11 @@ impl Weights {
                 return Ok((file, inner));
             }
         }
-        let prefixed = [name, &old].map(|name| format!("{}{name}", self.prefix));
-        for full in prefixed.into_iter().chain([name.to_owned()]) {
+        let original = adapter::original(name);
+        let stored = [Some(name), Some(&*old), original.as_deref()];
+        let prefixed = stored.map(|name| Some(format!("{}{}", self.prefix, name?)));
+        let unprefixed = [Some(name.to_owned()), original.clone()];
+        for full in prefixed.into_iter().chain(unprefixed).flatten() {
             if let Some(file) = self.files.iter().find(|file| file.shape(&full).is_some()) {
                 return Ok((file, full));
             }

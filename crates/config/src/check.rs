@@ -25,6 +25,7 @@ impl Config {
             model.check(name, &self.server, problems);
         }
         self.check_names(problems);
+        self.check_query_models(problems);
     }
 
     fn authenticators(&self) -> Authenticators {
@@ -35,6 +36,30 @@ impl Config {
         };
         let all = self.plugins.values().map(said);
         all.max().unwrap_or(Authenticators::None)
+    }
+
+    /// A model for queries is another one that is configured, and serves them itself.
+    fn check_query_models(&self, problems: &mut Vec<Problem>) {
+        for (name, model) in &self.models {
+            let Some(other) = &model.query_model else {
+                continue;
+            };
+            let message = match self.models.get(other) {
+                _ if other == name => "is the model itself: leave it out".to_owned(),
+                Some(found) if found.query_model.is_none() => continue,
+                Some(_) => {
+                    format!("is \"{other}\", which has a query_model of its own: name that one")
+                }
+                None => {
+                    let names: Vec<_> = self.models.keys().map(String::as_str).collect();
+                    format!(
+                        "there is no model \"{other}\", choose one of: {}",
+                        names.join(", ")
+                    )
+                }
+            };
+            problems.push(Problem::new(format!("models.{name}.query_model"), message));
+        }
     }
 
     fn check_names(&self, problems: &mut Vec<Problem>) {

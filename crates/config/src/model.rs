@@ -41,6 +41,14 @@ pub struct ModelConfig {
     /// The tokens with which a language model answers whether a text belongs to a query, first for no, then for yes: it is
     /// served as a reranker, which scores by their logits. None means as the folder's `modules.json` says.
     pub classifier_from_token: Option<[String; 2]>,
+    /// The task whose adapter is applied to the weights, of a model whose weights have an adapter a task. None means that they are used
+    /// as they are.
+    pub adapter: Option<String>,
+    /// The route that is served of a folder whose modules are a router. None means the default one.
+    pub route: Option<String>,
+    /// The name of the model that serves requests for queries (`input_type`, `task`) in the place of this one, and queries that it
+    /// reranks for. None means this one.
+    pub query_model: Option<String>,
     /// True when vectors are normalized to length 1. None means the value that the folder's `modules.json` states, and
     /// true where there is no such file.
     pub normalize: Option<bool>,
@@ -103,6 +111,9 @@ impl Default for ModelConfig {
             pooling: None,
             normalize: None,
             classifier_from_token: None,
+            adapter: None,
+            route: None,
+            query_model: None,
             max_length: None,
             truncate: true,
             prompts: BTreeMap::new(),
@@ -136,6 +147,7 @@ impl ModelConfig {
             idle: other.idle,
             stop_first: other.stop_first,
             aliases: other.aliases.clone(),
+            query_model: other.query_model.clone(),
             truncate: other.truncate,
             prompts: other.prompts.clone(),
             default_prompt: other.default_prompt.clone(),

@@ -90,9 +90,7 @@ impl Selection {
 
 fn is_needed(path: &str, has_safetensors: bool, has_tokenizer: bool) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    // Modules lie in folders such as `1_Pooling`.
-    let is_module = !folder.contains('/') && folder.starts_with(|c: char| c.is_ascii_digit());
-    if !folder.is_empty() && !is_module {
+    if !folder.is_empty() && !is_module(folder) {
         return false;
     }
     if VOCABULARIES.contains(&name) {
@@ -109,6 +107,22 @@ fn is_needed(path: &str, has_safetensors: bool, has_tokenizer: bool) -> bool {
         };
     }
     is_safetensors || is_torch || is_text(name)
+}
+
+/// Modules lie in folders such as `1_Pooling`, and those of a router in `2_Router/query_0_Dense`, or beside it.
+fn is_module(folder: &str) -> bool {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let is_of_route = |name: &str| {
+        let mut parts = name.rsplitn(3, '_');
+        let (class, place, route) = (parts.next(), parts.next(), parts.next());
+        class.is_some_and(|class| class.starts_with(|c: char| c.is_ascii_uppercase()))
+            && place.is_some_and(|place| !place.is_empty() && place.chars().all(is_digit))
+            && route.is_some()
+    };
+    match folder.split_once('/') {
+        None => folder.starts_with(is_digit) || is_of_route(folder),
+        Some((router, inner)) => router.starts_with(is_digit) && is_of_route(inner),
+    }
 }
 
 /// Configurations and templates; licenses and cards are for people.
@@ -263,6 +277,21 @@ mod tests {
             ("a", "ab", false),
         ] {
             assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn modules_of_routers_are_needed() {
+        for (folder, is_needed) in [
+            ("1_Pooling", true),
+            ("query_0_SparseStaticEmbedding", true),
+            ("2_Router/query_0_Dense", true),
+            ("onnx", false),
+            ("onnx/1_Pooling", false),
+            ("checkpoint_100_old", false),
+            ("_0_Dense_", false),
+        ] {
+            assert_eq!(is_module(folder), is_needed, "{folder}");
         }
     }
 }

@@ -73,7 +73,12 @@ fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
             "family",
             match (&folder.static_embedding, encoder.layers.len()) {
                 (Some(embedding), _) => format!(
-                    "static: a vector for each of {} tokens, and no encoder",
+                    "static: a {} for each of {} tokens, and no encoder",
+                    if embedding.is_sparse() {
+                        "weight"
+                    } else {
+                        "vector"
+                    },
                     embedding.rows
                 ),
                 (None, 0) => format!("{}, from its ONNX file alone", encoder.model_type),
@@ -103,8 +108,8 @@ fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
         if let Some(template) = &plan.template {
             facts.push(("pairs", format!("{:?}", template.example())));
         }
-    } else if folder.splade.is_some() {
-        let weights = "sparse weights over the vocabulary (SPLADE), by outputs = [\"sparse\"]";
+    } else if folder.is_sparse_alone() {
+        let weights = "sparse weights over the vocabulary, by outputs = [\"sparse\"]";
         facts.push(("gives", weights.into()));
     } else {
         facts.extend(vectors(plan));
@@ -118,6 +123,17 @@ fn facts(inspected: &Inspected) -> Vec<(&'static str, String)> {
         ),
     ));
     facts.push(("prompts", prompts(plan)));
+    if let Some(adapters) = &encoder.adapters {
+        let names = adapters.tasks.join(", ");
+        let text = format!("{names}; none is applied: choose one with the model's key adapter");
+        facts.push(("adapters", text));
+    }
+    if !folder.routes.is_empty() {
+        let names = folder.routes.join(", ");
+        let text =
+            format!("{names}; this is the default one, the model's key route chooses another");
+        facts.push(("routes", text));
+    }
     facts
 }
 
@@ -160,6 +176,7 @@ fn module(module: &VectorModule) -> String {
         }
         VectorModule::Norm { norm, .. } => format!("LayerNorm of {}", norm.width),
         VectorModule::Normalize => "Normalize".into(),
+        VectorModule::Truncate(n) => format!("cut to {n} numbers"),
     }
 }
 

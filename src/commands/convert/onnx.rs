@@ -90,7 +90,7 @@ fn write(plan: &Plan, folder: &Path, files: Files, variant: Variant) -> anyhow::
             "no ONNX model is written of SPLADE models yet: type = \"cpu\" runs their own weights"
         );
     }
-    let weights = Weights::open(&plan.folder.encoder_path, plan.folder.words())?;
+    let weights = Weights::of_encoder(&plan.folder)?;
     let encoder = &plan.folder.encoder;
     let heads = match plan.folder.is_cross_encoder {
         true => Outputs::SCORE,

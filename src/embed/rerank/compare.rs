@@ -39,7 +39,8 @@ impl Pipeline {
                 dimensions: None,
                 ..task.request.clone()
             };
-            let request = Preprocessed::unchanged(request, task.target.clone());
+            let target = task.target.clone().for_kind(kind);
+            let request = Preprocessed::unchanged(request, target);
             self.embed(&task.ctx, request)
         };
         let answer = asked(vec![query], InputKind::Query).await;

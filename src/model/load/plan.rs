@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use embedgate_config::ModelConfig;
 use embedgate_core::{
-    ModelFolder, Pooling,
+    ModelFolder, Pooling, Variant,
     encoder::{AnswerTokens, Score},
 };
 
@@ -45,9 +45,14 @@ impl Plan {
     /// # Errors
     /// When the folder cannot be read.
     pub(crate) fn vector_space(&self) -> io::Result<blake3::Hash> {
-        let (pooling, normalize) = (self.pooling, self.normalize);
-        let folders = self.folder.folders();
-        vector_space(&folders, pooling, normalize, &self.prompts.default)
+        let facts = format!("{:?} {}", self.pooling, self.normalize);
+        let mut facts = vec![&*facts, &*self.prompts.default];
+        facts.extend(self.folder.adapter());
+        let truncation = format!("{:?}", self.folder.truncation());
+        if !self.folder.truncation().is_empty() {
+            facts.push(&truncation);
+        }
+        vector_space(&self.folder.folders(), &facts)
     }
 
     /// Returns the facts of the model that are known before it is loaded.
@@ -69,7 +74,11 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     if let Some(problem) = to_fetch(config) {
         return Err(LoadError::Setting(problem));
     }
-    let mut folder = ModelFolder::open(&config.path)?;
+    let variant = Variant {
+        adapter: config.adapter.as_deref(),
+        route: config.route.as_deref(),
+    };
+    let mut folder = ModelFolder::open_variant(&config.path, variant)?;
     if let Some(names) = &config.classifier_from_token {
         answer_with(&mut folder, names)?;
     }
@@ -82,7 +91,7 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
         return Err(LoadError::Setting(message));
     }
     let pooling = config.pooling.or(folder.pooling);
-    if pooling.is_none() && folder.splade.is_none() && !folder.is_cross_encoder {
+    if pooling.is_none() && !folder.is_sparse_alone() && !folder.is_cross_encoder {
         check_class(&folder)?;
     }
     let pooling = pooling.unwrap_or_else(|| usual_pooling(&folder));
@@ -100,9 +109,9 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
         template,
         prompts,
         pooling,
-        dimensions: match folder.splade {
-            Some(_) => 0,
-            None => folder.dimensions(pooling)?,
+        dimensions: match folder.is_sparse_alone() {
+            true => 0,
+            false => folder.dimensions(pooling)?,
         },
         normalize: config
             .normalize

@@ -12,6 +12,7 @@ mod nomic;
 mod qwen;
 mod rope;
 mod t5;
+mod xlm_roberta_flash;
 
 use super::{EncoderConfig, fields::Fields};
 
@@ -40,11 +41,18 @@ const FAMILIES: &[(&[&str], Describe)] = &[
     (&["albert"], albert::describe),
     (&["deberta-v2"], deberta::describe),
     (&["t5"], t5::describe),
+    (
+        &[xlm_roberta_flash::MODEL_TYPE],
+        xlm_roberta_flash::describe,
+    ),
 ];
 
 /// Describes the encoder of a file.
 pub(super) fn describe(fields: &Fields<'_>) -> Result<EncoderConfig, String> {
-    let model_type = fields.word_or("model_type", "")?;
+    let mut model_type = fields.word_or("model_type", "")?;
+    if model_type == "xlm-roberta" && xlm_roberta_flash::is_hidden_in(fields) {
+        model_type = xlm_roberta_flash::MODEL_TYPE;
+    }
     let family = FAMILIES
         .iter()
         .find(|(names, _)| names.contains(&model_type));
@@ -92,7 +100,7 @@ fn check_code(fields: &Fields<'_>, model_type: &str) -> Result<(), String> {
         return Ok(());
     };
     let class = code.rsplit('.').next().unwrap_or_default();
-    if CODE.contains(&class) {
+    if CODE.contains(&class) || model_type == xlm_roberta_flash::MODEL_TYPE {
         return Ok(());
     }
     Err(format!(

@@ -53,6 +53,7 @@ impl EncoderConfig {
             final_norm: None,
             classifier: None,
             language_head: None,
+            adapters: None,
             not_described: Some(reason.into()),
         }
     }

@@ -3,6 +3,7 @@
 mod dense;
 mod logit_score;
 mod pooling;
+mod router;
 mod splade;
 
 use std::path::{Path, PathBuf};
@@ -39,12 +40,16 @@ pub(super) struct Modules {
     pub(super) stated: bool,
     /// True when the prompt's tokens are left out of the pooling.
     pub(super) without_prompt: bool,
+    /// The routes of a router, of which one is served; none where there is no router.
+    pub(super) routes: Vec<String>,
 }
 
 /// The kinds of modules that are obeyed, in words.
 const SUPPORTED: &str = "supported are Transformer, Pooling, Dense, LayerNorm, Dropout and Normalize of sentence-transformers, MLMTransformer with \
-     SpladePooling, Transformer with LogitScore, and StaticEmbedding";
+     SpladePooling, Transformer with LogitScore, StaticEmbedding and SparseStaticEmbedding, and Router of these";
 
+/// The module in the place of the first one that some models bring as Python code of their own.
+const OWN_TRANSFORMER: &str = "custom_st.Transformer";
 /// Kinds that come behind another.
 const NOT_FIRST: [&str; 7] = [
     "Pooling",
@@ -57,8 +62,9 @@ const NOT_FIRST: [&str; 7] = [
 ];
 
 impl Modules {
-    /// Reads the files; without `modules.json` the pooling module is where it usually lies.
-    pub(super) fn read(folder: &Path) -> Result<Self, FolderError> {
+    /// Reads the files; without `modules.json` the pooling module is where it usually lies. Of a router one route is taken: this one, or
+    /// else the default one.
+    pub(super) fn read(folder: &Path, route: Option<&str>) -> Result<Self, FolderError> {
         let path = folder.join("modules.json");
         let mut modules = Self {
             encoder: folder.to_owned(),
@@ -71,18 +77,30 @@ impl Modules {
             normalize: false,
             stated: false,
             without_prompt: false,
+            routes: Vec::new(),
         };
         let Some(entries) = read_json::<Vec<ModuleEntry>>(&path)? else {
+            if let Some(route) = route {
+                let problem = format!("it is not there, and the model's key route is \"{route}\"");
+                return Err(invalid(&path, problem));
+            }
             modules.set_pooling(&folder.join("1_Pooling/config.json"))?;
             modules.check_model2vec()?;
             return Ok(modules);
         };
         modules.stated = true;
+        let routed = router::resolve(entries, folder, route)?;
+        let entries = routed.entries;
+        modules.routes = routed.routes;
         let kinds: Vec<&str> = entries.iter().map(ModuleEntry::kind).collect();
         let problem = match kinds[..] {
             [] => Some("it names no module"),
-            ["Transformer" | "StaticEmbedding", ..] | ["MLMTransformer", "SpladePooling"] => None,
+            ["Transformer" | "StaticEmbedding", ..]
+            | ["MLMTransformer", "SpladePooling"]
+            | ["SparseStaticEmbedding"] => None,
+            ["SparseStaticEmbedding", ..] => Some("SparseStaticEmbedding is not alone"),
             ["MLMTransformer", ..] => Some("MLMTransformer is not followed by SpladePooling alone"),
+            [OWN_TRANSFORMER, ..] if modules.has_adapters()? => None,
             // What else there is, is named below.
             [first, ..] if !NOT_FIRST.contains(&first) => None,
             _ => Some("the first module is no Transformer"),
@@ -123,17 +141,19 @@ impl Modules {
         let kind = entry.kind();
         let is_first = i == 0;
         match kind {
+            // Of jina's third embedders: what it adds is the choice of an adapter.
+            OWN_TRANSFORMER if is_first => return Ok(()),
             "Transformer" | "MLMTransformer" if is_first => {
                 if !matches!(entry.path.as_str(), "" | ".") {
                     self.encoder = inside(folder, &entry.path, &path)?;
                 }
                 return Ok(());
             }
-            "StaticEmbedding" if is_first => {
+            "StaticEmbedding" | "SparseStaticEmbedding" if is_first => {
                 if !matches!(entry.path.as_str(), "" | ".") {
                     self.encoder = inside(folder, &entry.path, &path)?;
                 }
-                return self.set_static();
+                return self.set_static(kind == "SparseStaticEmbedding");
             }
             "Pooling" if self.pooling.is_none() && i == 1 => {
                 return self.add_pooling(&inside(folder, &entry.path, &path)?, &path);
@@ -154,6 +174,11 @@ impl Modules {
             "Dropout" => return Ok(()),
             "Transformer" | "MLMTransformer" | "StaticEmbedding" | "Pooling" | "SpladePooling"
             | "LogitScore" | "Dense" | "LayerNorm" | "Normalize" => {}
+            "SparseStaticEmbedding" => {
+                let problem =
+                    "module \"SparseStaticEmbedding\" comes behind others, supported is it alone";
+                return Err(invalid(&path, problem.into()));
+            }
             other => {
                 let problem = format!("module \"{other}\" is not supported, {SUPPORTED}");
                 return Err(invalid(&path, problem));
@@ -201,9 +226,22 @@ impl Modules {
         Err(invalid(&path, problem.into()))
     }
 
-    fn set_static(&mut self) -> Result<(), FolderError> {
-        self.static_embedding = Some(StaticEmbedding::read(&self.encoder)?);
-        self.pooling = Some(Pooling::MEAN);
+    /// Returns true for models whose weights have an adapter a task.
+    fn has_adapters(&self) -> Result<bool, FolderError> {
+        #[derive(Default, Deserialize)]
+        struct Config {
+            lora_adaptations: Option<serde_json::Value>,
+        }
+        let config: Option<Config> = read_json(&self.encoder.join("config.json"))?;
+        Ok(config.is_some_and(|config| config.lora_adaptations.is_some()))
+    }
+
+    fn set_static(&mut self, is_sparse: bool) -> Result<(), FolderError> {
+        self.static_embedding = Some(match is_sparse {
+            true => StaticEmbedding::read_sparse(&self.encoder)?,
+            false => StaticEmbedding::read(&self.encoder)?,
+        });
+        self.pooling = (!is_sparse).then_some(Pooling::MEAN);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
-//! The module `StaticEmbedding`: a vector for each token, and no encoder. A text's vector is the mean of its tokens' vectors.
+//! Modules without an encoder: `StaticEmbedding`, a vector for each token, whose mean is the text's vector, and `SparseStaticEmbedding`,
+//! a weight for each token that a text has.
 //!
-//! Source: sentence-transformers 6.2, `modules/static_embedding.py`, which reads the files of model2vec too.
+//! Source: sentence-transformers 6.2, `static_embedding.py`, which reads the files of model2vec too, and
+//! `sparse_static_embedding.py`.
 
 use std::{
     collections::BTreeMap,
@@ -15,21 +17,46 @@ use serde_json::Value;
 use super::{FolderError, modules::invalid, read_json};
 use crate::{EncoderConfig, impostor};
 
-/// A vector for each token.
+/// A vector or a weight for each token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticEmbedding {
     /// The folder of its files.
     pub folder: PathBuf,
-    /// The name of the vectors' tensor, shape `(tokens, width)`.
-    pub vectors: String,
-    /// The name of a factor for each token's vector, shape `(tokens)`.
-    pub factors: Option<String>,
+    /// What a token has.
+    pub values: StaticValues,
     /// Tokens of the vocabulary.
     pub rows: usize,
-    /// Numbers of a vector.
-    pub width: usize,
     /// Only so many tokens of a text count, where `tokenizer.json` says it.
     pub max_tokens: Option<usize>,
+}
+
+/// The tensors of a [`StaticEmbedding`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StaticValues {
+    /// A vector a token.
+    Vectors {
+        /// The name of the vectors, shape `(tokens, width)`.
+        name: String,
+        /// The name of a factor for each token's vector, shape `(tokens)`.
+        factors: Option<String>,
+        /// Numbers of a vector.
+        width: usize,
+    },
+    /// A weight a token.
+    Weights {
+        /// The name of the weights, shape `(tokens)`.
+        name: String,
+    },
+}
+
+impl StaticValues {
+    /// The name of the tensor that each of these has.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Vectors { name, .. } | Self::Weights { name } => name,
+        }
+    }
 }
 
 /// Texts of more tokens are cut. The reference has no limit; here memory is reserved for the longest text.
@@ -50,6 +77,12 @@ struct TokenizerFile {
 #[derive(Deserialize)]
 struct Truncation {
     max_length: usize,
+}
+
+/// The file `config.json` of `SparseStaticEmbedding`.
+#[derive(Default, Deserialize)]
+struct SparseFile {
+    path: Option<String>,
 }
 
 impl StaticEmbedding {
@@ -79,12 +112,62 @@ impl StaticEmbedding {
         let truncation = tokenizer.and_then(|file| file.truncation);
         Ok(Self {
             folder: folder.to_owned(),
-            vectors: (*name).to_owned(),
-            factors: shape("weights").map(|_| "weights".to_owned()),
+            values: StaticValues::Vectors {
+                name: (*name).to_owned(),
+                factors: shape("weights").map(|_| "weights".to_owned()),
+                width: *width,
+            },
             rows: *rows,
-            width: *width,
             max_tokens: truncation.map(|truncation| truncation.max_length),
         })
+    }
+
+    /// Reads the sizes of the module `SparseStaticEmbedding` in a folder.
+    pub(super) fn read_sparse(folder: &Path) -> Result<Self, FolderError> {
+        const NAME: &str = "weight";
+        let config = folder.join("config.json");
+        let file: SparseFile = read_json(&config)?.unwrap_or_default();
+        if let Some(path) = file.path {
+            let problem = format!(
+                "path is \"{path}\", weights in a file of JSON, which is not supported: save the model with sentence-transformers, \
+                 which writes them to model.safetensors"
+            );
+            return Err(invalid(&config, problem));
+        }
+        let path = folder.join("model.safetensors");
+        let tensors = header(&path).map_err(|problem| invalid(&path, problem))?;
+        let shape = tensors.get(NAME).map(|tensor| tensor.shape.as_slice());
+        match shape {
+            Some(&[rows]) if rows > 0 && rows < u32::MAX as usize => Ok(Self {
+                folder: folder.to_owned(),
+                values: StaticValues::Weights { name: NAME.into() },
+                rows,
+                max_tokens: None,
+            }),
+            Some(other) => Err(invalid(
+                &path,
+                format!("tensor \"{NAME}\" has shape {other:?}, expected a weight for each token"),
+            )),
+            None => Err(invalid(
+                &path,
+                format!("has no tensor \"{NAME}\": it is no SparseStaticEmbedding"),
+            )),
+        }
+    }
+
+    /// Returns true where a text has weights by token, and no vector.
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        matches!(self.values, StaticValues::Weights { .. })
+    }
+
+    /// Numbers of a token.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        match self.values {
+            StaticValues::Vectors { width, .. } => width,
+            StaticValues::Weights { .. } => 1,
+        }
     }
 
     /// The id that stands for a text without tokens, whose vector is zeros: one more than the vocabulary has.
@@ -95,8 +178,18 @@ impl StaticEmbedding {
 
     /// The sizes, as those of an encoder without layers.
     pub(super) fn encoder(&self) -> EncoderConfig {
-        let reason = "it is a StaticEmbedding, a vector for each token without an encoder, which type = \"cpu\" runs";
-        EncoderConfig::of_sizes("static", [self.rows + 1, self.width], MOST_TOKENS, reason)
+        let (model_type, reason) = match self.values {
+            StaticValues::Vectors { .. } => (
+                "static",
+                "it is a StaticEmbedding, a vector for each token without an encoder, which type = \"cpu\" runs",
+            ),
+            StaticValues::Weights { .. } => (
+                "static-sparse",
+                "it is a SparseStaticEmbedding, a weight for each token without an encoder, which type = \"cpu\" runs",
+            ),
+        };
+        let sizes = [self.rows + 1, self.width()];
+        EncoderConfig::of_sizes(model_type, sizes, MOST_TOKENS, reason)
     }
 }
 

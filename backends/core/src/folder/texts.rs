@@ -19,15 +19,19 @@ pub(super) struct PromptsFile {
     truncate_dim: Option<Value>,
 }
 
+/// Vectors of more numbers are a broken file.
+const MOST_DIMENSIONS: u64 = 1 << 24;
+
 impl PromptsFile {
-    /// Refuses what would change the vectors.
-    pub(super) fn check(&self) -> Result<(), String> {
-        match &self.truncate_dim {
-            None => Ok(()),
-            Some(n) => Err(format!(
-                "truncate_dim is {n}, which is not supported: remove it, and let requests ask for \"dimensions\": {n}"
-            )),
-        }
+    /// The numbers of a vector that are kept, where some are left out.
+    pub(super) fn truncate_dim(&self) -> Result<Option<usize>, String> {
+        let Some(value) = &self.truncate_dim else {
+            return Ok(None);
+        };
+        let n = value.as_u64().filter(|n| (1..=MOST_DIMENSIONS).contains(n));
+        let n = n.and_then(|n| usize::try_from(n).ok());
+        n.map(Some)
+            .ok_or_else(|| format!("truncate_dim is {value}, expected 1 to {MOST_DIMENSIONS}"))
     }
 
     /// A prompt of null is an empty one, and so are the two that every model has where the file leaves them out.

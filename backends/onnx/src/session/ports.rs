@@ -12,6 +12,7 @@ use crate::wiring::{Element, Port, Wiring};
 pub(super) fn port(outlet: &Outlet) -> Port {
     let element = match outlet.dtype().tensor_type() {
         Some(TensorElementType::Float32) => Element::F32,
+        Some(TensorElementType::Float16) => Element::F16,
         Some(TensorElementType::Int64) => Element::I64,
         Some(TensorElementType::Int32) => Element::I32,
         _ => Element::Other,

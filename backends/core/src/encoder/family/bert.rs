@@ -99,6 +99,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         final_norm: None,
         classifier: Some(classifier(model_type, width)),
         language_head: language_head(model_type, (width, activation, eps)),
+        adapters: None,
         not_described: None,
     })
 }
@@ -217,7 +218,8 @@ fn language_head(model_type: &str, config: (usize, Activation, f32)) -> Option<L
     Some(LanguageHead::of(names, (width, activation, eps)))
 }
 
-fn classifier(model_type: &str, width: usize) -> Classifier {
+/// The head of a cross-encoder of this type.
+pub(super) fn classifier(model_type: &str, width: usize) -> Classifier {
     let (dense, activation, score) = match model_type {
         "bert" | "ernie" => ("pooler.dense", Activation::Tanh, "classifier"),
         "electra" => ("classifier.dense", Activation::Gelu, "classifier.out_proj"),

@@ -71,6 +71,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             ],
             (width, feed_forward.activation, EPS),
         )),
+        adapters: None,
         not_described: None,
     })
 }

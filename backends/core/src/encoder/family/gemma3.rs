@@ -82,6 +82,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         final_norm: Some(norm("norm".into(), width, eps)),
         classifier: None,
         language_head: None,
+        adapters: None,
         not_described: None,
     })
 }

@@ -81,6 +81,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         final_norm: Some(shared.norm("final_norm")),
         classifier: Some(classifier(fields, &shared)?),
         language_head: None,
+        adapters: None,
         not_described: None,
     })
 }

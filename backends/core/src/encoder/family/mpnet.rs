@@ -83,6 +83,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             pooling: Pooling::CLS,
         }),
         language_head: None,
+        adapters: None,
         not_described: None,
     })
 }

@@ -96,6 +96,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         final_norm: None,
         classifier: None,
         language_head: None,
+        adapters: None,
         not_described: None,
     })
 }

@@ -101,6 +101,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
             }),
         },
         language_head: None,
+        adapters: None,
         not_described: None,
     })
 }

@@ -86,6 +86,7 @@ pub(super) fn describe(fields: &Fields<'_>, model_type: &str) -> Result<EncoderC
         final_norm: Some(Norm::rms("encoder.final_layer_norm", width, eps)),
         classifier: None,
         language_head: None,
+        adapters: None,
         not_described: None,
     })
 }

@@ -114,6 +114,7 @@ fn qwen_has_what_its_file_says() {
 fn code_of_the_models_own_is_refused_but_where_the_family_is_its_description() {
     let mut file = xlm_roberta();
     for (code, is_known) in [
+        // Of a layout that is known by the class of its configuration.
         (
             "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA",
             false,
@@ -221,4 +222,37 @@ fn windows_are_where_the_files_say() {
     assert_eq!(of(&gemma), [Some(4), None, Some(4)]);
     gemma["use_bidirectional_attention"] = false.into();
     assert_eq!(of(&gemma), [Some(7), None, Some(7)]);
+}
+
+#[test]
+fn jinas_third_embedders_are_told_from_xlm_roberta() {
+    let mut file = xlm_roberta();
+    file["auto_map"] = json!({
+        "AutoConfig": "jinaai/xlm-roberta-flash-implementation--configuration_xlm_roberta.XLMRobertaFlashConfig",
+        "AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.XLMRobertaLoRA",
+    });
+    assert!(
+        read(&file)
+            .unwrap_err()
+            .contains("position_embedding_type is \"missing\"")
+    );
+    file["position_embedding_type"] = "absolute".into();
+    let reranker = read(&file).unwrap();
+    assert_eq!(reranker.max_sequence_tokens, 512);
+    assert!(reranker.layers[0].rotary.is_none() && reranker.adapters.is_none());
+    file["position_embedding_type"] = "rotary".into();
+    file["lora_adaptations"] = json!(["a", "b"]);
+    file["lora_alpha"] = 2.into();
+    assert!(read(&file).unwrap().adapters.is_none());
+    file["load_trained_adapters"] = true.into();
+    let mut embedder = read(&file).unwrap();
+    assert_eq!(embedder.max_sequence_tokens, 514);
+    assert!(embedder.layers[0].rotary.is_some());
+    let adapters = embedder.adapters.as_mut().unwrap();
+    assert_eq!((adapters.scale, adapters.task()), (0.5, None));
+    assert_eq!(adapters.apply("c"), Err("a, b".to_owned()));
+    adapters.apply("b").unwrap();
+    assert_eq!(adapters.task(), Some("b"));
+    file["auto_map"]["AutoModel"] = "modeling_xlm_roberta.XLMRobertaOther".into();
+    assert!(read(&file).unwrap_err().contains("trust_remote_code"));
 }

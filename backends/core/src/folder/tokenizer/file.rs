@@ -257,7 +257,7 @@ fn class_of(model_type: &str) -> &'static str {
         "bert" | "distilbert" | "electra" | "ernie" | "nomic_bert" => "BertTokenizer",
         "mpnet" => "MPNetTokenizer",
         "roberta" => "RobertaTokenizer",
-        "xlm-roberta" => "XLMRobertaTokenizer",
+        "xlm-roberta" | "jina_embeddings_v3" => "XLMRobertaTokenizer",
         "camembert" => "CamembertTokenizer",
         "deberta-v2" => "DebertaV2Tokenizer",
         "t5" => "T5Tokenizer",
