@@ -72,12 +72,13 @@ fn the_reference_names_every_key_and_no_other() {
         Err(problems) => problems,
     };
     // The example is a candle model with an ONNX file, on one device and several, that is loaded at the start and leaves when it
-    // is idle, and it has both ways of authentication.
+    // is idle, its model for queries is not there, and it has both ways of authentication.
     let expected = [
         "auth.keys",
         "models.bge-m3-local.backend.devices",
         "models.bge-m3-local.backend.file",
         "models.bge-m3-local.idle",
+        "models.bge-m3-local.query_model",
     ];
     let mut keys: Vec<_> = problems
         .iter()

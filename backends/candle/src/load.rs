@@ -104,7 +104,7 @@ impl Loader<'_> {
     pub(crate) fn score(self, score: &Score) -> std::result::Result<Linear, WeightsError> {
         let values = score.read(
             |name, shape| self.weights.values(name, shape),
-            |name, shape, row| self.weights.row(name, shape, row),
+            |name, shape, rows| self.weights.rows(name, shape, rows),
         )?;
         let shape = [1, values.weight.len()];
         self.layer(&Source::of("score", shape, true), values)

@@ -73,7 +73,7 @@ impl Classifier {
 fn score(weights: &Weights, source: &Score) -> Result<LinearValues, WeightsError> {
     source.read(
         |name, shape| weights.values(name, shape),
-        |name, shape, row| weights.row(name, shape, row),
+        |name, shape, rows| weights.rows(name, shape, rows),
     )
 }
 

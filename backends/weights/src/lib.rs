@@ -198,17 +198,24 @@ impl Weights {
         all_finite
     }
 
-    /// Reads one row of a matrix; empty where it has fewer rows.
+    /// Reads some rows of a matrix, which is read once; a row is empty where the matrix has fewer.
     ///
     /// # Errors
     /// As [`Weights::values`].
-    pub fn row(&self, name: &str, shape: [usize; 2], row: usize) -> Result<Vec<f32>, WeightsError> {
+    pub fn rows(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        wanted: &[usize],
+    ) -> Result<Vec<Vec<f32>>, WeightsError> {
         let width = shape[1];
-        let mut found = Vec::new();
+        let mut found = vec![Vec::new(); wanted.len()];
         self.with_rows(name, shape, |first, values| {
             let rows = values.chunks_exact(width.max(1));
-            if let Some(values) = row.checked_sub(first).and_then(|at| rows.clone().nth(at)) {
-                found = values.to_vec();
+            for (row, found) in wanted.iter().zip(&mut found) {
+                if let Some(values) = row.checked_sub(first).and_then(|at| rows.clone().nth(at)) {
+                    *found = values.to_vec();
+                }
             }
         })?;
         Ok(found)

@@ -48,14 +48,14 @@ impl From<Linear> for Score {
 }
 
 impl Score {
-    /// Reads the layer, as one output. `read` gives the tensor of a name and a shape, `row` one row of a matrix.
+    /// Reads the layer, as one output. `read` gives the tensor of a name and a shape, `rows` some rows of a matrix.
     ///
     /// # Errors
-    /// The first that `read` or `row` gives.
+    /// The first that `read` or `rows` gives.
     pub fn read<E>(
         &self,
         read: impl Fn(&str, &[usize]) -> Result<Vec<f32>, E>,
-        row: impl Fn(&str, [usize; 2], usize) -> Result<Vec<f32>, E>,
+        rows: impl Fn(&str, [usize; 2], &[usize]) -> Result<Vec<Vec<f32>>, E>,
     ) -> Result<LinearValues, E> {
         match self {
             Self::Layer(layer) => layer.read(read),
@@ -64,9 +64,11 @@ impl Score {
                 shape,
                 tokens,
             } => {
-                let mut weight = row(name, *shape, tokens.yes as usize)?;
-                if let Some(no) = tokens.no {
-                    let no = row(name, *shape, no as usize)?;
+                let tokens = [Some(tokens.yes), tokens.no].into_iter().flatten();
+                let tokens: Vec<usize> = tokens.map(|token| token as usize).collect();
+                let mut rows = rows(name, *shape, &tokens)?.into_iter();
+                let mut weight = rows.next().unwrap_or_default();
+                for no in rows {
                     weight.iter_mut().zip(no).for_each(|(yes, no)| *yes -= no);
                 }
                 let bias = vec![0.0];
@@ -87,16 +89,16 @@ mod tests {
             shape: [4, 2],
             tokens: AnswerTokens { yes: 3, no },
         };
-        let row = |name: &str, _: [usize; 2], row: usize| match name {
-            "lm_head.weight" => Ok(vec![row as f32, 1.0]),
+        let rows = |name: &str, _: [usize; 2], rows: &[usize]| match name {
+            "lm_head.weight" => Ok(rows.iter().map(|row| vec![*row as f32, 1.0]).collect()),
             _ => Err(name.to_owned()),
         };
         let read = |name: &str, _: &[usize]| Err(name.to_owned());
-        let both = score(Some(1)).read(read, row).unwrap();
+        let both = score(Some(1)).read(read, rows).unwrap();
         assert_eq!((both.weight, both.bias), (vec![2.0, 0.0], vec![0.0]));
-        let one = score(None).read(read, row).unwrap();
+        let one = score(None).read(read, rows).unwrap();
         assert_eq!(one.weight, [3.0, 1.0]);
         let layer = Score::from(Linear::of("score", [1, 2], false));
-        assert_eq!(layer.read(read, row).unwrap_err(), "score.weight");
+        assert_eq!(layer.read(read, rows).unwrap_err(), "score.weight");
     }
 }
