@@ -15,7 +15,7 @@ use embedgate_request::{EmbedRequest, Error, ErrorKind, Principal, RequestContex
 
 pub(crate) use self::{
     pipeline::Pipeline,
-    preprocess::{Preprocessed, decoded_bytes},
+    preprocess::{Incoming, Preprocessed},
     rerank::{Length, Ranking},
     target::Target,
 };

@@ -57,6 +57,7 @@ impl Pipeline {
             request,
             headers,
             target,
+            ..
         } = request;
         let model = target.model()?;
         model.check_outputs(request.outputs)?;

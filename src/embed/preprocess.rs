@@ -10,6 +10,15 @@ use super::{
 };
 use crate::blocking;
 
+/// A request that plugins have not seen.
+pub(crate) struct Incoming {
+    pub(crate) request: EmbedRequest,
+    /// The model of its name; none where there is none, and a plugin may name another.
+    pub(crate) found: Option<Target>,
+    /// True for a reranking, whose inputs are a query and documents.
+    pub(crate) ranks: bool,
+}
+
 /// A request that the plugins have seen, and its model. Only such a one is embedded, so that no dialect can forget to ask
 /// them, or whether the caller may use the model.
 #[derive(Clone)]
@@ -17,6 +26,8 @@ pub(crate) struct Preprocessed {
     pub(super) request: EmbedRequest,
     pub(super) headers: Vec<(String, String)>,
     pub(super) target: Target,
+    /// The model that serves the query of a reranking, where it is another one.
+    pub(super) for_queries: Option<Target>,
 }
 
 impl Preprocessed {
@@ -27,6 +38,7 @@ impl Preprocessed {
             request,
             headers: Vec::new(),
             target,
+            for_queries: None,
         }
     }
 
@@ -48,6 +60,15 @@ impl Preprocessed {
         &self.target
     }
 
+    /// The same request, whose query another model serves.
+    #[must_use]
+    pub(crate) fn with_target_for_queries(self, target: Target) -> Self {
+        Self {
+            for_queries: Some(target),
+            ..self
+        }
+    }
+
     /// The same request for its model in another state.
     #[must_use]
     pub(crate) fn with_target(self, target: Target) -> Self {
@@ -65,12 +86,17 @@ impl Embedder {
         &self,
         ctx: &RequestContext,
         plugins: &Plugins,
-        mut request: EmbedRequest,
-        found: Option<Target>,
+        incoming: Incoming,
     ) -> Result<Preprocessed, Error> {
+        let before = self.before_plugins(&incoming);
+        let Incoming {
+            mut request,
+            found,
+            ranks,
+        } = incoming;
         let mut headers = Vec::new();
         if plugins.has_preprocessors() {
-            decode_ids(&mut request, found.as_ref()).await?;
+            decode_ids(&mut request, before.as_ref()).await?;
             let names_of = |name: &str| self.names_of(name);
             headers = plugins.preprocess(ctx, &mut request, names_of).await?;
         }
@@ -79,7 +105,10 @@ impl Embedder {
             Some(target) => target,
             None => Target::find(self.registry(), &ctx.principal, asked)?,
         };
-        let target = target.for_kind(request.kind);
+        let target = match ranks {
+            true => target,
+            false => target.for_kind(self.registry(), request.kind)?,
+        };
         if plugins.has_preprocessors() && unread_encoding(&request, Some(&target)).is_some() {
             return Err(unseen(&request));
         }
@@ -87,7 +116,23 @@ impl Embedder {
             request,
             headers,
             target,
+            for_queries: None,
         })
+    }
+
+    /// Bytes of the texts that a request's token ids stand for.
+    #[must_use]
+    pub(crate) fn decoded_bytes(&self, incoming: &Incoming) -> usize {
+        decoded_bytes(&incoming.request, self.before_plugins(incoming).as_ref())
+    }
+
+    /// The model that a request is for unless a plugin changes that; none where it is not there.
+    fn before_plugins(&self, incoming: &Incoming) -> Option<Target> {
+        let found = incoming.found.clone()?;
+        match incoming.ranks {
+            true => Some(found),
+            false => found.for_kind(self.registry(), incoming.request.kind).ok(),
+        }
     }
 
     /// All names of a model; the given one where it is not here: a plugin may well say which model is meant.
@@ -98,9 +143,7 @@ impl Embedder {
     }
 }
 
-/// Bytes of the texts that the request's token ids stand for.
-#[must_use]
-pub(crate) fn decoded_bytes(request: &EmbedRequest, target: Option<&Target>) -> usize {
+fn decoded_bytes(request: &EmbedRequest, target: Option<&Target>) -> usize {
     let Some(encoding) = unread_encoding(request, target) else {
         return 0;
     };

@@ -84,6 +84,7 @@ impl Pipeline {
             mut request,
             headers,
             target,
+            for_queries,
         } = request;
         let model = target.model()?;
         let lane = lane(ctx, model, &request.inputs);
@@ -99,6 +100,7 @@ impl Pipeline {
             },
             lane,
             target: &target,
+            for_queries: for_queries.as_ref().unwrap_or(&target),
             model,
             truncation: truncation(model, &request),
             request,
@@ -167,6 +169,8 @@ struct RerankTask<'a> {
     ctx: RequestContext,
     lane: Lane,
     target: &'a Target,
+    /// The model that serves the query.
+    for_queries: &'a Target,
     model: &'a Model,
     truncation: Truncation,
     /// Without its inputs.

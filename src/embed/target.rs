@@ -11,9 +11,9 @@ use crate::model::{Model, ModelRegistry, ModelState, RegistryEntry};
 pub(crate) struct Target {
     /// The name as the client or a plugin says it; none means the default model.
     asked: Option<String>,
+    /// The model's name in the answer: as it was asked for, or its own.
+    shown: String,
     entry: RegistryEntry,
-    /// The model that takes its place for queries.
-    for_queries: Option<RegistryEntry>,
 }
 
 impl Target {
@@ -27,39 +27,40 @@ impl Target {
         asked: Option<&str>,
     ) -> Result<Self, Error> {
         let entry = registry.find_for(principal, asked)?;
+        let shown = asked.filter(|name| !name.is_empty());
         Ok(Self {
             asked: asked.map(str::to_owned),
+            shown: shown.unwrap_or(&entry.name).to_owned(),
             entry: entry.clone(),
-            for_queries: registry.for_queries(entry).cloned(),
         })
     }
 
-    /// The model for inputs of this kind, under the name that was asked for.
-    #[must_use]
-    pub(crate) fn for_kind(self, kind: InputKind) -> Self {
-        match (kind, &self.for_queries) {
-            (InputKind::Query, Some(entry)) => Self {
-                asked: Some(self.name().to_owned()),
-                entry: entry.clone(),
-                for_queries: None,
-            },
-            _ => self,
+    /// The model that serves inputs of this kind, under the name that was asked for.
+    ///
+    /// # Errors
+    /// As [`ModelRegistry::for_queries`].
+    pub(crate) fn for_kind(self, registry: &ModelRegistry, kind: InputKind) -> Result<Self, Error> {
+        if kind != InputKind::Query {
+            return Ok(self);
+        }
+        match registry.for_queries(&self.entry)? {
+            Some(entry) => Ok(self.with_entry(entry)),
+            None => Ok(self),
         }
     }
 
-    /// The same, with the model for queries in another state.
-    #[must_use]
-    pub(crate) fn with_entry_for_queries(self, entry: &RegistryEntry) -> Self {
-        Self {
-            for_queries: Some(entry.clone()),
-            ..self
-        }
-    }
-
-    /// The model's name in the answer: as it was asked for, or its own.
+    /// The model's name in the answer.
     pub(crate) fn name(&self) -> &str {
-        let asked = self.asked.as_deref().filter(|name| !name.is_empty());
-        asked.unwrap_or(&self.entry.name)
+        &self.shown
+    }
+
+    /// The same, without the model in memory, which may leave.
+    #[must_use]
+    pub(crate) fn without_model(&self) -> Self {
+        Self {
+            entry: self.entry.without_model(),
+            ..self.clone()
+        }
     }
 
     /// Returns true when it was found by this name, or for want of one.

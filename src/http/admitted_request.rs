@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     blocking,
-    embed::{Embedder, Pipeline, Preprocessed, Target, decoded_bytes},
+    embed::{Embedder, Incoming, Pipeline, Preprocessed, Target},
     model::Model,
 };
 
@@ -147,7 +147,7 @@ impl Found {
     }
 
     /// Lets plugins see the request, and has its model in memory. Of all models it keeps this one alone.
-    pub(super) async fn ready(self) -> Result<ReadyRequest, Error> {
+    async fn ready(self, ranks: bool) -> Result<ReadyRequest, Error> {
         let Self {
             admitted,
             request,
@@ -161,9 +161,13 @@ impl Found {
         } = admitted;
         let before = Input::total_bytes(&request.inputs);
         let plugins = &gateway.plugins;
-        let decoded = decoded_bytes(&request, target.as_ref());
-        let mut held = take_decoded(&gateway, &ctx, decoded)?;
-        let mut request = embedder.preprocess(&ctx, plugins, request, target).await?;
+        let incoming = Incoming {
+            request,
+            found: target,
+            ranks,
+        };
+        let mut held = take_decoded(&gateway, &ctx, embedder.decoded_bytes(&incoming))?;
+        let mut request = embedder.preprocess(&ctx, plugins, incoming).await?;
         let pipeline = embedder.pipeline();
         // Other models may leave while this one is used: they do not as long as somebody holds them.
         drop(embedder);
@@ -183,19 +187,17 @@ impl Found {
     /// As [`Found::ready`], with the model for queries in memory, too.
     pub(super) async fn ready_to_rank(self) -> Result<ReadyRequest, Error> {
         let gateway = Arc::clone(&self.admitted.gateway);
-        let mut ready = self.ready().await?;
-        let target = ready.request.target().clone();
-        let for_queries = target.clone().for_kind(InputKind::Query);
-        if let Some(woken) = gateway.wake(&ready.ctx, &for_queries).await? {
-            let target = target.with_entry_for_queries(woken.entry());
-            ready.request = ready.request.with_target(target);
+        let ready = self.ready(true).await?;
+        let entry = ready.request.target().entry();
+        match entry.config.query_model.is_some() && !entry.scores() {
+            true => ready.with_model_for_queries(&gateway).await,
+            false => Ok(ready),
         }
-        Ok(ready)
     }
 
     /// Lets plugins see the request, and embeds its inputs.
     pub(super) async fn embed(self) -> Result<PendingAnswer, Error> {
-        let ready = self.ready().await?;
+        let ready = self.ready(false).await?;
         let model = Arc::clone(ready.request.target().model()?);
         let bytes = answer_bytes(&model, ready.request.get());
         let ctx = ready.ctx;
@@ -235,4 +237,32 @@ pub(super) struct ReadyRequest {
     pub(super) body: WholeBody,
     /// The memory of decoded ids, and of what plugins added.
     _held: Held,
+}
+
+impl ReadyRequest {
+    /// The same with the model for queries in memory, too.
+    async fn with_model_for_queries(mut self, gateway: &Gateway) -> Result<Self, Error> {
+        let service = gateway.service()?;
+        let target = self.request.target().clone();
+        let for_queries = target.for_kind(service.registry(), InputKind::Query)?;
+        drop(service);
+        if !for_queries.is_on_demand() {
+            self.request = self.request.with_target_for_queries(for_queries);
+            return Ok(self);
+        }
+        // Others may have to leave for it, and this request must not hold one of them.
+        let resting = self.request.target().without_model();
+        self.request = self.request.with_target(resting.clone());
+        let woken = gateway.wake(&self.ctx, &for_queries).await?;
+        let service = gateway.service()?;
+        let name = resting.entry().name.clone();
+        let entry = service.registry().entry(&name);
+        let entry =
+            entry.ok_or_else(|| service.registry().not_found(&self.ctx.principal, &name))?;
+        self.request = self
+            .request
+            .with_target(resting.with_entry(entry))
+            .with_target_for_queries(woken.unwrap_or(for_queries));
+        Ok(self)
+    }
 }

@@ -9,7 +9,7 @@ use embedgate_request::Error;
 use super::{Model, fetched::Fetched};
 
 /// The time after which a request for a model that is on its way is to be repeated.
-const SOON: Duration = Duration::from_secs(5);
+pub(super) const SOON: Duration = Duration::from_secs(5);
 
 /// The facts of a model from its configuration and its folder.
 #[derive(Clone)]
@@ -124,7 +124,7 @@ impl RegistryEntry {
     }
 
     /// Returns true when the model scores pairs, in any state; false when nothing is known of it.
-    pub(super) fn scores(&self) -> bool {
+    pub(crate) fn scores(&self) -> bool {
         match &self.state {
             ModelState::Loaded(model) => model.info.outputs.has(Head::Score),
             _ => self.about.outline.is_some_and(|outline| outline.scores),

@@ -36,8 +36,8 @@ pub(crate) struct Identity {
     pub(crate) backend: ResolvedBackend,
     pub(crate) pooling: Pooling,
     pub(crate) max_tokens: usize,
-    /// The task whose adapter is applied; empty where none is.
-    pub(crate) adapter: String,
+    /// The model of those that the folder holds, in words; empty where it holds one alone.
+    pub(crate) variant: String,
     /// The card, as the load found it: one that is lost cannot be asked again.
     pub(crate) runs_on: String,
 }
@@ -64,7 +64,7 @@ impl Identity {
             backend: ResolvedBackend::of_nothing(),
             pooling: Pooling::CLS,
             max_tokens: 0,
-            adapter: String::new(),
+            variant: String::new(),
             runs_on: String::new(),
         }
     }
@@ -152,7 +152,7 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
         backend,
         pooling,
         max_tokens,
-        adapter,
+        variant,
         runs_on,
     } = of;
     let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 3");
@@ -164,8 +164,8 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
         backend.precision,
     );
     field(&mut hasher, facts.as_bytes());
-    if !adapter.is_empty() {
-        field(&mut hasher, format!("adapter {adapter}").as_bytes());
+    if !variant.is_empty() {
+        field(&mut hasher, variant.as_bytes());
     }
     if !runs_on.is_empty() {
         field(&mut hasher, runs_on.as_bytes());
@@ -197,7 +197,18 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
         }
     }
     let reads = backend.engine.reads(top, backend);
-    files.retain(|path| path.is_file() && is_read(path, &reads));
+    // Modules behind the encoder run from their own weights, whatever runs the encoder.
+    let is_of_module = |path: &Path| {
+        let is_weights = ["safetensors", "bin"]
+            .iter()
+            .any(|end| path.extension().is_some_and(|e| e == *end));
+        is_weights
+            && folders
+                .iter()
+                .skip(1)
+                .any(|folder| path.parent() == Some(folder))
+    };
+    files.retain(|path| path.is_file() && (is_read(path, &reads) || is_of_module(path)));
     files.sort();
     files.dedup();
     for path in files {

@@ -8,7 +8,7 @@ mod plan;
 use std::{io, sync::Arc, time::Instant};
 
 use embedgate_config::ModelConfig;
-use embedgate_core::BackendInfo;
+use embedgate_core::{BackendInfo, ModelFolder};
 use embedgate_metrics::Metrics;
 
 pub(super) use self::backends::{Group, open_replicas};
@@ -49,6 +49,7 @@ pub(crate) fn inspect(
 ) -> Result<Inspected, LoadError> {
     let plan = plan(config)?;
     pins::check(config)?;
+    warn_of_variants(config, &plan.folder);
     let tokenizer = tokenizer(&plan)?;
     check_vocabulary(&tokenizer, &plan)?;
     let loader = Loader {
@@ -65,6 +66,25 @@ pub(crate) fn inspect(
         plan,
         tokenizer,
     })
+}
+
+/// Says where queries, or tasks, of a folder with several models are served by one that is not for them.
+fn warn_of_variants(config: &ModelConfig, folder: &ModelFolder) {
+    let path = config.path.display();
+    let has_queries = folder.routes.iter().any(|route| route == "query");
+    if has_queries && folder.route.as_deref() != Some("query") && config.query_model.is_none() {
+        tracing::warn!(
+            "{path} has a route for queries, and the model serves them by another: name a model with route = \"query\" as its query_model"
+        );
+    }
+    if let Some(adapters) = &folder.encoder.adapters
+        && adapters.applied.is_none()
+    {
+        let tasks = adapters.tasks.join(", ");
+        tracing::warn!(
+            "{path} has adapters, of which none is applied: choose one with the model's key adapter: {tasks}"
+        );
+    }
 }
 
 /// A model that could be loaded.
@@ -202,7 +222,7 @@ fn load_on(
         backend: backend.clone(),
         pooling: plan.pooling,
         max_tokens: plan.max_tokens,
-        adapter: plan.folder.adapter().unwrap_or_default().to_owned(),
+        variant: plan.variant(),
         runs_on,
     };
     let unreadable = || system("the model's folder cannot be read");

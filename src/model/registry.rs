@@ -7,7 +7,7 @@ use embedgate_request::{Error, ErrorKind, Principal};
 
 use super::{
     Model,
-    entry::{ModelState, RegistryEntry},
+    entry::{ModelState, RegistryEntry, SOON},
 };
 
 /// A name that always means the default model, unless a model has it.
@@ -110,9 +110,36 @@ impl ModelRegistry {
     }
 
     /// The model that takes this one's place for queries; none where it serves them itself.
-    #[must_use]
-    pub(crate) fn for_queries(&self, entry: &RegistryEntry) -> Option<&RegistryEntry> {
-        self.entry(entry.config.query_model.as_deref()?)
+    ///
+    /// # Errors
+    /// `Unavailable` where it is not there, or gives other results than this one.
+    pub(crate) fn for_queries(
+        &self,
+        entry: &RegistryEntry,
+    ) -> Result<Option<&RegistryEntry>, Error> {
+        let Some(name) = entry.config.query_model.as_deref() else {
+            return Ok(None);
+        };
+        let of = &entry.name;
+        let unavailable = |problem: String| {
+            let error = Error::unavailable(problem, SOON);
+            error.with_code("model_unavailable")
+        };
+        let found = self.entry(name).ok_or_else(|| {
+            unavailable(format!(
+                "model \"{name}\", which serves the queries of \"{of}\", is not loaded yet"
+            ))
+        })?;
+        if let (Ok(own), Ok(other)) = (entry.outline(), found.outline())
+            && (own.dimensions, own.scores) != (other.dimensions, other.scores)
+        {
+            return Err(unavailable(format!(
+                "query_model of \"{of}\" is \"{name}\", whose vectors have {} numbers, and those of \"{of}\" have {}: name a model \
+                 whose vectors can be compared",
+                other.dimensions, own.dimensions
+            )));
+        }
+        Ok(Some(found))
     }
 
     /// The models in memory.

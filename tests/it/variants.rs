@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use embedgate_test_support::{
-    Gateway, Reference, embedgate, fixtures, ids, max_difference, numbers, run, texts,
+    Gateway, Reference, embedgate, fixtures, ids, max_difference, numbers, run, texts, tiny_bge_m3,
 };
 use serde_json::{Value, json};
 
@@ -124,6 +124,56 @@ async fn a_query_to_rank_for_goes_to_the_model_for_queries() {
         let far = line["score"].as_f64().unwrap() - f64::from(expected);
         assert!(far.abs() < 1e-3, "document {index}: {far}");
     }
+}
+
+/// Of the model for documents and the one for queries one fits into memory.
+#[tokio::test]
+async fn models_that_do_not_fit_together_take_turns() {
+    let path = tiny_bge_m3();
+    let pair = |mib: usize| {
+        format!(
+            "[auth]\nmode = \"none\"\n[server]\nmax_model_memory = \"{mib}MiB\"\n[models.a]\npath = {path:?}\nload = \"on_demand\"\n\
+             query_model = \"b\"\n[models.b]\npath = {path:?}\nload = \"on_demand\"\n"
+        )
+    };
+    let gateway = Gateway::start(&pair(1));
+    let body = json!({"model": "a", "input": "text"});
+    let refused = gateway.ask("/v1/embeddings", &body).await;
+    let message = refused.message();
+    let takes = message.split("takes about ").nth(1).expect(message);
+    let mib: usize = takes.split("MiB").next().unwrap().parse().unwrap();
+    let gateway = Gateway::start(&pair(mib * 3 / 2));
+    for kind in ["query", "document", "query", "document"] {
+        let body = json!({"model": "a", "input": "text", "input_type": kind});
+        let answer = gateway.ask("/v1/embeddings", &body).await;
+        assert_eq!(answer.status, 200, "{kind}: {}", answer.body);
+    }
+    // A reranking needs both at once, and says at once that they are not there.
+    let body = json!({"model": "a", "query": "text", "texts": ["other"]});
+    assert_eq!(gateway.ask("/rerank", &body).await.status, 503);
+    let log = gateway.log();
+    assert!(!log.contains("still answers requests"), "{log}");
+}
+
+#[tokio::test]
+async fn a_model_for_queries_that_gives_other_vectors_is_refused() {
+    let path = |name: &str| fixtures().join("layouts").join(name);
+    let gateway = Gateway::start(&format!(
+        "[auth]\nmode = \"none\"\n[models.a]\npath = {:?}\nquery_model = \"b\"\nbackend = {{ type = \"candle\" }}\n\
+         [models.b]\npath = {:?}\nbackend = {{ type = \"candle\" }}\n",
+        path("mpnet"),
+        path("router-dense"),
+    ));
+    let body = |kind| json!({"model": "a", "input": "text", "input_type": kind});
+    let document = gateway.ask("/v1/embeddings", &body("document")).await;
+    assert_eq!(document.status, 200);
+    let query = gateway.ask("/v1/embeddings", &body("query")).await;
+    assert_eq!(query.status, 503);
+    let message = query.message();
+    assert!(
+        message.contains("16 numbers") && message.contains("have 32"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -70,8 +70,14 @@ pub struct ModelFolder {
     pub is_cross_encoder: bool,
     /// The template that texts go through, where they do so.
     pub chat_template: Option<ChatTemplate>,
+    /// From `config_sentence_transformers.json`: the numbers of a vector that are kept, where some are cut.
+    pub truncate_dim: Option<usize>,
+    /// From the same file: the weights of a sparse vector that are kept, the largest, where some are left out.
+    pub max_active_dims: Option<usize>,
     /// The routes of a router, of which one is served; none where there is no router.
     pub routes: Vec<String>,
+    /// The route that is served.
+    pub route: Option<String>,
     /// From `config_sentence_transformers.json`: text put in front of inputs, by name.
     pub prompts: BTreeMap<String, String>,
     /// The prompt that is used when none is named.
@@ -148,11 +154,11 @@ impl ModelFolder {
         let (sentence_path, sentence) = texts::sentence_file(encoder_path)?;
         let of_prompts = path.join("config_sentence_transformers.json");
         let prompts: PromptsFile = read_json(&of_prompts)?.unwrap_or_default();
-        let truncate_dim = prompts.truncate_dim();
-        let truncate_dim = truncate_dim.map_err(|problem| FolderError::Invalid {
+        let limits = prompts.limits().map_err(|problem| FolderError::Invalid {
             path: of_prompts,
             problem,
-        })?;
+        });
+        let [truncate_dim, max_active_dims] = limits?;
         let tokenizer = match &modules.static_embedding {
             // Nothing beside tokenizer.json is read.
             Some(embedding) if !embedding.is_sparse() => TokenizerConfigFile::default(),
@@ -195,16 +201,16 @@ impl ModelFolder {
                 .iter()
                 .any(|name| path.join(name).exists()),
             is_cross_encoder,
+            truncate_dim,
+            max_active_dims,
             routes: modules.routes,
+            route: modules.route,
             default_prompt: prompts.default_prompt_name.clone(),
             prompts: prompts.texts(),
             encoder,
             encoder_path: modules.encoder,
             vector_modules: modules.vectors,
         };
-        if let Some(n) = truncate_dim {
-            folder.truncate(n);
-        }
         if let Some(task) = variant.adapter {
             folder.apply_adapter(task)?;
         }
@@ -249,9 +255,13 @@ impl ModelFolder {
         Ok(width)
     }
 
-    /// Cuts vectors behind all modules, a normalization too, as the reference does.
-    fn truncate(&mut self, n: usize) {
-        if std::mem::take(&mut self.normalize) {
+    /// Cuts vectors behind all modules, where the folder says so, and behind the folder's own normalization unless `normalize` says
+    /// whether the outcome is normalized.
+    pub fn truncate(&mut self, normalize: Option<bool>) {
+        let Some(n) = self.truncate_dim else {
+            return;
+        };
+        if normalize.is_none() && std::mem::take(&mut self.normalize) {
             self.vector_modules.push(VectorModule::Normalize);
         }
         self.vector_modules.push(VectorModule::Truncate(n));

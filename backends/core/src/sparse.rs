@@ -32,6 +32,23 @@ impl SparseVector {
         Self { indices, values }
     }
 
+    /// Keeps the `n` weights that are farthest from 0; a NaN counts as the farthest.
+    ///
+    /// Source: sentence-transformers 6.2, `util/tensor.py`, `select_max_active_dims`.
+    pub fn keep_largest(&mut self, n: usize) {
+        if self.values.len() <= n {
+            return;
+        }
+        let mut places: Vec<usize> = (0..self.values.len()).collect();
+        let farther =
+            |a: &usize, b: &usize| self.values[*b].abs().total_cmp(&self.values[*a].abs());
+        places.sort_by(farther);
+        places.truncate(n);
+        places.sort_unstable();
+        self.indices = places.iter().map(|at| self.indices[*at]).collect();
+        self.values = places.iter().map(|at| self.values[*at]).collect();
+    }
+
     /// Makes one of the weights of all tokens of each sequence. `weights` has one entry a token of the batch.
     #[must_use]
     pub fn of_batch(batch: &TokenBatch, weights: &[f32], skip: &[u32]) -> Vec<Self> {
@@ -57,6 +74,21 @@ mod tests {
                 indices: vec![5, 7],
                 values: vec![0.5, 0.75]
             }
+        );
+    }
+
+    #[test]
+    fn the_weights_farthest_from_zero_stay_in_their_order() {
+        let mut sparse = SparseVector {
+            indices: vec![1, 3, 5, 8],
+            values: vec![0.5, -2.0, 0.25, 1.0],
+        };
+        sparse.keep_largest(4);
+        assert_eq!(sparse.indices, [1, 3, 5, 8]);
+        sparse.keep_largest(2);
+        assert_eq!(
+            (sparse.indices, sparse.values),
+            (vec![3, 8], vec![-2.0, 1.0])
         );
     }
 

@@ -12,6 +12,8 @@ use embedgate_weights::{Weights, WeightsError};
 pub(crate) struct Chain {
     dimensions: usize,
     modules: Vec<Module>,
+    /// The weights of a sparse vector that are kept, where some are left out.
+    pub(crate) max_weights: Option<usize>,
 }
 
 enum Module {
@@ -76,6 +78,7 @@ impl Chain {
         let mut chain = Self {
             dimensions,
             modules: Vec::new(),
+            max_weights: None,
         };
         for module in modules {
             chain.add(module)?;
@@ -183,6 +186,7 @@ mod tests {
         Chain {
             dimensions: 2,
             modules,
+            max_weights: None,
         }
     }
 

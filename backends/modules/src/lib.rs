@@ -20,7 +20,8 @@ use self::chain::Chain;
 pub use self::static_embedding::open_static;
 
 /// Puts the modules of a folder behind a backend; behind one whose model's file pools itself, and so applies modules, what the folder
-/// says of the outcome alone. A backend without dense vectors stays as it is, and so does any where the folder has no modules.
+/// says of the outcome alone. Of sparse vectors as many weights are kept as the folder says. A backend stays as it is where the folder
+/// says nothing for what it gives.
 ///
 /// # Errors
 /// [`BackendError::Load`] names the file and what is wrong with it.
@@ -29,14 +30,25 @@ pub fn with_modules(
     folder: &ModelFolder,
 ) -> Result<Box<dyn Backend>, BackendError> {
     let info = backend.info();
+    if info.is_pooled_by_model && !folder.routes.is_empty() {
+        let message = "the model's file pools, and so it is of one route of the folder's Router, and does not say of which: take a file that \
+                       gives token vectors";
+        return Err(BackendError::Load(message.into()));
+    }
     let modules = match info.is_pooled_by_model {
         true => folder.truncation(),
         false => &folder.vector_modules,
     };
-    if modules.is_empty() || !info.outputs.has(Head::Dense) {
+    let modules = match info.outputs.has(Head::Dense) {
+        true => modules,
+        false => &[],
+    };
+    let max_weights = folder.max_active_dims.filter(|_| folder.is_sparse_alone());
+    if modules.is_empty() && max_weights.is_none() {
         return Ok(backend);
     }
-    let chain = Chain::load(modules, info.dimensions)?;
+    let mut chain = Chain::load(modules, info.dimensions)?;
+    chain.max_weights = max_weights;
     Ok(Box::new(Wrapped::new(backend, Arc::new(chain))))
 }
 
@@ -112,7 +124,7 @@ impl<'a, B: DerefMut<Target = dyn Backend + 'a> + Send> Backend for Wrapped<B> {
     }
 }
 
-/// Takes the dense vectors of results through the modules.
+/// Takes the vectors of results through the modules.
 fn through(chain: &Chain, mut results: EmbeddingBatch) -> EmbeddingBatch {
     if let Some(vectors) = results.vectors(Head::Dense) {
         let mut made = Matrix::zeros(vectors.rows(), chain.dimensions());
@@ -120,6 +132,11 @@ fn through(chain: &Chain, mut results: EmbeddingBatch) -> EmbeddingBatch {
             made.row_mut(i).copy_from_slice(&chain.run(vectors.row(i)));
         }
         results.columns.set(Head::Dense, Column::Vectors(made));
+    }
+    if let (Some(n), Some(Column::Weights(all))) =
+        (chain.max_weights, results.columns.get_mut(Head::Sparse))
+    {
+        all.iter_mut().for_each(|weights| weights.keep_largest(n));
     }
     results
 }

@@ -22,7 +22,7 @@ pub(crate) struct Padded {
     segments: Vec<u32>,
     positions: Vec<u32>,
     /// The place of the adapter that is applied.
-    task: u32,
+    pub(crate) task: u32,
 }
 
 impl Padded {

@@ -26,10 +26,7 @@ use crate::{
     file::{FileChoice, check_file, model_file},
     open::{Opened, Opener, bytes_overflow, stamp},
     runtime,
-    wiring::{
-        HeadTensor, Wiring,
-        inputs::{Input, Role},
-    },
+    wiring::{HeadTensor, Wiring},
 };
 
 /// Models that were compared, by device and state of the file: it takes a copy in the processor's memory.
@@ -132,7 +129,7 @@ impl OnnxBackend {
             Wiring::of_embedder(&inputs, &outputs, &folder.encoder)
         };
         let wiring = wiring.map_err(load_error)?;
-        check_adapter(&wiring, folder).map_err(load_error)?;
+        wiring.check_adapter(folder).map_err(load_error)?;
         let token_width = width(session, &wiring, folder);
         let (dimensions, is_pooled_by_model) = match wiring.heads.get(Head::Dense) {
             Some(HeadTensor::Tokens(_)) => (options.pooling.width_of(token_width), false),
@@ -198,25 +195,6 @@ impl Backend for OnnxBackend {
             self.run_class(&class, batch, &mut results)?;
         }
         Ok(results)
-    }
-}
-
-/// A model with adapters applies one of them always, and one without cannot apply any.
-fn check_adapter(wiring: &Wiring, folder: &ModelFolder) -> Result<(), String> {
-    let is_task = |input: &Input| matches!(input.role, Role::Task { .. });
-    let adapters = folder.encoder.adapters.as_ref();
-    match (wiring.inputs.iter().any(is_task), folder.adapter()) {
-        (true, None) => Err(format!(
-            "the model applies the adapter of a task always: choose one with the model's key adapter{}",
-            adapters.map_or_else(String::new, |adapters| format!(
-                ", of {}",
-                adapters.tasks.join(", ")
-            ))
-        )),
-        (false, Some(task)) => Err(format!(
-            "the model has no input \"task_id\", and the model's key adapter is \"{task}\""
-        )),
-        _ => Ok(()),
     }
 }
 

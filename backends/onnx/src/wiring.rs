@@ -2,7 +2,7 @@
 
 pub(crate) mod inputs;
 
-use embedgate_core::{EncoderConfig, Head, PerHead, encoder::Attention};
+use embedgate_core::{EncoderConfig, Head, ModelFolder, PerHead, encoder::Attention};
 
 use self::inputs::{Input, Role, roles};
 
@@ -154,6 +154,33 @@ impl Wiring {
             inputs,
             heads: std::iter::once((Head::Score, score)).collect(),
         })
+    }
+}
+
+impl Wiring {
+    /// Checks that the model applies an adapter where one is chosen, and where it has adapters.
+    ///
+    /// # Errors
+    /// A sentence that names the key or the input that is missing.
+    pub(crate) fn check_adapter(&self, folder: &ModelFolder) -> Result<(), String> {
+        let is_task = |input: &Input| matches!(input.role, Role::Task { .. });
+        let tasks = folder
+            .encoder
+            .adapters
+            .as_ref()
+            .map(|adapters| adapters.tasks.join(", "));
+        match (self.inputs.iter().any(is_task), folder.adapter()) {
+            (true, None) => Err(format!(
+                "the model applies the adapter of a task always: choose one with the model's key adapter, of {}",
+                tasks
+                    .as_deref()
+                    .unwrap_or("those that its config.json should name")
+            )),
+            (false, Some(task)) => Err(format!(
+                "the model has no input \"task_id\", and the model's key adapter is \"{task}\""
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -351,5 +378,34 @@ mod tests {
             let error = find(shape, element).unwrap_err();
             assert!(error.contains("past_key_values.0.key"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_adapter_that_is_chosen_is_one_that_the_model_takes() {
+        use embedgate_core::Variant;
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = path.join("../../tests/fixtures/families/jina3-adapters");
+        let open = |adapter| {
+            let variant = Variant {
+                adapter,
+                ..Variant::default()
+            };
+            ModelFolder::open_variant(&path, variant).unwrap()
+        };
+        let output = [port("last_hidden_state", &[-1, -1, 8], Element::F32)];
+        let wiring = |inputs: &[Port]| Wiring::of_embedder(inputs, &output, &encoder(1)).unwrap();
+        let mut with_task = ids();
+        with_task.push(port("task_id", &[1], Element::I64));
+        let (with_task, without) = (wiring(&with_task), wiring(&ids()));
+        assert_eq!(with_task.check_adapter(&open(Some("second"))), Ok(()));
+        assert_eq!(without.check_adapter(&open(None)), Ok(()));
+        let error = with_task.check_adapter(&open(None)).unwrap_err();
+        assert!(error.contains("of first, second"), "{error}");
+        let error = without.check_adapter(&open(Some("second"))).unwrap_err();
+        assert!(error.contains("task_id"), "{error}");
+        let batch = [[0_u32, 5, 2].as_slice()].into_iter().collect();
+        let padded =
+            |folder: &ModelFolder| crate::padded::Padded::new(&batch, &[0], &folder.encoder);
+        assert_eq!(padded(&open(Some("second"))).task, 1);
     }
 }

@@ -4,7 +4,7 @@
 
 /// The end of a weight's name.
 const WEIGHT: &str = ".weight";
-/// What stands in its place where adapters may change the weight.
+/// The end in its place where adapters may change the weight.
 const ORIGINAL: &str = ".parametrizations.weight.original";
 /// The ends of the names of the factors beside it. Each holds the matrices of all adapters, one after the other.
 const FACTORS: [&str; 2] = [
@@ -17,11 +17,13 @@ const FACTORS: [&str; 2] = [
 pub(crate) struct Adapter {
     /// Its place among the adapters of a file.
     pub(crate) place: usize,
+    /// The number of adapters.
+    pub(crate) n: usize,
     /// The factor of what it adds.
     pub(crate) scale: f32,
 }
 
-/// What an adapter adds to a weight of shape `(rows, width)`: the product of two matrices.
+/// The product of two matrices that an adapter adds to a weight of shape `(rows, width)`.
 pub(crate) struct Change {
     /// Shape `(rows, rank)`, row-major.
     left: Vec<f32>,
@@ -47,10 +49,15 @@ pub(crate) fn factors(full: &str) -> Option<[String; 2]> {
 pub(crate) type Tensor = (Vec<usize>, Vec<f32>);
 
 impl Adapter {
-    /// Makes of the two factors of all adapters what this one adds to a weight of shape `(rows, width)`; none where their shapes do not
-    /// fit the weight.
+    /// Makes the change of a weight of shape `(rows, width)` from the two factors of all adapters; none where their shapes do not fit.
     pub(crate) fn change(self, factors: [Tensor; 2], [rows, width]: [usize; 2]) -> Option<Change> {
-        let is_product = |left: &Tensor, right: &Tensor| matches!((&left.0[..], &right.0[..]), (&[_, r, k], &[_, l, w]) if (r, w, k) == (rows, width, l));
+        let is_product = |left: &Tensor, right: &Tensor| {
+            let (&[of_left, r, rank], &[of_right, inner, w]) = (&left.0[..], &right.0[..]) else {
+                return false;
+            };
+            let all_there = of_left == self.n && of_right == self.n;
+            all_there && rank > 0 && rank == inner && r == rows && w == width
+        };
         // Of a linear layer the second is the left one; of a table of vectors the first is.
         let [a, b] = factors;
         let (left, right) = match (is_product(&b, &a), is_product(&a, &b)) {
@@ -101,6 +108,7 @@ mod tests {
     fn a_layer_and_a_table_have_their_factors_the_other_way_round() {
         let adapter = Adapter {
             place: 1,
+            n: 2,
             scale: 0.5,
         };
         // Of two adapters, of rank 1: (2, 1, 3) and (2, 2, 1).
@@ -120,11 +128,10 @@ mod tests {
                 .change([wide.clone(), tall.clone()], [3, 2])
                 .is_none()
         );
-        let third = Adapter {
-            place: 2,
-            scale: 0.5,
-        };
-        assert!(third.change([wide, tall], [2, 3]).is_none());
+        let of_three = Adapter { n: 3, ..adapter };
+        assert!(of_three.change([wide, tall], [2, 3]).is_none());
+        let nothing = [(vec![2, 0, 3], Vec::new()), (vec![2, 2, 0], Vec::new())];
+        assert!(adapter.change(nothing, [2, 3]).is_none());
     }
 
     #[test]

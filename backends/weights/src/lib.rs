@@ -1,8 +1,8 @@
 //! Reads the tensors of a model folder: safetensors, sharded safetensors, or PyTorch's zip of pickles.
 //!
 //! [`Weights`] finds a tensor by its name, whichever file holds it, and reads it as f32. Nothing is mapped, nothing is held
-//! twice. Sizes are checked against the file before memory is asked for. It knows no architecture: shapes come from its
-//! callers, the backends.
+//! twice. Sizes are checked against the file before memory is asked for. It knows no architecture: shapes and the adapter that is
+//! applied come from its callers, the backends.
 
 mod adapter;
 mod dtype;
@@ -73,9 +73,16 @@ impl Weights {
         weights.adapter = adapters.and_then(|adapters| {
             Some(Adapter {
                 place: adapters.applied?,
+                n: adapters.tasks.len(),
                 scale: adapters.scale,
             })
         });
+        let mut names = weights.files.iter().flat_map(File::names);
+        if weights.adapter.is_some() && !names.any(|name| adapter::factors(name).is_some()) {
+            let problem = "the weights have no adapters, and config.json and the model's key adapter name one";
+            return Err(WeightsError::damaged(&folder.encoder_path, problem));
+        }
+        drop(names);
         Ok(weights)
     }
 
@@ -287,7 +294,7 @@ impl Weights {
         Ok((file, full))
     }
 
-    /// What the adapter adds to a tensor; none where there is none, or it changes no such tensor.
+    /// Reads the change that the adapter makes to a tensor; none where there is none, or it changes no such tensor.
     fn change(&self, full: &str, shape: &[usize]) -> Result<Option<Change>, WeightsError> {
         let Some(((adapter, names), shape)) = self
             .adapter

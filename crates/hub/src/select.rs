@@ -121,7 +121,10 @@ fn is_module(folder: &str) -> bool {
     };
     match folder.split_once('/') {
         None => folder.starts_with(is_digit) || is_of_route(folder),
-        Some((router, inner)) => router.starts_with(is_digit) && is_of_route(inner),
+        Some((router, inner)) => {
+            // Asym, the older router, numbers its modules.
+            router.starts_with(is_digit) && (inner.starts_with(is_digit) || is_of_route(inner))
+        }
     }
 }
 
@@ -286,6 +289,7 @@ mod tests {
             ("1_Pooling", true),
             ("query_0_SparseStaticEmbedding", true),
             ("2_Router/query_0_Dense", true),
+            ("2_Asym/140234_Dense", true),
             ("onnx", false),
             ("onnx/1_Pooling", false),
             ("checkpoint_100_old", false),

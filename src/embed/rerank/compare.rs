@@ -39,8 +39,11 @@ impl Pipeline {
                 dimensions: None,
                 ..task.request.clone()
             };
-            let target = task.target.clone().for_kind(kind);
-            let request = Preprocessed::unchanged(request, target);
+            let target = match kind {
+                InputKind::Query => task.for_queries,
+                _ => task.target,
+            };
+            let request = Preprocessed::unchanged(request, target.clone());
             self.embed(&task.ctx, request)
         };
         let answer = asked(vec![query], InputKind::Query).await;

@@ -47,12 +47,21 @@ impl Plan {
     pub(crate) fn vector_space(&self) -> io::Result<blake3::Hash> {
         let facts = format!("{:?} {}", self.pooling, self.normalize);
         let mut facts = vec![&*facts, &*self.prompts.default];
-        facts.extend(self.folder.adapter());
-        let truncation = format!("{:?}", self.folder.truncation());
-        if !self.folder.truncation().is_empty() {
-            facts.push(&truncation);
+        let variant = self.variant();
+        if !variant.is_empty() {
+            facts.push(&variant);
         }
         vector_space(&self.folder.folders(), &facts)
+    }
+
+    /// The model of those that the folder holds, and the cut of its vectors, in words; empty where there is nothing to tell.
+    #[must_use]
+    pub(crate) fn variant(&self) -> String {
+        let (variant, truncation) = (self.folder.variant(), self.folder.truncation());
+        let variant = (variant != Variant::default()).then(|| format!("{variant:?}"));
+        let truncation = (!truncation.is_empty()).then(|| format!("{truncation:?}"));
+        let said: Vec<String> = variant.into_iter().chain(truncation).collect();
+        said.join(" ")
     }
 
     /// Returns the facts of the model that are known before it is loaded.
@@ -82,6 +91,7 @@ pub(crate) fn plan(config: &ModelConfig) -> Result<Plan, LoadError> {
     if let Some(names) = &config.classifier_from_token {
         answer_with(&mut folder, names)?;
     }
+    folder.truncate(config.normalize);
     let limit = match folder.static_embedding {
         Some(_) => folder.max_sequence_tokens,
         None => folder.encoder.max_sequence_tokens,

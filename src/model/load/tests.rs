@@ -104,7 +104,7 @@ fn a_lost_backend_does_not_come_back_from_files_that_are_others() {
         backend: model.backend.clone(),
         pooling: plan.pooling,
         max_tokens: plan.max_tokens,
-        adapter: String::new(),
+        variant: String::new(),
         runs_on: String::new(),
     };
     let loaded = identity.at(FingerprintDepth::WithinProcess).unwrap();

@@ -42,6 +42,8 @@ pub(super) struct Modules {
     pub(super) without_prompt: bool,
     /// The routes of a router, of which one is served; none where there is no router.
     pub(super) routes: Vec<String>,
+    /// The route that is served.
+    pub(super) route: Option<String>,
 }
 
 /// The kinds of modules that are obeyed, in words.
@@ -78,6 +80,7 @@ impl Modules {
             stated: false,
             without_prompt: false,
             routes: Vec::new(),
+            route: None,
         };
         let Some(entries) = read_json::<Vec<ModuleEntry>>(&path)? else {
             if let Some(route) = route {
@@ -91,7 +94,7 @@ impl Modules {
         modules.stated = true;
         let routed = router::resolve(entries, folder, route)?;
         let entries = routed.entries;
-        modules.routes = routed.routes;
+        (modules.routes, modules.route) = (routed.routes, routed.route);
         let kinds: Vec<&str> = entries.iter().map(ModuleEntry::kind).collect();
         let problem = match kinds[..] {
             [] => Some("it names no module"),
@@ -100,7 +103,6 @@ impl Modules {
             | ["SparseStaticEmbedding"] => None,
             ["SparseStaticEmbedding", ..] => Some("SparseStaticEmbedding is not alone"),
             ["MLMTransformer", ..] => Some("MLMTransformer is not followed by SpladePooling alone"),
-            [OWN_TRANSFORMER, ..] if modules.has_adapters()? => None,
             // What else there is, is named below.
             [first, ..] if !NOT_FIRST.contains(&first) => None,
             _ => Some("the first module is no Transformer"),
@@ -142,7 +144,7 @@ impl Modules {
         let is_first = i == 0;
         match kind {
             // Of jina's third embedders: what it adds is the choice of an adapter.
-            OWN_TRANSFORMER if is_first => return Ok(()),
+            OWN_TRANSFORMER if is_first && self.has_adapters()? => return Ok(()),
             "Transformer" | "MLMTransformer" if is_first => {
                 if !matches!(entry.path.as_str(), "" | ".") {
                     self.encoder = inside(folder, &entry.path, &path)?;

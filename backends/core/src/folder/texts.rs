@@ -17,21 +17,28 @@ pub(super) struct PromptsFile {
     prompts: Option<BTreeMap<String, Option<String>>>,
     pub(super) default_prompt_name: Option<String>,
     truncate_dim: Option<Value>,
+    max_active_dims: Option<Value>,
 }
 
 /// Vectors of more numbers are a broken file.
 const MOST_DIMENSIONS: u64 = 1 << 24;
 
 impl PromptsFile {
-    /// The numbers of a vector that are kept, where some are left out.
-    pub(super) fn truncate_dim(&self) -> Result<Option<usize>, String> {
-        let Some(value) = &self.truncate_dim else {
-            return Ok(None);
+    /// The numbers of a vector that are kept, and the weights of a sparse one, where some are left out.
+    pub(super) fn limits(&self) -> Result<[Option<usize>; 2], String> {
+        let limit = |name: &str, value: &Option<Value>| {
+            let Some(value) = value else {
+                return Ok(None);
+            };
+            let n = value.as_u64().filter(|n| (1..=MOST_DIMENSIONS).contains(n));
+            let n = n.and_then(|n| usize::try_from(n).ok());
+            n.map(Some)
+                .ok_or_else(|| format!("{name} is {value}, expected 1 to {MOST_DIMENSIONS}"))
         };
-        let n = value.as_u64().filter(|n| (1..=MOST_DIMENSIONS).contains(n));
-        let n = n.and_then(|n| usize::try_from(n).ok());
-        n.map(Some)
-            .ok_or_else(|| format!("truncate_dim is {value}, expected 1 to {MOST_DIMENSIONS}"))
+        Ok([
+            limit("truncate_dim", &self.truncate_dim)?,
+            limit("max_active_dims", &self.max_active_dims)?,
+        ])
     }
 
     /// A prompt of null is an empty one, and so are the two that every model has where the file leaves them out.

@@ -18,6 +18,15 @@ impl ModelFolder {
         self.encoder.adapters.as_ref()?.task()
     }
 
+    /// The model that is served of those that the folder holds; the default where it holds one alone.
+    #[must_use]
+    pub fn variant(&self) -> Variant<'_> {
+        Variant {
+            adapter: self.adapter(),
+            route: self.route.as_deref(),
+        }
+    }
+
     /// Applies the adapter of a task, whose prompt becomes the usual one.
     pub(super) fn apply_adapter(&mut self, task: &str) -> Result<(), FolderError> {
         let problem = match &mut self.encoder.adapters {

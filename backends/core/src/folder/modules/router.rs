@@ -33,6 +33,8 @@ pub(super) struct Routed {
     pub(super) entries: Vec<ModuleEntry>,
     /// The routes of the last router; none where there is no router.
     pub(super) routes: Vec<String>,
+    /// The route that is taken; none where there is no router.
+    pub(super) route: Option<String>,
 }
 
 /// Puts the modules of a route, or else of the default one, in the place of each router.
@@ -45,6 +47,7 @@ pub(super) fn resolve(
     let mut routed = Routed {
         entries: Vec::new(),
         routes: Vec::new(),
+        route: None,
     };
     for entry in entries {
         if !matches!(entry.kind(), "Router" | "Asym") {
@@ -59,10 +62,13 @@ pub(super) fn resolve(
         let config = names.iter().find(|path| path.exists()).unwrap_or(&names[0]);
         let file: Option<RouterFile> = read_json(config)?;
         let file = file.ok_or_else(|| super::missing(config))?;
-        let modules = file.route(&entry, route);
+        let taken = file.choose(route);
+        let taken = taken.map_err(|problem| invalid(config, problem))?;
+        let modules = file.modules(&entry, taken);
         routed
             .entries
             .extend(modules.map_err(|problem| invalid(config, problem))?);
+        routed.route = Some(taken.to_owned());
         routed.routes = file.structure.into_keys().collect();
     }
     if let Some(route) = route.filter(|_| routed.routes.is_empty()) {
@@ -73,45 +79,48 @@ pub(super) fn resolve(
 }
 
 impl RouterFile {
-    /// The modules of a route, or else of the default one.
-    fn route(&self, router: &ModuleEntry, route: Option<&str>) -> Result<Vec<ModuleEntry>, String> {
+    /// The route of this name, or else the default one.
+    fn choose<'a>(&'a self, route: Option<&'a str>) -> Result<&'a str, String> {
         let Parameters {
             default_route,
             route_mappings,
         } = &self.parameters;
-        let names = || {
-            let names: Vec<String> = self
-                .structure
-                .keys()
-                .map(|name| format!("\"{name}\""))
-                .collect();
-            names.join(", ")
-        };
+        let names: Vec<String> = self
+            .structure
+            .keys()
+            .map(|name| format!("\"{name}\""))
+            .collect();
+        let names = names.join(", ");
         if route.is_none() && !route_mappings.is_empty() {
             return Err(format!(
-                "route_mappings is set, which is not supported: choose one of {} with the model's key route",
-                names()
+                "route_mappings is set, which is not supported: choose one of {names} with the model's key route"
             ));
         }
-        let Some(route) = route.or(default_route.as_deref()) else {
-            return Err(format!(
-                "it has no default_route: choose one of {} with the model's key route",
-                names()
-            ));
-        };
-        let ids = self.structure.get(route);
-        let ids =
-            ids.ok_or_else(|| format!("it has no route \"{route}\", there are {}", names()))?;
+        // The reference goes by the kind of input before it takes the default.
+        let text = self.structure.contains_key("text").then_some("text");
+        let route = route.or(text).or(default_route.as_deref());
+        match route {
+            Some(route) if self.structure.contains_key(route) => Ok(route),
+            Some(route) => Err(format!("it has no route \"{route}\", there are {names}")),
+            None => Err(format!(
+                "it has no default_route: choose one of {names} with the model's key route"
+            )),
+        }
+    }
+
+    /// The modules of a route, in the place of the router.
+    fn modules(&self, router: &ModuleEntry, route: &str) -> Result<Vec<ModuleEntry>, String> {
+        let within = Some(router.path.as_str()).filter(|path| !matches!(*path, "" | "."));
         let module = |id: &String| {
             let kind = self.types.get(id);
             let kind = kind.ok_or_else(|| format!("types does not name \"{id}\""))?;
-            let within = Some(router.path.as_str()).filter(|path| !matches!(*path, "" | "."));
             Ok(ModuleEntry {
                 name: None,
                 path: within.map_or_else(|| id.clone(), |within| format!("{within}/{id}")),
                 kind: kind.clone(),
             })
         };
-        ids.iter().map(module).collect()
+        let modules = self.structure.get(route).into_iter().flatten();
+        modules.map(module).collect()
     }
 }
