@@ -27,6 +27,7 @@ mod object;
 mod ollama;
 mod openai;
 mod openapi;
+mod page;
 mod pooling;
 mod rerank;
 mod routes;

@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Path, rejection::PathRejection},
 };
+use embedgate_core::Head;
 use embedgate_request::Error;
 use serde_json::{Value, json};
 
@@ -56,6 +57,8 @@ fn describe(gateway: &Gateway, entry: &RegistryEntry) -> Result<Value, Error> {
         described["backend"] = json!(model.info.backend);
         described["device"] = json!(model.info.device);
         described["precision"] = json!(model.info.precision);
+        let outputs = model.info.outputs.iter().filter_map(Head::names);
+        described["outputs"] = outputs.map(|names| names.output).collect();
         if !model.skipped.is_empty() {
             described["skipped_devices"] = json!(model.skipped);
         }

@@ -20,7 +20,7 @@ use super::{
         self, Operation, cohere as cohere_docs, models as models_docs, ollama as ollama_docs,
     },
     openapi::{openai as openai_docs, rerank as rerank_docs, tei as tei_docs},
-    pooling, rerank, tei,
+    page, pooling, rerank, tei,
 };
 
 /// One line of the table: a method of a path.
@@ -152,7 +152,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         RouteInfo::TEI
             .at("/info", get(tei::info))
             .documented(tei_docs::info()),
-        RouteInfo::TEI.at("/", get(health::root).post(tei::embed)),
+        RouteInfo::OPEN.at("/page/{file}", get(page::part)),
+        RouteInfo::TEI.at("/", get(page::root).post(tei::embed)),
         RouteInfo::OLLAMA
             .at("/api/embed", post(ollama::embed))
             .documented(ollama_docs::embed()),

@@ -33,6 +33,7 @@ mod metrics;
 mod ollama;
 mod openapi;
 mod outputs;
+mod page;
 mod peers;
 mod plugins;
 mod prompts;

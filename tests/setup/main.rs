@@ -16,6 +16,7 @@ mod formats;
 mod guests;
 mod hub;
 mod hub_onnx;
+mod page;
 mod reference;
 mod rerank;
 mod schemathesis;

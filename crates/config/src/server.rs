@@ -42,6 +42,8 @@ pub struct ServerConfig {
     /// True where the routes that need no key (`/`, `/readyz` and `/metrics`) name models and callers. If not, `/` and `/readyz`
     /// leave them out, and `/metrics` asks for a key: any key.
     pub public_names: bool,
+    /// True where browsers get a page at `/`, with the models, what they do, and a place to try them.
+    pub page: bool,
     /// True when one model that cannot be loaded stops the start. When false, the others serve and that one answers
     /// 503.
     pub require_all_models: bool,
@@ -75,6 +77,7 @@ impl Default for ServerConfig {
             max_inputs: 2048,
             cors_origins: Vec::new(),
             public_names: true,
+            page: true,
             require_all_models: false,
             state_dir: None,
             reload_on_change: false,

@@ -51,6 +51,8 @@ struct Model {
     backend: Option<String>,
     device: Option<String>,
     precision: Option<String>,
+    /// The names by which requests ask for what the model gives; given only for a model in memory.
+    outputs: Option<Vec<String>>,
 }
 
 #[derive(ToSchema)]

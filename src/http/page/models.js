@@ -1,0 +1,48 @@
+// The table of models.
+
+import { element } from "./chart.js";
+import { growth, sum } from "./samples.js";
+import { number, word } from "./words.js";
+
+/** The models: what is known without a key, and what the list of models says with one. */
+export function merge(states, listed) {
+  const byId = new Map(listed.map((model) => [model.id, model]));
+  const all = states.map((state) => ({ ...byId.get(state.id), ...state }));
+  const known = new Set(states.map(({ id }) => id));
+  return [...all, ...listed.filter(({ id }) => !known.has(id))];
+}
+
+function gives(model) {
+  if (model.model_type === "rerank") return word("scores");
+  if (model.dimensions === 0) return word("sparseAlone");
+  return model.dimensions ? `${model.dimensions} ${word("numbers")}` : "–";
+}
+
+function state(model) {
+  const shown = element("td", { class: model.status === "ready" ? "good" : ["failed", "down"].includes(model.status) ? "bad" : "" });
+  shown.append(word(model.status ?? "none"));
+  if (model.total_bytes) {
+    const share = (100 * model.fetched_bytes) / model.total_bytes;
+    shown.append(element("small", { text: `${number(share, 0)} % / ${number(model.total_bytes / 1e6, 0)} MB` }));
+  }
+  if (model.status === "on_demand") shown.append(element("small", { text: word("loadedHint") }));
+  return shown;
+}
+
+export function show(rows, models, before, after, seconds) {
+  const figures = (model) => {
+    const fits = (labels) => labels.model === model.id;
+    const speed = before ? growth(before, after, "embedgate_tokens_total", fits) / seconds : NaN;
+    return [number(speed, 0), number(after ? sum(after, "embedgate_queue_inputs", fits) : NaN, 0)];
+  };
+  rows.replaceChildren(...models.map((model) => {
+    const name = element("td", { text: model.id });
+    if (model.aliases?.length) name.append(element("small", { text: model.aliases.join(", ") }));
+    const place = element("td", { text: [model.backend, model.device].filter(Boolean).join(" · ") || "–" });
+    if (model.precision) place.append(element("small", { text: model.precision }));
+    const longest = model.max_model_len ? `${number(model.max_model_len, 0)} ${word("tokens")}` : "–";
+    const [speed, waiting] = figures(model);
+    const numbers = [longest, speed, waiting].map((text) => element("td", { class: "number", text }));
+    return element("tr", {}, name, state(model), element("td", { text: gives(model) }), place, ...numbers);
+  }));
+}
