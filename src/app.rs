@@ -71,6 +71,7 @@ impl App {
         }
         let load_context = LoadContext::new(&config, &source.environment);
         let metrics = Metrics::new();
+        metrics.build(env!("CARGO_PKG_VERSION"));
         let plugins = Arc::new(Plugins::new(plugin_context(
             &config,
             &source.environment,
@@ -172,6 +173,7 @@ impl App {
             metrics: self.metrics.clone(),
             shutdown: shutdown.clone(),
             started: now_seconds(),
+            slow: self.config.log.slow.map(|period| period.0),
         }
     }
 

@@ -24,6 +24,7 @@ mod worker_context;
 use std::{sync::Arc, time::Duration};
 
 use embedgate_core::{BackendInfo, Outputs};
+use embedgate_metrics::ModelMetrics;
 use embedgate_request::{Error, Lane, Timings};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -124,6 +125,11 @@ impl Batcher {
     pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut running = self.running.clone();
         async move { while running.changed().await.is_ok() {} }
+    }
+
+    /// Shows the tokens that wait or run, and the time that they will take.
+    pub(crate) fn show_load(&self, metrics: &ModelMetrics) {
+        self.load.show(metrics);
     }
 
     /// Sequences that wait or run.

@@ -35,7 +35,7 @@ mod stream;
 mod tei;
 mod trace;
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -80,6 +80,8 @@ pub(crate) struct Gateway {
     pub shutdown: Shutdown,
     /// The time when the process started, in seconds since 1970.
     pub started: u64,
+    /// Requests that take longer are said to be slow.
+    pub slow: Option<Duration>,
 }
 
 impl Gateway {
@@ -89,7 +91,7 @@ impl Gateway {
     /// Unavailable before that, and while draining.
     pub(crate) fn embedder(&self) -> Result<Arc<Embedder>, Error> {
         use crate::shutdown::Stage;
-        let second = std::time::Duration::from_secs(1);
+        let second = Duration::from_secs(1);
         if self.shutdown.stage() != Stage::Running {
             return Err(
                 Error::unavailable("embedgate is shutting down", second).with_code("shutting_down")
@@ -106,7 +108,7 @@ impl Gateway {
         self.models.embedder().ok_or_else(|| {
             Error::unavailable(
                 "embedgate is loading its models, try again in a few seconds",
-                std::time::Duration::from_secs(5),
+                Duration::from_secs(5),
             )
             .with_code("loading")
         })

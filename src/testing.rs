@@ -127,6 +127,7 @@ impl TestGateway {
             metrics,
             shutdown,
             started: 0,
+            slow: None,
         });
         Self {
             router: http::router(Arc::clone(&gateway)),

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use embedgate_metrics::ModelMetrics;
 use embedgate_request::Lane;
 
 use self::{
@@ -147,6 +148,16 @@ impl QueueLoad {
     fn time_until_free(&self, missing: usize) -> Duration {
         let per_input = self.backlog.total() as f64 / self.in_flight().max(1) as f64;
         self.rate.time_for(missing.max(1) as f64 * per_input)
+    }
+
+    /// Shows the tokens that wait or run, and the time that they will take.
+    pub(crate) fn show(&self, metrics: &ModelMetrics) {
+        for lane in Lane::ALL {
+            let tokens = i64::try_from(self.backlog.of(lane)).unwrap_or(i64::MAX);
+            metrics.queue_tokens[lane as usize].set(tokens);
+        }
+        let time = self.rate.time_for(self.backlog.total() as f64);
+        metrics.backlog_seconds.set(time.as_secs_f64());
     }
 
     /// Inputs that wait or run.

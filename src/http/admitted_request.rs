@@ -240,29 +240,31 @@ pub(super) struct ReadyRequest {
 }
 
 impl ReadyRequest {
-    /// The same with the model for queries in memory, too.
+    /// The same with the model for queries in memory, too. Both are of one moment: a reload exchanges them together.
     async fn with_model_for_queries(mut self, gateway: &Gateway) -> Result<Self, Error> {
-        let service = gateway.service()?;
-        let target = self.request.target().clone();
-        let for_queries = target.for_kind(service.registry(), InputKind::Query)?;
-        drop(service);
-        if !for_queries.is_on_demand() {
-            self.request = self.request.with_target_for_queries(for_queries);
-            return Ok(self);
+        let (mut target, mut for_queries) = self.pair(gateway)?;
+        if for_queries.is_on_demand() {
+            // Others may have to leave for it, and this request must not hold one of them.
+            self.request = self.request.with_target(target.without_model());
+            drop(target);
+            gateway.wake(&self.ctx, &for_queries).await?;
+            (target, for_queries) = self.pair(gateway)?;
         }
-        // Others may have to leave for it, and this request must not hold one of them.
-        let resting = self.request.target().without_model();
-        self.request = self.request.with_target(resting.clone());
-        let woken = gateway.wake(&self.ctx, &for_queries).await?;
-        let service = gateway.service()?;
-        let name = resting.entry().name.clone();
-        let entry = service.registry().entry(&name);
-        let entry =
-            entry.ok_or_else(|| service.registry().not_found(&self.ctx.principal, &name))?;
-        self.request = self
-            .request
-            .with_target(resting.with_entry(entry))
-            .with_target_for_queries(woken.unwrap_or(for_queries));
+        let request = self.request.with_target(target);
+        self.request = request.with_target_for_queries(for_queries);
         Ok(self)
+    }
+
+    /// The model of the request, and that of its query, as they are now.
+    fn pair(&self, gateway: &Gateway) -> Result<(Target, Target), Error> {
+        let service = gateway.service()?;
+        let registry = service.registry();
+        let target = self.request.target();
+        let name = &target.entry().name;
+        let entry = registry.entry(name);
+        let entry = entry.ok_or_else(|| registry.not_found(&self.ctx.principal, name))?;
+        let target = target.clone().with_entry(entry);
+        let for_queries = target.clone().for_kind(registry, InputKind::Query)?;
+        Ok((target, for_queries))
     }
 }

@@ -52,6 +52,7 @@ impl PendingAnswer {
             n_tokens: answer.n_tokens(),
             n_cached: answer.n_cached,
             n_truncated: answer.cuts().count(),
+            timings: Arc::clone(&self.ctx.timings),
         };
         let cuts: Vec<Cut> = answer.cuts().collect();
         let numbers: usize = answer.embeddings.iter().map(numbers).sum();

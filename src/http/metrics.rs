@@ -18,6 +18,9 @@ pub(super) async fn metrics(gateway: GatewayState, request: Request) -> Result<R
     if let Ok(embedder) = gateway.embedder() {
         let (entries, bytes) = embedder.cache().size().await;
         gateway.metrics.cache(entries, bytes);
+        for model in embedder.registry().loaded() {
+            model.batcher().show_load(&model.metrics);
+        }
     }
     let open_metrics = gateway.metrics.text();
     let (content_type, text) = match wants_older(&parts.headers) {

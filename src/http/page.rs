@@ -21,31 +21,22 @@ struct PageFile {
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
-
-/// A file of the folder `page`.
-macro_rules! file {
-    ($name:literal, $content_type:expr) => {
-        PageFile {
-            name: $name,
-            content_type: $content_type,
-            text: include_str!(concat!("page/", $name)),
-        }
-    };
-}
+const STYLE: &str = "text/css; charset=utf-8";
+const ICON: &str = "image/svg+xml";
 
 const FILES: [PageFile; 12] = [
-    file!("index.html", HTML),
-    file!("style.css", "text/css; charset=utf-8"),
-    file!("icon.svg", "image/svg+xml"),
-    file!("api.js", SCRIPT),
-    file!("chart.js", SCRIPT),
-    file!("main.js", SCRIPT),
-    file!("models.js", SCRIPT),
-    file!("play.js", SCRIPT),
-    file!("samples.js", SCRIPT),
-    file!("snippets.js", SCRIPT),
-    file!("traffic.js", SCRIPT),
-    file!("words.js", SCRIPT),
+    PageFile::new("index.html", HTML, include_str!("page/index.html")),
+    PageFile::new("style.css", STYLE, include_str!("page/style.css")),
+    PageFile::new("icon.svg", ICON, include_str!("page/icon.svg")),
+    PageFile::new("api.js", SCRIPT, include_str!("page/api.js")),
+    PageFile::new("chart.js", SCRIPT, include_str!("page/chart.js")),
+    PageFile::new("main.js", SCRIPT, include_str!("page/main.js")),
+    PageFile::new("models.js", SCRIPT, include_str!("page/models.js")),
+    PageFile::new("play.js", SCRIPT, include_str!("page/play.js")),
+    PageFile::new("samples.js", SCRIPT, include_str!("page/samples.js")),
+    PageFile::new("snippets.js", SCRIPT, include_str!("page/snippets.js")),
+    PageFile::new("traffic.js", SCRIPT, include_str!("page/traffic.js")),
+    PageFile::new("words.js", SCRIPT, include_str!("page/words.js")),
 ];
 
 /// The page runs its own scripts alone, and talks to this server alone.
@@ -53,6 +44,14 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       base-uri 'none'; frame-ancestors 'none'";
 
 impl PageFile {
+    const fn new(name: &'static str, content_type: &'static str, text: &'static str) -> Self {
+        Self {
+            name,
+            content_type,
+            text,
+        }
+    }
+
     fn respond(&self) -> Response {
         let headers = [
             (header::CONTENT_TYPE, self.content_type),
@@ -93,9 +92,10 @@ pub(super) async fn part(
     }
 }
 
-/// Browsers name this type when a person opens an address, and programs do not.
+/// Browsers name both types when a person opens an address. Libraries that name `text/html` by habit, such as Java's, leave the other
+/// out.
 fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get_all(header::ACCEPT).iter();
     let mut accept = accept.filter_map(|value| value.to_str().ok());
-    accept.any(|value| value.contains("text/html"))
+    accept.any(|value| value.contains("text/html") && value.contains("application/xhtml+xml"))
 }

@@ -96,6 +96,7 @@ async fn answer(admitted: AdmittedRequest, api: RerankApi) -> Result<Response, E
         n_tokens: ranking.n_tokens,
         n_cached: ranking.n_cached,
         n_truncated: cuts.len(),
+        timings: Arc::clone(&ctx.timings),
     };
     let compute_headers = (api == RerankApi::Tei).then(|| ComputeHeaders {
         device: model.info.device.clone(),

@@ -12,13 +12,15 @@ use axum::{
     response::Response,
 };
 use embedgate_plugin_host::Summary;
-use embedgate_request::Error;
+use embedgate_request::{Error, Step, Timings};
 use uuid::Uuid;
 
 use super::Gateway;
 
 /// The header that carries a request's id, in and out.
 static HEADER: HeaderName = HeaderName::from_static("x-request-id");
+/// A request with this header, whatever its value, is told where its time went.
+static TIMING: HeaderName = HeaderName::from_static("x-embedgate-timing");
 /// Longer ids from clients are replaced.
 const MAX_ID: usize = 128;
 /// The log has so many bytes of a path at most.
@@ -71,6 +73,8 @@ pub(super) struct RequestStats {
     pub(super) n_cached: usize,
     /// Inputs that were cut.
     pub(super) n_truncated: usize,
+    /// The time that inputs spent in each step.
+    pub(super) timings: Arc<Timings>,
 }
 
 pub(super) async fn trace(
@@ -96,6 +100,7 @@ pub(super) async fn trace(
     if let Some(caller) = &caller {
         request.extensions_mut().insert(caller.clone());
     }
+    let asks_for_timing = request.headers().contains_key(&TIMING);
     let left = LogIfDropped(&line);
     let mut response = answer(request).await;
     std::mem::forget(left);
@@ -113,12 +118,20 @@ pub(super) async fn trace(
     if let Some(stats) = stats {
         metrics.truncated_inputs(stats.n_truncated);
     }
+    let timing = stats.filter(|_| asks_for_timing);
+    if let Some(value) = timing.and_then(|stats| line.timing(stats)) {
+        response.headers_mut().insert("server-timing", value);
+    }
+    let stats = response.extensions().get::<RequestStats>();
     let caller = caller.unwrap_or_default();
     let name = caller.0.get().map(|(name, _)| name);
     if let Some(name) = name {
         metrics.caller(name, stats.map_or(0, |stats| stats.n_tokens));
     }
     line.write(&response, name.map_or("", |name| name));
+    if gateway.slow.is_some_and(|slow| started.elapsed() > slow) {
+        line.write_slow(stats);
+    }
     if gateway.plugins.has_observers() {
         gateway.plugins.observe(line.summary(&response, &caller));
     }
@@ -131,6 +144,11 @@ struct Line<'a> {
     method: &'a str,
     path: &'a str,
     started: Instant,
+}
+
+/// The mean time of an input in each step, in milliseconds: tokenizing, queue, batch.
+fn steps(timings: &Timings) -> [f64; 3] {
+    [Step::Tokenize, Step::Queue, Step::Compute].map(|step| timings.mean(step).as_secs_f64() * 1e3)
 }
 
 /// Writes the log line of a request whose client left before the answer: then the request's future is dropped.
@@ -155,6 +173,43 @@ impl Drop for LogIfDropped<'_> {
 impl Line<'_> {
     fn ms(&self) -> f64 {
         self.started.elapsed().as_secs_f64() * 1e3
+    }
+
+    /// The header that tells a client where the time went, in milliseconds; the steps are means of the inputs that were computed.
+    ///
+    /// Source: W3C, "Server Timing".
+    fn timing(&self, stats: &RequestStats) -> Option<HeaderValue> {
+        let [tokenize, queue, compute] = steps(&stats.timings);
+        let (n_cached, n_inputs, total) = (stats.n_cached, stats.n_inputs, self.ms());
+        let text = format!(
+            "cache;desc=\"{n_cached} of {n_inputs}\", tokenize;dur={tokenize:.2}, queue;dur={queue:.2}, compute;dur={compute:.2}, \
+             total;dur={total:.2}"
+        );
+        HeaderValue::from_str(&text).ok()
+    }
+
+    /// Writes that a request was slow, and where its time went.
+    fn write_slow(&self, stats: Option<&RequestStats>) {
+        let Line {
+            id, method, path, ..
+        } = self;
+        let (id, ms) = (&***id, self.ms());
+        let Some(stats) = stats else {
+            tracing::warn!(id, ms, "{method} {path} was slow: {ms:.0} ms");
+            return;
+        };
+        let [tokenize_ms, queue_ms, compute_ms] = steps(&stats.timings);
+        let (n_inputs, n_tokens) = (stats.n_inputs, stats.n_tokens);
+        tracing::warn!(
+            id,
+            ms,
+            model.name = stats.model,
+            tokenize_ms,
+            queue_ms,
+            compute_ms,
+            "{method} {path} was slow: {ms:.0} ms for {n_inputs} inputs of {n_tokens} tokens; an input that was computed took \
+             {tokenize_ms:.1} ms to become tokens, {queue_ms:.1} ms in the queue, {compute_ms:.1} ms in its batch"
+        );
     }
 
     /// Summarizes the request and its answer for observers.
@@ -200,6 +255,7 @@ impl Line<'_> {
                 n_tokens,
                 n_cached,
                 n_truncated,
+                ..
             } = stats;
             tracing::info!(
                 id,

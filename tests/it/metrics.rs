@@ -1,6 +1,15 @@
 //! The metrics of a running server.
 
-use embedgate_test_support::{Gateway, tiny_bge_m3};
+use std::collections::{BTreeMap, BTreeSet};
+
+use embedgate_test_support::{Gateway, client, root, tiny_bge_m3};
+use serde_json::json;
+
+/// A configuration with one model, called `m`.
+fn one_model(tables: &str) -> String {
+    let path = tiny_bge_m3();
+    format!("{tables}[models.m]\npath = {path:?}\nbackend = {{ type = \"candle\" }}\n")
+}
 
 #[tokio::test]
 async fn metrics_count_what_happened_and_need_no_key() {
@@ -57,4 +66,122 @@ async fn metrics_count_what_happened_and_need_no_key() {
         text.contains("# TYPE embedgate_requests_total counter"),
         "{text}"
     );
+}
+
+/// A row of the table in `docs/metrics.md`: the kind and the labels of a metric, by its name without `_total`.
+fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let text = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let name = cells[1].trim_matches('`');
+        let name = name.strip_suffix("_total").unwrap_or(name).to_owned();
+        let labels = cells[3].split(", ").filter(|label| !label.is_empty());
+        (
+            name,
+            (cells[2].to_owned(), labels.map(str::to_owned).collect()),
+        )
+    };
+    rows.map(row).collect()
+}
+
+#[test]
+fn the_table_of_metrics_names_those_of_the_code() {
+    let folder = root().join("crates/metrics/src");
+    let mut named = BTreeSet::new();
+    for entry in folder.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let calls = code.split("add(").skip(1);
+        let names = calls.filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next());
+        named.extend(names.map(str::to_owned));
+    }
+    assert!(named.len() > 30, "{named:?}");
+    let documented: BTreeSet<String> = documented().into_keys().collect();
+    assert_eq!(named, documented);
+}
+
+#[tokio::test]
+async fn the_table_of_metrics_has_the_kinds_and_labels_that_are_told() {
+    let gateway = Gateway::start(&one_model("[auth]\nmode = \"none\"\n"));
+    let body = json!({"model": "m", "input": "text"});
+    assert_eq!(gateway.ask("/v1/embeddings", &body).await.status, 200);
+    let wrong = json!({"model": "m", "input": 5});
+    assert_eq!(gateway.ask("/v1/embeddings", &wrong).await.status, 400);
+    let text = client()
+        .get(format!("{}/metrics", gateway.url))
+        .send()
+        .await
+        .unwrap();
+    let text = text.text().await.unwrap();
+    let documented = documented();
+    let mut kinds = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|line| line.split_once(' '))
+        {
+            assert_eq!(documented[name].0, kind, "{name}");
+            kinds.insert(name.to_owned(), kind.to_owned());
+        }
+        let Some((name, rest)) = line.split_once('{').filter(|_| !line.starts_with('#')) else {
+            continue;
+        };
+        let ends = ["_total", "_bucket", "_sum", "_count"];
+        let name = ends
+            .iter()
+            .find_map(|end| name.strip_suffix(end))
+            .unwrap_or(name);
+        let labels = rest
+            .split("=\"")
+            .filter_map(|part| part.rsplit([',', '{', '"']).next());
+        let labels: BTreeSet<String> = labels
+            .filter(|label| {
+                !label.is_empty() && label.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            })
+            .filter(|label| *label != "le")
+            .map(str::to_owned)
+            .collect();
+        assert!(
+            labels.is_subset(&documented[name].1),
+            "{line}: {:?}",
+            documented[name].1
+        );
+    }
+    assert!(kinds.len() > 20, "{kinds:?}");
+}
+
+#[tokio::test]
+async fn a_request_is_told_where_its_time_went_where_it_asks_and_a_slow_one_is_logged() {
+    let gateway = Gateway::start(&one_model(
+        "[auth]\nmode = \"none\"\n[log]\nslow = \"1ms\"\n",
+    ));
+    let text = "a text of some length ".repeat(300);
+    let send = |asks: bool| {
+        let request = client().post(format!("{}/v1/embeddings", gateway.url));
+        let request = request.json(&json!({"model": "m", "input": [text, "b"]}));
+        match asks {
+            true => request.header("x-embedgate-timing", "true").send(),
+            false => request.send(),
+        }
+    };
+    assert!(
+        !send(false)
+            .await
+            .unwrap()
+            .headers()
+            .contains_key("server-timing")
+    );
+    let answer = send(true).await.unwrap();
+    let timing = answer.headers()["server-timing"].to_str().unwrap();
+    assert!(
+        timing.starts_with("cache;desc=\"2 of 2\", tokenize;dur=0.00, queue;dur=0.00"),
+        "{timing}"
+    );
+    let log = gateway.log();
+    assert!(log.contains("/v1/embeddings was slow: "), "{log}");
+    assert!(log.contains("ms in its batch"), "{log}");
 }

@@ -16,6 +16,7 @@ mod formats;
 mod guests;
 mod hub;
 mod hub_onnx;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod page;
 mod reference;
 mod rerank;

@@ -1,13 +1,13 @@
 // Opens the page of a gateway in Chromium, as people do, and fails with what is wrong.
 //
-//     node tests/setup/page.mjs OPEN_URL URL_WITH_KEYS KEY [FOLDER_FOR_PICTURES]
+//     node tests/setup/page.mjs OPEN_URL URL_WITH_KEYS URL_WITH_KEYS_AND_PUBLIC_NAMES KEY [FOLDER_FOR_PICTURES]
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-const [open, closed, key, pictures] = process.argv.slice(2);
+const [open, closed, named, key, pictures] = process.argv.slice(2);
 const tools = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../.embedgate");
 const { chromium } = await import(path.join(tools, "playwright/index.mjs"));
 const SIZES = [[390, 800], [768, 1000], [1280, 900]];
@@ -81,7 +81,7 @@ async function run(page, task, texts, more = {}) {
   return page.textContent("#outcome");
 }
 
-async function everySizeColourAndLanguage() {
+async function everySize() {
   for (const [width, height] of SIZES) {
     for (const colorScheme of ["light", "dark"]) {
       for (const locale of ["en-US", "zh-CN"]) {
@@ -104,7 +104,8 @@ async function everySizeColourAndLanguage() {
 async function thePlayground() {
   await visit(open, { locale: "en-US" }, async (page) => {
     await page.waitForSelector("#model-rows tr");
-    assert.match(await run(page, "similarity", "a\nb\nc", { model: "tiny" }), /ms · \d+ tokens/);
+    assert.match(await run(page, "similarity", "new\nb\nc", { model: "tiny" }), /ms · \d+ tokens · 0 of 3 from the cache · to tokens [\d.]+/);
+    assert.match(await run(page, "similarity", "new\nb\nc", { model: "tiny" }), / · 3 of 3 from the cache$/);
     const cells = await page.$$eval(".heat td", (all) => all.map((cell) => cell.textContent).filter(Boolean));
     assert.equal(cells.length, 9);
     assert.equal(cells[0], "1");
@@ -136,7 +137,7 @@ async function theCharts() {
     for (let i = 0; i < 5; i += 1) assert.equal(await embed(`chart ${i}`), 200);
     assert.equal(await embed(5), 400);
     await page.waitForFunction(() => [...document.querySelectorAll(".chart svg")].some((svg) => (
-      /^Errors\/s: 400 (?!0$)/.test(svg.getAttribute("aria-label")))));
+      /^Errors\/s: .*invalid_\w+ (0\.\d*[1-9]|[1-9])/.test(svg.getAttribute("aria-label")))));
     // The sizes do not change while nobody asks.
     const metrics = await (await fetch(`${open}/metrics`)).text();
     const bytes = Number(/^embedgate_cache_bytes (\d+)/m.exec(metrics)[1]);
@@ -192,26 +193,79 @@ async function theSnippets() {
   });
 }
 
-async function theKey() {
-  await visit(closed, { locale: "en-US" }, async (page) => {
+async function theKey(url) {
+  await visit(url, { locale: "en-US" }, async (page) => {
+    const state = (text) => page.waitForFunction((text) => document.querySelector("#state").textContent === text, text);
+    const isOpen = () => page.evaluate(() => document.querySelector("#key-dialog").open);
     await page.waitForSelector("#key-dialog[open]");
     await page.fill("#key", "no-such-key");
     await page.keyboard.press("Enter");
     await page.waitForFunction(() => document.querySelector("#key-problem").textContent);
     await page.fill("#key", key);
     await page.keyboard.press("Enter");
-    await page.waitForFunction(() => document.querySelector("#state").textContent === "connected");
-    assert.match(await run(page, "similarity", "a"), /tokens/);
+    await state("connected");
+    await page.waitForSelector("#model-rows tr");
+    assert.match(await run(page, "similarity", "a", { model: "tiny" }), /tokens/);
+    // Whoever looks at the dialog and leaves it keeps the key.
+    await page.click("#key-button");
+    await page.keyboard.press("Escape");
+    assert.match(await run(page, "similarity", "b"), /tokens/);
+    assert.equal(await isOpen(), false);
     const kept = await page.evaluate(() => [Object.values(localStorage).join(), Object.values(sessionStorage).join()]);
     assert.ok(!kept[0].includes(key) && kept[1].includes(key));
+  });
+  await visit(url, { locale: "en-US" }, async (page) => {
+    await page.waitForSelector("#key-dialog[open]");
+    await page.click('#key-dialog button[value="cancel"]');
+    // More than two questions of the server later it is not asked again.
+    const asked = () => page.waitForResponse((response) => response.url().endsWith("/readyz"), { timeout: 5000 });
+    await asked().then(asked).then(asked).catch(() => {});
+    assert.equal(await page.evaluate(() => document.querySelector("#key-dialog").open), false);
+  });
+}
+
+/** Letters can be read on a cell of any share. */
+async function theHeat() {
+  for (const colorScheme of ["light", "dark"]) {
+    await visit(open, { colorScheme }, async (page) => {
+      await page.evaluate(async () => {
+        const { heat } = await import("./page/play.js");
+        const row = document.createElement("tr");
+        for (let i = 0; i <= 20; i += 1) row.append(heat(i / 20, i / 20));
+        document.querySelector("#model-rows").replaceChildren(row);
+      });
+      assert.deepEqual(await page.evaluate(faintTexts, CONTRAST), []);
+    });
+  }
+}
+
+/** Names of models are shown as they are. */
+async function theNames() {
+  await visit(open, {}, async (page) => {
+    const shown = await page.evaluate(async () => {
+      const { Traffic } = await import("./page/traffic.js");
+      const { parse } = await import("./page/samples.js");
+      const root = document.createElement("div");
+      const traffic = new Traffic(root);
+      const sample = (tokens) => parse(['@cache', '{n}', 'a \\"b\\"', 'constructor', 'e', 'f', 'g']
+        .map((name, i) => `embedgate_tokens_total{model="${name}"} ${tokens * (i + 1)}`).join("\n"));
+      traffic.add(sample(0), 1000);
+      traffic.add(sample(10), 3000);
+      return [...root.querySelectorAll("svg")].map((svg) => svg.getAttribute("aria-label")).find((text) => text.startsWith("Tokens/s"));
+    });
+    assert.equal(shown, "Tokens/s: constructor 20, e 25, f 30, g 35, others 30");
   });
 }
 
 try {
-  for (const check of [everySizeColourAndLanguage, thePlayground, theCharts, theKeyboardAlone, theSnippets, theKey]) {
+  const checks = {
+    everySize, thePlayground, theCharts, theHeat, theNames, theKeyboardAlone, theSnippets,
+    theKey: () => theKey(closed), theKeyWhereNamesArePublic: () => theKey(named),
+  };
+  for (const [name, check] of Object.entries(checks)) {
     const begun = Date.now();
     await check();
-    console.log(`${check.name}: ${Date.now() - begun} ms`);
+    console.log(`${name}: ${Date.now() - begun} ms`);
   }
 } finally {
   await browser.close();

@@ -17,9 +17,10 @@ fn people_see_what_the_server_does_and_try_its_models() {
     let closed = Gateway::start(&format!(
         "[server]\npublic_names = false\n[auth]\nkeys = [\"{KEY}\"]\n{models}"
     ));
+    let named = Gateway::start(&format!("[auth]\nkeys = [\"{KEY}\"]\n{models}"));
     let ran = Command::new("node")
         .arg(root().join("tests/setup/page.mjs"))
-        .args([&open.url, &closed.url, KEY])
+        .args([&open.url, &closed.url, &named.url, KEY])
         .output()
         .expect("node is there");
     let said = String::from_utf8_lossy(&ran.stdout);

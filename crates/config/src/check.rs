@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use embedgate_request::Hook;
 
-use super::{Config, PluginConfig, Problem, UnknownModel, auth::Authenticators};
+use super::{Config, Period, PluginConfig, Problem, UnknownModel, auth::Authenticators};
 
 impl Config {
     /// Checks all tables, including the conditions that concern more than one table.
@@ -16,6 +16,9 @@ impl Config {
         self.auth.check(self.authenticators(), problems);
         self.cache.check(problems);
         self.hub.check(problems);
+        if let Some(message) = self.log.slow.and_then(Period::out_of_range) {
+            problems.push(Problem::new("log.slow", message));
+        }
         if self.models.is_empty() && problems.is_empty() {
             let hint =
                 "no model is configured: add [models.NAME] with path = \"folder of the model\"";

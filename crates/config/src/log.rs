@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Period;
+
 /// The configuration of the log: its level and its format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -10,6 +12,8 @@ pub struct LogConfig {
     pub level: LogLevel,
     /// Lines for people or for machines.
     pub format: LogFormat,
+    /// A request that took longer gets a warning with the time of each of its steps. None means that there is no such warning.
+    pub slow: Option<Period>,
 }
 
 impl Default for LogConfig {
@@ -17,6 +21,7 @@ impl Default for LogConfig {
         Self {
             level: LogLevel::Info,
             format: LogFormat::Text,
+            slow: None,
         }
     }
 }

@@ -81,6 +81,7 @@ mod tests {
         metrics.runs_on("m", embedgate_core::Backend::info(&backend));
         metrics.refused("overloaded");
         metrics.evicted("size");
+        metrics.build("1.0.0");
         let text = metrics.text();
         let names: Vec<&str> = text
             .lines()
@@ -95,6 +96,8 @@ mod tests {
         embedgate_inputs counter
         embedgate_tokens counter
         embedgate_queue_inputs gauge
+        embedgate_queue_tokens gauge
+        embedgate_backlog_seconds gauge
         embedgate_queue_duration_seconds histogram
         embedgate_batch_sequences histogram
         embedgate_batch_tokens histogram
@@ -109,6 +112,7 @@ mod tests {
         embedgate_cache_file_commits counter
         embedgate_cache_file_used gauge
         embedgate_cache_file_bytes gauge
+        embedgate_build_info gauge
         embedgate_connections gauge
         process_resident_memory_bytes gauge
         ");

@@ -55,6 +55,8 @@ pub(super) struct Families {
     inputs: Family<ResultLabels, Counter>,
     tokens: Family<ModelLabels, Counter>,
     queue_inputs: Family<LaneLabels, Gauge>,
+    queue_tokens: Family<LaneLabels, Gauge>,
+    backlog_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>>,
     queue_seconds: Histograms<LaneLabels>,
     batch_sequences: Histograms<ModelLabels>,
     batch_tokens: Histograms<ModelLabels>,
@@ -82,6 +84,16 @@ impl Families {
             queue_inputs: all.add(
                 "embedgate_queue_inputs",
                 "Inputs that wait for the backend",
+                Family::default(),
+            ),
+            queue_tokens: all.add(
+                "embedgate_queue_tokens",
+                "Tokens of the inputs that wait or run, estimated until they are counted",
+                Family::default(),
+            ),
+            backlog_seconds: all.add(
+                "embedgate_backlog_seconds",
+                "Time in which the inputs that wait or run will be done, by the drain rate",
                 Family::default(),
             ),
             queue_seconds: all.add(
@@ -155,11 +167,14 @@ impl Metrics {
         families.runs_on.remove(&BackendLabels::new(name, info));
         families.ready.remove(&model);
         families.drain_rate.remove(&model);
+        families.backlog_seconds.remove(&model);
         for lane in Lane::ALL {
-            families.queue_inputs.remove(&LaneLabels {
+            let labels = LaneLabels {
                 model: name.to_owned(),
                 lane: lane.name(),
-            });
+            };
+            families.queue_inputs.remove(&labels);
+            families.queue_tokens.remove(&labels);
         }
     }
 
@@ -170,6 +185,7 @@ impl Metrics {
         let Families {
             inputs,
             queue_inputs,
+            queue_tokens,
             queue_seconds,
             ..
         } = families;
@@ -193,6 +209,8 @@ impl Metrics {
             misses: result("miss"),
             tokens: families.tokens.get_or_create_owned(&model()),
             queue_inputs: Lane::ALL.map(|l| queue_inputs.get_or_create_owned(&lane(l))),
+            queue_tokens: Lane::ALL.map(|l| queue_tokens.get_or_create_owned(&lane(l))),
+            backlog_seconds: families.backlog_seconds.get_or_create_owned(&model()),
             queue_seconds: Lane::ALL.map(|l| queue_seconds.get_or_create_owned(&lane(l))),
             batch_sequences: families.batch_sequences.get_or_create_owned(&model()),
             batch_tokens: families.batch_tokens.get_or_create_owned(&model()),
@@ -219,6 +237,10 @@ pub struct ModelMetrics {
     pub tokens: Counter,
     /// Inputs that wait, by lane.
     pub queue_inputs: [Gauge; 2],
+    /// Tokens of the inputs that wait or run, by lane.
+    pub queue_tokens: [Gauge; 2],
+    /// The time in which these will be done, in seconds.
+    pub backlog_seconds: Gauge<f64, AtomicU64>,
     /// Their wait, by lane.
     pub queue_seconds: [Histogram; 2],
     /// Sequences in a batch.

@@ -1,12 +1,21 @@
 //! The metrics of the process: its connections and its memory.
 
 use embedgate_core::machine::memory;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+};
 
 use super::{Metrics, register::Registered};
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
 /// The families, each registered once.
 pub(super) struct Families {
+    build: Family<BuildLabels, Gauge>,
     connections: Gauge,
     resident_bytes: Gauge,
 }
@@ -15,6 +24,11 @@ impl Families {
     /// Registers them.
     pub(super) fn register(all: &mut Registered<'_>) -> Self {
         Self {
+            build: all.add(
+                "embedgate_build_info",
+                "1, with the version of the program",
+                Family::default(),
+            ),
             connections: all.add(
                 "embedgate_connections",
                 "Open connections",
@@ -36,6 +50,12 @@ impl Families {
 }
 
 impl Metrics {
+    /// Notes the version of the program.
+    pub fn build(&self, version: &'static str) {
+        let labels = BuildLabels { version };
+        self.0.process.build.get_or_create(&labels).set(1);
+    }
+
     /// Open connections, to count up and down.
     #[must_use]
     pub fn connections(&self) -> &Gauge {

@@ -63,13 +63,15 @@ impl Backlog {
         }
     }
 
+    /// Returns the tokens of a lane's inputs.
+    pub(super) fn of(&self, lane: Lane) -> u64 {
+        let tokens = self.tokens[lane as usize].iter();
+        tokens.map(|tokens| tokens.load(Ordering::Relaxed)).sum()
+    }
+
     /// Returns the tokens of all inputs.
     pub(super) fn total(&self) -> u64 {
-        self.tokens
-            .as_flattened()
-            .iter()
-            .map(|t| t.load(Ordering::Relaxed))
-            .sum()
+        Lane::ALL.into_iter().map(|lane| self.of(lane)).sum()
     }
 
     fn is_long(&self, tokens: usize) -> bool {

@@ -21,7 +21,7 @@ function shape(name, attributes) {
   return made;
 }
 
-/** A number at or above the largest one, of which the scale goes up to. */
+/** The top of a scale: a round number at or above the largest one. */
 function ceiling(most) {
   if (!(most > 0)) return 1;
   const step = 10 ** Math.floor(Math.log10(most));

@@ -13,12 +13,25 @@ import { chooseLanguage, word } from "./words.js";
 const PERIOD = 2000;
 const at = (id) => document.getElementById(id);
 const traffic = new Traffic(at("charts"));
+/** The age at which the list of models is read again where nothing else tells that it changed, in milliseconds. */
+const OLD = 10_000;
 let models = [];
 let listed = [];
 let needsKey = false;
 let last = null;
-/** The states of models that the list was read for. */
-let asked = null;
+/** The states of models that the list was read for, and when. */
+let asked = { states: null, at: 0 };
+/** True after the server asked for a key, until there is another. */
+let waits = false;
+/** True after somebody closed the dialog without a key. */
+let dismissed = false;
+let isBusy = false;
+
+/** Writes a text, unless it is there: readers aloud would say it again. */
+function say(element, text, look = "") {
+  if (element.textContent !== text) element.textContent = text;
+  if (element.className !== look) element.className = look;
+}
 
 /** Replaces the choices of a select, and keeps the one that was chosen where it is still there. */
 function choices(select, all, chosen = select.value) {
@@ -35,20 +48,22 @@ function showModels() {
   choices(at("play-model"), fit.map(({ id }) => [id, id]));
   choices(at("use-model"), models.map(({ id }) => [id, id]));
   at("run").disabled = fit.length === 0;
-  if (fit.length === 0) at("outcome").textContent = word("noModel");
-  else if (at("outcome").textContent === word("noModel")) at("outcome").textContent = "";
+  const isTold = at("outcome").textContent === word("noModel");
+  if (fit.length === 0) say(at("outcome"), word("noModel"));
+  else if (isTold) say(at("outcome"), "");
   showSnippet();
 }
 
 function showSnippet() {
   const model = models.find(({ id }) => id === at("use-model").value);
-  at("snippet").textContent = model ? snippet(at("program").value, model, needsKey) : "";
+  say(at("snippet"), model ? snippet(at("program").value, model, needsKey) : "");
 }
 
 function showTask() {
   const task = TASKS[at("task").value];
   at("texts-name").textContent = word(task.texts);
   at("query-label").hidden = !task.query;
+  at("kind-label").hidden = !task.kind;
   showModels();
 }
 
@@ -62,48 +77,87 @@ function showWords() {
 
 /** Reads what changes seldom: who this server is, and its list of models. */
 async function readList() {
-  const root = await api.get("/");
-  at("version").textContent = root.version;
-  needsKey = (await api.get("/v1/cluster/auth")).auth;
-  if (!needsKey || api.key()) listed = (await api.get("/v1/models")).data;
+  const root = await api.get("./");
+  say(at("version"), root.version);
+  needsKey = (await api.get("v1/cluster/auth")).auth;
+  if (!needsKey || api.key()) listed = (await api.get("v1/models")).data;
+  else if (!dismissed) askForKey(false);
 }
 
-/** Asks the server once, and shows what it says. What is asked each time leaves no line in the log. */
+/** Reads the list of models where the states of models changed, or where they are not told and it is old. */
+async function refreshList(states) {
+  const now = JSON.stringify(states.map(({ id, status, device, precision }) => [id, status, device, precision]));
+  const isOld = states.length === 0 && Date.now() - asked.at > OLD;
+  if (now === asked.states && !isOld) return;
+  await readList();
+  asked = { states: now, at: Date.now() };
+}
+
+/** Asks the server how it is, and shows it. What is asked each time leaves no line in the log. */
+async function ask() {
+  const health = await api.ready();
+  const states = health.models ?? [];
+  const sample = parse(await api.metrics());
+  const time = Date.now();
+  traffic.add(sample, time);
+  let problem = null;
+  if (health.serves || states.length > 0) {
+    await refreshList(states).catch((error) => { problem = error; });
+  }
+  models = merge(states, listed);
+  show(at("model-rows"), models, last?.sample, sample, last && (time - last.time) / 1000);
+  last = { sample, time };
+  showModels();
+  if (problem) throw problem;
+  if (health.serves) say(at("state"), word("connected"), "good");
+  else say(at("state"), word(health.status === "draining" ? "draining" : health.error?.code === "loading" ? "loadingAll" : "down"), "bad");
+}
+
 async function refresh() {
+  if (isBusy || waits) return;
+  isBusy = true;
   try {
-    const states = (await api.ready()).models ?? [];
-    const seen = JSON.stringify(states.map(({ id, status }) => [id, status]));
-    if (seen !== asked) {
-      await readList();
-      asked = seen;
-    }
-    const time = performance.now();
-    const sample = parse(await api.metrics());
-    traffic.add(sample, time);
-    models = merge(states, listed);
-    show(at("model-rows"), models, last?.sample, sample, last && (time - last.time) / 1000);
-    last = { sample, time };
-    at("state").textContent = word("connected");
-    at("state").className = "good";
-    showModels();
+    await ask();
   } catch (error) {
-    at("state").textContent = word(error.status === 401 ? "needsKey" : "lost");
-    at("state").className = "bad";
+    // Another server may answer next.
+    asked = { states: null, at: 0 };
+    if (!(error instanceof api.Refusal)) throw error;
+    say(at("state"), word(error.status === 401 ? "needsKey" : "lost"), "bad");
+  } finally {
+    isBusy = false;
   }
 }
 
 async function keepAsking() {
-  if (!document.hidden) await refresh();
-  setTimeout(keepAsking, PERIOD);
+  try {
+    if (!document.hidden) await refresh();
+  } finally {
+    setTimeout(keepAsking, PERIOD);
+  }
 }
 
 function askForKey(isWrong) {
-  at("key-problem").textContent = isWrong ? word("keyWrong") : "";
-  if (isWrong) api.setKey("");
-  if (!at("key-dialog").open) {
-    at("key").value = "";
-    at("key-dialog").showModal();
+  const dialog = at("key-dialog");
+  if (isWrong) {
+    api.setKey("");
+    say(at("key-problem"), word("keyWrong"));
   }
+  if (dialog.open) return;
+  if (!isWrong) say(at("key-problem"), "");
+  // It would still say what was chosen the last time.
+  dialog.returnValue = "";
+  at("key").value = "";
+  dialog.showModal();
+}
+
+function takeKey() {
+  if (at("key-dialog").returnValue !== "use") {
+    dismissed = true;
+    return;
+  }
+  api.setKey(at("key").value.trim());
+  [waits, dismissed, asked] = [false, false, { states: null, at: 0 }];
+  refresh();
 }
 
 function begin() {
@@ -117,9 +171,9 @@ function begin() {
   for (const id of ["use-model", "program"]) at(id).addEventListener("change", showSnippet);
   at("play").addEventListener("submit", (event) => {
     event.preventDefault();
-    const asked = { task: at("task").value, model: at("play-model").value, kind: at("kind").value,
+    const tried = { task: at("task").value, model: at("play-model").value, kind: at("kind").value,
       query: at("query").value, texts: at("texts").value };
-    play(asked, at("outcome"), at("result"));
+    play(tried, at("outcome"), at("result"));
   });
   at("copy").addEventListener("click", async () => {
     // Browsers have a clipboard on this machine and behind TLS alone.
@@ -132,15 +186,12 @@ function begin() {
     setTimeout(() => { at("copy").textContent = word("copy"); }, 1500);
   });
   at("key-button").addEventListener("click", () => askForKey(false));
-  at("key-dialog").addEventListener("close", () => {
-    if (at("key-dialog").returnValue !== "use") return;
-    api.setKey(at("key").value.trim());
-    asked = null;
-    refresh();
+  at("key-dialog").addEventListener("close", takeKey);
+  api.whenRefused((isWrong) => {
+    waits = true;
+    say(at("state"), word("needsKey"), "bad");
+    if (isWrong || !dismissed) askForKey(isWrong);
   });
-  let dismissed = false;
-  at("key-dialog").addEventListener("cancel", () => { dismissed = true; });
-  api.whenRefused((isWrong) => { if (isWrong || !dismissed) askForKey(isWrong); });
   keepAsking();
 }
 

@@ -35,7 +35,7 @@ export function show(rows, models, before, after, seconds) {
     const speed = before ? growth(before, after, "embedgate_tokens_total", fits) / seconds : NaN;
     return [number(speed, 0), number(after ? sum(after, "embedgate_queue_inputs", fits) : NaN, 0)];
   };
-  rows.replaceChildren(...models.map((model) => {
+  const made = models.map((model) => {
     const name = element("td", { text: model.id });
     if (model.aliases?.length) name.append(element("small", { text: model.aliases.join(", ") }));
     const place = element("td", { text: [model.backend, model.device].filter(Boolean).join(" · ") || "–" });
@@ -44,5 +44,16 @@ export function show(rows, models, before, after, seconds) {
     const [speed, waiting] = figures(model);
     const numbers = [longest, speed, waiting].map((text) => element("td", { class: "number", text }));
     return element("tr", {}, name, state(model), element("td", { text: gives(model) }), place, ...numbers);
+  });
+  put(rows, made);
+}
+
+/** Puts new rows in, but leaves the cells that stay the same as they are: somebody may read or select them. */
+function put(rows, made) {
+  if (rows.children.length !== made.length) return rows.replaceChildren(...made);
+  made.forEach((row, i) => [...row.children].forEach((cell, at) => {
+    const old = rows.children[i].children[at];
+    if (!old.isEqualNode(cell)) old.replaceWith(cell);
   }));
+  return undefined;
 }

@@ -5,7 +5,7 @@ use tokenizers::{
     AddedToken as Added, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper,
     SplitDelimiterBehavior, Tokenizer,
     normalizers::{
-        BertNormalizer, Lowercase, NFC, Sequence as Normalizers, Strip,
+        BertNormalizer, Lowercase, NFC, NFKD, Sequence as Normalizers, Strip, StripAccents,
         replace::{Replace, ReplacePattern},
     },
     pre_tokenizers::{
@@ -92,6 +92,40 @@ fn set_scheme(tokenizer: &mut Tokenizer, scheme: TokenizerScheme) -> Result<(), 
             steps.push(Metaspace::new('\u{2581}', prefix, true).into());
             tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(steps)));
         }
+        (
+            TokenizerScheme::Albert {
+                lower_case,
+                keep_accents,
+                prefix_space,
+            },
+            ModelWrapper::Unigram(_),
+        ) => {
+            let mut steps = Vec::new();
+            for quotes in ["``", "''"] {
+                let replaced = Replace::new(quotes, "\"").map_err(|e| e.to_string())?;
+                steps.push(NormalizerWrapper::from(replaced));
+            }
+            if !keep_accents {
+                steps.extend([NFKD.into(), StripAccents.into()]);
+            }
+            if lower_case {
+                steps.push(Lowercase.into());
+            }
+            steps.extend(precompiled(tokenizer.get_normalizer()));
+            tokenizer
+                .with_normalizer(Some(Normalizers::new(steps)))
+                .map_err(|e| e.to_string())?;
+            let prefix = match prefix_space {
+                true => PrependScheme::Always,
+                false => PrependScheme::Never,
+            };
+            let words = Metaspace::new('\u{2581}', prefix, true);
+            let steps = [
+                PreTokenizerWrapper::from(WhitespaceSplit),
+                PreTokenizerWrapper::from(words),
+            ];
+            tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(steps.into())));
+        }
         (TokenizerScheme::Qwen2WithPrefix, ModelWrapper::BPE(_)) => {
             if let Some(PreTokenizerWrapper::Sequence(steps)) = tokenizer.get_pre_tokenizer() {
                 let steps = steps.as_ref().iter().cloned().map(|step| match step {
@@ -115,6 +149,15 @@ fn set_scheme(tokenizer: &mut Tokenizer, scheme: TokenizerScheme) -> Result<(), 
         _ => {}
     }
     Ok(())
+}
+
+/// The rules of sentencepiece within a normalizer.
+fn precompiled(normalizer: Option<&NormalizerWrapper>) -> Option<NormalizerWrapper> {
+    let is_rules = |step: &&NormalizerWrapper| matches!(step, NormalizerWrapper::Precompiled(_));
+    match normalizer? {
+        NormalizerWrapper::Sequence(steps) => steps.as_ref().iter().find(is_rules).cloned(),
+        other => Some(other).filter(is_rules).cloned(),
+    }
 }
 
 fn add_tokens(

@@ -63,6 +63,15 @@ pub enum TokenizerScheme {
         /// True when a text gets a space in front of each of its parts, not of the first alone.
         prefix_space: bool,
     },
+    /// `AlbertTokenizer`, where the vocabulary is one of Unigram.
+    Albert {
+        /// True when letters are put in lower case.
+        lower_case: bool,
+        /// True when accents stay.
+        keep_accents: bool,
+        /// True when a text gets a space in front.
+        prefix_space: bool,
+    },
     /// `Qwen2Tokenizer`, where the vocabulary is one of BPE: each piece of a text gets a space in front.
     Qwen2WithPrefix,
     /// `XLMRobertaTokenizer` and `CamembertTokenizer`, where the vocabulary is one of Unigram, without the space in front of

@@ -21,6 +21,7 @@ pub(in crate::folder) struct TokenizerConfigFile {
     tokenize_chinese_chars: Option<bool>,
     add_prefix_space: Option<bool>,
     split_by_punct: Option<bool>,
+    keep_accents: Option<bool>,
     extra_ids: Option<u16>,
     truncation_side: Option<String>,
     split_special_tokens: bool,
@@ -238,6 +239,11 @@ impl TokenizerConfigFile {
                 split_punctuation: self.split_by_punct.unwrap_or(false),
                 prefix_space: self.add_prefix_space.unwrap_or(true),
             }),
+            "AlbertTokenizer" => Some(TokenizerScheme::Albert {
+                lower_case: self.do_lower_case.unwrap_or(true),
+                keep_accents: self.keep_accents.unwrap_or(false),
+                prefix_space: self.add_prefix_space.unwrap_or(true),
+            }),
             "Qwen2Tokenizer" => {
                 (self.add_prefix_space == Some(true)).then_some(TokenizerScheme::Qwen2WithPrefix)
             }
@@ -256,6 +262,7 @@ fn class_of(model_type: &str) -> &'static str {
     match model_type {
         "bert" | "distilbert" | "electra" | "ernie" | "nomic_bert" => "BertTokenizer",
         "mpnet" => "MPNetTokenizer",
+        "albert" => "AlbertTokenizer",
         "roberta" => "RobertaTokenizer",
         "xlm-roberta" | "jina_embeddings_v3" => "XLMRobertaTokenizer",
         "camembert" => "CamembertTokenizer",
