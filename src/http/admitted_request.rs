@@ -247,8 +247,10 @@ impl ReadyRequest {
             // Others may have to leave for it, and this request must not hold one of them.
             self.request = self.request.with_target(target.without_model());
             drop(target);
-            gateway.wake(&self.ctx, &for_queries).await?;
+            // Held until it is found again, or it could leave for others at once.
+            let woken = gateway.wake(&self.ctx, &for_queries).await?;
             (target, for_queries) = self.pair(gateway)?;
+            drop(woken);
         }
         let request = self.request.with_target(target);
         self.request = request.with_target_for_queries(for_queries);

@@ -15,7 +15,8 @@ pub(super) async fn metrics(gateway: GatewayState, request: Request) -> Result<R
     if !gateway.config.public_names {
         Context::from_request_parts(&mut parts, &gateway).await?;
     }
-    if let Ok(embedder) = gateway.embedder() {
+    // What is still done while the gateway drains counts, too.
+    if let Ok(embedder) = gateway.service() {
         let (entries, bytes) = embedder.cache().size().await;
         gateway.metrics.cache(entries, bytes);
         for model in embedder.registry().loaded() {

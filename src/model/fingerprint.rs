@@ -155,7 +155,7 @@ fn fingerprint(of: &Identity, depth: FingerprintDepth) -> io::Result<blake3::Has
         variant,
         runs_on,
     } = of;
-    let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 3");
+    let mut hasher = blake3::Hasher::new_derive_key("embedgate 2026-11 model fingerprint 4");
     let facts = format!(
         "{} {:?} {:?} {:?} {pooling:?} {max_tokens}",
         env!("CARGO_PKG_VERSION"),

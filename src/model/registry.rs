@@ -3,7 +3,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use embedgate_config::UnknownModel;
-use embedgate_core::Head;
 use embedgate_request::{Error, ErrorKind, Principal};
 
 use super::{
@@ -131,14 +130,14 @@ impl ModelRegistry {
                 "model \"{name}\", which serves the queries of \"{of}\", is not loaded yet"
             ))
         })?;
+        if found.scores() {
+            return Err(unavailable(format!(
+                "query_model of \"{of}\" is \"{name}\", a reranker: name a model that gives vectors"
+            )));
+        }
         // What is not in memory may turn out to be otherwise than its folder says.
         if let (Some(own), Some(other)) = (entry.loaded(), found.loaded()) {
             let (own, other) = (&own.info, &other.info);
-            if other.outputs.has(Head::Score) {
-                return Err(unavailable(format!(
-                    "query_model of \"{of}\" is \"{name}\", a reranker: name a model that gives vectors"
-                )));
-            }
             if own.dimensions != other.dimensions {
                 return Err(unavailable(format!(
                     "query_model of \"{of}\" is \"{name}\", whose vectors have {} numbers, and those of \"{of}\" have {}: name a \

@@ -60,10 +60,15 @@ export async function get(path) {
   return (await ask(path, { headers: { accept: "application/json" } })).json();
 }
 
-/** Whether models serve, and the state of each, which is told where none does, too. */
+/** The state of the server and of each model, which is told where none serves, too. */
 export async function ready() {
   const response = await send("readyz", { headers: { accept: "application/json" } }, SOON);
-  return { serves: response.ok, ...(await response.json()) };
+  try {
+    return { serves: response.ok, ...(await response.json()) };
+  } catch (error) {
+    // Something between answers in its place.
+    throw new Refusal(response.status, error.message);
+  }
 }
 
 /** The text of the metrics. */

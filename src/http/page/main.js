@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { element } from "./chart.js";
 import { merge, show } from "./models.js";
 import { play, TASKS } from "./play.js";
-import { parse } from "./samples.js";
+import { parse, values } from "./samples.js";
 import { PROGRAMS, snippet } from "./snippets.js";
 import { Traffic } from "./traffic.js";
 import { chooseLanguage, word } from "./words.js";
@@ -75,10 +75,8 @@ function showWords() {
   showTask();
 }
 
-/** Reads what changes seldom: who this server is, and its list of models. */
+/** Reads what changes seldom: the list of models, and whether requests need a key. */
 async function readList() {
-  const root = await api.get("./");
-  say(at("version"), root.version);
   needsKey = (await api.get("v1/cluster/auth")).auth;
   if (!needsKey || api.key()) listed = (await api.get("v1/models")).data;
   else if (!dismissed) askForKey(false);
@@ -97,8 +95,13 @@ async function refreshList(states) {
 async function ask() {
   const health = await api.ready();
   const states = health.models ?? [];
-  const sample = parse(await api.metrics());
+  const sample = parse(await api.metrics().catch((error) => {
+    // Each further question without a key would be a line of the log.
+    if (error.status === 401) waits = true;
+    throw error;
+  }));
   const time = Date.now();
+  say(at("version"), values(sample, "embedgate_build_info", "version")[0] ?? "");
   traffic.add(sample, time);
   let problem = null;
   if (health.serves || states.length > 0) {
@@ -121,8 +124,8 @@ async function refresh() {
   } catch (error) {
     // Another server may answer next.
     asked = { states: null, at: 0 };
-    if (!(error instanceof api.Refusal)) throw error;
     say(at("state"), word(error.status === 401 ? "needsKey" : "lost"), "bad");
+    if (!(error instanceof api.Refusal)) throw error;
   } finally {
     isBusy = false;
   }
@@ -151,11 +154,12 @@ function askForKey(isWrong) {
 }
 
 function takeKey() {
-  if (at("key-dialog").returnValue !== "use") {
+  const given = at("key").value.trim();
+  if (at("key-dialog").returnValue !== "use" || !given) {
     dismissed = true;
     return;
   }
-  api.setKey(at("key").value.trim());
+  api.setKey(given);
   [waits, dismissed, asked] = [false, false, { states: null, at: 0 }];
   refresh();
 }
@@ -188,8 +192,6 @@ function begin() {
   at("key-button").addEventListener("click", () => askForKey(false));
   at("key-dialog").addEventListener("close", takeKey);
   api.whenRefused((isWrong) => {
-    waits = true;
-    say(at("state"), word("needsKey"), "bad");
     if (isWrong || !dismissed) askForKey(isWrong);
   });
   keepAsking();

@@ -10,7 +10,7 @@ function gives(model, output) {
   return model.outputs ? model.outputs.includes(output) : output === "dense" && model.dimensions > 0;
 }
 
-/** What can be tried: the words over the texts, whether there is a query or a kind, and which models can do it. */
+/** The tasks that can be tried: the words over the texts, whether there is a query or a kind, and which models can do it. */
 export const TASKS = {
   similarity: { texts: "oneALine", kind: true, fits: (model) => gives(model, "dense"), run: similarity },
   sparse: { texts: "oneText", kind: true, fits: (model) => gives(model, "sparse"), run: sparse },
@@ -56,7 +56,7 @@ function steps(headers) {
   return hits === all ? cached : `${cached} · ${times}`;
 }
 
-/** What an answer says of itself: its time, tokens, and what was cut. */
+/** The facts of an answer: its time, tokens, and what was cut. */
 function outcome({ json, headers, ms }) {
   const tokens = json.usage?.total_tokens;
   const cut = headers.get("x-truncated");

@@ -10,9 +10,11 @@ const CAPACITY = 150;
 const LONGEST_STEP = 8;
 /** Lines of a chart: more could not be told apart. */
 const MOST_LINES = 5;
+/** Charts whose lines have no sum: of those that are not drawn the largest counts. */
+const NOT_ADDED = new Set(["plugins", "backlog"]);
 const MIB = 1024 * 1024;
 
-/** What is drawn: the lines of two samples, so many seconds apart. A name begins with w:, a word of the page, or
+/** The charts: each makes lines of two samples, so many seconds apart. A name begins with w:, a word of the page, or
  * with n:, a name of the server's own. */
 const CHARTS = [
   ["requests", "", ({ before, after, seconds }) => ({
@@ -47,7 +49,7 @@ const CHARTS = [
   })],
 ];
 
-/** The paths that this page asks for by itself are no traffic, nor are probes. */
+/** The paths of probes, and those that this page asks for by itself, are no traffic. */
 const ASIDE = new Set(["/metrics", "/readyz", "/livez", "/health", "/v1/models", "/v1/cluster/auth", "/page/{file}"]);
 
 function isTraffic({ route }) {
@@ -106,8 +108,12 @@ export class Traffic {
       const [names, rest] = largest(history);
       const lines = names.map((line) => ({ name: shownName(line), points: history.map((values) => values[line] ?? NaN) }));
       if (rest.length > 0) {
-        const sum = (values) => rest.reduce((total, line) => total + (values[line] || 0), 0);
-        lines.push({ name: word("others"), points: history.map(sum) });
+        const others = (values) => {
+          const finite = rest.map((line) => values[line]).filter(Number.isFinite);
+          if (finite.length === 0) return NaN;
+          return NOT_ADDED.has(name) ? Math.max(...finite) : finite.reduce((total, value) => total + value, 0);
+        };
+        lines.push({ name: word("others"), points: history.map(others) });
       }
       chart.draw(word(name), lines, CAPACITY);
     }
