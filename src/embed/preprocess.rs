@@ -88,7 +88,10 @@ impl Embedder {
         plugins: &Plugins,
         incoming: Incoming,
     ) -> Result<Preprocessed, Error> {
-        let before = self.before_plugins(&incoming);
+        let before = match plugins.has_preprocessors() {
+            true => self.before_plugins(&incoming),
+            false => None,
+        };
         let Incoming {
             mut request,
             found,
@@ -123,7 +126,10 @@ impl Embedder {
     /// Bytes of the texts that a request's token ids stand for.
     #[must_use]
     pub(crate) fn decoded_bytes(&self, incoming: &Incoming) -> usize {
-        decoded_bytes(&incoming.request, self.before_plugins(incoming).as_ref())
+        match has_ids(&incoming.request) {
+            true => decoded_bytes(&incoming.request, self.before_plugins(incoming).as_ref()),
+            false => 0,
+        }
     }
 
     /// The model that a request is for unless a plugin changes that; none where it is not there.
@@ -166,11 +172,15 @@ async fn decode_ids(request: &mut EmbedRequest, target: Option<&Target>) -> Resu
     Ok(())
 }
 
+fn has_ids(request: &EmbedRequest) -> bool {
+    let is_ids = |input: &Input| matches!(input, Input::Tokens(_));
+    request.inputs.iter().any(is_ids)
+}
+
 /// The encoding of the request's token ids, where it has some that stand for text. Where there is no such model, a plugin
 /// may still name one: ids are read as the dialect has them.
 fn unread_encoding(request: &EmbedRequest, target: Option<&Target>) -> Option<Encoding> {
-    let is_ids = |input: &Input| matches!(input, Input::Tokens(_));
-    if !request.inputs.iter().any(is_ids) {
+    if !has_ids(request) {
         return None;
     }
     let configured = target.and_then(|target| target.entry().config.token_ids);

@@ -119,10 +119,7 @@ pub(super) async fn trace(
         metrics.truncated_inputs(stats.n_truncated);
     }
     let timing = stats.filter(|_| asks_for_timing);
-    if let Some(value) = timing.and_then(|stats| line.timing(stats)) {
-        response.headers_mut().insert("server-timing", value);
-    }
-    let stats = response.extensions().get::<RequestStats>();
+    let timing = timing.and_then(|stats| line.timing(stats));
     let caller = caller.unwrap_or_default();
     let name = caller.0.get().map(|(name, _)| name);
     if let Some(name) = name {
@@ -134,6 +131,9 @@ pub(super) async fn trace(
     }
     if gateway.plugins.has_observers() {
         gateway.plugins.observe(line.summary(&response, &caller));
+    }
+    if let Some(value) = timing {
+        response.headers_mut().insert("server-timing", value);
     }
     response
 }

@@ -35,13 +35,10 @@ pub fn with_modules(
                        gives token vectors";
         return Err(BackendError::Load(message.into()));
     }
-    let modules = match info.is_pooled_by_model {
-        true => folder.truncation(),
-        false => &folder.vector_modules,
-    };
-    let modules = match info.outputs.has(Head::Dense) {
-        true => modules,
-        false => &[],
+    let modules = match (info.outputs.has(Head::Dense), info.is_pooled_by_model) {
+        (false, _) => &[],
+        (true, true) => folder.truncation(),
+        (true, false) => &*folder.vector_modules,
     };
     let max_weights = folder.max_active_dims.filter(|_| folder.is_sparse_alone());
     if modules.is_empty() && max_weights.is_none() {

@@ -119,12 +119,7 @@ fn set_scheme(tokenizer: &mut Tokenizer, scheme: TokenizerScheme) -> Result<(), 
                 true => PrependScheme::Always,
                 false => PrependScheme::Never,
             };
-            let words = Metaspace::new('\u{2581}', prefix, true);
-            let steps = [
-                PreTokenizerWrapper::from(WhitespaceSplit),
-                PreTokenizerWrapper::from(words),
-            ];
-            tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(steps.into())));
+            tokenizer.with_pre_tokenizer(Some(words(prefix)));
         }
         (TokenizerScheme::Qwen2WithPrefix, ModelWrapper::BPE(_)) => {
             if let Some(PreTokenizerWrapper::Sequence(steps)) = tokenizer.get_pre_tokenizer() {
@@ -139,16 +134,17 @@ fn set_scheme(tokenizer: &mut Tokenizer, scheme: TokenizerScheme) -> Result<(), 
             }
         }
         (TokenizerScheme::XlmRobertaWithoutPrefix, ModelWrapper::Unigram(_)) => {
-            let words = Metaspace::new('\u{2581}', PrependScheme::Never, true);
-            let steps = [
-                PreTokenizerWrapper::from(WhitespaceSplit),
-                PreTokenizerWrapper::from(words),
-            ];
-            tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(steps.into())));
+            tokenizer.with_pre_tokenizer(Some(words(PrependScheme::Never)));
         }
         _ => {}
     }
     Ok(())
+}
+
+/// Splits a text at white space, and puts sentencepiece's sign in the place of a space.
+fn words(prefix: PrependScheme) -> PreTokenizers {
+    let words = Metaspace::new('\u{2581}', prefix, true);
+    PreTokenizers::new(vec![WhitespaceSplit.into(), words.into()])
 }
 
 /// The rules of sentencepiece within a normalizer.

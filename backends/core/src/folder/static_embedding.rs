@@ -22,7 +22,7 @@ use crate::{EncoderConfig, impostor};
 pub struct StaticEmbedding {
     /// The folder of its files.
     pub folder: PathBuf,
-    /// What a token has.
+    /// The tensors with the vector or the weight of each token.
     pub values: StaticValues,
     /// Tokens of the vocabulary.
     pub rows: usize,

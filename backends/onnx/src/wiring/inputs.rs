@@ -12,7 +12,7 @@ pub(crate) struct Input {
     pub(crate) element: Element,
 }
 
-/// What an input takes.
+/// The meaning of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The tokens, and three more with a number for each of them.
