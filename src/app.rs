@@ -12,6 +12,7 @@ use embedgate_config::{Config, Environment, ModelConfig};
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::{Plugins, Stamps};
 use embedgate_request::Memory;
+use embedgate_traces::Traces;
 use sd_notify::NotifyState;
 use tokio::{net::TcpListener, signal::unix::Signal};
 
@@ -30,6 +31,7 @@ use crate::{
     model_host::{Fetcher, ModelHost, Parts},
     reload::{Reloader, ask::Reloads, source::Source},
     shutdown::{Shutdown, Stage},
+    usage::Usage,
 };
 
 /// The sockets where requests arrive.
@@ -46,6 +48,8 @@ pub(crate) struct App {
     load_context: LoadContext,
     source: Source,
     metrics: Metrics,
+    traces: Arc<Traces>,
+    usage: Usage,
     plugins: Arc<Plugins>,
     /// The plugins' files before they were read.
     stamps: Option<Stamps>,
@@ -72,6 +76,11 @@ impl App {
         let load_context = LoadContext::new(&config, &source.environment);
         let metrics = Metrics::new();
         metrics.build(env!("CARGO_PKG_VERSION"));
+        let usage = Usage::new(
+            usage_folder(&config, &source.environment),
+            config.usage.keep.0,
+        );
+        let traces = Arc::new(Traces::start(&config.telemetry, &metrics)?);
         let plugins = Arc::new(Plugins::new(plugin_context(
             &config,
             &source.environment,
@@ -82,6 +91,8 @@ impl App {
             load_context,
             source,
             metrics,
+            traces,
+            usage,
             plugins,
             stamps: None,
             fetcher,
@@ -128,18 +139,24 @@ impl App {
             tell_systemd(NotifyState::Stopping);
             std::future::pending::<()>().await;
         };
+        let counting = self.usage.keep();
         let end = tokio::select! {
             end = serving => end,
             failed = loading => return failed,
             () = administering => unreachable!("it waits for ever"),
             () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
             () = stopping => unreachable!("it waits for ever"),
+            () = counting => unreachable!("it counts for ever"),
         };
         // Once more, where the end came with the word of it.
         tell_systemd(NotifyState::Stopping);
+        if let Err(error) = self.usage.write().await {
+            tracing::warn!("the last usage of callers cannot be written: {error}");
+        }
         match end {
             End::Drained => {
                 self.plugins.stop().await;
+                self.traces.stop().await;
                 stop(gateway, self.config.server.drain_timeout.0).await?;
             }
             End::Forced { connections } => {
@@ -173,6 +190,8 @@ impl App {
             metrics: self.metrics.clone(),
             shutdown: shutdown.clone(),
             started: now_seconds(),
+            traces: Arc::clone(&self.traces),
+            usage: self.usage.clone(),
             slow: self.config.log.slow.map(|period| period.0),
         }
     }
@@ -221,6 +240,12 @@ impl App {
 pub(crate) fn state_folder(config: &Config, environment: &Environment) -> Option<PathBuf> {
     let folder = config.server.state_dir.clone();
     folder.or_else(|| environment.state_folder())
+}
+
+/// The folder in which the usage of callers is counted; none where it is not kept.
+pub(crate) fn usage_folder(config: &Config, environment: &Environment) -> Option<PathBuf> {
+    let folder = state_folder(config, environment).filter(|_| config.usage.enabled);
+    folder.map(|folder| folder.join("usage"))
 }
 
 /// Lists the problems of the models' folders, as `models.NAME: problem`.

@@ -12,6 +12,7 @@ pub(crate) mod embed;
 pub(crate) mod hub;
 pub(crate) mod plugin;
 pub(crate) mod serve;
+pub(crate) mod usage;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -21,7 +22,10 @@ use clap::{Args, Parser, Subcommand};
 use self::hub::{ModelsCommand, PullArgs};
 #[cfg(feature = "tools")]
 use self::{bench::BenchArgs, bench_backend::BenchBackendArgs, doctor::DoctorCommand};
-use self::{convert::ConvertArgs, embed::EmbedArgs, plugin::PluginCommand, serve::ServeArgs};
+use self::{
+    convert::ConvertArgs, embed::EmbedArgs, plugin::PluginCommand, serve::ServeArgs,
+    usage::UsageArgs,
+};
 
 /// The commands that this build does not have.
 #[cfg(not(all(feature = "tools", feature = "hub")))]
@@ -94,6 +98,8 @@ pub enum Command {
     /// Make API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Write what each caller used, by day and model.
+    Usage(UsageArgs),
     /// Make, inspect, test, measure and pin plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),

@@ -19,6 +19,7 @@ mod plugin;
 #[cfg(feature = "hub")]
 mod pull;
 mod serve;
+mod usage;
 
 use std::io::{self, Write};
 
@@ -84,6 +85,7 @@ pub fn run(cli: Cli) -> u8 {
         #[cfg(feature = "tools")]
         Some(Command::Doctor(command)) => doctor::run(&command, &environment),
         Some(Command::Key(command)) => key::run(&command),
+        Some(Command::Usage(args)) => usage::run(config, &args, &environment),
         #[cfg(feature = "hub")]
         Some(Command::Pull(args)) => pull::run(config, &args, &environment),
         #[cfg(feature = "hub")]

@@ -48,6 +48,7 @@ use embedgate_config::ServerConfig;
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::Plugins;
 use embedgate_request::{Error, ErrorKind, Memory, RequestContext};
+use embedgate_traces::Traces;
 use futures_util::FutureExt;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -58,6 +59,7 @@ use crate::{
     model_host::ModelHost,
     reload::ask::Reloads,
     shutdown::Shutdown,
+    usage::Usage,
 };
 
 /// The state that handlers share.
@@ -80,6 +82,10 @@ pub(crate) struct Gateway {
     pub shutdown: Shutdown,
     /// The time when the process started, in seconds since 1970.
     pub started: u64,
+    /// Where traces of requests go.
+    pub traces: Arc<Traces>,
+    /// Counts what each caller uses.
+    pub usage: Usage,
     /// Requests that take longer are said to be slow.
     pub slow: Option<Duration>,
 }

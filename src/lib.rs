@@ -31,6 +31,7 @@ mod shutdown;
 mod telemetry;
 #[cfg(test)]
 mod testing;
+mod usage;
 mod whole_file;
 
 pub use self::{

@@ -39,11 +39,13 @@ pub(crate) fn init(config: &LogConfig) {
         .with_writer(writer())
         .with_target(false);
     let layer = match config.format {
-        // For people the message says it all; the fields are for machines. A request's id is what binds lines together.
+        // For people the message says it all; the fields are for machines. The ids of a request and of
+        // its trace are what binds lines together.
         LogFormat::Text => {
             let fields = debug_fn(|writer, field, value| match field.name() {
                 "message" => write!(writer, "{value:?}"),
                 "id" => write!(writer, " id={value:?}"),
+                "trace_id" => write!(writer, " trace_id={value:?}"),
                 _ => Ok(()),
             });
             lines

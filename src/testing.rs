@@ -17,6 +17,7 @@ use embedgate_metrics::Metrics;
 use embedgate_mock::{Control, MockBackend};
 use embedgate_plugin_host::{PluginContext, Plugins};
 use embedgate_request::Memory;
+use embedgate_traces::Traces;
 
 use self::model::model;
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     model_host::ModelHost,
     reload::ask::Reloads,
     shutdown::{Shutdown, Stage},
+    usage::Usage,
 };
 
 /// Width of the mock's vectors.
@@ -114,6 +116,7 @@ impl TestGateway {
             let failed = tokio::task::block_in_place(load).failed;
             assert!(failed.is_empty(), "{failed:?}");
         }
+        let traces = Arc::new(Traces::start(&config.telemetry, &metrics).unwrap());
         let gateway = Arc::new(Gateway {
             authenticator: Authenticator::new(&config.auth, Arc::clone(&plugins)),
             plugins,
@@ -127,7 +130,9 @@ impl TestGateway {
             metrics,
             shutdown,
             started: 0,
+            traces,
             slow: None,
+            usage: Usage::new(None, std::time::Duration::ZERO),
         });
         Self {
             router: http::router(Arc::clone(&gateway)),

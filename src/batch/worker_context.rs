@@ -12,7 +12,7 @@ use std::{
 
 use embedgate_core::{Backend, BackendError, EmbeddingBatch, Outputs, Row, TokenBatch};
 use embedgate_metrics::ModelMetrics;
-use embedgate_request::{Error, Lane, Step};
+use embedgate_request::{BatchRun, Error, Lane, Step};
 use tokio::sync::{mpsc, oneshot};
 
 use self::side_batches::{Leftover, SideBatches};
@@ -83,9 +83,10 @@ impl WorkerContext {
             beside,
         } = batch;
         for entry in &entries {
-            let wait = entry.since.elapsed();
-            entry.timings.add(Step::Queue, wait);
+            let now = Instant::now();
+            entry.timings.add(Step::Queue, entry.since, now);
             let lane = entry.admission.lane() as usize;
+            let wait = now.saturating_duration_since(entry.since);
             self.metrics.queue_seconds[lane].observe(wait.as_secs_f64());
         }
         entries.retain(|entry| !entry.reply.is_closed());
@@ -103,9 +104,16 @@ impl WorkerContext {
                 Leftover::default(),
             )
         };
-        let time = started.elapsed();
+        let ended = Instant::now();
+        let time = ended.saturating_duration_since(started);
+        let shape: BatchShape = entries.iter().map(|entry| entry.ids.len()).collect();
+        let is_traced = entries.iter().any(|entry| entry.timings.is_traced());
+        let run = is_traced.then(|| {
+            let model = Arc::clone(&self.name);
+            Arc::new(BatchRun::new(model, started, shape.n, shape.tokens))
+        });
         for entry in &entries {
-            entry.timings.add(Step::Compute, time);
+            entry.timings.add_batch(started, ended, run.as_ref());
         }
         let results = match results {
             Ok(results) => Some(results),
@@ -119,7 +127,6 @@ impl WorkerContext {
                 None
             }
         };
-        let shape: BatchShape = entries.iter().map(|entry| entry.ids.len()).collect();
         let own_time = time.saturating_sub(left.rested);
         let mut done = left.done;
         if results.is_some() {

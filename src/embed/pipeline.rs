@@ -87,7 +87,9 @@ impl Pipeline {
         let charge = Charge::estimated(ctx, || {
             inputs.map(|input| model.estimate_tokens(input)).sum()
         })?;
+        let looking_up = ctx.timings.span("cache");
         let mut found = self.look_up(model, &prepared).await;
+        drop(looking_up);
         let is_kept: Vec<bool> = prepared
             .iter()
             .zip(&found)

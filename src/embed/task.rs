@@ -43,7 +43,7 @@ impl EmbedTask {
         } = self;
         let started = Instant::now();
         let tokens = model.tokenize(&prompt, &input, truncation, lane).await?;
-        timings.add(Step::Tokenize, started.elapsed());
+        timings.add(Step::Tokenize, started, Instant::now());
         drop((input, prompt));
         check_length(&model, &tokens, truncation)?;
         let (n_tokens, n_tokens_full) = (tokens.ids.len(), tokens.n_tokens_full);

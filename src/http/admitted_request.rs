@@ -42,7 +42,9 @@ impl FromRequest<Arc<Gateway>> for AdmittedRequest {
         let (mut parts, body) = request.into_parts();
         let Context(ctx) = Context::from_request_parts(&mut parts, gateway).await?;
         gateway.embedder()?;
+        let reading = ctx.timings.span("body");
         let body = body::read(&parts.headers, body, &gateway.config, &ctx).await?;
+        drop(reading);
         Ok(Self {
             gateway: Arc::clone(gateway),
             ctx,
@@ -97,7 +99,9 @@ impl AdmittedRequest {
             }
             Ok::<_, Error>((request, more, source.n_ignored))
         };
+        let parsing = self.ctx.timings.span("parse");
         let (request, more, n_ignored) = self.read(parse).await??;
+        drop(parsing);
         self.gateway.metrics.ignored_members(n_ignored);
         Ok((request, more))
     }

@@ -52,12 +52,13 @@ impl PendingAnswer {
             n_tokens: answer.n_tokens(),
             n_cached: answer.n_cached,
             n_truncated: answer.cuts().count(),
-            timings: Arc::clone(&self.ctx.timings),
         };
         let cuts: Vec<Cut> = answer.cuts().collect();
         let numbers: usize = answer.embeddings.iter().map(numbers).sum();
+        let rendering = self.ctx.timings.span("render");
         let json =
             blocking::run_if_large(numbers >= RENDER_ELSEWHERE, move || render(&answer)).await?;
+        drop(rendering);
         let rendered = RenderedAnswer {
             json,
             memory: self.memory,

@@ -17,7 +17,7 @@ use super::{
     connection::{NoRoom, PeerAddress},
     error::Failed,
     routes::RouteInfo,
-    trace::{Caller, RequestId},
+    trace::{Caller, RequestRecord},
 };
 
 /// Says in which lane a request waits.
@@ -37,7 +37,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
     type Rejection = Failed;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Self, Failed> {
-        let id = RequestId::of(&parts.extensions);
+        let RequestRecord { id, timings } = RequestRecord::of(&parts.extensions);
         if parts.extensions.get::<NoRoom>().is_some() {
             return Err(no_room().into());
         }
@@ -53,6 +53,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             headers: &RequestHeaders(&parts.headers),
             client_ip: peer,
             deadline,
+            timings: &timings,
         };
         let authorization = parts
             .headers
@@ -61,10 +62,12 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             .map(|value| value.as_bytes());
         let route = parts.extensions.get::<MatchedPath>();
         let route = route.and_then(|path| RouteInfo::of(path.as_str())?.route);
+        let asking = timings.span("auth");
         let principal = gateway
             .authenticator
             .authenticate(route, authorization, head)
             .await?;
+        drop(asking);
         let identity = principal.identity();
         let allowance = identity.and_then(|identity| identity.allowance.as_ref());
         if let Some(identity) = identity {
@@ -87,7 +90,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             deadline,
             lane,
             memory,
-            timings: Arc::default(),
+            timings,
             begun: Arc::default(),
         }))
     }

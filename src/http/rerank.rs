@@ -96,7 +96,6 @@ async fn answer(admitted: AdmittedRequest, api: RerankApi) -> Result<Response, E
         n_tokens: ranking.n_tokens,
         n_cached: ranking.n_cached,
         n_truncated: cuts.len(),
-        timings: Arc::clone(&ctx.timings),
     };
     let compute_headers = (api == RerankApi::Tei).then(|| ComputeHeaders {
         device: model.info.device.clone(),
@@ -106,7 +105,9 @@ async fn answer(admitted: AdmittedRequest, api: RerankApi) -> Result<Response, E
     });
     let id = Arc::clone(&ctx.id);
     let render = move || render(&options, &ranking, &documents, &id);
+    let rendering = ctx.timings.span("render");
     let json = blocking::run_if_large(bytes >= RENDER_ELSEWHERE, render).await?;
+    drop(rendering);
     let rendered = RenderedAnswer {
         json,
         memory,

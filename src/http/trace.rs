@@ -8,14 +8,16 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Extensions, HeaderName, HeaderValue},
+    http::{Extensions, HeaderName, HeaderValue, Method},
     response::Response,
 };
 use embedgate_plugin_host::Summary;
 use embedgate_request::{Error, Step, Timings};
+use embedgate_traces::{FinishedRequest, RequestTrace};
 use uuid::Uuid;
 
 use super::Gateway;
+use crate::usage::record::Counts;
 
 /// The header that carries a request's id, in and out.
 static HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,16 +28,20 @@ const MAX_ID: usize = 128;
 /// The log has so many bytes of a path at most.
 const MAX_PATH: usize = 100;
 
-/// A request's id, for the extractor of contexts.
+/// A request's id and the record of its time, for the extractor of contexts.
 #[derive(Clone)]
-pub(super) struct RequestId(Arc<str>);
+pub(super) struct RequestRecord {
+    pub(super) id: Arc<str>,
+    pub(super) timings: Arc<Timings>,
+}
 
-impl RequestId {
-    /// The id that [`trace`] gave.
-    pub(super) fn of(extensions: &Extensions) -> Arc<str> {
-        extensions
-            .get::<Self>()
-            .map_or_else(|| "".into(), |id| Arc::clone(&id.0))
+impl RequestRecord {
+    /// The one that [`trace`] began.
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_else(|| Self {
+            id: "".into(),
+            timings: Arc::default(),
+        })
     }
 }
 
@@ -73,8 +79,6 @@ pub(super) struct RequestStats {
     pub(super) n_cached: usize,
     /// Inputs that were cut.
     pub(super) n_truncated: usize,
-    /// The time that inputs spent in each step.
-    pub(super) timings: Arc<Timings>,
 }
 
 pub(super) async fn trace(
@@ -84,30 +88,50 @@ pub(super) async fn trace(
 ) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
-    request.extensions_mut().insert(RequestId(Arc::clone(&id)));
-    let method = request.method().clone();
     let path = request.uri().path();
     let path = path[..path.floor_char_boundary(MAX_PATH)].to_owned();
+    let place = match is_probe(&path) {
+        true => None,
+        false => gateway.traces.begin(request.headers()),
+    };
+    let is_traced = place.as_ref().is_some_and(RequestTrace::is_sampled);
+    let record = RequestRecord {
+        id: Arc::clone(&id),
+        timings: match is_traced {
+            true => Arc::new(Timings::traced()),
+            false => Arc::default(),
+        },
+    };
+    let timings = Arc::clone(&record.timings);
+    request.extensions_mut().insert(record);
+    let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let trace_id = place.as_ref().map(RequestTrace::trace_id);
     let line = Line {
+        gateway,
         id: &id,
+        trace_id: trace_id.as_deref(),
+        place: place.as_ref(),
         method: method.as_str(),
         path: &path,
+        route,
         started,
+        timings: &timings,
     };
-    let has_names = !gateway.authenticator.is_open() || gateway.plugins.has_observers();
+    let has_names =
+        is_traced || !gateway.authenticator.is_open() || gateway.plugins.has_observers();
     let caller = has_names.then(Caller::default);
     if let Some(caller) = &caller {
         request.extensions_mut().insert(caller.clone());
     }
     let asks_for_timing = request.headers().contains_key(&TIMING);
-    let left = LogIfDropped(&line);
+    let left = EndIfDropped(&line);
     let mut response = answer(request).await;
     std::mem::forget(left);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(&HEADER, value);
     }
-    let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let status = response.status().as_u16();
     let metrics = &gateway.metrics;
     metrics.request(route, status, started.elapsed());
@@ -120,6 +144,7 @@ pub(super) async fn trace(
     }
     let timing = stats.filter(|_| asks_for_timing);
     let timing = timing.and_then(|stats| line.timing(stats));
+    let traceresponse = place.as_ref().map(RequestTrace::response_header);
     let caller = caller.unwrap_or_default();
     let name = caller.0.get().map(|(name, _)| name);
     if let Some(name) = name {
@@ -132,18 +157,35 @@ pub(super) async fn trace(
     if gateway.plugins.has_observers() {
         gateway.plugins.observe(line.summary(&response, &caller));
     }
+    line.end_trace(&response, name.map_or("", |name| name));
+    if method == Method::POST {
+        line.count(&response, name.map_or("", |name| name));
+    }
     if let Some(value) = timing {
         response.headers_mut().insert("server-timing", value);
+    }
+    if let Some(value) = traceresponse.and_then(|value| HeaderValue::from_str(&value).ok()) {
+        response.headers_mut().insert("traceresponse", value);
     }
     response
 }
 
-/// The values that every log line of a request has.
+/// Requests of machines that ask how things are: many, and of no interest.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/health" | "/metrics")
+}
+
+/// What the log and the trace say of a request, whatever becomes of it.
 struct Line<'a> {
+    gateway: &'a Gateway,
     id: &'a Arc<str>,
+    trace_id: Option<&'a str>,
+    place: Option<&'a RequestTrace>,
     method: &'a str,
     path: &'a str,
+    route: &'a str,
     started: Instant,
+    timings: &'a Timings,
 }
 
 /// The mean time of an input in each step, in milliseconds: tokenizing, queue, batch.
@@ -152,17 +194,27 @@ fn steps(timings: &Timings) -> [f64; 3] {
 }
 
 /// Writes the log line of a request whose client left before the answer: then the request's future is dropped.
-struct LogIfDropped<'a>(&'a Line<'a>);
+struct EndIfDropped<'a>(&'a Line<'a>);
 
-impl Drop for LogIfDropped<'_> {
+impl Drop for EndIfDropped<'_> {
     fn drop(&mut self) {
         let Line {
-            id, method, path, ..
+            id,
+            trace_id,
+            method,
+            path,
+            ..
         } = self.0;
         let id = &***id;
         let ms = self.0.ms();
+        let finished = FinishedRequest {
+            error: "not_answered",
+            ..self.0.finished()
+        };
+        self.0.end_trace_of(finished);
         tracing::info!(
             id,
+            trace_id,
             ms,
             error.code = "not_answered",
             "{method} {path} not answered: the connection ended after {ms:.1} ms"
@@ -179,7 +231,7 @@ impl Line<'_> {
     ///
     /// Source: W3C, "Server Timing".
     fn timing(&self, stats: &RequestStats) -> Option<HeaderValue> {
-        let [tokenize, queue, compute] = steps(&stats.timings);
+        let [tokenize, queue, compute] = steps(self.timings);
         let (n_cached, n_inputs, total) = (stats.n_cached, stats.n_inputs, self.ms());
         let text = format!(
             "cache;desc=\"{n_cached} of {n_inputs}\", tokenize;dur={tokenize:.2}, queue;dur={queue:.2}, compute;dur={compute:.2}, \
@@ -191,25 +243,89 @@ impl Line<'_> {
     /// Writes that a request was slow, and where its time went.
     fn write_slow(&self, stats: Option<&RequestStats>) {
         let Line {
-            id, method, path, ..
+            id,
+            trace_id,
+            method,
+            path,
+            ..
         } = self;
         let (id, ms) = (&***id, self.ms());
-        let Some(stats) = stats else {
-            tracing::warn!(id, ms, "{method} {path} was slow: {ms:.0} ms");
-            return;
+        // Steps of requests that failed tell most.
+        let took = match self.timings.n_inputs() {
+            0 => String::new(),
+            _ => {
+                let [tokenize, queue, compute] = steps(self.timings);
+                format!(
+                    "; an input that was computed took {tokenize:.1} ms to become tokens, {queue:.1} ms in the queue, {compute:.1} ms in \
+                     its batch"
+                )
+            }
         };
-        let [tokenize_ms, queue_ms, compute_ms] = steps(&stats.timings);
-        let (n_inputs, n_tokens) = (stats.n_inputs, stats.n_tokens);
+        let of = stats.map_or(String::new(), |stats| {
+            let (n_inputs, n_tokens) = (stats.n_inputs, stats.n_tokens);
+            format!(" for {n_inputs} inputs of {n_tokens} tokens")
+        });
+        let [tokenize_ms, queue_ms, compute_ms] = steps(self.timings);
         tracing::warn!(
             id,
+            trace_id,
             ms,
-            model.name = stats.model,
+            model.name = stats.map(|stats| &*stats.model),
             tokenize_ms,
             queue_ms,
             compute_ms,
-            "{method} {path} was slow: {ms:.0} ms for {n_inputs} inputs of {n_tokens} tokens; an input that was computed took \
-             {tokenize_ms:.1} ms to become tokens, {queue_ms:.1} ms in the queue, {compute_ms:.1} ms in its batch"
+            "{method} {path} was slow: {ms:.0} ms{of}{took}"
         );
+    }
+
+    /// Counts what the caller used.
+    fn count(&self, response: &Response, caller: &str) {
+        let extensions = response.extensions();
+        let stats = extensions.get::<RequestStats>();
+        let of = |n: fn(&RequestStats) -> usize| stats.map_or(0, n) as u64;
+        let counts = Counts {
+            requests: 1,
+            refused: extensions.get::<ErrorCode>().map_or(0, |_| 1),
+            inputs: of(|stats| stats.n_inputs),
+            cached: of(|stats| stats.n_cached),
+            tokens: of(|stats| stats.n_tokens),
+            truncated: of(|stats| stats.n_truncated),
+        };
+        let model = stats.map_or("", |stats| &stats.model);
+        self.gateway.usage.count(caller, model, counts);
+    }
+
+    /// Ends the request's trace with its answer.
+    fn end_trace(&self, response: &Response, caller: &str) {
+        let extensions = response.extensions();
+        let stats = extensions.get::<RequestStats>();
+        let code = extensions.get::<ErrorCode>();
+        self.end_trace_of(FinishedRequest {
+            status: response.status().as_u16(),
+            error: code.map_or("", |error| &error.code),
+            caller,
+            model: stats.map_or("", |stats| &stats.model),
+            n_inputs: stats.map_or(0, |stats| stats.n_inputs),
+            n_tokens: stats.map_or(0, |stats| stats.n_tokens),
+            n_cached: stats.map_or(0, |stats| stats.n_cached),
+            ..self.finished()
+        });
+    }
+
+    fn end_trace_of(&self, request: FinishedRequest<'_>) {
+        if let Some(place) = self.place {
+            self.gateway.traces.end(place, request, self.timings);
+        }
+    }
+
+    fn finished(&self) -> FinishedRequest<'_> {
+        FinishedRequest {
+            id: self.id,
+            method: self.method,
+            path: self.path,
+            route: self.route,
+            ..FinishedRequest::default()
+        }
     }
 
     /// Summarizes the request and its answer for observers.
@@ -236,7 +352,11 @@ impl Line<'_> {
     /// `caller` is empty where nobody is known by name.
     fn write(&self, response: &Response, caller: &str) {
         let Line {
-            id, method, path, ..
+            id,
+            trace_id,
+            method,
+            path,
+            ..
         } = self;
         let id = &***id;
         let (status, ms) = (response.status().as_u16(), self.ms());
@@ -259,6 +379,7 @@ impl Line<'_> {
             } = stats;
             tracing::info!(
                 id,
+                trace_id,
                 status,
                 ms,
                 model.name = model,
@@ -273,17 +394,19 @@ impl Line<'_> {
         } else if let Some(ErrorCode { code, .. }) = extensions.get() {
             tracing::info!(
                 id,
+                trace_id,
                 status,
                 ms,
                 error.code = &**code,
                 caller,
                 "{method} {path} {status} in {ms:.1} ms: {code}{by}"
             );
-        } else if matches!(*path, "/livez" | "/readyz" | "/health" | "/metrics") {
+        } else if is_probe(path) {
             tracing::debug!(id, status, ms, "{method} {path} {status} in {ms:.1} ms");
         } else {
             tracing::info!(
                 id,
+                trace_id,
                 status,
                 ms,
                 caller,

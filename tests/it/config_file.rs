@@ -4,7 +4,7 @@ use std::path::Path;
 
 use embedgate_config::{
     AuthConfig, CacheConfig, Config, Environment, IssuerConfig, LogConfig, ModelConfig,
-    PluginConfig, Problem, ServerConfig,
+    PluginConfig, Problem, ServerConfig, TelemetryConfig, UsageConfig,
 };
 use embedgate_request::LimitConfig;
 use toml::{Table, Value};
@@ -107,10 +107,14 @@ fn the_reference_names_every_key_and_no_other() {
     let server: ServerConfig = reference["server"].clone().try_into().unwrap();
     let cache: CacheConfig = reference["cache"].clone().try_into().unwrap();
     let log: LogConfig = reference["log"].clone().try_into().unwrap();
+    let usage: UsageConfig = reference["usage"].clone().try_into().unwrap();
+    let telemetry: TelemetryConfig = reference["telemetry"].clone().try_into().unwrap();
     for (section, shown) in [
         ("server", Table::try_from(&server).unwrap()),
         ("cache", Table::try_from(&cache).unwrap()),
         ("log", Table::try_from(&log).unwrap()),
+        ("usage", Table::try_from(&usage).unwrap()),
+        ("telemetry", Table::try_from(&telemetry).unwrap()),
     ] {
         let documented = reference[section].as_table().unwrap();
         assert_eq!(names(&shown), names(documented), "[{section}]");

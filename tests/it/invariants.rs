@@ -52,8 +52,9 @@ fn libraries_stay_behind_their_module() {
         only_in(
             folder,
             &["reqwest"],
-            &["crates/plugin-host/", "crates/hub/"],
+            &["crates/plugin-host/", "crates/hub/", "crates/traces/"],
         );
+        only_in(folder, &["opentelemetry"], &["crates/traces/"]);
         only_in(folder, &["plotters"], &["crates/tools/src/bench/plot.rs"]);
         only_in(
             folder,

@@ -42,4 +42,6 @@ mod rerank;
 mod sources;
 mod tei;
 mod tokens;
+mod traces;
+mod usage;
 mod variants;

@@ -104,6 +104,30 @@ fn the_table_of_metrics_names_those_of_the_code() {
     assert_eq!(named, documented);
 }
 
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
+    let documented = documented();
+    let files = ["docs/grafana.json", "examples/monitoring/alerts.yml"];
+    let mut asked = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for word in text.split(|c| !is_name(c)) {
+            if !word.starts_with("embedgate_") && !word.starts_with("process_") {
+                continue;
+            }
+            let ends = ["_total", "_bucket", "_sum", "_count"];
+            let name = ends.iter().find_map(|end| word.strip_suffix(end));
+            let name = name.unwrap_or(word);
+            assert!(documented.contains_key(name), "{file}: {word}");
+            let is_counter = documented[name].0 == "counter";
+            assert_eq!(word.ends_with("_total"), is_counter, "{file}: {word}");
+            asked.insert(name.to_owned());
+        }
+    }
+    assert!(asked.len() > 20, "{asked:?}");
+}
+
 #[tokio::test]
 async fn the_table_of_metrics_has_the_kinds_and_labels_that_are_told() {
     let gateway = Gateway::start(&one_model("[auth]\nmode = \"none\"\n"));

@@ -16,6 +16,8 @@ impl Config {
         self.auth.check(self.authenticators(), problems);
         self.cache.check(problems);
         self.hub.check(problems);
+        self.telemetry.check(problems);
+        self.usage.check(problems);
         if let Some(message) = self.log.slow.and_then(Period::out_of_range) {
             problems.push(Problem::new("log.slow", message));
         }

@@ -74,14 +74,18 @@ impl Environment {
     }
 }
 
-impl<const N: usize> From<[(&str, &str); N]> for Environment {
-    fn from(variables: [(&str, &str); N]) -> Self {
-        let variables = variables
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
+impl<'a> FromIterator<(&'a str, &'a str)> for Environment {
+    fn from_iter<T: IntoIterator<Item = (&'a str, &'a str)>>(variables: T) -> Self {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Self {
-            variables,
+            variables: variables.into_iter().map(owned).collect(),
             program: None,
         }
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        variables.into_iter().collect()
     }
 }

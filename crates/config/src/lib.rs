@@ -26,7 +26,9 @@ mod secret;
 mod server;
 mod sha256;
 mod source;
+mod telemetry;
 mod units;
+mod usage;
 mod warnings;
 
 use std::collections::BTreeMap;
@@ -58,7 +60,9 @@ pub use self::{
     secret::Secret,
     server::ServerConfig,
     source::{Hub, Source},
+    telemetry::{OtlpProtocol, TelemetryConfig},
     units::{ByteSize, Period},
+    usage::UsageConfig,
 };
 
 /// Everything that can be configured.
@@ -72,6 +76,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// The level and the format of the log.
     pub log: LogConfig,
+    /// Traces of requests.
+    pub telemetry: TelemetryConfig,
+    /// The record of what each caller uses.
+    pub usage: UsageConfig,
     /// The configuration of authentication: the callers that may use the server.
     pub auth: AuthConfig,
     /// The cache of vectors.

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{AuthConfig, AuthMode, Config, ConfigError, Environment, Problem, expand, parse};
+use super::{
+    AuthConfig, AuthMode, Config, ConfigError, Environment, Problem, expand, parse, telemetry,
+};
 
 /// Files that are tried when none is named.
 const DEFAULT_FILES: [&str; 2] = ["embedgate.toml", "/etc/embedgate/embedgate.toml"];
@@ -112,6 +114,7 @@ impl Config {
         let written = table.get("plugins").cloned();
         expand::variables(&mut table, environment, &mut problems);
         expand::overrides(&mut table, environment, &mut problems);
+        telemetry::variables(&mut table, environment, &mut problems);
         let mut config = parse::config(table, &mut problems);
         for (name, plugin) in &mut config.plugins {
             let settings = |all: &toml::Value| all.get(name)?.get("settings")?.as_table().cloned();

@@ -33,6 +33,8 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         unknown_model: section(&mut table, "unknown_model", problems),
         server: section(&mut table, "server", problems),
         log: section(&mut table, "log", problems),
+        telemetry: section(&mut table, "telemetry", problems),
+        usage: section(&mut table, "usage", problems),
         auth: section(&mut table, "auth", problems),
         cache: section(&mut table, "cache", problems),
         onnxruntime: section(&mut table, "onnxruntime", problems),
@@ -62,7 +64,7 @@ pub(super) fn config(mut table: Table, problems: &mut Vec<Problem>) -> Config {
         Some(_) => problems.push(Problem::new("plugins", "must be tables: [plugins.NAME]")),
     }
     for key in table.keys() {
-        let known = "default_model, unknown_model, [server], [log], [auth], [cache], [onnxruntime], [onednn], [cuda], [hub], [models.NAME] and [plugins.NAME]";
+        let known = "default_model, unknown_model, [server], [log], [telemetry], [usage], [auth], [cache], [onnxruntime], [onednn], [cuda], [hub], [models.NAME] and [plugins.NAME]";
         problems.push(Problem::new(
             key,
             format!("is not known, expected one of {known}"),

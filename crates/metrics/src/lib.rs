@@ -82,6 +82,7 @@ mod tests {
         metrics.refused("overloaded");
         metrics.evicted("size");
         metrics.build("1.0.0");
+        metrics.spans("exported", 1);
         let text = metrics.text();
         let names: Vec<&str> = text
             .lines()
@@ -113,6 +114,7 @@ mod tests {
         embedgate_cache_file_used gauge
         embedgate_cache_file_bytes gauge
         embedgate_build_info gauge
+        embedgate_trace_spans counter
         embedgate_connections gauge
         process_resident_memory_bytes gauge
         ");

@@ -3,7 +3,7 @@
 use embedgate_core::machine::memory;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
 use super::{Metrics, register::Registered};
@@ -13,9 +13,15 @@ struct BuildLabels {
     version: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SpanLabels {
+    result: &'static str,
+}
+
 /// The families, each registered once.
 pub(super) struct Families {
     build: Family<BuildLabels, Gauge>,
+    spans: Family<SpanLabels, Counter>,
     connections: Gauge,
     resident_bytes: Gauge,
 }
@@ -27,6 +33,11 @@ impl Families {
             build: all.add(
                 "embedgate_build_info",
                 "1, with the version of the program",
+                Family::default(),
+            ),
+            spans: all.add(
+                "embedgate_trace_spans",
+                "Spans of traces, by what became of them",
                 Family::default(),
             ),
             connections: all.add(
@@ -54,6 +65,13 @@ impl Metrics {
     pub fn build(&self, version: &'static str) {
         let labels = BuildLabels { version };
         self.0.process.build.get_or_create(&labels).set(1);
+    }
+
+    /// Counts spans that were `exported`, that the collector did not take (`failed`), or that found no room (`dropped`).
+    pub fn spans(&self, result: &'static str, n: usize) {
+        let labels = SpanLabels { result };
+        let spans = self.0.process.spans.get_or_create(&labels);
+        spans.inc_by(n as u64);
     }
 
     /// Open connections, to count up and down.

@@ -10,6 +10,7 @@ use std::{
 
 use embedgate_config::PluginConfig;
 use embedgate_metrics::Metrics;
+use embedgate_request::Timings;
 
 /// Added to the answer of a request whose preprocessor failed and was skipped.
 pub const SKIPPED: &str = "x-embedgate-plugin-skipped";
@@ -46,6 +47,8 @@ pub struct RequestHead<'a> {
     pub client_ip: Option<IpAddr>,
     /// The time at which the request's time is over.
     pub deadline: Instant,
+    /// The record of the request's time.
+    pub timings: &'a Timings,
 }
 
 /// The headers of a request, of which a plugin sees those that its configuration names.

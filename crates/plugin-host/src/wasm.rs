@@ -148,7 +148,10 @@ impl Plugins {
                 limits,
             };
             // Apart, so that requests that no plugin sees need not carry its size.
-            match Box::pin(authenticator.ask(head)).await.0 {
+            let asking = plugin.span(head.timings, Hook::Authenticate);
+            let (answer, _) = Box::pin(authenticator.ask(head)).await;
+            drop(asking);
+            match answer {
                 Ok(Verdict::Principal(identity)) => return Ok(Some(identity)),
                 Ok(Verdict::Unknown) => {}
                 Ok(Verdict::Refused(error)) => return Err(error),
@@ -186,7 +189,10 @@ impl Plugins {
             };
             let asked = preprocess::preprocess(&plugin.guest, call, request);
             // Apart, so that requests that no plugin sees need not carry its size.
-            match Box::pin(asked).await.0 {
+            let asking = plugin.span(&ctx.timings, Hook::Preprocess);
+            let (answer, _) = Box::pin(asked).await;
+            drop(asking);
+            match answer {
                 Ok(Change::Done(added)) => headers.extend(added),
                 Ok(Change::Refused(error)) => return Err(error),
                 Err(failure) => {

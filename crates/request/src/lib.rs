@@ -25,7 +25,7 @@ pub use memory::{Account, Held, Holder, Memory};
 pub use principal::{Begun, Identity, Principal, RequestContext};
 pub use request::{EmbedRequest, Input};
 pub use response::{Cut, Dense, EmbedResponse, Embedding, MOST_COUNTED};
-pub use timings::{Step, Timings};
+pub use timings::{BatchRun, OpenSpan, Span, Step, Timings};
 pub use vector_text::VectorText;
 pub use vocabulary::{
     Hook, InputKind, Lane, LongDocuments, NamePattern, Route, Side, TokenIds, Truncation,

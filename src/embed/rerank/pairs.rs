@@ -62,7 +62,9 @@ pub(super) async fn score(
             let tokens = model
                 .tokenize_pair(query, text, truncation.side(), lane)
                 .await?;
-            task.ctx.timings.add(Step::Tokenize, started.elapsed());
+            task.ctx
+                .timings
+                .add(Step::Tokenize, started, Instant::now());
             check_length(model, &tokens, truncation)?;
             let (from, to) = (tokens.n_tokens_full, tokens.ids.len());
             let work = SequenceWork {

@@ -15,7 +15,7 @@ use std::{
 
 use embedgate_config::{InstanceConfig, PluginConfig};
 use embedgate_metrics::Metrics;
-use embedgate_request::{EmbedRequest, Hook, Identity, LimitConfig, Limits};
+use embedgate_request::{EmbedRequest, Hook, Identity, LimitConfig, Limits, Timings};
 use serde_json::{Value, json};
 
 use self::describe::{describe, describe_request, failed, pairs, refused};
@@ -41,6 +41,7 @@ pub struct Harness {
     clock: Arc<AtomicU64>,
     id: Arc<str>,
     remembered: Remembered,
+    timings: Timings,
     /// The time that loading took.
     pub load_time: Duration,
     /// The notes on the plugin's configuration.
@@ -103,6 +104,7 @@ impl Harness {
             id: "test".into(),
             remembered: Remembered::default(),
             load_time: started.elapsed(),
+            timings: Timings::default(),
             notes: loaded.notes,
         })
     }
@@ -151,6 +153,7 @@ impl Harness {
             headers: head,
             client_ip: head.client_ip,
             deadline: far(),
+            timings: &self.timings,
         }
     }
 

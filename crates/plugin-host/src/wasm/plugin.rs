@@ -8,7 +8,7 @@ use std::{
 };
 
 use embedgate_config::PluginConfig;
-use embedgate_request::{Error, ErrorKind, Hook};
+use embedgate_request::{Error, ErrorKind, Hook, OpenSpan, Timings};
 
 use super::{
     authenticate::remembered::Remembered, failure::Failure, guest::Guest, line::one_line,
@@ -47,6 +47,11 @@ impl Plugin {
             || names_of(model)
                 .iter()
                 .any(|name| patterns.iter().any(|pattern| pattern.matches(name)))
+    }
+
+    /// Begins the part of a request's trace in which the plugin is asked.
+    pub(super) fn span<'a>(&self, timings: &'a Timings, hook: Hook) -> OpenSpan<'a> {
+        timings.span_named(|| format!("plugin {} {}", self.name, hook.name()))
     }
 
     /// Logs a failure with its cause; of one kind, not each of many.
