@@ -14,7 +14,7 @@ use embedgate_plugin_host::{Plugins, Stamps};
 use embedgate_request::Memory;
 use embedgate_traces::Traces;
 use sd_notify::NotifyState;
-use tokio::{net::TcpListener, signal::unix::Signal};
+use tokio::{signal::unix::Signal, sync::watch};
 
 use self::{
     plugins::plugin_context,
@@ -26,6 +26,8 @@ use crate::{
     http::{
         self, Gateway,
         connection::{self, End, Server},
+        listener::Listener,
+        tls::Tls,
     },
     model::{load, load_context::LoadContext},
     model_host::{Fetcher, ModelHost, Parts},
@@ -37,9 +39,13 @@ use crate::{
 /// The sockets where requests arrive.
 pub(crate) struct Listeners {
     /// The socket of clients.
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
+    /// The path of clients on this machine, where there is one.
+    pub(crate) local: Option<Listener>,
     /// The socket of administrators, when they have an address of their own.
-    pub(crate) admin: Option<TcpListener>,
+    pub(crate) admin: Option<Listener>,
+    /// True where somebody else holds the first socket, who had connections wait before and can go on with that.
+    pub(crate) is_handed_over: bool,
 }
 
 /// A configured server, not yet listening.
@@ -48,6 +54,7 @@ pub(crate) struct App {
     load_context: LoadContext,
     source: Source,
     metrics: Metrics,
+    tls: Option<Arc<Tls>>,
     traces: Arc<Traces>,
     usage: Usage,
     plugins: Arc<Plugins>,
@@ -76,6 +83,8 @@ impl App {
         let load_context = LoadContext::new(&config, &source.environment);
         let metrics = Metrics::new();
         metrics.build(env!("CARGO_PKG_VERSION"));
+        let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
+        let tls = tls.map(Arc::new);
         let usage = Usage::new(
             usage_folder(&config, &source.environment),
             config.usage.keep.0,
@@ -91,6 +100,7 @@ impl App {
             load_context,
             source,
             metrics,
+            tls,
             traces,
             usage,
             plugins,
@@ -114,19 +124,26 @@ impl App {
     /// When no model can be loaded (or not all, where all are required), or requests had to be cut off at the end.
     pub(crate) async fn serve(
         self,
-        Listeners { listener, admin }: Listeners,
+        mut listeners: Listeners,
         shutdown: Shutdown,
         mut hangups: Signal,
     ) -> anyhow::Result<()> {
         let (reloads, asking) = Reloads::channel();
         let gateway = Arc::new(self.gateway(reloads, &shutdown));
-        self.announce(&listener, &gateway)?;
+        self.announce(&listeners, &gateway)?;
         tell_systemd(NotifyState::Ready);
-        let address = listener.local_addr().ok();
-        let router = http::router(Arc::clone(&gateway));
-        let serving = connection::serve(listener, router, self.server(&shutdown));
+        let (address, admin) = (listeners.listener.address(), listeners.admin.take());
+        let (loaded, is_loaded) = watch::channel(false);
+        let until_loaded = listeners.is_handed_over.then_some(is_loaded);
+        let serving = self.listen(listeners, &gateway, until_loaded, &shutdown);
         let administering = self.administer(admin, &gateway, &shutdown);
-        let loading = self.begin(&gateway, address);
+        let certificates = async {
+            match &self.tls {
+                Some(tls) => tls.watch().await,
+                None => std::future::pending().await,
+            }
+        };
+        let loading = self.begin(&gateway, address, loaded);
         let reloader = self.reloader(&gateway.models);
         let reloading = async {
             let authenticator = &gateway.authenticator;
@@ -146,6 +163,8 @@ impl App {
             () = administering => unreachable!("it waits for ever"),
             () = reloading => unreachable!("it waits for ever once the shutdown has begun"),
             () = stopping => unreachable!("it waits for ever"),
+            () = certificates => unreachable!("it waits for ever"),
+            () = tell_watchdog() => unreachable!("it tells for ever"),
             () = counting => unreachable!("it counts for ever"),
         };
         // Once more, where the end came with the word of it.
@@ -168,6 +187,37 @@ impl App {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+
+    /// Serves clients until the end; where `until_loaded` is there, from the moment when the models are loaded: whoever comes
+    /// before waits, as during the restart, and is not refused.
+    async fn listen(
+        &self,
+        listeners: Listeners,
+        gateway: &Arc<Gateway>,
+        until_loaded: Option<watch::Receiver<bool>>,
+        shutdown: &Shutdown,
+    ) -> End {
+        if let Some(mut is_loaded) = until_loaded {
+            tokio::select! {
+                // An error means that the models will not be loaded.
+                _ = is_loaded.wait_for(|loaded| *loaded) => {}
+                () = shutdown.reached(Stage::Draining) => {}
+            }
+        }
+        let router = http::router(Arc::clone(gateway));
+        let of_network = Server {
+            tls: self.tls.as_ref(),
+            proxy_protocol: self.config.server.proxy_protocol,
+            ..self.server(shutdown)
+        };
+        let of_network = connection::serve(listeners.listener, router.clone(), of_network);
+        let Some(local) = listeners.local else {
+            return of_network.await;
+        };
+        let of_machine = connection::serve(local, router, self.server(shutdown));
+        let (one, other) = tokio::join!(of_network, of_machine);
+        one.and(other)
     }
 
     /// The gateway of no models yet.
@@ -211,12 +261,12 @@ impl App {
     /// Serves `POST /admin/reload` on an address of its own, where one is configured. Never ends.
     async fn administer(
         &self,
-        listener: Option<TcpListener>,
+        listener: Option<Listener>,
         gateway: &Arc<Gateway>,
         shutdown: &Shutdown,
     ) {
         if let Some(listener) = listener {
-            if let Ok(address) = listener.local_addr() {
+            if let Some(address) = listener.address() {
                 tracing::info!(%address, "POST http://{address}/admin/reload reloads the configuration; it asks for no key");
             }
             let router = http::admin_router(Arc::clone(gateway));
@@ -225,11 +275,14 @@ impl App {
         std::future::pending().await
     }
 
+    /// A server without what belongs to the network alone.
     fn server<'a>(&'a self, shutdown: &'a Shutdown) -> Server<'a> {
         Server {
             config: &self.config.server,
             shutdown,
             metrics: &self.metrics,
+            tls: None,
+            proxy_protocol: false,
         }
     }
 }
@@ -259,6 +312,17 @@ fn folder_problems(config: &Config, fetches: bool) -> Vec<String> {
             .map(|error| format!("models.{name}: {error:#}"))
     };
     config.models.iter().filter_map(problem).collect()
+}
+
+/// Tells systemd that the process lives, as often as its unit's `WatchdogSec` wants. Never ends.
+async fn tell_watchdog() {
+    let Some(within) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    loop {
+        tell_systemd(NotifyState::Watchdog);
+        tokio::time::sleep(within / 3).await;
+    }
 }
 
 /// Tells systemd how far the process is, where it was started by a unit of `Type=notify`.

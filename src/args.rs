@@ -17,6 +17,7 @@ pub(crate) mod usage;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 #[cfg(feature = "hub")]
 use self::hub::{ModelsCommand, PullArgs};
@@ -100,6 +101,20 @@ pub enum Command {
     Key(KeyCommand),
     /// Write what each caller used, by day and model.
     Usage(UsageArgs),
+    /// Ask the server of the configuration whether it is ready: exit code 0 if so.
+    Health(HealthArgs),
+    /// Print what a shell needs to complete the command line.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write manual pages, one for each command.
+    Man {
+        /// The folder that they are written to.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
     /// Make, inspect, test, measure and pin plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -141,6 +156,17 @@ pub struct InitArgs {
     /// Replace a file that is there.
     #[arg(short, long)]
     pub force: bool,
+}
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Ask at this address instead of server.listen.
+    #[arg(short, long, value_name = "ADDRESS", value_parser = embedgate_config::resolve)]
+    pub listen: Option<SocketAddr>,
+    /// Ask whether it lives, and not whether its models are loaded.
+    #[arg(long)]
+    pub live: bool,
 }
 
 /// Arguments of `check`.

@@ -7,6 +7,15 @@ use embedgate_config::{AuthConfig, AuthMode, KeyConfig, KeySecret};
 use embedgate_plugin_host::{Plugins, RequestHead};
 use embedgate_request::{Error, ErrorKind, HashKey, Identity, KeyHash, Limits, Principal, Route};
 
+/// What a caller shows of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Credentials<'a> {
+    /// The value of the header `Authorization`: `Bearer KEY`, or the key alone.
+    pub(crate) authorization: Option<&'a [u8]>,
+    /// The names that the client's certificate is for.
+    pub(crate) certificate_names: &'a [String],
+}
+
 /// Finds the principal behind a request.
 pub(crate) struct Authenticator {
     access: ArcSwap<Access>,
@@ -23,6 +32,8 @@ struct Access {
     plain: HashMap<[u8; 32], Known>,
     /// Keys that it holds the hash of, by the part of them that is no secret.
     hashed: HashMap<String, (KeyHash, Known)>,
+    /// Names of clients' certificates.
+    certificates: HashMap<String, Known>,
     limits: Limits,
     has_admins: bool,
 }
@@ -31,6 +42,14 @@ struct Access {
 struct Known {
     identity: Arc<Identity>,
     expires: Option<SystemTime>,
+}
+
+impl Known {
+    /// The principal; none where its time is over.
+    fn principal(&self) -> Option<Principal> {
+        let is_over = self.expires.is_some_and(|end| end <= SystemTime::now());
+        (!is_over).then(|| Principal::Named(Arc::clone(&self.identity)))
+    }
 }
 
 impl Authenticator {
@@ -65,7 +84,7 @@ impl Authenticator {
         self.access.load().mode == Some(AuthMode::None) && !self.plugins.has_authenticators()
     }
 
-    /// Finds who sends a request; `authorization` is the value of that header: `Bearer KEY`, or the key alone.
+    /// Finds who sends a request: by its key, by its certificate, by plugins.
     ///
     /// # Errors
     /// Unauthenticated where no key is known and no plugin knows the caller; a plugin's refusal; Unavailable where a
@@ -73,7 +92,7 @@ impl Authenticator {
     pub(crate) async fn authenticate(
         &self,
         route: Option<Route>,
-        authorization: Option<&[u8]>,
+        credentials: Credentials<'_>,
         head: RequestHead<'_>,
     ) -> Result<Principal, Error> {
         let access = self.access.load_full();
@@ -81,13 +100,16 @@ impl Authenticator {
         if access.mode == Some(AuthMode::None) && !self.plugins.has_authenticators() {
             return Ok(Principal::Anonymous);
         }
-        let key = authorization.map(bare_key);
-        match key.and_then(|key| access.known(key, &self.hash_key)) {
-            Some(known) if known.expires.is_some_and(|end| end <= SystemTime::now()) => {
-                return Err(refused("the API key has expired").with_code("api_key_expired"));
-            }
-            Some(known) => return Ok(Principal::Named(Arc::clone(&known.identity))),
-            None => {}
+        let key = credentials.authorization.map(bare_key);
+        if let Some(known) = key.and_then(|key| access.known(key, &self.hash_key)) {
+            let expired = || refused("the API key has expired").with_code("api_key_expired");
+            return known.principal().ok_or_else(expired);
+        }
+        let mut names = credentials.certificate_names.iter();
+        if let Some(known) = names.find_map(|name| access.certificates.get(name)) {
+            let message = "auth.keys: the time of this client's certificate is over";
+            let expired = || refused(message).with_code("api_key_expired");
+            return known.principal().ok_or_else(expired);
         }
         if route.is_some_and(|route| access.open_routes.contains(&route)) {
             return Ok(Principal::Anonymous);
@@ -135,6 +157,7 @@ impl Access {
             open_routes: config.open_routes.clone(),
             plain: HashMap::new(),
             hashed: HashMap::new(),
+            certificates: HashMap::new(),
             limits,
             has_admins: config.keys.iter().any(|key| key.admin),
         };
@@ -151,6 +174,14 @@ impl Access {
                 KeySecret::Hash(hash) => {
                     let id = hash.id().to_owned();
                     access.hashed.insert(id, (hash.clone(), known));
+                }
+                KeySecret::Certificate(name) => {
+                    // Names of hosts are the same in any case, URIs are not.
+                    let name = match name.contains(':') {
+                        true => name.clone(),
+                        false => name.to_ascii_lowercase(),
+                    };
+                    access.certificates.insert(name, known);
                 }
             }
         }
@@ -174,6 +205,7 @@ fn identity(config: &KeyConfig, limits: &Limits) -> Identity {
     let subject: Arc<str> = match (&config.name, &config.secret) {
         (Some(name), _) => name.as_str().into(),
         (None, KeySecret::Hash(hash)) => hash.id().into(),
+        (None, KeySecret::Certificate(name)) => name.as_str().into(),
         (None, KeySecret::Key(key)) => {
             let context = "embedgate 2026-11 name of a key without one";
             let id = blake3::derive_key(context, key.expose().as_bytes());

@@ -5,10 +5,12 @@ mod bench;
 #[cfg(feature = "tools")]
 mod bench_backend;
 mod check;
+mod command_line;
 mod convert;
 #[cfg(feature = "tools")]
 mod doctor;
 mod embed;
+mod health;
 mod init;
 mod key;
 #[cfg(feature = "hub")]
@@ -85,6 +87,9 @@ pub fn run(cli: Cli) -> u8 {
         #[cfg(feature = "tools")]
         Some(Command::Doctor(command)) => doctor::run(&command, &environment),
         Some(Command::Key(command)) => key::run(&command),
+        Some(Command::Health(args)) => health::run(config, &args, &environment),
+        Some(Command::Completions { shell }) => command_line::completions(shell),
+        Some(Command::Man { folder }) => command_line::man(&folder),
         Some(Command::Usage(args)) => usage::run(config, &args, &environment),
         #[cfg(feature = "hub")]
         Some(Command::Pull(args)) => pull::run(config, &args, &environment),

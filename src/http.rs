@@ -20,6 +20,7 @@ mod health;
 mod idle;
 mod input;
 mod json;
+pub(crate) mod listener;
 mod member;
 mod metrics;
 mod models;
@@ -29,10 +30,13 @@ mod openai;
 mod openapi;
 mod page;
 mod pooling;
+mod proxies;
 mod rerank;
 mod routes;
+mod serving;
 mod stream;
 mod tei;
+pub(crate) mod tls;
 mod trace;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -91,26 +95,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// The service, once the models are loaded.
-    ///
-    /// # Errors
-    /// Unavailable before that, and while draining.
-    pub(crate) fn embedder(&self) -> Result<Arc<Embedder>, Error> {
-        use crate::shutdown::Stage;
-        let second = Duration::from_secs(1);
-        if self.shutdown.stage() != Stage::Running {
-            return Err(
-                Error::unavailable("embedgate is shutting down", second).with_code("shutting_down")
-            );
-        }
-        self.service()
-    }
-
-    /// Returns the service for an admitted request, which is answered even while the gateway drains.
+    /// The service, once the models are loaded: for a request that comes while the gateway drains, too. Whoever has a connection
+    /// then was let in, and is answered.
     ///
     /// # Errors
     /// Unavailable before the models are loaded.
-    fn service(&self) -> Result<Arc<Embedder>, Error> {
+    pub(crate) fn embedder(&self) -> Result<Arc<Embedder>, Error> {
         self.models.embedder().ok_or_else(|| {
             Error::unavailable(
                 "embedgate is loading its models, try again in a few seconds",
@@ -138,7 +128,7 @@ impl Gateway {
         let waking = async {
             loop {
                 self.models.wake(name).await?;
-                let embedder = self.service()?;
+                let embedder = self.embedder()?;
                 let registry = embedder.registry();
                 // The caller may use it under the name that was asked for.
                 let entry = registry.entry(name);

@@ -34,16 +34,34 @@ struct Inner {
     folder: Option<PathBuf>,
     /// Older files are removed.
     keep: Duration,
-    /// Tells this process's files from those of others.
-    process: String,
     days: Mutex<BTreeMap<Day, Counted>>,
+    /// Held while files are written: an older count must not come after a newer one.
+    writing: Mutex<()>,
 }
 
 /// What was counted on one day.
-#[derive(Default)]
 struct Counted {
+    /// Tells the file from those of other processes, and from those that were written and let go before.
+    file: Uuid,
     callers: HashMap<Arc<str>, HashMap<String, Counts>>,
-    is_written: bool,
+    /// Changes so far, and those that are written.
+    n_changes: u64,
+    n_written: u64,
+}
+
+impl Counted {
+    fn new() -> Self {
+        Self {
+            file: Uuid::now_v7(),
+            callers: HashMap::new(),
+            n_changes: 0,
+            n_written: 0,
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        self.n_changes == self.n_written
+    }
 }
 
 impl Usage {
@@ -52,8 +70,8 @@ impl Usage {
         Self(Arc::new(Inner {
             folder,
             keep,
-            process: Uuid::now_v7().simple().to_string(),
             days: Mutex::default(),
+            writing: Mutex::default(),
         }))
     }
 
@@ -66,8 +84,8 @@ impl Usage {
 
     fn count_on(&self, day: Day, caller: &str, model: &str, counts: Counts) {
         let mut days = self.lock();
-        let counted = days.entry(day).or_default();
-        counted.is_written = false;
+        let counted = days.entry(day).or_insert_with(Counted::new);
+        counted.n_changes += 1;
         let callers = &mut counted.callers;
         let caller = match callers.len() < MOST_NAMES || callers.contains_key(caller) {
             true => caller,
@@ -123,54 +141,72 @@ impl Usage {
         let Some(folder) = &self.0.folder else {
             return Ok(());
         };
-        let today = Day::of(now);
-        for record in self.take_unwritten() {
-            if let Err(error) = self.write_record(folder, &record) {
-                if let Some(counted) = self.lock().get_mut(&record.day) {
-                    counted.is_written = false;
-                }
-                return Err(error);
-            }
-        }
+        let writing = self.0.writing.lock();
+        let _one_at_a_time = writing.unwrap_or_else(PoisonError::into_inner);
+        // One that cannot be written does not hold up the others.
+        let written: Vec<io::Result<()>> = self
+            .unwritten()
+            .into_iter()
+            .map(|unwritten| self.write_record(folder, unwritten))
+            .collect();
         // A day that is over is written for the last time.
+        let today = Day::of(now);
         self.lock()
-            .retain(|day, counted| *day >= today || !counted.is_written);
+            .retain(|day, counted| *day >= today || !counted.is_written());
+        written.into_iter().collect::<io::Result<()>>()?;
         remove_old(folder, Day::of(now - self.0.keep))
     }
 
-    fn write_record(&self, folder: &Path, record: &Record) -> io::Result<()> {
+    fn write_record(&self, folder: &Path, unwritten: Unwritten) -> io::Result<()> {
+        let Unwritten {
+            record,
+            file,
+            n_changes,
+        } = unwritten;
         fs::create_dir_all(folder)?;
-        let file = folder.join(record.file_name(&self.0.process));
-        whole_file::write(&file, &serde_json::to_vec(record)?)
+        let path = folder.join(record.file_name(file));
+        whole_file::write(&path, &serde_json::to_vec(&record)?)?;
+        if let Some(counted) = self.lock().get_mut(&record.day) {
+            counted.n_written = n_changes;
+        }
+        Ok(())
     }
 
-    /// The records that changed, marked as written.
-    fn take_unwritten(&self) -> Vec<Record> {
-        let mut days = self.lock();
-        let unwritten = days.iter_mut().filter(|(_, counted)| !counted.is_written);
-        let record = |(day, counted): (&Day, &mut Counted)| {
-            counted.is_written = true;
-            let row = |caller: &Arc<str>, model: &String, counts: &Counts| Row {
-                caller: caller.to_string(),
-                model: model.clone(),
-                counts: *counts,
+    /// The days that changed since they were written.
+    fn unwritten(&self) -> Vec<Unwritten> {
+        let days = self.lock();
+        let unwritten = days.iter().filter(|(_, counted)| !counted.is_written());
+        let copy = |(day, counted): (&Day, &Counted)| {
+            let of_caller = |(caller, models): (&Arc<str>, &HashMap<String, Counts>)| {
+                let row = |(model, counts): (&String, &Counts)| Row {
+                    caller: caller.to_string(),
+                    model: model.clone(),
+                    counts: *counts,
+                };
+                models.iter().map(row).collect::<Vec<_>>()
             };
-            let rows = counted.callers.iter().flat_map(|(caller, models)| {
-                models
-                    .iter()
-                    .map(move |(model, counts)| row(caller, model, counts))
-            });
-            Record {
-                day: *day,
-                rows: rows.collect(),
+            Unwritten {
+                record: Record {
+                    day: *day,
+                    rows: counted.callers.iter().flat_map(of_caller).collect(),
+                },
+                file: counted.file,
+                n_changes: counted.n_changes,
             }
         };
-        unwritten.map(record).collect()
+        unwritten.map(copy).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Day, Counted>> {
         self.0.days.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A day as it was counted at a moment.
+struct Unwritten {
+    record: Record,
+    file: Uuid,
+    n_changes: u64,
 }
 
 fn remove_old(folder: &Path, oldest: Day) -> io::Result<()> {
@@ -249,6 +285,20 @@ mod tests {
         usage.write_files(at(111)).unwrap();
         assert_eq!(record::read(&path).unwrap().rows.len(), 0);
         assert!(path.join("notes.txt").exists());
+    }
+
+    #[test]
+    fn a_late_count_of_a_day_that_was_written_is_added_and_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let usage = Usage::new(Some(folder.path().to_owned()), 400 * DAY);
+        usage.count_on(Day::of(at(100)), "a", "m", ONE);
+        usage.write_files(at(101)).unwrap();
+        assert!(usage.lock().is_empty());
+        usage.count_on(Day::of(at(100)), "a", "m", ONE);
+        usage.write_files(at(101)).unwrap();
+        let read = record::read(folder.path()).unwrap();
+        let requests: Vec<u64> = read.rows.values().map(|counts| counts.requests).collect();
+        assert_eq!(requests, [2]);
     }
 
     #[test]

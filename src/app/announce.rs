@@ -7,24 +7,26 @@ use std::{
 
 use anyhow::Context;
 use embedgate_core::Head;
-use tokio::net::TcpListener;
 
-use super::App;
+use super::{App, Listeners};
 use crate::{
     embed::Embedder,
-    http::Gateway,
+    http::{Gateway, listener::Listener},
     model::{Model, ModelState, RegistryEntry, devices},
     model_host::ModelHost,
 };
 
 impl App {
     /// Logs the address of the gateway, who can reach it, and warnings about its configuration.
-    pub(super) fn announce(&self, listener: &TcpListener, gateway: &Gateway) -> anyhow::Result<()> {
-        let address = listener
-            .local_addr()
-            .context("the listener has no address")?;
+    pub(super) fn announce(&self, listeners: &Listeners, gateway: &Gateway) -> anyhow::Result<()> {
+        let listener = &listeners.listener;
+        let address = listener.address().context("the listener has no address")?;
+        if let Some(path) = listeners.local.as_ref().and_then(Listener::path) {
+            tracing::info!("and at {}", path.display());
+        }
         let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(%address, version, "embedgate {version} listens on http://{address}/v1");
+        let scheme = scheme(self.tls.is_some());
+        tracing::info!(%address, version, "embedgate {version} listens on {scheme}://{address}/v1");
         if address.ip().is_loopback() {
             tracing::info!(
                 "containers and other machines cannot reach {address}: for those set server.listen = \"0.0.0.0:{}\"",
@@ -32,7 +34,7 @@ impl App {
             );
         } else {
             tracing::info!(
-                "from Docker on this machine: http://host.docker.internal:{}/v1",
+                "from Docker on this machine: {scheme}://host.docker.internal:{}/v1",
                 address.port()
             );
             if gateway.authenticator.is_open() {
@@ -70,6 +72,14 @@ impl App {
     }
 }
 
+/// The scheme of addresses.
+fn scheme(has_tls: bool) -> &'static str {
+    match has_tls {
+        true => "https",
+        false => "http",
+    }
+}
+
 /// Says that the models are loaded, of so many.
 pub(super) fn say_ready(models: &ModelHost, n_models: usize) {
     let is_fetching = |entry: &&RegistryEntry| matches!(entry.state, ModelState::Fetching(_));
@@ -103,9 +113,10 @@ pub(super) fn example(
         true => "",
         false => " -H \"Authorization: Bearer $KEY\"",
     };
+    let scheme = scheme(gateway.config.tls.is_some());
     let body = serde_json::json!({"model": model.name, "input": "hello"});
     Some(format!(
-        "curl http://{host}:{}/v1/embeddings -H \"Content-Type: application/json\"{key} -d '{body}'",
+        "curl {scheme}://{host}:{}/v1/embeddings -H \"Content-Type: application/json\"{key} -d '{body}'",
         address.port()
     ))
 }

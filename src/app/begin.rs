@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::bail;
+use tokio::sync::watch;
 
 use super::{
     App,
@@ -21,9 +22,11 @@ impl App {
         &self,
         gateway: &Gateway,
         address: Option<SocketAddr>,
+        loaded: watch::Sender<bool>,
     ) -> anyhow::Result<()> {
         let models = &gateway.models;
         self.load(models).await?;
+        loaded.send_replace(true);
         let embedder = models.embedder();
         let example = embedder
             .zip(address)

@@ -16,6 +16,7 @@ use super::{Failure, runtime, start_log};
 use crate::{
     app::plugins::{self, plugin_context},
     args::CheckArgs,
+    http::tls::Tls,
     model::{load, load_context::LoadContext},
 };
 
@@ -42,6 +43,9 @@ pub(super) fn run(
             "models that cannot be served:\n  {}",
             problems.join("\n  ")
         )));
+    }
+    if let Some(tls) = &config.server.tls {
+        Tls::load(tls).map_err(Failure::Config)?;
     }
     check_plugins(&config, environment).map_err(Failure::Config)?;
     config.log_warnings();

@@ -1,20 +1,20 @@
 //! `embedgate serve`.
 
 mod single;
+mod sockets;
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::Context;
 use embedgate_config::{Config, Environment};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use listenfd::ListenFd;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, runtime};
 use crate::{
-    app::{App, Listeners},
+    app::App,
     args::serve::ServeArgs,
+    http::listener::Listener,
     model_host::Fetcher,
     reload::source::Source,
     shutdown::{Shutdown, Stage},
@@ -27,6 +27,8 @@ pub(super) fn run(
     environment: &Environment,
 ) -> Result<(), Failure> {
     embedgate_core::allocator::keep_large_blocks_apart();
+    // Before there is another thread: it changes the environment.
+    let handed = ListenFd::from_env();
     let runtime = runtime()?;
     // Before the configuration is read: whoever changes it and says so at once does not end the process.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) });
@@ -34,7 +36,7 @@ pub(super) fn run(
     let source = source(file, args, environment)?;
     let config = source.load()?;
     telemetry::init(&config.log);
-    let (listen, admin_listen) = (config.server.listen, config.server.admin_listen);
+    let server = config.server.clone();
     let fetcher = match args.pull {
         true => Some(fetcher(&config, environment)?),
         false => None,
@@ -43,16 +45,7 @@ pub(super) fn run(
     let mut app = app.recalibrating(args.recalibrate);
     let served: Result<(), Failure> = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().context("no signal handler")?;
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|e| listen_error(listen, &e))?;
-        let admin = match admin_listen {
-            Some(address) => {
-                let bound = TcpListener::bind(address).await;
-                Some(bound.map_err(|e| listen_error(address, &e).context("server.admin_listen"))?)
-            }
-            None => None,
-        };
+        let listeners = sockets::open(&server, environment, handed).await?;
         tokio::select! {
             loaded = app.load_plugins() => loaded.map_err(Failure::Config)?,
             () = shutdown.reached(Stage::Draining) => {
@@ -61,11 +54,9 @@ pub(super) fn run(
             }
         }
         if let Some(file) = &args.port_file {
-            write_port(file, &listener)?;
+            write_port(file, &listeners.listener)?;
         }
-        Ok(app
-            .serve(Listeners { listener, admin }, shutdown, hangups)
-            .await?)
+        Ok(app.serve(listeners, shutdown, hangups).await?)
     });
     // What still loads or runs ends with the process: dropping the runtime would wait for it.
     runtime.shutdown_background();
@@ -109,10 +100,8 @@ fn fetcher(_: &Config, _: &Environment) -> anyhow::Result<Fetcher> {
 }
 
 /// Writes the port at once: who reads the file finds nothing or all of it.
-fn write_port(file: &Path, listener: &TcpListener) -> anyhow::Result<()> {
-    let address = listener
-        .local_addr()
-        .context("the listener has no address")?;
+fn write_port(file: &Path, listener: &Listener) -> anyhow::Result<()> {
+    let address = listener.address().context("the listener has no address")?;
     let line = format!("{}\n", address.port());
     // A pipe or a terminal cannot be replaced.
     let written = if file.metadata().is_ok_and(|found| !found.is_file()) {
@@ -121,18 +110,4 @@ fn write_port(file: &Path, listener: &TcpListener) -> anyhow::Result<()> {
         whole_file::write(file, line.as_bytes())
     };
     written.with_context(|| format!("--port-file {}: cannot be written", file.display()))
-}
-
-fn listen_error(address: std::net::SocketAddr, error: &io::Error) -> anyhow::Error {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{address} is in use: another process listens there; stop it, or choose another address with --listen"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            anyhow::anyhow!(
-                "{address} may not be used: ports below 1024 need a privilege, choose a higher one with --listen"
-            )
-        }
-        _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
-    }
 }

@@ -38,6 +38,14 @@ pub(super) fn run(
     })?;
     let read =
         record::read(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    if !folder.exists() {
+        let words = format!(
+            "embedgate: nothing was counted in {} yet; a service of systemd has its own folder: set server.state_dir\n",
+            folder.display()
+        );
+        // An error means that nobody reads.
+        drop(io::stderr().write_all(words.as_bytes()));
+    }
     for damaged in &read.damaged {
         let words = format!("embedgate: {} is damaged and left out\n", damaged.display());
         // An error means that nobody reads.

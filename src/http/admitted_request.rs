@@ -25,7 +25,7 @@ use crate::{
 /// Bodies of at least so many bytes are parsed off the threads that serve connections: about 1 ms of work.
 const PARSE_ELSEWHERE: usize = 256 << 10;
 
-/// A request that was let in, and its body. It is answered even if the shutdown begins meanwhile.
+/// A request that was let in, and its body.
 pub(super) struct AdmittedRequest {
     pub(super) gateway: Arc<Gateway>,
     pub(super) ctx: RequestContext,
@@ -49,8 +49,7 @@ impl FromRequest<Arc<Gateway>> for AdmittedRequest {
             gateway: Arc::clone(gateway),
             ctx,
             body,
-            // It was let in: it is answered even if the shutdown has begun.
-            embedder: gateway.service()?,
+            embedder: gateway.embedder()?,
         })
     }
 }
@@ -263,7 +262,7 @@ impl ReadyRequest {
 
     /// The model of the request, and that of its query, as they are now.
     fn pair(&self, gateway: &Gateway) -> Result<(Target, Target), Error> {
-        let service = gateway.service()?;
+        let service = gateway.embedder()?;
         let registry = service.registry();
         let target = self.request.target();
         let name = &target.entry().name;

@@ -14,11 +14,12 @@ use embedgate_request::{Error, ErrorKind, Holder, Lane, RequestContext};
 
 use super::{
     Gateway,
-    connection::{NoRoom, PeerAddress},
+    connection::{NoRoom, Peer},
     error::Failed,
     routes::RouteInfo,
     trace::{Caller, RequestRecord},
 };
+use crate::auth::Credentials;
 
 /// Says in which lane a request waits.
 static LANE: HeaderName = HeaderName::from_static("x-embedgate-lane");
@@ -44,14 +45,14 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         let limit = gateway.config.request_timeout.0;
         let timeout = timeout(&parts.headers)?.map_or(limit, |own| own.min(limit));
         let deadline = Instant::now() + timeout;
-        let peer = parts.extensions.get().map(|PeerAddress(address)| *address);
+        let peer = parts.extensions.get::<Peer>().cloned().unwrap_or_default();
         let head = RequestHead {
             id: &id,
             method: parts.method.as_str(),
             path: parts.uri.path(),
             query: parts.uri.query(),
             headers: &RequestHeaders(&parts.headers),
-            client_ip: peer,
+            client_ip: peer.address,
             deadline,
             timings: &timings,
         };
@@ -60,12 +61,16 @@ impl FromRequestParts<Arc<Gateway>> for Context {
             .get(AUTHORIZATION)
             .or_else(|| KEY_HEADERS.iter().find_map(|name| parts.headers.get(name)))
             .map(|value| value.as_bytes());
+        let credentials = Credentials {
+            authorization,
+            certificate_names: &peer.names,
+        };
         let route = parts.extensions.get::<MatchedPath>();
         let route = route.and_then(|path| RouteInfo::of(path.as_str())?.route);
         let asking = timings.span("auth");
         let principal = gateway
             .authenticator
-            .authenticate(route, authorization, head)
+            .authenticate(route, credentials, head)
             .await?;
         drop(asking);
         let identity = principal.identity();
@@ -83,7 +88,7 @@ impl FromRequestParts<Arc<Gateway>> for Context {
         }
         let own_lane = identity.and_then(|identity| identity.lane);
         let lane = lane(&parts.headers)?.or(own_lane);
-        let memory = gateway.memory.open(Holder::of(&principal, peer));
+        let memory = gateway.memory.open(Holder::of(&principal, peer.address));
         Ok(Self(RequestContext {
             id,
             principal,

@@ -16,7 +16,7 @@ pub(super) async fn metrics(gateway: GatewayState, request: Request) -> Result<R
         Context::from_request_parts(&mut parts, &gateway).await?;
     }
     // What is still done while the gateway drains counts, too.
-    if let Ok(embedder) = gateway.service() {
+    if let Ok(embedder) = gateway.embedder() {
         let (entries, bytes) = embedder.cache().size().await;
         gateway.metrics.cache(entries, bytes);
         for model in embedder.registry().loaded() {

@@ -8,10 +8,6 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,54 +15,21 @@ use std::{
 use embedgate_config::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::watch,
     time::{Instant, Sleep},
 };
 
-use super::idle::IdleHandle;
+use super::{idle::IdleHandle, serving::Serving};
 
 /// While an answer waits for its client, the client takes at least so many bytes in each such time: a slow mobile line takes ten
 /// times as much.
 const LEAST_WRITTEN: usize = 64 << 10;
 const WRITE_WINDOW: Duration = Duration::from_secs(30);
 
-/// The first bytes of a client that speaks HTTP/2 without having asked.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
-const HTTP2_REFUSAL: &[u8] = b"embedgate speaks HTTP/1.1 here, not HTTP/2";
-
-/// An answer that such a client understands: empty SETTINGS, and GOAWAY with the code `HTTP_1_1_REQUIRED` and a text.
+/// The first bytes of a connection of HTTP/2.
 ///
-/// Source: RFC 9113, 3.4, 6.5, 6.8 and 7.
-fn http2_refusal() -> Vec<u8> {
-    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let length = 8 + HTTP2_REFUSAL.len();
-    let go_away = [0, 0, length.to_le_bytes()[0], 7, 0, 0, 0, 0, 0];
-    let (last_stream, code) = ([0; 4], [0, 0, 0, 0xd]);
-    [&settings[..], &go_away, &last_stream, &code, HTTP2_REFUSAL].concat()
-}
-
-/// Counts the requests of one connection that are in service: 0 or 1.
-#[derive(Clone, Default)]
-pub(super) struct Serving(Arc<AtomicUsize>);
-
-impl Serving {
-    /// Marks a request as being served, until the guard is dropped.
-    pub(super) fn enter(&self) -> ServingGuard {
-        self.0.fetch_add(1, Ordering::AcqRel);
-        ServingGuard(self.clone())
-    }
-
-    fn is_busy(&self) -> bool {
-        self.0.load(Ordering::Acquire) > 0
-    }
-}
-
-pub(super) struct ServingGuard(Serving);
-
-impl Drop for ServingGuard {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+/// Source: RFC 9113, 3.4.
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The event that the stream waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +59,48 @@ pub(super) struct TimedStream<S> {
     write_waits: bool,
     /// Bytes that it took since the timer was set.
     n_written: usize,
-    /// True until the connection's first byte.
-    is_new: bool,
+    version: Version,
+    /// True from the first byte on.
+    has_begun: watch::Sender<bool>,
+    /// With HTTP/2, the end of the time in which a client must take more of its answers, and what it had taken before.
+    answers_until: Option<(Instant, u64)>,
+    answers_timer: Pin<Box<Sleep>>,
+}
+
+/// The version of HTTP, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// So many bytes were those of HTTP/2's preface.
+    Unknown(usize),
+    Http1,
+    /// What arrives may be no header. One that trickles in is ended with the idle connection.
+    Http2,
+}
+
+impl Version {
+    /// The version after these bytes.
+    fn after(self, bytes: &[u8]) -> Self {
+        let Self::Unknown(n) = self else {
+            return self;
+        };
+        let rest = &HTTP2_PREFACE[n..];
+        let n_compared = rest.len().min(bytes.len());
+        match rest[..n_compared] == bytes[..n_compared] {
+            false => Self::Http1,
+            true if n_compared == rest.len() => Self::Http2,
+            true => Self::Unknown(n + n_compared),
+        }
+    }
 }
 
 impl<S> TimedStream<S> {
-    pub(super) fn new(stream: S, config: &ServerConfig, idle: IdleHandle) -> Self {
+    /// A stream whose first request must have come at `deadline`.
+    pub(super) fn new(
+        stream: S,
+        config: &ServerConfig,
+        idle: IdleHandle,
+        deadline: Instant,
+    ) -> Self {
         let (header_timeout, idle_timeout) = (config.header_timeout.0, config.idle_timeout.0);
         Self {
             stream,
@@ -110,13 +109,21 @@ impl<S> TimedStream<S> {
             serving: Serving::default(),
             idle,
             phase: Phase::Header,
-            read_deadline: Instant::now() + header_timeout,
-            read_timer: Box::pin(tokio::time::sleep(header_timeout)),
+            read_deadline: deadline,
+            read_timer: Box::pin(tokio::time::sleep_until(deadline)),
             write_timer: Box::pin(tokio::time::sleep(WRITE_WINDOW)),
             write_waits: false,
             n_written: 0,
-            is_new: true,
+            version: Version::Unknown(0),
+            has_begun: watch::Sender::new(false),
+            answers_until: None,
+            answers_timer: Box::pin(tokio::time::sleep(WRITE_WINDOW)),
         }
+    }
+
+    /// Says when the first byte has come.
+    pub(super) fn begun(&self) -> watch::Receiver<bool> {
+        self.has_begun.subscribe()
     }
 
     /// The handle with which the service marks its requests.
@@ -129,8 +136,10 @@ impl<S> TimedStream<S> {
             return;
         }
         self.phase = phase;
-        if phase == Phase::Idle {
-            self.idle.wait();
+        match phase {
+            Phase::Idle => self.idle.wait(),
+            Phase::Serving => self.idle.leave(),
+            Phase::Header => {}
         }
         let timeout = if phase == Phase::Header {
             self.header_timeout
@@ -138,6 +147,27 @@ impl<S> TimedStream<S> {
             self.idle_timeout
         };
         self.read_deadline = Instant::now() + timeout;
+    }
+
+    /// Notes what came from the client.
+    fn note_read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.has_begun
+            .send_if_modified(|begun| !std::mem::replace(begun, true));
+        self.version = self.version.after(bytes);
+        match (self.version, self.phase) {
+            // Its first request may be on its way for as long as the next ones may.
+            (Version::Http2, Phase::Header) => self.enter(Phase::Idle),
+            (Version::Http2, _) => {}
+            (_, phase) => {
+                self.idle.leave();
+                if phase == Phase::Idle {
+                    self.enter(Phase::Header);
+                }
+            }
+        }
     }
 
     /// Ready when the phase has lasted too long.
@@ -157,6 +187,31 @@ impl<S> TimedStream<S> {
         }
     }
 
+    /// Ready when a client of HTTP/2 has taken too little of its answers, which wait for its windows: the system takes all that is
+    /// written then.
+    fn poll_answers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.serving.answers() {
+            self.answers_until = None;
+            return Poll::Pending;
+        }
+        loop {
+            let n_taken = self.serving.n_taken();
+            let now = Instant::now();
+            let (until, before) = match self.answers_until {
+                Some((until, before)) if until > now => (until, before),
+                Some((_, before)) if n_taken < before + LEAST_WRITTEN as u64 => {
+                    return Poll::Ready(());
+                }
+                _ => (now + WRITE_WINDOW, n_taken),
+            };
+            self.answers_until = Some((until, before));
+            self.answers_timer.as_mut().reset(until);
+            if self.answers_timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
     /// After each attempt to write `asked` bytes: starts the timer when the client does not take all of them, and ends the
     /// stream when it took too few until the timer's end.
     fn watch_write(
@@ -170,7 +225,11 @@ impl<S> TimedStream<S> {
                 self.expect_writes();
                 self.n_written += n;
             }
-            Poll::Ready(_) => self.write_waits = false,
+            Poll::Ready(_) if self.write_waits => {
+                self.write_waits = false;
+                self.serving.set_write_waits(false);
+            }
+            Poll::Ready(_) => {}
             Poll::Pending => {
                 self.expect_writes();
                 while self.write_timer.as_mut().poll(cx).is_ready() {
@@ -188,6 +247,7 @@ impl<S> TimedStream<S> {
     fn expect_writes(&mut self) {
         if !self.write_waits {
             self.write_waits = true;
+            self.serving.set_write_waits(true);
             self.begin_window();
         }
     }
@@ -204,16 +264,6 @@ fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-impl<S: AsyncWrite + Unpin> TimedStream<S> {
-    /// Tells a client of HTTP/2 why hyper is about to hang up, as far as the system takes it at once.
-    fn refuse_http2(&mut self, cx: &mut Context<'_>, first: &[u8]) {
-        if first.starts_with(HTTP2_PREFACE) {
-            let written = Pin::new(&mut self.stream).poll_write(cx, &http2_refusal());
-            tracing::debug!(?written, "a client speaks HTTP/2 without having asked");
-        }
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -221,6 +271,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedStream<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Before it is asked whether requests are in service: the end of one wakes this task, and is not missed.
+        this.serving.register(cx.waker());
         if this.serving.is_busy() || this.write_waits {
             this.enter(Phase::Serving);
         } else if this.phase == Phase::Serving {
@@ -229,21 +281,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TimedStream<S> {
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if result.is_ready() {
-            if buf.filled().len() > before {
-                if std::mem::take(&mut this.is_new) {
-                    this.refuse_http2(cx, &buf.filled()[before..]);
-                }
-                this.idle.leave();
-                if this.phase == Phase::Idle {
-                    this.enter(Phase::Header);
-                }
-            }
+            this.note_read(&buf.filled()[before..]);
             return result;
         }
         if this.phase != Phase::Serving && this.idle.poll_called(cx).is_ready() {
             return Poll::Ready(Err(timed_out("it made room for another connection")));
         }
         let waits_for = match this.phase {
+            Phase::Serving if this.version == Version::Http2 => {
+                let message = "the client takes its answers too slowly";
+                return this.poll_answers(cx).map(|()| Err(timed_out(message)));
+            }
             Phase::Serving => return Poll::Pending,
             Phase::Header => "the header of a request did not arrive in time",
             Phase::Idle => "no request for too long",
@@ -282,5 +330,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_known_by_the_whole_preface_however_it_arrives() {
+        let whole = &HTTP2_PREFACE[..];
+        assert_eq!(Version::Unknown(0).after(whole), Version::Http2);
+        let split = Version::Unknown(0).after(&whole[..2]);
+        assert_eq!(split, Version::Unknown(2));
+        assert_eq!(
+            split.after(&[&whole[2..], b"more"].concat()),
+            Version::Http2
+        );
+        for other in [&b"POST / HTTP/1.1"[..], b"PRIX / HTTP/1.1", b"G"] {
+            assert_eq!(Version::Unknown(0).after(other), Version::Http1);
+        }
     }
 }

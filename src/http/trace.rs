@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    net::IpAddr,
     sync::{Arc, OnceLock},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -16,7 +17,7 @@ use embedgate_request::{Error, Step, Timings};
 use embedgate_traces::{FinishedRequest, RequestTrace};
 use uuid::Uuid;
 
-use super::Gateway;
+use super::{Gateway, connection::Peer};
 use crate::usage::record::Counts;
 
 /// The header that carries a request's id, in and out.
@@ -108,10 +109,13 @@ pub(super) async fn trace(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let trace_id = place.as_ref().map(RequestTrace::trace_id);
+    let peer = request.extensions().get::<Peer>();
+    let client = peer.and_then(|peer| peer.address);
     let line = Line {
         gateway,
         id: &id,
         trace_id: trace_id.as_deref(),
+        client,
         place: place.as_ref(),
         method: method.as_str(),
         path: &path,
@@ -126,7 +130,7 @@ pub(super) async fn trace(
         request.extensions_mut().insert(caller.clone());
     }
     let asks_for_timing = request.headers().contains_key(&TIMING);
-    let left = EndIfDropped(&line);
+    let left = EndIfDropped(&line, caller.as_ref());
     let mut response = answer(request).await;
     std::mem::forget(left);
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -144,7 +148,7 @@ pub(super) async fn trace(
     }
     let timing = stats.filter(|_| asks_for_timing);
     let timing = timing.and_then(|stats| line.timing(stats));
-    let traceresponse = place.as_ref().map(RequestTrace::response_header);
+    let traceresponse = place.as_ref().and_then(RequestTrace::response_header);
     let caller = caller.unwrap_or_default();
     let name = caller.0.get().map(|(name, _)| name);
     if let Some(name) = name {
@@ -180,6 +184,7 @@ struct Line<'a> {
     gateway: &'a Gateway,
     id: &'a Arc<str>,
     trace_id: Option<&'a str>,
+    client: Option<IpAddr>,
     place: Option<&'a RequestTrace>,
     method: &'a str,
     path: &'a str,
@@ -194,27 +199,40 @@ fn steps(timings: &Timings) -> [f64; 3] {
 }
 
 /// Writes the log line of a request whose client left before the answer: then the request's future is dropped.
-struct EndIfDropped<'a>(&'a Line<'a>);
+struct EndIfDropped<'a>(&'a Line<'a>, Option<&'a Caller>);
 
 impl Drop for EndIfDropped<'_> {
     fn drop(&mut self) {
         let Line {
             id,
             trace_id,
+            client,
             method,
             path,
             ..
         } = self.0;
         let id = &***id;
+        let client = client.map(tracing::field::display);
         let ms = self.0.ms();
         let finished = FinishedRequest {
             error: "not_answered",
             ..self.0.finished()
         };
         self.0.end_trace_of(finished);
+        if self.0.method == Method::POST.as_str() {
+            let caller = self.1.and_then(|caller| caller.0.get());
+            let counts = Counts {
+                requests: 1,
+                refused: 1,
+                ..Counts::default()
+            };
+            let caller = caller.map_or("", |(name, _)| name);
+            self.0.gateway.usage.count(caller, "", counts);
+        }
         tracing::info!(
             id,
             trace_id,
+            client,
             ms,
             error.code = "not_answered",
             "{method} {path} not answered: the connection ended after {ms:.1} ms"
@@ -245,11 +263,13 @@ impl Line<'_> {
         let Line {
             id,
             trace_id,
+            client,
             method,
             path,
             ..
         } = self;
         let (id, ms) = (&***id, self.ms());
+        let client = client.map(tracing::field::display);
         // Steps of requests that failed tell most.
         let took = match self.timings.n_inputs() {
             0 => String::new(),
@@ -269,6 +289,7 @@ impl Line<'_> {
         tracing::warn!(
             id,
             trace_id,
+            client,
             ms,
             model.name = stats.map(|stats| &*stats.model),
             tokenize_ms,
@@ -354,11 +375,13 @@ impl Line<'_> {
         let Line {
             id,
             trace_id,
+            client,
             method,
             path,
             ..
         } = self;
         let id = &***id;
+        let client = client.map(tracing::field::display);
         let (status, ms) = (response.status().as_u16(), self.ms());
         let by = match caller {
             "" => String::new(),
@@ -380,6 +403,7 @@ impl Line<'_> {
             tracing::info!(
                 id,
                 trace_id,
+                client,
                 status,
                 ms,
                 model.name = model,
@@ -395,6 +419,7 @@ impl Line<'_> {
             tracing::info!(
                 id,
                 trace_id,
+                client,
                 status,
                 ms,
                 error.code = &**code,
@@ -407,6 +432,7 @@ impl Line<'_> {
             tracing::info!(
                 id,
                 trace_id,
+                client,
                 status,
                 ms,
                 caller,

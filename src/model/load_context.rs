@@ -1,6 +1,10 @@
 //! The facts of the machine and of the rest of the configuration that loading a model needs.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use embedgate_config::{Config, Environment};
 use embedgate_core::{library::LibraryPaths, machine::cores};
@@ -37,6 +41,22 @@ pub(crate) struct LoadContext {
     pub cache_outlives: bool,
 }
 
+/// The folders of the libraries' Python packages, where the program was installed as one, too.
+fn of_python(beside: &Path) -> Vec<PathBuf> {
+    let Some(environment) = beside.parent() else {
+        return Vec::new();
+    };
+    if !environment.join("pyvenv.cfg").exists() {
+        return Vec::new();
+    }
+    let lib = environment.join("lib");
+    let entries = fs::read_dir(&lib).into_iter().flatten().flatten();
+    let packages = entries.map(|entry| entry.path().join("site-packages/onnxruntime/capi"));
+    let mut folders: Vec<PathBuf> = packages.filter(|folder| folder.is_dir()).collect();
+    folders.push(lib);
+    folders
+}
+
 impl LoadContext {
     /// Looks at the configuration, the environment, the program's own place and the working folder.
     #[must_use]
@@ -53,12 +73,13 @@ impl LoadContext {
                 let from_target = beside.join("../../.embedgate").join(own);
                 // Where the package has them: beside the program, or installed below a folder.
                 let installed = beside.join("../lib/embedgate");
-                [
+                let named = [
                     beside.to_owned(),
                     beside.join("lib"),
                     installed,
                     from_target,
-                ]
+                ];
+                named.into_iter().chain(of_python(beside))
             });
             let here = PathBuf::from(".embedgate").join(own);
             let system = ["/usr/local/lib/embedgate", "/usr/lib/embedgate"].map(PathBuf::from);

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use uuid::Uuid;
 
 const SECONDS: u64 = 24 * 3600;
 
@@ -107,8 +108,8 @@ pub(super) struct Row {
 
 impl Record {
     /// Begins with the day, so that old files are known by their names.
-    pub(super) fn file_name(&self, process: &str) -> String {
-        format!("{}.{process}.json", self.day)
+    pub(super) fn file_name(&self, file: Uuid) -> String {
+        format!("{}.{}.json", self.day, file.simple())
     }
 }
 

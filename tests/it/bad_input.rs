@@ -528,22 +528,3 @@ async fn answer_to(gateway: &Gateway, request: &[u8]) -> String {
     stream.read_to_string(&mut answer).await.unwrap();
     answer
 }
-
-/// Such a client reads no HTTP/1.1: it is told in its own frames.
-#[tokio::test]
-async fn a_client_of_http_2_hears_that_it_is_not_spoken() {
-    let gateway = Gateway::start(&tiny_config(""));
-    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
-    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat();
-    stream.write_all(&preface).await.unwrap();
-    let mut answer = Vec::new();
-    // Its end may be a reset, after what was said.
-    drop(stream.read_to_end(&mut answer).await);
-    assert!(answer.starts_with(&settings), "{answer:?}");
-    let (length, go_away) = (usize::from(answer[11]), &answer[9..]);
-    assert_eq!((go_away[3], go_away.len()), (7, 9 + length));
-    assert_eq!(go_away[13..17], [0, 0, 0, 0xd], "HTTP_1_1_REQUIRED");
-    let text = String::from_utf8_lossy(&go_away[17..]);
-    assert!(text.contains("HTTP/1.1"), "{text}");
-}

@@ -85,6 +85,14 @@ impl AuthConfig {
                     key.to_owned()
                 }
                 KeySecret::Hash(hash) => hash.id().to_owned(),
+                KeySecret::Certificate(name) => {
+                    if name.trim().is_empty() {
+                        problem(
+                            "certificate is empty: write the name that the client's certificate is for",
+                        );
+                    }
+                    format!("certificate {name}")
+                }
             };
             if !seen.insert(identity) {
                 problem("this key is there twice: remove one");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use embedgate_request::Hook;
 
-use super::{Config, Period, PluginConfig, Problem, UnknownModel, auth::Authenticators};
+use super::{Config, KeySecret, Period, PluginConfig, Problem, UnknownModel, auth::Authenticators};
 
 impl Config {
     /// Checks all tables, including the conditions that concern more than one table.
@@ -14,6 +14,17 @@ impl Config {
             plugin.check(name, problems);
         }
         self.auth.check(self.authenticators(), problems);
+        let has_client_ca = self
+            .server
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some());
+        for (i, key) in self.auth.keys.iter().enumerate() {
+            if matches!(key.secret, KeySecret::Certificate(_)) && !has_client_ca {
+                let message = "no client is asked for a certificate: set server.tls.client_ca";
+                problems.push(Problem::new(format!("auth.keys[{i}].certificate"), message));
+            }
+        }
         self.cache.check(problems);
         self.hub.check(problems);
         self.telemetry.check(problems);

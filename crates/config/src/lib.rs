@@ -27,6 +27,7 @@ mod server;
 mod sha256;
 mod source;
 mod telemetry;
+mod tls;
 mod units;
 mod usage;
 mod warnings;
@@ -58,9 +59,10 @@ pub use self::{
     problem::{ConfigError, Problem},
     replicas::ReplicaCount,
     secret::Secret,
-    server::ServerConfig,
+    server::{FileMode, ServerConfig},
     source::{Hub, Source},
     telemetry::{OtlpProtocol, TelemetryConfig},
+    tls::TlsConfig,
     units::{ByteSize, Period},
     usage::UsageConfig,
 };

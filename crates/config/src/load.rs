@@ -158,6 +158,12 @@ impl Config {
         self.cuda.library.as_mut().map(resolve);
         self.cache.file.path.as_mut().map(resolve);
         self.server.state_dir.as_mut().map(resolve);
+        self.server.unix_socket.as_mut().map(resolve);
+        if let Some(tls) = &mut self.server.tls {
+            resolve(&mut tls.certificate);
+            resolve(&mut tls.key);
+            tls.client_ca.as_mut().map(resolve);
+        }
         for plugin in self.plugins.values_mut() {
             plugin.paths_mut().for_each(resolve);
         }

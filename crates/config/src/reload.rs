@@ -47,6 +47,11 @@ impl Config {
         if self.hub != other.hub && !found.iter().any(|key| key.starts_with("hub.")) {
             found.push("hub".into());
         }
+        if self.telemetry != other.telemetry
+            && !found.iter().any(|key| key.starts_with("telemetry."))
+        {
+            found.push("telemetry.headers".into());
+        }
         found.sort();
         found.dedup();
         found

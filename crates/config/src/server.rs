@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use serde::{Deserialize, Serialize};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{ByteSize, Period, Problem, address};
+use super::{ByteSize, Period, Problem, TlsConfig, address};
 
 /// More connections than a process can have files.
 const MAX_CONNECTIONS: usize = 1_000_000;
@@ -48,7 +49,7 @@ pub struct ServerConfig {
     /// 503.
     pub require_all_models: bool,
     /// Folder for what is measured or made once and kept: measurements, and the weights of ONNX models with replicas, packed
-    /// for this processor. Deleting it costs time only. None means `$CACHE_DIRECTORY` (systemd), else
+    /// for this processor; and the counts of `[usage]`. Deleting it costs time, and these. None means `$CACHE_DIRECTORY` (systemd), else
     /// `$XDG_CACHE_HOME/embedgate`, else `~/.cache/embedgate`.
     pub state_dir: Option<PathBuf>,
     /// True when the configuration is read again when its file changes, as it is on SIGHUP.
@@ -60,6 +61,41 @@ pub struct ServerConfig {
     /// administrators reach. None means that there is none.
     #[serde(deserialize_with = "address::optional_socket_address")]
     pub admin_listen: Option<SocketAddr>,
+    /// A path where requests arrive, too, from this machine alone. None means that there is none.
+    pub unix_socket: Option<PathBuf>,
+    /// The mode of that path, such as `"0660"`: who may write to it may send requests.
+    pub unix_socket_mode: FileMode,
+    /// TLS on `listen`. None means that there is none.
+    pub tls: Option<TlsConfig>,
+    /// Networks of proxies whose word about the client's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The one header in which these proxies write it: others may be the client's own.
+    pub client_address_header: String,
+    /// True where connections begin with a header of the PROXY protocol; those of others than `trusted_proxies` are closed.
+    pub proxy_protocol: bool,
+}
+
+/// The mode of a file, written as `"0660"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl Serialize for FileMode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:04o}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for FileMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mode = u32::from_str_radix(&text, 8).ok();
+        let mode = mode.filter(|mode| *mode <= 0o777);
+        mode.map(Self).ok_or_else(|| {
+            D::Error::custom(format!(
+                "\"{text}\" is no mode of a file, write it as \"0660\""
+            ))
+        })
+    }
 }
 
 impl Default for ServerConfig {
@@ -83,6 +119,12 @@ impl Default for ServerConfig {
             reload_on_change: false,
             max_model_memory: None,
             admin_listen: None,
+            unix_socket: None,
+            unix_socket_mode: FileMode(0o660),
+            tls: None,
+            trusted_proxies: Vec::new(),
+            client_address_header: "x-forwarded-for".into(),
+            proxy_protocol: false,
         }
     }
 }
@@ -127,6 +169,22 @@ impl ServerConfig {
                 self.max_bodies, self.max_body
             );
             problems.push(Problem::new("server.max_bodies", message));
+        }
+        if let Some(tls) = &self.tls {
+            tls.check(problems);
+        }
+        let header = &self.client_address_header;
+        let is_name = |c: u8| c.is_ascii_alphanumeric() || b"-_".contains(&c);
+        if header.is_empty() || !header.bytes().all(is_name) {
+            let message = format!(
+                "\"{header}\" is no name of a header, write \"x-forwarded-for\" or \"forwarded\""
+            );
+            problems.push(Problem::new("server.client_address_header", message));
+        }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            let message =
+                "is true, and trusted_proxies names nobody: every connection would be closed";
+            problems.push(Problem::new("server.proxy_protocol", message));
         }
         for origin in self
             .cors_origins

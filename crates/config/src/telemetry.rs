@@ -87,12 +87,15 @@ impl TelemetryConfig {
             let Some(endpoint) = endpoint else {
                 continue;
             };
-            let is_usable = Url::parse(endpoint)
-                .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            let is_usable = Url::parse(endpoint).is_ok_and(|url| {
+                let has_scheme = matches!(url.scheme(), "http" | "https");
+                has_scheme
+                    && url.has_host()
+                    && url.username().is_empty()
+                    && url.password().is_none()
+            });
             if !is_usable {
-                let message = format!(
-                    "must be an address with http:// or https://, such as http://localhost:4318, got \"{endpoint}\""
-                );
+                let message = "must be an address with http:// or https:// and without a password, such as http://localhost:4318; secrets go into telemetry.headers".to_owned();
                 say(key, message);
             }
         }
@@ -367,14 +370,14 @@ mod tests {
             ),
             (
                 "",
-                vec![("OTEL_EXPORTER_OTLP_HEADERS", "secret")],
+                vec![("OTEL_EXPORTER_OTLP_HEADERS", "hunter2")],
                 "name=value",
             ),
         ];
         for (keys, variables, expected) in cases {
             let problems = read(&format!("[telemetry]\n{keys}\n"), &variables).unwrap_err();
             assert!(problems[0].contains(expected), "{problems:?}");
-            assert!(!problems[0].contains("secret"), "{problems:?}");
+            assert!(!problems[0].contains("hunter2"), "{problems:?}");
         }
     }
 }

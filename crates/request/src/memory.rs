@@ -26,7 +26,7 @@ const PARTS: usize = 4;
 pub enum Holder {
     /// A principal's tenant and name.
     Named(Option<String>, Arc<str>),
-    /// The other end of the connection; none in tests without one.
+    /// The client's address; none of a socket of this machine.
     Peer(Option<IpAddr>),
 }
 

@@ -17,11 +17,11 @@ use anyhow::Context as _;
 use embedgate_config::TelemetryConfig;
 use embedgate_metrics::Metrics;
 use embedgate_request::Timings;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use opentelemetry::{
     Context,
     propagation::TextMapPropagator,
-    trace::{SpanContext, SpanKind, TraceContextExt, TraceFlags},
+    trace::{SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceState},
 };
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::{
@@ -32,6 +32,8 @@ use opentelemetry_sdk::{
 use self::queue::Queue;
 pub use self::spans::FinishedRequest;
 
+/// A longer `tracestate` is left out, as W3C allows.
+const MOST_STATE: usize = 512;
 /// At the end of the process, the collector has this time for what waits.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -72,14 +74,17 @@ impl RequestTrace {
         self.context.is_sampled()
     }
 
-    /// The header `traceresponse`: the request's own span, for the caller's tools.
+    /// The header `traceresponse`: the request's own span, for the caller's tools; none where it has none.
     ///
     /// Source: W3C, "Trace Context Level 2", draft of 2021.
     #[must_use]
-    pub fn response_header(&self) -> String {
+    pub fn response_header(&self) -> Option<String> {
+        if !self.context.is_valid() {
+            return None;
+        }
         let (trace, span) = (self.context.trace_id(), self.context.span_id());
         let flags = self.context.trace_flags().to_u8();
-        format!("00-{trace}-{span}-{flags:02x}")
+        Some(format!("00-{trace}-{span}-{flags:02x}"))
     }
 }
 
@@ -122,8 +127,16 @@ impl Traces {
             .map(|caller| caller.span().span_context().clone())
             .filter(SpanContext::is_valid);
         let Some(exporting) = &self.exporting else {
+            // Its trace id is for the log alone.
             let parent = parent?;
-            return Some(RequestTrace::of(parent.clone(), parent));
+            let context = SpanContext::new(
+                parent.trace_id(),
+                SpanId::INVALID,
+                TraceFlags::NOT_SAMPLED,
+                false,
+                TraceState::NONE,
+            );
+            return Some(RequestTrace::of(context, parent));
         };
         let trace_id = match &parent {
             Some(parent) => parent.trace_id(),
@@ -143,7 +156,11 @@ impl Traces {
                 asked.decision == SamplingDecision::RecordAndSample
             }
         };
-        let state = parent.as_ref().map(|parent| parent.trace_state().clone());
+        // What a caller may say of its trace is bounded: it is kept until the collector has it.
+        let states = headers.get_all("tracestate").into_iter();
+        let is_short = states.map(HeaderValue::len).sum::<usize>() <= MOST_STATE;
+        let state = parent.as_ref().filter(|_| is_short);
+        let state = state.map(|parent| parent.trace_state().clone());
         let context = SpanContext::new(
             trace_id,
             exporting.ids.new_span_id(),
@@ -220,7 +237,7 @@ mod tests {
             let trace = traces.begin(&headers(traceparent)).unwrap();
             assert_eq!(trace.trace_id(), "0af7651916cd43dd8448eb211c80319c");
             assert_eq!(trace.is_sampled(), is_sampled);
-            let own = trace.response_header();
+            let own = trace.response_header().unwrap();
             assert!(own.starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
             assert!(!own.contains("b7ad6b7169203331"), "{own}");
         }
@@ -261,5 +278,7 @@ mod tests {
         assert!(traces.begin(&HeaderMap::new()).is_none());
         let trace = traces.begin(&headers(SAMPLED)).unwrap();
         assert_eq!(trace.trace_id(), "0af7651916cd43dd8448eb211c80319c");
+        assert!(!trace.is_sampled());
+        assert_eq!(trace.response_header(), None);
     }
 }

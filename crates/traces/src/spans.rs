@@ -49,6 +49,7 @@ pub(crate) fn of(
     ids: &RandomIdGenerator,
 ) -> Vec<SpanData> {
     let ended = Instant::now();
+    let method = method(request.method);
     let mut spans = vec![SpanData {
         parent_span_id: trace.parent.span_id(),
         parent_span_is_remote: trace.parent.is_remote(),
@@ -57,7 +58,11 @@ pub(crate) fn of(
         status: status(request),
         ..span(
             trace.context.clone(),
-            format!("{} {}", request.method, request.route).into(),
+            match method {
+                OTHER_METHOD => format!("HTTP {}", request.route),
+                method => format!("{method} {}", request.route),
+            }
+            .into(),
             [trace.began, trace.at(ended)],
         )
     }];
@@ -91,7 +96,8 @@ impl RequestTrace {
             ids.new_span_id(),
             self.context.trace_flags(),
             false,
-            self.context.trace_state().clone(),
+            // Once a trace is enough.
+            TraceState::NONE,
         );
         let inputs = (step.n_inputs > 0).then(|| count("embedgate.inputs", step.n_inputs));
         SpanData {
@@ -161,6 +167,18 @@ fn span(
     }
 }
 
+/// The word for a method that nobody knows, which may be long.
+const OTHER_METHOD: &str = "_OTHER";
+
+fn method(method: &str) -> &str {
+    match method {
+        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" | "TRACE" | "CONNECT" => {
+            method
+        }
+        _ => OTHER_METHOD,
+    }
+}
+
 fn count(name: &'static str, n: usize) -> KeyValue {
     KeyValue::new(name, i64::try_from(n).unwrap_or(i64::MAX))
 }
@@ -182,7 +200,7 @@ fn attributes(request: FinishedRequest<'_>) -> Vec<KeyValue> {
     } = request;
     let mut all = Vec::with_capacity(12);
     let texts = [
-        ("http.request.method", method),
+        ("http.request.method", self::method(method)),
         ("url.path", path),
         ("http.route", route),
         ("error.type", error),

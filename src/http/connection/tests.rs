@@ -4,6 +4,7 @@ use axum::routing::get;
 use embedgate_config::Period;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    net::{TcpListener, TcpStream},
     time::Instant,
 };
 
@@ -27,8 +28,10 @@ async fn start(router: Router, change: impl FnOnce(&mut ServerConfig)) -> Server
             config: &config,
             shutdown: &shutdown,
             metrics: &Metrics::new(),
+            tls: None,
+            proxy_protocol: false,
         };
-        serve(listener, router, server).await
+        serve(Listener::Tcp(listener), router, server).await
     });
     Server {
         address,
@@ -53,11 +56,16 @@ fn in_memory(change: impl FnOnce(&mut ServerConfig)) -> DuplexStream {
 fn serving(router: Router, config: &ServerConfig) -> DuplexStream {
     let (client, server) = tokio::io::duplex(16 << 10);
     let arrival = Arrival {
-        peer: [127, 0, 0, 1].into(),
+        peer: Peer::default(),
+        proxies: TrustedProxies::default(),
         idle: IdleConnections::default().enter(),
         is_reserve: false,
+        deadline: Instant::now() + config.header_timeout.0,
     };
-    tokio::spawn(connection(server, arrival, router, config));
+    // Never told to end.
+    let running = tokio::sync::watch::Sender::new(false);
+    let connection = connection(server, arrival, router, config);
+    tokio::spawn(async move { connection.serve(running.subscribe()).await });
     client
 }
 

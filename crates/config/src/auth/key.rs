@@ -50,6 +50,7 @@ impl<'de> Deserialize<'de> for KeyConfig {
         struct Table {
             key: Option<Secret>,
             hash: Option<KeyHash>,
+            certificate: Option<String>,
             name: Option<String>,
             lane: Option<Lane>,
             models: Option<Vec<NamePattern>>,
@@ -72,12 +73,15 @@ impl<'de> Deserialize<'de> for KeyConfig {
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<KeyConfig, A::Error> {
                 let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let secret = match (table.key, table.hash) {
-                    (Some(key), None) => KeySecret::Key(key),
-                    (None, Some(hash)) => KeySecret::Hash(hash),
-                    (None, None) => return Err(de::Error::missing_field("key")),
-                    (Some(_), Some(_)) => {
-                        return Err(de::Error::custom("key and hash are both there: remove one"));
+                let secret = match (table.key, table.hash, table.certificate) {
+                    (Some(key), None, None) => KeySecret::Key(key),
+                    (None, Some(hash), None) => KeySecret::Hash(hash),
+                    (None, None, Some(name)) => KeySecret::Certificate(name),
+                    (None, None, None) => return Err(de::Error::missing_field("key")),
+                    _ => {
+                        return Err(de::Error::custom(
+                            "key, hash and certificate: there is more than one of them, keep one",
+                        ));
                     }
                 };
                 Ok(KeyConfig {
@@ -103,6 +107,8 @@ pub enum KeySecret {
     Key(Secret),
     /// The hash of a key of `embedgate key new`.
     Hash(KeyHash),
+    /// A name that a client's certificate is for: of a host, or a URI.
+    Certificate(String),
 }
 
 /// A moment, written as a date or as `2027-01-31T12:00:00Z`.
