@@ -32,7 +32,8 @@ pub(super) fn run(
     args: &HealthArgs,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    let config = Config::load_for_a_command(file, environment)?;
+    // Models need not be there for it.
+    let config = Config::load_for_a_fetch(file, environment)?;
     let path = if args.live { "/livez" } else { "/readyz" };
     let answer = ask(&config, args, path)?;
     let status = answer.split(' ').nth(1).unwrap_or_default();

@@ -32,7 +32,8 @@ pub(super) fn run(
     args: &UsageArgs,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    let config = Config::load_for_a_command(file, environment)?;
+    // Models need not be there for it.
+    let config = Config::load_for_a_fetch(file, environment)?;
     let folder = usage_folder(&config, environment).ok_or_else(|| {
         anyhow!("usage is not kept: usage.enabled is false, or there is no server.state_dir")
     })?;

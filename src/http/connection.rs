@@ -17,7 +17,10 @@ use std::{
 use axum::{
     Router,
     extract::Request,
-    http::{Version, header::HOST},
+    http::{
+        HeaderValue, Version,
+        header::{CONNECTION, HOST},
+    },
 };
 use embedgate_config::ServerConfig;
 use embedgate_metrics::Metrics;
@@ -130,6 +133,7 @@ struct Shared {
     proxies: TrustedProxies,
     tls: Option<Arc<Tls>>,
     proxy_protocol: bool,
+    shutdown: Shutdown,
     /// True once it was said that a connection is of no trusted proxy.
     warned: AtomicBool,
 }
@@ -149,6 +153,7 @@ pub(crate) async fn serve(listener: Listener, router: Router, server: Server<'_>
         proxies: TrustedProxies::new(&config.trusted_proxies, &config.client_address_header),
         tls: tls.cloned(),
         proxy_protocol,
+        shutdown: shutdown.clone(),
         warned: AtomicBool::new(false),
     });
     let slots = ConnectionSlots::new(config.max_connections);
@@ -269,6 +274,7 @@ impl Accepted {
             idle,
             is_reserve: slot.is_reserve,
             deadline,
+            shutdown: shared.shutdown.clone(),
         };
         let router = shared.router.clone();
         match begun {
@@ -322,6 +328,7 @@ struct Arrival {
     is_reserve: bool,
     /// The time at which its first request must have come.
     deadline: Instant,
+    shutdown: Shutdown,
 }
 
 /// A connection that is being served, and what is known of it.
@@ -383,6 +390,7 @@ where
         idle,
         is_reserve,
         deadline,
+        shutdown,
     } = arrival;
     let timed = TimedStream::new(stream, config, idle, deadline);
     let (serving, begun) = (timed.serving(), timed.begun());
@@ -402,9 +410,15 @@ where
             request.extensions_mut().insert(NoRoom);
         }
         let (router, guard) = (router.clone(), marks.enter());
+        let (shutdown, version) = (shutdown.clone(), request.version());
         async move {
             let request = tidy_path(request.map(axum::body::Body::new));
-            let response = router.oneshot(request).await?;
+            let mut response = router.oneshot(request).await?;
+            // A proxy that keeps the connection could send its next request while the server closes it.
+            if shutdown.stage() != Stage::Running && version <= Version::HTTP_11 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
             Ok::<_, Infallible>(response.map(|body| guard.hold(body)))
         }
     });

@@ -61,6 +61,7 @@ fn serving(router: Router, config: &ServerConfig) -> DuplexStream {
         idle: IdleConnections::default().enter(),
         is_reserve: false,
         deadline: Instant::now() + config.header_timeout.0,
+        shutdown: Shutdown::manual().1,
     };
     // Never told to end.
     let running = tokio::sync::watch::Sender::new(false);
@@ -236,7 +237,9 @@ async fn new_connections_are_served_as_long_as_the_drain_delay() {
     let server = start(hello(), |config| config.drain_delay = Period::seconds(3600)).await;
     server.stage.send_replace(Stage::Draining);
     let mut stream = open(&server, REQUEST).await;
-    read_answer(&mut stream).await;
+    // So that a proxy uses it no more when the server closes it.
+    let answer = read_answer(&mut stream).await;
+    assert!(answer.contains("connection: close"), "{answer}");
     server.stage.send_replace(Stage::Forced);
     server.end.await.unwrap();
 }
