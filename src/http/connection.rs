@@ -410,12 +410,12 @@ where
             request.extensions_mut().insert(NoRoom);
         }
         let (router, guard) = (router.clone(), marks.enter());
-        let (shutdown, version) = (shutdown.clone(), request.version());
+        // A proxy that keeps the connection could send its next request while the server closes it.
+        let is_last = shutdown.stage() != Stage::Running && request.version() <= Version::HTTP_11;
         async move {
             let request = tidy_path(request.map(axum::body::Body::new));
             let mut response = router.oneshot(request).await?;
-            // A proxy that keeps the connection could send its next request while the server closes it.
-            if shutdown.stage() != Stage::Running && version <= Version::HTTP_11 {
+            if is_last {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }

@@ -26,6 +26,9 @@ struct State {
     n_taken: AtomicU64,
     /// True while the client has not taken all that was written.
     write_waits: AtomicBool,
+    /// True with HTTP/2, where requests have tasks of their own. With HTTP/1 the connection's task runs them, and to wake it costs a poll
+    /// of the whole connection each time.
+    has_tasks: AtomicBool,
     /// The task of the connection.
     connection: AtomicWaker,
 }
@@ -61,9 +64,24 @@ impl Serving {
         self.0.n_taken.load(Ordering::Acquire)
     }
 
-    /// Wakes this task when a request ends, or its answer begins.
+    /// Says that requests have tasks of their own from now on.
+    pub(super) fn set_has_tasks(&self) {
+        self.0.has_tasks.store(true, Ordering::Release);
+    }
+
+    /// Wakes this task when a request ends, or its answer begins, in another task.
     pub(super) fn register(&self, task: &Waker) {
-        self.0.connection.register(task);
+        if self.0.has_tasks.load(Ordering::Acquire) {
+            self.0.connection.register(task);
+        }
+    }
+}
+
+impl State {
+    fn wake(&self) {
+        if self.has_tasks.load(Ordering::Acquire) {
+            self.connection.wake();
+        }
     }
 }
 
@@ -74,7 +92,7 @@ impl ServingGuard {
     pub(super) fn hold(self, body: Body) -> Body {
         let state = &self.0.0;
         state.n_answers.fetch_add(1, Ordering::AcqRel);
-        state.connection.wake();
+        state.wake();
         Body::new(Answer { body, guard: self })
     }
 }
@@ -83,7 +101,7 @@ impl Drop for ServingGuard {
     fn drop(&mut self) {
         let state = &self.0.0;
         state.n_requests.fetch_sub(1, Ordering::AcqRel);
-        state.connection.wake();
+        state.wake();
     }
 }
 

@@ -159,7 +159,10 @@ impl<S> TimedStream<S> {
         self.version = self.version.after(bytes);
         match (self.version, self.phase) {
             // Its first request may be on its way for as long as the next ones may.
-            (Version::Http2, Phase::Header) => self.enter(Phase::Idle),
+            (Version::Http2, Phase::Header) => {
+                self.serving.set_has_tasks();
+                self.enter(Phase::Idle);
+            }
             (Version::Http2, _) => {}
             (_, phase) => {
                 self.idle.leave();
