@@ -7,7 +7,7 @@ use embedgate_config::{AuthConfig, AuthMode, KeyConfig, KeySecret};
 use embedgate_plugin_host::{Plugins, RequestHead};
 use embedgate_request::{Error, ErrorKind, HashKey, Identity, KeyHash, Limits, Principal, Route};
 
-/// What a caller shows of itself.
+/// The credentials that a caller shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Credentials<'a> {
     /// The value of the header `Authorization`: `Bearer KEY`, or the key alone.

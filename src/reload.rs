@@ -145,7 +145,7 @@ impl Reloader {
 }
 
 /// A file's length and when it was changed; none where it is not there.
-fn changed(file: &Path) -> Option<(u64, SystemTime)> {
+pub(crate) fn changed(file: &Path) -> Option<(u64, SystemTime)> {
     let metadata = file.metadata().ok()?;
     Some((metadata.len(), metadata.modified().ok()?))
 }

@@ -39,7 +39,7 @@ struct Inner {
     writing: Mutex<()>,
 }
 
-/// What was counted on one day.
+/// The counts of one day.
 struct Counted {
     /// Tells the file from those of other processes, and from those that were written and let go before.
     file: Uuid,

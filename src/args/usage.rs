@@ -16,7 +16,7 @@ pub struct UsageArgs {
     /// This caller alone, by the name of its key.
     #[arg(long, value_name = "NAME")]
     pub(crate) caller: Option<String>,
-    /// How it is written.
+    /// The form of the output.
     #[arg(long, value_enum, default_value_t = UsageFormat::Csv)]
     pub(crate) format: UsageFormat,
 }

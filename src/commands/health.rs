@@ -1,7 +1,6 @@
 //! `embedgate health`: asks the server of a configuration how it is, for probes where there is no other program.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
@@ -97,9 +96,7 @@ fn encrypted(
         );
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pem = fs::read(&tls.certificate)
-        .with_context(|| format!("server.tls.certificate: {}", tls.certificate.display()))?;
-    let expected = CertificateDer::from_pem_slice(&pem)
+    let expected = CertificateDer::from_pem_file(&tls.certificate)
         .with_context(|| format!("server.tls.certificate: {}", tls.certificate.display()))?;
     let verifier = ThisServer {
         expected,

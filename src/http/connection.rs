@@ -126,7 +126,7 @@ pub(crate) struct Server<'a> {
     pub(crate) proxy_protocol: bool,
 }
 
-/// What each connection needs.
+/// The parts that all connections share.
 struct Shared {
     router: Router,
     config: ServerConfig,

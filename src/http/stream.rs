@@ -73,7 +73,7 @@ enum Version {
     /// So many bytes were those of HTTP/2's preface.
     Unknown(usize),
     Http1,
-    /// What arrives may be no header. One that trickles in is ended with the idle connection.
+    /// Bytes that arrive may be no header. One that trickles in is ended with the idle connection.
     Http2,
 }
 
@@ -154,8 +154,9 @@ impl<S> TimedStream<S> {
         if bytes.is_empty() {
             return;
         }
-        self.has_begun
-            .send_if_modified(|begun| !std::mem::replace(begun, true));
+        if self.version == Version::Unknown(0) {
+            self.has_begun.send_replace(true);
+        }
         self.version = self.version.after(bytes);
         match (self.version, self.phase) {
             // Its first request may be on its way for as long as the next ones may.

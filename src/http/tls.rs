@@ -1,7 +1,7 @@
 //! TLS: the server's certificate, which is read again when its files change, and the names of clients' certificates.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,6 +16,8 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 use webpki::EndEntityCert;
+
+use crate::reload::changed;
 
 /// The files are looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -95,15 +97,8 @@ impl Tls {
             client_ca,
             ..
         } = &self.config;
-        let stamp = |path: &PathBuf| {
-            let metadata = path.metadata().ok()?;
-            Some((metadata.len(), metadata.modified().ok()?))
-        };
-        [certificate, key]
-            .into_iter()
-            .chain(client_ca)
-            .map(stamp)
-            .collect()
+        let files = [certificate, key].into_iter().chain(client_ca);
+        files.map(|file| changed(file)).collect()
     }
 }
 

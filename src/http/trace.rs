@@ -154,16 +154,17 @@ pub(super) async fn trace(
     if let Some(name) = name {
         metrics.caller(name, stats.map_or(0, |stats| stats.n_tokens));
     }
-    line.write(&response, name.map_or("", |name| name));
+    let caller_name = name.map_or("", |name| name);
+    line.write(&response, caller_name);
     if gateway.slow.is_some_and(|slow| started.elapsed() > slow) {
         line.write_slow(stats);
     }
     if gateway.plugins.has_observers() {
         gateway.plugins.observe(line.summary(&response, &caller));
     }
-    line.end_trace(&response, name.map_or("", |name| name));
+    line.end_trace(&response, caller_name);
     if method == Method::POST {
-        line.count(&response, name.map_or("", |name| name));
+        line.count(&response, caller_name);
     }
     if let Some(value) = timing {
         response.headers_mut().insert("server-timing", value);
@@ -179,7 +180,7 @@ fn is_probe(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/health" | "/metrics")
 }
 
-/// What the log and the trace say of a request, whatever becomes of it.
+/// The facts of a request for the log and the trace, whatever becomes of it.
 struct Line<'a> {
     gateway: &'a Gateway,
     id: &'a Arc<str>,

@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Day {
     }
 }
 
-/// What a caller used.
+/// The counts of a caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Requests, refused ones too.

@@ -70,7 +70,7 @@ impl Authority {
         Client::builder().tls_certs_only([root]).no_proxy()
     }
 
-    /// What a client with this certificate is answered.
+    /// The answer that a client with this certificate gets.
     fn answer(&self, gateway: &Gateway, identity: Option<(String, String)>) -> String {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
@@ -325,7 +325,7 @@ fn files_that_are_wrong_are_named_at_the_start() {
     assert!(said.contains("set server.tls.client_ca"), "{said}");
 }
 
-/// What a start says that is refused.
+/// The words of a start that is refused.
 fn refused(config: &str) -> String {
     let file = config_file(config);
     let mut command = embedgate();

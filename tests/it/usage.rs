@@ -1,4 +1,4 @@
-//! What each caller used, kept over restarts.
+//! The usage of each caller, kept over restarts.
 
 use std::{fs, path::Path};
 

@@ -110,7 +110,7 @@ fn use_ring() {
     }
 }
 
-/// What every span says of its service.
+/// The facts of this service that every span has.
 fn resource(config: &TelemetryConfig) -> Resource {
     let own = config.attributes.iter();
     Resource::builder_empty()
