@@ -35,7 +35,7 @@ class Server:
         self.file = tempfile.NamedTemporaryFile("w", suffix=".toml")
         self.file.write(
             '[auth]\nmode = "none"\n[log]\nformat = "json"\n[cache]\nmax_size = "0B"\n[server]\nlisten = "127.0.0.1:0"\n'
-            f'request_timeout = "30m"\n[models.m]\npath = "{pathlib.Path(folder).absolute()}"\ntoken_ids = "native"\n'
+            f'request_timeout = "30m"\nidle_timeout = "1h"\n[models.m]\npath = "{pathlib.Path(folder).absolute()}"\ntoken_ids = "native"\n'
             f'backend = {{ type = "cpu", precision = "{precision}", threads = {threads} }}\n'
         )
         self.file.flush()
