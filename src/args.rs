@@ -12,17 +12,21 @@ pub(crate) mod embed;
 pub(crate) mod hub;
 pub(crate) mod plugin;
 pub(crate) mod serve;
+#[cfg(feature = "tools")]
+pub(crate) mod top;
 pub(crate) mod usage;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 #[cfg(feature = "hub")]
 use self::hub::{ModelsCommand, PullArgs};
 #[cfg(feature = "tools")]
-use self::{bench::BenchArgs, bench_backend::BenchBackendArgs, doctor::DoctorCommand};
+use self::{
+    bench::BenchArgs, bench_backend::BenchBackendArgs, doctor::DoctorCommand, top::TopArgs,
+};
 use self::{
     convert::ConvertArgs, embed::EmbedArgs, plugin::PluginCommand, serve::ServeArgs,
     usage::UsageArgs,
@@ -32,11 +36,11 @@ use self::{
 #[cfg(not(all(feature = "tools", feature = "hub")))]
 const NOT_BUILT: &str = match (cfg!(feature = "tools"), cfg!(feature = "hub")) {
     (false, true) => {
-        "bench, bench-backend and doctor are not in this build: they need the cargo feature tools."
+        "bench, bench-backend, doctor and top are not in this build: they need the cargo feature tools."
     }
     (true, _) => "pull and models are not in this build: they need the cargo feature hub.",
     (false, false) => {
-        "bench, bench-backend and doctor are not in this build: they need the cargo feature tools. Nor are pull and models: they need the \
+        "bench, bench-backend, doctor and top are not in this build: they need the cargo feature tools. Nor are pull and models: they need the \
          cargo feature hub."
     }
 };
@@ -96,6 +100,9 @@ pub enum Command {
     #[cfg(feature = "tools")]
     #[command(subcommand)]
     Doctor(DoctorCommand),
+    /// Show what a running server does, as its page does in a browser.
+    #[cfg(feature = "tools")]
+    Top(TopArgs),
     /// Make API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -103,6 +110,12 @@ pub enum Command {
     Usage(UsageArgs),
     /// Ask the server of the configuration whether it is ready: exit code 0 if so.
     Health(HealthArgs),
+    /// Print all keys of the configuration: as a JSON Schema, for editors, or as the reference in Markdown.
+    Schema {
+        /// The form of the output.
+        #[arg(long, value_enum, default_value_t = SchemaFormat::Json)]
+        format: SchemaFormat,
+    },
     /// Print what a shell needs to complete the command line.
     Completions {
         /// The shell.
@@ -125,6 +138,15 @@ pub enum Command {
     /// Measure a model's backend alone: its speed by shape of batch, beside what the processor can do, and its accuracy.
     #[cfg(feature = "tools")]
     BenchBackend(BenchBackendArgs),
+}
+
+/// A form of the configuration's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaFormat {
+    /// JSON Schema, draft 7.
+    Json,
+    /// A page with a table of keys for each table of the file.
+    Markdown,
 }
 
 /// What to do with API keys.

@@ -21,6 +21,8 @@ mod plugin;
 #[cfg(feature = "hub")]
 mod pull;
 mod serve;
+#[cfg(feature = "tools")]
+mod top;
 mod usage;
 
 use std::io::{self, Write};
@@ -86,8 +88,11 @@ pub fn run(cli: Cli) -> u8 {
         Some(Command::BenchBare) => bench::run_baseline(),
         #[cfg(feature = "tools")]
         Some(Command::Doctor(command)) => doctor::run(&command, &environment),
+        #[cfg(feature = "tools")]
+        Some(Command::Top(args)) => top::run(&args, &environment),
         Some(Command::Key(command)) => key::run(&command),
         Some(Command::Health(args)) => health::run(config, &args, &environment),
+        Some(Command::Schema { format }) => command_line::schema(format),
         Some(Command::Completions { shell }) => command_line::completions(shell),
         Some(Command::Man { folder }) => command_line::man(&folder),
         Some(Command::Usage(args)) => usage::run(config, &args, &environment),

@@ -1,4 +1,5 @@
-//! `embedgate completions` and `embedgate man`: what shells and `man` want to know of the command line.
+//! `embedgate schema`, `completions` and `man`: what editors, shells and `man` want to know of the configuration and the
+//! command line.
 
 use std::{
     fs,
@@ -9,9 +10,21 @@ use std::{
 use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
+use embedgate_config::Config;
 
 use super::Failure;
-use crate::args::Cli;
+use crate::args::{Cli, SchemaFormat};
+
+/// Prints the keys of the configuration.
+pub(super) fn schema(format: SchemaFormat) -> Result<(), Failure> {
+    let text = match format {
+        SchemaFormat::Json => format!("{:#}\n", Config::schema()),
+        SchemaFormat::Markdown => Config::reference(),
+    };
+    Ok(io::stdout()
+        .write_all(text.as_bytes())
+        .context("standard output")?)
+}
 
 /// Prints the completions of a shell.
 pub(super) fn completions(shell: Shell) -> Result<(), Failure> {

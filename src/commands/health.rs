@@ -32,7 +32,7 @@ pub(super) fn run(
     environment: &Environment,
 ) -> Result<(), Failure> {
     // Models need not be there for it.
-    let config = Config::load_for_a_fetch(file, environment)?;
+    let config = Config::load_without_models(file, environment)?;
     let path = if args.live { "/livez" } else { "/readyz" };
     let answer = ask(&config, args, path)?;
     let status = answer.split(' ').nth(1).unwrap_or_default();

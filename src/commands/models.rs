@@ -28,7 +28,7 @@ pub(super) fn run(
     // Where there is no configuration, what was pulled is on the disk all the same.
     let is_there = file.is_some() || Config::find(file, environment).is_ok();
     let config = match is_there {
-        true => Config::load_for_a_fetch(file, environment)?,
+        true => Config::load_without_models(file, environment)?,
         false => Config::default(),
     };
     let folders = |named: &[PathBuf]| -> Result<Vec<PathBuf>, Failure> {

@@ -33,7 +33,7 @@ pub(super) fn run(
     environment: &Environment,
 ) -> Result<(), Failure> {
     // Models need not be there for it.
-    let config = Config::load_for_a_fetch(file, environment)?;
+    let config = Config::load_without_models(file, environment)?;
     let folder = usage_folder(&config, environment).ok_or_else(|| {
         anyhow!("usage is not kept: usage.enabled is false, or there is no server.state_dir")
     })?;

@@ -3,12 +3,16 @@
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
@@ -17,6 +21,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of an answer that the system takes before the client does: more would hide from us how fast the client reads.
 #[cfg(target_os = "linux")]
 const MOST_UNSENT: u32 = 64 << 10;
+
+/// Connections at a path that wait to be accepted: as many as tokio has it for TCP.
+const BACKLOG: i32 = 1024;
 
 /// A socket where requests arrive.
 pub(crate) enum Listener {
@@ -48,10 +55,8 @@ impl Listener {
             fs::remove_file(path)
                 .with_context(|| format!("{} cannot be replaced", path.display()))?;
         }
-        let bound = UnixListener::bind(path);
-        let listener = bound.with_context(|| format!("cannot listen at {}", path.display()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            .with_context(|| format!("the mode of {} cannot be set", path.display()))?;
+        let listener = bind_with_mode(path, mode)
+            .with_context(|| format!("cannot listen at {}", path.display()))?;
         Ok(Self::Unix(listener))
     }
 
@@ -104,6 +109,16 @@ impl Listener {
             }
         }
     }
+}
+
+/// Makes a socket that has its mode before anybody can reach it: connections are refused until it listens.
+fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(OwnedFd::from(socket).into())
 }
 
 #[cfg(test)]

@@ -138,7 +138,8 @@ pub(super) async fn trace(
     }
     let status = response.status().as_u16();
     let metrics = &gateway.metrics;
-    metrics.request(route, status, started.elapsed());
+    let exemplar = trace_id.as_deref().filter(|_| is_traced);
+    metrics.request(route, status, started.elapsed(), exemplar);
     if let Some(ErrorCode { label, .. }) = response.extensions().get() {
         metrics.refused(label);
     }

@@ -264,6 +264,10 @@ fn load_on(
     };
     metrics.runs_on(name, &info);
     let metrics = metrics.model(name);
+    let memory = memory::of_machine(resolved, plan);
+    metrics
+        .memory
+        .set(i64::try_from(memory).unwrap_or(i64::MAX));
     Ok(Model {
         name: name.into(),
         tokenizing: TokenizerPool::start(name, tokenizer, config.tokenizer_threads)
@@ -271,7 +275,7 @@ fn load_on(
             .into(),
         tokenizer: tokenizer.clone(),
         batcher: Batcher::start(name, backends, batching, &metrics).into(),
-        memory: memory::of_machine(resolved, plan),
+        memory,
         files,
         fingerprint,
         pooling: plan.pooling,

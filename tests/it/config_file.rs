@@ -2,11 +2,8 @@
 
 use std::path::Path;
 
-use embedgate_config::{
-    AuthConfig, CacheConfig, Config, Environment, IssuerConfig, LogConfig, ModelConfig,
-    PluginConfig, Problem, ServerConfig, TelemetryConfig, UsageConfig,
-};
-use embedgate_request::LimitConfig;
+use embedgate_config::{Config, Environment, IssuerConfig, ModelConfig, PluginConfig, Problem};
+use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use embedgate_test_support::root;
@@ -58,9 +55,8 @@ fn the_reference_states_the_defaults() {
 }
 
 #[test]
-fn the_reference_names_every_key_and_no_other() {
+fn the_reference_can_be_read_with_all_its_keys() {
     let reference = with_all_keys();
-    // All optional keys are set, so that serialization shows them.
     let environment = Environment::from([
         ("EMBEDGATE_KEY", "long-enough"),
         ("HF_TOKEN", "a"),
@@ -86,83 +82,131 @@ fn the_reference_names_every_key_and_no_other() {
         .collect();
     keys.sort_unstable();
     assert_eq!(keys, expected, "{problems:#?}");
+}
 
-    let full: ModelConfig = reference["models"]["bge-m3-local"]
-        .clone()
-        .try_into()
-        .unwrap();
-    let shown = Table::try_from(&full).unwrap();
-    let documented = reference["models"]["bge-m3-local"].as_table().unwrap();
-    let names = |table: &Table| {
-        let mut names: Vec<String> = table.keys().cloned().collect();
-        names.sort();
-        names
-    };
-    assert_eq!(names(&shown), names(documented));
-    assert_eq!(
-        names(shown["backend"].as_table().unwrap()),
-        names(documented["backend"].as_table().unwrap())
-    );
-    // Optional keys show where they are set, so each table is read and written again.
-    let server: ServerConfig = reference["server"].clone().try_into().unwrap();
-    let cache: CacheConfig = reference["cache"].clone().try_into().unwrap();
-    let log: LogConfig = reference["log"].clone().try_into().unwrap();
-    let usage: UsageConfig = reference["usage"].clone().try_into().unwrap();
-    let telemetry: TelemetryConfig = reference["telemetry"].clone().try_into().unwrap();
-    for (section, shown) in [
-        ("server", Table::try_from(&server).unwrap()),
-        ("cache", Table::try_from(&cache).unwrap()),
-        ("log", Table::try_from(&log).unwrap()),
-        ("usage", Table::try_from(&usage).unwrap()),
-        ("telemetry", Table::try_from(&telemetry).unwrap()),
-    ] {
-        let documented = reference[section].as_table().unwrap();
-        assert_eq!(names(&shown), names(documented), "[{section}]");
+/// A key of the reference, with the comment above it.
+struct Key {
+    table: String,
+    name: String,
+    comment: String,
+}
+
+fn keys() -> Vec<Key> {
+    let (mut keys, mut table, mut comment) = (Vec::new(), String::new(), String::new());
+    for line in text("embedgate.toml").lines() {
+        let setting = line.trim_start_matches('#');
+        if let Some(sentence) = line.strip_prefix("# ") {
+            comment = format!("{comment} {sentence}").trim_start().to_owned();
+        } else if let Some(title) = setting.strip_prefix('[') {
+            table = title.trim_end_matches(']').to_owned();
+            comment.clear();
+        } else if let Some((name, _)) = setting.split_once(" = ") {
+            keys.push(Key {
+                table: table.clone(),
+                name: name.to_owned(),
+                comment: std::mem::take(&mut comment),
+            });
+        } else {
+            comment.clear();
+        }
     }
-    let file = Table::try_from(&cache.file).unwrap();
-    let documented = reference["cache"]["file"].as_table().unwrap();
-    assert_eq!(names(&file), names(documented));
+    keys
+}
+
+/// The schema of the table or key that this path leads to; names of models and the like lead to any.
+fn at<'a>(schema: &'a Json, path: &str) -> &'a Json {
+    let resolved = |mut value: &'a Json| loop {
+        value = match (value.get("$ref"), value.get("allOf")) {
+            (Some(Json::String(path)), _) => schema.pointer(path.trim_start_matches('#')).unwrap(),
+            (_, Some(all)) => &all[0],
+            _ => return value,
+        };
+    };
+    let mut value = resolved(schema);
+    for part in path.split('.').filter(|part| !part.is_empty()) {
+        let inner = value["properties"]
+            .get(part)
+            .or(value.get("additionalProperties"));
+        value =
+            resolved(inner.unwrap_or_else(|| panic!("{path}: there is no {part} in {value:#}")));
+    }
+    value
 }
 
 #[test]
-fn the_reference_names_every_key_of_auth_and_plugins() {
-    let reference = with_all_keys();
-    let names = |table: &Table| {
-        let mut names: Vec<String> = table.keys().cloned().collect();
-        names.sort();
-        names
-    };
-    let same = |shown: &Table, documented: &Value, at: &str| {
-        assert_eq!(names(shown), names(documented.as_table().unwrap()), "{at}");
-    };
-    let auth: AuthConfig = reference["auth"].clone().try_into().unwrap();
-    let shown = Table::try_from(&auth).unwrap();
-    same(&shown, &reference["auth"], "auth");
-    let limit: LimitConfig = reference["auth"]["limits"]["standard"]
-        .clone()
-        .try_into()
-        .unwrap();
-    let shown = Table::try_from(limit).unwrap();
-    same(
-        &shown,
-        &reference["auth"]["limits"]["standard"],
-        "auth.limits",
-    );
-
-    let documented = &reference["plugins"]["my-plugin"];
-    let plugin: PluginConfig = documented.clone().try_into().unwrap();
-    let shown = Table::try_from(&plugin).unwrap();
-    same(&shown, documented, "plugins");
-    let grants = |of: &Table| of["grants"].as_table().unwrap().clone();
-    same(&grants(&shown), &documented["grants"], "grants");
-    for grant in ["kv", "http", "crypto"] {
-        let shown = grants(&shown)[grant].as_table().unwrap().clone();
-        same(&shown, &documented["grants"][grant], grant);
+fn the_comment_of_a_key_is_the_sentence_of_its_type() {
+    let schema = Config::schema();
+    // What a plugin's settings are called is its own affair.
+    let keys = keys()
+        .into_iter()
+        .filter(|key| !key.table.ends_with(".settings"));
+    let mut n_keys = 0;
+    for Key {
+        table,
+        name,
+        comment,
+    } in keys
+    {
+        let sentence = at(&schema, &table)["properties"][&name]["description"].as_str();
+        let sentence = sentence.map(|text| text.replace('`', ""));
+        assert_eq!(Some(comment.replace('`', "")), sentence, "{table}.{name}");
+        n_keys += 1;
     }
-    let issuer = &documented["grants"]["crypto"]["issuers"]["main"];
-    let read: IssuerConfig = issuer.clone().try_into().unwrap();
-    same(&Table::try_from(&read).unwrap(), issuer, "issuers");
+    assert!(n_keys > 100, "{n_keys}");
+}
 
+#[test]
+fn every_key_is_in_the_reference() {
+    let schema = Config::schema();
+    let documented = with_all_keys();
+    let tables = [
+        "",
+        "server",
+        "server.tls",
+        "log",
+        "telemetry",
+        "usage",
+        "auth",
+        "auth.limits.standard",
+        "cache",
+        "cache.file",
+        "onnxruntime",
+        "onednn",
+        "cuda",
+        "hub",
+        "models.bge-m3-local",
+        "models.bge-m3-local.backend",
+        "plugins.my-plugin",
+        "plugins.my-plugin.grants",
+        "plugins.my-plugin.grants.kv",
+        "plugins.my-plugin.grants.http",
+        "plugins.my-plugin.grants.crypto",
+        "plugins.my-plugin.grants.crypto.issuers.main",
+    ];
+    for table in tables {
+        let parts = table.split('.').filter(|part| !part.is_empty());
+        let there = parts.fold(&documented, |at, part| at[part].as_table().unwrap());
+        let mut there: Vec<&String> = there.keys().collect();
+        there.sort();
+        let known = at(&schema, table)["properties"].as_object().unwrap();
+        assert_eq!(there, known.keys().collect::<Vec<_>>(), "[{table}]");
+    }
+}
+
+#[test]
+fn the_page_of_all_keys_is_what_the_program_prints() {
+    let page = std::fs::read_to_string(root().join("docs/configuration-reference.md")).unwrap();
+    assert!(
+        page == Config::reference(),
+        "write it again: embedgate schema --format markdown > docs/configuration-reference.md"
+    );
+}
+
+#[test]
+fn keys_of_plugins_that_have_defaults_state_them() {
+    let reference = with_all_keys();
+    let documented = &reference["plugins"]["my-plugin"];
+    let issuer = &documented["grants"]["crypto"]["issuers"]["main"];
     // What has a default states it; the rest is an example.
     let defaults = Table::try_from(PluginConfig::default()).unwrap();
     for key in [

@@ -45,6 +45,7 @@ mod sources;
 mod tei;
 mod tls;
 mod tokens;
+mod top;
 mod traces;
 mod usage;
 mod variants;

@@ -287,6 +287,29 @@ async fn a_collector_of_grpc_gets_the_same_by_the_variables_of_opentelemetry() {
     assert_eq!(collector.keys.lock().unwrap()[0], "Bearer one");
 }
 
+#[tokio::test]
+async fn a_time_in_the_metrics_leads_to_a_trace() {
+    let collector = Collector::http().await;
+    let telemetry = format!("endpoint = {:?}", collector.address);
+    let gateway = Gateway::start(&config(&telemetry, "[auth]\nmode = \"none\""));
+    assert_eq!(ask(&gateway, None).await.status(), 200);
+    let metrics = async |accept: &str| {
+        let request = client().get(format!("{}/metrics", gateway.url));
+        let answer = request.header("accept", accept).send().await.unwrap();
+        answer.text().await.unwrap()
+    };
+    let exemplar = format!(" # {{trace_id=\"{CALLERS_TRACE}\"}} ");
+    let text = metrics("application/openmetrics-text").await;
+    let line = text.lines().find(|line| line.contains(&exemplar)).unwrap();
+    assert!(
+        line.starts_with("embedgate_request_duration_seconds_bucket"),
+        "{line}"
+    );
+    assert!(line.contains("route=\"/v1/embeddings\""), "{line}");
+    // The older format has none.
+    assert!(!metrics("text/plain").await.contains("trace_id"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_span_of_many_requests_is_lost() {
     let collector = Collector::http().await;

@@ -7,6 +7,7 @@ mod backends;
 mod bad_onnx;
 mod bench_backend;
 mod clients;
+mod config_schema;
 mod contract;
 mod convert;
 mod demo;

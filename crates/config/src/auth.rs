@@ -5,29 +5,34 @@ pub(super) mod key;
 use std::collections::{BTreeMap, BTreeSet};
 
 use embedgate_request::{LimitConfig, Route};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::key::{KeyConfig, KeySecret};
 use super::Problem;
 
 /// The configuration of authentication: the callers that may use the server.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// `"keys"`: requests need one of `keys`, and no plugin is asked; `"none"`: anybody may. None means by what there is:
-    /// keys, then plugins that authenticate.
+    /// `"keys"`: requests need one of `auth.keys`, and no plugin is asked; `"none"`: anybody may use the server.
+    /// Without it: by what there is, keys and then plugins that authenticate. That nobody is asked must be said.
     pub mode: Option<AuthMode>,
-    /// Keys that clients send as `Authorization: Bearer KEY`. Take them from the environment, `"${EMBEDGATE_KEY}"`, or
-    /// keep their hash alone, which `embedgate key new` prints.
+    /// Keys that clients send as `"Authorization: Bearer KEY"`: at least 8 visible ASCII characters each. `embedgate
+    /// key new` prints a new key once, and its hash for this file. A key can be a table: keys of one name are one
+    /// principal, models are those that it opens (a name, an alias, or the beginning of names and a *), limit is one of
+    /// `auth.limits`, lane is that of requests that name none, and from its expires on a key is refused. A key with
+    /// `admin = true` opens `POST /admin/reload` too.
     pub keys: Vec<KeyConfig>,
-    /// Routes that anybody may use, for clients that send no key.
+    /// Routes that anybody may use, for clients that send no key: `"embeddings"`, `"models"`, `"rerank"`, `"tei"`
+    /// (`/embed` and its neighbours), `"ollama"` (`/api/...`), `"cohere"` (`/v2/embed`).
     pub open_routes: Vec<Route>,
     /// The limits on a principal's use, by the name that keys and plugins state.
     pub limits: BTreeMap<String, LimitConfig>,
 }
 
 /// The method that tells callers apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
     /// By a key.

@@ -7,13 +7,14 @@ mod written;
 use std::{fmt, path::PathBuf};
 
 use embedgate_core::Precision;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::{table::Open, written::Written};
 use super::{Device, DeviceChoice, PrecisionChoice};
 
 /// The backend that runs a model, and its device.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "Written", into = "Written")]
 pub struct BackendConfig {
     /// `cpu` runs the model's own weights on the processor, `cuda` on an NVIDIA card, `candle` in Rust alone, `onnx` its ONNX
@@ -56,7 +57,7 @@ impl BackendConfig {
 }
 
 /// The backends of this program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendType {
     /// The model's own weights, on oneDNN; on candle where there is no oneDNN.

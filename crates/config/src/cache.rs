@@ -2,49 +2,50 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ByteSize, Period, Problem};
 
 /// The cache of results.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
     /// Memory for results; `"0B"` turns the cache in memory off. A vector of 1024 dimensions takes about 4.3 KiB.
     pub max_size: ByteSize,
     /// Memory for the text of vectors that are asked for again and again, 5 to 12 KiB each; `"0B"` keeps none.
     pub max_text_size: ByteSize,
-    /// Results are dropped so long after they were computed; none means when memory is needed.
+    /// Results are dropped so long after they were computed. Without it: when memory is needed.
     pub ttl: Option<Period>,
-    /// The rule for eviction when memory is short: `tinylfu` keeps the results that are asked for often, `lru` those
-    /// that were asked for last.
+    /// What is kept when memory is short: `"tinylfu"` keeps what is asked for often, `"lru"` what was asked for last.
     pub policy: CachePolicy,
-    /// `f16` halves the memory; every answer is rounded alike, whether computed or kept.
+    /// `"f16"` halves the memory; every answer is rounded alike, whether computed or kept.
     pub value_precision: ValuePrecision,
-    /// True when callers with different keys share results. When false, the time of an answer tells no caller that
-    /// another caller asked for the same text.
+    /// Whether callers with different keys share results. If not, nobody can tell from the time of an answer that
+    /// somebody else asked for the same text.
     pub shared: bool,
     /// A file that outlives the process.
     pub file: CacheFileConfig,
 }
 
 /// `[cache.file]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     default,
     deny_unknown_fields,
     expecting = "a table, [cache.file] with path = \"/var/cache/embedgate/results.redb\""
 )]
 pub struct CacheFileConfig {
-    /// The file; none means that results live in memory alone.
+    /// A file that outlives the process. Without it: results live in memory alone. Where it fails, or another process
+    /// has it, serving goes on without it, and it is tried again (metric `embedgate_cache_file_used`).
     pub path: Option<PathBuf>,
-    /// The length of the file at most; the oldest results make room. It grows by doubling: 1.1, 2.3, 4.6 GB, then by 4.3. A vector of 1024
-    /// dimensions takes 8.5 KB of it.
+    /// The length of the file at most; the oldest results make room. It grows by doubling: 1.1, 2.3, 4.6 GB, then by
+    /// 4.3. A vector of 1024 dimensions takes 8.5 KB of it, 4.3 KB in f16.
     pub max_size: ByteSize,
 }
 
 /// The rule that selects the results to keep when memory is short.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CachePolicy {
     /// Keeps the results that are asked for often: they survive a scan of more texts than the memory holds.
@@ -55,7 +56,7 @@ pub enum CachePolicy {
 }
 
 /// The number format of cached values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ValuePrecision {
     /// As computed.

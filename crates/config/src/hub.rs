@@ -1,5 +1,6 @@
 //! `[hub]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Problem, Secret};
@@ -8,15 +9,17 @@ use super::{Problem, Secret};
 const MOST_CONNECTIONS: usize = 64;
 
 /// The configuration of the hubs that models are fetched from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubConfig {
-    /// The hubs that are asked, the first first: `"modelscope"`, `"huggingface"`, or the address of a mirror. None means both at
-    /// once, or those that `HF_ENDPOINT` and `MODELSCOPE_ENDPOINT` name.
+    /// Which hubs `embedgate pull` and `serve --pull` ask, the first first: `"modelscope"`, `"huggingface"`, or the
+    /// address of a mirror (`"https://hf-mirror.com"`, `"modelscope=https://mirror.example"`). Empty: both at once, or
+    /// those that `HF_ENDPOINT` and `MODELSCOPE_ENDPOINT` name.
     pub order: Vec<String>,
-    /// A token of Hugging Face, for models that need one. None means the variable `HF_TOKEN`, or the file of its client.
+    /// A token of Hugging Face, for models that need one. Without it: the variable `HF_TOKEN`, or the file of Hugging
+    /// Face's client.
     pub huggingface_token: Option<Secret>,
-    /// A token of ModelScope. None means the variable `MODELSCOPE_API_TOKEN`.
+    /// A token of ModelScope. Without it: the variable `MODELSCOPE_API_TOKEN`.
     pub modelscope_token: Option<Secret>,
     /// Connections at a time.
     pub connections: usize,

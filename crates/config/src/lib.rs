@@ -22,6 +22,7 @@ mod precision;
 mod problem;
 mod reload;
 mod replicas;
+mod schema;
 mod secret;
 mod server;
 mod sha256;
@@ -34,6 +35,7 @@ mod warnings;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -68,11 +70,13 @@ pub use self::{
 };
 
 /// Everything that can be configured.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 pub struct Config {
-    /// The model that answers requests without a model name; none means the only one there is.
+    /// The model that answers requests without a model name, or with `"default"`. Without it: the only model there is.
     pub default_model: Option<String>,
-    /// The answer to a request for a model that does not exist.
+    /// What a request for a model that is not there gets: `"refuse"` (404 with the names), or `"default"` (the default
+    /// model, as servers of one model do).
     pub unknown_model: UnknownModel,
     /// The HTTP server.
     pub server: ServerConfig,
@@ -101,7 +105,7 @@ pub struct Config {
 }
 
 /// The answer to a request for a model that does not exist.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownModel {
     /// An error that lists the models.

@@ -2,34 +2,39 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// ONNX Runtime's library.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OnnxRuntimeConfig {
-    /// The library's file, or the folder it is in. None means `ORT_DYLIB_PATH`, else beside the program, else where
-    /// `scripts/setup` put it.
+    /// ONNX Runtime's library: its file, or the folder it is in. Without it: `ORT_DYLIB_PATH`, else beside the program,
+    /// else where `scripts/setup` put it (`.embedgate/lib`), else `/usr/local/lib/embedgate` or `/usr/lib/embedgate`.
     pub library: Option<PathBuf>,
-    /// The file of its WebGPU plugin, or the folder it is in. None means beside the program, else where `scripts/setup gpu`
-    /// put it.
+    /// Its WebGPU plugin, for `device = "webgpu"`: its file, or the folder it is in. Without it: beside the program,
+    /// else where `scripts/setup gpu` put it (`.embedgate/webgpu`), else `/usr/local/lib/embedgate` or
+    /// `/usr/lib/embedgate`.
     pub webgpu: Option<PathBuf>,
-    /// The folder of CUDA's libraries (cuBLAS and others), with device `cuda:N`. None means that the system finds them.
+    /// The folder of CUDA's libraries (cuBLAS and others), for `type = "onnx"` with `device = "cuda:0"`. Without it:
+    /// where the system finds them.
     pub cuda: Option<PathBuf>,
 }
 
 /// oneDNN's library, on which the `cpu` backend runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OneDnnConfig {
-    /// The library's file, or the folder it is in. None means beside the program, else where `scripts/setup` put it.
+    /// oneDNN's library, on which the cpu backend runs: its file, or the folder it is in. Without it: beside the
+    /// program, else where `scripts/setup` put it (`.embedgate/onednn`), else `/usr/local/lib/embedgate` or
+    /// `/usr/lib/embedgate`.
     pub library: Option<PathBuf>,
 }
 
 /// NVIDIA's driver, on which the `cuda` backend runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CudaConfig {
-    /// The driver's library. None means `libcuda.so.1`, where the system finds it.
+    /// NVIDIA's driver library, on which the cuda backend runs. Without it: `libcuda.so.1`, where the system finds it.
     pub library: Option<PathBuf>,
 }

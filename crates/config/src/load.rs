@@ -15,8 +15,8 @@ enum Purpose {
     Serve,
     /// A command that serves nobody.
     Command,
-    /// A command that makes what the configuration names: models' folders need not be there.
-    Fetch,
+    /// A command that reads no models: their folders need not be there, and their tables need not be right.
+    WithoutModels,
 }
 
 impl Config {
@@ -40,16 +40,16 @@ impl Config {
         Self::load_for(named, environment, Purpose::Command)
     }
 
-    /// Loads the configuration as [`Config::load`] does, for a command that fetches models: it reads the file and
-    /// checks only the `hub` settings.
+    /// Loads the configuration as [`Config::load`] does, for a command that reads no models, such as one that fetches them: of
+    /// what it reads it checks the `hub` settings alone.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load_for_a_fetch(
+    pub fn load_without_models(
         named: Option<&Path>,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        Self::load_for(named, environment, Purpose::Fetch)
+        Self::load_for(named, environment, Purpose::WithoutModels)
     }
 
     fn load_for(
@@ -121,7 +121,7 @@ impl Config {
             plugin.written_settings = written.as_ref().and_then(settings);
         }
         config.resolve_paths(base);
-        if purpose == Purpose::Fetch {
+        if purpose == Purpose::WithoutModels {
             config.hub.check(&mut problems);
             return if problems.is_empty() {
                 Ok(config)

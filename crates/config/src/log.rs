@@ -1,18 +1,20 @@
 //! `[log]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Period;
 
 /// The configuration of the log: its level and its format.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// The least important lines that are shown: `error`, `warn`, `info`, `debug` or `trace`.
+    /// The least important lines that are shown: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`.
     pub level: LogLevel,
-    /// Lines for people or for machines.
+    /// `"text"` for people, `"json"` for machines: one object a line. Either goes to standard error.
     pub format: LogFormat,
-    /// A request that took longer gets a warning with the time of each of its steps. None means that there is no such warning.
+    /// A request that took longer gets a warning with the time of each of its steps. Without it: there is no such
+    /// warning.
     pub slow: Option<Period>,
 }
 
@@ -27,7 +29,7 @@ impl Default for LogConfig {
 }
 
 /// The importance of a line of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum LogLevel {
@@ -39,7 +41,7 @@ pub enum LogLevel {
 }
 
 /// The shape of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.

@@ -6,94 +6,108 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use embedgate_core::{Head, Pooling};
 use embedgate_request::{Lane, LongDocuments, TokenIds};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BackendConfig, ByteSize, Period, ReplicaCount, Source};
 
 /// One model. What is not said is read from the model's folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["path"]))]
 pub struct ModelConfig {
-    /// The model's folder, with `config.json`, `tokenizer.json` and the weights.
+    /// The model's folder as sentence-transformers or FlagEmbedding lay it out: `config.json`, `tokenizer.json`,
+    /// weights (`model.safetensors`, its shards, or `pytorch_model.bin`), and the rest of what the hub has.
     pub path: PathBuf,
-    /// The hub address that the folder can be fetched from, such as `modelscope:BAAI/bge-m3` or
-    /// `hf:BAAI/bge-m3@REVISION`. `serve --pull` fetches it, or `pull` with the model's name. None means that the
-    /// folder exists already.
+    /// Where the folder can be fetched from, by `embedgate serve --pull` or `embedgate pull bge-m3-local`: a model of
+    /// both hubs (`"BAAI/bge-m3"`), of one (`"modelscope:BAAI/bge-m3"`, `"hf:BAAI/bge-m3"`), in a revision
+    /// (`"hf:BAAI/bge-m3@5617a9f"`). Without it: the folder must be there.
     pub source: Option<Source>,
-    /// The time when the model is loaded: at the `start`, or `on_demand`, by the first request that names it.
+    /// When the model is loaded: at the `"start"`, or `"on_demand"`, by the first request that names it, which waits
+    /// for it.
     pub load: LoadTime,
-    /// A model that is loaded on demand leaves the memory after so long without a request. None means never, unless others need
-    /// its memory.
+    /// A model that is loaded on demand leaves the memory after so long without a request. Without it: never, unless
+    /// another needs its memory (`server.max_model_memory`).
     pub idle: Option<Period>,
-    /// A reload that changes the model stops it before it loads the new one, for models that do not fit in memory twice:
-    /// meanwhile requests get 503 with Retry-After.
+    /// A reload that changes the model stops it before it loads the new one, for models that do not fit in memory
+    /// twice: meanwhile requests get 503 with Retry-After.
     pub stop_first: bool,
-    /// Files of the folder, and the sha256 that each must have: the model is refused where one has another. A file that is not
-    /// named is not checked.
+    /// Files of the folder and the sha256 that each must have, as `sha256sum` prints it: `{ "model.safetensors" =
+    /// "0123...", ... }`. The model is refused where one differs: most damaged weights give wrong vectors and no error.
+    /// Each start reads the named files.
     pub sha256: BTreeMap<String, String>,
     /// Other names that clients may use.
     pub aliases: Vec<String>,
     /// The backend that runs the model, and its device.
     pub backend: BackendConfig,
-    /// The method that makes one vector of token vectors: `cls`, `mean`, `last`, `max`, `mean_sqrt_len` or
-    /// `weighted_mean`, or several joined by `+`. None means the method that the folder states, else `mean`.
+    /// How token vectors become one: `"cls"`, `"mean"`, `"last"`, `"max"`, `"mean_sqrt_len"` or `"weighted_mean"`, or
+    /// several of them one after the other (`"cls+mean"`). Without it: as the folder says, else `"mean"`.
+    #[schemars(with = "Option<String>")]
     pub pooling: Option<Pooling>,
-    /// The tokens with which a language model answers whether a text belongs to a query, first for no, then for yes: it is
-    /// served as a reranker, which scores by their logits. None means as the folder's `modules.json` says.
+    /// The tokens with which a language model answers whether a text belongs to a query, first for no, then for yes: it
+    /// is served as a reranker. Qwen3-Reranker needs `["no", "yes"]`; the default prompt is its instruction. Without
+    /// it: as the folder's `modules.json` says.
     pub classifier_from_token: Option<[String; 2]>,
-    /// The task whose adapter is applied to the weights, of a model whose weights have an adapter a task. None means that they are used
-    /// as they are.
+    /// The task whose adapter (LoRA) is added to the weights, of a model whose weights have one for each task, as
+    /// jina-embeddings-v3. Its prompt is put in front of every text. Without it: the weights as they are.
     pub adapter: Option<String>,
-    /// The route that is served of a folder whose modules are a router. None means the default one.
+    /// The route that is served of a folder whose `modules.json` names a Router. Without it: the default one.
     pub route: Option<String>,
-    /// The name of the model that serves requests for queries (`input_type`, `task`) in the place of this one, and queries that it
-    /// reranks for. None means this one.
+    /// The model that serves queries (`input_type` or task of requests, queries of rerankings) in the place of this
+    /// one, such as one of the same folder with another adapter or route. Without it: this one.
     pub query_model: Option<String>,
-    /// True when vectors are normalized to length 1. None means the value that the folder's `modules.json` states, and
-    /// true where there is no such file.
+    /// Whether vectors get length 1. Without it: as the folder's `modules.json` says, and yes where there is none.
     pub normalize: Option<bool>,
-    /// Longest input in tokens, special tokens included. None means as the folder says.
+    /// Longest input in tokens, special tokens included. Without it: as the folder says.
     pub max_length: Option<usize>,
-    /// True when longer inputs are cut (the answer's header `x-truncated` states it); false when they are refused with
-    /// 400.
+    /// Whether longer inputs are cut (the answer's header x-truncated says so) or refused with 400.
     pub truncate: bool,
-    /// Texts that can be put in front of inputs, by name, beside those of the folder.
+    /// Texts that can be put in front of inputs, by name, beside those of the folder. Requests choose by `prompt_name`;
+    /// those with `input_type = "query"` get the one named query, those with `"document"` the one named document,
+    /// passage or corpus.
     pub prompts: BTreeMap<String, String>,
-    /// The prompt that is put in front of every text; `""` for none. None means as the folder says.
+    /// The prompt that is put in front of every text; `""` for none. Without it: as the folder says.
     pub default_prompt: Option<String>,
-    /// The meaning of arrays of token ids: `cl100k` (OpenAI's, as LangChain sends), `o200k` (of OpenAI's newer models),
-    /// `native` (the model's own) or `reject`. None means the meaning that the route's dialect gives them.
+    /// What arrays of token ids mean: `"cl100k"` (OpenAI's, as LangChain sends them), `"o200k"` (of OpenAI's newer
+    /// models), `"native"` (the model's own) or `"reject"`. Without it: what the route's dialect means by them, which
+    /// is cl100k on `/v1/embeddings`.
     pub token_ids: Option<TokenIds>,
-    /// The effect of `dimensions` below the model's own: `cut` (and renormalize) or `refuse`.
+    /// What a request's `"dimensions"` below the model's own does: `"cut"` (and renormalize) or `"refuse"`.
     pub dimensions: DimensionsPolicy,
-    /// The weight of each kind of a model's results in the weighted mean that reranks by them.
+    /// What a model's results count where it reranks by them (`/v1/rerank`): weights of a mean; those that it does not
+    /// give are left out.
     pub rerank: RerankWeights,
-    /// The treatment of documents to rank that are longer than the model takes: `truncate`, or `windows`, which splits
-    /// a document into overlapping windows and counts the best one.
+    /// What becomes of documents to rank that are longer than the model takes: `"truncate"`, or `"windows"` that
+    /// overlap, of which the best one counts. Requests may say so themselves (`long_documents`).
     pub long_documents: LongDocuments,
-    /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429.
+    /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429. At least
+    /// `server.max_inputs`.
     pub queue_capacity: usize,
-    /// Most tokens in one forward pass, padding included; a longer input goes alone. None means what a measurement at
+    /// Most tokens in one forward pass, padding included; a longer input goes alone. Without it: what a measurement at
     /// the load finds best.
     pub max_batch_tokens: Option<usize>,
-    /// While queries are about, bulk goes in batches of at most this time, as far as its inputs allow: a query waits for
-    /// one such batch at most.
+    /// While queries are about, bulk goes in batches of at most this time, as far as its inputs allow: a query waits
+    /// for one such batch at most.
     pub max_batch_time: Period,
     /// Bulk gets a batch at least this often, whatever the queries.
     pub bulk_max_wait: Period,
-    /// A query that has more work than this ahead of it in the queue is refused at once, with the time to come back.
+    /// A query that has more work than this ahead of it in the queue is refused at once (429), with the time to come
+    /// back; its own work does not count.
     pub max_queue_time: Period,
-    /// The limit of the same kind for the bulk lane: bulk that has more work than this ahead of it is refused at once.
+    /// The same for bulk: bulk that has more work than this ahead of it is refused at once.
     pub bulk_max_queue_time: Period,
-    /// The lane of requests that name none, and whose key names none. None means by size: few short inputs are a query.
+    /// The lane of requests that name none (x-embedgate-lane), and whose key names none: `"query"` or `"bulk"`. Without
+    /// it: by size, a few short inputs are a query.
     pub lane: Option<Lane>,
-    /// Copies of the backend that run side by side, each with `backend.threads`. `auto` measures, once, how many are clearly
-    /// faster than fewer where there are many callers; a caller that is alone has the threads of one.
+    /// Copies of the backend that run side by side, each with so many threads as `backend.threads` says. `"auto"`
+    /// measures, once, how many are clearly faster than fewer where there are many callers; a caller that is alone has
+    /// the threads of one.
     pub replicas: ReplicaCount,
     /// Threads that turn text into tokens.
     pub tokenizer_threads: usize,
-    /// The model is refused where its weights and what it takes to run its longest batch are more than this. None means what
-    /// the machine has.
+    /// The model is refused where its weights, and what it takes to run its longest batch, are more than this. Without
+    /// it: where they are more than the machine has, or a control group that embedgate runs in. Not for `"onnx"`, which
+    /// is not judged, nor for `"cuda"`.
     pub max_memory: Option<ByteSize>,
 }
 
@@ -162,7 +176,7 @@ impl ModelConfig {
 }
 
 /// The time when a model is loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadTime {
     /// With the gateway.
@@ -175,7 +189,7 @@ pub enum LoadTime {
 /// Weights of a mean, each at least 0.
 ///
 /// Source: FlagEmbedding 1.4.2, `inference/embedder/encoder_only/m3.py`, `compute_score`: all are 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RerankWeights {
     /// The weight of the product of the dense vectors.
@@ -210,7 +224,7 @@ impl Default for RerankWeights {
 }
 
 /// The treatment of `dimensions` below the model's own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DimensionsPolicy {
     /// Cut the vector and renormalize.

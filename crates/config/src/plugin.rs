@@ -10,6 +10,7 @@ use std::{
 };
 
 use embedgate_request::{Hook, NamePattern, Route};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::{grants::GrantsConfig, instance::InstanceConfig};
@@ -19,43 +20,49 @@ use super::{ByteSize, ConfigError, Environment, Period, expand, parse};
 pub const MOST_INSTANCES: usize = 256;
 
 /// A WebAssembly component, where it is asked, and what it may do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["path"]))]
 pub struct PluginConfig {
-    /// The component.
+    /// The component's file.
     pub path: PathBuf,
-    /// The SHA-256 that the file must have, in hex; `embedgate plugin pin` writes it. None: any file is taken.
+    /// The SHA-256 that the file must have, in hex. `embedgate plugin pin` writes it. Without it: any file is taken.
     pub sha256: Option<String>,
-    /// The hooks of it that are called. None: all that it exports.
+    /// Which of its hooks are called: `"authenticate"`, `"preprocess"`, `"observe"`. Without it: all that it exports.
     pub hooks: Option<Vec<Hook>>,
     /// Plugins of a hook are asked in this order, lowest first, then by name.
     pub order: i32,
-    /// Its preprocessor sees requests for these models; empty: for all.
+    /// Its preprocessor sees requests for these models (a name, an alias, or the beginning of names and a *); `[]` for
+    /// all.
     pub models: Vec<NamePattern>,
-    /// Its authenticator is asked on these routes; empty: on all.
+    /// Its authenticator is asked on these routes, as in `auth.open_routes`; `[]` for all.
     pub routes: Vec<Route>,
-    /// The request headers that its authenticator sees.
+    /// The request headers that its authenticator sees, in lower case.
     pub headers: Vec<String>,
     /// A call ends after this time, waiting included.
     pub timeout: Period,
-    /// The size that its memory may grow to.
+    /// What the memory of an instance may grow to, 1MiB to 256MiB.
     pub max_memory: ByteSize,
-    /// The number of its instances that may run at once; a further call waits within its timeout.
+    /// Instances that may be at work at once, 1 to 256; a call beyond waits within its timeout.
     pub max_instances: usize,
-    /// The lifetime of an instance: one call, or a number of calls one after another.
+    /// `"fresh"`: every call gets an instance of its own, and nothing outlives it. `{ reuse = 1000 }`: an instance is
+    /// used for so many calls, one after another; for JavaScript and Python, which take long to start.
     pub instance: InstanceConfig,
-    /// The treatment of token ids of a model's own vocabulary, which its preprocessor cannot read as text.
+    /// What becomes of token ids of a model's own vocabulary, which its preprocessor cannot read as text: `"refuse"`
+    /// (400) or `"show"` (the plugin sees the ids). Ids of OpenAI's vocabularies are shown as their text.
     pub native_ids: NativeIds,
-    /// The treatment of a request whose preprocessor fails. A failing authenticator always denies.
+    /// What becomes of a request whose preprocessor fails: `"deny"` (503) or `"skip"`. A failing authenticator always
+    /// denies.
     pub on_error: OnError,
     /// The parts of the host that the plugin may use.
     pub grants: GrantsConfig,
     /// Handed to `lifecycle.init` as JSON.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub settings: toml::Table,
     /// The settings as the file has them, variables by their names: values of variables are not shown.
     #[serde(skip)]
     pub written_settings: Option<toml::Table>,
-    /// Files whose text is added to the settings under these names.
+    /// Text files that are added to the settings, under these names.
     pub settings_files: BTreeMap<String, PathBuf>,
 }
 
@@ -137,7 +144,7 @@ impl PluginConfig {
 }
 
 /// The treatment of token ids of a model's own vocabulary where a plugin preprocesses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NativeIds {
     /// The request gets 400: a plugin that filters texts would not see them.
@@ -147,7 +154,7 @@ pub enum NativeIds {
 }
 
 /// The treatment of a request whose preprocessor fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
     /// It gets 503.

@@ -1,10 +1,13 @@
 //! `backend.precision`: the number format of matrix products.
 
 use embedgate_core::Precision;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A number format, or none in particular.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum PrecisionChoice {
     /// As the processor has instructions for.

@@ -1,7 +1,8 @@
 //! `models.NAME.replicas`: a number, or `"auto"`.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Copies of a backend that run side by side.
@@ -21,6 +22,16 @@ impl ReplicaCount {
             Self::Auto => 1,
             Self::Fixed(n) => n,
         }
+    }
+}
+
+impl JsonSchema for ReplicaCount {
+    fn schema_name() -> Cow<'static, str> {
+        "ReplicaCount".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "const": "auto" }] })
     }
 }
 

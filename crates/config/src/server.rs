@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{ByteSize, Period, Problem, TlsConfig, address};
@@ -13,11 +14,12 @@ const MAX_CONNECTIONS: usize = 1_000_000;
 const MAX_INPUTS: usize = 1_000_000;
 
 /// The HTTP server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Address and port. Use `0.0.0.0:9100` to be reached from other machines and from containers.
+    /// Address and port. Use `"0.0.0.0:9100"` to be reached from other machines and from containers.
     #[serde(deserialize_with = "address::socket_address")]
+    #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// Connections served at once; more wait until one closes.
     pub max_connections: usize,
@@ -25,59 +27,70 @@ pub struct ServerConfig {
     pub header_timeout: Period,
     /// A connection without a request is closed after this time.
     pub idle_timeout: Period,
-    /// A request must be answered within this time, the reading of its body included.
+    /// A request must be answered within this time, the reading of its body included; then it gets 504 (408 where the
+    /// body did not arrive).
     pub request_timeout: Period,
-    /// After the first SIGTERM, `/readyz` says no and new connections are still served for this time: as long as a load balancer
-    /// needs to see it.
+    /// After the first SIGTERM, `/readyz` says no and new connections are still served for this time: as long as a load
+    /// balancer needs to see it. Behind Envoy or in Kubernetes `"5s"`.
     pub drain_delay: Period,
-    /// Then requests in flight have this time to finish.
+    /// After `drain_delay`, requests in flight have this time to finish.
     pub drain_timeout: Period,
-    /// Largest body of a request.
+    /// Largest body of a request; larger ones get 413.
     pub max_body: ByteSize,
-    /// Largest sum of the bodies of all requests and of their answers at once; a request beyond it gets 429.
+    /// Largest sum of all requests in memory and of their answers, until the client has the last byte. A caller has a
+    /// quarter of it, or one larger request; what is beyond waits, or gets 429.
     pub max_bodies: ByteSize,
-    /// Most inputs in one request.
+    /// Most inputs in one request; OpenAI's limit is 2048 too.
     pub max_inputs: usize,
-    /// Origins whose pages may call this server from a browser, or `["*"]`; none means no page may.
+    /// Origins whose pages may call this server from a browser, such as `["https://app.example"]`, or `["*"]`.
     pub cors_origins: Vec<String>,
-    /// True where the routes that need no key (`/`, `/readyz` and `/metrics`) name models and callers. If not, `/` and `/readyz`
-    /// leave them out, and `/metrics` asks for a key: any key.
+    /// Whether the routes that need no key (`/`, `/readyz` and `/metrics`) name models and callers. If not, `/` and
+    /// `/readyz` leave them out, and `/metrics` asks for a key: any key, and whoever has one reads all of it.
     pub public_names: bool,
-    /// True where browsers get a page at `/`, with the models, what they do, and a place to try them.
+    /// Whether browsers get a page at `/` with the models, what they do, and a place to try them. It asks for a key
+    /// where requests need one.
     pub page: bool,
-    /// True when one model that cannot be loaded stops the start. When false, the others serve and that one answers
-    /// 503.
+    /// Whether one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
     pub require_all_models: bool,
-    /// Folder for what is measured or made once and kept: measurements, and the weights of ONNX models with replicas, packed
-    /// for this processor; and the counts of `[usage]`. Deleting it costs time, and these. None means `$CACHE_DIRECTORY` (systemd), else
-    /// `$XDG_CACHE_HOME/embedgate`, else `~/.cache/embedgate`.
+    /// Folder for what is measured or made once and kept: measurements, and the weights of ONNX models with replicas,
+    /// packed for this processor (about half as large again as the model). Deleting it costs time, and the counts of
+    /// `[usage]`. Without it: `$CACHE_DIRECTORY` (systemd sets it), else `$XDG_CACHE_HOME/embedgate`, else
+    /// `~/.cache/embedgate`.
     pub state_dir: Option<PathBuf>,
-    /// True when the configuration is read again when its file changes, as it is on SIGHUP.
+    /// Whether the configuration is read again when this file changes, as it is on SIGHUP. A file that is wrong changes
+    /// nothing.
     pub reload_on_change: bool,
-    /// The models in memory may take so much together, by estimate. One that is loaded on demand lets another go for it. None
-    /// means what the machine has.
+    /// The models in memory may take so much together, by estimate. One that is loaded on demand lets another go for
+    /// it. Without it: what the machine has.
     pub max_model_memory: Option<ByteSize>,
-    /// An address of its own for `POST /admin/reload`, where no key is asked: 127.0.0.1:9101, or another that only
-    /// administrators reach. None means that there is none.
+    /// An address of its own for `POST /admin/reload`, where no key is asked: `127.0.0.1:9101`, or another that only
+    /// administrators reach. Without it: there is none. A key with `admin = true` opens the same path on
+    /// `server.listen`.
     #[serde(deserialize_with = "address::optional_socket_address")]
+    #[schemars(with = "Option<String>")]
     pub admin_listen: Option<SocketAddr>,
-    /// A path where requests arrive, too, from this machine alone. None means that there is none.
+    /// A path where requests arrive, too, from this machine alone: `curl --unix-socket PATH
+    /// http://localhost/v1/models`.
     pub unix_socket: Option<PathBuf>,
-    /// The mode of that path, such as `"0660"`: who may write to it may send requests.
+    /// The mode of `unix_socket`: who may write to it may send requests.
     pub unix_socket_mode: FileMode,
     /// TLS on `listen`. None means that there is none.
     pub tls: Option<TlsConfig>,
-    /// Networks of proxies whose word about the client's address is believed.
+    /// Networks of proxies whose word about the client's address is believed: it counts for limits, plugins and the
+    /// log. A proxy that uses `unix_socket` is believed as soon as there is one network here.
+    #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// The one header in which these proxies write it: others may be the client's own.
+    /// The one header in which these proxies write the client's address, as a list whose last element is theirs:
+    /// `"x-forwarded-for"`, `"forwarded"` (RFC 7239) or another. Others may be the client's own.
     pub client_address_header: String,
-    /// True where connections begin with a header of the PROXY protocol; those of others than `trusted_proxies` are closed.
+    /// Whether connections begin with a header of the PROXY protocol, version 1 or 2. Connections of others than
+    /// `trusted_proxies` are closed.
     pub proxy_protocol: bool,
 }
 
 /// The mode of a file, written as `"0660"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileMode(pub u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub struct FileMode(#[schemars(with = "String")] pub u32);
 
 impl Serialize for FileMode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

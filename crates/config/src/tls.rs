@@ -2,21 +2,24 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
 
 /// The certificates of the server, and whose clients' certificates it accepts. Files are read again when they change.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["certificate", "key"]))]
 pub struct TlsConfig {
     /// A PEM file with the server's certificate, and those that signed it behind.
     pub certificate: PathBuf,
     /// A PEM file with its private key.
     pub key: PathBuf,
-    /// A PEM file with the certificates of those who sign certificates of clients. None means that no client is asked for one.
+    /// A PEM file with the certificates of those who sign certificates of clients: a key of `[auth]` with `certificate
+    /// = "NAME"` is opened by them. Without it: no client is asked for one.
     pub client_ca: Option<PathBuf>,
-    /// True where a client without a certificate is not served. If not, it needs a key as ever.
+    /// Whether a client without a certificate is not served. If not, it needs a key as ever.
     pub require_client_certificate: bool,
 }
 

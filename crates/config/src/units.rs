@@ -2,13 +2,14 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::Problem;
 
 /// A length of time, written as `"30s"`, `"5m"` or `"200ms"`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Period(pub Duration);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+pub struct Period(#[schemars(with = "String")] pub Duration);
 
 impl Period {
     /// So many seconds.
@@ -90,8 +91,8 @@ impl Serialize for Period {
 }
 
 /// A number of bytes, written as `"512MiB"` or `"2GB"`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+pub struct ByteSize(#[schemars(with = "String")] pub u64);
 
 impl ByteSize {
     /// So many times 1024 x 1024 bytes.

@@ -1,14 +1,16 @@
 //! `[usage]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Period, Problem};
 
 /// The record of what each caller uses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UsageConfig {
-    /// True where requests, inputs and tokens are counted by day, caller and model, in `server.state_dir`.
+    /// Whether requests, inputs and tokens are counted by day, caller and model, in `server.state_dir`: `embedgate
+    /// usage` writes them as CSV or JSON.
     pub enabled: bool,
     /// Older counts are removed.
     pub keep: Period,

@@ -3,6 +3,7 @@
 //! Each subject has a file with its families, its labels and what is noted of it.
 
 mod cache;
+mod figures;
 mod model;
 mod older;
 mod plugin;
@@ -15,7 +16,12 @@ use std::sync::Arc;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
 use self::register::Registered;
-pub use self::{model::ModelMetrics, older::older_text, plugin::PluginMetrics};
+pub use self::{
+    figures::{Figures, ModelFigures, Sample, States},
+    model::ModelMetrics,
+    older::older_text,
+    plugin::PluginMetrics,
+};
 
 /// Every metric of the process. Cheap to clone.
 #[derive(Clone)]
@@ -76,7 +82,7 @@ mod tests {
         let metrics = Metrics::new();
         // Names without a value are not written.
         drop(metrics.model("m"));
-        metrics.request("/", 200, Duration::ZERO);
+        metrics.request("/", 200, Duration::ZERO, None);
         let (backend, _) = embedgate_mock::MockBackend::new(8);
         metrics.runs_on("m", embedgate_core::Backend::info(&backend));
         metrics.refused("overloaded");
@@ -106,6 +112,7 @@ mod tests {
         embedgate_drain_rate_tokens_per_second gauge
         embedgate_model_info gauge
         embedgate_model_ready gauge
+        embedgate_model_memory_bytes gauge
         embedgate_backend_restarts counter
         embedgate_cache_entries gauge
         embedgate_cache_bytes gauge
@@ -126,7 +133,7 @@ mod tests {
         let model = metrics.model("m\"1");
         model.hits.inc_by(3);
         model.queue_inputs[Lane::Bulk as usize].set(5);
-        metrics.request("/v1/embeddings", 200, Duration::from_millis(3));
+        metrics.request("/v1/embeddings", 200, Duration::from_millis(3), None);
         metrics.refused("overloaded");
         let text = metrics.text();
         for line in [

@@ -64,6 +64,7 @@ pub(super) struct Families {
     drain_rate: Family<ModelLabels, Gauge<f64, AtomicU64>>,
     runs_on: Family<BackendLabels, Gauge>,
     ready: Family<ModelLabels, Gauge>,
+    memory: Family<ModelLabels, Gauge>,
     restarts: Family<ModelLabels, Counter>,
 }
 
@@ -131,6 +132,11 @@ impl Families {
                 "Whether the model serves: 1 or 0",
                 Family::default(),
             ),
+            memory: all.add(
+                "embedgate_model_memory_bytes",
+                "The machine's memory that the model takes with its longest batch, by estimate; 0 for what is on a card",
+                Family::default(),
+            ),
             restarts: all.add(
                 "embedgate_backend_restarts",
                 "Times that a backend was loaded again after a fault",
@@ -166,6 +172,7 @@ impl Metrics {
         };
         families.runs_on.remove(&BackendLabels::new(name, info));
         families.ready.remove(&model);
+        families.memory.remove(&model);
         families.drain_rate.remove(&model);
         families.backlog_seconds.remove(&model);
         for lane in Lane::ALL {
@@ -217,6 +224,7 @@ impl Metrics {
             batch_seconds: families.batch_seconds.get_or_create_owned(&model()),
             drain_rate: families.drain_rate.get_or_create_owned(&model()),
             ready: families.ready.get_or_create_owned(&model()),
+            memory: families.memory.get_or_create_owned(&model()),
             restarts: families.restarts.get_or_create_owned(&model()),
         }
     }
@@ -253,6 +261,8 @@ pub struct ModelMetrics {
     pub drain_rate: Gauge<f64, AtomicU64>,
     /// The state of the model: 1 when it serves.
     pub ready: Gauge,
+    /// The machine's memory that it takes, by estimate.
+    pub memory: Gauge,
     /// Loads after a fault.
     pub restarts: Counter,
 }

@@ -34,9 +34,13 @@ pub(super) fn counts<L: Clone + Hash + Eq>() -> Histograms<L> {
     Family::new_with_constructor(powers_of_two as fn() -> Histogram)
 }
 
-/// 1 ms to 2 minutes, for whole requests and the wait in the queue.
+/// 0.25 ms to 2 minutes, for whole requests and the wait in the queue.
+pub(super) fn buckets_of_seconds() -> impl Iterator<Item = f64> {
+    exponential_buckets(0.000_25, 2.0, 20)
+}
+
 fn request_seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_25, 2.0, 20))
+    Histogram::new(buckets_of_seconds())
 }
 
 /// 1 to 32768.

@@ -3,17 +3,17 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, exemplar::HistogramWithExemplars, family::Family},
 };
 
 use super::{
     Metrics,
-    register::{Histograms, Registered, seconds},
+    register::{Registered, buckets_of_seconds},
 };
 
 /// So many callers are counted by name.
@@ -32,6 +32,19 @@ struct RouteLabels {
     route: String,
 }
 
+/// The labels of an exemplar: a request of which there is a trace.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TraceLabels {
+    trace_id: String,
+}
+
+/// Times of requests by route.
+type RequestSeconds = Family<
+    RouteLabels,
+    HistogramWithExemplars<TraceLabels>,
+    fn() -> HistogramWithExemplars<TraceLabels>,
+>;
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
@@ -45,7 +58,7 @@ struct CallerLabels {
 /// The families, each registered once.
 pub(super) struct Families {
     answered: Family<RequestLabels, Counter>,
-    request_seconds: Histograms<RouteLabels>,
+    request_seconds: RequestSeconds,
     refused: Family<ReasonLabels, Counter>,
     ignored_members: Counter,
     truncated_inputs: Counter,
@@ -63,7 +76,9 @@ impl Families {
             request_seconds: all.add(
                 "embedgate_request_duration_seconds",
                 "From the request's header to its answer",
-                seconds(),
+                RequestSeconds::new_with_constructor(|| {
+                    HistogramWithExemplars::new(buckets_of_seconds())
+                }),
             ),
             refused: all.add(
                 "embedgate_refused_requests",
@@ -96,8 +111,9 @@ impl Families {
 }
 
 impl Metrics {
-    /// Counts an answered request. `route` is one of the table's, so that there are few.
-    pub fn request(&self, route: &str, status: u16, time: Duration) {
+    /// Counts an answered request. `route` is one of the table's, so that there are few. `trace` is the id of its trace, where
+    /// there is one: the exemplar of its time.
+    pub fn request(&self, route: &str, status: u16, time: Duration, trace: Option<&str>) {
         let labels = RequestLabels {
             route: route.to_owned(),
             status,
@@ -109,7 +125,11 @@ impl Metrics {
             .requests
             .request_seconds
             .get_or_create(&RouteLabels { route });
-        seconds.observe(time.as_secs_f64());
+        let exemplar = trace.map(|id| TraceLabels {
+            trace_id: id.to_owned(),
+        });
+        let now = exemplar.is_some().then(SystemTime::now);
+        seconds.observe(time.as_secs_f64(), exemplar, now);
     }
 
     /// Counts inputs that were cut.
@@ -154,6 +174,24 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_has_the_trace_of_its_request_as_an_exemplar() {
+        let metrics = Metrics::new();
+        metrics.request("/", 200, Duration::from_millis(3), None);
+        assert!(!metrics.text().contains("trace_id"));
+        metrics.request("/", 200, Duration::from_millis(3), Some("0af7"));
+        let text = metrics.text();
+        let exemplars: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("trace_id"))
+            .collect();
+        let [line] = exemplars.as_slice() else {
+            panic!("{text}");
+        };
+        let expected = "embedgate_request_duration_seconds_bucket{le=\"0.004\",route=\"/\"} 2 # {trace_id=\"0af7\"} 0.003 ";
+        assert!(line.starts_with(expected), "{line}");
+    }
 
     #[test]
     fn callers_are_counted_by_name_as_long_as_there_are_few() {

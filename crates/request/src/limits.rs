@@ -8,17 +8,18 @@ use std::{
 };
 
 use dashmap::DashMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind};
 
 /// The limits on one principal's use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitConfig {
-    /// Requests a minute; that many may come at once after a pause. None: any number.
+    /// Requests that cost something (POST); so many may come at once after a pause. Without it: any number.
     pub requests_per_minute: Option<NonZeroU32>,
-    /// Tokens a minute, by the model's tokenizer. None: any number.
+    /// Tokens of answered inputs, by the model's tokenizer. Without it: any number.
     pub tokens_per_minute: Option<NonZeroU32>,
 }
 

@@ -1,5 +1,6 @@
 //! The words that requests, the configuration and plugins share: lanes, routes, names of models, hooks.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A side of a text, in the order of reading.
@@ -59,7 +60,7 @@ pub enum InputKind {
 }
 
 /// A route that the configuration can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Route {
     /// `POST /v1/embeddings` and its aliases.
@@ -92,7 +93,7 @@ impl Route {
 }
 
 /// A model's name or alias; or the beginning of names, where it ends in `*`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct NamePattern(pub String);
 
@@ -108,7 +109,7 @@ impl NamePattern {
 }
 
 /// The meaning of token ids from a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenIds {
     /// `OpenAI`'s `cl100k_base`: decoded to text, which is what LangChain means by them.
@@ -122,7 +123,7 @@ pub enum TokenIds {
 }
 
 /// The treatment of documents to rank that are longer than the model takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LongDocuments {
     /// They are cut, or refused, as any over-long text.
@@ -133,7 +134,7 @@ pub enum LongDocuments {
 }
 
 /// Which of the two queues of a model a request waits in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
     /// Somebody waits for the answer: goes first.
@@ -157,7 +158,9 @@ impl Lane {
 }
 
 /// A place where a plugin is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
     /// Asks an authenticator: who is the caller?

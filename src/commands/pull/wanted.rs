@@ -71,7 +71,7 @@ fn configuration(
     environment: &Environment,
 ) -> Result<Option<Config>, ConfigError> {
     match Config::find(file, environment) {
-        Ok(_) => Config::load_for_a_fetch(file, environment).map(Some),
+        Ok(_) => Config::load_without_models(file, environment).map(Some),
         Err(_) => Ok(None),
     }
 }

@@ -4,6 +4,8 @@ import { element } from "./chart.js";
 import { growth, sum } from "./samples.js";
 import { number, word } from "./words.js";
 
+const MIB = 1024 * 1024;
+
 /** The models: what is known without a key, and what the list of models says with one. */
 export function merge(states, listed) {
   const byId = new Map(listed.map((model) => [model.id, model]));
@@ -33,7 +35,9 @@ export function show(rows, models, before, after, seconds) {
   const figures = (model) => {
     const fits = (labels) => labels.model === model.id;
     const speed = before ? growth(before, after, "embedgate_tokens_total", fits) / seconds : NaN;
-    return [number(speed, 0), number(after ? sum(after, "embedgate_queue_inputs", fits) : NaN, 0)];
+    const of = (metric) => (after ? sum(after, metric, fits) : NaN);
+    const memory = of("embedgate_model_memory_bytes");
+    return [number(speed, 0), number(of("embedgate_queue_inputs"), 0), memory > 0 ? `${number(memory / MIB, 0)} MiB` : "–"];
   };
   const made = models.map((model) => {
     const name = element("td", { text: model.id });
@@ -41,8 +45,7 @@ export function show(rows, models, before, after, seconds) {
     const place = element("td", { text: [model.backend, model.device].filter(Boolean).join(" · ") || "–" });
     if (model.precision) place.append(element("small", { text: model.precision }));
     const longest = model.max_model_len ? `${number(model.max_model_len, 0)} ${word("tokens")}` : "–";
-    const [speed, waiting] = figures(model);
-    const numbers = [longest, speed, waiting].map((text) => element("td", { class: "number", text }));
+    const numbers = [longest, ...figures(model)].map((text) => element("td", { class: "number", text }));
     return element("tr", {}, name, state(model), element("td", { text: gives(model) }), place, ...numbers);
   });
   put(rows, made);

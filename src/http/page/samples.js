@@ -1,6 +1,8 @@
 // The samples of metrics, and what can be told from two of them.
 
 const LINE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/;
+/** What follows behind a value: the trace of a request that took so long. */
+const EXEMPLAR = ' # {trace_id="';
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 
 /** Reads the text of metrics: for each name the list of its labels and values. */
@@ -8,7 +10,8 @@ export function parse(text) {
   const found = new Map();
   for (const line of text.split("\n")) {
     if (line.startsWith("#")) continue;
-    const parts = LINE.exec(line);
+    const [sample] = line.split(EXEMPLAR);
+    const parts = LINE.exec(sample);
     if (!parts) continue;
     const labels = {};
     for (const [, name, value] of (parts[2] ?? "").matchAll(LABEL)) {

@@ -235,7 +235,9 @@ impl Gateway {
         assert_eq!(answer.status, 200);
         let text = answer.body.as_str().unwrap();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines
+        // Behind the value of a time may be the trace of a request.
+        let samples = lines.filter_map(|line| line.split(" # {trace_id").next());
+        samples
             .filter_map(|line| line.rsplit_once(' '))
             .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
             .collect()

@@ -1,8 +1,9 @@
 //! A key of `[auth]`: written as the key alone, or as a table.
 
-use std::{fmt, time::SystemTime};
+use std::{borrow::Cow, fmt, time::SystemTime};
 
 use embedgate_request::{KeyHash, Lane, NamePattern};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::Secret;
@@ -45,20 +46,6 @@ impl KeyConfig {
 
 impl<'de> Deserialize<'de> for KeyConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Table {
-            key: Option<Secret>,
-            hash: Option<KeyHash>,
-            certificate: Option<String>,
-            name: Option<String>,
-            lane: Option<Lane>,
-            models: Option<Vec<NamePattern>>,
-            limit: Option<String>,
-            expires: Option<Timestamp>,
-            #[serde(default)]
-            admin: bool,
-        }
         struct KeyOrTable;
         impl<'de> de::Visitor<'de> for KeyOrTable {
             type Value = KeyConfig;
@@ -72,7 +59,7 @@ impl<'de> Deserialize<'de> for KeyConfig {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<KeyConfig, A::Error> {
-                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let table = KeyTable::deserialize(de::value::MapAccessDeserializer::new(map))?;
                 let secret = match (table.key, table.hash, table.certificate) {
                     (Some(key), None, None) => KeySecret::Key(key),
                     (None, Some(hash), None) => KeySecret::Hash(hash),
@@ -99,6 +86,43 @@ impl<'de> Deserialize<'de> for KeyConfig {
     }
 }
 
+/// A key as a table: `key`, `hash` or `certificate`, and what goes with it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct KeyTable {
+    /// The key that the client sends.
+    key: Option<Secret>,
+    /// The hash of a key that `embedgate key new` printed, in the place of the key.
+    #[schemars(with = "Option<String>")]
+    hash: Option<KeyHash>,
+    /// A name that the client's certificate is for, in the place of a key: a host's name or a URI among its subject alternative
+    /// names. It needs `server.tls.client_ca`.
+    certificate: Option<String>,
+    /// The name of the principal: keys of one name are one principal. Without it: a name made from the key.
+    name: Option<String>,
+    /// The lane of requests with this key that name none themselves: `"query"` or `"bulk"`. Without it: by their size.
+    lane: Option<Lane>,
+    /// The models that it opens: names, aliases, or the beginning of names and a `*`. Without it: all.
+    models: Option<Vec<NamePattern>>,
+    /// One of `auth.limits`. Without it: no limit.
+    limit: Option<String>,
+    /// From then on the key is refused: a date, or a time such as `2027-01-31T12:00:00Z`. Without it: never.
+    expires: Option<Timestamp>,
+    /// Whether the key opens `POST /admin/reload`, too.
+    #[serde(default)]
+    admin: bool,
+}
+
+impl JsonSchema for KeyConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "KeyConfig".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, generator.subschema_for::<KeyTable>()] })
+    }
+}
+
 /// A key, or its hash.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -112,8 +136,8 @@ pub enum KeySecret {
 }
 
 /// A moment, written as a date or as `2027-01-31T12:00:00Z`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(pub SystemTime);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+pub struct Timestamp(#[schemars(with = "String")] pub SystemTime);
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -2,24 +2,45 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BackendConfig, BackendType, Device, DeviceChoice, PrecisionChoice, table::Open};
 
 /// The written form of [`BackendConfig`]: the values of omitted settings depend on the type.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Written {
+    /// `"cpu"` runs the model's own weights on oneDNN, and is the fastest; without oneDNN's library such a model runs
+    /// with candle. `"candle"` runs them in Rust alone, `"onnx"` runs the ONNX variant (`embedgate convert` writes
+    /// one), `"cuda"` runs them on an NVIDIA card (`docs/gpu.md`).
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<BackendType>,
+    /// Where it runs: `"cpu"`; `"cuda:0"` and so on, an NVIDIA card, with `type = "cuda"`, `"onnx"` or, in builds for
+    /// it, `"candle"`; `"webgpu"`, any graphics card, with `type = "onnx"`; or `"auto"`, the first of those that can
+    /// run it, in the order cuda, webgpu, cpu. Without type, the device chooses it: `"cuda"` for `"cuda:0"`, `"onnx"`
+    /// for `"webgpu"`. See `docs/gpu.md`.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<DeviceChoice>,
+    /// Several NVIDIA cards in the place of one device, each with as many replicas as `replicas` says, behind one
+    /// queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<Devices>,
+    /// Number format of the encoder's matrix products: `"f32"`; with `type = "cpu"` also `"bf16"`, `"int8"`, or
+    /// `"auto"`, which is bf16 where the processor has instructions for it; with `type = "onnx"` also `"int8"` on the
+    /// processor and `"f16"` on cards (`embedgate convert` writes them); with `type = "cuda"` `"f16"`, which is its
+    /// default, `"bf16"`, or `"auto"`, which is f16.
     #[serde(skip_serializing_if = "Option::is_none")]
     precision: Option<PrecisionChoice>,
+    /// Threads of a matrix product. Without it: one a physical core, shared among the replicas.
     threads: Option<usize>,
+    /// Whether each thread stays on a core, with `type = "cpu"`: on one of its own while there are any. Without it:
+    /// where the threads of all replicas are as many as the physical cores that this process may use, without a quota
+    /// below them.
     pin_threads: Option<bool>,
+    /// The ONNX file, for `type = "onnx"`. Without it: `onnx/model.onnx` or `model.onnx` in the model's folder,
+    /// `model_int8.onnx` for int8; on cards `model_gpu.onnx` or `model_gpu_f16.onnx` first. One that `embedgate
+    /// convert` did not write is taken to be in the precision that is set.
     file: Option<PathBuf>,
 }
 
@@ -77,7 +98,7 @@ impl From<BackendConfig> for Written {
 }
 
 /// At least one device.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<Device>")]
 struct Devices(Vec<Device>);
 

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use url::Url;
 
 use crate::{ByteSize, Period, Secret};
 
 /// The parts of the host that a plugin may use, in addition to its log, the clock and randomness.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrantsConfig {
     /// Values that it can ask for by name.
@@ -24,7 +25,7 @@ pub struct GrantsConfig {
 }
 
 /// Bounds of a plugin's store.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KvConfig {
     /// Keys and values together, 64 bytes more an entry.
@@ -43,7 +44,7 @@ impl Default for KvConfig {
 }
 
 /// The issuers whose tokens the host verifies for a plugin.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CryptoConfig {
     /// Issuers of JSON Web Tokens by the name that the plugin says.
@@ -51,20 +52,22 @@ pub struct CryptoConfig {
 }
 
 /// An issuer of JSON Web Tokens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// A file with its public keys, a JSON Web Key Set.
+    /// Its public keys, a JSON Web Key Set.
     pub jwks: PathBuf,
-    /// The required value of `iss`. None: any value.
+    /// What iss must be. Without it: anything.
     pub issuer: Option<String>,
-    /// One of these must be in `aud`; empty: nothing need be. One alone may be written without a list.
+    /// One of these must be in aud; `[]` for anything.
     #[serde(default, deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany")]
     pub audience: Vec<String>,
     /// Accepted algorithms.
     #[serde(default = "IssuerConfig::usual_algorithms")]
+    #[schemars(with = "Vec<String>")]
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
-    /// The allowed difference between clocks.
+    /// How far clocks may be apart.
     #[serde(default = "IssuerConfig::usual_leeway")]
     pub leeway: Period,
 }
@@ -81,16 +84,16 @@ impl IssuerConfig {
 }
 
 /// The other servers that a plugin may ask.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// URLs; a request must have the origin of one, and a path that is its path or below it.
+    /// A request must have the origin of one of these URLs, and its path or one below it.
     pub allow: Vec<String>,
-    /// True when addresses of this machine and of private networks are allowed.
+    /// Whether addresses of this machine and of private networks are allowed.
     pub allow_private: bool,
     /// Requests in one call.
     pub max_requests: u32,
-    /// Body of an answer.
+    /// Largest body of an answer.
     pub max_response: ByteSize,
 }
 
@@ -128,14 +131,15 @@ pub fn allowed_url(text: &str) -> Result<Url, String> {
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a text or a list of texts")]
-    enum Written {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match Written::deserialize(deserializer)? {
-        Written::One(one) => vec![one],
-        Written::Many(many) => many,
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
     })
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
 }

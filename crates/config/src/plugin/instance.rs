@@ -1,7 +1,8 @@
 //! `plugins.NAME.instance`: how long an instance lives.
 
-use std::{fmt, num::NonZeroU32};
+use std::{borrow::Cow, fmt, num::NonZeroU32};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The lifetime of an instance.
@@ -13,10 +14,21 @@ pub enum InstanceConfig {
     Reuse(NonZeroU32),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Reuse {
+    /// Calls of one instance, one after another.
     reuse: NonZeroU32,
+}
+
+impl JsonSchema for InstanceConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "InstanceConfig".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "fresh" }, generator.subschema_for::<Reuse>()] })
+    }
 }
 
 impl Serialize for InstanceConfig {

@@ -115,7 +115,18 @@ impl Connection {
 
     /// Sends a body and reads the answer. After an error the next one gets a new connection.
     pub async fn post(&mut self, body: Bytes) -> anyhow::Result<Reply> {
-        let reply = tokio::time::timeout(self.timeout, self.post_in_time(body)).await;
+        let request = Request::post(self.target.url.path()).body(Full::from(body))?;
+        self.send(request).await
+    }
+
+    /// Gets what is at a path of the same server. After an error the next one gets a new connection.
+    pub async fn get(&mut self, path: &str) -> anyhow::Result<Reply> {
+        let request = Request::get(path).body(Full::default())?;
+        self.send(request).await
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Reply> {
+        let reply = tokio::time::timeout(self.timeout, self.send_in_time(request)).await;
         let reply = reply.unwrap_or_else(|_| Err(anyhow!("no answer in {:?}", self.timeout)));
         if reply.is_err() {
             self.sender = None;
@@ -123,13 +134,12 @@ impl Connection {
         reply
     }
 
-    async fn post_in_time(&mut self, body: Bytes) -> anyhow::Result<Reply> {
+    async fn send_in_time(&mut self, mut request: Request<Full<Bytes>>) -> anyhow::Result<Reply> {
         let mut sender = match self.sender.take() {
             Some(sender) if !sender.is_closed() => sender,
             _ => self.connect().await?,
         };
         sender.ready().await?;
-        let mut request = Request::post(self.target.url.path()).body(Full::from(body))?;
         request.headers_mut().clone_from(&self.headers);
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();

@@ -1,0 +1,72 @@
+//! The schema of the configuration is one that validators of JSON Schema take, and says of files what the program says.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use embedgate_test_support::{embedgate, root, run};
+
+use crate::support::installed;
+
+/// Reads a schema and a TOML file, and prints what is wrong with the file by the schema.
+const VALIDATE: &str = "
+import json, sys, tomllib, jsonschema_rs
+schema, file = json.load(open(sys.argv[1])), tomllib.load(open(sys.argv[2], 'rb'))
+file = json.loads(json.dumps(file, default=str))
+for error in jsonschema_rs.validator_for(schema).iter_errors(file):
+    print('/'.join(map(str, error.instance_path)), error.message)
+";
+
+#[test]
+fn the_schema_says_of_files_what_the_program_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = folder.path().join("schema.json");
+    let (code, out, errors) = run(embedgate().arg("schema"));
+    assert_eq!(code, Some(0), "{errors}");
+    fs::write(&schema, out).unwrap();
+    let problems = |text: &str| {
+        let file = folder.path().join("file.toml");
+        fs::write(&file, text).unwrap();
+        let python = installed("clients/schemathesis/bin/python");
+        let mut command = Command::new(python);
+        command.args(["-c", VALIDATE]).arg(&schema).arg(&file);
+        let (code, out, errors) = run(command.stdin(Stdio::null()));
+        assert_eq!(code, Some(0), "{errors}");
+        out
+    };
+    let config = |name: &str| fs::read_to_string(root().join("config").join(name)).unwrap();
+    // With its commented keys: `#key = ...` and `#[table]`.
+    let reference = config("embedgate.toml");
+    let uncommented = reference.lines().map(|line| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') => key,
+        _ => line,
+    });
+    let uncommented = uncommented.collect::<Vec<_>>().join("\n");
+    for text in [&uncommented, &config("demo.toml"), &config("bge-m3.toml")] {
+        assert_eq!(problems(text), "");
+    }
+    for (wrong, at) in [
+        ("[server]\nlisen = \"a\"", "server"),
+        ("[server]\nmax_inputs = \"many\"", "server/max_inputs"),
+        ("[log]\nlevel = \"loud\"", "log/level"),
+        ("[auth]\nkeys = [{ nam = \"x\" }]", "auth/keys/0"),
+        ("[models.m]\naliases = []", "models/m"),
+        (
+            "[models.m]\npath = \"a\"\nreplicas = \"some\"",
+            "models/m/replicas",
+        ),
+        (
+            "[models.m]\npath = \"a\"\nbackend = { type = \"tensorflow\" }",
+            "models/m/backend/type",
+        ),
+        (
+            "[plugins.p]\npath = \"a\"\ninstance = \"old\"",
+            "plugins/p/instance",
+        ),
+        ("colour = \"red\"", ""),
+    ] {
+        let said = problems(wrong);
+        assert!(said.starts_with(&format!("{at} ")), "{wrong}: {said}");
+    }
+}
