@@ -16,13 +16,12 @@ use super::Problem;
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// `"keys"`: requests need one of `auth.keys`, and no plugin is asked; `"none"`: anybody may use the server.
-    /// Without it: by what there is, keys and then plugins that authenticate. That nobody is asked must be said.
+    /// Without it: by what there is, keys and then plugins that authenticate; where there are neither, the
+    /// configuration is refused.
     pub mode: Option<AuthMode>,
     /// Keys that clients send as `"Authorization: Bearer KEY"`: at least 8 visible ASCII characters each. `embedgate
-    /// key new` prints a new key once, and its hash for this file. A key can be a table: keys of one name are one
-    /// principal, models are those that it opens (a name, an alias, or the beginning of names and a *), limit is one of
-    /// `auth.limits`, lane is that of requests that name none, and from its expires on a key is refused. A key with
-    /// `admin = true` opens `POST /admin/reload` too.
+    /// key new` prints a new key once, and its hash for this file. A key can be a table, with key, hash or certificate,
+    /// and name, models, limit, lane, expires and admin.
     pub keys: Vec<KeyConfig>,
     /// Routes that anybody may use, for clients that send no key: `"embeddings"`, `"models"`, `"rerank"`, `"tei"`
     /// (`/embed` and its neighbours), `"ollama"` (`/api/...`), `"cohere"` (`/v2/embed`).

@@ -13,7 +13,8 @@ use super::{ByteSize, Period, Problem};
 pub struct CacheConfig {
     /// Memory for results; `"0B"` turns the cache in memory off. A vector of 1024 dimensions takes about 4.3 KiB.
     pub max_size: ByteSize,
-    /// Memory for the text of vectors that are asked for again and again, 5 to 12 KiB each; `"0B"` keeps none.
+    /// Memory for vectors that are asked for again and again as they are written in answers (JSON or base64), 5 to 12
+    /// KiB each; `"0B"` keeps none.
     pub max_text_size: ByteSize,
     /// Results are dropped so long after they were computed. Without it: when memory is needed.
     pub ttl: Option<Period>,

@@ -98,9 +98,9 @@ pub struct Config {
     pub cuda: CudaConfig,
     /// The configuration of the hubs that models are fetched from.
     pub hub: HubConfig,
-    /// The models by name.
+    /// One table a model; its name is what clients say. Only `path` is needed.
     pub models: BTreeMap<String, ModelConfig>,
-    /// The plugins by name.
+    /// One table a plugin, a WebAssembly component. Only `path` is needed.
     pub plugins: BTreeMap<String, PluginConfig>,
 }
 

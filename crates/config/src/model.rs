@@ -86,8 +86,8 @@ pub struct ModelConfig {
     /// Most tokens in one forward pass, padding included; a longer input goes alone. Without it: what a measurement at
     /// the load finds best.
     pub max_batch_tokens: Option<usize>,
-    /// While queries are about, bulk goes in batches of at most this time, as far as its inputs allow: a query waits
-    /// for one such batch at most.
+    /// While queries arrive, bulk goes in batches of at most this time, as far as its inputs allow: a query waits for
+    /// one such batch at most.
     pub max_batch_time: Period,
     /// Bulk gets a batch at least this often, whatever the queries.
     pub bulk_max_wait: Period,

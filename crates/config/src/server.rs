@@ -74,13 +74,13 @@ pub struct ServerConfig {
     pub unix_socket: Option<PathBuf>,
     /// The mode of `unix_socket`: who may write to it may send requests.
     pub unix_socket_mode: FileMode,
-    /// TLS on `listen`. None means that there is none.
+    /// TLS on `listen`, with HTTP/2 where the client knows it. Without this table: plain HTTP.
     pub tls: Option<TlsConfig>,
     /// Networks of proxies whose word about the client's address is believed: it counts for limits, plugins and the
     /// log. A proxy that uses `unix_socket` is believed as soon as there is one network here.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// The one header in which these proxies write the client's address, as a list whose last element is theirs:
+    /// The one header in which `trusted_proxies` write the client's address, as a list whose last element is theirs:
     /// `"x-forwarded-for"`, `"forwarded"` (RFC 7239) or another. Others may be the client's own.
     pub client_address_header: String,
     /// Whether connections begin with a header of the PROXY protocol, version 1 or 2. Connections of others than

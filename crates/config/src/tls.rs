@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Problem;
 
-/// The certificates of the server, and whose clients' certificates it accepts. Files are read again when they change.
+/// The certificates of the server, and those of clients that it accepts. Files are read again when they change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["certificate", "key"]))]
@@ -16,8 +16,8 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// A PEM file with its private key.
     pub key: PathBuf,
-    /// A PEM file with the certificates of those who sign certificates of clients: a key of `[auth]` with `certificate
-    /// = "NAME"` is opened by them. Without it: no client is asked for one.
+    /// A PEM file with the certificates of those who sign certificates of clients. A client with such a certificate
+    /// uses the key of `[auth]` whose certificate is one of its names. Without it: no client is asked for one.
     pub client_ca: Option<PathBuf>,
     /// Whether a client without a certificate is not served. If not, it needs a key as ever.
     pub require_client_certificate: bool,

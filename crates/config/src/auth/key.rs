@@ -100,7 +100,8 @@ struct KeyTable {
     certificate: Option<String>,
     /// The name of the principal: keys of one name are one principal. Without it: a name made from the key.
     name: Option<String>,
-    /// The lane of requests with this key that name none themselves: `"query"` or `"bulk"`. Without it: by their size.
+    /// The lane of requests with this key that name none themselves: `"query"` or `"bulk"`. Without it: as the model's
+    /// `lane` says, else by their size.
     lane: Option<Lane>,
     /// The models that it opens: names, aliases, or the beginning of names and a `*`. Without it: all.
     models: Option<Vec<NamePattern>>,

@@ -33,7 +33,7 @@ pub(super) fn of(root: &Value) -> String {
     let mut sections = VecDeque::from([Section {
         title: "At the top".into(),
         path: String::new(),
-        sentence: "Before the first table.",
+        sentence: "These stand before the first table. Where a default is empty, the key has none.",
         schema: root,
         defaults: None,
     }]);
@@ -64,9 +64,9 @@ fn write_section<'a>(
             path => format!("{path}.{key}"),
         };
         let table = table_of(root, value, path);
-        if table.as_ref().is_none_or(|table| !table.is_all) {
-            rows += &row(root, section, key, value, default);
-        }
+        // The keys of a table show their own defaults.
+        let shown = default.filter(|_| table.as_ref().is_none_or(|table| !table.is_all));
+        rows += &row(root, section, key, value, shown);
         tables.extend(table.map(|table| Section {
             sentence: sentence_of(if table.is_all { value } else { table.schema }),
             title: table.title(),
@@ -76,10 +76,8 @@ fn write_section<'a>(
         }));
     }
     *text += &format!("\n## {}\n\n{}\n", section.title, section.sentence);
-    if !rows.is_empty() {
-        *text += "\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n";
-        *text += &rows;
-    }
+    *text += "\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n";
+    *text += &rows;
     tables
 }
 
@@ -217,9 +215,10 @@ fn single_kind(root: &Value, choice: &Value) -> String {
         }
         Some("object") if choice.get("properties").is_some() => "table (below)".into(),
         Some("object") => match choice.get("additionalProperties") {
-            Some(inner @ Value::Object(_)) => {
-                format!("table of names and {}", kind_of(root, inner))
-            }
+            Some(inner @ Value::Object(_)) => match kind_of(root, inner).as_str() {
+                "table (below)" => "tables by name (below)".into(),
+                kind => format!("table of names and {kind}"),
+            },
             _ => "table".into(),
         },
         _ => "any value".into(),
