@@ -1,11 +1,12 @@
-//! `embedgate top`: what a running server does, in a terminal. The figures are those of `/metrics` and `/readyz`, as the page at `/`
-//! shows them.
+//! `embedgate top`: what a running server does, in a terminal, by its `/metrics` and `/readyz`.
 
 mod screen;
 mod words;
 
 use std::{
     io::{self, IsTerminal, Write},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,8 @@ use crate::args::top::TopArgs;
 
 /// The server must answer within this time.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Keys are waited for so long before the screen is drawn again.
+const TICK: Duration = Duration::from_millis(100);
 /// The times between two looks: less would be load, more would be no view.
 const TIMES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
 
@@ -47,8 +50,9 @@ pub(super) fn run(args: &TopArgs, environment: &Environment) -> Result<(), Failu
     if !io::stdout().is_terminal() {
         return Err(anyhow!("standard output is no terminal: --once prints the figures").into());
     }
-    let mut terminal = ratatui::try_init().context("the terminal cannot be used")?;
-    let result = watch(&mut server, every, &mut terminal);
+    // A terminal that could be changed in part is put back in any case.
+    let result = ratatui::try_init().context("the terminal cannot be used");
+    let result = result.and_then(|mut terminal| watch(server, every, &mut terminal));
     ratatui::restore();
     Ok(result?)
 }
@@ -96,48 +100,39 @@ fn states_of(answer: &[u8]) -> States {
 fn print(server: &mut Server, every: Duration) -> anyhow::Result<()> {
     let before = server.look()?;
     // The figures are rates: some time must go by.
-    std::thread::sleep(every);
+    thread::sleep(every);
     let figures = Figures::between(&before, &server.look()?);
     io::stdout()
         .write_all(words::as_text(&figures).as_bytes())
         .context("standard output")
 }
 
-/// Shows the figures until somebody quits.
+/// Shows the figures until somebody quits. The server is looked at from a thread of its own, so that keys count while it does not
+/// answer; the thread ends with the program.
 fn watch(
-    server: &mut Server,
+    mut server: Server,
     every: Duration,
     terminal: &mut ratatui::DefaultTerminal,
 ) -> anyhow::Result<()> {
     let mut screen = Screen::new(&server.name, every);
-    let mut before: Option<Sample> = None;
+    let (looks, seen) = mpsc::sync_channel(1);
+    let look = move || {
+        loop {
+            let begun = Instant::now();
+            if looks.send(server.look()).is_err() {
+                return;
+            }
+            thread::sleep(every.saturating_sub(begun.elapsed()));
+        }
+    };
+    thread::Builder::new().name("look".into()).spawn(look)?;
     loop {
-        let looked = Instant::now();
-        match server.look() {
-            Ok(sample) => {
-                if let Some(before) = &before {
-                    screen.show(Figures::between(before, &sample));
-                }
-                before = Some(sample);
-            }
-            Err(error) => {
-                screen.say(&format!("{error:#}"));
-                before = None;
-            }
+        for look in seen.try_iter() {
+            screen.take(look);
         }
         terminal.draw(|frame| screen.draw(frame))?;
-        loop {
-            let left = every.saturating_sub(looked.elapsed());
-            if left.is_zero() || !event::poll(left)? {
-                break;
-            }
-            let event = event::read()?;
-            if is_quit(&event) {
-                return Ok(());
-            }
-            if matches!(event, Event::Resize(..)) {
-                terminal.draw(|frame| screen.draw(frame))?;
-            }
+        if event::poll(TICK)? && is_quit(&event::read()?) {
+            return Ok(());
         }
     }
 }

@@ -55,8 +55,7 @@ impl Listener {
             fs::remove_file(path)
                 .with_context(|| format!("{} cannot be replaced", path.display()))?;
         }
-        let listener = bind_with_mode(path, mode)
-            .with_context(|| format!("cannot listen at {}", path.display()))?;
+        let listener = bind_with_mode(path, mode)?;
         Ok(Self::Unix(listener))
     }
 
@@ -112,13 +111,19 @@ impl Listener {
 }
 
 /// Makes a socket that has its mode before anybody can reach it: connections are refused until it listens.
-fn bind_with_mode(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    UnixListener::from_std(OwnedFd::from(socket).into())
+fn bind_with_mode(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
+    let bind = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        socket.set_nonblocking(true)?;
+        io::Result::Ok(socket)
+    };
+    let cannot_listen = || format!("cannot listen at {}", path.display());
+    let socket = bind().with_context(cannot_listen)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("the mode of {} cannot be set", path.display()))?;
+    socket.listen(BACKLOG).with_context(cannot_listen)?;
+    UnixListener::from_std(OwnedFd::from(socket).into()).with_context(cannot_listen)
 }
 
 #[cfg(test)]

@@ -24,6 +24,10 @@ use crate::usage::record::Counts;
 static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// A request with this header, whatever its value, is told where its time went.
 static TIMING: HeaderName = HeaderName::from_static("x-embedgate-timing");
+/// Where the time of a request went.
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// The trace of a request, in the form of W3C.
+static TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 /// Longer ids from clients are replaced.
 const MAX_ID: usize = 128;
 /// The log has so many bytes of a path at most.
@@ -122,6 +126,7 @@ pub(super) async fn trace(
         route,
         started,
         timings: &timings,
+        asks_for_timing: request.headers().contains_key(&TIMING),
     };
     let has_names =
         is_traced || !gateway.authenticator.is_open() || gateway.plugins.has_observers();
@@ -129,49 +134,13 @@ pub(super) async fn trace(
     if let Some(caller) = &caller {
         request.extensions_mut().insert(caller.clone());
     }
-    let asks_for_timing = request.headers().contains_key(&TIMING);
     let left = EndIfDropped(&line, caller.as_ref());
     let mut response = answer(request).await;
     std::mem::forget(left);
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(&HEADER, value);
-    }
-    let status = response.status().as_u16();
-    let metrics = &gateway.metrics;
-    let exemplar = trace_id.as_deref().filter(|_| is_traced);
-    metrics.request(route, status, started.elapsed(), exemplar);
-    if let Some(ErrorCode { label, .. }) = response.extensions().get() {
-        metrics.refused(label);
-    }
-    let stats = response.extensions().get::<RequestStats>();
-    if let Some(stats) = stats {
-        metrics.truncated_inputs(stats.n_truncated);
-    }
-    let timing = stats.filter(|_| asks_for_timing);
-    let timing = timing.and_then(|stats| line.timing(stats));
-    let traceresponse = place.as_ref().and_then(RequestTrace::response_header);
-    let caller = caller.unwrap_or_default();
-    let name = caller.0.get().map(|(name, _)| name);
-    if let Some(name) = name {
-        metrics.caller(name, stats.map_or(0, |stats| stats.n_tokens));
-    }
-    let caller_name = name.map_or("", |name| name);
-    line.write(&response, caller_name);
-    if gateway.slow.is_some_and(|slow| started.elapsed() > slow) {
-        line.write_slow(stats);
-    }
-    if gateway.plugins.has_observers() {
-        gateway.plugins.observe(line.summary(&response, &caller));
-    }
-    line.end_trace(&response, caller_name);
-    if method == Method::POST {
-        line.count(&response, caller_name);
-    }
-    if let Some(value) = timing {
-        response.headers_mut().insert("server-timing", value);
-    }
-    if let Some(value) = traceresponse.and_then(|value| HeaderValue::from_str(&value).ok()) {
-        response.headers_mut().insert("traceresponse", value);
+    let headers = line.headers(&response);
+    line.note(&response, &caller.unwrap_or_default());
+    for (name, value) in headers.into_iter().flatten() {
+        response.headers_mut().insert(name, value);
     }
     response
 }
@@ -193,6 +162,7 @@ struct Line<'a> {
     route: &'a str,
     started: Instant,
     timings: &'a Timings,
+    asks_for_timing: bool,
 }
 
 /// The mean time of an input in each step, in milliseconds: tokenizing, queue, batch.
@@ -243,6 +213,59 @@ impl Drop for EndIfDropped<'_> {
 }
 
 impl Line<'_> {
+    /// The headers of the answer: the request's id, and where it is asked for or traced, its times and its trace.
+    fn headers(&self, response: &Response) -> [Option<(&'static HeaderName, HeaderValue)>; 3] {
+        let id = HeaderValue::from_str(self.id).ok();
+        let stats = response.extensions().get::<RequestStats>();
+        let timing = stats.filter(|_| self.asks_for_timing);
+        let timing = timing.and_then(|stats| self.timing(stats));
+        let trace = self.place.and_then(RequestTrace::response_header);
+        let trace = trace.and_then(|value| HeaderValue::from_str(&value).ok());
+        [
+            id.map(|value| (&HEADER, value)),
+            timing.map(|value| (&SERVER_TIMING, value)),
+            trace.map(|value| (&TRACE_RESPONSE, value)),
+        ]
+    }
+
+    /// Notes an answered request wherever somebody looks: metrics, log, plugins, trace, usage.
+    fn note(&self, response: &Response, caller: &Caller) {
+        let Gateway {
+            metrics, plugins, ..
+        } = self.gateway;
+        let trace = self.trace_id.filter(|_| self.is_traced());
+        let (status, time) = (response.status().as_u16(), self.started.elapsed());
+        metrics.request(self.route, status, time, trace);
+        let extensions = response.extensions();
+        if let Some(ErrorCode { label, .. }) = extensions.get() {
+            metrics.refused(label);
+        }
+        let stats = extensions.get::<RequestStats>();
+        if let Some(stats) = stats {
+            metrics.truncated_inputs(stats.n_truncated);
+        }
+        let name = caller.0.get().map(|(name, _)| name);
+        if let Some(name) = name {
+            metrics.caller(name, stats.map_or(0, |stats| stats.n_tokens));
+        }
+        let name = name.map_or("", |name| name);
+        self.write(response, name);
+        if self.gateway.slow.is_some_and(|slow| time > slow) {
+            self.write_slow(stats);
+        }
+        if plugins.has_observers() {
+            plugins.observe(self.summary(response, caller));
+        }
+        self.end_trace(response, name);
+        if self.method == Method::POST.as_str() {
+            self.count(response, name);
+        }
+    }
+
+    fn is_traced(&self) -> bool {
+        self.place.is_some_and(RequestTrace::is_sampled)
+    }
+
     fn ms(&self) -> f64 {
         self.started.elapsed().as_secs_f64() * 1e3
     }

@@ -2,9 +2,11 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Stdio},
 };
 
+use embedgate_config::{Config, Environment};
 use embedgate_test_support::{embedgate, root, run};
 
 use crate::support::installed;
@@ -46,6 +48,29 @@ fn the_schema_says_of_files_what_the_program_says() {
     for text in [&uncommented, &config("demo.toml"), &config("bge-m3.toml")] {
         assert_eq!(problems(text), "");
     }
+    let model = "auth.mode = \"none\"\n[models.m]\npath = \"/\"\n";
+    // What the program reads, the schema takes.
+    for right in [
+        "replicas = \"auto\"",
+        "replicas = 3",
+        "backend = { device = \"cuda:1\" }",
+        "lane = \"${LANE}\"",
+        "[log]\nlevel = \"${LEVEL}\"",
+        "[auth]\nkeys = [\"long-enough\", { key = \"long-enough-2\", expires = 2027-12-31, lane = \"bulk\" }]",
+        "[plugins.p]\npath = \"a\"\ninstance = { reuse = 3 }",
+        "[plugins.p]\npath = \"a\"\n[plugins.p.grants.crypto.issuers.i]\njwks = \"a\"\naudience = \"b\"",
+    ] {
+        let text = match right.starts_with("[auth]") {
+            true => format!("{right}\n[models.m]\npath = \"/\""),
+            false => format!("{model}{right}"),
+        };
+        let variables = Environment::from([("LANE", "bulk"), ("LEVEL", "debug")]);
+        let read = Config::parse(&text, Path::new("/"), &variables);
+        let found = read.err().unwrap_or_default();
+        assert!(found.is_empty(), "{right}: {found:?}");
+        assert_eq!(problems(&text), "", "{right}");
+    }
+    // What the schema refuses, the program does, too.
     for (wrong, at) in [
         ("[server]\nlisen = \"a\"", "server"),
         ("[server]\nmax_inputs = \"many\"", "server/max_inputs"),
@@ -68,5 +93,12 @@ fn the_schema_says_of_files_what_the_program_says() {
     ] {
         let said = problems(wrong);
         assert!(said.starts_with(&format!("{at} ")), "{wrong}: {said}");
+        let read = Config::parse(wrong, Path::new("/"), &Environment::default());
+        let key = at.split('/').take(2).collect::<Vec<_>>().join(".");
+        let problems = read.unwrap_err();
+        assert!(
+            problems.iter().any(|problem| problem.key.starts_with(&key)),
+            "{wrong}: {problems:?}"
+        );
     }
 }

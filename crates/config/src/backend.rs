@@ -17,26 +17,19 @@ use super::{Device, DeviceChoice, PrecisionChoice};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "Written", into = "Written")]
 pub struct BackendConfig {
-    /// `cpu` runs the model's own weights on the processor, `cuda` on an NVIDIA card, `candle` in Rust alone, `onnx` its ONNX
-    /// variant (see `embedgate convert`).
+    /// The backend; where none was written, the one that the device chooses.
     pub kind: BackendType,
-    /// The device that runs the model: `cpu`; a card, such as `cuda:0`, with `cuda` or `onnx`; `webgpu`, any graphics
-    /// card, with `onnx`; or `auto`, the first of those that can run it. The device chooses the type, where none is
-    /// stated.
+    /// The device; where none was written, the usual one of the type.
     pub device: DeviceChoice,
-    /// Cards that replicas run on, such as `["cuda:0", "cuda:1"]`, each with as many as `replicas` says, behind one queue.
+    /// The cards that replicas run on, where several were written.
     pub devices: Vec<Device>,
-    /// Number format of matrix products: `f32`; with `cpu` also `bf16`, `int8`, or `auto`, which is the fastest that
-    /// keeps cosines of 0.9999; with `onnx` also `int8` on the processor, and `f16` on cards, models of their own (`embedgate
-    /// convert`); with `cuda` `f16`, which `auto` is there, or `bf16`.
+    /// The precision; where none was written, the usual one of the type.
     pub precision: PrecisionChoice,
-    /// Threads of a matrix product. None means one a physical core, shared among the replicas.
+    /// Threads of a matrix product; none where they are as many as the physical cores, shared among the replicas.
     pub threads: Option<usize>,
-    /// True when each thread stays on a core of its own, with `cpu`. None means true only where the threads of all
-    /// replicas are as many as the physical cores that this process may use, without a quota below them.
+    /// True when each thread stays on a core of its own; none where that depends on the machine.
     pub pin_threads: Option<bool>,
-    /// The ONNX file. None means `onnx/model.onnx` or `model.onnx` in the model's folder, `model_int8.onnx` for int8; on cards
-    /// `model_gpu.onnx` and `model_gpu_f16.onnx` come first.
+    /// The ONNX file; none for the folder's own.
     pub file: Option<PathBuf>,
 }
 

@@ -19,8 +19,8 @@ pub struct ModelConfig {
     /// The model's folder as sentence-transformers or FlagEmbedding lay it out: `config.json`, `tokenizer.json`,
     /// weights (`model.safetensors`, its shards, or `pytorch_model.bin`), and the rest of what the hub has.
     pub path: PathBuf,
-    /// Where the folder can be fetched from, by `embedgate serve --pull` or `embedgate pull bge-m3-local`: a model of
-    /// both hubs (`"BAAI/bge-m3"`), of one (`"modelscope:BAAI/bge-m3"`, `"hf:BAAI/bge-m3"`), in a revision
+    /// Where the folder can be fetched from, by `embedgate serve --pull` or `embedgate pull NAME`: a model of both hubs
+    /// (`"BAAI/bge-m3"`), of one (`"modelscope:BAAI/bge-m3"`, `"hf:BAAI/bge-m3"`), in a revision
     /// (`"hf:BAAI/bge-m3@5617a9f"`). Without it: the folder must be there.
     pub source: Option<Source>,
     /// When the model is loaded: at the `"start"`, or `"on_demand"`, by the first request that names it, which waits

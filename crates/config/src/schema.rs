@@ -9,9 +9,12 @@ use schemars::{
     generate::SchemaSettings,
     transform::{RecursiveTransform, Transform},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Config;
+
+/// A text that takes a variable of the environment.
+const VARIABLE: &str = r"\$\{";
 
 impl Config {
     /// Returns the JSON Schema (draft 7, which editors know) of a configuration file.
@@ -21,7 +24,9 @@ impl Config {
         let mut schema = settings.into_generator().into_root_schema_for::<Self>();
         RecursiveTransform(without_null).transform(&mut schema);
         RecursiveTransform(on_one_line).transform(&mut schema);
-        schema.into()
+        let mut schema = schema.into();
+        take_variables(&mut schema);
+        schema
     }
 
     /// Returns the reference of all keys, as Markdown.
@@ -69,6 +74,26 @@ fn remove_nulls(value: &mut Value) {
     }
 }
 
+/// Lets words of a list be `${VARIABLE}`, too, which is replaced before they are read. Other texts may be anything already.
+fn take_variables(schema: &mut Value) {
+    let definitions = schema.get_mut("definitions").and_then(Value::as_object_mut);
+    for definition in definitions.into_iter().flat_map(|all| all.values_mut()) {
+        let is_word = |one: &Value| one.get("const").is_some();
+        let words = definition.get("oneOf").and_then(Value::as_array);
+        let is_list = words.is_some_and(|words| words.iter().all(is_word));
+        if !is_list && definition.get("enum").is_none() {
+            continue;
+        }
+        let words = definition.take();
+        let description = words.get("description").cloned();
+        let variable = json!({ "type": "string", "pattern": VARIABLE });
+        *definition = json!({ "anyOf": [words, variable] });
+        if let Some(description) = description {
+            definition["description"] = description;
+        }
+    }
+}
+
 /// Descriptions are wrapped where they are written.
 fn on_one_line(schema: &mut Schema) {
     if let Some(Value::String(text)) = schema.get_mut("description") {
@@ -104,6 +129,7 @@ mod tests {
             let Some(keys) = table["properties"].as_object() else {
                 continue;
             };
+            assert!(table["description"].is_string(), "{name}");
             assert_eq!(table["additionalProperties"], false, "{name}");
             for (key, value) in keys {
                 n_keys += 1;

@@ -18,14 +18,15 @@ const MOST_SPANS: usize = 1_000_000;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
-    /// The collector, such as `"http://localhost:4318"` (HTTP) or `"http://localhost:4317"` (gRPC). Without it: nothing
-    /// is traced.
+    /// The collector, such as `"http://localhost:4318"` (HTTP) or `"http://localhost:4317"` (gRPC). Without it: the
+    /// variable `OTEL_EXPORTER_OTLP_ENDPOINT`; without that and `traces_endpoint` nothing is traced.
     pub endpoint: Option<String>,
-    /// The whole address of traces, taken as it is, in place of endpoint.
+    /// The whole address of traces, taken as it is, in place of endpoint. Without it: the variable
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, else endpoint counts.
     pub traces_endpoint: Option<String>,
     /// `"http/protobuf"` (which adds `/v1/traces` to endpoint) or `"grpc"`.
     pub protocol: OtlpProtocol,
-    /// Sent with each export, such as { `authorization = "Bearer ${TOKEN}"` }.
+    /// Sent with each export, such as `{ authorization = "Bearer ${TOKEN}" }`.
     pub headers: BTreeMap<String, Secret>,
     /// The collector must take an export within this time, tries again included; what it does not take is dropped and
     /// counted.
@@ -87,25 +88,12 @@ impl TelemetryConfig {
             ("endpoint", &self.endpoint),
             ("traces_endpoint", &self.traces_endpoint),
         ] {
-            let Some(endpoint) = endpoint else {
-                continue;
-            };
-            let is_usable = Url::parse(endpoint).is_ok_and(|url| {
-                let has_scheme = matches!(url.scheme(), "http" | "https");
-                has_scheme
-                    && url.has_host()
-                    && url.username().is_empty()
-                    && url.password().is_none()
-            });
-            if !is_usable {
-                let message = "must be an address with http:// or https:// and without a password, such as http://localhost:4318; secrets go into telemetry.headers".to_owned();
+            if let Some(message) = endpoint.as_deref().and_then(endpoint_problem) {
                 say(key, message);
             }
         }
         for (name, value) in &self.headers {
-            let is_name = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
-            if name.is_empty() || !name.bytes().all(is_name) {
-                let message = format!("\"{name}\" is no name of a header");
+            if let Some(message) = header_problem(name) {
                 say("headers", message);
             }
             if value.expose().bytes().any(|c| !matches!(c, b' '..=b'~')) {
@@ -128,6 +116,23 @@ impl TelemetryConfig {
         let own = self.traces_endpoint.clone();
         own.or_else(|| self.endpoint.as_ref().map(base))
     }
+}
+
+/// Says what is wrong with the address of a collector; none where nothing is.
+fn endpoint_problem(endpoint: &str) -> Option<String> {
+    let is_usable = Url::parse(endpoint).is_ok_and(|url| {
+        let has_scheme = matches!(url.scheme(), "http" | "https");
+        has_scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
+    });
+    let message = "must be an address with http:// or https:// and without a password, such as http://localhost:4318; secrets go into telemetry.headers";
+    (!is_usable).then(|| message.to_owned())
+}
+
+/// Says what is wrong with the name of a header; none where nothing is.
+fn header_problem(name: &str) -> Option<String> {
+    let is_name = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    let is_right = !name.is_empty() && name.bytes().all(is_name);
+    (!is_right).then(|| format!("\"{name}\" is no name of a header"))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ impl Period {
     }
 }
 
+const DAY: u64 = 24 * 3600;
 /// Longer times are a mistake, and sums with them would overflow the clock.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -54,7 +55,13 @@ impl Period {
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        // Years and months of humantime are not what was written.
+        match (self.0.as_secs(), self.0.subsec_nanos()) {
+            (seconds, 0) if seconds > 0 && seconds.is_multiple_of(DAY) => {
+                write!(f, "{}d", seconds / DAY)
+            }
+            _ => humantime::format_duration(self.0).fmt(f),
+        }
     }
 }
 
@@ -179,7 +186,7 @@ mod tests {
 
     #[test]
     fn units_read_what_they_write() {
-        for text in ["30s", "200ms", "1m 30s", "0s"] {
+        for text in ["30s", "200ms", "1m 30s", "0s", "1d", "366d", "1day 1s"] {
             let period: Period = serde_json::from_value(text.into()).unwrap();
             assert_eq!(period.to_string(), text);
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use embedgate_metrics::Figures;
+use embedgate_metrics::{Figures, Sample};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -20,6 +20,7 @@ const MOST_POINTS: usize = 500;
 pub(super) struct Screen {
     /// The server, and how often it is looked at.
     title: String,
+    before: Option<Sample>,
     figures: Option<Figures>,
     /// Why there are no figures.
     problem: Option<String>,
@@ -32,6 +33,7 @@ impl Screen {
     pub(super) fn new(server: &str, every: Duration) -> Self {
         Self {
             title: format!(" embedgate at {server}, every {every:?} "),
+            before: None,
             figures: None,
             problem: None,
             requests: VecDeque::new(),
@@ -39,17 +41,23 @@ impl Screen {
         }
     }
 
-    /// Takes new figures.
-    pub(super) fn show(&mut self, figures: Figures) {
-        push(&mut self.requests, figures.requests_per_second);
-        push(&mut self.tokens, figures.tokens_per_second);
-        self.figures = Some(figures);
+    /// Takes a look at the server: two in a row give figures, and one that failed says why there are none.
+    pub(super) fn take(&mut self, look: anyhow::Result<Sample>) {
+        let before = self.before.take();
+        self.figures = None;
         self.problem = None;
-    }
-
-    /// Says what is wrong in the place of figures that are not there.
-    pub(super) fn say(&mut self, problem: &str) {
-        self.problem = Some(problem.to_owned());
+        match look {
+            Ok(sample) => {
+                let figures = before.map(|before| Figures::between(&before, &sample));
+                if let Some(figures) = &figures {
+                    push(&mut self.requests, figures.requests_per_second);
+                    push(&mut self.tokens, figures.tokens_per_second);
+                }
+                self.figures = figures;
+                self.before = Some(sample);
+            }
+            Err(error) => self.problem = Some(format!("{error:#}")),
+        }
     }
 
     /// Draws all of it.
@@ -127,7 +135,7 @@ fn draw_chart(frame: &mut Frame<'_>, area: Rect, title: &str, points: &VecDeque<
     let room = usize::from(block.inner(area).width);
     let latest = points.iter().skip(points.len().saturating_sub(room));
     // A chart has whole numbers: its largest one is 1000.
-    let largest = points.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let largest = latest.clone().copied().fold(f64::MIN_POSITIVE, f64::max);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -148,9 +156,13 @@ fn push(points: &mut VecDeque<f64>, point: f64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use anyhow::anyhow;
+    use embedgate_metrics::{Metrics, States};
     use ratatui::{Terminal, backend::TestBackend};
 
-    use super::{super::words::tests::figures, *};
+    use super::*;
 
     fn drawn(screen: &Screen, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -158,29 +170,57 @@ mod tests {
         terminal.backend().to_string()
     }
 
+    /// Looks at a server that answers ten requests a second, one after another.
+    fn looks() -> impl Iterator<Item = anyhow::Result<Sample>> {
+        let (metrics, begun) = (Metrics::new(), Instant::now());
+        let states = States {
+            server: "ready".into(),
+            models: vec![("bge-m3".into(), "loading".into())],
+        };
+        (0..).map(move |i| {
+            for _ in 0..10 {
+                metrics.request("/v1/embeddings", 200, Duration::from_millis(3), None);
+            }
+            let at = begun + Duration::from_secs(i);
+            Ok(Sample::new(&metrics.text(), states.clone(), at))
+        })
+    }
+
     #[test]
     fn figures_models_and_problems_are_seen() {
         let mut screen = Screen::new("127.0.0.1:9100", Duration::from_secs(2));
+        let mut looks = looks();
+        screen.take(looks.next().unwrap());
         assert!(drawn(&screen, 100, 30).contains("the second look gives figures"));
-        screen.show(figures());
+        screen.take(looks.next().unwrap());
         let seen = drawn(&screen, 100, 30);
-        for words in [
+        let words = [
             "127.0.0.1:9100, every 2s",
-            "75 %",
-            "overloaded",
-            "cpu cpu int8",
+            "requests/s        10",
+            "bge-m3",
+            "loading",
             "q: quit",
-        ] {
+        ];
+        for words in words {
             assert!(seen.contains(words), "{words} is not in\n{seen}");
         }
-        screen.say("it cannot be reached");
-        assert!(drawn(&screen, 100, 30).contains("it cannot be reached"));
+        // Nothing old stands beside a problem, and no problem beside what is new.
+        screen.take(Err(anyhow!("it cannot be reached")));
+        let seen = drawn(&screen, 100, 30);
+        assert!(
+            seen.contains("it cannot be reached") && !seen.contains("bge-m3"),
+            "{seen}"
+        );
+        screen.take(looks.next().unwrap());
+        assert!(drawn(&screen, 100, 30).contains("the second look gives figures"));
     }
 
     #[test]
     fn a_small_terminal_shows_what_it_has_room_for() {
         let mut screen = Screen::new("a", Duration::from_secs(2));
-        screen.show(figures());
+        for look in looks().take(3) {
+            screen.take(look);
+        }
         for (width, height) in [(1, 1), (20, 5), (40, 10), (300, 100)] {
             drawn(&screen, width, height);
         }

@@ -91,11 +91,11 @@ fn short(number: f64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     /// Figures of a server with some traffic.
-    pub(in super::super) fn figures() -> Figures {
+    fn figures() -> Figures {
         Figures {
             state: "ready".into(),
             requests_per_second: 12.25,

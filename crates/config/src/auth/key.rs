@@ -16,7 +16,7 @@ pub struct KeyConfig {
     pub secret: KeySecret,
     /// The name of the principal; keys of one name are one principal. None means a name made from the key.
     pub name: Option<String>,
-    /// The lane of requests with this key that name none themselves. None means by their size.
+    /// The lane of requests with this key that name none themselves; none where the model or their size says it.
     pub lane: Option<Lane>,
     /// The models that it opens; none: all.
     pub models: Option<Vec<NamePattern>>,

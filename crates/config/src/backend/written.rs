@@ -100,7 +100,7 @@ impl From<BackendConfig> for Written {
 /// At least one device.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<Device>")]
-struct Devices(Vec<Device>);
+struct Devices(#[schemars(length(min = 1))] Vec<Device>);
 
 impl TryFrom<Vec<Device>> for Devices {
     type Error = &'static str;

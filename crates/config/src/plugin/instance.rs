@@ -14,6 +14,7 @@ pub enum InstanceConfig {
     Reuse(NonZeroU32),
 }
 
+/// An instance that is used for many calls.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Reuse {

@@ -33,7 +33,7 @@ pub(super) fn of(root: &Value) -> String {
     let mut sections = VecDeque::from([Section {
         title: "At the top".into(),
         path: String::new(),
-        sentence: "These stand before the first table. Where a default is empty, the key has none.",
+        sentence: "Keys that are no tables stand before the first table. Where a default is empty, the key has none.",
         schema: root,
         defaults: None,
     }]);
@@ -157,7 +157,11 @@ fn choices<'a>(root: &'a Value, value: &'a Value) -> Vec<&'a Value> {
     let several = ["allOf", "anyOf", "oneOf"];
     let several = several.iter().find_map(|word| value.get(word)?.as_array());
     match several {
-        Some(all) => all.iter().flat_map(|one| choices(root, one)).collect(),
+        // That a word may be a variable is true of every text.
+        Some(all) => {
+            let own = all.iter().filter(|one| one.get("pattern").is_none());
+            own.flat_map(|one| choices(root, one)).collect()
+        }
         None => vec![value],
     }
 }
@@ -182,7 +186,7 @@ fn kind_of(root: &Value, value: &Value) -> String {
     })
 }
 
-/// The kind of a value that refers to a type with a unit, or to a secret.
+/// The kind of a value that refers to a type with a unit.
 fn named_kind(value: &Value) -> Option<&'static str> {
     let inner = value.get("allOf").and_then(|all| all.get(0));
     let path = inner.unwrap_or(value).get("$ref")?.as_str()?;
@@ -236,7 +240,6 @@ fn sentence_of(value: &Value) -> &str {
 fn shown(default: Option<&Value>) -> String {
     match default {
         None => String::new(),
-        // That it is left out is its default.
         Some(Value::Object(table)) if table.is_empty() => "`{}`".into(),
         Some(Value::Object(table)) => {
             let pairs: Vec<String> = table

@@ -2,7 +2,8 @@
 
 use toml::{Table, Value};
 
-use crate::{Environment, Problem};
+use super::{OtlpProtocol, endpoint_problem, header_problem};
+use crate::{Environment, Period, Problem};
 
 /// Sets the keys of `[telemetry]` that the file leaves out, from the variables of OpenTelemetry.
 ///
@@ -27,124 +28,174 @@ pub(in super::super) fn variables(
         telemetry.remove("traces_endpoint");
         return;
     }
-    for (key, value) in standard(environment, problems) {
-        telemetry.entry(key).or_insert(value);
+    for said in said_by(environment) {
+        // A variable whose key is in the file counts for nothing, right or wrong.
+        if telemetry.contains_key(said.key) {
+            continue;
+        }
+        match said.value {
+            Ok(value) => {
+                telemetry.insert(said.key.into(), value);
+            }
+            Err(message) => problems.push(Problem::new(said.variable, message)),
+        }
     }
 }
 
-/// The keys that variables set.
-fn standard(environment: &Environment, problems: &mut Vec<Problem>) -> Vec<(&'static str, Value)> {
-    // The variable for traces, else the one for all signals.
-    let of_traces = |name: &str| {
-        let both = ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"];
-        let both = both.map(|start| format!("{start}{name}"));
-        both.into_iter().find_map(|variable| {
-            let value = environment.get(&variable)?;
-            Some((variable, value))
+/// What a variable says of a key: its value, or what is wrong with it.
+struct Said {
+    key: &'static str,
+    variable: String,
+    value: Result<Value, String>,
+}
+
+/// What variables say. Of two for one key the first counts.
+fn said_by(environment: &Environment) -> Vec<Said> {
+    let said = |key, variables: &[&str], read: fn(&str) -> Result<Value, String>| {
+        let mut variables = variables.iter();
+        variables.find_map(|variable| {
+            Some(Said {
+                key,
+                variable: (*variable).to_owned(),
+                value: read(environment.get(variable)?),
+            })
         })
     };
-    let mut keys = Vec::new();
-    let texts = [
-        ("endpoint", environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
-        (
+    let traces_headers = "OTEL_EXPORTER_OTLP_TRACES_HEADERS";
+    let traces_protocol = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
+    let traces_timeout = "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT";
+    let single = [
+        said("endpoint", &["OTEL_EXPORTER_OTLP_ENDPOINT"], endpoint),
+        said(
             "traces_endpoint",
-            environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+            &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],
+            endpoint,
         ),
-        ("service_name", environment.get("OTEL_SERVICE_NAME")),
+        said(
+            "protocol",
+            &[traces_protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"],
+            protocol,
+        ),
+        said(
+            "timeout",
+            &[traces_timeout, "OTEL_EXPORTER_OTLP_TIMEOUT"],
+            timeout,
+        ),
+        said(
+            "headers",
+            &[traces_headers, "OTEL_EXPORTER_OTLP_HEADERS"],
+            headers,
+        ),
+        said("service_name", &["OTEL_SERVICE_NAME"], |name| {
+            Ok(name.into())
+        }),
     ];
-    let set = |(key, text): (&'static str, Option<&str>)| Some((key, Value::from(text?)));
-    keys.extend(texts.into_iter().filter_map(set));
-    if let Some((variable, protocol)) = of_traces("PROTOCOL") {
-        match protocol {
-            "http/protobuf" | "grpc" => keys.push(("protocol", Value::from(protocol))),
-            _ => {
-                let message = format!("must be http/protobuf or grpc, got \"{protocol}\"");
-                problems.push(Problem::new(variable, message));
-            }
-        }
-    }
-    if let Some((variable, ms)) = of_traces("TIMEOUT") {
-        match ms.parse::<u64>() {
-            Ok(ms) => keys.push(("timeout", Value::from(format!("{ms}ms")))),
-            Err(_) => {
-                let message = format!("must be a number of milliseconds, got \"{ms}\"");
-                problems.push(Problem::new(variable, message));
-            }
-        }
-    }
-    if let Some((variable, pairs)) = of_traces("HEADERS") {
-        keys.push(("headers", pairs_of(&variable, pairs, problems)));
-    }
-    let resource = environment.get("OTEL_RESOURCE_ATTRIBUTES");
-    let mut attributes = resource.map(|all| pairs_of("OTEL_RESOURCE_ATTRIBUTES", all, problems));
-    let named = attributes
-        .as_mut()
-        .and_then(|all| all.as_table_mut()?.remove("service.name"));
-    // After the variable of its own, which therefore counts.
-    keys.extend(named.map(|name| ("service_name", name)));
-    keys.extend(attributes.map(|all| ("attributes", all)));
-    sampler(environment, &mut keys, problems);
-    keys
+    let mut all: Vec<Said> = single.into_iter().flatten().collect();
+    all.extend(resource(environment));
+    all.extend(sampler(environment));
+    all
 }
 
-fn sampler(
-    environment: &Environment,
-    keys: &mut Vec<(&'static str, Value)>,
-    problems: &mut Vec<Problem>,
-) {
-    let Some(name) = environment.get("OTEL_TRACES_SAMPLER") else {
-        return;
+fn endpoint(text: &str) -> Result<Value, String> {
+    match endpoint_problem(text) {
+        None => Ok(text.into()),
+        Some(problem) => Err(problem),
+    }
+}
+
+fn protocol(text: &str) -> Result<Value, String> {
+    let value = Value::from(text);
+    let known = value.clone().try_into::<OtlpProtocol>();
+    known
+        .map(|_| value)
+        .map_err(|_| format!("must be http/protobuf or grpc, got \"{text}\""))
+}
+
+/// In milliseconds.
+fn timeout(text: &str) -> Result<Value, String> {
+    let wrong = format!("must be a number of milliseconds, got \"{text}\"");
+    let ms = text.parse().map_err(|_| wrong)?;
+    let period = Period::milliseconds(ms);
+    match period.out_of_range() {
+        None => Ok(period.to_string().into()),
+        Some(problem) => Err(problem),
+    }
+}
+
+fn headers(text: &str) -> Result<Value, String> {
+    let pairs = pairs_of(text)?;
+    let problem = pairs.keys().find_map(|name| header_problem(name));
+    problem.map_or(Ok(pairs.into()), Err)
+}
+
+/// The attributes of the service, and its name among them, which counts after the variable of its own.
+fn resource(environment: &Environment) -> Vec<Said> {
+    let variable = "OTEL_RESOURCE_ATTRIBUTES";
+    let Some(text) = environment.get(variable) else {
+        return Vec::new();
+    };
+    let said = |key, value| Said {
+        key,
+        variable: variable.into(),
+        value,
+    };
+    match pairs_of(text) {
+        Err(problem) => vec![said("attributes", Err(problem))],
+        Ok(mut pairs) => {
+            let name = pairs.remove("service.name");
+            let name = name.map(|name| said("service_name", Ok(name)));
+            let attributes = said("attributes", Ok(pairs.into()));
+            name.into_iter().chain([attributes]).collect()
+        }
+    }
+}
+
+fn sampler(environment: &Environment) -> Vec<Said> {
+    let variable = "OTEL_TRACES_SAMPLER";
+    let Some(name) = environment.get(variable) else {
+        return Vec::new();
+    };
+    let said = |key, variable: &str, value| Said {
+        key,
+        variable: variable.into(),
+        value,
     };
     let kind = name.strip_prefix("parentbased_");
-    let share = match kind.unwrap_or(name) {
-        "always_on" => Ok(1.0),
-        "always_off" => Ok(0.0),
+    let (from, share) = match kind.unwrap_or(name) {
+        "always_on" => (variable, Ok(1.0)),
+        "always_off" => (variable, Ok(0.0)),
         "traceidratio" => {
-            let text = environment.get("OTEL_TRACES_SAMPLER_ARG").unwrap_or("1");
-            let share = text
-                .parse()
-                .ok()
-                .filter(|share| (0.0..=1.0).contains(share));
-            let wrong = format!("must be 0 to 1 for the sampler {name}, got \"{text}\"");
-            share.ok_or(("OTEL_TRACES_SAMPLER_ARG", wrong))
+            let from = "OTEL_TRACES_SAMPLER_ARG";
+            let text = environment.get(from).unwrap_or("1");
+            let share = text.parse().ok();
+            let share = share.filter(|share| (0.0..=1.0).contains(share));
+            let wrong = || format!("must be 0 to 1 for the sampler {name}, got \"{text}\"");
+            (from, share.ok_or_else(wrong))
         }
         _ => {
             let message = format!(
                 "must be always_on, always_off, traceidratio or one of these with parentbased_ in front, got \"{name}\""
             );
-            Err(("OTEL_TRACES_SAMPLER", message))
+            (variable, Err(message))
         }
     };
-    match share {
-        Ok(share) => keys.extend([
-            ("sample", Value::from(share)),
-            ("follow_parent", Value::from(kind.is_some())),
-        ]),
-        Err((variable, message)) => problems.push(Problem::new(variable, message)),
-    }
+    vec![
+        said("sample", from, share.map(Value::from)),
+        said("follow_parent", variable, Ok(kind.is_some().into())),
+    ]
 }
 
 /// Reads `a=1,b=2`, with `%20` and the like in values.
-fn pairs_of(variable: &str, text: &str, problems: &mut Vec<Problem>) -> Value {
-    let mut table = Table::new();
-    for pair in text
-        .split(',')
-        .map(str::trim)
-        .filter(|pair| !pair.is_empty())
-    {
-        match pair.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => {
-                let value = percent_decoded(value.trim());
-                table.insert(name.trim().to_owned(), Value::from(value));
-            }
-            // The value may be a secret.
-            _ => problems.push(Problem::new(
-                variable,
-                "must be name=value pairs with commas between them",
-            )),
-        }
-    }
-    Value::Table(table)
+fn pairs_of(text: &str) -> Result<Table, String> {
+    let pairs = text.split(',').map(str::trim);
+    let pairs = pairs.filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let name = Some(name.trim()).filter(|name| !name.is_empty())?;
+        Some((name.to_owned(), percent_decoded(value.trim()).into()))
+    });
+    let pairs: Option<Table> = pairs.collect();
+    // The value may be a secret.
+    pairs.ok_or_else(|| "must be name=value pairs with commas between them".into())
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -159,7 +210,10 @@ fn percent_decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{OtlpProtocol, TelemetryConfig, tests::read};
+    use super::{
+        super::{TelemetryConfig, tests::read},
+        *,
+    };
 
     #[test]
     fn variables_set_what_the_file_leaves_out() {
@@ -229,6 +283,18 @@ mod tests {
         };
         let cases = [
             (
+                vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")],
+                "OTEL_EXPORTER_OTLP_ENDPOINT: must be an address",
+            ),
+            (
+                vec![("OTEL_EXPORTER_OTLP_HEADERS", "a b=hunter2")],
+                "OTEL_EXPORTER_OTLP_HEADERS: \"a b\" is no name",
+            ),
+            (
+                vec![("OTEL_EXPORTER_OTLP_TIMEOUT", "0")],
+                "OTEL_EXPORTER_OTLP_TIMEOUT: 0s is out of range",
+            ),
+            (
                 vec![("OTEL_TRACES_SAMPLER", "jaeger_remote")],
                 "OTEL_TRACES_SAMPLER",
             ),
@@ -252,5 +318,17 @@ mod tests {
             assert!(problems[0].contains(expected), "{problems:?}");
             assert!(!problems[0].contains("hunter2"), "{problems:?}");
         }
+    }
+
+    #[test]
+    fn a_key_in_the_file_wins_over_a_variable_that_is_wrong() {
+        let own = "[telemetry]\nprotocol = \"grpc\"\nsample = 0.5\ntimeout = \"3s\"\n";
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ];
+        let config = read(own, &variables).unwrap();
+        assert_eq!((config.protocol, config.sample), (OtlpProtocol::Grpc, 0.5));
     }
 }

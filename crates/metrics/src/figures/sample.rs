@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The labels of a sample, by name.
-type Labels = BTreeMap<String, String>;
+pub(super) type Labels = BTreeMap<String, String>;
 
 /// The metrics and the states of a moment.
 pub struct Sample {
@@ -47,11 +47,6 @@ impl Sample {
         self.at.duration_since(earlier.at)
     }
 
-    /// The sum of a metric's values with this label.
-    pub(super) fn sum_of(&self, name: &str, label: &str, value: &str) -> f64 {
-        self.sum(name, |labels| is(labels, label, value))
-    }
-
     /// The sum of a metric's values over the labels that fit.
     pub(super) fn sum(&self, name: &str, fits: impl Fn(&Labels) -> bool) -> f64 {
         let samples = self.metrics.get(name).into_iter().flatten();
@@ -70,16 +65,16 @@ impl Sample {
             .collect()
     }
 
-    /// The labels of the first sample with this label.
-    pub(super) fn labels_of(&self, name: &str, label: &str, value: &str) -> Option<&Labels> {
+    /// The labels of the first sample that fits.
+    pub(super) fn labels(&self, name: &str, fits: impl Fn(&Labels) -> bool) -> Option<&Labels> {
         let samples = self.metrics.get(name).into_iter().flatten();
         let mut labels = samples.map(|(labels, _)| labels);
-        labels.find(|labels| is(labels, label, value))
+        labels.find(|labels| fits(labels))
     }
 }
 
 /// Returns true where a label has this value.
-pub(super) fn is(labels: &Labels, label: &str, value: &str) -> bool {
+pub(super) fn has(labels: &Labels, label: &str, value: &str) -> bool {
     labels.get(label).is_some_and(|found| found == value)
 }
 
@@ -121,26 +116,19 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    pub(in super::super) fn sample(text: &str) -> Sample {
-        let states = States {
-            server: "ready".into(),
-            models: vec![("m".into(), "ready".into())],
-        };
-        Sample::new(text, states, Instant::now())
-    }
 
     #[test]
     fn names_labels_and_values_are_read_whatever_is_in_them() {
         let text = "# HELP a b\na_total 3\nb{x=\"1\",y=\"say \\\"}\\\" \\\\ and\\n\"} 0.5\n\
                     c_bucket{le=\"+Inf\"} 2 # {trace_id=\"0af7\"} 0.003 1.5\nbroken{x=\"1\nempty\n# EOF\n";
-        let sample = sample(text);
+        let sample = Sample::new(text, States::default(), Instant::now());
         assert_eq!(sample.sum("a_total", |_| true), 3.0);
-        let labels = sample.labels_of("b", "x", "1").unwrap();
+        let labels = sample.labels("b", |labels| has(labels, "x", "1")).unwrap();
         assert_eq!(labels["y"], "say \"}\" \\ and\n");
-        assert_eq!(sample.sum_of("c_bucket", "le", "+Inf"), 2.0);
+        let last = sample.sum("c_bucket", |labels| has(labels, "le", "+Inf"));
+        assert_eq!(last, 2.0);
         assert_eq!(sample.metrics.len(), 3);
     }
 }
