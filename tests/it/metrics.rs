@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use embedgate_test_support::{Gateway, client, root, tiny_bge_m3};
+use embedgate_test_support::{Gateway, client, guest, root, tiny_bge_m3};
 use serde_json::json;
 
 /// A configuration with one model, called `m`.
@@ -135,6 +135,30 @@ async fn the_table_of_metrics_has_the_kinds_and_labels_that_are_told() {
     assert_eq!(gateway.ask("/v1/embeddings", &body).await.status, 200);
     let wrong = json!({"model": "m", "input": 5});
     assert_eq!(gateway.ask("/v1/embeddings", &wrong).await.status, 400);
+    assert!(kinds_as_documented(&gateway).await.len() > 20);
+}
+
+#[tokio::test]
+async fn the_table_of_metrics_has_those_of_plugins() {
+    let plugin = guest("text-normalize");
+    let more = format!("[auth]\nmode = \"none\"\n[plugins.normalize]\npath = {plugin:?}\n");
+    let gateway = Gateway::start(&one_model(&more));
+    let body = json!({"model": "m", "input": "text"});
+    assert_eq!(gateway.ask("/v1/embeddings", &body).await.status, 200);
+    let kinds = kinds_as_documented(&gateway).await;
+    for name in [
+        "calls",
+        "call_duration_seconds",
+        "memory_peak_bytes",
+        "loads",
+    ] {
+        let name = format!("embedgate_plugin_{name}");
+        assert!(kinds.contains_key(&name), "{name}: {kinds:?}");
+    }
+}
+
+/// The kinds of the metrics that a gateway tells, all of them and their labels as they are documented.
+async fn kinds_as_documented(gateway: &Gateway) -> BTreeMap<String, String> {
     let text = client()
         .get(format!("{}/metrics", gateway.url))
         .send()
@@ -175,7 +199,7 @@ async fn the_table_of_metrics_has_the_kinds_and_labels_that_are_told() {
             documented[name].1
         );
     }
-    assert!(kinds.len() > 20, "{kinds:?}");
+    kinds
 }
 
 #[tokio::test]
