@@ -141,8 +141,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the async runtime")
 }
 
-/// Prints a line.
-#[cfg(feature = "hub")]
+/// Prints a text, which ends with its last line.
 fn say(text: &str) -> anyhow::Result<()> {
     let text = format!("{}\n", text.trim_end());
     io::stdout()

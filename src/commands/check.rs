@@ -2,17 +2,14 @@
 
 mod model;
 
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use embedgate_config::{Config, Environment, LogLevel};
 use embedgate_metrics::Metrics;
 use embedgate_plugin_host::Plugins;
 
-use super::{Failure, runtime, start_log};
+use super::{Failure, runtime, say, start_log};
 use crate::{
     app::plugins::{self, plugin_context},
     args::CheckArgs,
@@ -49,9 +46,7 @@ pub(super) fn run(
     }
     check_plugins(&config, environment).map_err(Failure::Config)?;
     config.log_warnings();
-    Ok(io::stdout()
-        .write_all(config.to_toml().as_bytes())
-        .context("standard output")?)
+    Ok(say(&config.to_toml())?)
 }
 
 /// Loads the plugins, as a start would.

@@ -12,7 +12,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use embedgate_config::Config;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::args::{Cli, SchemaFormat};
 
 /// Prints the keys of the configuration.
@@ -21,9 +21,7 @@ pub(super) fn schema(format: SchemaFormat) -> Result<(), Failure> {
         SchemaFormat::Json => format!("{:#}\n", Config::schema()),
         SchemaFormat::Markdown => Config::reference(),
     };
-    Ok(io::stdout()
-        .write_all(text.as_bytes())
-        .context("standard output")?)
+    Ok(say(&text)?)
 }
 
 /// Prints the completions of a shell.

@@ -4,13 +4,10 @@
 pub(super) mod card;
 mod ragflow;
 
-use std::io::{self, Write};
-
-use anyhow::Context;
 use embedgate_config::Environment;
 
 use self::ragflow::ragflow;
-use super::{Failure, runtime};
+use super::{Failure, runtime, say};
 use crate::args::doctor::DoctorCommand;
 
 pub(super) fn run(command: &DoctorCommand, environment: &Environment) -> Result<(), Failure> {
@@ -21,8 +18,7 @@ pub(super) fn run(command: &DoctorCommand, environment: &Environment) -> Result<
     };
     let runtime = runtime()?;
     let (report, is_well) = runtime.block_on(ragflow(args, environment))?;
-    let told = io::stdout().write_all(report.as_bytes());
-    told.context("standard output")?;
+    say(&report)?;
     if is_well {
         return Ok(());
     }

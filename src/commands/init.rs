@@ -11,7 +11,7 @@ use embedgate_config::{Config, Environment, Source};
 use embedgate_core::is_model_folder;
 use embedgate_request::key;
 
-use super::{Failure, literal, named_model::NamedModel, shell};
+use super::{Failure, literal, named_model::NamedModel, say, shell};
 use crate::args::InitArgs;
 
 pub(super) fn run(
@@ -62,9 +62,7 @@ pub(super) fn run(
     let told = format!(
         "{file} is written. The key of it is shown once; clients send it as \"Authorization: Bearer KEY\":\n\n{key}\n\nNext:\n\n  {first}\n  embedgate serve{with_file}\n"
     );
-    Ok(io::stdout()
-        .write_all(told.as_bytes())
-        .context("standard output")?)
+    Ok(say(&told)?)
 }
 
 /// The file that every command finds.

@@ -4,7 +4,7 @@ mod screen;
 mod words;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use self::screen::Screen;
-use super::{Failure, runtime};
+use super::{Failure, runtime, say};
 use crate::args::top::TopArgs;
 
 /// The server must answer within this time.
@@ -102,9 +102,7 @@ fn print(server: &mut Server, every: Duration) -> anyhow::Result<()> {
     // The figures are rates: some time must go by.
     thread::sleep(every);
     let figures = Figures::between(&before, &server.look()?);
-    io::stdout()
-        .write_all(words::as_text(&figures).as_bytes())
-        .context("standard output")
+    say(&words::as_text(&figures))
 }
 
 /// Shows the figures until somebody quits. The server is looked at from a thread of its own, so that keys count while it does not

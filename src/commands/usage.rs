@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use embedgate_config::{Config, Environment};
 use serde::Serialize;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::{
     app::usage_folder,
     args::usage::{UsageArgs, UsageFormat},
@@ -63,8 +63,7 @@ pub(super) fn run(
         UsageFormat::Csv => csv(rows),
         UsageFormat::Json => json(rows)?,
     };
-    let written = io::stdout().write_all(text.as_bytes());
-    Ok(written.context("standard output")?)
+    Ok(say(&text)?)
 }
 
 fn csv(rows: impl Iterator<Item = (Key, Counts)>) -> String {

@@ -6,29 +6,14 @@ use embedgate_config::{Config, Environment, IssuerConfig, ModelConfig, PluginCon
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use embedgate_test_support::root;
+use embedgate_test_support::{config_with_all_keys, root};
 
 fn text(name: &str) -> String {
     std::fs::read_to_string(root().join("config").join(name)).unwrap()
 }
 
-/// The reference with its commented keys put in: `#key = ...` and `#[table]`, while sentences begin with `# `.
 fn with_all_keys() -> Table {
-    let is_key = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line.len() > 1;
-    let uncomment = |line: &str| {
-        if is_key(line) {
-            line[1..].to_owned()
-        } else {
-            line.to_owned()
-        }
-    };
-    text("embedgate.toml")
-        .lines()
-        .map(uncomment)
-        .collect::<Vec<_>>()
-        .join("\n")
-        .parse()
-        .unwrap()
+    config_with_all_keys().parse().unwrap()
 }
 
 #[test]

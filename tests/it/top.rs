@@ -1,6 +1,6 @@
 //! `embedgate top` shows what `/metrics` counts.
 
-use embedgate_test_support::{Gateway, embedgate, tiny_bge_m3};
+use embedgate_test_support::{Gateway, embedgate, run, tiny_bge_m3};
 
 fn config(more: &str) -> String {
     let path = tiny_bge_m3();
@@ -12,14 +12,9 @@ fn config(more: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn top_prints_the_figures_of_a_server_once() {
     let gateway = Gateway::start(&config(""));
-    let top = |more: &[&str]| {
-        let mut command = embedgate();
-        command.args(["top", "--once", "--every", "100ms", "--url", &gateway.url]);
-        command.args(more).output().unwrap()
-    };
-    let output = top(&[]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}");
+    let here = ["top", "--once", "--every", "100ms", "--url", &gateway.url];
+    let (code, said, errors) = run(embedgate().args(here));
+    assert_eq!(code, Some(0), "{errors}");
     for words in ["state             ready", "candle cpu f32", "connections"] {
         assert!(said.contains(words), "{words} is not in\n{said}");
     }
@@ -36,27 +31,21 @@ async fn top_says_what_it_needs() {
         if let Some(key) = key {
             command.env("EMBEDGATE_KEY", key);
         }
-        let output = command.output().unwrap();
-        let errors = String::from_utf8(output.stderr).unwrap();
-        (output.status.code(), errors)
+        run(&mut command)
     };
     let here = ["--once", "--every", "100ms", "--url", &gateway.url];
-    let (code, errors) = top(&here, None);
+    let (code, _, errors) = top(&here, None);
     assert_eq!(code, Some(1));
     assert!(errors.contains("EMBEDGATE_KEY"), "{errors}");
-    let (code, errors) = top(&here, Some("a-key-of-somebody"));
+    let (code, said, errors) = top(&here, Some("a-key-of-somebody"));
     assert_eq!(code, Some(0), "{errors}");
     // Models are seen where /readyz does not name them.
-    let mut command = embedgate();
-    command.arg("top").args(here);
-    command.env("EMBEDGATE_KEY", "a-key-of-somebody");
-    let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
     assert!(said.contains("candle cpu f32"), "{said}");
     // A pipe is no terminal.
-    let (_, errors) = top(&["--url", &gateway.url], Some("a-key-of-somebody"));
+    let (_, _, errors) = top(&["--url", &gateway.url], Some("a-key-of-somebody"));
     assert!(errors.contains("--once"), "{errors}");
-    let (_, errors) = top(&["--every", "1ms"], None);
+    let (_, _, errors) = top(&["--every", "1ms"], None);
     assert!(errors.contains("100ms to 1m"), "{errors}");
-    let (_, errors) = top(&["--once", "--url", "http://127.0.0.1:1"], None);
+    let (_, _, errors) = top(&["--once", "--url", "http://127.0.0.1:1"], None);
     assert!(errors.contains("cannot be reached"), "{errors}");
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use embedgate_config::{Config, Environment};
-use embedgate_test_support::{embedgate, root, run};
+use embedgate_test_support::{config_with_all_keys, embedgate, root, run};
 
 use crate::support::installed;
 
@@ -38,14 +38,8 @@ fn the_schema_says_of_files_what_the_program_says() {
         out
     };
     let config = |name: &str| fs::read_to_string(root().join("config").join(name)).unwrap();
-    // With its commented keys: `#key = ...` and `#[table]`.
-    let reference = config("embedgate.toml");
-    let uncommented = reference.lines().map(|line| match line.strip_prefix('#') {
-        Some(key) if !key.starts_with(' ') => key,
-        _ => line,
-    });
-    let uncommented = uncommented.collect::<Vec<_>>().join("\n");
-    for text in [&uncommented, &config("demo.toml"), &config("bge-m3.toml")] {
+    let reference = config_with_all_keys();
+    for text in [&reference, &config("demo.toml"), &config("bge-m3.toml")] {
         assert_eq!(problems(text), "");
     }
     let model = "auth.mode = \"none\"\n[models.m]\npath = \"/\"\n";
@@ -84,6 +78,10 @@ fn the_schema_says_of_files_what_the_program_says() {
         (
             "[models.m]\npath = \"a\"\nbackend = { type = \"tensorflow\" }",
             "models/m/backend/type",
+        ),
+        (
+            "[models.m]\npath = \"a\"\nbackend = { devices = [] }",
+            "models/m/backend/devices",
         ),
         (
             "[plugins.p]\npath = \"a\"\ninstance = \"old\"",

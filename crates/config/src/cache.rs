@@ -18,11 +18,12 @@ pub struct CacheConfig {
     pub max_text_size: ByteSize,
     /// Results are dropped so long after they were computed. Without it: when memory is needed.
     pub ttl: Option<Period>,
-    /// What is kept when memory is short: `"tinylfu"` keeps what is asked for often, `"lru"` what was asked for last.
+    /// The results that are kept when memory is short: `"tinylfu"` keeps those that are asked for often, `"lru"` those
+    /// that were asked for last.
     pub policy: CachePolicy,
     /// `"f16"` halves the memory; every answer is rounded alike, whether computed or kept.
     pub value_precision: ValuePrecision,
-    /// Whether callers with different keys share results. If not, nobody can tell from the time of an answer that
+    /// True where callers with different keys share results. If not, nobody can tell from the time of an answer that
     /// somebody else asked for the same text.
     pub shared: bool,
     /// A file that outlives the process.

@@ -12,7 +12,7 @@ const MOST_CONNECTIONS: usize = 64;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubConfig {
-    /// Which hubs `embedgate pull` and `serve --pull` ask, the first first: `"modelscope"`, `"huggingface"`, or the
+    /// The hubs that `embedgate pull` and `serve --pull` ask, the first first: `"modelscope"`, `"huggingface"`, or the
     /// address of a mirror (`"https://hf-mirror.com"`, `"modelscope=https://mirror.example"`). Empty: both at once, or
     /// those that `HF_ENDPOINT` and `MODELSCOPE_ENDPOINT` name.
     pub order: Vec<String>,

@@ -75,8 +75,8 @@ pub use self::{
 pub struct Config {
     /// The model that answers requests without a model name, or with `"default"`. Without it: the only model there is.
     pub default_model: Option<String>,
-    /// What a request for a model that is not there gets: `"refuse"` (404 with the names), or `"default"` (the default
-    /// model, as servers of one model do).
+    /// The answer to a request for a model that is not there: `"refuse"` (404 with the names), or `"default"` (that of
+    /// the default model, as servers of one model do).
     pub unknown_model: UnknownModel,
     /// The HTTP server.
     pub server: ServerConfig,

@@ -19,12 +19,12 @@ pub struct ModelConfig {
     /// The model's folder as sentence-transformers or FlagEmbedding lay it out: `config.json`, `tokenizer.json`,
     /// weights (`model.safetensors`, its shards, or `pytorch_model.bin`), and the rest of what the hub has.
     pub path: PathBuf,
-    /// Where the folder can be fetched from, by `embedgate serve --pull` or `embedgate pull NAME`: a model of both hubs
-    /// (`"BAAI/bge-m3"`), of one (`"modelscope:BAAI/bge-m3"`, `"hf:BAAI/bge-m3"`), in a revision
+    /// The model of a hub that the folder can be fetched from, by `embedgate serve --pull` or `embedgate pull NAME`: a
+    /// model of both hubs (`"BAAI/bge-m3"`), of one (`"modelscope:BAAI/bge-m3"`, `"hf:BAAI/bge-m3"`), in a revision
     /// (`"hf:BAAI/bge-m3@5617a9f"`). Without it: the folder must be there.
     pub source: Option<Source>,
-    /// When the model is loaded: at the `"start"`, or `"on_demand"`, by the first request that names it, which waits
-    /// for it.
+    /// The time when the model is loaded: at the `"start"`, or `"on_demand"`, by the first request that names it, which
+    /// waits for it.
     pub load: LoadTime,
     /// A model that is loaded on demand leaves the memory after so long without a request. Without it: never, unless
     /// another needs its memory (`server.max_model_memory`).
@@ -40,8 +40,9 @@ pub struct ModelConfig {
     pub aliases: Vec<String>,
     /// The backend that runs the model, and its device.
     pub backend: BackendConfig,
-    /// How token vectors become one: `"cls"`, `"mean"`, `"last"`, `"max"`, `"mean_sqrt_len"` or `"weighted_mean"`, or
-    /// several of them one after the other (`"cls+mean"`). Without it: as the folder says, else `"mean"`.
+    /// The method that makes one vector of token vectors: `"cls"`, `"mean"`, `"last"`, `"max"`, `"mean_sqrt_len"` or
+    /// `"weighted_mean"`, or several of them one after the other (`"cls+mean"`). Without it: as the folder says, else
+    /// `"mean"`.
     #[schemars(with = "Option<String>")]
     pub pooling: Option<Pooling>,
     /// The tokens with which a language model answers whether a text belongs to a query, first for no, then for yes: it
@@ -56,11 +57,12 @@ pub struct ModelConfig {
     /// The model that serves queries (`input_type` or task of requests, queries of rerankings) in the place of this
     /// one, such as one of the same folder with another adapter or route. Without it: this one.
     pub query_model: Option<String>,
-    /// Whether vectors get length 1. Without it: as the folder's `modules.json` says, and yes where there is none.
+    /// True where vectors get length 1. Without it: as the folder's `modules.json` says, and true where there is none.
     pub normalize: Option<bool>,
     /// Longest input in tokens, special tokens included. Without it: as the folder says.
     pub max_length: Option<usize>,
-    /// Whether longer inputs are cut (the answer's header x-truncated says so) or refused with 400.
+    /// True where longer inputs are cut (the answer's header x-truncated says so); false where they are refused with
+    /// 400.
     pub truncate: bool,
     /// Texts that can be put in front of inputs, by name, beside those of the folder. Requests choose by `prompt_name`;
     /// those with `input_type = "query"` get the one named query, those with `"document"` the one named document,
@@ -68,16 +70,16 @@ pub struct ModelConfig {
     pub prompts: BTreeMap<String, String>,
     /// The prompt that is put in front of every text; `""` for none. Without it: as the folder says.
     pub default_prompt: Option<String>,
-    /// What arrays of token ids mean: `"cl100k"` (OpenAI's, as LangChain sends them), `"o200k"` (of OpenAI's newer
+    /// The meaning of arrays of token ids: `"cl100k"` (OpenAI's, as LangChain sends them), `"o200k"` (of OpenAI's newer
     /// models), `"native"` (the model's own) or `"reject"`. Without it: what the route's dialect means by them, which
     /// is cl100k on `/v1/embeddings`.
     pub token_ids: Option<TokenIds>,
-    /// What a request's `"dimensions"` below the model's own does: `"cut"` (and renormalize) or `"refuse"`.
+    /// The effect of a request's `"dimensions"` below the model's own: `"cut"` (and renormalize) or `"refuse"`.
     pub dimensions: DimensionsPolicy,
-    /// What a model's results count where it reranks by them (`/v1/rerank`): weights of a mean; those that it does not
-    /// give are left out.
+    /// The weights of a model's results in the mean that it reranks by (`/v1/rerank`); those that it does not give are
+    /// left out.
     pub rerank: RerankWeights,
-    /// What becomes of documents to rank that are longer than the model takes: `"truncate"`, or `"windows"` that
+    /// The treatment of documents to rank that are longer than the model takes: `"truncate"`, or `"windows"` that
     /// overlap, of which the best one counts. Requests may say so themselves (`long_documents`).
     pub long_documents: LongDocuments,
     /// Inputs that may wait or run at once; a request that does not fit as a whole gets 429. At least

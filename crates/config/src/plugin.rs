@@ -28,7 +28,7 @@ pub struct PluginConfig {
     pub path: PathBuf,
     /// The SHA-256 that the file must have, in hex. `embedgate plugin pin` writes it. Without it: any file is taken.
     pub sha256: Option<String>,
-    /// Which of its hooks are called: `"authenticate"`, `"preprocess"`, `"observe"`. Without it: all that it exports.
+    /// The hooks of it that are called: `"authenticate"`, `"preprocess"`, `"observe"`. Without it: all that it exports.
     pub hooks: Option<Vec<Hook>>,
     /// Plugins of a hook are asked in this order, lowest first, then by name.
     pub order: i32,
@@ -41,17 +41,17 @@ pub struct PluginConfig {
     pub headers: Vec<String>,
     /// A call ends after this time, waiting included.
     pub timeout: Period,
-    /// What the memory of an instance may grow to, 1MiB to 256MiB.
+    /// The size that the memory of an instance may grow to, 1MiB to 256MiB.
     pub max_memory: ByteSize,
     /// Instances that may be at work at once, 1 to 256; a call beyond waits within its timeout.
     pub max_instances: usize,
     /// `"fresh"`: every call gets an instance of its own, and nothing outlives it. `{ reuse = 1000 }`: an instance is
     /// used for so many calls, one after another; for JavaScript and Python, which take long to start.
     pub instance: InstanceConfig,
-    /// What becomes of token ids of a model's own vocabulary, which its preprocessor cannot read as text: `"refuse"`
+    /// The treatment of token ids of a model's own vocabulary, which its preprocessor cannot read as text: `"refuse"`
     /// (400) or `"show"` (the plugin sees the ids). Ids of OpenAI's vocabularies are shown as their text.
     pub native_ids: NativeIds,
-    /// What becomes of a request whose preprocessor fails: `"deny"` (503) or `"skip"`. A failing authenticator always
+    /// The treatment of a request whose preprocessor fails: `"deny"` (503) or `"skip"`. A failing authenticator always
     /// denies.
     pub on_error: OnError,
     /// The parts of the host that the plugin may use.

@@ -21,7 +21,8 @@ pub struct ServerConfig {
     #[serde(deserialize_with = "address::socket_address")]
     #[schemars(with = "String")]
     pub listen: SocketAddr,
-    /// Connections served at once; more wait until one closes.
+    /// Connections at once. For one more, that which has waited longest for a request is closed; where all have a
+    /// request, 64 more get a refusal.
     pub max_connections: usize,
     /// A client must send the whole header of a request within this time of its first byte.
     pub header_timeout: Period,
@@ -44,21 +45,21 @@ pub struct ServerConfig {
     pub max_inputs: usize,
     /// Origins whose pages may call this server from a browser, such as `["https://app.example"]`, or `["*"]`.
     pub cors_origins: Vec<String>,
-    /// Whether the routes that need no key (`/`, `/readyz` and `/metrics`) name models and callers. If not, `/` and
+    /// True where the routes that need no key (`/`, `/readyz` and `/metrics`) name models and callers. If not, `/` and
     /// `/readyz` leave them out, and `/metrics` asks for a key: any key, and whoever has one reads all of it.
     pub public_names: bool,
-    /// Whether browsers get a page at `/` with the models, what they do, and a place to try them. It asks for a key
+    /// True where browsers get a page at `/` with the models, what they do, and a place to try them. It asks for a key
     /// where requests need one.
     pub page: bool,
-    /// Whether one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
+    /// True where one model that cannot be loaded stops the start. If not, the others serve and that one answers 503.
     pub require_all_models: bool,
     /// Folder for what is measured or made once and kept: measurements, and the weights of ONNX models with replicas,
     /// packed for this processor (about half as large again as the model). Deleting it costs time, and the counts of
     /// `[usage]`. Without it: `$CACHE_DIRECTORY` (systemd sets it), else `$XDG_CACHE_HOME/embedgate`, else
     /// `~/.cache/embedgate`.
     pub state_dir: Option<PathBuf>,
-    /// Whether the configuration is read again when this file changes, as it is on SIGHUP. A file that is wrong changes
-    /// nothing.
+    /// True where the configuration is read again when this file changes, as it is on SIGHUP. A file that is wrong
+    /// changes nothing.
     pub reload_on_change: bool,
     /// The models in memory may take so much together, by estimate. One that is loaded on demand lets another go for
     /// it. Without it: what the machine has.
@@ -83,7 +84,7 @@ pub struct ServerConfig {
     /// The one header in which `trusted_proxies` write the client's address, as a list whose last element is theirs:
     /// `"x-forwarded-for"`, `"forwarded"` (RFC 7239) or another. Others may be the client's own.
     pub client_address_header: String,
-    /// Whether connections begin with a header of the PROXY protocol, version 1 or 2. Connections of others than
+    /// True where connections begin with a header of the PROXY protocol, version 1 or 2. Connections of others than
     /// `trusted_proxies` are closed.
     pub proxy_protocol: bool,
 }

@@ -33,7 +33,7 @@ pub struct TelemetryConfig {
     pub timeout: Period,
     /// The share of requests that are traced, 0 to 1.
     pub sample: f64,
-    /// Whether a caller who sends traceparent decides of this request; sample counts for the others.
+    /// True where a caller who sends traceparent decides of this request; sample counts for the others.
     pub follow_parent: bool,
     /// The name of this service in traces.
     pub service_name: String,

@@ -19,7 +19,7 @@ pub struct TlsConfig {
     /// A PEM file with the certificates of those who sign certificates of clients. A client with such a certificate
     /// uses the key of `[auth]` whose certificate is one of its names. Without it: no client is asked for one.
     pub client_ca: Option<PathBuf>,
-    /// Whether a client without a certificate is not served. If not, it needs a key as ever.
+    /// True where a client without a certificate is not served. If not, it needs a key as ever.
     pub require_client_certificate: bool,
 }
 

@@ -9,7 +9,7 @@ use super::{Period, Problem};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UsageConfig {
-    /// Whether requests, inputs and tokens are counted by day, caller and model, in `server.state_dir`: `embedgate
+    /// True where requests, inputs and tokens are counted by day, caller and model, in `server.state_dir`: `embedgate
     /// usage` writes them as CSV or JSON.
     pub enabled: bool,
     /// Older counts are removed.

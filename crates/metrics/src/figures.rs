@@ -1,4 +1,4 @@
-//! What can be told of a server from two looks at its metrics: the reading side of the names that this crate writes.
+//! The figures of a server, from two looks at its metrics: the reading side of the names that this crate writes.
 
 mod sample;
 

@@ -2,16 +2,15 @@
 
 use std::{
     fs,
-    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use embedgate_config::{Config, ConfigError, Environment, LogLevel};
 use embedgate_core::{ModelFolder, Precision, vector_module::VectorModule};
 use toml::Table;
 
-use super::super::{Failure, literal, start_log};
+use super::super::{Failure, literal, say, start_log};
 use crate::model::{
     load::{self, Inspected, Plan},
     load_context::LoadContext,
@@ -33,9 +32,7 @@ pub(super) fn run(folder: &Path, environment: &Environment) -> Result<(), Failur
         lines.push(format!("  {label:<12} {text}"));
     }
     lines.extend(left_aside(&inspected));
-    Ok(io::stdout()
-        .write_all((lines.join("\n") + "\n").as_bytes())
-        .context("standard output")?)
+    Ok(say(&lines.join("\n"))?)
 }
 
 /// A configuration of the folder alone.

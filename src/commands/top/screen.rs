@@ -16,7 +16,7 @@ use super::words::{COLUMNS, cells, named};
 /// Points of a chart that are kept: more than terminals are wide.
 const MOST_POINTS: usize = 500;
 
-/// What is on the screen.
+/// The content of the screen.
 pub(super) struct Screen {
     /// The server, and how often it is looked at.
     title: String,

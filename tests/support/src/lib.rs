@@ -44,6 +44,17 @@ pub fn tiny_bge_m3() -> PathBuf {
     fixtures().join("tiny-bge-m3")
 }
 
+/// The text of `config/embedgate.toml` with its commented keys put in: `#key = ...` and `#[table]`, while sentences begin with `# `.
+#[must_use]
+pub fn config_with_all_keys() -> String {
+    let text = std::fs::read_to_string(root().join("config/embedgate.toml")).unwrap();
+    let lines = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') => key,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// A component of the guests that are checked in.
 #[must_use]
 pub fn guest(name: &str) -> PathBuf {

@@ -109,7 +109,7 @@ struct KeyTable {
     limit: Option<String>,
     /// From then on the key is refused: a date, or a time such as `2027-01-31T12:00:00Z`. Without it: never.
     expires: Option<Timestamp>,
-    /// Whether the key opens `POST /admin/reload`, too.
+    /// True where the key opens `POST /admin/reload`, too.
     #[serde(default)]
     admin: bool,
 }

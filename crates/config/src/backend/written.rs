@@ -16,10 +16,10 @@ pub(super) struct Written {
     /// one), `"cuda"` runs them on an NVIDIA card (`docs/gpu.md`).
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<BackendType>,
-    /// Where it runs: `"cpu"`; `"cuda:0"` and so on, an NVIDIA card, with `type = "cuda"`, `"onnx"` or, in builds for
-    /// it, `"candle"`; `"webgpu"`, any graphics card, with `type = "onnx"`; or `"auto"`, the first of those that can
-    /// run it, in the order cuda, webgpu, cpu. Without type, the device chooses it: `"cuda"` for `"cuda:0"`, `"onnx"`
-    /// for `"webgpu"`. See `docs/gpu.md`.
+    /// The device: `"cpu"`; `"cuda:0"` and so on, an NVIDIA card, with `type = "cuda"`, `"onnx"` or, in builds for it,
+    /// `"candle"`; `"webgpu"`, any graphics card, with `type = "onnx"`; or `"auto"`, the first of those that can run
+    /// it, in the order cuda, webgpu, cpu. Without type, the device chooses it: `"cuda"` for `"cuda:0"`, `"onnx"` for
+    /// `"webgpu"`. See `docs/gpu.md`.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<DeviceChoice>,
     /// Several NVIDIA cards in the place of one device, each with as many replicas as `replicas` says, behind one
@@ -34,7 +34,7 @@ pub(super) struct Written {
     precision: Option<PrecisionChoice>,
     /// Threads of a matrix product. Without it: one a physical core, shared among the replicas.
     threads: Option<usize>,
-    /// Whether each thread stays on a core, with `type = "cpu"`: on one of its own while there are any. Without it:
+    /// True where each thread stays on a core, with `type = "cpu"`: on one of its own while there are any. Without it:
     /// where the threads of all replicas are as many as the physical cores that this process may use, without a quota
     /// below them.
     pin_threads: Option<bool>,
@@ -100,7 +100,8 @@ impl From<BackendConfig> for Written {
 /// At least one device.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<Device>")]
-struct Devices(#[schemars(length(min = 1))] Vec<Device>);
+#[schemars(extend("minItems" = 1))]
+struct Devices(Vec<Device>);
 
 impl TryFrom<Vec<Device>> for Devices {
     type Error = &'static str;

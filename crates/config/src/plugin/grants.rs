@@ -57,7 +57,7 @@ pub struct CryptoConfig {
 pub struct IssuerConfig {
     /// Its public keys, a JSON Web Key Set.
     pub jwks: PathBuf,
-    /// What iss must be. Without it: anything.
+    /// The value that iss must have. Without it: any.
     pub issuer: Option<String>,
     /// One of these must be in aud; `[]` for anything.
     #[serde(default, deserialize_with = "one_or_many")]
@@ -67,7 +67,7 @@ pub struct IssuerConfig {
     #[serde(default = "IssuerConfig::usual_algorithms")]
     #[schemars(with = "Vec<String>")]
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
-    /// How far clocks may be apart.
+    /// The time by which clocks may be apart.
     #[serde(default = "IssuerConfig::usual_leeway")]
     pub leeway: Period,
 }
@@ -89,7 +89,7 @@ impl IssuerConfig {
 pub struct HttpConfig {
     /// A request must have the origin of one of these URLs, and its path or one below it.
     pub allow: Vec<String>,
-    /// Whether addresses of this machine and of private networks are allowed.
+    /// True where addresses of this machine and of private networks are allowed.
     pub allow_private: bool,
     /// Requests in one call.
     pub max_requests: u32,

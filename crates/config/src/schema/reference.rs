@@ -1,7 +1,5 @@
 //! The reference of all keys, as Markdown: a section for each table, a row for each key.
 
-use std::collections::VecDeque;
-
 use serde_json::{Map, Value};
 
 const INTRODUCTION: &str = "\
@@ -14,7 +12,7 @@ Your editor can complete and check keys, where it has a plugin for TOML that kno
 `#:schema config.schema.json` on the first line of the file, and beside it the output of `embedgate schema > config.schema.json`.
 ";
 
-/// A table that is still to be written.
+/// A table, as a section of the page.
 struct Section<'a> {
     /// As in TOML, such as `[models.NAME]`.
     title: String,
@@ -30,29 +28,19 @@ struct Section<'a> {
 /// Writes the reference of a schema.
 pub(super) fn of(root: &Value) -> String {
     let mut text = String::from(INTRODUCTION);
-    let mut sections = VecDeque::from([Section {
+    let top = Section {
         title: "At the top".into(),
         path: String::new(),
         sentence: "Keys that are no tables stand before the first table. Where a default is empty, the key has none.",
         schema: root,
         defaults: None,
-    }]);
-    while let Some(section) = sections.pop_front() {
-        let inner = write_section(root, &section, &mut text);
-        // Depth first: a table is followed by those in it.
-        for section in inner.into_iter().rev() {
-            sections.push_front(section);
-        }
-    }
+    };
+    write_section(root, &top, &mut text);
     text
 }
 
-/// Writes the keys of a table; returns the tables in it.
-fn write_section<'a>(
-    root: &'a Value,
-    section: &Section<'a>,
-    text: &mut String,
-) -> Vec<Section<'a>> {
+/// Writes the keys of a table, and then the tables in it.
+fn write_section(root: &Value, section: &Section<'_>, text: &mut String) {
     let mut tables = Vec::new();
     let mut rows = String::new();
     let keys = section.schema.get("properties").and_then(Value::as_object);
@@ -78,7 +66,9 @@ fn write_section<'a>(
     *text += &format!("\n## {}\n\n{}\n", section.title, section.sentence);
     *text += "\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n";
     *text += &rows;
-    tables
+    for table in &tables {
+        write_section(root, table, text);
+    }
 }
 
 /// The row of a key.
@@ -148,7 +138,7 @@ fn table_of<'a>(root: &'a Value, value: &'a Value, path: String) -> Option<Table
     None
 }
 
-/// What a value may be: itself, or what it refers to.
+/// The choices for a value: itself, or what it refers to.
 fn choices<'a>(root: &'a Value, value: &'a Value) -> Vec<&'a Value> {
     if let Some(path) = value.get("$ref").and_then(Value::as_str) {
         let found = root.pointer(path.trim_start_matches('#'));

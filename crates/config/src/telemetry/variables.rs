@@ -42,24 +42,29 @@ pub(in super::super) fn variables(
     }
 }
 
-/// What a variable says of a key: its value, or what is wrong with it.
+/// The word of a variable on a key: its value, or the problem with it.
 struct Said {
     key: &'static str,
-    variable: String,
+    variable: &'static str,
     value: Result<Value, String>,
 }
 
-/// What variables say. Of two for one key the first counts.
+impl Said {
+    fn new(key: &'static str, variable: &'static str, value: Result<Value, String>) -> Self {
+        Self {
+            key,
+            variable,
+            value,
+        }
+    }
+}
+
+/// Reads all variables. Of two for one key the first counts.
 fn said_by(environment: &Environment) -> Vec<Said> {
-    let said = |key, variables: &[&str], read: fn(&str) -> Result<Value, String>| {
+    let said = |key, variables: &[&'static str], read: fn(&str) -> Result<Value, String>| {
         let mut variables = variables.iter();
-        variables.find_map(|variable| {
-            Some(Said {
-                key,
-                variable: (*variable).to_owned(),
-                value: read(environment.get(variable)?),
-            })
-        })
+        variables
+            .find_map(|variable| Some(Said::new(key, variable, read(environment.get(variable)?))))
     };
     let traces_headers = "OTEL_EXPORTER_OTLP_TRACES_HEADERS";
     let traces_protocol = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
@@ -134,11 +139,7 @@ fn resource(environment: &Environment) -> Vec<Said> {
     let Some(text) = environment.get(variable) else {
         return Vec::new();
     };
-    let said = |key, value| Said {
-        key,
-        variable: variable.into(),
-        value,
-    };
+    let said = |key, value| Said::new(key, variable, value);
     match pairs_of(text) {
         Err(problem) => vec![said("attributes", Err(problem))],
         Ok(mut pairs) => {
@@ -154,11 +155,6 @@ fn sampler(environment: &Environment) -> Vec<Said> {
     let variable = "OTEL_TRACES_SAMPLER";
     let Some(name) = environment.get(variable) else {
         return Vec::new();
-    };
-    let said = |key, variable: &str, value| Said {
-        key,
-        variable: variable.into(),
-        value,
     };
     let kind = name.strip_prefix("parentbased_");
     let (from, share) = match kind.unwrap_or(name) {
@@ -180,8 +176,8 @@ fn sampler(environment: &Environment) -> Vec<Said> {
         }
     };
     vec![
-        said("sample", from, share.map(Value::from)),
-        said("follow_parent", variable, Ok(kind.is_some().into())),
+        Said::new("sample", from, share.map(Value::from)),
+        Said::new("follow_parent", variable, Ok(kind.is_some().into())),
     ]
 }
 
